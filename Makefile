@@ -1,0 +1,40 @@
+# Every target sets itself up: all it needs is Python >= 3.11 and make.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+UV := .tools/uv/bin/uv
+VENV := .venv
+STAMP := $(VENV)/.synced
+
+.PHONY: setup demo test lint format types bench clean
+
+setup: $(STAMP)
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flagpost needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .tools/uv
+	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(STAMP): $(UV) uv.lock pyproject.toml schemas/pyproject.toml publisher/pyproject.toml consumer/pyproject.toml
+	$(UV) sync --locked --all-packages --all-extras --python $(PYTHON) --no-python-downloads
+	@touch $(STAMP)
+
+demo: setup
+	$(VENV)/bin/flagpost demo
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+lint: setup
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: setup
+	$(VENV)/bin/python benchmarks/deliver.py
+
+clean:
+	rm -rf $(VENV) .tools .cache dist

@@ -1,0 +1,126 @@
+"""What the engine is told once, at start: the settings that decide, with their defaults and limits.
+
+In: the sections of the settings file (CONTRACT: delivery, dedupe, decisions, metadata, mapping, consent).
+Out: frozen models; the engine reads them and nothing else of the settings.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PENDO_MAX_AGE_SECONDS = 604_800.0
+"""Pendo does not process track events older than seven days (Pendo's track event documentation)."""
+
+PENDO_MAX_METADATA_RECORDS = 1_000
+"""The most records of one metadata request (Pendo's metadata API documentation)."""
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A frozen section of the settings that refuses unknown keys and wrong types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class AnonymousPolicy(StrEnum):
+    """What becomes of a TrackEvent without a visitor id."""
+
+    DROP = "drop"
+    AS_VISITOR = "as_visitor"
+
+
+class PropertiesPolicy(StrEnum):
+    """What becomes of properties that break Pendo's rules."""
+
+    TRIM = "trim"
+    REJECT = "reject"
+
+
+class DeliverySettings(Section):
+    """How deliveries are paced, retried and given up."""
+
+    visitor_interval_seconds: Seconds = 1.0
+    max_pending: PositiveInt = 20_000
+    max_pending_per_visitor: Annotated[int, Field(ge=0)] = 600
+    max_attempts: PositiveInt = 10
+    max_age_seconds: Annotated[float, Field(gt=0, le=PENDO_MAX_AGE_SECONDS)] = 600_000.0
+    max_future_seconds: Seconds = 300.0
+    drain_seconds: Seconds = 20.0
+
+
+class DedupeSettings(Section):
+    """How long and how many sent keys are remembered."""
+
+    ttl_seconds: Seconds = 1800.0
+    max_entries: PositiveInt = 2_000_000
+
+
+class DecisionsSettings(Section):
+    """Which decisions are sent, and as what."""
+
+    event_name: Annotated[str, Field(min_length=1)] = "Experiment Viewed"
+    experiments_only: bool = False
+    flags_allow: list[str] | None = None
+    flags_deny: list[str] | None = None
+    attribute_properties: list[str] = []
+    visitor_metadata: bool = True
+    metadata_field: Annotated[str, Field(min_length=1)] = "[Optimizely] {flag_key}"
+    metadata_fields: dict[str, str] = {}
+
+
+class MetadataSettings(Section):
+    """How metadata values are batched."""
+
+    batch_size: Annotated[int, Field(gt=0, le=PENDO_MAX_METADATA_RECORDS)] = PENDO_MAX_METADATA_RECORDS
+    linger_seconds: Seconds = 2.0
+    create_missing: bool = True
+
+
+class MappingSettings(Section):
+    """How TrackEvents become Pendo's track events."""
+
+    events: dict[str, str] = {
+        "page": "page_view",
+        "Product Viewed": "product_viewed",
+        "Order Completed": "purchase",
+    }
+    anonymous: Annotated[AnonymousPolicy, Field(strict=False)] = AnonymousPolicy.DROP
+    identity_properties: list[Annotated[str, Field(pattern="^(anonymous_id|locale)$")]] = []
+    properties_policy: Annotated[PropertiesPolicy, Field(strict=False)] = PropertiesPolicy.TRIM
+
+
+class ConsentSettings(Section):
+    """Whose events may be sent."""
+
+    category: Annotated[str, Field(min_length=1)] = "analytics"
+    required: bool = False
+
+
+class EndpointLimits(Section):
+    """What the engine may have under way at Pendo; part of the `pendo` section."""
+
+    max_connections: PositiveInt = 64
+    request_timeout_seconds: PositiveSeconds = 10.0
+    metadata_timeout_seconds: PositiveSeconds = 60.0
+    track_requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    metadata_requests_per_minute: Annotated[float, Field(gt=0)] | None = 1000.0
+
+
+class Policy(Section):
+    """Everything the engine decides by."""
+
+    delivery: DeliverySettings = DeliverySettings()
+    dedupe: DedupeSettings = DedupeSettings()
+    decisions: DecisionsSettings = DecisionsSettings()
+    metadata: MetadataSettings = MetadataSettings()
+    mapping: MappingSettings = MappingSettings()
+    consent: ConsentSettings = ConsentSettings()
+    limits: EndpointLimits = EndpointLimits()
+    can_send_metadata: bool = True
+    """False without an integration key: metadata records are then dead-lettered `invalid`."""

@@ -1,0 +1,1 @@
+"""Flagpost's publisher."""
