@@ -1,1 +1,1 @@
-"""."""
+"""The engine: what decides. It takes records, answers and the time, and imports no I/O library."""

@@ -1,0 +1,29 @@
+"""How long to wait before another try.
+
+In: how many tries have failed, and a random source. Out: seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+BASE_SECONDS = 1.0
+CAP_SECONDS = 60.0
+PROBE_CAP_SECONDS = 30.0
+
+RandomSource = Callable[[], float]
+"""Gives floats that are evenly spread over [0, 1)."""
+
+
+def retry_delay(failures: int, random: RandomSource) -> float:
+    """The wait after the n-th failure (from 1): exponential with full jitter, at most 60 s.
+
+    Full jitter spreads the tries of many visitors that failed together (AWS Architecture Blog,
+    "Exponential Backoff And Jitter").
+    """
+    return random() * min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(failures, 16))
+
+
+def next_probe_delay(delay: float) -> float:
+    """The wait before the next probe of an endpoint that is down: from 1 s, doubling to 30 s."""
+    return min(PROBE_CAP_SECONDS, max(BASE_SECONDS, delay * 2))

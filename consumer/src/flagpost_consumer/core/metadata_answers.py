@@ -1,0 +1,73 @@
+"""What Pendo's answer to a metadata request says of each record.
+
+In: the answer's body and the ids of the request. Out: which records were refused and why, and whether that is
+all. Pendo's form is `{"total","updated","failed","missing":[id],"errors":[{"index","id","error"}]}`; it is
+read tolerantly, for an error may name its record by index, id, visitorId or accountId, and may be a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+MAX_DETAIL_CHARACTERS = 200
+_ID_MEMBERS = ("id", "visitorId", "accountId")
+_TEXT_MEMBERS = ("error", "message", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordErrors:
+    """The records that Pendo refused."""
+
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Id to why."""
+    unnamed: int = 0
+    """How many more records Pendo counts as failed without naming them."""
+
+
+def read_errors(body: bytes, ids: Sequence[str]) -> RecordErrors:
+    """Read an answer; one that nobody can read names no error."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return RecordErrors()
+    if not isinstance(answer, dict):
+        return RecordErrors()
+    known = set(ids)
+    refused: dict[str, str] = {}
+    for missing in _as_list(answer.get("missing")):
+        if str(missing) in known:
+            refused[str(missing)] = "Pendo does not know this id, and metadata.create_missing is off"
+    for error in _as_list(answer.get("errors")):
+        named = _named(error, ids, known)
+        if named is not None:
+            refused[named] = _text(error)
+    failed = answer.get("failed")
+    counted = failed if isinstance(failed, int) and not isinstance(failed, bool) else 0
+    return RecordErrors(refused, max(0, min(counted, len(known)) - len(refused)))
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _named(error: object, ids: Sequence[str], known: set[str]) -> str | None:
+    if not isinstance(error, dict):
+        return None
+    for member in _ID_MEMBERS:
+        if member in error and str(error[member]) in known:
+            return str(error[member])
+    index = error.get("index")
+    if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(ids):
+        return ids[index]
+    return None
+
+
+def _text(error: object) -> str:
+    if isinstance(error, dict):
+        for member in _TEXT_MEMBERS:
+            if isinstance(error.get(member), str):
+                return f"Pendo: {error[member][:MAX_DETAIL_CHARACTERS]}"
+    return "Pendo refused the record without saying why"

@@ -1,0 +1,49 @@
+"""Which offset of a partition may be committed.
+
+In: offsets as they are taken in and as they are settled, in any order. Out: the position below which all is
+settled. Offsets may have holes (transactions, compaction): a hole is no loss.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+Entry = TypeVar("Entry")
+
+
+class Offsets(Generic[Entry]):
+    """The unsettled records of one partition, in the order of their offsets; every operation is O(1)."""
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+        """The offset after the last record taken in; None before the first."""
+        self._unsettled: OrderedDict[int, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._unsettled)
+
+    def take(self, offset: int, entry: Entry) -> None:
+        """Note a record that is taken in; offsets come in rising order."""
+        self._unsettled[offset] = entry
+        self.position = offset + 1
+
+    def entry(self, offset: int) -> Entry:
+        """What was taken in with an offset that is not settled."""
+        return self._unsettled[offset]
+
+    def settle(self, offset: int) -> None:
+        """Note that all deliveries of a record are settled and acknowledged."""
+        del self._unsettled[offset]
+
+    def committable(self) -> int | None:
+        """The position below which every record is settled; None before the first record."""
+        return next(iter(self._unsettled), self.position)
+
+    def oldest(self) -> Entry | None:
+        """The unsettled record with the lowest offset."""
+        return next(iter(self._unsettled.values()), None)
+
+    def unsettled(self) -> list[Entry]:
+        """All records that are not settled, in order."""
+        return list(self._unsettled.values())

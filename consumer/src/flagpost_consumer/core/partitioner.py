@@ -1,0 +1,31 @@
+"""Kafka's default partitioner, as every producer of Flagpost's topics uses it.
+
+In: a key. Out: its partition. Murmur2 as in org.apache.kafka.common.utils.Utils (`murmur2_random` in
+librdkafka), so that clients of all languages put a visitor on one partition.
+"""
+
+from __future__ import annotations
+
+_SEED = 0x9747B28C
+_M = 0x5BD1E995
+_MASK = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """The 32-bit murmur2 hash with Kafka's seed, unsigned."""
+    length = len(data)
+    h = (_SEED ^ length) & _MASK
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * _M & _MASK
+        k = (k ^ (k >> 24)) * _M & _MASK
+        h = (h * _M & _MASK) ^ k
+    if length > whole:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * _M & _MASK
+    h = (h ^ (h >> 13)) * _M & _MASK
+    return h ^ (h >> 15)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that a record with this key belongs on."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions

@@ -1,0 +1,177 @@
+"""Pendo's rules for the properties of a track event, and the repairs that make properties keep them.
+
+In: properties as an event has them. Out: properties that Pendo takes, and what was repaired.
+The rules are those of Pendo's track event documentation: names of letters, digits and underscore, under
+32 characters, no leading digit, not beginning or ending with two underscores, not `error`; the JSON of all
+properties under 512 bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+MAX_NAME_CHARACTERS = 31
+MAX_PROPERTIES_BYTES = 511
+
+Scalar = bool | int | float | str | None
+Properties = dict[str, Scalar]
+
+_VALID_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,30}(?<!__)", re.ASCII)
+_FOREIGN_CHARACTER = re.compile(r"[^A-Za-z0-9_]")
+_LEADING_UNDERSCORES = re.compile(r"^__+")
+_TRAILING_UNDERSCORES = re.compile(r"__+$")
+
+
+class Rule(StrEnum):
+    """A rule of Pendo's that a property can break."""
+
+    NAME_CHARACTERS = "name_characters"
+    NAME_DIGIT = "name_digit"
+    NAME_UNDERSCORES = "name_underscores"
+    NAME_LENGTH = "name_length"
+    NAME_COLLISION = "name_collision"
+    NAME_RESERVED = "name_reserved"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One thing that was changed so that a rule holds."""
+
+    rule: Rule
+    field: str
+    """The property's name in the event."""
+    detail: str
+
+
+def is_sendable(value: Scalar) -> bool:
+    """Whether a value can be sent at all: nulls are left out, and JSON has no NaN and no infinity."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def size_bytes(properties: Mapping[str, Scalar]) -> int:
+    """The size that Pendo limits: of the properties as JSON."""
+    return len(orjson.dumps(properties))
+
+
+def trim(
+    properties: Mapping[str, Scalar], *, fixed_names: Collection[str] = ()
+) -> tuple[Properties, tuple[Repair, ...]]:
+    """Give properties that keep every rule, and the repairs that this took.
+
+    `fixed_names` are never renamed; what collides with one of them is.
+    """
+    if _surely_valid(properties, fixed_names):
+        return dict(properties), ()
+    repairs: list[Repair] = []
+    named = _with_valid_names(properties, fixed_names, repairs)
+    return _within_size(named, repairs), tuple(repairs)
+
+
+def _surely_valid(properties: Mapping[str, Scalar], fixed_names: Collection[str]) -> bool:
+    characters = 2
+    for name, value in properties.items():
+        if name not in fixed_names and (name == "error" or not _VALID_NAME.fullmatch(name)):
+            return False
+        # A character takes six bytes of JSON at most (\u0000), a number 24 characters.
+        characters += len(name) + 4 + (6 * len(value) + 2 if isinstance(value, str) else 24)
+    return characters <= MAX_PROPERTIES_BYTES or size_bytes(properties) <= MAX_PROPERTIES_BYTES
+
+
+def _with_valid_names(
+    properties: Mapping[str, Scalar], fixed_names: Collection[str], repairs: list[Repair]
+) -> Properties:
+    taken = {name for name in properties if name in fixed_names}
+    valid: Properties = {}
+    for field, value in properties.items():
+        name = field if field in fixed_names else _valid_name(field, taken, repairs)
+        taken.add(name)
+        valid[name] = value
+    return valid
+
+
+def _valid_name(field: str, taken: Collection[str], repairs: list[Repair]) -> str:
+    name = field
+    for rule, repair in _NAME_REPAIRS:
+        repaired = repair(name)
+        if repaired != name:
+            repairs.append(Repair(rule, field, f"renamed to {repaired}"))
+            name = repaired
+    if name in taken:
+        name = _free_name(name, taken)
+        repairs.append(Repair(Rule.NAME_COLLISION, field, f"renamed to {name}"))
+    return name
+
+
+def _replace_foreign(name: str) -> str:
+    return _FOREIGN_CHARACTER.sub("_", name) or "_"
+
+
+def _guard_digit(name: str) -> str:
+    return f"_{name}" if name[0].isdigit() else name
+
+
+def _single_outer_underscores(name: str) -> str:
+    return _TRAILING_UNDERSCORES.sub("_", _LEADING_UNDERSCORES.sub("_", name))
+
+
+def _cut(name: str) -> str:
+    # The cut may leave two underscores at the end, which is another rule's breach.
+    return _single_outer_underscores(name[:MAX_NAME_CHARACTERS]) if len(name) > MAX_NAME_CHARACTERS else name
+
+
+def _unreserve(name: str) -> str:
+    return "error_" if name == "error" else name
+
+
+_NAME_REPAIRS = (
+    (Rule.NAME_CHARACTERS, _replace_foreign),
+    (Rule.NAME_DIGIT, _guard_digit),
+    (Rule.NAME_UNDERSCORES, _single_outer_underscores),
+    (Rule.NAME_LENGTH, _cut),
+    (Rule.NAME_RESERVED, _unreserve),
+)
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    number = 2
+    while True:
+        suffix = f"_{number}"
+        candidate = name[: MAX_NAME_CHARACTERS - len(suffix)] + suffix
+        if candidate not in taken:
+            return candidate
+        number += 1
+
+
+_NEVER_DROPPED = ("flag_key", "variation_key")
+
+
+def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
+    kept = dict(properties)
+    for name in reversed(properties):
+        if size_bytes(kept) <= MAX_PROPERTIES_BYTES:
+            return kept
+        if name not in _NEVER_DROPPED:
+            del kept[name]
+            repairs.append(Repair(Rule.SIZE, name, "left out: the properties are over 511 bytes"))
+    while (excess := size_bytes(kept) - MAX_PROPERTIES_BYTES) > 0:
+        _cut_longest(kept, excess, repairs)
+    return kept
+
+
+def _cut_longest(kept: Properties, excess: int, repairs: list[Repair]) -> None:
+    texts = {name: value for name, value in kept.items() if isinstance(value, str)}
+    name = max(texts, key=lambda candidate: len(orjson.dumps(texts[candidate])))
+    text = texts[name]
+    freed = length = 0
+    while freed < excess and length < len(text):
+        length += 1
+        freed += len(orjson.dumps(text[-length])) - 2
+    kept[name] = text[: len(text) - length]
+    repairs.append(Repair(Rule.SIZE, name, f"cut to {len(text) - length} characters"))

@@ -1,0 +1,273 @@
+"""What is to become of a record: its deliveries, and which of them end before anything is sent.
+
+In: a decoded record (or why it could not be decoded), the policy, Pendo's metadata fields, the time.
+Out: planned deliveries. The order of the checks is CONTRACT section 8's precedence of outcomes; duplicates
+come after, because they depend on other records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent, VisitorMetadata
+
+from flagpost_consumer.core.mapping import (
+    DECISION_PROPERTIES,
+    Metadata,
+    MetadataValue,
+    Track,
+    decision_metadata,
+    decision_properties,
+    metadata_values,
+    track_properties,
+    variation_as_sent,
+    visitor_of,
+)
+from flagpost_consumer.core.outcomes import Ending, Kind, Reason
+from flagpost_consumer.core.pendo_rules import Properties, Repair, Rule, is_sendable, trim
+from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+
+MAX_EVENT_ID_CHARACTERS = 128
+
+Fields = Mapping[str, str]
+"""Pendo's fields of one group: a configured name (API name or display name) to the API name."""
+
+FieldCatalog = Mapping[tuple[str, str], Fields]
+"""(`visitor` or `account`, group) to its fields; a group that could not be read is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeFailure:
+    """Stands for the event of a record that could not be decoded."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One delivery: what is to be sent, and how it ends if it is not."""
+
+    kind: Kind
+    ending: Ending | None = None
+    """How the delivery ends without being sent; None: it is to be sent."""
+    track: Track | None = None
+    metadata: Metadata | None = None
+    repairs: tuple[Repair, ...] = ()
+    missing_fields: tuple[str, ...] = ()
+    """Fields that Pendo does not have; the others are sent."""
+    dedupe_key: bytes | None = None
+    """What a repeat of this track delivery shares with it: 16 bytes."""
+
+
+class Planner:
+    """Plans records by one policy."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._max_age_ms = policy.delivery.max_age_seconds * 1000
+        self._max_future_ms = policy.delivery.max_future_seconds * 1000
+        self.fields: FieldCatalog = {}
+        """Pendo's metadata fields, as last read."""
+
+    def plan(self, event: Event | DecodeFailure, now_ms: int) -> tuple[Planned, ...]:
+        """Give the deliveries of one record; there is always at least one."""
+        if isinstance(event, DecisionEvent):
+            return self._decision(event, now_ms)
+        if isinstance(event, TrackEvent):
+            return (self._track_event(event, now_ms),)
+        if isinstance(event, DecodeFailure):
+            return (Planned(Kind.UNKNOWN, Ending(event.reason, event.detail)),)
+        return (self._metadata_event(event, now_ms),)
+
+    def _decision(self, event: DecisionEvent, now_ms: int) -> tuple[Planned, ...]:
+        invalid = self._invalid(event, now_ms) or _empty(event.flag_key, "flag_key")
+        dropped = self._dropped(event, event.visitor_id) or self._decision_dropped(event)
+        track = self._decision_track(event, invalid, dropped, now_ms)
+        values = decision_metadata(event, self._policy.decisions)
+        if not values:
+            return (track,)
+        metadata = Metadata("visitor", "custom", event.visitor_id, values)
+        return track, self._metadata(Kind.VISITOR_METADATA, metadata, invalid, dropped)
+
+    def _decision_track(
+        self, event: DecisionEvent, invalid: Ending | None, dropped: Ending | None, now_ms: int
+    ) -> Planned:
+        given = decision_properties(event, self._policy.decisions)
+        properties, repairs, broken = self._fit(given, DECISION_PROPERTIES)
+        ending = invalid or broken or dropped or self._expired(event, now_ms)
+        variation = variation_as_sent(event)
+        name = self._policy.decisions.event_name
+        return Planned(
+            Kind.TRACK,
+            ending,
+            Track(event.visitor_id, event.account_id, name, event.occurred_at, properties, event.context),
+            repairs=repairs,
+            dedupe_key=None if ending else decision_key(event.visitor_id, event.flag_key, variation),
+        )
+
+    def _track_event(self, event: TrackEvent, now_ms: int) -> Planned:
+        mapping = self._policy.mapping
+        visitor_id = visitor_of(event, mapping)
+        name = mapping.events.get(event.event, event.event)
+        properties, repairs, broken = self._fit(track_properties(event, name, mapping), ())
+        ending = (
+            self._invalid(event, now_ms)
+            or _empty(event.event, "event")
+            or broken
+            or self._dropped(event, visitor_id)
+            or self._expired(event, now_ms)
+        )
+        return Planned(
+            Kind.TRACK,
+            ending,
+            Track(visitor_id or "", event.account_id, name, event.occurred_at, properties, event.context),
+            repairs=repairs,
+            dedupe_key=None if ending else event_key(event.event_id),
+        )
+
+    def _metadata_event(self, event: VisitorMetadata | AccountMetadata, now_ms: int) -> Planned:
+        values = metadata_values(event)
+        invalid = self._invalid(event, now_ms)
+        if not invalid and not values:
+            invalid = Ending(Reason.INVALID, "values holds nothing that can be sent: give at least one field")
+        if isinstance(event, AccountMetadata):
+            metadata = Metadata("account", event.group.value, event.account_id, values)
+            invalid = invalid or _empty(event.account_id, "account_id")
+            dropped = self._no_consent(event)
+            return self._metadata(Kind.ACCOUNT_METADATA, metadata, invalid, dropped)
+        metadata = Metadata("visitor", event.group.value, event.visitor_id, values)
+        return self._metadata(
+            Kind.VISITOR_METADATA, metadata, invalid, self._dropped(event, event.visitor_id)
+        )
+
+    def _metadata(
+        self, kind: Kind, metadata: Metadata, invalid: Ending | None, dropped: Ending | None
+    ) -> Planned:
+        if not invalid and not self._policy.can_send_metadata:
+            invalid = Ending(Reason.INVALID, "metadata needs Pendo's integration key: set pendo.integration_key")
+        resolved, missing = self._resolve(metadata)
+        if not resolved.values and missing:
+            names = ", ".join(missing)
+            dropped = dropped or Ending(Reason.FIELD_MISSING, f"Pendo has no {metadata.target} field {names}")
+        return Planned(kind, invalid or dropped, metadata=resolved, missing_fields=missing)
+
+    def _resolve(self, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+        fields = self.fields.get((metadata.target, metadata.group))
+        if fields is None:
+            return metadata, ()
+        values: dict[str, MetadataValue] = {}
+        missing = []
+        for name, value in metadata.values.items():
+            if (api_name := fields.get(name)) is None:
+                missing.append(name)
+            else:
+                values[api_name] = value
+        return Metadata(metadata.target, metadata.group, metadata.target_id, values), tuple(missing)
+
+    def _fit(
+        self, given: Properties, fixed_names: tuple[str, ...]
+    ) -> tuple[Properties, tuple[Repair, ...], Ending | None]:
+        """Make properties keep Pendo's rules, or say which rule they break."""
+        sendable = {name: value for name, value in given.items() if is_sendable(value)}
+        properties, repairs = trim(sendable, fixed_names=fixed_names)
+        if self._policy.mapping.properties_policy is PropertiesPolicy.TRIM:
+            return properties, repairs, None
+        endless = [name for name, value in given.items() if value is not None and not is_sendable(value)]
+        if endless:
+            return properties, (), Ending(Reason.INVALID, f"property {endless[0]} is no finite number")
+        if repairs:
+            return properties, (), Ending(Reason.INVALID, _breach(repairs[0]))
+        return properties, (), None
+
+    def _invalid(self, event: Event, now_ms: int) -> Ending | None:
+        if len(event.event_id) > MAX_EVENT_ID_CHARACTERS:
+            return Ending(
+                Reason.INVALID,
+                f"event_id has {len(event.event_id)} characters; at most {MAX_EVENT_ID_CHARACTERS} are allowed",
+            )
+        ahead_ms = event.occurred_at - now_ms
+        if ahead_ms > self._max_future_ms:
+            return Ending(
+                Reason.INVALID,
+                f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock; "
+                f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}",
+            )
+        if event.occurred_at < 0:
+            return Ending(Reason.INVALID, "occurred_at is before 1970; it must be epoch milliseconds")
+        return None
+
+    def _dropped(self, event: Event, visitor_id: str | None) -> Ending | None:
+        if not visitor_id:
+            return Ending(Reason.NO_VISITOR_ID, "the event has no visitor id")
+        return self._no_consent(event)
+
+    def _no_consent(self, event: Event) -> Ending | None:
+        consent = self._policy.consent
+        granted = None if event.consent is None else event.consent.get(consent.category)
+        if granted is False:
+            return Ending(Reason.NO_CONSENT, f"consent to {consent.category} is denied")
+        if granted is None and consent.required:
+            return Ending(Reason.NO_CONSENT, f"no word on consent to {consent.category}, which is required")
+        return None
+
+    def _decision_dropped(self, event: DecisionEvent) -> Ending | None:
+        decisions = self._policy.decisions
+        flag = event.flag_key
+        if decisions.flags_allow is not None and not _matches(flag, decisions.flags_allow):
+            return Ending(Reason.FLAG_FILTERED, "decisions.flags_allow has no pattern for the flag")
+        if decisions.flags_deny is not None and _matches(flag, decisions.flags_deny):
+            return Ending(Reason.FLAG_FILTERED, "decisions.flags_deny has a pattern for the flag")
+        if decisions.experiments_only and not event.decision_event_dispatched:
+            return Ending(Reason.NOT_DISPATCHED, "the decision is no experiment's (decisions.experiments_only)")
+        return None
+
+    def _expired(self, event: Event, now_ms: int) -> Ending | None:
+        return expired(self._policy.delivery.max_age_seconds) if now_ms > self.deadline_ms(event) else None
+
+    def deadline_ms(self, event: Event) -> float:
+        """The last moment, in epoch ms, at which an event's track delivery may be sent."""
+        return event.occurred_at + self._max_age_ms
+
+
+def expired(max_age_seconds: float) -> Ending:
+    """The ending of a track delivery that is too old for Pendo."""
+    return Ending(Reason.EXPIRED, f"older than delivery.max_age_seconds, {max_age_seconds:g} s")
+
+
+def decision_key(visitor_id: str, flag_key: str, variation: str | None) -> bytes:
+    """What decisions that repeat one another share: visitor, flag and variation as sent."""
+    # The lengths keep ("ab", "c") and ("a", "bc") apart.
+    text = f"{len(visitor_id)}:{visitor_id}{len(flag_key)}:{flag_key}{'' if variation is None else '=' + variation}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def event_key(event_id: str) -> bytes:
+    """What repeats of a TrackEvent share: the event id."""
+    return hashlib.blake2b(event_id.encode(), digest_size=16, person=b"track event").digest()
+
+
+def _matches(flag: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(flag, pattern) for pattern in patterns)
+
+
+def _empty(value: str, field: str) -> Ending | None:
+    return None if value else Ending(Reason.INVALID, f"{field} is empty")
+
+
+def _breach(repair: Repair) -> str:
+    return f"rule {repair.rule.value}: property {repair.field} {_EXPLAINED[repair.rule]}"
+
+
+_EXPLAINED: dict[Rule, str] = {
+    Rule.NAME_CHARACTERS: "has characters other than letters, digits and underscore",
+    Rule.NAME_DIGIT: "begins with a digit",
+    Rule.NAME_UNDERSCORES: "begins or ends with two underscores",
+    Rule.NAME_LENGTH: "has a name of more than 31 characters",
+    Rule.NAME_COLLISION: "has the name of another once both are repaired",
+    Rule.NAME_RESERVED: "has a reserved name; call it error_ or error_message",
+    Rule.SIZE: "takes the properties over 511 bytes of JSON",
+}
