@@ -385,9 +385,7 @@ class Engine:
             return Ending(Reason.ATTEMPTS_EXHAUSTED, detail)
         return None
 
-    def _delay(
-        self, deliveries: Iterable[Delivery], answer: Answer, verdict: Verdict, now: Instant
-    ) -> float:
+    def _delay(self, deliveries: Iterable[Delivery], answer: Answer, verdict: Verdict, now: Instant) -> float:
         """How long deliveries whose attempt failed wait for the next one."""
         if verdict is Verdict.THROTTLED:
             asked = retry_after_seconds(answer.retry_after, now.wall_ms)
@@ -589,6 +587,11 @@ class Engine:
             endpoint.budget.share(fraction, now.monotonic)
 
     @property
+    def waits_for_pendo(self) -> bool:
+        """Whether intake is paused, or would be, because of what Pendo does and how visitors are paced."""
+        return self._full or not self.track.is_open
+
+    @property
     def pending_records(self) -> int:
         """Records held in memory."""
         return self._pending_records
@@ -610,7 +613,9 @@ class Engine:
         """When the oldest pending event occurred, epoch ms, to the order of each partition's offsets."""
         oldest = [partition.offsets.oldest() for partition in self._partitions.values()]
         records = [deliveries[0].record for deliveries in oldest if deliveries]
-        return min((r.timestamp_ms if r.occurred_at is None else r.occurred_at for r in records), default=None)
+        return min(
+            (r.timestamp_ms if r.occurred_at is None else r.occurred_at for r in records), default=None
+        )
 
     def hottest_visitors(self, count: int) -> list[tuple[str, int]]:
         """The visitors with the longest lines, and how many deliveries wait there."""

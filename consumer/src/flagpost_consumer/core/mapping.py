@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
-from flagpost_schemas import AccountMetadata, Context, DecisionEvent, TrackEvent, VisitorMetadata
 
 from flagpost_consumer.core.pendo_rules import Properties, Scalar, is_sendable
 from flagpost_consumer.core.policy import AnonymousPolicy, DecisionsSettings, MappingSettings
+from flagpost_schemas import AccountMetadata, Context, DecisionEvent, TrackEvent, VisitorMetadata
 
 DECISION_PROPERTIES = ("flag_key", "variation_key", "rule_key", "enabled")
 """A decision's own property names; they are never renamed."""
@@ -107,10 +107,10 @@ def _leading_properties(event: TrackEvent, name: str) -> Properties:
 
 def _page_properties(event: TrackEvent) -> Properties:
     given = event.properties
-    context = event.context
+    context = event.context or Context()
     return {
-        "url": _first(given.get("url"), context and context.url),
-        "title": _first(given.get("title"), context and context.title),
+        "url": _first(given.get("url"), context.url),
+        "title": _first(given.get("title"), context.title),
         "referrer": given.get("referrer"),
     }
 

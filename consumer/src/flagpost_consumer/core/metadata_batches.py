@@ -63,18 +63,19 @@ class Item(Generic[Owner]):
         return next(found[reason] for reason in _PRECEDENCE if reason in found)
 
 
-@dataclass(frozen=True, slots=True)
+Age = tuple[int, int]
+"""What decides which of two values is newer: occurred_at, then the offset."""
+
+
+@dataclass(slots=True, eq=False)
 class Value(Generic[Owner]):
     """A value that waits for a field, or is on its way."""
 
     value: MetadataValue
     digest: bytes
     item: Item[Owner]
-
-    @property
-    def age(self) -> tuple[int, int]:
-        """What decides which of two values is newer: occurred_at, then the offset."""
-        return self.item.occurred_at, self.item.offset
+    age: Age
+    """Its own; or that of the newest value that was found to be the same, for which it then stands too."""
 
 
 FieldKey = tuple[str, str]
@@ -144,7 +145,9 @@ class _SentValues:
 class MetadataBatches(Generic[Owner]):
     """All metadata that waits, is in flight, or was sent lately."""
 
-    def __init__(self, *, batch_size: int, linger_seconds: float, ttl_seconds: float, max_entries: int) -> None:
+    def __init__(
+        self, *, batch_size: int, linger_seconds: float, ttl_seconds: float, max_entries: int
+    ) -> None:
         self._batch_size = batch_size
         self._linger = linger_seconds
         self._ttl_ms = int(ttl_seconds * 1000)
@@ -165,7 +168,7 @@ class MetadataBatches(Generic[Owner]):
         target = self._targets.setdefault((metadata.target, metadata.target_id), _Target())
         item.open_fields = len(metadata.values)
         for name, content in metadata.values.items():
-            value = Value(content, _digest(content), item)
+            value = Value(content, _digest(content), item, (item.occurred_at, item.offset))
             self._offer_field(target, (metadata.group, name), value)
         self._enqueue(metadata.target, metadata.target_id, target, now)
 
@@ -263,7 +266,9 @@ class MetadataBatches(Generic[Owner]):
             self._close(value.item)
         self._done(batch, target_id, target, now)
 
-    def again(self, batch: Batch, at: float, give_up: Callable[[Item[Owner]], Ending | None] | None = None) -> None:
+    def again(
+        self, batch: Batch, at: float, give_up: Callable[[Item[Owner]], Ending | None] | None = None
+    ) -> None:
         """Try a batch again at a time, but for the deliveries that `give_up` has an ending for."""
         for key in self._keys(batch):
             target = self._targets[key]
@@ -309,19 +314,29 @@ class MetadataBatches(Generic[Owner]):
             self._end_field(value, reason)
 
     def _known(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> Reason | None:
-        """Why a value need not be sent, judged by the last one that was."""
+        """Why a value need not be sent, judged by the last one that was.
+
+        A value that is the same lends that one its age: what is older than either is superseded.
+        """
         flying = target.in_flight.get(key)
-        metadata = value.item.metadata
         if flying is not None:
-            near = abs(flying.item.occurred_at - value.item.occurred_at) < self._ttl_ms
-            return Reason.UNCHANGED if near and flying.digest == value.digest else None
+            near = abs(flying.age[0] - value.age[0]) < self._ttl_ms
+            if not near or flying.digest != value.digest:
+                return None
+            flying.age = value.age
+            return Reason.UNCHANGED
+        metadata = value.item.metadata
+        sent_values = self._sent_values(value.item.partition)
         sent_key = _sent_key(metadata.target, metadata.target_id, key)
-        sent = self._sent_values(value.item.partition).near(sent_key, value.item.occurred_at)
+        sent = sent_values.near(sent_key, value.age[0])
         if sent is None:
             return None
         if sent[:2] > value.age:
             return Reason.SUPERSEDED
-        return Reason.UNCHANGED if sent[2] == value.digest else None
+        if sent[2] != value.digest:
+            return None
+        sent_values.remember(sent_key, *value.age, value.digest)
+        return Reason.UNCHANGED
 
     def _end_field(self, value: Value[Owner], reason: Reason) -> None:
         value.item.endings.append(Ending(reason))
@@ -332,7 +347,9 @@ class MetadataBatches(Generic[Owner]):
         if item.open_fields == 0 and not item.removed:
             self.ended.append((item, item.ending()))
 
-    def _back(self, target: _Target[Owner], key: FieldKey, value: Value[Owner], ending: Ending | None) -> None:
+    def _back(
+        self, target: _Target[Owner], key: FieldKey, value: Value[Owner], ending: Ending | None
+    ) -> None:
         """A value comes back from a request that failed."""
         if ending is not None:
             value.item.endings.append(ending)

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent, VisitorMetadata
-
 from flagpost_consumer.core.mapping import (
     DECISION_PROPERTIES,
     Metadata,
@@ -29,6 +27,7 @@ from flagpost_consumer.core.mapping import (
 from flagpost_consumer.core.outcomes import Ending, Kind, Reason
 from flagpost_consumer.core.pendo_rules import Properties, Repair, Rule, is_sendable, trim
 from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent, VisitorMetadata
 
 MAX_EVENT_ID_CHARACTERS = 128
 
@@ -148,7 +147,9 @@ class Planner:
         self, kind: Kind, metadata: Metadata, invalid: Ending | None, dropped: Ending | None
     ) -> Planned:
         if not invalid and not self._policy.can_send_metadata:
-            invalid = Ending(Reason.INVALID, "metadata needs Pendo's integration key: set pendo.integration_key")
+            invalid = Ending(
+                Reason.INVALID, "metadata needs Pendo's integration key: set pendo.integration_key"
+            )
         resolved, missing = self._resolve(metadata)
         if not resolved.values and missing:
             names = ", ".join(missing)
@@ -222,7 +223,9 @@ class Planner:
         if decisions.flags_deny is not None and _matches(flag, decisions.flags_deny):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_deny has a pattern for the flag")
         if decisions.experiments_only and not event.decision_event_dispatched:
-            return Ending(Reason.NOT_DISPATCHED, "the decision is no experiment's (decisions.experiments_only)")
+            return Ending(
+                Reason.NOT_DISPATCHED, "the decision is no experiment's (decisions.experiments_only)"
+            )
         return None
 
     def _expired(self, event: Event, now_ms: int) -> Ending | None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NamedTuple
 
-from flagpost_schemas import Event
-
 from flagpost_consumer.core.dedupe import Dedupe
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.lanes import Lane
@@ -19,6 +17,7 @@ from flagpost_consumer.core.metadata_batches import Batch, Item
 from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned
+from flagpost_schemas import Event
 
 Headers = tuple[tuple[str, bytes | None], ...]
 

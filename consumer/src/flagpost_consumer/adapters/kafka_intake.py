@@ -1,0 +1,295 @@
+"""The one thread that owns the Kafka consumer.
+
+In: assignments and messages from Kafka; commits, and whether to pause, from the event loop. Out: calls on the
+event loop, in order. confluent-kafka serializes all calls on a consumer, so a second thread would wait for the
+first one's polls; this thread polls briefly and runs what the loop asks for in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.1
+BATCH_MESSAGES = 250
+MAX_BATCHES_HANDED_OVER = 8
+"""Batches that the loop has not yet taken in; at this many the thread waits."""
+STARVED_SECONDS = 1.0
+"""After waiting this long for the loop, partitions are paused, so that polling (and with it membership) goes on."""
+LAG_SECONDS = 1.0
+TOPIC_WAIT_SECONDS = 1.0
+METADATA_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far one partition is behind."""
+
+    end: int
+    """The offset after the last record in the log."""
+    position: int
+    """The offset that is read next."""
+
+
+class IntakeHandler(Protocol):
+    """What the loop does with what the thread brings. All of it is called on the loop, in order."""
+
+    def on_assigned(self, partitions: list[int], partition_count: int) -> None:
+        """Partitions are ours from now on."""
+
+    async def on_revoked(self, partitions: list[int]) -> dict[int, int]:
+        """Partitions are to be handed over; gives the offsets to commit for them."""
+
+    def on_lost(self, partitions: list[int]) -> None:
+        """Partitions are another member's already."""
+
+    def on_messages(self, messages: list[Message], done: Callable[[], None]) -> None:
+        """Messages came; `done` is called once they are taken in."""
+
+    def on_lag(self, lag: Mapping[int, Lag]) -> None:
+        """How far each partition is behind."""
+
+
+class KafkaIntake:
+    """Reads the events topic as a member of the group."""
+
+    def __init__(
+        self, config: Mapping[str, Any], topic: str, handler: IntakeHandler, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._config = dict(config)
+        self._topic = topic
+        self._handler = handler
+        self._loop = loop
+        self._commands: SimpleQueue[Callable[[Consumer], None]] = SimpleQueue()
+        self._stop = threading.Event()
+        self._room = threading.Semaphore(MAX_BATCHES_HANDED_OVER)
+        self._pause_wanted = False
+        self._paused = False
+        self._owned: set[int] = set()
+        self._partition_count = 0
+        self._lag_due = 0.0
+        self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
+        self.finished: Future[None] = Future()
+        """Done when the thread has ended; holds what made it fail."""
+        self.beat_at = time.monotonic()
+        """When the thread last went round."""
+        self.joined = False
+        """Whether the group has given an assignment, be it an empty one."""
+
+    # From the loop
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def pause(self, paused: bool) -> None:
+        """Say whether messages are wanted."""
+        self._pause_wanted = paused
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit positions, of the partitions that are still ours when it happens; does not wait."""
+        self._commands.put(lambda consumer: self._commit(consumer, offsets, wait=False))
+
+    def stop(self) -> None:
+        """Leave the group and end the thread; `finished` tells when. Revocation callbacks still come."""
+        self._stop.set()
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            consumer = Consumer({**self._config, "on_commit": _log_commit}, logger=_KafkaLog())
+            try:
+                if self._await_topic(consumer):
+                    consumer.subscribe(
+                        [self._topic],
+                        on_assign=self._guarded(self._on_assign),
+                        on_revoke=self._guarded(self._on_revoke),
+                        on_lost=self._guarded(self._on_lost),
+                    )
+                    self._consume(consumer)
+            finally:
+                consumer.close()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the thread
+            self.finished.set_exception(error)
+        else:
+            self.finished.set_result(None)
+
+    def _await_topic(self, consumer: Consumer) -> bool:
+        """Wait until Kafka answers and the topic is there; False when stopped before."""
+        said = ""
+        while not self._stop.is_set():
+            self.beat_at = time.monotonic()
+            missing = self._look_for_topic(consumer)
+            if not missing:
+                return True
+            if missing != said:
+                log.warning("waiting for Kafka", reason=missing, topic=self._topic)
+                said = missing
+            self._stop.wait(TOPIC_WAIT_SECONDS)
+        return False
+
+    def _look_for_topic(self, consumer: Consumer) -> str:
+        """Learn the number of partitions; gives what is missing."""
+        try:
+            found = consumer.list_topics(self._topic, timeout=METADATA_SECONDS).topics[self._topic]
+        except KafkaException as error:
+            return f"Kafka does not answer: {error.args[0].str()}"
+        if found.error is not None:
+            return f"{found.error.str()} Create it: flagpost topics create"
+        self._partition_count = len(found.partitions)
+        return ""
+
+    def _consume(self, consumer: Consumer) -> None:
+        while not self._stop.is_set():
+            self.beat_at = time.monotonic()
+            self._run_commands(consumer)
+            room = self._room.acquire(timeout=STARVED_SECONDS)
+            self._apply_pause(consumer, paused=self._pause_wanted or not room)
+            messages = self._read(consumer)
+            if messages:
+                self._hand_over(messages, room=room)
+            elif room:
+                self._room.release()
+            self._report_lag(consumer)
+        self._run_commands(consumer)
+
+    def _read(self, consumer: Consumer) -> list[Message]:
+        first = consumer.poll(POLL_SECONDS)
+        if first is None:
+            return []
+        messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
+        for message in messages:
+            if (error := message.error()) is not None:
+                _log_read_error(error)
+        return [message for message in messages if message.error() is None]
+
+    def _hand_over(self, messages: list[Message], *, room: bool) -> None:
+        # A message can come just after the pause that lack of room brought; it is not turned away.
+        done = self._room.release if room else _nothing
+        self._loop.call_soon_threadsafe(self._handler.on_messages, messages, done)
+
+    def _run_commands(self, consumer: Consumer) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except Empty:
+                return
+            command(consumer)
+
+    def _apply_pause(self, consumer: Consumer, *, paused: bool) -> None:
+        if paused == self._paused:
+            return
+        self._paused = paused
+        self._set_flow(consumer, self._owned)
+
+    def _set_flow(self, consumer: Consumer, numbers: set[int]) -> None:
+        partitions = [TopicPartition(self._topic, number) for number in numbers]
+        if partitions:
+            (consumer.pause if self._paused else consumer.resume)(partitions)
+
+    def _commit(self, consumer: Consumer, offsets: Mapping[int, int], *, wait: bool) -> None:
+        # A commit for a partition that was revoked would succeed, and move another member's position.
+        owned = [
+            TopicPartition(self._topic, number, offset)
+            for number, offset in offsets.items()
+            if number in self._owned
+        ]
+        if not owned:
+            return
+        try:
+            if wait:
+                consumer.commit(offsets=owned, asynchronous=False)
+            else:
+                consumer.commit(offsets=owned, asynchronous=True)
+        except KafkaException as error:
+            log.warning("commit failed; it is tried again", reason=error.args[0].str())
+
+    def _report_lag(self, consumer: Consumer) -> None:
+        if time.monotonic() < self._lag_due:
+            return
+        self._lag_due = time.monotonic() + LAG_SECONDS
+        lag = {}
+        for partition in consumer.position([TopicPartition(self._topic, n) for n in self._owned]):
+            _, end = consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition.partition), cached=True
+            )
+            if end >= 0 and partition.offset >= 0:
+                lag[partition.partition] = Lag(end, partition.offset)
+        self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
+
+    # Rebalance callbacks; they run inside poll() and close()
+
+    def _guarded(
+        self, callback: Callable[[Consumer, list[TopicPartition]], None]
+    ) -> Callable[[Consumer, list[TopicPartition]], None]:
+        """A callback that raises inside poll() loses messages: end the thread instead."""
+
+        def run(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            try:
+                callback(consumer, partitions)
+            except BaseException as error:
+                log.exception("rebalance callback failed")
+                self._stop.set()
+                if not self.finished.done():
+                    self.finished.set_exception(error)
+
+        return run
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [partition.partition for partition in partitions]
+        self._look_for_topic(consumer)
+        self._loop.call_soon_threadsafe(self._handler.on_assigned, numbers, self._partition_count)
+        self._owned.update(numbers)
+        consumer.incremental_assign(partitions)
+        # A pause outlives revocation and assignment, so the state is set both ways.
+        self._set_flow(consumer, set(numbers))
+        self.joined = True
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [partition.partition for partition in partitions]
+        offsets = self._call(self._handler.on_revoked(numbers))
+        self._commit(consumer, offsets, wait=True)
+        self._owned.difference_update(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [partition.partition for partition in partitions]
+        self._loop.call_soon_threadsafe(self._handler.on_lost, numbers)
+        self._owned.difference_update(numbers)
+        consumer.incremental_unassign(partitions)
+
+    def _call(self, work: Coroutine[Any, Any, dict[int, int]]) -> dict[int, int]:
+        """Run something on the loop and wait for it; polling waits meanwhile, heartbeats do not."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class _KafkaLog:
+    """librdkafka's log lines, as ours."""
+
+    def log(self, level: int, text: str, *args: object, **_: object) -> None:
+        log.log(min(level, 30), "librdkafka", detail=text % args if args else text)
+
+
+def _nothing() -> None:
+    """There is no room to give back."""
+
+
+def _log_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
+    if error is not None:
+        log.warning("commit failed; it is tried again", reason=error.str())
+
+
+def _log_read_error(error: KafkaError) -> None:
+    log.warning("Kafka reports an error", code=error.name(), reason=error.str())

@@ -1,0 +1,118 @@
+"""What the service writes to Kafka: dead letters.
+
+In: settlements whose outcome is dead_lettered. Out: a record on the dead-letter topic for each, and word of its
+acknowledgement. What Kafka does not take is tried again without end; until then its delivery stays pending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from flagpost_consumer.core.records import Headers, Settlement
+
+log = structlog.get_logger(__name__)
+
+SERVE_SECONDS = 0.005
+"""How often delivery reports are asked for while some are expected."""
+RETRY_SECONDS = 1.0
+MAX_DETAIL_CHARACTERS = 300
+HEADER_PREFIX = "flagpost-"
+
+
+class DeadLetters:
+    """The dead-letter topic."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        source_topic: str,
+        on_written: Callable[[Settlement], None],
+    ) -> None:
+        self._producer = Producer(dict(config))
+        self._topic = topic
+        self._source_topic = source_topic
+        self._on_written = on_written
+        self._expected = 0
+        self._serving = False
+
+    @property
+    def unwritten(self) -> int:
+        """Dead letters that Kafka has not acknowledged."""
+        return self._expected
+
+    def write(self, settlement: Settlement) -> None:
+        """Write a dead letter; `on_written` is called on the loop once Kafka has it."""
+        self._expected += 1
+        self._produce(settlement, truncated=False)
+
+    def _produce(self, settlement: Settlement, *, truncated: bool) -> None:
+        record = settlement.delivery.record
+        headers = dead_letter_headers(settlement, self._source_topic)
+        if truncated:
+            headers.append(("flagpost-truncated", b"true"))
+        try:
+            self._producer.produce(
+                self._topic,
+                None if truncated else record.value,
+                record.key,
+                headers=headers,
+                on_delivery=lambda error, message: self._reported(settlement, error, message),
+            )
+        except (BufferError, KafkaException) as error:
+            self._failed(settlement, error.args[0] if isinstance(error, KafkaException) else None)
+        self._serve()
+
+    def _reported(self, settlement: Settlement, error: KafkaError | None, _: Message) -> None:
+        if error is None:
+            self._expected -= 1
+            self._on_written(settlement)
+        else:
+            self._failed(settlement, error)
+
+    def _failed(self, settlement: Settlement, error: KafkaError | None) -> None:
+        too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        log.warning(
+            "dead letter not taken; it is tried again",
+            reason=error.str() if error is not None else "the queue is full",
+            partition=settlement.delivery.record.partition,
+            offset=settlement.delivery.record.offset,
+        )
+        asyncio.get_running_loop().call_later(
+            RETRY_SECONDS, lambda: self._produce(settlement, truncated=too_large)
+        )
+
+    def _serve(self) -> None:
+        if not self._serving:
+            self._serving = True
+            asyncio.get_running_loop().call_soon(self._ask)
+
+    def _ask(self) -> None:
+        """Take in delivery reports: their callbacks run here, on the loop."""
+        self._producer.poll(0)
+        self._serving = self._expected > 0
+        if self._serving:
+            asyncio.get_running_loop().call_later(SERVE_SECONDS, self._ask)
+
+
+def dead_letter_headers(settlement: Settlement, source_topic: str) -> list[tuple[str, str | bytes | None]]:
+    """The original's headers, without ours of an earlier death, and those of CONTRACT section 8."""
+    delivery, ending = settlement.delivery, settlement.ending
+    record = delivery.record
+    ours = {
+        "reason": ending.reason.value,
+        "detail": ending.detail[:MAX_DETAIL_CHARACTERS],
+        "kind": delivery.kind.value,
+        "source": f"{source_topic}/{record.partition}/{record.offset}",
+        "attempts": str(delivery.attempts),
+        "at": str(settlement.settled_at_ms),
+    }
+    if delivery.status is not None:
+        ours["status"] = str(delivery.status)
+    original: Headers = tuple(h for h in record.headers if not h[0].startswith(HEADER_PREFIX))
+    return [*original, *((HEADER_PREFIX + name, text.encode()) for name, text in ours.items())]

@@ -1,0 +1,281 @@
+"""The consumer's metrics, under the names of CONTRACT section 9.
+
+In: the engine's counts, read at each scrape, and what the shells observe. Out: a Prometheus registry. The
+engine counts in plain integers and the scrape, which runs on the same loop, turns them into series: so every
+scrape is one consistent moment, and counting costs the hot path next to nothing. No label ever holds an id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as CountOf
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from flagpost_consumer import __version__
+from flagpost_consumer.adapters.kafka_intake import Lag
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.endpoint import Endpoint, EndpointState
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.mapping import variation_as_sent
+from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
+from flagpost_consumer.core.pendo_rules import Rule
+from flagpost_consumer.core.records import Attempt, EndpointName, Settlement
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import DecisionEvent
+
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800)
+STATUSES_FROM_THE_START = ("200", "400", "401", "403", "404", "408", "429", "500", "502", "503", "504")
+
+_TRACK_ONLY = frozenset({Reason.DEDUPE, Reason.EXPIRED, Reason.VISITOR_BACKLOG})
+_METADATA_ONLY = frozenset({Reason.FIELD_MISSING, Reason.SUPERSEDED, Reason.UNCHANGED})
+_DECISIONS_ONLY = frozenset({Reason.FLAG_FILTERED, Reason.NOT_DISPATCHED})
+_UNDECODED = frozenset({Reason.UNDECODABLE, Reason.UNKNOWN_SCHEMA})
+_REASONS = {
+    Kind.TRACK: frozenset(Reason) - _METADATA_ONLY - _UNDECODED,
+    Kind.VISITOR_METADATA: frozenset(Reason) - _TRACK_ONLY - _UNDECODED,
+    Kind.ACCOUNT_METADATA: (
+        frozenset(Reason) - _TRACK_ONLY - _DECISIONS_ONLY - _UNDECODED - {Reason.NO_VISITOR_ID}
+    ),
+    Kind.UNKNOWN: _UNDECODED,
+}
+"""Which reasons a kind of delivery can end with; their series exist from the start."""
+
+
+@dataclass(slots=True)
+class Observed:
+    """What the shells count."""
+
+    requests: CountOf[tuple[EndpointName, str]] = field(default_factory=CountOf)
+    rebalances: CountOf[str] = field(default_factory=CountOf)
+    decisions: CountOf[tuple[str, str, Outcome]] = field(default_factory=CountOf)
+    offsets_lost: int = 0
+    lag: dict[int, Lag] = field(default_factory=dict)
+    loop_lag_seconds: float = 0.0
+    restore_seconds: float = 0.0
+
+
+class Metrics:
+    """One process's metrics."""
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], Instant], *, topic: str, flags: Iterable[str] = ()
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._topic = topic
+        self._flags = frozenset(flags)
+        self.observed = Observed()
+        self.registry = CollectorRegistry()
+        request_seconds = Histogram(
+            "flagpost_pendo_request_seconds",
+            "Time from a request's start to the end of its answer.",
+            ["endpoint"],
+            buckets=REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        self._request_seconds = {name: request_seconds.labels(name.value) for name in EndpointName}
+        self._event_age = Histogram(
+            "flagpost_event_age_seconds",
+            "Time from an event's occurrence to Pendo's answer to its delivery.",
+            buckets=AGE_SECONDS,
+            registry=self.registry,
+        )
+        self.registry.register(self)
+
+    # What the shells tell
+
+    def request_answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
+        """Note a request to Pendo."""
+        self.observed.requests[attempt.endpoint, answer.label] += 1
+        self._request_seconds[attempt.endpoint].observe(seconds)
+
+    def settled(self, settlement: Settlement) -> None:
+        """Note a delivery whose settlement Kafka has acknowledged."""
+        delivery, ending = settlement.delivery, settlement.ending
+        occurred_at = delivery.record.occurred_at
+        if ending.reason is Reason.OK and occurred_at is not None:
+            self._event_age.observe(max(0, settlement.settled_at_ms - occurred_at) / 1000)
+        if self._flags and delivery.kind is Kind.TRACK:
+            self._count_decision(delivery.record.event, ending.outcome)
+
+    def _count_decision(self, event: object, outcome: Outcome) -> None:
+        if isinstance(event, DecisionEvent) and event.flag_key in self._flags:
+            self.observed.decisions[event.flag_key, variation_as_sent(event) or "", outcome] += 1
+
+    # What a scrape reads
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every series but the histograms."""
+        now = self._clock()
+        yield from self._record_series()
+        yield from self._delivery_series()
+        yield from self._backlog_series(now)
+        yield from self._pendo_series()
+        yield from self._kafka_series()
+        yield from self._dedupe_series()
+        yield from self._process_series()
+
+    def _record_series(self) -> Iterable[Metric]:
+        accounts = self._engine.accounts
+        yield _counter("flagpost_records_consumed", "Records taken in.", accounts.records)
+        yield _counter(
+            "flagpost_redeliveries",
+            "Records seen again that the ledger already settles.",
+            accounts.redeliveries,
+        )
+        yield _counter(
+            "flagpost_mispartitioned",
+            "Visitors' lines begun by a record that another partitioner placed.",
+            accounts.mispartitioned,
+        )
+        trimmed = CounterMetricFamily(
+            "flagpost_properties_trimmed", "Properties repaired to keep Pendo's rules.", labels=["rule"]
+        )
+        for rule in Rule:
+            trimmed.add_metric([rule.value], accounts.repairs[rule])
+        yield trimmed
+
+    def _delivery_series(self) -> Iterable[Metric]:
+        accounts = self._engine.accounts
+        yield _by_kind(CounterMetricFamily, "planned", "Deliveries planned.", accounts.planned)
+        yield _by_kind(
+            CounterMetricFamily, "returned", "Deliveries handed back unsettled.", accounts.returned
+        )
+        yield _by_kind(GaugeMetricFamily, "pending", "Deliveries not settled.", accounts.pending)
+        settled = CounterMetricFamily(
+            "flagpost_deliveries", "Deliveries settled.", labels=["kind", "outcome", "reason"]
+        )
+        for kind in Kind:
+            for reason in sorted(_REASONS[kind]):
+                outcome = OUTCOME_OF[reason]
+                count = accounts.settled[kind, outcome, reason]
+                settled.add_metric([kind.value, outcome.value, reason.value], count)
+        yield settled
+        decisions = CounterMetricFamily(
+            "flagpost_decisions",
+            "Decisions of the flags in metrics.flags, by how their track delivery ended.",
+            labels=["flag", "variation", "outcome"],
+        )
+        for (flag, variation, outcome), count in self.observed.decisions.items():
+            decisions.add_metric([flag, variation, outcome.value], count)
+        yield decisions
+
+    def _backlog_series(self, now: Instant) -> Iterable[Metric]:
+        engine = self._engine
+        unread = (
+            0
+            if self._engine.waits_for_pendo
+            else sum(lag.end - lag.position for lag in self.observed.lag.values())
+        )
+        yield _gauge(
+            "flagpost_backlog_sendable",
+            "Deliveries that could go out now if there were capacity, and records not yet read.",
+            engine.sendable(now) + unread,
+        )
+        yield _gauge(
+            "flagpost_backlog_paced", "Deliveries that wait for their visitor's turn.", engine.paced(now)
+        )
+        oldest = engine.oldest_pending_ms()
+        yield _gauge(
+            "flagpost_oldest_pending_timestamp_seconds",
+            "When the oldest pending event occurred; now, when nothing is pending.",
+            (now.wall_ms if oldest is None else oldest) / 1000,
+        )
+
+    def _pendo_series(self) -> Iterable[Metric]:
+        requests = CounterMetricFamily(
+            "flagpost_pendo_requests", "Requests to Pendo.", labels=["endpoint", "status"]
+        )
+        for name in EndpointName:
+            seen = {status for endpoint, status in self.observed.requests if endpoint is name}
+            for status in sorted(seen.union(STATUSES_FROM_THE_START, ("timeout", "connection"))):
+                requests.add_metric([name.value, status], self.observed.requests[name, status])
+        yield requests
+        in_flight = GaugeMetricFamily("flagpost_pendo_in_flight", "Requests under way.", labels=["endpoint"])
+        state = GaugeMetricFamily(
+            "flagpost_pendo_state", "The state of an endpoint: one is 1.", labels=["endpoint", "state"]
+        )
+        for name, endpoint in self._endpoints().items():
+            in_flight.add_metric([name.value], endpoint.in_flight)
+            for possible in EndpointState:
+                state.add_metric([name.value, possible.value], float(endpoint.state is possible))
+        yield in_flight
+        yield state
+
+    def _endpoints(self) -> Mapping[EndpointName, Endpoint]:
+        return {EndpointName.TRACK: self._engine.track, EndpointName.METADATA: self._engine.metadata}
+
+    def _kafka_series(self) -> Iterable[Metric]:
+        lag = GaugeMetricFamily(
+            "flagpost_consumer_lag", "Records behind the end of the log.", labels=["topic", "partition"]
+        )
+        committable = self._engine.committable()
+        for partition, known in self.observed.lag.items():
+            behind = known.end - committable.get(partition, known.position)
+            lag.add_metric([self._topic, str(partition)], max(0, behind))
+        yield lag
+        yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
+        rebalances = CounterMetricFamily("flagpost_rebalances", "Changes of the assignment.", labels=["kind"])
+        for kind in ("assigned", "revoked", "lost"):
+            rebalances.add_metric([kind], self.observed.rebalances[kind])
+        yield rebalances
+        yield _counter(
+            "flagpost_offsets_lost",
+            "Offsets between a committed one and the log's beginning: records nobody can read any more.",
+            self.observed.offsets_lost,
+        )
+        yield _gauge(
+            "flagpost_ledger_unacknowledged",
+            "Answers of Pendo whose settlement Kafka has not acknowledged.",
+            self._engine.unacknowledged,
+        )
+        yield _gauge(
+            "flagpost_ledger_restore_seconds",
+            "How long the last restore took.",
+            self.observed.restore_seconds,
+        )
+
+    def _dedupe_series(self) -> Iterable[Metric]:
+        counts = self._engine.dedupe_counts
+        yield _gauge("flagpost_dedupe_entries", "Sent keys remembered.", counts.entries)
+        yield _counter(
+            "flagpost_dedupe_evicted_early",
+            "Keys forgotten because dedupe.max_entries was reached.",
+            counts.evicted_early,
+        )
+        yield _counter(
+            "flagpost_dedupe_late", "Events over one ttl late, whose repeats may be missed.", counts.late
+        )
+
+    def _process_series(self) -> Iterable[Metric]:
+        yield _gauge(
+            "flagpost_loop_lag_seconds", "How late the event loop runs.", self.observed.loop_lag_seconds
+        )
+        build = GaugeMetricFamily("flagpost_build_info", "The version that runs.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _by_kind(
+    family: type[CounterMetricFamily | GaugeMetricFamily],
+    name: str,
+    text: str,
+    counts: Mapping[Kind, int],
+) -> Metric:
+    metric = family(f"flagpost_deliveries_{name}", text, labels=["kind"])
+    for kind in Kind:
+        metric.add_metric([kind.value], counts.get(kind, 0))
+    return metric

@@ -1,0 +1,157 @@
+"""The HTTP client for Pendo.
+
+In: attempts that the engine starts. Out: for each attempt exactly one answer: a status, or why there is none.
+It follows no redirect and retries nothing; what an answer means is the engine's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import aiohttp
+from yarl import URL
+
+from flagpost_consumer.core.records import Attempt, EndpointName
+from flagpost_consumer.core.verdict import Answer, Failure
+
+MAX_ANSWER_BYTES = 1_048_576
+"""More of an answer is not read: the errors of 1,000 metadata records take a fraction of it."""
+KEEP_ALIVE_SECONDS = 15.0
+"""Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
+would fail for nothing."""
+
+OnAnswer = Callable[[Attempt, Answer, float], None]
+"""Called with the attempt, its answer, and the seconds that it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendoAddress:
+    """Where requests go, and what proves that they may."""
+
+    track_url: str
+    api_url: str
+    track_secret_header: str
+    create_missing: bool
+    request_timeout_seconds: float
+    metadata_timeout_seconds: float
+
+
+INTEGRATION_KEY_HEADER = "x-pendo-integration-key"
+
+
+class PendoHttp:
+    """Makes requests; the engine says how many at once."""
+
+    def __init__(self, address: PendoAddress, on_answer: OnAnswer) -> None:
+        self._address = address
+        self._on_answer = on_answer
+        self._track_url = URL(address.track_url)
+        self._headers: dict[EndpointName, Mapping[str, str]] = {}
+        self._secrets: dict[EndpointName, str] = {}
+        self._timeouts = {
+            EndpointName.TRACK: address.request_timeout_seconds,
+            EndpointName.METADATA: address.metadata_timeout_seconds,
+        }
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+
+    def set_secret(self, endpoint: EndpointName, secret: str) -> None:
+        """Use a credential from the next request on."""
+        track = endpoint is EndpointName.TRACK
+        header = self._address.track_secret_header if track else INTEGRATION_KEY_HEADER
+        self._secrets[endpoint] = secret
+        self._headers[endpoint] = {header: secret, "content-type": "application/json"}
+
+    def has_secret(self, endpoint: EndpointName) -> bool:
+        """Whether requests can be made to an endpoint."""
+        return endpoint in self._secrets
+
+    def open(self) -> None:
+        """Make the session; it needs the running loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
+
+    def start(self, attempt: Attempt) -> None:
+        """Make a request; its answer is given to `on_answer` later."""
+        task = asyncio.get_running_loop().create_task(self._run(attempt))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Abandon what is in flight, and close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def get_json(self, path: str) -> bytes | None:
+        """Read a document of Pendo's API; None when the answer is no 2xx, or none comes."""
+        answer = await self._request("GET", URL(self._address.api_url + path), EndpointName.METADATA, None)
+        return answer.body if answer.status is not None and 200 <= answer.status < 300 else None
+
+    async def _run(self, attempt: Attempt) -> None:
+        started = perf_counter()
+        answer = await self._request("POST", self._url(attempt), attempt.endpoint, attempt.body)
+        self._on_answer(attempt, answer, perf_counter() - started)
+
+    def _url(self, attempt: Attempt) -> URL:
+        batch = attempt.batch
+        if batch is None:
+            return self._track_url
+        query = "?create=true" if self._address.create_missing else ""
+        return URL(f"{self._address.api_url}{metadata_path(batch.target, batch.group)}{query}")
+
+    async def _request(self, method: str, url: URL, endpoint: EndpointName, body: bytes | None) -> Answer:
+        if self._session is None:
+            raise RuntimeError("PendoHttp.open() was not called")
+        try:
+            async with (
+                asyncio.timeout(self._timeouts[endpoint]),
+                self._session.request(
+                    method, url, data=body, headers=self._headers[endpoint], allow_redirects=False
+                ) as response,
+            ):
+                content = await _read(response)
+                status = response.status
+                retry_after = response.headers.get("Retry-After") if status == 429 else None
+                return Answer(status, retry_after, self._without_secret(content, status, endpoint))
+        except TimeoutError:
+            return Answer(failure=Failure.TIMEOUT)
+        except aiohttp.ClientConnectorError:
+            return Answer(failure=Failure.UNREACHABLE)
+        except (aiohttp.ClientError, OSError, ValueError):
+            # ValueError: aiohttp's parser lets some of what is no HTTP through to its own int() and URL().
+            return Answer(failure=Failure.BROKEN)
+
+    def _without_secret(self, content: bytes, status: int, endpoint: EndpointName) -> bytes:
+        """An error page may echo the request's headers; its text goes into dead letters."""
+        if status < 300 or not content:
+            return content
+        return content.replace(self._secrets[endpoint].encode(), b"***")
+
+
+def metadata_path(target: str, group: str) -> str:
+    """The path of a metadata request (Pendo's metadata API documentation)."""
+    return f"/api/v1/metadata/{target}/{group}/value"
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read the whole answer, so that the connection can be used again; of an endless one, the beginning."""
+    length = response.content_length
+    if length is not None and length <= MAX_ANSWER_BYTES:
+        return await response.read()
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) >= MAX_ANSWER_BYTES:
+            response.close()
+            break
+    return bytes(content)

@@ -1,0 +1,369 @@
+"""A world in virtual time: a partitioned log, members of a group, and a Pendo that answers as it is told.
+
+The real engine runs in it; only Kafka, HTTP and the clock are played. What happens is drawn from one seeded
+random source, so a failing run can be repeated.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+
+import orjson
+from flagpost_schemas import DecisionEvent, Event
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import Attempt, EndpointName, Record, Settlement
+from flagpost_consumer.core.verdict import Answer, Failure
+
+START_MS = 1_800_000_000_000
+OK = Answer(200)
+TIMED_OUT = Answer(failure=Failure.TIMEOUT)
+BROKEN = Answer(failure=Failure.BROKEN)
+REFUSED_CONNECTION = Answer(failure=Failure.UNREACHABLE)
+
+
+def decision(
+    visitor: str, flag: str = "checkout", variation: str | None = "a", **fields: object
+) -> DecisionEvent:
+    """A decision as the publisher would make it, at the start of virtual time unless said otherwise."""
+    values: dict[str, object] = {
+        "event_id": f"e-{visitor}-{flag}-{variation}-{fields.get('occurred_at')}",
+        "occurred_at": START_MS,
+        "visitor_id": visitor,
+        "flag_key": flag,
+        "enabled": True,
+        "variation_key": variation,
+        "rule_key": "rule",
+        "decision_event_dispatched": True,
+        "attributes": {},
+    }
+    return DecisionEvent(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def record(
+    event: Event | DecodeFailure, offset: int = 0, partition: int = 0, key: str | None = None
+) -> Record:
+    """An event as a record of the log."""
+    if key is None:
+        key = getattr(event, "visitor_id", None) or getattr(event, "account_id", None) or ""
+    occurred_at = getattr(event, "occurred_at", START_MS)
+    return Record(partition, offset, occurred_at, key.encode(), b"original", (), event)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One request as Pendo saw it, and its answer."""
+
+    endpoint: EndpointName
+    arrived_at: float
+    answered_at: float
+    ids: tuple[str, ...]
+    offset: int | None
+    """The source offset, for a track request."""
+    partition: int | None
+    body: bytes
+    answer: Answer
+    member: int
+
+    @property
+    def parsed(self) -> object:
+        return orjson.loads(self.body)
+
+
+Answering = Callable[["World", Attempt], tuple[Answer, float, float]]
+"""Gives an answer, the seconds until the request arrives, and the seconds from there until it is answered."""
+
+
+def at_once(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
+    """Pendo takes everything within a few milliseconds."""
+    del attempt
+    return OK, world.random.uniform(0, 0.002), world.random.uniform(0, 0.01)
+
+
+@dataclass
+class Member:
+    """One consumer: an engine, and what the shells would do for it."""
+
+    number: int
+    engine: Engine
+    assigned: set[int] = field(default_factory=set)
+    positions: dict[int, int] = field(default_factory=dict)
+    wake_number: int = 0
+    paused: bool = False
+    alive: bool = True
+
+
+class World:
+    """Runs members against a log and a Pendo until nothing is left to do."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        random: Random,
+        *,
+        partitions: int = 1,
+        answering: Answering = at_once,
+        batch: int = 50,
+        acknowledge_seconds: float = 0.05,
+    ) -> None:
+        self.policy = policy
+        self.random = random
+        self.partitions = partitions
+        self.answering = answering
+        self.batch = batch
+        self.acknowledge_seconds = acknowledge_seconds
+        self.now = 0.0
+        self.log: dict[int, list[Record]] = {number: [] for number in range(partitions)}
+        self.committed: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        self.settled: dict[tuple[int, int, Kind], list[Settlement]] = defaultdict(list)
+        """(partition, offset, kind) to its acknowledged settlements."""
+        self.sights: list[Sight] = []
+        self.members: list[Member] = []
+        self.most_pending = 0
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+
+    # Set-up
+
+    def publish(self, event: Event | DecodeFailure, key: str | None = None) -> Record:
+        """Append an event where Kafka's partitioner puts it."""
+        made = record(event, key=key)
+        number = partition_of(made.key or b"", self.partitions)
+        made = made._replace(partition=number, offset=len(self.log[number]))
+        self.log[number].append(made)
+        for member in self.members:
+            if number in member.assigned:
+                self.at(self.now, lambda member=member: self._read(member))
+        return made
+
+    def join(self, partitions: set[int] | None = None) -> Member:
+        """Start a member; it takes the partitions given, or all."""
+        member = Member(len(self.members), Engine(self.policy, self.random.random))
+        self.members.append(member)
+        self.assign(member, set(self.log) if partitions is None else partitions)
+        return member
+
+    def assign(self, member: Member, partitions: set[int]) -> None:
+        """Give partitions to a member, from their committed offsets on."""
+        member.assigned |= partitions
+        member.positions.update({number: self.committed[number] for number in partitions})
+        member.engine.assign(sorted(partitions), self.partitions, self.instant)
+        self._read(member)
+
+    def at(self, moment: float, what: Callable[[], None]) -> None:
+        """Do something at a moment."""
+        self._number += 1
+        heapq.heappush(self._agenda, (moment, self._number, what))
+
+    @property
+    def instant(self) -> Instant:
+        """The time on both clocks."""
+        return Instant(self.now, START_MS + int(self.now * 1000))
+
+    # Events of the world
+
+    def crash(self, member: Member) -> set[int]:
+        """kill -9: nothing of what it held is heard of again; gives the partitions it had."""
+        member.alive = False
+        partitions, member.assigned = member.assigned, set()
+        return partitions
+
+    def revoke(self, member: Member, partitions: set[int], then: Callable[[], None]) -> None:
+        """Take partitions from a member as a cooperative rebalance does; `then` runs once they are free."""
+        member.engine.revoke(sorted(partitions), self.instant)
+        member.assigned -= partitions
+        self._act(member)
+        deadline = self.now + self.policy.limits.request_timeout_seconds
+
+        def wait() -> None:
+            if not member.alive:
+                then()
+            elif member.engine.is_quiet(partitions) or self.now >= deadline:
+                self.commit(member, partitions)
+                member.engine.forget(partitions, self.instant)
+                self._act(member)
+                then()
+            else:
+                self.at(self.now + 0.01, wait)
+
+        wait()
+
+    def commit(self, member: Member, partitions: set[int] | None = None) -> None:
+        """Commit what a member says may be; checks that it is settled."""
+        for number, position in member.engine.committable(partitions).items():
+            for offset in range(self.committed[number], position):
+                self.check_settled(number, offset)
+            assert position >= self.committed[number] or not member.alive
+            self.committed[number] = max(self.committed[number], position)
+
+    def check_settled(self, partition: int, offset: int) -> None:
+        """Every delivery of a record that is committed must be in the ledger."""
+        kinds = {kind for (p, o, kind) in self.settled if (p, o) == (partition, offset)}
+        assert kinds, f"offset {offset} of partition {partition} is committed and not settled"
+
+    # Running
+
+    def run(self, until: float = 1e9) -> None:
+        """Go on until nothing is left to do, or a moment."""
+        for member in self.members:
+            self._act(member)
+        while self._agenda and self._agenda[0][0] <= until:
+            moment, _, what = heapq.heappop(self._agenda)
+            self.now = max(self.now, moment)
+            what()
+            self.check_books()
+        if until < 1e9:
+            self.now = until
+
+    def check_books(self) -> None:
+        for member in self.members:
+            for kind in Kind:
+                assert member.engine.accounts.difference(kind) == 0
+            self.most_pending = max(self.most_pending, member.engine.pending_records)
+
+    def _read(self, member: Member) -> None:
+        if not member.alive or member.paused:
+            return
+        for number in sorted(member.assigned):
+            position = member.positions[number]
+            records = self.log[number][position : position + self.batch]
+            if records:
+                member.positions[number] += len(records)
+                member.engine.receive(records, self.instant)
+                self._act(member)
+                self.at(self.now, lambda: self._read(member))
+                return
+
+    def _act(self, member: Member) -> None:
+        """Do what the engine asks for."""
+        if not member.alive:
+            return
+        actions = member.engine.poll(self.instant)
+        for attempt in actions.attempts:
+            self._send(member, attempt)
+        if actions.settlements:
+            delay = self.random.uniform(0, self.acknowledge_seconds)
+            self.at(self.now + delay, lambda: self._acknowledge(member, actions.settlements))
+        resumed = member.paused and not actions.intake_paused
+        member.paused = actions.intake_paused
+        if resumed:
+            self.at(self.now, lambda: self._read(member))
+        member.wake_number += 1
+        if actions.wake_at is not None:
+            assert actions.wake_at > self.now or actions.attempts, "the engine asks to be woken without end"
+            number = member.wake_number
+            self.at(actions.wake_at, lambda: self._wake(member, number))
+
+    def _wake(self, member: Member, number: int) -> None:
+        if number == member.wake_number:
+            self._act(member)
+
+    def _acknowledge(self, member: Member, settlements: list[Settlement]) -> None:
+        if not member.alive:
+            return
+        for settlement in settlements:
+            made = settlement.delivery.record
+            self.settled[made.partition, made.offset, settlement.delivery.kind].append(settlement)
+        member.engine.acknowledged(settlements)
+        self.commit(member)
+        self._act(member)
+
+    def _send(self, member: Member, attempt: Attempt) -> None:
+        answer, until_arrival, until_answer = self.answering(self, attempt)
+        if answer.failure is Failure.TIMEOUT:
+            until_answer = self.policy.limits.request_timeout_seconds
+        arrived_at = self.now + until_arrival
+        answered_at = arrived_at + until_answer
+        offset = partition = None
+        if attempt.lane is not None:
+            source = attempt.lane.queue[0].record
+            offset, partition = source.offset, source.partition
+        if answer.failure is not Failure.UNREACHABLE:
+            self.sights.append(
+                Sight(
+                    attempt.endpoint, arrived_at, answered_at, _ids(attempt), offset, partition,
+                    attempt.body, answer, member.number,
+                )
+            )  # fmt: skip
+        self.at(answered_at, lambda: self._answer(member, attempt, answer))
+
+    def _answer(self, member: Member, attempt: Attempt, answer: Answer) -> None:
+        if member.alive:
+            member.engine.answered(attempt, answer, self.instant)
+            self._act(member)
+
+    # What must hold
+
+    @property
+    def track_sights(self) -> list[Sight]:
+        return [sight for sight in self.sights if sight.endpoint is EndpointName.TRACK]
+
+    def by_visitor(self) -> dict[str, list[Sight]]:
+        """Track requests of each visitor in the order of their arrival."""
+        seen: dict[str, list[Sight]] = defaultdict(list)
+        for sight in sorted(self.track_sights, key=lambda sight: sight.arrived_at):
+            seen[sight.ids[0]].append(sight)
+        return seen
+
+    def check_spacing(self) -> None:
+        """No two track requests of a visitor closer than the interval, from answer to arrival."""
+        interval = self.policy.delivery.visitor_interval_seconds
+        for sights in self.by_visitor().values():
+            for before, after in pairwise(sights):
+                earliest = before.arrived_at if before.member != after.member else before.answered_at
+                assert after.arrived_at >= earliest + interval - 1e-6
+
+    def check_order(self) -> None:
+        """Within one member's time each visitor's requests come in the order of the offsets."""
+        for sights in self.by_visitor().values():
+            for before, after in pairwise(sights):
+                if before.member == after.member and before.partition == after.partition:
+                    assert (after.offset or 0) >= (before.offset or 0)
+
+    def check_nothing_lost(self) -> None:
+        """Every record is committed, and each of its deliveries is settled."""
+        for number, records in self.log.items():
+            assert self.committed[number] == len(records)
+            for made in records:
+                self.check_settled(number, made.offset)
+
+    def delivered_offsets(self) -> set[tuple[int, int]]:
+        """(partition, offset) of the track requests that Pendo answered with 2xx."""
+        return {
+            (sight.partition or 0, sight.offset or 0)
+            for sight in self.track_sights
+            if sight.answer.status == 200
+        }
+
+    def reasons(self, kind: Kind = Kind.TRACK) -> dict[tuple[int, int], Reason]:
+        """(partition, offset) to the reason of its first settlement."""
+        return {
+            (partition, offset): settlements[0].ending.reason
+            for (partition, offset, of), settlements in self.settled.items()
+            if of is kind
+        }
+
+    def outcomes(self, kind: Kind = Kind.TRACK) -> dict[tuple[int, int], Outcome]:
+        """(partition, offset) to the outcome of its first settlement."""
+        return {
+            (partition, offset): settlements[0].ending.outcome
+            for (partition, offset, of), settlements in self.settled.items()
+            if of is kind
+        }
+
+
+def _ids(attempt: Attempt) -> tuple[str, ...]:
+    if attempt.lane is not None:
+        return (attempt.lane.visitor_id,)
+    assert attempt.batch is not None
+    return tuple(attempt.batch.ids)
