@@ -1,1 +1,69 @@
-"""Flagpost's schemas."""
+"""Flagpost's events: typed classes, their Avro schemas, and both wire formats.
+
+from flagpost_schemas import Decoder, encode_single_object
+
+value = encode_single_object(event)
+assert Decoder().decode(value) == event
+"""
+
+from flagpost_schemas.avro import AvroSchema, fingerprints, schema_of, versions_of
+from flagpost_schemas.decode import Decoder
+from flagpost_schemas.encode import encode_body, encode_confluent, encode_single_object
+from flagpost_schemas.errors import (
+    DecodeError,
+    EncodeError,
+    SchemaError,
+    SchemaNeeded,
+    UndecodableRecord,
+    UnknownSchema,
+)
+from flagpost_schemas.events import (
+    EVENT_TYPES,
+    AccountMetadata,
+    Context,
+    DecisionEvent,
+    Event,
+    MetadataGroup,
+    MetadataValue,
+    Scalar,
+    Source,
+    TrackEvent,
+    VisitorMetadata,
+    partition_key,
+    variation_as_sent,
+)
+from flagpost_schemas.flatten import flatten
+from flagpost_schemas.wire import confluent_header, single_object_header
+
+__all__ = [
+    "EVENT_TYPES",
+    "AccountMetadata",
+    "AvroSchema",
+    "Context",
+    "DecisionEvent",
+    "DecodeError",
+    "Decoder",
+    "EncodeError",
+    "Event",
+    "MetadataGroup",
+    "MetadataValue",
+    "Scalar",
+    "SchemaError",
+    "SchemaNeeded",
+    "Source",
+    "TrackEvent",
+    "UndecodableRecord",
+    "UnknownSchema",
+    "VisitorMetadata",
+    "confluent_header",
+    "encode_body",
+    "encode_confluent",
+    "encode_single_object",
+    "fingerprints",
+    "flatten",
+    "partition_key",
+    "schema_of",
+    "single_object_header",
+    "variation_as_sent",
+    "versions_of",
+]

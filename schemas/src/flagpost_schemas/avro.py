@@ -1,0 +1,95 @@
+"""Avro schemas: those in `avro/*.avsc`, and others given as text.
+
+In: JSON text. Out: `AvroSchema`: the text, its full name, its fingerprint and a form that fastavro reads fast.
+`avro/<Record>.avsc` is what this release writes; `avro/versions/<Record>.<n>.avsc` is every version that it
+reads: those released before, this one, and any that only a later release will write.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+from flagpost_schemas.bounded import require_bounded
+from flagpost_schemas.errors import SchemaError
+from flagpost_schemas.events import EVENT_TYPES, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+_AVRO = files("flagpost_schemas") / "avro"
+_NOT_FOR_READING = frozenset({"doc", "logicalType"})
+
+
+@dataclass(frozen=True, slots=True)
+class AvroSchema:
+    """One Avro schema.
+
+    `text` is its JSON as written, `full_name` the record's name with namespace, `fingerprint` the 8 bytes of
+    its CRC-64-AVRO, little-endian. `parsed` is for fastavro; logical types are left out of it: times stay
+    epoch milliseconds (fastavro's datetimes are slow and lose precision).
+    """
+
+    text: str
+    full_name: str
+    fingerprint: bytes
+    parsed: Any
+
+    @classmethod
+    def parse(cls, text: str) -> AvroSchema:
+        """Read the schema of a record. Raises SchemaError with what is wrong with the text."""
+        try:
+            parsed = parse_schema(_readable(json.loads(text)), named_schemas={})
+            crc = fingerprint(to_parsing_canonical_form(parsed), "CRC-64-AVRO")
+        except (Exception, RecursionError) as error:  # noqa: BLE001 - fastavro raises all kinds for a bad schema
+            raise SchemaError(f"not an Avro schema ({type(error).__name__}: {str(error)[:200]})") from None
+        if not isinstance(parsed, dict) or parsed.get("type") != "record":
+            raise SchemaError("not the schema of an Avro record")
+        require_bounded(parsed)
+        return cls(text, parsed["name"], bytes.fromhex(crc), parsed)
+
+
+def _readable(schema: Any) -> Any:
+    """`schema` without what changes how fastavro reads values, and without fastavro's own marks."""
+    if isinstance(schema, list):
+        return [_readable(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value if key == "default" else _readable(value)
+        for key, value in schema.items()
+        if key not in _NOT_FOR_READING and not key.startswith("__")
+    }
+
+
+@cache
+def schema_of(event_type: type[Event]) -> AvroSchema:
+    """The schema this release writes for `event_type`."""
+    return _load(_AVRO / f"{event_type.__name__}.avsc")
+
+
+@cache
+def versions_of(event_type: type[Event]) -> tuple[AvroSchema, ...]:
+    """Every version of `event_type`'s schema that this release reads, the oldest first."""
+    name = f"{event_type.__name__}."
+    found = [file for file in (_AVRO / "versions").iterdir() if file.name.startswith(name)]
+    return tuple(_load(file) for file in sorted(found, key=lambda file: int(file.name.split(".")[1])))
+
+
+@cache
+def fingerprints() -> Mapping[bytes, type[Event]]:
+    """The fingerprint (8 bytes, little-endian) of every version this release reads, to its event class."""
+    return MappingProxyType(
+        {schema.fingerprint: event_type for event_type in EVENT_TYPES for schema in versions_of(event_type)}
+    )
+
+
+def _load(file: Traversable) -> AvroSchema:
+    return AvroSchema.parse(file.read_text(encoding="utf-8"))

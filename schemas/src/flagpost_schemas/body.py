@@ -1,0 +1,263 @@
+"""Avro bodies from values: a schema compiled to a function that checks and writes in one pass.
+
+In: an `AvroSchema`'s parsed form; then values (records as objects with the fields as attributes).
+Out: the body's bytes, or EncodeError naming record, field and the type of what was given.
+fastavro's writer is not used: it takes "no" for true, True for 1 and 2**70 for a double, and a decision
+takes it 13 us (this: 5 us), which the application would wait for. The tests hold the two to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from struct import Struct
+from typing import Any, TypeAlias
+
+from flagpost_schemas.errors import EncodeError
+
+Write: TypeAlias = Callable[[Any], bytes]
+"""Writes one value; raises _Misfit when the value is not what the schema wants."""
+
+_DOUBLE = Struct("<d")
+_MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
+_SMALL_LONGS = tuple(bytes([value << 1]) for value in range(64))
+
+
+class _Misfit(Exception):
+    """A value is not what the schema wants; `path` grows on the way up to the record."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = ""
+
+
+def compile_body(parsed: Any) -> Write:
+    """A function from an object with the record's fields as attributes to its Avro body.
+
+    Handles records, enums, maps, arrays, unions, fixed and the primitives. The function raises EncodeError.
+    """
+    write = _writer(parsed, {})
+    record = parsed["name"].rpartition(".")[2]
+
+    def body(value: Any) -> bytes:
+        try:
+            return write(value)
+        except _Misfit as misfit:
+            error = EncodeError(record, misfit.path, misfit.problem)
+        raise error  # outside of the handler: what was handled may hold the value
+
+    return body
+
+
+def _writer(schema: Any, named: dict[str, Write]) -> Write:
+    if isinstance(schema, list):
+        return _union([(branch, _writer(branch, named)) for branch in schema])
+    if isinstance(schema, str):
+        return _PRIMITIVES[schema] if schema in _PRIMITIVES else named[schema]
+    match schema["type"]:
+        case "record":
+            write = _record([(field["name"], _writer(field["type"], named)) for field in schema["fields"]])
+        case "enum":
+            write = _enum(schema["symbols"])
+        case "fixed":
+            write = _fixed(schema["size"])
+        case "map":
+            return _map(_writer(schema["values"], named))
+        case "array":
+            return _array(_writer(schema["items"], named))
+        case inner:
+            return _writer(inner, named)
+    named[schema["name"]] = write
+    return write
+
+
+def _record(fields: list[tuple[str, Write]]) -> Write:
+    names = tuple(name for name, _ in fields)
+    writers = tuple(write for _, write in fields)
+    members = attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)
+
+    def write(value: Any) -> bytes:
+        parts: list[bytes] = []
+        try:
+            values = members(value)
+        except AttributeError as error:
+            raise _Misfit(f"{_kind(value)} without {error.name}") from None
+        try:
+            for write_field, member in zip(writers, values, strict=True):
+                parts.append(write_field(member))  # noqa: PERF401 - its length names the field that failed
+        except _Misfit as misfit:
+            raise _within(misfit, names[len(parts)]) from None
+        return b"".join(parts)
+
+    return write
+
+
+def _map(write_value: Write) -> Write:
+    def write(value: Any) -> bytes:
+        if not value and isinstance(value, dict):
+            return b"\x00"
+        if not isinstance(value, dict):
+            raise _Misfit(f"{_kind(value)} where a dict is wanted")
+        parts = [_long(len(value))]
+        for name, member in value.items():
+            parts.append(_string(name))
+            try:
+                parts.append(write_value(member))
+            except _Misfit as misfit:
+                raise _within(misfit, "*") from None  # the name may be personal, too
+        parts.append(b"\x00")
+        return b"".join(parts)
+
+    return write
+
+
+def _array(write_item: Write) -> Write:
+    def write(value: Any) -> bytes:
+        if not isinstance(value, list | tuple):
+            raise _Misfit(f"{_kind(value)} where a list is wanted")
+        if not value:
+            return b"\x00"
+        return b"".join((_long(len(value)), *map(write_item, value), b"\x00"))
+
+    return write
+
+
+def _union(branches: list[tuple[Any, Write]]) -> Write:
+    exact: dict[type, tuple[bytes, Write]] = {}
+    records: list[tuple[bytes, Write]] = []
+    for number, (schema, write) in enumerate(branches):
+        kinds = _UNION_KINDS.get(schema if isinstance(schema, str) else schema["type"], ())
+        exact.update((kind, (_long(number), write)) for kind in kinds)
+        if not kinds:
+            records.append((_long(number), write))
+    wanted = " or ".join(schema if isinstance(schema, str) else schema["type"] for schema, _ in branches)
+
+    def write_union(value: Any) -> bytes:
+        branch = exact.get(type(value)) or _branch_of_subclass(value, exact, records)
+        if branch is None:
+            raise _Misfit(f"{_kind(value)} where {wanted} is wanted")
+        number, write = branch
+        return number + write(value)
+
+    return write_union
+
+
+def _branch_of_subclass(
+    value: Any, exact: dict[type, tuple[bytes, Write]], records: list[tuple[bytes, Write]]
+) -> tuple[bytes, Write] | None:
+    for kind, branch in exact.items():
+        if kind is not bool and isinstance(value, kind):
+            return branch
+    return records[0] if records and hasattr(value, "__slots__") else None
+
+
+def _enum(symbols: list[str]) -> Write:
+    numbers = {symbol: _long(number) for number, symbol in enumerate(symbols)}
+
+    def write(value: Any) -> bytes:
+        number = numbers.get(value) if isinstance(value, str) else None
+        if number is None:
+            raise _Misfit(f"{_kind(value)} where one of {', '.join(symbols)} is wanted")
+        return number
+
+    return write
+
+
+def _fixed(size: int) -> Write:
+    def write(value: Any) -> bytes:
+        if not isinstance(value, bytes) or len(value) != size:
+            raise _Misfit(f"{_kind(value)} where {size} bytes are wanted")
+        return value
+
+    return write
+
+
+def _null(value: Any) -> bytes:
+    if value is not None:
+        raise _Misfit(f"{_kind(value)} where None is wanted")
+    return b""
+
+
+def _boolean(value: Any) -> bytes:
+    if value is True:
+        return b"\x01"
+    if value is False:
+        return b"\x00"
+    raise _Misfit(f"{_kind(value)} where a bool is wanted")
+
+
+def _integer(value: Any) -> bytes:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _Misfit(f"{_kind(value)} where an int is wanted")
+    if not _MIN_LONG <= value <= _MAX_LONG:
+        raise _Misfit("an int beyond 64 bits")
+    return _long(value)
+
+
+def _double(value: Any) -> bytes:
+    if not isinstance(value, float):
+        raise _Misfit(f"{_kind(value)} where a float is wanted")
+    return _DOUBLE.pack(value)
+
+
+def _string(value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise _Misfit(f"{_kind(value)} where a str is wanted")
+    try:
+        raw = value.encode()
+    except UnicodeEncodeError:
+        raise _Misfit("a str with lone surrogates, which UTF-8 cannot hold") from None
+    return _long(len(raw)) + raw
+
+
+def _bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise _Misfit(f"{_kind(value)} where bytes are wanted")
+    return _long(len(value)) + value
+
+
+def _long(value: int) -> bytes:
+    """Zigzag, then seven bits a byte, the least significant first."""
+    if 0 <= value < 64:
+        return _SMALL_LONGS[value]
+    rest = value << 1 if value >= 0 else ~(value << 1)
+    out = bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def _within(misfit: _Misfit, name: str) -> _Misfit:
+    misfit.path = f"{name}.{misfit.path}" if misfit.path else name
+    return misfit
+
+
+def _kind(value: Any) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+_PRIMITIVES: dict[str, Write] = {
+    "null": _null,
+    "boolean": _boolean,
+    "int": _integer,
+    "long": _integer,
+    "double": _double,
+    "string": _string,
+    "bytes": _bytes,
+}
+_UNION_KINDS: dict[str, tuple[type, ...]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    "int": (int,),
+    "long": (int,),
+    "double": (float,),
+    "string": (str,),
+    "bytes": (bytes,),
+    "fixed": (bytes,),
+    "map": (dict,),
+    "array": (list, tuple),
+    "enum": (str,),
+}

@@ -1,0 +1,139 @@
+"""The events that services publish, as typed classes: one for each Avro record, attributes named as its fields.
+
+In: keyword arguments. Out: frozen values; nothing is checked here (encoding checks, see `encode`).
+Times are epoch milliseconds. Strings named `*_id` may be personal: keep them out of logs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+Scalar: TypeAlias = None | bool | int | float | str
+"""An attribute's or property's value; an int fits in 64 bits."""
+
+MetadataValue: TypeAlias = Scalar | list[str]
+"""A metadata field's value; Pendo has lists of strings besides scalars."""
+
+
+class MetadataGroup(StrEnum):
+    """Pendo's group of metadata fields, part of the metadata API's path."""
+
+    CUSTOM = "custom"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """Where the visitor was when it happened; each member may be unknown."""
+
+    ip: str | None = None
+    user_agent: str | None = None
+    url: str | None = None
+    title: str | None = None
+    locale: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Who published the event; each member may be unknown."""
+
+    service: str | None = None
+    environment: str | None = None
+    sdk: str | None = None
+    sdk_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionEvent:
+    """One flag decision of Optimizely Feature Experimentation, as the SDK's DECISION notification tells it.
+
+    `variation_key` is what the SDK said, also when the flag is off (see `variation_as_sent`).
+    `decision_event_dispatched`: whether Optimizely was sent an impression.
+    """
+
+    event_id: str
+    occurred_at: int
+    account_id: str | None = None
+    context: Context | None = None
+    consent: dict[str, bool] | None = None
+    source: Source | None = None
+    visitor_id: str
+    flag_key: str
+    enabled: bool
+    variation_key: str | None = None
+    rule_key: str | None = None
+    decision_event_dispatched: bool
+    experiment_id: str | None = None
+    variation_id: str | None = None
+    attributes: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackEvent:
+    """Something a visitor did; without `visitor_id` it is known by `anonymous_id` only."""
+
+    event_id: str
+    occurred_at: int
+    account_id: str | None = None
+    context: Context | None = None
+    consent: dict[str, bool] | None = None
+    source: Source | None = None
+    visitor_id: str | None = None
+    anonymous_id: str | None = None
+    event: str
+    properties: dict[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitorMetadata:
+    """Values of a visitor's metadata fields."""
+
+    event_id: str
+    occurred_at: int
+    account_id: str | None = None
+    context: Context | None = None
+    consent: dict[str, bool] | None = None
+    source: Source | None = None
+    visitor_id: str
+    group: MetadataGroup = MetadataGroup.CUSTOM
+    values: dict[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountMetadata:
+    """Values of an account's metadata fields."""
+
+    event_id: str
+    occurred_at: int
+    account_id: str
+    context: Context | None = None
+    consent: dict[str, bool] | None = None
+    source: Source | None = None
+    group: MetadataGroup = MetadataGroup.CUSTOM
+    values: dict[str, MetadataValue] = field(default_factory=dict)
+
+
+Event: TypeAlias = DecisionEvent | TrackEvent | VisitorMetadata | AccountMetadata
+
+EVENT_TYPES: tuple[type[Event], ...] = (DecisionEvent, TrackEvent, VisitorMetadata, AccountMetadata)
+
+
+def partition_key(event: Event) -> bytes | None:
+    """The Kafka key of `event`: the visitor id, UTF-8, so that a visitor's events share a partition.
+
+    An AccountMetadata goes by its account id, a TrackEvent without visitor id by its anonymous id;
+    None when it has neither.
+    """
+    if isinstance(event, AccountMetadata):
+        return event.account_id.encode()
+    if isinstance(event, TrackEvent) and event.visitor_id is None:
+        return None if event.anonymous_id is None else event.anonymous_id.encode()
+    visitor_id = event.visitor_id
+    return None if visitor_id is None else visitor_id.encode()
+
+
+def variation_as_sent(decision: DecisionEvent) -> str | None:
+    """The variation Pendo is told: `off` when the flag is not enabled; None: enabled without a variation."""
+    return decision.variation_key if decision.enabled else "off"
