@@ -7,6 +7,7 @@ assert Decoder().decode(value) == event
 """
 
 from flagpost_schemas.avro import AvroSchema, fingerprints, schema_of, versions_of
+from flagpost_schemas.body import compile_body
 from flagpost_schemas.decode import Decoder
 from flagpost_schemas.encode import encode_body, encode_confluent, encode_single_object
 from flagpost_schemas.errors import (
@@ -55,6 +56,7 @@ __all__ = [
     "UndecodableRecord",
     "UnknownSchema",
     "VisitorMetadata",
+    "compile_body",
     "confluent_header",
     "encode_body",
     "encode_confluent",

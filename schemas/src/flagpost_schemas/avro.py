@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
@@ -21,7 +19,6 @@ from flagpost_schemas.errors import SchemaError
 from flagpost_schemas.events import EVENT_TYPES, Event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
 _AVRO = files("flagpost_schemas") / "avro"
@@ -56,7 +53,7 @@ class AvroSchema:
         return cls(text, parsed["name"], bytes.fromhex(crc), parsed)
 
 
-def _readable(schema: Any) -> Any:
+def _readable(schema: object) -> Any:  # noqa: ANN401 - JSON
     """`schema` without what changes how fastavro reads values, and without fastavro's own marks."""
     if isinstance(schema, list):
         return [_readable(member) for member in schema]
@@ -69,27 +66,31 @@ def _readable(schema: Any) -> Any:
     }
 
 
-@cache
-def schema_of(event_type: type[Event]) -> AvroSchema:
-    """The schema this release writes for `event_type`."""
-    return _load(_AVRO / f"{event_type.__name__}.avsc")
+def _load(file: Traversable) -> AvroSchema:
+    return AvroSchema.parse(file.read_text(encoding="utf-8"))
 
 
-@cache
-def versions_of(event_type: type[Event]) -> tuple[AvroSchema, ...]:
-    """Every version of `event_type`'s schema that this release reads, the oldest first."""
-    name = f"{event_type.__name__}."
-    found = [file for file in (_AVRO / "versions").iterdir() if file.name.startswith(name)]
+def _load_versions(record: str) -> tuple[AvroSchema, ...]:
+    found = [file for file in (_AVRO / "versions").iterdir() if file.name.startswith(f"{record}.")]
     return tuple(_load(file) for file in sorted(found, key=lambda file: int(file.name.split(".")[1])))
 
 
-@cache
-def fingerprints() -> Mapping[bytes, type[Event]]:
+_WRITTEN = {event_type: _load(_AVRO / f"{event_type.__name__}.avsc") for event_type in EVENT_TYPES}
+_VERSIONS = {event_type: _load_versions(event_type.__name__) for event_type in EVENT_TYPES}
+
+
+def schema_of(event_type: type[Event]) -> AvroSchema:
+    """The schema this release writes for `event_type`."""
+    return _WRITTEN[event_type]
+
+
+def versions_of(event_type: type[Event]) -> tuple[AvroSchema, ...]:
+    """Every version of `event_type`'s schema that this release reads, the oldest first."""
+    return _VERSIONS[event_type]
+
+
+def fingerprints() -> dict[bytes, type[Event]]:
     """The fingerprint (8 bytes, little-endian) of every version this release reads, to its event class."""
-    return MappingProxyType(
-        {schema.fingerprint: event_type for event_type in EVENT_TYPES for schema in versions_of(event_type)}
-    )
-
-
-def _load(file: Traversable) -> AvroSchema:
-    return AvroSchema.parse(file.read_text(encoding="utf-8"))
+    return {
+        schema.fingerprint: event_type for event_type in EVENT_TYPES for schema in versions_of(event_type)
+    }

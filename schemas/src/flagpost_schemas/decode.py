@@ -129,7 +129,7 @@ def _reader_for(writer: AvroSchema) -> _Reader:
 def _read(reader: _Reader, value: bytes, start: int) -> Event:
     body = BytesIO(value[start:])
     try:
-        fields: dict[str, Any] = schemaless_reader(body, reader.writer, reader.reader)
+        fields: Any = schemaless_reader(body, reader.writer, reader.reader)
     except SchemaResolutionError:
         raise UnknownSchema(
             f"the writer's {reader.event_type.__name__} cannot be read as this release's; "

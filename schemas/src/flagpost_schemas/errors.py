@@ -28,15 +28,15 @@ class DecodeError(Exception):
     """Bytes that did not become an event; every subclass says why."""
 
 
-class UndecodableRecord(DecodeError):
+class UndecodableRecord(DecodeError):  # noqa: N818 - says what came, not that it is an error
     """Bytes that are no event, now and for ever."""
 
 
-class UnknownSchema(DecodeError):
+class UnknownSchema(DecodeError):  # noqa: N818 - says what came, not that it is an error
     """Bytes whose writer schema is not known here, or cannot be read as one of ours; a later release may."""
 
 
-class SchemaNeeded(DecodeError):
+class SchemaNeeded(DecodeError):  # noqa: N818 - says what came, not that it is an error
     """Confluent bytes whose schema id has not been looked up yet: add or refuse it, then decode again."""
 
     def __init__(self, schema_id: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
-Scalar: TypeAlias = None | bool | int | float | str
+Scalar: TypeAlias = bool | int | float | str | None
 """An attribute's or property's value; an int fits in 64 bits."""
 
 MetadataValue: TypeAlias = Scalar | list[str]

@@ -47,7 +47,7 @@ def _list_member(name: str, members: list[Any] | tuple[Any, ...]) -> tuple[str, 
     return f"{name}_count", len(members)
 
 
-def _text(scalar: Any) -> str:
+def _text(scalar: object) -> str:
     """As JSON writes it, without the quotes of a string."""
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
