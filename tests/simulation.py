@@ -14,7 +14,6 @@ from itertools import pairwise
 from random import Random
 
 import orjson
-from flagpost_schemas import DecisionEvent, Event
 
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
@@ -24,6 +23,7 @@ from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, EndpointName, Record, Settlement
 from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_schemas import DecisionEvent, Event
 
 START_MS = 1_800_000_000_000
 OK = Answer(200)

@@ -20,12 +20,11 @@ from flagpost_consumer.adapters.kafka_intake import Lag
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.mapping import variation_as_sent
 from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
 from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.records import Attempt, EndpointName, Settlement
 from flagpost_consumer.core.verdict import Answer
-from flagpost_schemas import DecisionEvent
+from flagpost_schemas import DecisionEvent, variation_as_sent
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800)

@@ -58,12 +58,15 @@ class PendoHttp:
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
 
-    def set_secret(self, endpoint: EndpointName, secret: str) -> None:
-        """Use a credential from the next request on."""
+    def set_secret(self, endpoint: EndpointName, secret: str) -> bool:
+        """Use a credential from the next request on; whether it is another one than before."""
+        if self._secrets.get(endpoint) == secret:
+            return False
         track = endpoint is EndpointName.TRACK
         header = self._address.track_secret_header if track else INTEGRATION_KEY_HEADER
         self._secrets[endpoint] = secret
         self._headers[endpoint] = {header: secret, "content-type": "application/json"}
+        return True
 
     def has_secret(self, endpoint: EndpointName) -> bool:
         """Whether requests can be made to an endpoint."""

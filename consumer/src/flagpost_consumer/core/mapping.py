@@ -11,17 +11,21 @@ from dataclasses import dataclass
 
 import orjson
 
-from flagpost_consumer.core.pendo_rules import Properties, Scalar, is_sendable
+from flagpost_consumer.core.pendo_rules import Properties, is_sendable
 from flagpost_consumer.core.policy import AnonymousPolicy, DecisionsSettings, MappingSettings
-from flagpost_schemas import AccountMetadata, Context, DecisionEvent, TrackEvent, VisitorMetadata
+from flagpost_schemas import (
+    AccountMetadata,
+    Context,
+    DecisionEvent,
+    MetadataValue,
+    Scalar,
+    TrackEvent,
+    VisitorMetadata,
+    variation_as_sent,
+)
 
 DECISION_PROPERTIES = ("flag_key", "variation_key", "rule_key", "enabled")
 """A decision's own property names; they are never renamed."""
-
-OFF = "off"
-"""The variation of a decision that is not enabled."""
-
-MetadataValue = Scalar | list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,6 @@ class Metadata:
     """`custom` or `agent`."""
     target_id: str
     values: dict[str, MetadataValue]
-
-
-def variation_as_sent(decision: DecisionEvent) -> str | None:
-    """The variation that Pendo is told: `off` when the flag is not enabled, None when there is none."""
-    return decision.variation_key if decision.enabled else OFF
 
 
 def visitor_of(event: TrackEvent, mapping: MappingSettings) -> str | None:

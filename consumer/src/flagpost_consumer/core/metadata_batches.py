@@ -19,8 +19,9 @@ from typing import Generic, TypeVar
 
 import orjson
 
-from flagpost_consumer.core.mapping import Metadata, MetadataValue
+from flagpost_consumer.core.mapping import Metadata
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Reason
+from flagpost_schemas import MetadataValue
 
 _PRECEDENCE = (
     Reason.REJECTED,

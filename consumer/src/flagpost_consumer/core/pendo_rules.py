@@ -16,10 +16,11 @@ from enum import StrEnum
 
 import orjson
 
+from flagpost_schemas import Scalar
+
 MAX_NAME_CHARACTERS = 31
 MAX_PROPERTIES_BYTES = 511
 
-Scalar = bool | int | float | str | None
 Properties = dict[str, Scalar]
 
 _VALID_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,30}(?<!__)", re.ASCII)
@@ -143,7 +144,7 @@ def _free_name(name: str, taken: Collection[str]) -> str:
     number = 2
     while True:
         suffix = f"_{number}"
-        candidate = name[: MAX_NAME_CHARACTERS - len(suffix)] + suffix
+        candidate = _single_outer_underscores(name[: MAX_NAME_CHARACTERS - len(suffix)] + suffix)
         if candidate not in taken:
             return candidate
         number += 1

@@ -15,19 +15,25 @@ from fnmatch import fnmatchcase
 from flagpost_consumer.core.mapping import (
     DECISION_PROPERTIES,
     Metadata,
-    MetadataValue,
     Track,
     decision_metadata,
     decision_properties,
     metadata_values,
     track_properties,
-    variation_as_sent,
     visitor_of,
 )
 from flagpost_consumer.core.outcomes import Ending, Kind, Reason
 from flagpost_consumer.core.pendo_rules import Properties, Repair, Rule, is_sendable, trim
 from flagpost_consumer.core.policy import Policy, PropertiesPolicy
-from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent, VisitorMetadata
+from flagpost_schemas import (
+    AccountMetadata,
+    DecisionEvent,
+    Event,
+    MetadataValue,
+    TrackEvent,
+    VisitorMetadata,
+    variation_as_sent,
+)
 
 MAX_EVENT_ID_CHARACTERS = 128
 

@@ -25,7 +25,7 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class Section(BaseModel):
     """A frozen section of the settings that refuses unknown keys and wrong types."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class AnonymousPolicy(StrEnum):

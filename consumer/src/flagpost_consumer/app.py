@@ -1,0 +1,403 @@
+"""The service: builds the parts, joins them to the engine, and runs until it is stopped.
+
+In: settings. Out: an exit code. Nothing else knows all the parts. Everything here runs on the event loop, but
+for the Kafka consumer's own thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+
+import structlog
+from confluent_kafka import Message
+
+from flagpost_consumer import __version__
+from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
+from flagpost_consumer.adapters.decoding import Decoding, SchemaSource, no_registry
+from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
+from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
+from flagpost_consumer.adapters.kafka_output import DeadLetters
+from flagpost_consumer.adapters.metrics import Metrics
+from flagpost_consumer.adapters.pendo_fields import read_fields
+from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
+from flagpost_consumer.adapters.schema_registry import RegistrySchemas
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.endpoint import EndpointState
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.records import Actions, Attempt, EndpointName, Record, Settlement
+from flagpost_consumer.core.verdict import Answer, Verdict, judge
+from flagpost_consumer.settings import Settings, engine_policy
+
+log = structlog.get_logger(__name__)
+
+COMMIT_SECONDS = 1.0
+SECRETS_SECONDS = 1.0
+FIELDS_SECONDS = 300.0
+LIVE_SECONDS = 60.0
+"""The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
+LAST_ERRORS = 10
+TIMER_SLACK_SECONDS = 0.001
+"""uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
+
+
+def clock() -> Instant:
+    """The time now."""
+    return Instant(time.monotonic(), time.time_ns() // 1_000_000)
+
+
+class Service:
+    """One consumer process."""
+
+    def __init__(self, settings: Settings, *, on_settled: Callable[[Settlement], None] | None = None) -> None:
+        self._settings = settings
+        self._on_settled = on_settled
+        self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
+        self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
+        self._http = PendoHttp(_address(settings), self._answered)
+        self._dead_letters = DeadLetters(
+            producer_config(settings.kafka),
+            settings.kafka.dead_letter_topic,
+            settings.kafka.topic,
+            self._acknowledge_one,
+        )
+        self._decoding = Decoding(_schema_source(settings), self._receive)
+        self._admin = AdminHttp(
+            settings.admin.host,
+            settings.admin.port,
+            AdminSources(self._live, self._ready, self.status, self.metrics.registry),
+        )
+        self._intake: KafkaIntake | None = None
+        self._pump_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._progress = asyncio.Event()
+        self._stop_requested = asyncio.Event()
+        self._abort_requested = asyncio.Event()
+        self._states = dict.fromkeys(EndpointName, EndpointState.OK)
+        self._paused = False
+        self._last_errors: deque[dict[str, Any]] = deque(maxlen=LAST_ERRORS)
+        self._visitor_hash_key = secrets.token_bytes(16)
+        self.admin_url = ""
+
+    # The run
+
+    async def run(self) -> int:
+        """Serve until `stop` is called; gives the exit code of CONTRACT section 7."""
+        self.admin_url = await self._admin.start()
+        print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
+        self._http.open()
+        self._read_secrets()
+        await self._read_fields()
+        self._intake = KafkaIntake(
+            consumer_config(self._settings.kafka),
+            self._settings.kafka.topic,
+            self,
+            asyncio.get_running_loop(),
+        )
+        self._intake.start()
+        chores = [
+            asyncio.create_task(chore())
+            for chore in (self._commit_often, self._watch_secrets, self._watch_fields, self._measure_loop)
+        ]
+        try:
+            return await self._serve(self._intake)
+        finally:
+            for chore in chores:
+                chore.cancel()
+            self._decoding.stop()
+            await self._http.close()
+            await self._admin.stop()
+
+    def stop(self) -> None:
+        """Drain and end; asked a second time, end at once."""
+        if self._stop_requested.is_set():
+            self._abort_requested.set()
+        self._stop_requested.set()
+
+    async def _serve(self, intake: KafkaIntake) -> int:
+        ended = asyncio.wrap_future(intake.finished)
+        stop = asyncio.create_task(self._stop_requested.wait())
+        await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            stop.cancel()
+            log.error("the Kafka thread has failed", error=repr(ended.exception()))
+            return 1
+        clean = await self._drain()
+        intake.commit(self.engine.committable())
+        intake.stop()
+        abort = asyncio.create_task(self._abort_requested.wait())
+        await asyncio.wait({ended, abort}, return_when=asyncio.FIRST_COMPLETED)
+        abort.cancel()
+        if not ended.done():
+            log.error("stopped at once, as asked a second time")
+            return 1
+        if (error := ended.exception()) is not None:
+            log.error("the Kafka thread has failed", error=repr(error))
+            return 1
+        log.info("stopped", clean=clean)
+        return 0 if clean else 1
+
+    async def _drain(self) -> bool:
+        """Let what is in flight end; whether it did in time."""
+        log.info("draining", pending=self.engine.pending_records)
+        self.engine.drain(clock())
+        self._wake()
+        limit = self._settings.delivery.drain_seconds
+        await self._until(lambda: self.engine.is_drained or self._abort_requested.is_set(), limit)
+        return self.engine.is_drained
+
+    async def _until(self, reached: Callable[[], bool], limit_seconds: float) -> None:
+        """Wait for the engine to come to a point, or for a time."""
+        try:
+            async with asyncio.timeout(limit_seconds):
+                while not reached():
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning("waited in vain for requests in flight", seconds=limit_seconds)
+
+    # The engine and the world
+
+    def _wake(self) -> None:
+        """Let the engine act soon, once however often it is asked for."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        actions = self.engine.poll(clock())
+        for attempt in actions.attempts:
+            self._http.start(attempt)
+        self._write(actions.settlements)
+        self._pause(actions)
+        self._set_timer(actions.wake_at)
+        self._log_states()
+        self._progress.set()
+
+    def _write(self, settlements: list[Settlement]) -> None:
+        """Make settlements last. Dead letters are written first; the ledger's place is here."""
+        final = []
+        for settlement in settlements:
+            if settlement.ending.outcome is Outcome.DEAD_LETTERED:
+                self._dead_letters.write(settlement)
+            else:
+                final.append(settlement)
+        if final:
+            self._acknowledge(final)
+
+    def _acknowledge_one(self, settlement: Settlement) -> None:
+        self._acknowledge([settlement])
+
+    def _acknowledge(self, settlements: list[Settlement]) -> None:
+        self.engine.acknowledged(settlements)
+        for settlement in settlements:
+            self.metrics.settled(settlement)
+            if self._on_settled is not None:
+                self._on_settled(settlement)
+        self._wake()
+
+    def _pause(self, actions: Actions) -> None:
+        if actions.intake_paused != self._paused:
+            self._paused = actions.intake_paused
+            log.info(
+                "intake paused" if self._paused else "intake resumed", pending=self.engine.pending_records
+            )
+        if self._intake is not None:
+            self._intake.pause(self._paused)
+
+    def _set_timer(self, wake_at: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if wake_at is not None:
+            delay = max(0.0, wake_at - time.monotonic()) + TIMER_SLACK_SECONDS
+            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _log_states(self) -> None:
+        for name, endpoint in (
+            (EndpointName.TRACK, self.engine.track),
+            (EndpointName.METADATA, self.engine.metadata),
+        ):
+            if endpoint.state is not self._states[name]:
+                self._states[name] = endpoint.state
+                report = log.info if endpoint.state is EndpointState.OK else log.warning
+                report("Pendo's state changed", endpoint=name.value, state=endpoint.state.value)
+
+    def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
+        self.metrics.request_answered(attempt, answer, seconds)
+        if judge(answer) is not Verdict.DELIVERED:
+            self._last_errors.append(
+                {"at": clock().wall_ms, "endpoint": attempt.endpoint.value, "status": answer.label}
+            )
+        self.engine.answered(attempt, answer, clock())
+        self._wake()
+
+    def _receive(self, records: list[Record]) -> None:
+        self.engine.receive(records, clock())
+        self._wake()
+
+    # What the Kafka thread brings
+
+    def on_messages(self, messages: list[Message], done: Callable[[], None]) -> None:
+        """Messages came."""
+        self._decoding.take(messages, done)
+
+    def on_assigned(self, partitions: list[int], partition_count: int) -> None:
+        """Partitions are ours from now on."""
+        self.metrics.observed.rebalances["assigned"] += 1
+        log.info("assigned", partitions=partitions)
+        self.engine.assign(partitions, partition_count, clock())
+        self._wake()
+
+    async def on_revoked(self, partitions: list[int]) -> dict[int, int]:
+        """Hand partitions over: what waits at once, what is in flight when it has ended."""
+        self.metrics.observed.rebalances["revoked"] += 1
+        self.engine.revoke(partitions, clock())
+        self._wake()
+        limit = self._settings.pendo.request_timeout_seconds
+        await self._until(lambda: self.engine.is_quiet(partitions) or self._stop_requested.is_set(), limit)
+        offsets = self.engine.committable(partitions)
+        abandoned = self.engine.forget(partitions, clock())
+        log.info("revoked", partitions=partitions, abandoned_requests=abandoned)
+        self._forget_lag(partitions)
+        return offsets
+
+    def on_lost(self, partitions: list[int]) -> None:
+        """Partitions are another member's already: nothing of them may be committed."""
+        self.metrics.observed.rebalances["lost"] += 1
+        abandoned = self.engine.forget(partitions, clock())
+        log.warning("lost", partitions=partitions, abandoned_requests=abandoned)
+        self._forget_lag(partitions)
+
+    def on_lag(self, lag: Mapping[int, Lag]) -> None:
+        """How far each partition is behind."""
+        self.metrics.observed.lag = dict(lag)
+
+    def _forget_lag(self, partitions: list[int]) -> None:
+        for partition in partitions:
+            self.metrics.observed.lag.pop(partition, None)
+
+    # Chores
+
+    async def _commit_often(self) -> None:
+        committed: dict[int, int] = {}
+        while True:
+            await asyncio.sleep(COMMIT_SECONDS)
+            positions = self.engine.committable()
+            if positions != committed and self._intake is not None:
+                self._intake.commit(positions)
+                committed = positions
+
+    def _read_secrets(self) -> None:
+        """Use the credentials as their files hold them now; a new one is tried at once."""
+        pendo = self._settings.pendo
+        sources = {EndpointName.TRACK: pendo.track_secret, EndpointName.METADATA: pendo.integration_key}
+        for endpoint, source in sources.items():
+            secret = source.current() if source is not None else None
+            if secret is not None and self._http.set_secret(endpoint, secret.reveal()):
+                self.engine.secret_changed(endpoint, clock())
+                self._wake()
+
+    async def _watch_secrets(self) -> None:
+        while True:
+            await asyncio.sleep(SECRETS_SECONDS)
+            try:
+                self._read_secrets()
+            except OSError as error:
+                log.warning("a secret's file cannot be read; its last content is used", error=str(error))
+
+    async def _read_fields(self) -> None:
+        if self._http.has_secret(EndpointName.METADATA):
+            self.engine.know_fields(await read_fields(self._http.get_json))
+
+    async def _watch_fields(self) -> None:
+        while True:
+            await asyncio.sleep(FIELDS_SECONDS)
+            await self._read_fields()
+
+    async def _measure_loop(self) -> None:
+        while True:
+            due = time.monotonic() + 1.0
+            await asyncio.sleep(1.0)
+            self.metrics.observed.loop_lag_seconds = max(0.0, time.monotonic() - due)
+
+    # Admin
+
+    def _live(self) -> Health:
+        if self._intake is None:
+            return Health(ok=True, detail="starting")
+        still = time.monotonic() - self._intake.beat_at
+        if still > LIVE_SECONDS:
+            return Health(ok=False, detail=f"the Kafka thread has stood still for {still:.0f} s")
+        return Health(ok=True, detail="live")
+
+    def _ready(self) -> Health:
+        if self._intake is None or not self._intake.joined:
+            return Health(ok=False, detail="not yet a member of the group")
+        return Health(ok=True, detail="ready")
+
+    def status(self) -> Mapping[str, Any]:
+        """What /status tells: no id, no secret."""
+        engine, lag = self.engine, self.metrics.observed.lag
+        return {
+            "version": __version__,
+            "intake_paused": self._paused,
+            "assignment": [
+                {
+                    "partition": partition,
+                    "lag": lag[partition].end - lag[partition].position if partition in lag else None,
+                    "restored": True,
+                }
+                for partition in sorted(engine.assigned)
+            ],
+            "endpoints": {
+                "track": {"state": engine.track.state.value, "in_flight": engine.track.in_flight},
+                "metadata": {"state": engine.metadata.state.value, "in_flight": engine.metadata.in_flight},
+            },
+            "pending": {kind.value: engine.accounts.pending[kind] for kind in Kind},
+            "hottest_visitors": [
+                {"visitor": self._visitor_hash(visitor), "waiting": waiting}
+                for visitor, waiting in engine.hottest_visitors(5)
+            ],
+            "last_errors": list(self._last_errors),
+        }
+
+    def _visitor_hash(self, visitor_id: str) -> str:
+        """A visitor, recognisable within this process only."""
+        return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
+
+
+def _address(settings: Settings) -> PendoAddress:
+    pendo = settings.pendo
+    return PendoAddress(
+        track_url=pendo.track_url,
+        api_url=pendo.api_url,
+        track_secret_header=pendo.track_secret_header,
+        create_missing=settings.metadata.create_missing,
+        request_timeout_seconds=pendo.request_timeout_seconds,
+        metadata_timeout_seconds=pendo.metadata_timeout_seconds,
+    )
+
+
+def _schema_source(settings: Settings) -> SchemaSource:
+    registry = settings.kafka.schema_registry
+    return RegistrySchemas(registry) if registry.url else no_registry
+
+
+async def serve(settings: Settings) -> int:
+    """Run the service until SIGTERM or SIGINT."""
+    service = Service(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop)
+    return await service.run()

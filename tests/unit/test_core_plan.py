@@ -1,0 +1,240 @@
+"""Planning: the precedence of outcomes (CONTRACT section 8), consent, flags, metadata fields, mapping."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from flagpost_schemas import AccountMetadata, DecisionEvent, Event, MetadataGroup, TrackEvent, VisitorMetadata
+from simulation import START_MS, decision
+
+from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo_rules import Rule
+from flagpost_consumer.core.plan import DecodeFailure, Planned, Planner
+from flagpost_consumer.core.policy import (
+    AnonymousPolicy,
+    ConsentSettings,
+    DecisionsSettings,
+    MappingSettings,
+    Policy,
+    PropertiesPolicy,
+)
+
+DAY_MS = 86_400_000
+STRICT = Policy(
+    consent=ConsentSettings(required=True),
+    decisions=DecisionsSettings(flags_allow=["check*"], flags_deny=["*out2"], experiments_only=True),
+    mapping=MappingSettings(properties_policy=PropertiesPolicy.REJECT),
+)
+
+
+def plan(
+    event: Event | DecodeFailure, policy: Policy | None = None, now_ms: int = START_MS
+) -> tuple[Planned, ...]:
+    return Planner(policy or Policy()).plan(event, now_ms)
+
+
+def reasons(event: Event | DecodeFailure, policy: Policy | None = None) -> list[Reason | None]:
+    return [planned.ending.reason if planned.ending else None for planned in plan(event, policy)]
+
+
+def track(**fields: object) -> TrackEvent:
+    values: dict[str, object] = {
+        "event_id": "e",
+        "occurred_at": START_MS,
+        "visitor_id": "v",
+        "event": "Clicked",
+    }
+    return TrackEvent(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def test_a_decision_gives_a_track_delivery_and_a_metadata_delivery() -> None:
+    planned = plan(decision("v"))
+    assert [p.kind for p in planned] == [Kind.TRACK, Kind.VISITOR_METADATA]
+    assert all(p.ending is None for p in planned)
+    assert [p.kind for p in plan(decision("v", variation=None))] == [Kind.TRACK]
+    assert [
+        p.kind for p in plan(decision("v"), Policy(decisions=DecisionsSettings(visitor_metadata=False)))
+    ] == [Kind.TRACK]
+
+
+def test_an_undecodable_record_gives_one_delivery_of_unknown_kind() -> None:
+    (planned,) = plan(DecodeFailure(Reason.UNKNOWN_SCHEMA, "why"))
+    assert planned.kind is Kind.UNKNOWN
+    assert planned.ending is not None
+    assert (planned.ending.reason, planned.ending.detail) == (Reason.UNKNOWN_SCHEMA, "why")
+
+
+BROKEN_IN_EVERY_WAY = decision(
+    "",
+    "other",
+    occurred_at=START_MS + 301_000,
+    consent={"analytics": False},
+    decision_event_dispatched=False,
+)
+MENDING: list[tuple[dict[str, object], Reason | None]] = [
+    ({}, Reason.INVALID),
+    ({"occurred_at": START_MS - 8 * DAY_MS}, Reason.NO_VISITOR_ID),
+    ({"visitor_id": "v"}, Reason.NO_CONSENT),
+    ({"consent": {"analytics": True}}, Reason.FLAG_FILTERED),
+    ({"flag_key": "checkout2"}, Reason.FLAG_FILTERED),
+    ({"flag_key": "checkout"}, Reason.NOT_DISPATCHED),
+    ({"decision_event_dispatched": True}, Reason.EXPIRED),
+    ({"occurred_at": START_MS}, None),
+]
+
+
+def test_the_first_reason_that_applies_decides() -> None:
+    """Mend one thing after another: each time the next reason of the contract's order comes to light."""
+    event: DecisionEvent = BROKEN_IN_EVERY_WAY
+    for change, expected in MENDING:
+        event = dataclasses.replace(event, **change)
+        first, second = reasons(event, STRICT)
+        assert first is expected
+        assert second is (None if expected is Reason.EXPIRED else expected), "metadata does not expire"
+
+
+def test_a_deadline_may_be_reached_and_a_future_may_be_near() -> None:
+    assert reasons(track(occurred_at=START_MS - 600_000_000)) == [None]
+    assert reasons(track(occurred_at=START_MS - 600_000_001)) == [Reason.EXPIRED]
+    assert reasons(track(occurred_at=START_MS + 300_000)) == [None]
+    assert reasons(track(occurred_at=START_MS + 300_001)) == [Reason.INVALID]
+
+
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (track(event_id="e" * 129), "event_id has 129 characters"),
+        (track(event=""), "event is empty"),
+        (track(occurred_at=-1), "before 1970"),
+        (decision("v", ""), "flag_key is empty"),
+        (
+            AccountMetadata(event_id="e", occurred_at=START_MS, account_id="", values={"a": 1}),
+            "account_id is empty",
+        ),
+        (
+            VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={}),
+            "values holds nothing",
+        ),
+        (
+            VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={"a": float("nan")}),
+            "values holds nothing",
+        ),
+    ],
+)
+def test_what_is_invalid_says_why(event: Event, part: str) -> None:
+    for planned in plan(event):
+        assert planned.ending is not None
+        assert planned.ending.reason is Reason.INVALID
+        assert part in planned.ending.detail
+
+
+@pytest.mark.parametrize(
+    ("consent", "required", "expected"),
+    [
+        (None, False, None),
+        (None, True, Reason.NO_CONSENT),
+        ({}, False, None),
+        ({"marketing": False}, False, None),
+        ({"marketing": True}, True, Reason.NO_CONSENT),
+        ({"analytics": False}, False, Reason.NO_CONSENT),
+        ({"analytics": True}, True, None),
+    ],
+)
+def test_consent(consent: dict[str, bool] | None, required: bool, expected: Reason | None) -> None:  # noqa: FBT001
+    policy = Policy(consent=ConsentSettings(required=required))
+    account = AccountMetadata(
+        event_id="e", occurred_at=START_MS, account_id="a", values={"x": 1}, consent=consent
+    )
+    assert reasons(track(consent=consent), policy) == [expected]
+    assert reasons(account, policy) == [expected]
+
+
+def test_anonymous_events_are_dropped_or_sent_under_their_anonymous_id() -> None:
+    as_visitor = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_VISITOR))
+    anonymous = track(visitor_id=None, anonymous_id="anon")
+    assert reasons(anonymous) == [Reason.NO_VISITOR_ID]
+    (planned,) = plan(anonymous, as_visitor)
+    assert planned.track is not None
+    assert (planned.ending, planned.track.visitor_id) == (None, "anon")
+    assert reasons(track(visitor_id=None), as_visitor) == [Reason.NO_VISITOR_ID]
+    assert reasons(track(visitor_id="", anonymous_id="")) == [Reason.NO_VISITOR_ID]
+
+
+def test_without_an_integration_key_metadata_says_what_to_set_and_tracks_go_on() -> None:
+    policy = Policy(can_send_metadata=False, decisions=DecisionsSettings(visitor_metadata=False))
+    event = VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={"a": 1})
+    (planned,) = plan(event, policy)
+    assert planned.ending is not None
+    assert planned.ending.reason is Reason.INVALID
+    assert "pendo.integration_key" in planned.ending.detail
+    assert reasons(track(), policy) == [None]
+
+
+def test_fields_go_under_their_api_name_and_missing_ones_are_told() -> None:
+    planner = Planner(Policy())
+    planner.fields = {("visitor", "custom"): {"[Optimizely] checkout": "optimizely_checkout", "plan": "plan"}}
+    _, found = planner.plan(decision("v", "checkout", "a"), START_MS)
+    assert found.metadata is not None
+    assert found.metadata.values == {"optimizely_checkout": "a"}
+    _, missing = planner.plan(decision("v", "search", "a"), START_MS)
+    assert missing.ending is not None
+    assert missing.ending.reason is Reason.FIELD_MISSING
+    several = VisitorMetadata(
+        event_id="e", occurred_at=START_MS, visitor_id="v", values={"plan": "pro", "nowhere": 1}
+    )
+    (partly,) = planner.plan(several, START_MS)
+    assert (partly.ending, partly.missing_fields) == (None, ("nowhere",))
+    assert partly.metadata is not None
+    assert partly.metadata.values == {"plan": "pro"}
+    agent = dataclasses.replace(several, group=MetadataGroup.AGENT)
+    assert reasons_of(planner.plan(agent, START_MS)) == [None], (
+        "a group that was not read is sent as configured"
+    )
+
+
+def reasons_of(planned: tuple[Planned, ...]) -> list[Reason | None]:
+    return [each.ending.reason if each.ending else None for each in planned]
+
+
+def test_a_flag_may_have_a_field_of_its_own() -> None:
+    policy = Policy(
+        decisions=DecisionsSettings(metadata_field="exp_{flag_key}", metadata_fields={"b": "special"})
+    )
+    fields = [list(plan(decision("v", flag), policy)[1].metadata.values) for flag in "ab"]  # type: ignore[union-attr]
+    assert fields == [["exp_a"], ["special"]]
+
+
+def test_properties_are_trimmed_or_the_event_is_refused() -> None:
+    event = track(properties={"2nd plan": "x", "empty": None, "nan": float("nan")})
+    (planned,) = plan(event)
+    assert planned.track is not None
+    assert planned.track.properties == {"_2nd_plan": "x"}
+    assert [repair.rule for repair in planned.repairs] == [Rule.NAME_CHARACTERS, Rule.NAME_DIGIT]
+    reject = Policy(mapping=MappingSettings(properties_policy=PropertiesPolicy.REJECT))
+    (refused,) = plan(event, reject)
+    assert refused.ending is not None
+    assert refused.ending.reason is Reason.INVALID
+    assert reasons(track(properties={"fine": 1, "empty": None}), reject) == [None]
+    (named,) = plan(track(properties={"2nd": "x"}), reject)
+    assert named.ending is not None
+    assert "name_digit" in named.ending.detail
+
+
+def test_what_makes_two_deliveries_repeats_of_one_another() -> None:
+    def key(event: Event) -> bytes | None:
+        return plan(event)[0].dedupe_key
+
+    same = key(decision("v", "f", "a"))
+    assert same is not None
+    assert len(same) == 16
+    assert key(decision("v", "f", "a", event_id="other", rule_key="other", attributes={"x": 1})) == same
+    assert key(decision("v", "f", "b", enabled=False)) == key(decision("v", "f", "off"))
+    different = [
+        decision("w", "f", "a"), decision("v", "g", "a"), decision("v", "f", "b"), decision("v", "f", None),
+        decision("vf", "", "a"), decision("v", "fa", ""),
+    ]  # fmt: skip
+    keys = {key(event) for event in different if event.flag_key} | {same}
+    assert len(keys) == 6
+    assert key(track(event_id="1")) == key(track(event_id="1", visitor_id="w", event="Other"))
+    assert key(track(event_id="1")) != key(track(event_id="2"))
