@@ -1,0 +1,45 @@
+"""The one rule that makes nested properties flat."""
+
+from typing import Any
+
+import pytest
+
+from flagpost_schemas import flatten
+
+
+@pytest.mark.parametrize(
+    ("nested", "flat"),
+    [
+        ({}, {}),
+        (
+            {"a": 1, "b": None, "c": 0.5, "d": False, "e": ""},
+            {"a": 1, "b": None, "c": 0.5, "d": False, "e": ""},
+        ),
+        ({"cart": {"total": 5, "ship": {"city": "Bern"}}}, {"cart_total": 5, "cart_ship_city": "Bern"}),
+        ({"empty": {}}, {}),
+        ({"tags": ["a", 1, 2.5, True, None, "b"]}, {"tags": "a,1,2.5,true,b"}),
+        ({"tags": ()}, {"tags": ""}),
+        ({"products": [{"id": 1}, {"id": 2}]}, {"products_count": 2}),
+        ({"mixed": ["a", {"id": 2}]}, {"mixed_count": 2}),
+        ({"rows": [[1], [2], [3]]}, {"rows_count": 3}),
+        ({"cart": {"items": [{"id": 1}]}}, {"cart_items_count": 1}),
+        ({"a": {"b": 1}, "a_b": 2, "a_b_2": 3}, {"a_b": 1, "a_b_2": 2, "a_b_2_2": 3}),
+    ],
+)
+def test_nested_becomes_flat(nested: dict[str, Any], flat: dict[str, Any]) -> None:
+    assert flatten(nested) == flat
+    assert list(flatten(nested)) == list(flat)
+
+
+def test_what_is_neither_is_left_for_encoding_to_refuse() -> None:
+    value = object()
+
+    assert flatten({"a": {"b": value}}) == {"a_b": value}
+
+
+def test_a_cycle_ends() -> None:
+    cycle: dict[str, Any] = {}
+    cycle["self"] = cycle
+
+    with pytest.raises(ValueError, match="deeper than 32"):
+        flatten(cycle)
