@@ -1,0 +1,114 @@
+"""Events as JSON: what is taken, and what is refused with which words."""
+
+from __future__ import annotations
+
+import pytest
+from flagpost_schemas import (
+    AccountMetadata,
+    Context,
+    DecisionEvent,
+    MetadataGroup,
+    TrackEvent,
+    VisitorMetadata,
+)
+from flagpost_schemas.json_form import EventFormError, event_from_json
+from hypothesis import given
+from hypothesis import strategies as st
+
+NOW_MS = 1_800_000_000_000
+DECISION = {
+    "type": "decision", "visitor_id": "v", "flag_key": "f", "enabled": True, "decision_event_dispatched": False
+}  # fmt: skip
+
+
+def read(document: object) -> object:
+    return event_from_json(document, now_ms=NOW_MS, new_event_id=lambda: "new")
+
+
+def test_each_type_is_read_with_its_defaults() -> None:
+    assert read(DECISION) == DecisionEvent(
+        event_id="new", occurred_at=NOW_MS, visitor_id="v", flag_key="f", enabled=True,
+        decision_event_dispatched=False,
+    )  # fmt: skip
+    assert read(
+        {"type": "track", "event": "e", "anonymous_id": "a", "context": {"ip": "::1", "url": None}}
+    ) == (
+        TrackEvent(event_id="new", occurred_at=NOW_MS, event="e", anonymous_id="a", context=Context(ip="::1"))
+    )
+    assert read(
+        {"type": "visitor", "visitor_id": "v", "group": "agent", "event_id": "mine"}
+    ) == VisitorMetadata(event_id="mine", occurred_at=NOW_MS, visitor_id="v", group=MetadataGroup.AGENT)
+    assert read({"type": "account", "account_id": "a", "values": {"tags": ["x", "y"], "n": {"m": 1}}}) == (
+        AccountMetadata(
+            event_id="new", occurred_at=NOW_MS, account_id="a", values={"tags": ["x", "y"], "n_m": 1}
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("given_time", "milliseconds"),
+    [
+        (1_700_000_000_123, 1_700_000_000_123),
+        ("2026-01-31T12:00:00Z", 1_769_860_800_000),
+        ("2026-01-31T13:00:00.250+01:00", 1_769_860_800_250),
+    ],
+)
+def test_occurred_at_in_both_forms(given_time: object, milliseconds: int) -> None:
+    event = read({**DECISION, "occurred_at": given_time})
+    assert isinstance(event, DecisionEvent)
+    assert event.occurred_at == milliseconds
+
+
+def test_nested_properties_are_flattened_in_order() -> None:
+    event = read({"type": "track", "event": "e", "properties": {"z": {"b": 1, "a": [1, "x"]}, "l": [{}, {}]}})
+    assert isinstance(event, TrackEvent)
+    assert list(event.properties.items()) == [("z_b", 1), ("z_a", "1,x"), ("l_count", 2)]
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ([], "event"),
+        ({}, "type"),
+        ({"type": "page"}, "type"),
+        ({"type": ["decision"]}, "type"),
+        ({**DECISION, "visitor_id": 7}, "visitor_id"),
+        ({**DECISION, "enabled": "yes"}, "enabled"),
+        ({"type": "decision"}, "visitor_id"),
+        ({**DECISION, "visitor_id": None}, "visitor_id"),
+        ({**DECISION, "flagkey": "f"}, "flagkey"),
+        ({**DECISION, "occurred_at": "yesterday"}, "occurred_at"),
+        ({**DECISION, "occurred_at": "2026-01-31T12:00:00"}, "occurred_at"),
+        ({**DECISION, "occurred_at": 2**64}, "occurred_at"),
+        ({**DECISION, "occurred_at": True}, "occurred_at"),
+        ({**DECISION, "attributes": []}, "attributes"),
+        ({**DECISION, "attributes": {"big": 2**63}}, "attributes.big"),
+        ({**DECISION, "context": {"ip": 1}}, "context.ip"),
+        ({**DECISION, "context": {"IP": "x"}}, "context.IP"),
+        ({**DECISION, "consent": {"analytics": 1}}, "consent.analytics"),
+        ({"type": "visitor", "visitor_id": "v", "group": "salesforce"}, "group"),
+    ],
+)
+def test_what_is_wrong_is_named(document: object, field: str) -> None:
+    with pytest.raises(EventFormError) as caught:
+        read(document)
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"{field}: ")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*DECISION, "attributes", "consent", "context", "occurred_at"]), JSON))
+def test_nothing_but_an_event_or_a_named_error_comes_out(document: dict[str, object]) -> None:
+    try:
+        event = read({**DECISION, **document})
+    except EventFormError as error:
+        assert error.field
+        assert error.problem
+    else:
+        assert event
