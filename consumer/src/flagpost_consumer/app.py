@@ -36,7 +36,7 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.records import Actions, Attempt, EndpointName, Record, Settlement
 from flagpost_consumer.core.verdict import Answer, Verdict, judge
-from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_consumer.settings import Settings, SettingsError, engine_policy
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Service:
         self._on_settled = on_settled
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
-        self._http = PendoHttp(_address(settings), self._answered)
+        self._http = PendoHttp(pendo_address(settings), self._answered)
         self._dead_letters = DeadLetters(
             producer_config(settings.kafka),
             settings.kafka.dead_letter_topic,
@@ -301,10 +301,12 @@ class Service:
     def _read_secrets(self) -> None:
         """Use the credentials as their files hold them now; a new one is tried at once."""
         pendo = self._settings.pendo
-        sources = {EndpointName.TRACK: pendo.track_secret, EndpointName.METADATA: pendo.integration_key}
+        sources = {
+            EndpointName.TRACK: pendo.track_secret_source,
+            EndpointName.METADATA: pendo.integration_key_source,
+        }
         for endpoint, source in sources.items():
-            secret = source.current() if source is not None else None
-            if secret is not None and self._http.set_secret(endpoint, secret.reveal()):
+            if source is not None and self._http.set_secret(endpoint, source.current()):
                 self.engine.secret_changed(endpoint, clock())
                 self._wake()
 
@@ -313,8 +315,8 @@ class Service:
             await asyncio.sleep(SECRETS_SECONDS)
             try:
                 self._read_secrets()
-            except OSError as error:
-                log.warning("a secret's file cannot be read; its last content is used", error=str(error))
+            except SettingsError as error:
+                log.warning("a secret cannot be read; its last content is used", error=str(error))
 
     async def _read_fields(self) -> None:
         if self._http.has_secret(EndpointName.METADATA):
@@ -377,11 +379,12 @@ class Service:
         return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
 
 
-def _address(settings: Settings) -> PendoAddress:
+def pendo_address(settings: Settings) -> PendoAddress:
+    """Where the settings say that requests go."""
     pendo = settings.pendo
     return PendoAddress(
-        track_url=pendo.track_url,
-        api_url=pendo.api_url,
+        track_url=pendo.urls.track,
+        api_url=pendo.urls.api,
         track_secret_header=pendo.track_secret_header,
         create_missing=settings.metadata.create_missing,
         request_timeout_seconds=pendo.request_timeout_seconds,

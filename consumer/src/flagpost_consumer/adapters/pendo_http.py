@@ -27,9 +27,12 @@ OnAnswer = Callable[[Attempt, Answer, float], None]
 """Called with the attempt, its answer, and the seconds that it took."""
 
 
+INTEGRATION_KEY_HEADER = "x-pendo-integration-key"
+
+
 @dataclass(frozen=True, slots=True)
 class PendoAddress:
-    """Where requests go, and what proves that they may."""
+    """Where requests go and how they are made, but for the secrets."""
 
     track_url: str
     api_url: str
@@ -38,8 +41,16 @@ class PendoAddress:
     request_timeout_seconds: float
     metadata_timeout_seconds: float
 
+    def metadata_url(self, target: str, group: str) -> str:
+        """Where the metadata of `visitor` or `account` goes (Pendo's metadata API documentation)."""
+        query = "?create=true" if self.create_missing else ""
+        return f"{self.api_url}/api/v1/metadata/{target}/{group}/value{query}"
 
-INTEGRATION_KEY_HEADER = "x-pendo-integration-key"
+    def headers(self, endpoint: EndpointName, secret: str) -> dict[str, str]:
+        """The headers of a request that we set; the HTTP client adds host and length."""
+        track = endpoint is EndpointName.TRACK
+        name = self.track_secret_header if track else INTEGRATION_KEY_HEADER
+        return {name: secret, "content-type": "application/json"}
 
 
 class PendoHttp:
@@ -62,10 +73,8 @@ class PendoHttp:
         """Use a credential from the next request on; whether it is another one than before."""
         if self._secrets.get(endpoint) == secret:
             return False
-        track = endpoint is EndpointName.TRACK
-        header = self._address.track_secret_header if track else INTEGRATION_KEY_HEADER
         self._secrets[endpoint] = secret
-        self._headers[endpoint] = {header: secret, "content-type": "application/json"}
+        self._headers[endpoint] = self._address.headers(endpoint, secret)
         return True
 
     def has_secret(self, endpoint: EndpointName) -> bool:
@@ -109,8 +118,7 @@ class PendoHttp:
         batch = attempt.batch
         if batch is None:
             return self._track_url
-        query = "?create=true" if self._address.create_missing else ""
-        return URL(f"{self._address.api_url}{metadata_path(batch.target, batch.group)}{query}")
+        return URL(self._address.metadata_url(batch.target, batch.group))
 
     async def _request(self, method: str, url: URL, endpoint: EndpointName, body: bytes | None) -> Answer:
         if self._session is None:
@@ -139,11 +147,6 @@ class PendoHttp:
         if status < 300 or not content:
             return content
         return content.replace(self._secrets[endpoint].encode(), b"***")
-
-
-def metadata_path(target: str, group: str) -> str:
-    """The path of a metadata request (Pendo's metadata API documentation)."""
-    return f"/api/v1/metadata/{target}/{group}/value"
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

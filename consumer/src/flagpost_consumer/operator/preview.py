@@ -1,0 +1,134 @@
+"""`flagpost preview`: what one event would become, without sending anything.
+
+In: an event as JSON, the settings, optionally Pendo's metadata schema as a file. Out: the very requests, what
+was repaired and why, and how the event would end if it were not sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import click
+import orjson
+from flagpost_schemas.json_form import EventFormError, event_from_json
+
+from flagpost_consumer.adapters.pendo_fields import parse_schema
+from flagpost_consumer.adapters.pendo_http import PendoAddress
+from flagpost_consumer.core.mapping import metadata_body, track_body
+from flagpost_consumer.core.outcomes import Ending
+from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import EndpointName
+
+HIDDEN = "***"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it would go out; `body` is its exact text."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would become of an event."""
+
+    planned: tuple[Planned, ...]
+    requests: tuple[Request, ...]
+
+    @property
+    def ending(self) -> Ending | None:
+        """How the first delivery that is not sent would end."""
+        return next((plan.ending for plan in self.planned if plan.ending is not None), None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of CONTRACT section 10."""
+        ending = self.ending
+        return {
+            "requests": [
+                {"method": r.method, "url": r.url, "headers": r.headers, "body": r.body} for r in self.requests
+            ],
+            "repairs": [
+                {"rule": repair.rule.value, "field": repair.field, "detail": repair.detail}
+                for plan in self.planned
+                for repair in plan.repairs
+            ],
+            "settled": ending and {"outcome": ending.outcome.value, "reason": ending.reason.value},
+        }
+
+
+def preview(event: object, policy: Policy, address: PendoAddress, fields: FieldCatalog) -> Preview:
+    """Plan one JSON event. Raises EventFormError where it is no event."""
+    now_ms = time.time_ns() // 1_000_000
+    planner = Planner(policy)
+    planner.fields = fields
+    typed = event_from_json(event, now_ms=now_ms, new_event_id=lambda: str(uuid.uuid4()))
+    planned = planner.plan(typed, now_ms)
+    return Preview(planned, tuple(request for plan in planned for request in _requests(plan, address)))
+
+
+def _requests(planned: Planned, address: PendoAddress) -> Iterator[Request]:
+    if planned.ending is not None:
+        return
+    if planned.track is not None:
+        headers = address.headers(EndpointName.TRACK, HIDDEN)
+        yield Request("POST", address.track_url, headers, track_body(planned.track).decode())
+    if planned.metadata is not None:
+        metadata = planned.metadata
+        body = metadata_body(metadata.target, [(metadata.target_id, metadata.values)])
+        headers = address.headers(EndpointName.METADATA, HIDDEN)
+        yield Request("POST", address.metadata_url(metadata.target, metadata.group), headers, body.decode())
+
+
+def read_schema_file(text: str) -> FieldCatalog:
+    """Read what Pendo's schema endpoint gave for visitors or accounts; it serves both."""
+    groups = parse_schema(text.encode())
+    if not groups:
+        raise click.ClickException(
+            "the schema file holds no custom or agent fields: save what Pendo answers to "
+            "GET /api/v1/metadata/schema/visitor"
+        )
+    return {(target, group): fields for target in ("visitor", "account") for group, fields in groups.items()}
+
+
+def run(
+    source: IO[str], *, policy: Policy, address: PendoAddress, schema: IO[str] | None, as_json: bool
+) -> int:
+    """Print the preview of one event; gives the exit code: 1 when nothing of it would be sent."""
+    fields = read_schema_file(schema.read()) if schema is not None else {}
+    try:
+        shown = preview(json.load(source), policy, address, fields)
+    except json.JSONDecodeError as error:
+        raise click.ClickException(f"{source.name} is no JSON: {error}") from None
+    except EventFormError as error:
+        raise click.ClickException(f"{source.name} is no event: {error}") from None
+    if as_json:
+        click.echo(orjson.dumps(shown.as_json()))
+    else:
+        _print(shown)
+    return 0 if shown.requests else 1
+
+
+def _print(shown: Preview) -> None:
+    for request in shown.requests:
+        click.secho(f"{request.method} {request.url}", bold=True)
+        for name, value in request.headers.items():
+            click.echo(f"{name}: {value}")
+        click.echo(f"\n{request.body}\n")
+    for plan in shown.planned:
+        for repair in plan.repairs:
+            click.echo(f"repaired ({repair.rule.value}): {repair.field} {repair.detail}")
+        for field in plan.missing_fields:
+            click.echo(f"left out: Pendo's schema has no field {field}")
+        if plan.ending is not None:
+            ending = plan.ending
+            click.echo(f"{plan.kind.value} not sent: {ending.outcome.value}, {ending.reason.value}: {ending.detail}")
