@@ -1,0 +1,142 @@
+"""Secrets: values that show themselves to nobody, from the settings or from a file that may change.
+
+In: a value, or the path of a file. Out: `SecretSource.current()`, the text to use now, and `changed()`, which
+tells when the file's content is another than before. Files are read by path each time, so that the symlink swaps
+by which Kubernetes updates a mounted secret are seen.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NoReturn, final
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from flagpost_consumer.settings.problems import Problem, SettingsError
+
+HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+"""What can be the value of an HTTP header: visible ASCII."""
+
+ANY_TEXT = re.compile(r"(?s).+")
+"""Whatever is not empty: passwords, and keys of several lines."""
+
+
+@final
+class Secret:
+    """A text that is shown by asking for it only: never by repr, str, format, JSON or pickle."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        """Three stars, whatever the value."""
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        """Three stars, whatever the value."""
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal by value."""
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        """As `__eq__`."""
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        """A pickled secret would be a secret in a file.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a Secret is not pickled; hand over its source instead")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Made from a non-empty text; dumped as three stars."""
+        return core_schema.no_info_plain_validator_function(
+            cls._parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="json"),
+        )
+
+    @classmethod
+    def _parse(cls, value: object) -> Secret:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("a secret should be a text; put it in quotes")  # noqa: TRY004 (pydantic's contract)
+        if not value:
+            raise ValueError("it is empty; leave it out, or give the secret")
+        return cls(value)
+
+
+class SecretSource:
+    """Where a secret is read from: the settings themselves, or a file."""
+
+    def __init__(self, key: str, given: Secret | Path, accepted: re.Pattern[str] = ANY_TEXT) -> None:
+        """Nothing is read yet.
+
+        Args:
+            key: the setting, for error texts; a file's ends in `_file`.
+            given: the secret, or the path of the file that holds it.
+            accepted: what the whole text must match.
+        """
+        self._key = key
+        self._given = given
+        self._accepted = accepted
+        self._last_seen: str | None = None
+
+    def __repr__(self) -> str:
+        """The setting's name; never its value."""
+        return f"SecretSource({self._key!r})"
+
+    def current(self) -> str:
+        """The secret as it is now.
+
+        Raises:
+            SettingsError: the file cannot be read, is empty, or holds what a secret of this kind cannot be.
+        """
+        text = self._read()
+        self._last_seen = text
+        return text
+
+    def changed(self) -> bool:
+        """Whether the content is another than `current` last gave; a file that is unreadable just now is not.
+
+        One read of a small file: cheap enough to ask every few seconds.
+        """
+        try:
+            return self._read() != self._last_seen
+        except SettingsError:
+            return False
+
+    def _read(self) -> str:
+        text = self._given.reveal() if isinstance(self._given, Secret) else self._read_file(self._given)
+        if not self._accepted.fullmatch(text):
+            what = "is empty" if not text else "holds more than one line, spaces, or other than plain ASCII"
+            raise self._error(f"the secret {what}; give it alone, on one line")
+        return text
+
+    def _read_file(self, path: Path) -> str:
+        try:
+            text = path.read_bytes().decode()
+        except OSError as error:
+            raise self._error(
+                f"cannot be read ({error.strerror}); mount it, or mend its path or rights"
+            ) from None
+        except UnicodeDecodeError:
+            raise self._error("is not UTF-8 text; write the secret there as text") from None
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _error(self, text: str) -> SettingsError:
+        origin = "" if isinstance(self._given, Secret) else str(self._given)
+        return SettingsError([Problem(self._key, origin, text)])

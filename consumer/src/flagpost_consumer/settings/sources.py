@@ -1,0 +1,170 @@
+"""Where settings are given: one YAML file, and environment variables that win over it.
+
+In: the file's path and the environment. Out: `Given`, one tree of plain values that remembers where each came
+from, and the problems found on the way. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are settings
+(so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flagpost_consumer.settings import keys
+from flagpost_consumer.settings.keys import KeyPath
+from flagpost_consumer.settings.problems import Problem, SettingsError
+
+VARIABLE = re.compile(r"FLAGPOST_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+")
+"""FLAGPOST_, a section, and keys: capitals and digits with single underscores, joined by double ones."""
+
+
+QUOTED = re.compile("'[^']{2,}'")
+
+NOT_GIVEN = object()
+
+
+@dataclass(slots=True)
+class Given:
+    """What was given, and by whom."""
+
+    file: str
+    tree: dict[str, Any] = field(default_factory=dict)
+    variables: dict[KeyPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def origin(self, path: KeyPath) -> str:
+        """The variable, or the file, that gave the value at `path`; empty when nobody did."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.variables:
+                return self.variables[path[:length]]
+        return "" if self.value(path) is NOT_GIVEN else self.file
+
+    def value(self, path: KeyPath) -> object:
+        """What was given at `path`, or NOT_GIVEN."""
+        here: Any = self.tree
+        try:
+            for part in path:
+                here = here[part]
+        except (KeyError, IndexError, TypeError):
+            return NOT_GIVEN
+        return here
+
+
+def read(config_path: Path | None, environ: Mapping[str, str]) -> Given:
+    """Read the file, and lay the environment over it: sections first, so that the closer word wins.
+
+    Raises:
+        SettingsError: the file cannot be read, or is no YAML map.
+    """
+    given = Given("") if config_path is None else _read_file(config_path)
+    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
+        if VARIABLE.fullmatch(name):
+            _read_variable(given, name, environ[name])
+    return given
+
+
+def unknown(path: KeyPath, origin: str) -> Problem:
+    """The problem of a key that does not exist. Its value is not shown: it may be a misspelt secret's."""
+    meant = keys.closest(path)
+    hint = f"; did you mean {meant}?" if meant else "; docs/settings.md lists the keys"
+    return Problem(keys.dotted(path), origin, f"there is no such setting{hint}")
+
+
+def unknown_variable(path: KeyPath, name: str) -> Problem:
+    """The same for a variable; a key inside of a map is set with the whole map."""
+    above = path[:-1]
+    if keys.exists(above) and not keys.is_section(above) and not keys.takes_text(above):
+        variable = name.rpartition("__")[0]
+        return Problem(
+            keys.dotted(path), name, f"give the whole of {keys.dotted(above)} as JSON in {variable}"
+        )
+    return unknown(path, name)
+
+
+def _read_variable(given: Given, name: str, text: str) -> None:
+    path = tuple(name.removeprefix("FLAGPOST_").lower().split("__"))
+    if path[0] in keys.OTHERS_SECTIONS and not keys.exists(path):
+        return
+    if not keys.exists(path):
+        given.problems.append(unknown_variable(path, name))
+        return
+    _lay_over(given.tree, path, text if keys.takes_text(path) else _parsed(text))
+    given.variables[path] = name
+
+
+def _parsed(text: str) -> object:
+    """The JSON; what is none stays text, for the models to say what they expected instead."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _lay_over(tree: dict[str, Any], path: KeyPath, value: object) -> None:
+    """Set the value; a section that is no map is left as it is, for the models to refuse."""
+    here: Any = tree
+    for part in path[:-1]:
+        if here.get(part) is None:
+            here[part] = {}
+        here = here[part]
+        if not isinstance(here, dict):
+            return
+    here[path[-1]] = value
+
+
+def _read_file(path: Path) -> Given:
+    file = str(path)
+    try:
+        text = path.read_bytes().decode()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except OSError as error:
+        raise _unreadable(
+            file, f"cannot be read ({error.strerror}); give --config an existing file"
+        ) from None
+    except UnicodeDecodeError:
+        raise _unreadable(file, "is not UTF-8 text; save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2026-13-01
+        raise _unreadable(file, _no_yaml(error)) from None
+    if tree is None:
+        return Given(file)
+    if not isinstance(tree, dict):
+        raise _unreadable(file, "should hold a map of sections, such as `kafka:` and under it `topic: …`")
+    return Given(file, tree, problems=list(_wrong_keys(node, (), file)))
+
+
+def _unreadable(file: str, text: str) -> SettingsError:
+    return SettingsError([Problem("", file, text)])
+
+
+def _no_yaml(error: Exception) -> str:
+    """Where and why; without the quotes, which may hold a secret that was mistyped into YAML's own characters."""
+    problem = getattr(error, "problem", None) or "a value that cannot be read"
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+    quoteless = QUOTED.sub("'…'", problem)
+    return f"is no YAML{where} ({quoteless}); mend that line"
+
+
+def _wrong_keys(
+    node: yaml.Node | None, path: KeyPath, file: str, above: tuple[int, ...] = ()
+) -> Iterator[Problem]:
+    """Keys that YAML would silently take as the last of several, or as something else than text."""
+    if not isinstance(node, yaml.MappingNode) or id(node) in above:
+        return
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        here = (*path, str(key.value))
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            yield Problem(keys.dotted(here), file, f"the key in line {line} should be text; put it in quotes")
+        elif key.value in lines:
+            yield Problem(keys.dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}")
+        lines.setdefault(str(key.value), line)
+        yield from _wrong_keys(value, here, file, (*above, id(node)))
