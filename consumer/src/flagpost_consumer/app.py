@@ -28,8 +28,7 @@ from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
 from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.adapters.pendo_fields import read_fields
-from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
-from flagpost_consumer.adapters.schema_registry import RegistrySchemas
+from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
@@ -379,22 +378,8 @@ class Service:
         return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
 
 
-def pendo_address(settings: Settings) -> PendoAddress:
-    """Where the settings say that requests go."""
-    pendo = settings.pendo
-    return PendoAddress(
-        track_url=pendo.urls.track,
-        api_url=pendo.urls.api,
-        track_secret_header=pendo.track_secret_header,
-        create_missing=settings.metadata.create_missing,
-        request_timeout_seconds=pendo.request_timeout_seconds,
-        metadata_timeout_seconds=pendo.metadata_timeout_seconds,
-    )
-
-
 def _schema_source(settings: Settings) -> SchemaSource:
-    registry = settings.kafka.schema_registry
-    return RegistrySchemas(registry) if registry.url else no_registry
+    return no_registry
 
 
 async def serve(settings: Settings) -> int:

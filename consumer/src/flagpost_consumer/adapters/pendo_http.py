@@ -16,6 +16,7 @@ from yarl import URL
 
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_consumer.settings import Settings
 
 MAX_ANSWER_BYTES = 1_048_576
 """More of an answer is not read: the errors of 1,000 metadata records take a fraction of it."""
@@ -51,6 +52,19 @@ class PendoAddress:
         track = endpoint is EndpointName.TRACK
         name = self.track_secret_header if track else INTEGRATION_KEY_HEADER
         return {name: secret, "content-type": "application/json"}
+
+
+def pendo_address(settings: Settings) -> PendoAddress:
+    """Where the settings say that requests go."""
+    pendo = settings.pendo
+    return PendoAddress(
+        track_url=pendo.urls.track,
+        api_url=pendo.urls.api,
+        track_secret_header=pendo.track_secret_header,
+        create_missing=settings.metadata.create_missing,
+        request_timeout_seconds=pendo.request_timeout_seconds,
+        metadata_timeout_seconds=pendo.metadata_timeout_seconds,
+    )
 
 
 class PendoHttp:

@@ -1,0 +1,60 @@
+"""A server that answers 200 to every POST, as cheaply as it can: what is measured is the client.
+
+Run: python benchmarks/sink.py --latency-ms 0; prints its port, and ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import cast
+
+import uvloop
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Sink(asyncio.Protocol):
+    latency_seconds = 0.0
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        while (end := self._pending.find(b"\r\n\r\n")) >= 0:
+            head = bytes(self._pending[:end]).lower()
+            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            if len(self._pending) < end + 4 + length:
+                return
+            del self._pending[: end + 4 + length]
+            self._answer()
+
+    def _answer(self) -> None:
+        if self.latency_seconds:
+            asyncio.get_running_loop().call_later(self.latency_seconds, self._write)
+        else:
+            self._write()
+
+    def _write(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(ANSWER)
+
+
+async def serve(latency_seconds: float) -> None:
+    Sink.latency_seconds = latency_seconds
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Sink, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--latency-ms", type=float, default=0.0)
+    uvloop.run(serve(parser.parse_args().latency_ms / 1000))
