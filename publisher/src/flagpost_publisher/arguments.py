@@ -1,0 +1,223 @@
+"""What a Publisher is told at the start, checked.
+
+In: the constructor's arguments, or environment variables. Out: `Options`, or TypeError or ValueError that
+names the argument (or variable), what was given and what is accepted. Values of properties are never shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+Attributes: TypeAlias = Mapping[str, Any]
+IdSource: TypeAlias = str | Callable[[str, Attributes], str | None]
+"""Where an id comes from: the name of a user attribute, or a callable `(user_id, attributes)`."""
+ConsentSource: TypeAlias = Mapping[str, bool] | Callable[[str, Attributes], Mapping[str, bool] | None]
+
+OWNED_PROPERTIES: Final = frozenset(
+    {
+        "acks",
+        "auto.offset.reset",
+        "bootstrap.servers",
+        "delivery.report.only.error",
+        "enable.idempotence",
+        "error_cb",
+        "isolation.level",
+        "logger",
+        "max.poll.interval.ms",
+        "metadata.broker.list",
+        "on_delivery",
+        "partition.assignment.strategy",
+        "partitioner",
+        "queue.buffering.max.messages",
+        "request.required.acks",
+        "session.timeout.ms",
+        "transactional.id",
+    }
+)
+OWNED_PREFIXES: Final = ("group.", "enable.auto.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The constructor's arguments; see `Publisher`."""
+
+    bootstrap_servers: str
+    topic: str
+    service: str | None
+    environment: str | None
+    schema_registry_url: str | None = field(repr=False)  # may hold a password
+    visitor_id: IdSource | None
+    account_id: IdSource | None
+    attributes: Collection[str]
+    dedupe_ttl_seconds: float
+    dedupe_max_entries: int
+    queue_max_messages: int
+    consent: ConsentSource | None
+    properties: Mapping[str, Any] = field(repr=False)  # may hold passwords
+    on_error: Callable[[Exception], object] | None
+
+
+def checked(options: Options) -> Options:
+    """`options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
+    for name, check in _CHECKS.items():
+        check(name, getattr(options, name))
+    return replace(options, attributes=tuple(options.attributes), properties=dict(options.properties))
+
+
+def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The constructor's arguments that `environ` gives (CONTRACT §6). Raises ValueError naming the variable."""
+    if "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" not in environ:
+        raise ValueError(
+            "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS is not set; give Kafka's addresses, such as kafka-1:9092,kafka-2:9092"
+        )
+    found = {argument: environ[variable] for variable, argument in _VARIABLES.items() if variable in environ}
+    properties = _json_object(environ, "FLAGPOST_KAFKA__PROPERTIES")
+    files = _json_object(environ, "FLAGPOST_KAFKA__PROPERTIES_FILES")
+    return {
+        **found,
+        "properties": {**properties, **{name: _secret(name, path) for name, path in files.items()}},
+    }
+
+
+_VARIABLES: Final = {
+    "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "bootstrap_servers",
+    "FLAGPOST_KAFKA__TOPIC": "topic",
+    "FLAGPOST_PUBLISHER__SERVICE": "service",
+    "FLAGPOST_PUBLISHER__ENVIRONMENT": "environment",
+    "FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": "schema_registry_url",
+}
+
+
+def _json_object(environ: Mapping[str, str], variable: str) -> dict[str, Any]:
+    try:
+        value = json.loads(environ.get(variable, "{}"))
+    except ValueError as error:
+        raise ValueError(
+            f"{variable} is not JSON ({error.args[0]}); give an object of property to value"
+        ) from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{variable} is JSON, but no object; give property to value")  # noqa: TRY004 - of a variable
+    return value
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"FLAGPOST_KAFKA__PROPERTIES_FILES: the file of {name} cannot be read ({type(error).__name__}); "
+            "give the path of a text file"
+        ) from None
+
+
+def _text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give a str")
+    if not value.strip():
+        raise ValueError(f"{name} is empty; give a text")
+
+
+def _optional_text(name: str, value: object) -> None:
+    if value is not None:
+        _text(name, value)
+
+
+def _url(name: str, value: object) -> None:
+    if value is None:
+        return
+    _text(name, value)
+    parts = urlsplit(str(value))
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{name} is no http or https URL; give one such as https://registry.example:8081")
+
+
+def _id_source(name: str, value: object) -> None:
+    if value is None or callable(value):
+        return
+    if not isinstance(value, str):
+        raise TypeError(
+            f"{name} is of type {type(value).__name__}; give an attribute's name or a callable (user_id, attributes)"
+        )
+    _text(name, value)
+
+
+def _names(name: str, value: object) -> None:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give a list of attribute names")
+    for member in value:
+        _text(f"a member of {name}", member)
+
+
+def _not_negative(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give seconds as a number")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}; give seconds, 0 or more")
+
+
+def _positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give an int")
+    if not 1 <= value < 2**31:
+        raise ValueError(f"{name} is {value}; give 1 to 2147483647")
+
+
+def _consent(name: str, value: object) -> None:
+    if value is None or callable(value):
+        return
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{name} is of type {type(value).__name__}; give a map of category to bool, or a callable "
+            "(user_id, attributes) that returns one"
+        )
+    for category, granted in value.items():
+        _text(f"a category of {name}", category)
+        if not isinstance(granted, bool):
+            raise TypeError(f"{name}[{category!r}] is of type {type(granted).__name__}; give a bool")
+
+
+def _properties(name: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give a dict of librdkafka properties")
+    for key in value:
+        _text(f"a name in {name}", key)
+        if key in OWNED_PROPERTIES or key.startswith(OWNED_PREFIXES):
+            raise ValueError(f"{name}: {key} is set by Flagpost; leave it out{_INSTEAD.get(key, '')}")
+
+
+_INSTEAD: Final = {
+    "bootstrap.servers": " and give bootstrap_servers",
+    "metadata.broker.list": " and give bootstrap_servers",
+    "queue.buffering.max.messages": " and give queue_max_messages",
+    "error_cb": " and give on_error",
+    "on_delivery": " and give on_error",
+}
+
+
+def _callable(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give a callable that takes an exception")
+
+
+_CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
+    "bootstrap_servers": _text,
+    "topic": _text,
+    "service": _optional_text,
+    "environment": _optional_text,
+    "schema_registry_url": _url,
+    "visitor_id": _id_source,
+    "account_id": _id_source,
+    "attributes": _names,
+    "dedupe_ttl_seconds": _not_negative,
+    "dedupe_max_entries": _positive,
+    "queue_max_messages": _positive,
+    "consent": _consent,
+    "properties": _properties,
+    "on_error": _callable,
+}

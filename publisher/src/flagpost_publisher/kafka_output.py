@@ -1,0 +1,292 @@
+"""One process's way to Kafka: a producer, and one daemon thread that looks after it.
+
+In: encoded events, from any thread. Out: messages on the topic; errors to `Complaints`, and the events Kafka
+did not take to `on_undelivered`.
+The caller's share is a hand-over to librdkafka (about a microsecond, also when Kafka is down). What may take
+long is the thread's: creating the producer, asking the registry for ids, delivery reports, telling errors.
+Until the producer and the ids are there, events wait in a deque, in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections import deque
+from threading import Event as Flag
+from threading import RLock, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from confluent_kafka import KafkaException, Producer
+
+from flagpost_publisher.errors import DeliveryFailed, EventRefused, KafkaTrouble, PublisherError
+from flagpost_publisher.producer import MAX_QUEUED_BYTES, client_log, producer_config
+from flagpost_publisher.registry import Registry
+from flagpost_schemas import EVENT_TYPES, Decoder, confluent_header, schema_of, single_object_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from confluent_kafka import KafkaError
+    from confluent_kafka import Message as Report
+
+    from flagpost_publisher.arguments import Options
+    from flagpost_publisher.complaints import Complaints
+    from flagpost_schemas import Event
+
+WAKE_SECONDS: Final = 0.1
+"""How often the thread looks at delivery reports and errors while nothing is urgent."""
+
+REPORTS_EVERY: Final = 256
+"""After so many events the caller serves delivery reports itself. In a process that is busy with Python the
+thread waits 5 ms for the interpreter at each report: 200 a second, and the queue would fill up."""
+
+RETRY_SECONDS: Final = 0.2
+MAX_RETRY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 1.0
+"""The longest that close() waits beyond its time-out: for the thread, and for librdkafka to drop what is left."""
+
+
+class Message(NamedTuple):
+    """An event on its way: its class (which decides the header), its Kafka key and its Avro body."""
+
+    event_type: type[Event]
+    key: bytes | None
+    body: bytes
+
+
+class KafkaOutput:
+    """The way to Kafka of one publisher in one process. Threads may share it."""
+
+    def __init__(
+        self, options: Options, complaints: Complaints, on_undelivered: Callable[[Event], None]
+    ) -> None:
+        """Starts nothing: the first event does."""
+        self._options = options
+        self._complaints = complaints
+        self._on_undelivered = on_undelivered
+        self._lock = RLock()  # re-entrant: a signal handler may call decide()
+        self._thread: Thread | None = None
+        self._stopping = Flag()
+        self._open = Flag()  # set once the producer and the headers are there and nothing waits
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._undelivered: deque[bytes] = deque()
+        self._producer: Producer | None = None
+        self._headers: Mapping[type[Event], bytes] = {}
+        self._decoder = Decoder()
+        self._fatal = False
+        self.accepted = 0
+        self.failed = 0
+
+    def send(self, message: Message) -> None:
+        """Take `message` for Kafka. Raises EventRefused; never waits."""
+        with self._lock:
+            self.start()
+            if self._open.is_set():
+                self._produce(message)
+            else:
+                self._wait(message)
+            self.accepted += 1
+            reporting = self._producer if self.accepted % REPORTS_EVERY == 0 else None
+        if reporting is not None:
+            reporting.poll(0)
+
+    def start(self) -> None:
+        """See that the thread runs. Raises EventRefused after close()."""
+        with self._lock:
+            if self._stopping.is_set():
+                raise EventRefused("closed", "the publisher is closed; create another one")
+            if self._thread is None:
+                thread = Thread(target=self._run, name="flagpost-publisher", daemon=True)
+                thread.start()
+                self._thread = thread
+
+    @property
+    def queued(self) -> int:
+        """Events accepted that Kafka has neither acknowledged nor failed to take."""
+        with self._lock:
+            return len(self._waiting) + (0 if self._producer is None else len(self._producer))
+
+    def flush(self, timeout_seconds: float) -> int:
+        """Wait until Kafka has everything, at most `timeout_seconds`. Returns how many are left."""
+        deadline = monotonic() + timeout_seconds
+        if self._thread is not None and self._open.wait(timeout_seconds) and self._producer is not None:
+            self._producer.flush(max(0.0, deadline - monotonic()))
+        return self.queued
+
+    def close(self, timeout_seconds: float) -> int:
+        """Flush, stop, and give up what is left. Returns how many that were; they count as failed."""
+        self.flush(timeout_seconds)
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+        left = self._give_up()
+        self._complaints.tell_now()
+        return left
+
+    def end(self, timeout_seconds: float) -> None:
+        """At the end of the process: flush and stop the thread; librdkafka's own threads end with the process."""
+        self.flush(timeout_seconds)
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(WAKE_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: forget the parent's producer without destroying it.
+
+        librdkafka would wait for its threads, which a fork does not copy: one reference is leaked on purpose.
+        """
+        if self._producer is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+
+    # The caller's side: under the lock.
+
+    def _wait(self, message: Message) -> None:
+        size = len(message.body)
+        if self.queued >= self._options.queue_max_messages or self._waiting_bytes + size > MAX_QUEUED_BYTES:
+            raise _queue_full()
+        self._waiting.append(message)
+        self._waiting_bytes += size
+
+    def _produce(self, message: Message) -> None:
+        if self._producer is None:
+            raise EventRefused("closed", "the publisher is closed; create another one")
+        value = self._headers[message.event_type] + message.body
+        try:
+            self._producer.produce(self._options.topic, value, message.key)
+        except BufferError:
+            raise _queue_full() from None
+        except KafkaException as error:
+            raise EventRefused(
+                "kafka",
+                f"the Kafka client did not take an event: {_text(error)}; see librdkafka's documentation",
+            ) from None
+
+    # The thread's side.
+
+    def _run(self) -> None:
+        self._set_up()
+        while not self._stopping.wait(0 if self._undelivered else WAKE_SECONDS):
+            self._look_after()
+
+    def _set_up(self) -> None:
+        """Learn the headers and make the producer, trying until both are there or the publisher is closed."""
+        pause = RETRY_SECONDS
+        while not self._stopping.is_set():
+            try:
+                self._headers = self._learn_headers()
+                self._producer = self._new_producer()
+            except PublisherError as error:
+                self._complaints.note(error)
+            except KafkaException as error:
+                self._complaints.note(
+                    KafkaTrouble("kafka", f"no producer could be made: {_text(error)}; events wait")
+                )
+            else:
+                self._drain()
+                return
+            self._complaints.tell()
+            self._stopping.wait(pause)
+            pause = min(2 * pause, MAX_RETRY_SECONDS)
+
+    def _learn_headers(self) -> Mapping[type[Event], bytes]:
+        url = self._options.schema_registry_url
+        if url is None:
+            return {each: single_object_header(schema_of(each).fingerprint) for each in EVENT_TYPES}
+        ids = Registry(url, self._options.properties).ids_for(self._options.topic)
+        for event_type, schema_id in ids.items():
+            self._decoder.add_schema(schema_id, schema_of(event_type).text)
+        return {event_type: confluent_header(schema_id) for event_type, schema_id in ids.items()}
+
+    def _new_producer(self) -> Producer:
+        callbacks = {"on_delivery": self._report, "error_cb": self._error}
+        return Producer(producer_config(self._options) | callbacks, logger=client_log)
+
+    def _look_after(self) -> None:
+        self._drain()
+        if self._producer is not None:
+            self._producer.poll(0)
+        if self._fatal:
+            self._replace_producer()
+        if self._undelivered:  # one a turn: the application's threads need the interpreter more
+            with contextlib.suppress(Exception):
+                self._on_undelivered(self._decoder.decode(self._undelivered.popleft()))
+        self._complaints.tell()
+
+    def _drain(self) -> None:
+        """Hand over what waits, in order; the last one opens the direct way."""
+        while not self._open.is_set():
+            with self._lock:
+                if not self._waiting:
+                    self._open.set()
+                elif not self._hand_over(self._waiting[0]):
+                    return
+                else:
+                    self._waiting_bytes -= len(self._waiting.popleft().body)
+
+    def _hand_over(self, message: Message) -> bool:
+        """False: the queue is full for now."""
+        try:
+            self._produce(message)
+        except EventRefused as error:
+            if error.kind == _QUEUE_FULL:
+                return False
+            self._fail(str(error))
+            self._undelivered.append(self._headers[message.event_type] + message.body)
+        return True
+
+    def _replace_producer(self) -> None:
+        """After a fatal error librdkafka's producer takes nothing any more; what it held has failed."""
+        self._fatal = False
+        broken = self._producer
+        self._producer = self._new_producer()
+        if broken is not None:
+            _drop(broken)
+
+    def _give_up(self) -> int:
+        with self._lock:
+            producer, self._producer = self._producer, None
+            left = len(self._waiting) + (0 if producer is None else len(producer))
+            while self._waiting:
+                self._waiting.popleft()
+                self._fail("the publisher was closed before it was sent")
+        if producer is not None:
+            _drop(producer)
+        return left
+
+    # librdkafka's callbacks: in whichever thread polls. They must not raise.
+
+    def _report(self, error: KafkaError, report: Report) -> None:
+        self._fail(error.str())
+        self._undelivered.append(report.value() or b"")
+
+    def _error(self, error: KafkaError) -> None:
+        self._fatal = self._fatal or error.fatal()
+        self._complaints.note(KafkaTrouble("kafka", f"Kafka: {error.str()}; events wait"))
+
+    def _fail(self, why: str) -> None:
+        with self._lock:
+            self.failed += 1
+        self._complaints.note(DeliveryFailed("delivery", f"an accepted event did not reach Kafka: {why}"))
+
+
+_QUEUE_FULL: Final = "queue_full"
+
+
+def _queue_full() -> EventRefused:
+    return EventRefused(
+        _QUEUE_FULL,
+        "the queue is full: Kafka takes events slower than they come, or not at all; look at Kafka, "
+        "or raise queue_max_messages",
+    )
+
+
+def _drop(producer: Producer) -> None:
+    """Fail what `producer` holds, and hear of it."""
+    producer.purge()
+    producer.flush(STOP_SECONDS)
+
+
+def _text(error: KafkaException) -> str:
+    return str(error.args[0].str())

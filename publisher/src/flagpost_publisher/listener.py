@@ -1,0 +1,121 @@
+"""Optimizely's DECISION notification to a DecisionEvent.
+
+In: the listener's arguments as the SDK gives them (`optimizely.helpers.enums.NotificationTypes.DECISION`),
+and the publisher's options. Out: an event that says what the SDK said, or EventRefused.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from uuid6 import uuid7
+
+from flagpost_publisher.errors import AttributeLeftOut, EventRefused
+from flagpost_schemas import DecisionEvent, Scalar, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flagpost_publisher.arguments import Attributes, IdSource, Options
+    from flagpost_publisher.errors import PublisherError
+
+FLAG_DECISION = "flag"
+"""The type of notification that decide(), decide_for_keys() and decide_all() give, one for each flag."""
+
+
+def new_event_id() -> str:
+    """A version 7 UUID: sorts by time."""
+    return str(uuid7())
+
+
+def now_ms() -> int:
+    """The time now, epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class DecisionReader:
+    """Makes events of notifications.
+
+    `note` is told of attributes that are left out.
+    """
+
+    def __init__(self, options: Options, source: Source, note: Callable[[PublisherError], None]) -> None:
+        """`source` goes into every event."""
+        self._options = options
+        self._source = source
+        self._note = note
+
+    def event(self, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]) -> DecisionEvent:
+        """The event of one flag decision, occurred now.
+
+        Raises EventRefused when there is no visitor id, and whatever the options' callables raise.
+        """
+        options = self._options
+        visitor_id = (
+            user_id if options.visitor_id is None else _id_from(options.visitor_id, user_id, attributes)
+        )
+        if visitor_id is None:
+            raise EventRefused(
+                "no_visitor_id",
+                "visitor_id gave None for a decision: it is not published; "
+                "let the attribute or the callable give an id wherever decide() is called",
+            )
+        return DecisionEvent(
+            event_id=new_event_id(),
+            occurred_at=now_ms(),
+            account_id=None
+            if options.account_id is None
+            else _id_from(options.account_id, user_id, attributes),
+            consent=consent_of(options, user_id, attributes),
+            source=self._source,
+            visitor_id=visitor_id,
+            flag_key=decision_info["flag_key"],
+            enabled=decision_info["enabled"],
+            variation_key=decision_info["variation_key"],
+            rule_key=decision_info["rule_key"],
+            decision_event_dispatched=decision_info["decision_event_dispatched"],
+            experiment_id=decision_info.get("experiment_id"),  # older SDKs do not tell these two
+            variation_id=decision_info.get("variation_id"),
+            attributes=self._allowed(attributes),
+        )
+
+    def _allowed(self, attributes: Attributes) -> dict[str, Scalar]:
+        allowed: dict[str, Scalar] = {}
+        for name in self._options.attributes:
+            if name not in attributes:
+                continue
+            value = attributes[name]
+            if _is_scalar(value):
+                allowed[name] = value
+            else:
+                self._note(_left_out(value))
+        return allowed
+
+
+def consent_of(options: Options, user_id: str, attributes: Attributes) -> dict[str, bool] | None:
+    """The consent map the options give for this user; raises whatever their callable raises."""
+    consent = options.consent
+    granted = consent(user_id, attributes) if callable(consent) else consent
+    return None if granted is None else dict(granted)
+
+
+def _id_from(source: IdSource, user_id: str, attributes: Attributes) -> str | None:
+    if callable(source):
+        return source(user_id, attributes)
+    value: Any = attributes.get(source)
+    return str(value) if type(value) is int else value  # database keys are often numbers
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, float | str)
+
+
+def _left_out(value: object) -> AttributeLeftOut:
+    return AttributeLeftOut(
+        "attribute",
+        f"an attribute of type {type(value).__name__} was left out of an event; "
+        "None, bool, int of 64 bits, float and str can be carried",
+    )

@@ -1,0 +1,60 @@
+"""librdkafka's producer, set up as Flagpost wants it.
+
+In: the publisher's options. Out: its configuration, or ValueError when librdkafka does not take the user's
+properties.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from flagpost_publisher.complaints import log
+from flagpost_publisher.registry import CA_PROPERTY, USER_INFO_PROPERTY
+
+if TYPE_CHECKING:
+    from flagpost_publisher.arguments import Options
+
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+"""The most that waits in memory, besides `queue_max_messages`; a property can set librdkafka's part."""
+
+client_log = logging.getLogger(f"{log.name}.kafka")
+"""Where librdkafka's log lines go: never to stderr by themselves."""
+
+
+def producer_config(options: Options) -> dict[str, Any]:
+    """What librdkafka is told, without callbacks; the user's properties win over the first four."""
+    properties = {
+        name: value
+        for name, value in options.properties.items()
+        if name not in {USER_INFO_PROPERTY, CA_PROPERTY}
+    }
+    return {
+        "client.id": "flagpost-publisher",
+        "compression.type": "lz4",
+        "linger.ms": 20,
+        "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
+        **properties,
+        "bootstrap.servers": options.bootstrap_servers,
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",
+        "queue.buffering.max.messages": options.queue_max_messages,
+        "delivery.report.only.error": True,
+    }
+
+
+def require_usable(options: Options) -> None:
+    """Raise ValueError when librdkafka does not take `options.properties`.
+
+    A producer without brokers is made and dropped: no connection, and no thread is left when this returns,
+    so that a fork may follow.
+    """
+    try:
+        Producer(producer_config(options) | {"bootstrap.servers": ""}, logger=client_log)
+    except (KafkaException, TypeError, ValueError) as error:
+        detail = error.args[0] if error.args else error
+        text = detail.str() if isinstance(detail, KafkaError) else str(detail)
+        raise ValueError(f"properties: {text}; see librdkafka's CONFIGURATION.md") from None

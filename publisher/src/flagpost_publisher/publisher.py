@@ -1,0 +1,373 @@
+"""The Publisher: what an application service uses.
+
+In: an Optimizely client's decisions, events and metadata. Out: records on Flagpost's events topic, and
+numbers and errors that say what became of each. After construction nothing here raises or blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flagpost_publisher.arguments import Options, arguments_from, checked
+from flagpost_publisher.complaints import Complaints
+from flagpost_publisher.duplicates import Duplicates
+from flagpost_publisher.errors import EventRefused, PublisherError
+from flagpost_publisher.kafka_output import KafkaOutput, Message
+from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, consent_of, new_event_id, now_ms
+from flagpost_publisher.processes import enrol
+from flagpost_publisher.producer import require_usable
+from flagpost_publisher.stats import PublisherStats, Tally
+from flagpost_schemas import (
+    AccountMetadata,
+    DecisionEvent,
+    EncodeError,
+    MetadataGroup,
+    Source,
+    TrackEvent,
+    VisitorMetadata,
+    encode_body,
+    flatten,
+    partition_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from flagpost_publisher.arguments import Attributes, ConsentSource, IdSource
+    from flagpost_schemas import Context, Event, MetadataValue
+
+MAX_EVENT_ID_CHARACTERS = 128
+"""The longest event id (CONTRACT §3)."""
+
+
+class Publisher:
+    """Publishes Optimizely's decisions, and other events, for Flagpost.
+
+        publisher = Publisher(bootstrap_servers="localhost:9092", service="checkout")
+        publisher.attach(optimizely_client)  # before the first decide()
+
+    Threads may share it, and a process that forks may go on using it in parent and children. A context
+    manager: leaving it closes it.
+    """
+
+    def __init__(  # noqa: PLR0913 - each has a default but one, and is given by name
+        self,
+        *,
+        bootstrap_servers: str,
+        topic: str = "flagpost.events",
+        service: str | None = None,
+        environment: str | None = None,
+        schema_registry_url: str | None = None,
+        visitor_id: IdSource | None = None,
+        account_id: IdSource | None = None,
+        attributes: Collection[str] = (),
+        dedupe_ttl_seconds: float = 60,
+        dedupe_max_entries: int = 100_000,
+        queue_max_messages: int = 100_000,
+        consent: ConsentSource | None = None,
+        properties: Mapping[str, Any] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+    ) -> None:
+        """Check the arguments; connect to nothing. Raises TypeError or ValueError naming the argument.
+
+        Args:
+            bootstrap_servers: Kafka's addresses, `host:port,…`.
+            topic: Flagpost's events topic.
+            service: this service's name, for `source`.
+            environment: its deployment, for `source`.
+            schema_registry_url: publish in Confluent's wire format, with ids from there.
+            visitor_id: Pendo's visitor id: a user attribute's name, or a callable `(user_id, attributes)`;
+                without it Optimizely's user id. A decision for which it gives None is refused.
+            account_id: Pendo's account id, in the same way; None is no account.
+            attributes: names of the user attributes to carry; none by default: they may be personal.
+            dedupe_ttl_seconds: how long an unchanged decision is not published again; 0: always is.
+            dedupe_max_entries: how many (visitor, flag) are remembered for that.
+            queue_max_messages: how many events may wait for Kafka; further ones are refused.
+            consent: a map of category to bool, or a callable `(user_id, attributes)` that returns one.
+            properties: librdkafka's, such as TLS and SASL; those that Flagpost owns are refused by name.
+            on_error: told of refused and lost events: an exception with `kind`, `count` and a message, at
+                most once a second of each kind, from the publisher's own thread. What it raises is not heard.
+        """
+        self._options = checked(
+            Options(
+                bootstrap_servers=bootstrap_servers,
+                topic=topic,
+                service=service,
+                environment=environment,
+                schema_registry_url=schema_registry_url,
+                visitor_id=visitor_id,
+                account_id=account_id,
+                attributes=attributes,
+                dedupe_ttl_seconds=dedupe_ttl_seconds,
+                dedupe_max_entries=dedupe_max_entries,
+                queue_max_messages=queue_max_messages,
+                consent=consent,
+                properties={} if properties is None else properties,
+                on_error=on_error,
+            )
+        )
+        require_usable(self._options)
+        self._sdk_source = self._source("optimizely-sdk")
+        self._own_source = self._source("flagpost-publisher")
+        self._attached: list[tuple[Any, int]] = []
+        self._start_counting()
+        enrol(self)
+
+    @classmethod
+    def from_env(cls, **arguments: Any) -> Self:  # noqa: ANN401 - the constructor's
+        """A Publisher as the environment says (FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, …); `arguments` win.
+
+        Raises ValueError naming the variable, and what the constructor raises.
+        """
+        return cls(**{**arguments_from(os.environ), **arguments})
+
+    def attach(self, client: Any) -> int:  # noqa: ANN401 - optimizely is an extra
+        """Publish the decisions of an Optimizely `client` from now on.
+
+        Returns the listener's id; -1, the SDK's own sign, when it could not be added (see `on_error`).
+        """
+        try:
+            from optimizely.helpers.enums import NotificationTypes  # noqa: PLC0415 - an extra
+
+            centre = client.notification_center
+            listener_id: int = centre.add_notification_listener(NotificationTypes.DECISION, self._on_decision)
+        except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            self._complain(_not_attached(f"{type(error).__name__} was raised"))
+            return -1
+        if listener_id == -1:
+            self._complain(_not_attached("the client did not take the listener, or has it already"))
+        else:
+            self._attached.append((client, listener_id))
+        return listener_id
+
+    def detach(self, client: Any) -> None:  # noqa: ANN401 - optimizely is an extra
+        """Publish the decisions of `client` no more."""
+        for attached in [each for each in self._attached if each[0] is client]:
+            self._attached.remove(attached)
+            with contextlib.suppress(Exception):
+                client.notification_center.remove_notification_listener(attached[1])
+
+    def publish(self, event: Event) -> bool:
+        """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
+        return self._attempt(lambda: event)
+
+    def track(
+        self,
+        visitor_id: str,
+        event: str,
+        properties: Mapping[str, Any] | None = None,
+        *,
+        account_id: str | None = None,
+        occurred_at: int | None = None,
+        context: Context | None = None,
+    ) -> bool:
+        """Publish that a visitor did something. False: refused.
+
+        Nested `properties` are flattened (see `flagpost_schemas.flatten`). `occurred_at`: epoch milliseconds,
+        default now.
+        """
+        return self._attempt(
+            lambda: TrackEvent(
+                **self._shared(visitor_id, occurred_at, context),
+                account_id=account_id,
+                visitor_id=_required(visitor_id, "visitor_id"),
+                event=event,
+                properties=flatten(properties or {}),
+            )
+        )
+
+    def visitor(
+        self,
+        visitor_id: str,
+        values: Mapping[str, MetadataValue],
+        *,
+        group: str = MetadataGroup.CUSTOM,
+        account_id: str | None = None,
+        occurred_at: int | None = None,
+        context: Context | None = None,
+    ) -> bool:
+        """Publish values of a visitor's metadata fields, scalars or lists of strings. False: refused.
+
+        `group`: `custom` or `agent`, Pendo's groups. `occurred_at`: epoch milliseconds, default now.
+        """
+        return self._attempt(
+            lambda: VisitorMetadata(
+                **self._shared(visitor_id, occurred_at, context),
+                account_id=account_id,
+                visitor_id=_required(visitor_id, "visitor_id"),
+                group=MetadataGroup(group),
+                values=dict(values),
+            )
+        )
+
+    def account(
+        self,
+        account_id: str,
+        values: Mapping[str, MetadataValue],
+        *,
+        group: str = MetadataGroup.CUSTOM,
+        occurred_at: int | None = None,
+        context: Context | None = None,
+    ) -> bool:
+        """Publish values of an account's metadata fields, as `visitor` does. False: refused."""
+        return self._attempt(
+            lambda: AccountMetadata(
+                **self._shared(None, occurred_at, context),
+                account_id=_required(account_id, "account_id"),
+                group=MetadataGroup(group),
+                values=dict(values),
+            )
+        )
+
+    def flush(self, timeout_seconds: float = 10) -> int:
+        """Wait until Kafka has acknowledged everything, at most `timeout_seconds`. Returns how many are left."""
+        return self._output.flush(timeout_seconds)
+
+    def close(self, timeout_seconds: float = 10) -> int:
+        """Detach from all clients, flush, and stop. Returns how many events were left: they count as failed."""
+        for client, _ in list(self._attached):
+            self.detach(client)
+        return self._output.close(timeout_seconds)
+
+    def stats(self) -> PublisherStats:
+        """What became of the events so far."""
+        queued, failed, accepted = self._output.queued, self._output.failed, self._output.accepted
+        return PublisherStats(
+            accepted=accepted,
+            delivered=max(0, accepted - failed - queued),
+            duplicates=self._tally.duplicates,
+            refused=self._tally.refused,
+            failed=failed,
+            queued=queued,
+        )
+
+    def __enter__(self) -> Self:
+        """Enter its block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    # What `processes` tells.
+
+    def begin_anew(self) -> None:
+        """In a forked child: leave the parent's connection to the parent, count from 0."""
+        self._output.abandon()
+        self._start_counting()
+
+    def end(self, timeout_seconds: float) -> None:
+        """At the end of the process: send what can be sent in time."""
+        self._output.end(timeout_seconds)
+
+    # Inside.
+
+    def _start_counting(self) -> None:
+        options = self._options
+        self._tally = Tally()
+        self._complaints = Complaints(options.on_error)
+        self._duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
+        self._reader = DecisionReader(options, self._sdk_source, self._complain)
+        self._output = KafkaOutput(options, self._complaints, self._undelivered)
+
+    def _source(self, distribution: str) -> Source:
+        try:
+            installed = version(distribution)
+        except PackageNotFoundError:
+            installed = None
+        return Source(
+            service=self._options.service,
+            environment=self._options.environment,
+            sdk=distribution,
+            sdk_version=installed,
+        )
+
+    def _shared(
+        self, visitor_id: str | None, occurred_at: int | None, context: Context | None
+    ) -> dict[str, Any]:
+        """The fields that an event made here has whatever its kind."""
+        consent = self._options.consent
+        has_consent = visitor_id is not None or not callable(consent)  # an account has no user to ask for
+        return {
+            "event_id": new_event_id(),
+            "occurred_at": now_ms() if occurred_at is None else occurred_at,
+            "context": context,
+            "consent": consent_of(self._options, visitor_id or "", {}) if has_consent else None,
+            "source": self._own_source,
+        }
+
+    def _on_decision(
+        self, kind: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
+    ) -> None:
+        """Optimizely's listener; called within decide()."""
+        if kind == FLAG_DECISION:
+            self._attempt(lambda: self._reader.event(user_id, attributes or {}, decision_info))
+
+    def _attempt(self, build: Callable[[], Event]) -> bool:
+        try:
+            self._take(build())
+        except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            self._tally.add_refused()
+            self._complain(_refusal(error))
+            return False
+        return True
+
+    def _take(self, event: Event) -> None:
+        if not isinstance(event, DecisionEvent):
+            self._send(event)
+        elif not self._duplicates.claim(event, monotonic()):
+            self._tally.add_duplicate()
+        else:
+            try:
+                self._send(event)
+            except Exception:
+                self._duplicates.forget(event)
+                raise
+
+    def _send(self, event: Event) -> None:
+        body = encode_body(event)
+        if len(event.event_id) > MAX_EVENT_ID_CHARACTERS:
+            raise EventRefused("invalid", f"event_id has {len(event.event_id)} characters; the most is 128")
+        self._output.send(Message(type(event), partition_key(event), body))
+
+    def _undelivered(self, event: Event) -> None:
+        if isinstance(event, DecisionEvent):
+            self._duplicates.forget(event)
+
+    def _complain(self, error: PublisherError) -> None:
+        """Have `error` told by the thread, which may not run yet."""
+        self._complaints.note(error)
+        with contextlib.suppress(Exception):
+            self._output.start()
+
+
+def _required(identity: str | None, name: str) -> str:
+    if identity is None:
+        raise EventRefused("no_" + name, f"{name} is None; give an id")
+    return identity
+
+
+def _not_attached(why: str) -> PublisherError:
+    return PublisherError(
+        "attach", f"decisions will not be published, attach() failed: {why}; give an Optimizely client"
+    )
+
+
+def _refusal(error: Exception) -> PublisherError:
+    if isinstance(error, PublisherError):
+        return error
+    if isinstance(error, EncodeError):
+        return EventRefused("invalid", f"an event does not fit its schema: {error}")
+    refusal = EventRefused(
+        "raised", f"{type(error).__name__} was raised while an event was made; see __cause__"
+    )
+    refusal.__cause__ = error
+    return refusal
