@@ -7,6 +7,7 @@ for the Kafka consumer's own thread.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import secrets
 import signal
@@ -45,6 +46,7 @@ FIELDS_SECONDS = 300.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
 LAST_ERRORS = 10
+GARBAGE_THRESHOLDS = (50_000, 20, 50)
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
 
@@ -91,6 +93,7 @@ class Service:
 
     async def run(self) -> int:
         """Serve until `stop` is called; gives the exit code of CONTRACT section 7."""
+        _calm_garbage_collection()
         self.admin_url = await self._admin.start()
         print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
         self._http.open()
@@ -376,6 +379,15 @@ class Service:
     def _visitor_hash(self, visitor_id: str) -> str:
         """A visitor, recognisable within this process only."""
         return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
+
+
+def _calm_garbage_collection() -> None:
+    """Collect in larger steps: with Python's own thresholds a fifth of the CPU goes into collecting, for at
+    most 20,000 records in memory live longer than the collector's young generations.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _schema_source(settings: Settings) -> SchemaSource:

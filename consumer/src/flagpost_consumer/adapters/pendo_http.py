@@ -7,6 +7,7 @@ It follows no redirect and retries nothing; what an answer means is the engine's
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -23,6 +24,9 @@ MAX_ANSWER_BYTES = 1_048_576
 KEEP_ALIVE_SECONDS = 15.0
 """Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
 would fail for nothing."""
+
+SWEEP_SECONDS = 0.05
+"""How late a time-out may be."""
 
 OnAnswer = Callable[[Attempt, Answer, float], None]
 """Called with the attempt, its answer, and the seconds that it took."""
@@ -80,7 +84,12 @@ class PendoHttp:
             EndpointName.TRACK: address.request_timeout_seconds,
             EndpointName.METADATA: address.metadata_timeout_seconds,
         }
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Under way, by endpoint, the oldest first: its time-out is the next one of that endpoint.
+        self._under_way: dict[EndpointName, OrderedDict[asyncio.Task[None], float]] = {
+            name: OrderedDict() for name in EndpointName
+        }
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closing = False
         self._session: aiohttp.ClientSession | None = None
 
     def set_secret(self, endpoint: EndpointName, secret: str) -> bool:
@@ -106,26 +115,54 @@ class PendoHttp:
 
     def start(self, attempt: Attempt) -> None:
         """Make a request; its answer is given to `on_answer` later."""
-        task = asyncio.get_running_loop().create_task(self._run(attempt))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._run(attempt))
+        self._under_way[attempt.endpoint][task] = loop.time() + self._timeouts[attempt.endpoint]
+        if self._sweep is None:
+            self._sweep = loop.call_later(SWEEP_SECONDS, self._end_overdue)
 
     async def close(self) -> None:
         """Abandon what is in flight, and close the connections."""
-        for task in self._tasks:
+        tasks = [task for tasks in self._under_way.values() for task in tasks]
+        self._closing = True
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._sweep is not None:
+            self._sweep.cancel()
         if self._session is not None:
             await self._session.close()
 
+    def _end_overdue(self) -> None:
+        """End requests whose time is over. One sweep for all of them: a timer each would cost more."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for tasks in self._under_way.values():
+            while tasks and next(iter(tasks.values())) <= now:
+                task, _ = tasks.popitem(last=False)
+                task.cancel()
+        waiting = any(self._under_way.values())
+        self._sweep = loop.call_later(SWEEP_SECONDS, self._end_overdue) if waiting else None
+
     async def get_json(self, path: str) -> bytes | None:
-        """Read a document of Pendo's API; None when the answer is no 2xx, or none comes."""
-        answer = await self._request("GET", URL(self._address.api_url + path), EndpointName.METADATA, None)
+        """Read a document of Pendo's API; None when the answer is no 2xx, or none comes in time."""
+        url = URL(self._address.api_url + path)
+        try:
+            async with asyncio.timeout(self._timeouts[EndpointName.METADATA]):
+                answer = await self._request("GET", url, EndpointName.METADATA, None)
+        except TimeoutError:
+            return None
         return answer.body if answer.status is not None and 200 <= answer.status < 300 else None
 
     async def _run(self, attempt: Attempt) -> None:
         started = perf_counter()
-        answer = await self._request("POST", self._url(attempt), attempt.endpoint, attempt.body)
+        try:
+            answer = await self._request("POST", self._url(attempt), attempt.endpoint, attempt.body)
+        except asyncio.CancelledError:
+            if self._closing:
+                raise
+            answer = Answer(failure=Failure.TIMEOUT)
+        self._under_way[attempt.endpoint].pop(asyncio.current_task(), None)  # type: ignore[call-overload]
         self._on_answer(attempt, answer, perf_counter() - started)
 
     def _url(self, attempt: Attempt) -> URL:
@@ -138,18 +175,13 @@ class PendoHttp:
         if self._session is None:
             raise RuntimeError("PendoHttp.open() was not called")
         try:
-            async with (
-                asyncio.timeout(self._timeouts[endpoint]),
-                self._session.request(
-                    method, url, data=body, headers=self._headers[endpoint], allow_redirects=False
-                ) as response,
-            ):
+            async with self._session.request(
+                method, url, data=body, headers=self._headers[endpoint], allow_redirects=False
+            ) as response:
                 content = await _read(response)
                 status = response.status
                 retry_after = response.headers.get("Retry-After") if status == 429 else None
                 return Answer(status, retry_after, self._without_secret(content, status, endpoint))
-        except TimeoutError:
-            return Answer(failure=Failure.TIMEOUT)
         except aiohttp.ClientConnectorError:
             return Answer(failure=Failure.UNREACHABLE)
         except (aiohttp.ClientError, OSError, ValueError):
