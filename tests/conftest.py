@@ -1,0 +1,77 @@
+"""Fixtures that every kind of test may use, and the words with which a run says what is real in it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from real_kafka import parts
+from real_kafka.broker import KafkaBroker
+from real_kafka.registry import SchemaRegistry
+
+REAL_PARTS = {"kafka": "kafka", "kafka_broker": "kafka", "schema_registry": "registry"}
+"""Fixtures, and the marker of the tests that use them."""
+
+
+def pytest_report_header() -> str:
+    """Say by name what the tests will run against."""
+    missing = parts.missing()
+    if missing is None:
+        return f"real Kafka: Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
+    return f"real Kafka: {'FAILS' if 'CI' in os.environ else 'skipped'}, {missing}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the real parts that they use."""
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in REAL_PARTS:
+                item.add_marker(REAL_PARTS[fixture])
+
+
+@pytest.fixture
+def fresh_name() -> Callable[[str], str]:
+    """Makes names of topics and groups that no other test has."""
+    return lambda prefix: f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """A real broker that all tests share: it stays up, and each test uses names of its own."""
+    yield from _broker(tmp_path_factory.mktemp("kafka"))
+
+
+@pytest.fixture
+def kafka_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
+    """A real broker of the test's own, to stop, kill and restart."""
+    yield from _broker(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
+    """A real schema registry that all tests share."""
+    _need_java()
+    registry = SchemaRegistry(tmp_path_factory.mktemp("registry"))
+    yield registry
+    registry.stop()
+
+
+def _broker(directory: Path) -> Iterator[KafkaBroker]:
+    _need_java()
+    broker = KafkaBroker(directory)
+    yield broker
+    broker.stop()
+
+
+def _need_java() -> None:
+    missing = parts.missing()
+    if missing is None:
+        return
+    text = f"a real Kafka needs Java {parts.NEEDED_JAVA} and Maven: {missing}"
+    if "CI" in os.environ:
+        pytest.fail(text)
+    pytest.skip(text)

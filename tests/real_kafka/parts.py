@@ -1,0 +1,90 @@
+"""The Java parts of the tests, fetched once through Maven into .cache/.
+
+In: the pom beside this file. Out: directories of jars, and a sentence about what is missing where they cannot be.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CACHE = HERE.parent.parent / ".cache"
+NEEDED_JAVA = 17
+FETCH_SECONDS = 900
+
+
+def _version(name: str) -> str:
+    found = re.search(f"<{name}.version>(.+)</{name}.version>", (HERE / "pom.xml").read_text())
+    assert found, f"the pom has no {name}.version"
+    return found.group(1)
+
+
+KAFKA_VERSION = _version("kafka")
+REGISTRY_VERSION = _version("apicurio")
+
+
+@cache
+def missing() -> str | None:
+    """What this machine lacks for real Java parts; None: nothing."""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            return f"no {program}"
+    version = _java_version()
+    return f"Java {NEEDED_JAVA} is needed, this is {version}" if version < NEEDED_JAVA else None
+
+
+def kafka_jars() -> Path:
+    """The directory of Apache Kafka's jars."""
+    return _once(CACHE / f"kafka-{KAFKA_VERSION}", _fetch_kafka)
+
+
+def registry_jars() -> Path:
+    """The directory of Apicurio's jars, its runner among them."""
+    return _once(CACHE / f"apicurio-{REGISTRY_VERSION}", _fetch_registry)
+
+
+def _java_version() -> int:
+    shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', shown)
+    assert found, f"java -version says nothing that we know: {shown}"
+    return int(found.group(1))
+
+
+def _once(target: Path, fetch: Callable[[Path], None]) -> Path:
+    """Fetch into `target` unless it is there: by one process, all or nothing."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            unfinished = target.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            fetch(unfinished)
+            unfinished.rename(target)
+    return target
+
+
+def _fetch_kafka(into: Path) -> None:
+    _maven("dependency:copy-dependencies", "-DincludeScope=runtime", into)
+
+
+def _fetch_registry(into: Path) -> None:
+    _maven("dependency:copy@registry", "-Dmdep.useBaseVersion=true", into)
+    (archive,) = into.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(into, filter="data")
+    archive.unlink()
+
+
+def _maven(goal: str, option: str, into: Path) -> None:
+    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), goal, option, f"-DoutputDirectory={into}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
