@@ -126,19 +126,15 @@ class Service:
         self._stop_requested.set()
 
     async def _serve(self, intake: KafkaIntake) -> int:
-        ended = asyncio.wrap_future(intake.finished)
-        stop = asyncio.create_task(self._stop_requested.wait())
-        await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)
+        ended = asyncio.ensure_future(asyncio.wrap_future(intake.finished))
+        await _either(ended, self._stop_requested)
         if ended.done():
-            stop.cancel()
             log.error("the Kafka thread has failed", error=repr(ended.exception()))
             return 1
         clean = await self._drain()
         intake.commit(self.engine.committable())
         intake.stop()
-        abort = asyncio.create_task(self._abort_requested.wait())
-        await asyncio.wait({ended, abort}, return_when=asyncio.FIRST_COMPLETED)
-        abort.cancel()
+        await _either(ended, self._abort_requested)
         if not ended.done():
             log.error("stopped at once, as asked a second time")
             return 1
@@ -379,6 +375,14 @@ class Service:
     def _visitor_hash(self, visitor_id: str) -> str:
         """A visitor, recognisable within this process only."""
         return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
+
+
+async def _either(ended: asyncio.Future[None], event: asyncio.Event) -> None:
+    """Wait for whichever comes first."""
+    waiting = asyncio.ensure_future(event.wait())
+    both: set[asyncio.Future[Any]] = {ended, waiting}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 def _calm_garbage_collection() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -18,7 +18,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.records import Record
-from flagpost_schemas import DecodeError, Decoder, SchemaNeeded, UnknownSchema
+from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownSchema
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Decoding:
     def _decode(self, message: Message) -> Record:
         value = message.value()
         try:
-            event: object = self._decoder.decode(value)
+            event: Event | DecodeFailure = self._decoder.decode(value)
         except SchemaNeeded:
             raise
         except UnknownSchema as error:
@@ -89,13 +89,15 @@ class Decoding:
         except DecodeError as error:
             event = DecodeFailure(Reason.UNDECODABLE, str(error))
         kind, timestamp = message.timestamp()
+        # What was consumed has a partition and an offset, and headers as a list; the types allow for more.
+        headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
         return Record(
-            message.partition(),
-            message.offset(),
+            cast("int", message.partition()),
+            cast("int", message.offset()),
             0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
             message.key(),
             value,
-            tuple(message.headers() or ()),
+            tuple(headers or ()),
             event,
         )
 

@@ -162,7 +162,8 @@ class PendoHttp:
             if self._closing:
                 raise
             answer = Answer(failure=Failure.TIMEOUT)
-        self._under_way[attempt.endpoint].pop(asyncio.current_task(), None)  # type: ignore[call-overload]
+        if (task := asyncio.current_task()) is not None:
+            self._under_way[attempt.endpoint].pop(task, None)
         self._on_answer(attempt, answer, perf_counter() - started)
 
     def _url(self, attempt: Attempt) -> URL:
