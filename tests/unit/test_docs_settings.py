@@ -1,0 +1,27 @@
+"""docs/settings.md names every setting, and no other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from flagpost_consumer.settings import Settings
+from pydantic import BaseModel
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from keys(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_the_page_and_the_program_have_the_same_settings() -> None:
+    documented = set(re.findall(r"`([a-z]+(?:\.[a-z_]+)+)`", PAGE.read_text()))
+    documented -= {"flagpost.events", "flagpost.ledger"}
+    assert documented == set(keys(Settings)), "docs/settings.md and the settings differ"
