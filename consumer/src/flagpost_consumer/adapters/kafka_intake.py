@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from flagpost_consumer.logs import kafka_logger
+
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.1
@@ -109,7 +111,7 @@ class KafkaIntake:
 
     def _run(self) -> None:
         try:
-            consumer = Consumer({**self._config, "on_commit": _log_commit}, logger=_KafkaLog())
+            consumer = Consumer({**self._config, "on_commit": _log_commit}, logger=kafka_logger())
             try:
                 if self._await_topic(consumer):
                     consumer.subscribe(
@@ -273,13 +275,6 @@ class KafkaIntake:
     def _call(self, work: Coroutine[Any, Any, dict[int, int]]) -> dict[int, int]:
         """Run something on the loop and wait for it; polling waits meanwhile, heartbeats do not."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-
-class _KafkaLog:
-    """librdkafka's log lines, as ours."""
-
-    def log(self, level: int, text: str, *args: object, **_: object) -> None:
-        log.log(min(level, 30), "librdkafka", detail=text % args if args else text)
 
 
 def _nothing() -> None:

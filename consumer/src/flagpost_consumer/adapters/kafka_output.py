@@ -14,6 +14,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flagpost_consumer.core.records import Headers, Settlement
+from flagpost_consumer.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,7 @@ class DeadLetters:
         source_topic: str,
         on_written: Callable[[Settlement], None],
     ) -> None:
-        self._producer = Producer(dict(config))
+        self._producer = Producer(dict(config), logger=kafka_logger())
         self._topic = topic
         self._source_topic = source_topic
         self._on_written = on_written

@@ -7,6 +7,7 @@ was repaired and why, and how the event would end if it were not sent.
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,15 +16,17 @@ from typing import IO, Any
 
 import click
 import orjson
-from flagpost_schemas.json_form import EventFormError, event_from_json
 
 from flagpost_consumer.adapters.pendo_fields import parse_schema
-from flagpost_consumer.adapters.pendo_http import PendoAddress
+from flagpost_consumer.adapters.pendo_http import PendoAddress, pendo_address
 from flagpost_consumer.core.mapping import metadata_body, track_body
 from flagpost_consumer.core.outcomes import Ending
 from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.settings import Needs, Settings, engine_policy
+from flagpost_schemas.json_form import EventFormError, event_from_json
 
 HIDDEN = "***"
 
@@ -55,7 +58,8 @@ class Preview:
         ending = self.ending
         return {
             "requests": [
-                {"method": r.method, "url": r.url, "headers": r.headers, "body": r.body} for r in self.requests
+                {"method": r.method, "url": r.url, "headers": r.headers, "body": r.body}
+                for r in self.requests
             ],
             "repairs": [
                 {"rule": repair.rule.value, "field": repair.field, "detail": repair.detail}
@@ -66,7 +70,7 @@ class Preview:
         }
 
 
-def preview(event: object, policy: Policy, address: PendoAddress, fields: FieldCatalog) -> Preview:
+def foresee(event: object, policy: Policy, address: PendoAddress, fields: FieldCatalog) -> Preview:
     """Plan one JSON event. Raises EventFormError where it is no event."""
     now_ms = time.time_ns() // 1_000_000
     planner = Planner(policy)
@@ -100,14 +104,22 @@ def read_schema_file(text: str) -> FieldCatalog:
     return {(target, group): fields for target in ("visitor", "account") for group, fields in groups.items()}
 
 
-def run(
-    source: IO[str], *, policy: Policy, address: PendoAddress, schema: IO[str] | None, as_json: bool
-) -> int:
-    """Print the preview of one event; gives the exit code: 1 when nothing of it would be sent."""
+@click.command("preview")
+@click.argument("source", metavar="[FILE|-]", type=click.File(encoding="utf-8"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option(
+    "--schema",
+    type=click.File(encoding="utf-8"),
+    help="What Pendo answers to GET /api/v1/metadata/schema/visitor, to resolve metadata fields.",
+)
+@click.pass_obj
+def preview(load: SettingsLoader, source: IO[str], as_json: bool, schema: IO[str] | None) -> None:
+    """Show the requests that a JSON event would become. Nothing is sent; exit code 1: nothing would be."""
+    settings = load(Needs.NOTHING)
     fields = read_schema_file(schema.read()) if schema is not None else {}
     try:
-        shown = preview(json.load(source), policy, address, fields)
-    except json.JSONDecodeError as error:
+        shown = foresee(json.load(source), _policy(settings), pendo_address(settings), fields)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise click.ClickException(f"{source.name} is no JSON: {error}") from None
     except EventFormError as error:
         raise click.ClickException(f"{source.name} is no event: {error}") from None
@@ -115,7 +127,14 @@ def run(
         click.echo(orjson.dumps(shown.as_json()))
     else:
         _print(shown)
-    return 0 if shown.requests else 1
+    sys.exit(0 if shown.requests else 1)
+
+
+def _policy(settings: Settings) -> Policy:
+    """The engine's; `consume` demands the integration key that a decision's metadata needs, `preview` does not."""
+    policy = engine_policy(settings)
+    can_send = policy.can_send_metadata or settings.decisions.visitor_metadata
+    return policy.model_copy(update={"can_send_metadata": can_send})
 
 
 def _print(shown: Preview) -> None:
@@ -131,4 +150,6 @@ def _print(shown: Preview) -> None:
             click.echo(f"left out: Pendo's schema has no field {field}")
         if plan.ending is not None:
             ending = plan.ending
-            click.echo(f"{plan.kind.value} not sent: {ending.outcome.value}, {ending.reason.value}: {ending.detail}")
+            click.echo(
+                f"{plan.kind.value} not sent: {ending.outcome.value}, {ending.reason.value}: {ending.detail}"
+            )

@@ -1,0 +1,167 @@
+"""`flagpost consume` as a process of its own, for the integration and end-to-end tests.
+
+In: settings as environment variables. Out: a running consumer that can be scraped, asked and stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+FLAGPOST = Path(sys.executable).with_name("flagpost")
+START_SECONDS = 30.0
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def environment(settings: Mapping[str, object]) -> dict[str, str]:
+    """Settings by dotted key as the variables that give them; only ours are in it."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("FLAGPOST_")}
+    ours = {
+        "FLAGPOST_" + key.upper().replace(".", "__"): value
+        if isinstance(value, str)
+        else orjson.dumps(value).decode()
+        for key, value in settings.items()
+    }
+    return {**outside, **ours}
+
+
+async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, what: str = "") -> None:
+    """Wait for a condition; fails with `what` when it is not reached in time."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"not reached in {seconds} s: {what or reached}"
+        await asyncio.sleep(0.02)
+
+
+class RunningConsumer:
+    """One `flagpost consume`."""
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        quick = {"admin.host": "127.0.0.1", "admin.port": 0, "log.format": "json"}
+        self._process = subprocess.Popen(
+            [str(FLAGPOST), "consume"],
+            env=environment({**quick, **settings}),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.admin_url = self._await_admin()
+        self.process_id = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(5)
+        if error is not None:
+            sys.stderr.write("\n".join(["flagpost consume said:", *self.lines[-40:]]) + "\n")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 60.0) -> int:
+        """Wait for the end; gives the exit code."""
+        code = self._process.wait(seconds)
+        self._reader.join(5)
+        return code
+
+    def stop(self, seconds: float = 60.0) -> int:
+        """SIGTERM, and wait; gives the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(seconds)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """GET an admin endpoint; gives status and body."""
+        try:
+            with urllib.request.urlopen(self.admin_url + path, timeout=10) as answer:  # noqa: S310 - loopback
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def status(self) -> dict[str, Any]:
+        """/status, parsed."""
+        return orjson.loads(self.get("/status")[1])  # type: ignore[no-any-return]
+
+    def scrape(self) -> Series:
+        """All series of /metrics; checks that the books balance."""
+        text = self.get("/metrics")[1].decode()
+        series = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        check_books(series)
+        return series
+
+    def value(self, name: str, **labels: str) -> float:
+        """One series; checks the books as every scrape does."""
+        return self.scrape()[name, tuple(sorted(labels.items()))]
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.lines.append(line.rstrip())
+
+    def _await_admin(self) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if line.startswith("admin http://"):
+                    return line.removeprefix("admin ")
+            if self._process.poll() is not None:
+                break
+            self._reader.join(0.02)
+        self._process.kill()
+        raise AssertionError("flagpost consume did not start:\n" + "\n".join(self.lines))
+
+
+def check_books(series: Series) -> None:
+    """planned = delivered + duplicate + dropped + dead_lettered + returned + pending, for each kind."""
+    kinds = {dict(labels)["kind"] for name, labels in series if name == "flagpost_deliveries_planned_total"}
+    assert kinds == {"track", "visitor_metadata", "account_metadata", "unknown"}
+    for kind in kinds:
+        settled = sum(
+            value
+            for (name, labels), value in series.items()
+            if name == "flagpost_deliveries_total" and dict(labels)["kind"] == kind
+        )
+        one = (("kind", kind),)
+        others = (
+            series["flagpost_deliveries_returned_total", one] + series["flagpost_deliveries_pending", one]
+        )
+        planned = series["flagpost_deliveries_planned_total", one]
+        assert planned == settled + others, f"the books of {kind} do not balance"
+
+
+def total(series: Series, name: str, **labels: str) -> float:
+    """The sum of the series of a name that have these labels."""
+    wanted = labels.items()
+    return sum(value for (of, have), value in series.items() if of == name and wanted <= dict(have).items())
