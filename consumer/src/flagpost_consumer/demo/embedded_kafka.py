@@ -4,8 +4,10 @@ In: topics with their numbers of partitions. Out: the address of a broker that s
 client on this machine: producers (idempotent and transactional ones too), consumer groups of either protocol,
 headers, timestamps, commit metadata. Nothing is written to disk.
 
-It keeps the newest 5 MiB of a partition, and it lacks what the admin client needs (create_topics,
-describe_topics), offsets_for_times and read_committed: for demos and quick tests, never for production.
+It keeps the newest 5 MiB of a partition. When a second member joins a classic group, each round of the
+rebalance takes a session time-out less one second; the consumer protocol takes 0.2 s. It lacks what the admin
+client needs (create_topics, describe_topics), offsets_for_times and read_committed: for demos and quick tests,
+never for production.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
-from typing import IO, NoReturn, Self
+from typing import NoReturn, Self
 
 START_TIMEOUT_SECONDS = 10.0
 STOP_TIMEOUT_SECONDS = 5.0
 REBALANCE_DELAY_MS = 100
 """How long a new group waits for more members; librdkafka's own default of 3 s makes a demo look broken."""
 
+HEARTBEAT_INTERVAL_MS = 200
+"""Of the consumer protocol (KIP-848): how soon a member hears of a rebalance."""
+
 _ADVICE = "Use a Kafka of your own: --bootstrap-servers HOST:PORT."
 _READY = "ready "
 _PRODUCER = 0  # enum rd_kafka_type_t
 _LOG_NOTHING = b"0"
-_REPLICATION_FACTOR = 1
+_BROKERS = 1
 
 
 class EmbeddedKafkaError(RuntimeError):
@@ -104,16 +110,15 @@ class EmbeddedKafka:
 
 def _first_word_of(child: subprocess.Popen[str]) -> str:
     """The address that a child says when it is ready, which takes it well under a second."""
-    line = _read_line(child.stdout)
+    deadline = Timer(START_TIMEOUT_SECONDS, child.kill)
+    deadline.start()
+    line = child.stdout.readline().strip() if child.stdout else ""
+    deadline.cancel()
     if line.startswith(_READY):
         return line.removeprefix(_READY)
-    _, reason = child.communicate(timeout=START_TIMEOUT_SECONDS)
+    _, reason = child.communicate()
     last = reason.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
     raise EmbeddedKafkaError(f"The embedded Kafka broker did not start: {last[0]}")
-
-
-def _read_line(stream: IO[str] | None) -> str:
-    return stream.readline().strip() if stream else ""
 
 
 def library_path() -> Path:
@@ -135,56 +140,68 @@ def library_path() -> Path:
     )
 
 
-class _MockCluster:
-    """librdkafka's mock cluster, through its C interface (rdkafka_mock.h)."""
+_PROTOTYPES: Mapping[str, tuple[type | None, tuple[type, ...]]] = {
+    # rdkafka.h
+    "rd_kafka_conf_new": (ctypes.c_void_p, ()),
+    "rd_kafka_conf_set": (ctypes.c_int, (ctypes.c_void_p, *(ctypes.c_char_p,) * 3, ctypes.c_size_t)),
+    "rd_kafka_new": (
+        ctypes.c_void_p,
+        (ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t),
+    ),
+    # rdkafka_mock.h
+    "rd_kafka_mock_cluster_new": (ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)),
+    "rd_kafka_mock_cluster_bootstraps": (ctypes.c_char_p, (ctypes.c_void_p,)),
+    "rd_kafka_mock_topic_create": (
+        ctypes.c_int,
+        (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int),
+    ),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (ctypes.c_void_p, ctypes.c_int32)),
+    "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, (ctypes.c_void_p, ctypes.c_int)),
+}
+_REASON_BYTES = 512
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
-        self._client = self._new_client()
-        self._cluster = ctypes.c_void_p(
-            self._function("rd_kafka_mock_cluster_new", ctypes.c_void_p)(self._client, ctypes.c_int(1))
-        )
-        if not self._cluster:
-            raise EmbeddedKafkaError(f"librdkafka made no mock cluster. {_ADVICE}")
-        self._function("rd_kafka_mock_group_initial_rebalance_delay_ms", None)(
-            self._cluster, ctypes.c_int32(REBALANCE_DELAY_MS)
-        )
 
-    def _function(self, name: str, result: type[ctypes.c_void_p | ctypes.c_int | ctypes.c_char_p] | None):  # type: ignore[no-untyped-def]  # noqa: ANN202  ctypes' function pointers have no public type
-        function = getattr(self._library, name)
-        function.restype = result
-        return function
+def _librdkafka() -> ctypes.CDLL:
+    """The library with its functions typed; EmbeddedKafkaError where it cannot be loaded."""
+    path = library_path()
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise EmbeddedKafkaError(f"{path} has no mock cluster ({error}). {_ADVICE}") from error
+    return library
 
-    def _new_client(self) -> ctypes.c_void_p:
-        settings = ctypes.c_void_p(self._function("rd_kafka_conf_new", ctypes.c_void_p)())
-        reason = ctypes.create_string_buffer(512)
-        self._function("rd_kafka_conf_set", ctypes.c_int)(settings, b"log_level", _LOG_NOTHING, reason, 512)
-        client = ctypes.c_void_p(
-            self._function("rd_kafka_new", ctypes.c_void_p)(ctypes.c_int(_PRODUCER), settings, reason, 512)
-        )
-        if not client:
-            raise EmbeddedKafkaError(f"librdkafka does not start: {reason.value.decode()}. {_ADVICE}")
-        return client
 
-    def create_topic(self, name: str, partitions: int) -> None:
-        error = self._function("rd_kafka_mock_topic_create", ctypes.c_int)(
-            self._cluster, name.encode(), ctypes.c_int(partitions), ctypes.c_int(_REPLICATION_FACTOR)
-        )
-        if error:
-            raise EmbeddedKafkaError(f"librdkafka did not create topic {name!r}: error {error}. {_ADVICE}")
+def _start_cluster(library: ctypes.CDLL) -> int:
+    """A mock cluster of one broker; it lives as long as the process."""
+    reason = ctypes.create_string_buffer(_REASON_BYTES)
+    settings = library.rd_kafka_conf_new()
+    library.rd_kafka_conf_set(settings, b"log_level", _LOG_NOTHING, reason, _REASON_BYTES)
+    client = library.rd_kafka_new(_PRODUCER, settings, reason, _REASON_BYTES)
+    cluster = client and library.rd_kafka_mock_cluster_new(client, _BROKERS)
+    if not cluster:
+        raise EmbeddedKafkaError(f"librdkafka starts no mock cluster {reason.value.decode()}. {_ADVICE}")
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, REBALANCE_DELAY_MS)
+    library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster, HEARTBEAT_INTERVAL_MS)
+    return int(cluster)
 
-    def bootstrap_servers(self) -> str:
-        servers = self._function("rd_kafka_mock_cluster_bootstraps", ctypes.c_char_p)(self._cluster)
-        return bytes(servers).decode()
+
+def _create_topic(library: ctypes.CDLL, cluster: int, name: str, partitions: int) -> None:
+    error = library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, _BROKERS)
+    if error:
+        raise EmbeddedKafkaError(f"librdkafka did not create topic {name!r}: error {error}. {_ADVICE}")
 
 
 def _serve(topics: list[str]) -> None:
     """The child: a broker until standard input closes. Ending the process frees all that librdkafka holds."""
-    cluster = _MockCluster(ctypes.CDLL(str(library_path())))
+    library = _librdkafka()
+    cluster = _start_cluster(library)
     for topic in topics:
         name, _, partitions = topic.rpartition("=")
-        cluster.create_topic(name, int(partitions))
-    sys.stdout.write(f"{_READY}{cluster.bootstrap_servers()}\n")
+        _create_topic(library, cluster, name, int(partitions))
+    sys.stdout.write(f"{_READY}{library.rd_kafka_mock_cluster_bootstraps(cluster).decode()}\n")
     sys.stdout.flush()
     sys.stdin.read()
 
@@ -192,7 +209,7 @@ def _serve(topics: list[str]) -> None:
 def _main() -> NoReturn:
     try:
         _serve(sys.argv[1:])
-    except (EmbeddedKafkaError, OSError, AttributeError) as error:
+    except EmbeddedKafkaError as error:
         sys.exit(str(error))
     sys.exit(0)
 
