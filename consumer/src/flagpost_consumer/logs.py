@@ -1,0 +1,78 @@
+"""Logging: one line an entry on stderr, as JSON or, on a terminal, for people.
+
+In: the `log` section, and what this program and its libraries log. Out: lines with a UTC timestamp, a level, the
+logger's name and the event. Tracebacks never show local variables: those hold ids and secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TextIO
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+from flagpost_consumer.settings.sections import LogFormat, LogSettings
+
+LIBRDKAFKA = "librdkafka"
+
+
+def configure_logging(settings: LogSettings, stream: TextIO) -> None:
+    """Send every log line of the process to the stream; may be called again."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    before: list[Processor] = [
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderer(settings.format or _fitting(stream)),
+            ],
+        )
+    )
+    logging.basicConfig(level=_librarys(level), handlers=[handler], force=True)
+    for name in ("flagpost_consumer", LIBRDKAFKA):
+        logging.getLogger(name).setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *before,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def kafka_logger() -> logging.Logger:
+    """Where a librdkafka client writes its own lines: hand it over as `Consumer(config, logger=kafka_logger())`."""
+    return logging.getLogger(LIBRDKAFKA)
+
+
+def _librarys(level: int) -> int:
+    """Libraries talk of the payload at debug level, and of every connection at info: not in our log."""
+    return max(level, logging.WARNING)
+
+
+def _fitting(stream: TextIO) -> LogFormat:
+    return LogFormat.CONSOLE if stream.isatty() else LogFormat.JSON
+
+
+def _renderer(log_format: LogFormat) -> list[Processor]:
+    if log_format is LogFormat.CONSOLE:
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    return [
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(serializer=_json),
+    ]
+
+
+def _json(entry: object, **_: object) -> str:
+    return orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

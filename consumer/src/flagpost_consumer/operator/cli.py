@@ -1,0 +1,118 @@
+"""The command `flagpost`: finds the command that is asked for, and turns foreseeable errors into one line.
+
+In: the command line. Out: an exit code (CONTRACT section 7): 2 for settings, 1 for what a command could not do.
+Each command lives in a module of its own that is imported when it is run, so that `flagpost --help` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flagpost_consumer import __version__
+from flagpost_consumer.settings import Needs, Settings, SettingsError, load_settings
+
+SettingsLoader = Callable[[Needs], Settings]
+"""What commands get by `@click.pass_obj`: says what the command needs, and raises SettingsError."""
+
+SETTINGS_EXIT_CODE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAt:
+    """A command, and where it is defined."""
+
+    module: str
+    attribute: str
+    help: str
+    extra: str | None = None
+    """The extra of flagpost-consumer that its imports need."""
+
+    def load(self, name: str) -> click.Command:
+        """Import the command.
+
+        Raises:
+            click.ClickException: the extra is not installed.
+        """
+        try:
+            command: click.Command = getattr(importlib.import_module(self.module), self.attribute)
+        except ModuleNotFoundError as error:
+            if self.extra is None:
+                raise
+            raise click.ClickException(
+                f"flagpost {name} needs {error.name}: pip install 'flagpost-consumer[{self.extra}]'"
+            ) from None
+        return command
+
+
+COMMANDS = {
+    "consume": CommandAt(
+        "flagpost_consumer.operator.consume", "consume", "Deliver events to Pendo: the service."
+    ),
+    "topics": CommandAt("flagpost_consumer.operator.topics", "topics", "Create the topics in Kafka."),
+    "check": CommandAt(
+        "flagpost_consumer.operator.check", "check", "Check settings, Kafka, the schema registry and Pendo."
+    ),
+    "preview": CommandAt(
+        "flagpost_consumer.operator.preview", "preview", "Show the requests that an event would become."
+    ),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run."""
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, CommandAt], **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names, in the order of the list."""
+        del ctx
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command."""
+        del ctx
+        at = self._commands_at.get(cmd_name)
+        return None if at is None else at.load(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, at.help) for name, at in self._commands_at.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
+        """Run the command; settings that cannot be used end with their problems and nothing else."""
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            click.echo(f"The settings cannot be used.\n{error}", err=True)
+            ctx.exit(SETTINGS_EXIT_CODE)
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="FLAGPOST_CONFIG",
+    help="The settings file (YAML). Variables FLAGPOST_<SECTION>__<KEY> win over it.  [env: FLAGPOST_CONFIG]",
+)
+@click.version_option(__version__, prog_name="flagpost")
+@click.pass_context
+def flagpost(ctx: click.Context, config: Path | None) -> None:
+    """Carry Optimizely Feature Experimentation decisions to Pendo, and account for every one."""
+    ctx.obj = partial(load_settings, config, os.environ)
+
+
+def main() -> None:
+    """The entry point of the command."""
+    flagpost(prog_name="flagpost")

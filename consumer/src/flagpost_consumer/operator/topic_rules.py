@@ -1,0 +1,185 @@
+"""What Flagpost's topics must be like (CONTRACT section 2).
+
+In: settings, and the topics as Kafka has them. Out: what to create, and what of that which exists does not fit,
+each with the command that mends it. Nothing here talks to Kafka.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flagpost_consumer.settings import Settings
+
+DAY_MS = 86_400_000
+MARGIN_MS = 2 * DAY_MS
+"""Events must outlive `delivery.max_age_seconds` by this: the time that people have to mend an outage."""
+
+MAX_RECORD_BYTES = 1_048_588
+"""Kafka's own default for the largest batch of a topic."""
+DEAD_LETTER_EXTRA_BYTES = 65_536
+"""A dead letter is the original record and Flagpost's headers."""
+
+DEFAULT_PARTITIONS = 24
+DEFAULT_REPLICATION = 3
+
+
+class Role(StrEnum):
+    """What a topic is for."""
+
+    EVENTS = "events"
+    LEDGER = "ledger"
+    DEAD_LETTERS = "dead letters"
+    WEBHOOKS = "webhooks"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it is created."""
+
+    role: Role
+    name: str
+    retention_ms: int
+    max_message_bytes: int = MAX_RECORD_BYTES
+
+    def config(self, replication: int) -> dict[str, str]:
+        """Kafka's topic settings; three replicas or more survive the loss of one without losing a write."""
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(self.max_message_bytes),
+            "message.timestamp.type": "CreateTime",
+            "min.insync.replicas": "2" if replication >= 3 else "1",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as Kafka has it."""
+
+    partitions: int
+    retention_ms: float
+    """Infinite when nothing is ever deleted."""
+    max_message_bytes: int
+    cleanup_policy: str
+
+    def __str__(self) -> str:
+        """A line for people."""
+        kept = days(self.retention_ms)
+        return f"{self.partitions} partitions, kept {kept}, records of up to {self.max_message_bytes} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """What does not fit about a topic, and what mends it."""
+
+    topic: str
+    detail: str
+    fix: str
+
+
+def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
+    """The topics that Flagpost uses."""
+    kafka = settings.kafka
+    return (
+        TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS),
+        TopicSpec(Role.LEDGER, kafka.ledger_topic, 30 * DAY_MS),
+        TopicSpec(
+            Role.DEAD_LETTERS,
+            kafka.dead_letter_topic,
+            30 * DAY_MS,
+            MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
+        ),
+        TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),
+    )
+
+
+def days(milliseconds: float) -> str:
+    """A retention as people read it."""
+    return "for ever" if milliseconds == float("inf") else f"{milliseconds / DAY_MS:.3g} d"
+
+
+class TopicRules:
+    """Judges topics that exist."""
+
+    def __init__(self, settings: Settings, partitions: int | None = None) -> None:
+        """With `partitions`, each topic must have that many; without, as many as the events topic."""
+        self._names = {spec.role: spec.name for spec in topic_specs(settings)}
+        self._servers = settings.kafka.bootstrap_servers
+        self._max_age_ms = settings.delivery.max_age_seconds * 1000
+        self._partitions = partitions
+
+    def misfits(self, topics: Mapping[str, TopicState]) -> list[Misfit]:
+        """What does not fit, by topic name; a topic that is not there is not judged."""
+        found = {role: topics[name] for role, name in self._names.items() if name in topics}
+        return [
+            *self._uneven(found),
+            *self._compacted(found),
+            *self._forgetful(found),
+            *self._small(found),
+        ]
+
+    def _uneven(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        events = found.get(Role.EVENTS)
+        wanted = self._partitions if self._partitions or events is None else events.partitions
+        for role, state in found.items():
+            if wanted is not None and state.partitions != wanted:
+                yield self._misfit(
+                    role,
+                    f"has {state.partitions} partitions where {wanted} are wanted; all topics need the same number",
+                    self._mend_partitions(role, state.partitions, wanted, events),
+                )
+
+    def _mend_partitions(self, role: Role, has: int, wanted: int, events: TopicState | None) -> str:
+        """Kafka takes no partitions away, and growing the events topic moves visitors: not by a command of ours."""
+        if has > wanted or (events is not None and has == events.partitions):
+            return f"run flagpost topics create --partitions {has}, or see docs/topics.md on growing"
+        alter = f"--alter --topic {self._names[role]} --partitions {wanted}"
+        return f"kafka-topics.sh --bootstrap-server {self._servers} {alter}"
+
+    def _compacted(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        for role, state in found.items():
+            if state.cleanup_policy != "delete":
+                yield self._misfit(
+                    role,
+                    f"has cleanup.policy {state.cleanup_policy}, which takes away records that are still needed",
+                    self._alter(role, "cleanup.policy=delete"),
+                )
+
+    def _forgetful(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        events, ledger = found.get(Role.EVENTS), found.get(Role.LEDGER)
+        least = self._max_age_ms + MARGIN_MS
+        if events is not None and events.retention_ms < least:
+            yield self._misfit(
+                Role.EVENTS,
+                f"keeps records {days(events.retention_ms)}; delivery.max_age_seconds and 2 d make {days(least)}",
+                self._alter(Role.EVENTS, f"retention.ms={int(least)}"),
+            )
+        if events is not None and ledger is not None and ledger.retention_ms < events.retention_ms:
+            kept = -1 if events.retention_ms == float("inf") else int(events.retention_ms)
+            yield self._misfit(
+                Role.LEDGER,
+                f"keeps records {days(ledger.retention_ms)}, less than the events' {days(events.retention_ms)}",
+                self._alter(Role.LEDGER, f"retention.ms={kept}"),
+            )
+
+    def _small(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        events, dead_letters = found.get(Role.EVENTS), found.get(Role.DEAD_LETTERS)
+        if events is None or dead_letters is None:
+            return
+        least = events.max_message_bytes + DEAD_LETTER_EXTRA_BYTES
+        if dead_letters.max_message_bytes < least:
+            yield self._misfit(
+                Role.DEAD_LETTERS,
+                f"takes records of up to {dead_letters.max_message_bytes} bytes; the largest event and its "
+                f"headers need {least}",
+                self._alter(Role.DEAD_LETTERS, f"max.message.bytes={least}"),
+            )
+
+    def _alter(self, role: Role, config: str) -> str:
+        topic = f"--alter --entity-type topics --entity-name {self._names[role]}"
+        return f"kafka-configs.sh --bootstrap-server {self._servers} {topic} --add-config {config}"
+
+    def _misfit(self, role: Role, detail: str, fix: str) -> Misfit:
+        return Misfit(self._names[role], detail, fix)

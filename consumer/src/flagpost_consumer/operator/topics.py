@@ -1,0 +1,103 @@
+"""`flagpost topics create`: makes the topics, and says what of those that exist does not fit.
+
+In: settings, the number of partitions and replicas. Out: a line a topic (or one JSON document), exit code 1 where
+a topic does not fit or could not be made. Run again, it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import click
+import orjson
+
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.topic_rules import (
+    DEFAULT_PARTITIONS,
+    DEFAULT_REPLICATION,
+    Misfit,
+    TopicRules,
+    TopicSpec,
+    TopicState,
+    topic_specs,
+)
+from flagpost_consumer.settings import Needs
+
+CREATED = "created"
+EXISTS = "exists"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """What became of one topic."""
+
+    name: str
+    action: str
+    state: str
+    misfits: tuple[Misfit, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """A member of the document's `topics`."""
+        problems = [{"detail": misfit.detail, "fix": misfit.fix} for misfit in self.misfits]
+        return {"name": self.name, "action": self.action, "state": self.state, "problems": problems}
+
+
+@click.group()
+def topics() -> None:
+    """Create the topics in Kafka."""
+
+
+@topics.command()
+@click.option("--partitions", type=click.IntRange(1), default=DEFAULT_PARTITIONS, show_default=True)
+@click.option("--replication", type=click.IntRange(1), default=DEFAULT_REPLICATION, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def create(settings_for: SettingsLoader, partitions: int, replication: int, *, as_json: bool) -> None:
+    """Create the topics that do not exist; check those that do.
+
+    With three replicas or more, a write needs two of them (min.insync.replicas=2).
+    """
+    settings = settings_for(Needs.KAFKA | Needs.WEBHOOK_TOPIC)
+    rules = TopicRules(settings, partitions)
+    try:
+        admin = KafkaAdmin(settings.kafka)
+        reports = _create(admin, topic_specs(settings), rules, partitions, replication)
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None
+    fits = not any(report.misfits for report in reports)
+    if as_json:
+        click.echo(orjson.dumps({"ok": fits, "topics": [report.as_json() for report in reports]}))
+    else:
+        _print(reports)
+    raise SystemExit(0 if fits else 1)
+
+
+def _create(
+    admin: KafkaAdmin, specs: tuple[TopicSpec, ...], rules: TopicRules, partitions: int, replication: int
+) -> list[TopicReport]:
+    existing = admin.states(spec.name for spec in specs)
+    created = {
+        spec.name: TopicState(partitions, spec.retention_ms, spec.max_message_bytes, "delete")
+        for spec in specs
+        if spec.name not in existing and admin.create(spec, partitions, replication)
+    }
+    found = {**admin.states(spec.name for spec in specs if spec.name not in created), **created}
+    misfits = rules.misfits(found)
+    return [
+        TopicReport(
+            spec.name,
+            CREATED if spec.name in created else EXISTS,
+            str(found[spec.name]),
+            tuple(misfit for misfit in misfits if misfit.topic == spec.name),
+        )
+        for spec in specs
+    ]
+
+
+def _print(reports: list[TopicReport]) -> None:
+    for report in reports:
+        click.echo(f"{report.action} {report.name}: {report.state}")
+        for misfit in report.misfits:
+            click.secho(f"  does not fit: it {misfit.detail}", fg="red")
+            click.echo(f"  to mend it: {misfit.fix}")
