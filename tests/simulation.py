@@ -10,6 +10,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from random import Random
 
@@ -130,7 +131,7 @@ class World:
         self.sights: list[Sight] = []
         self.members: list[Member] = []
         self.most_pending = 0
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._number = 0
 
     # Set-up
@@ -143,8 +144,12 @@ class World:
         self.log[number].append(made)
         for member in self.members:
             if number in member.assigned:
-                self.at(self.now, lambda member=member: self._read(member))
+                self.at(self.now, partial(self._read, member))
         return made
+
+    def publish_at(self, moment: float, event: Event) -> None:
+        """Append an event at a moment."""
+        self.at(moment, partial(self.publish, event))
 
     def join(self, partitions: set[int] | None = None) -> Member:
         """Start a member; it takes the partitions given, or all."""
@@ -160,7 +165,7 @@ class World:
         member.engine.assign(sorted(partitions), self.partitions, self.instant)
         self._read(member)
 
-    def at(self, moment: float, what: Callable[[], None]) -> None:
+    def at(self, moment: float, what: Callable[[], object]) -> None:
         """Do something at a moment."""
         self._number += 1
         heapq.heappush(self._agenda, (moment, self._number, what))

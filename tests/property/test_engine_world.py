@@ -42,7 +42,7 @@ def publish_traffic(world: World, random: Random, events: int, seconds: float) -
             event_id=f"event-{number}",
             occurred_at=START_MS + int(moment * 1000) - late,
         )
-        world.at(moment, lambda event=event: world.publish(event))
+        world.publish_at(moment, event)
 
 
 def faulty(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
@@ -152,7 +152,7 @@ def test_an_outage_costs_few_requests_and_no_event(seed: int, status: int) -> No
     world = World(policy, random, partitions=2, answering=answering)
     member = world.join()
     for number in range(400):
-        world.at(number * 0.1, lambda n=number: world.publish(decision(f"v{n}", occurred_at=START_MS)))
+        world.publish_at(number * 0.1, decision(f"v{number}", occurred_at=START_MS))
     world.run(until=300.0)
     expected = EndpointState.UNREACHABLE if status >= 500 else EndpointState.UNAUTHORIZED
     assert member.engine.track.state is expected
@@ -208,7 +208,7 @@ def test_metadata_ends_as_the_newest_value_and_one_request_an_id(seed: int) -> N
             event_id=f"m{number}",
             occurred_at=START_MS + int(moment * 1000) - random.choice((0, random.randrange(4000))),
         )
-        world.at(moment, lambda event=event: world.publish(event))
+        world.publish_at(moment, event)
     world.run()
     world.check_nothing_lost()
     assert metadata_at_pendo(world) == newest_variations(world)

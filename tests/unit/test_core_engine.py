@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 
 import orjson
 import pytest
-from flagpost_schemas import AccountMetadata, Event, TrackEvent, VisitorMetadata
-from simulation import BROKEN, OK, START_MS, TIMED_OUT, Answering, World, decision
 
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
@@ -23,6 +22,8 @@ from flagpost_consumer.core.policy import (
 )
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import AccountMetadata, Event, MetadataValue, TrackEvent, VisitorMetadata
+from simulation import BROKEN, OK, START_MS, TIMED_OUT, Answering, Sight, World, decision
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 Scripted = Callable[[Attempt], Answer]
@@ -55,10 +56,10 @@ def world_of(
     return world
 
 
-def metadata(visitor: str, at: int = 0, **values: object) -> VisitorMetadata:
+def metadata(visitor: str, at: int = 0, **values: MetadataValue) -> VisitorMetadata:
     return VisitorMetadata(
         event_id=f"{visitor}-{at}", occurred_at=START_MS + at, visitor_id=visitor, values=values
-    )  # type: ignore[arg-type]
+    )
 
 
 def metadata_requests(world: World) -> list[list[dict[str, object]]]:
@@ -96,9 +97,8 @@ def test_a_retry_goes_before_what_comes_after_it_and_keeps_the_pace(answer: Answ
         assert waits[0] >= 3.0
 
 
-def _pairs(world: World, visitor: str) -> list[tuple[object, object]]:
-    sights = world.by_visitor()[visitor]
-    return list(zip(sights, sights[1:], strict=False))
+def _pairs(world: World, visitor: str) -> list[tuple[Sight, Sight]]:
+    return list(pairwise(world.by_visitor()[visitor]))
 
 
 def test_a_rejected_delivery_is_dead_lettered_and_its_claim_is_free() -> None:
@@ -107,7 +107,7 @@ def test_a_rejected_delivery_is_dead_lettered_and_its_claim_is_free() -> None:
     world.publish(first)
     world.publish(first)
     world.join()
-    world.at(10.0, lambda: world.publish(again) and None)
+    world.publish_at(10.0, again)
     world.run()
     assert world.reasons() == {(0, 0): Reason.REJECTED, (0, 1): Reason.DEDUPE, (0, 2): Reason.OK}
     (settlement,) = world.settled[0, 0, Kind.TRACK]
@@ -131,7 +131,7 @@ def test_attempts_count_only_while_others_pass() -> None:
     company.join()
     for number, event in enumerate(events):
         company.publish(event)
-        company.at(number * 40.0, lambda n=number: company.publish(decision(f"later{n}")) and None)
+        company.publish_at(number * 40.0, decision(f"later{number}"))
     company.run()
     company.check_nothing_lost()
     (settlement,) = [
@@ -207,9 +207,11 @@ def test_sending_stops_while_too_many_answers_are_unacknowledged() -> None:
 def test_of_two_deliveries_that_may_go_the_nearest_deadline_goes_first() -> None:
     policy = TRACKS_ONLY.model_copy(update={"limits": EndpointLimits(max_connections=1)})
     world = world_of(
-        decision("young"), decision("old", occurred_at=START_MS - 5000), decision("older", occurred_at=START_MS - 9000),
+        decision("young"),
+        decision("old", occurred_at=START_MS - 5000),
+        decision("older", occurred_at=START_MS - 9000),
         policy=policy,
-    )  # fmt: skip
+    )
     assert [sight.ids[0] for sight in world.track_sights] == ["older", "old", "young"]
 
 
@@ -253,7 +255,7 @@ def test_a_value_that_pendo_has_is_not_sent_again_but_a_b_a_sends_a_again() -> N
     world = World(Policy(), Random(1))
     world.join()
     for number, plan in enumerate(["a", "a", "b", "a", "a"]):
-        world.at(10.0 * number, lambda n=number, p=plan: world.publish(metadata("v", n, plan=p)) and None)
+        world.publish_at(10.0 * number, metadata("v", number, plan=plan))
     world.run()
     sent = [request[0]["values"] for request in metadata_requests(world)]
     assert sent == [{"plan": "a"}, {"plan": "b"}, {"plan": "a"}]
@@ -265,7 +267,7 @@ def test_an_older_value_after_a_newer_one_is_superseded() -> None:
     world = World(Policy(), Random(1))
     world.join()
     world.publish(metadata("v", 5000, plan="new"))
-    world.at(10.0, lambda: world.publish(metadata("v", 0, plan="old")) and None)
+    world.publish_at(10.0, metadata("v", 0, plan="old"))
     world.run()
     assert world.reasons(Kind.VISITOR_METADATA)[0, 1] is Reason.SUPERSEDED
     assert len(metadata_requests(world)) == 1
@@ -274,8 +276,9 @@ def test_an_older_value_after_a_newer_one_is_superseded() -> None:
 def test_types_count_when_values_are_compared() -> None:
     world = World(Policy(), Random(1))
     world.join()
-    for number, value in enumerate([1, True, 1.0, "1"]):
-        world.at(10.0 * number, lambda n=number, x=value: world.publish(metadata("v", n, x=x)) and None)
+    values: list[MetadataValue] = [1, True, 1.0, "1"]
+    for number, value in enumerate(values):
+        world.publish_at(10.0 * number, metadata("v", number, x=value))
     world.run()
     assert len(metadata_requests(world)) == 4
 
@@ -323,7 +326,7 @@ def test_after_a_time_out_the_newest_value_is_sent() -> None:
     world = World(Policy(), Random(1), answering=answering(lambda _: answers.pop() if answers else OK))
     world.join()
     world.publish(metadata("v", 0, plan="old"))
-    world.at(5.0, lambda: world.publish(metadata("v", 9, plan="new")) and None)
+    world.publish_at(5.0, metadata("v", 9, plan="new"))
     world.run()
     assert [request[0]["values"] for request in metadata_requests(world)] == [
         {"plan": "old"},
@@ -339,7 +342,7 @@ def test_metadata_that_is_refused_holds_only_itself() -> None:
     world = World(Policy(), Random(1), answering=answering(script))
     member = world.join()
     for number in range(40):
-        world.at(number, lambda n=number: world.publish(decision(f"v{n}")) and None)
+        world.publish_at(number, decision(f"v{number}"))
     world.run(until=120.0)
     assert member.engine.metadata.state is EndpointState.UNAUTHORIZED
     assert member.engine.track.state is EndpointState.OK

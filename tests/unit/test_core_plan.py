@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from flagpost_schemas import AccountMetadata, DecisionEvent, Event, MetadataGroup, TrackEvent, VisitorMetadata
-from simulation import START_MS, decision
 
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.pendo_rules import Rule
@@ -19,6 +17,8 @@ from flagpost_consumer.core.policy import (
     Policy,
     PropertiesPolicy,
 )
+from flagpost_schemas import AccountMetadata, DecisionEvent, Event, MetadataGroup, TrackEvent, VisitorMetadata
+from simulation import START_MS, decision
 
 DAY_MS = 86_400_000
 STRICT = Policy(
@@ -88,7 +88,7 @@ def test_the_first_reason_that_applies_decides() -> None:
     """Mend one thing after another: each time the next reason of the contract's order comes to light."""
     event: DecisionEvent = BROKEN_IN_EVERY_WAY
     for change, expected in MENDING:
-        event = dataclasses.replace(event, **change)
+        event = dataclasses.replace(event, **change)  # type: ignore[arg-type]
         first, second = reasons(event, STRICT)
         assert first is expected
         assert second is (None if expected is Reason.EXPIRED else expected), "metadata does not expire"
@@ -141,7 +141,7 @@ def test_what_is_invalid_says_why(event: Event, part: str) -> None:
         ({"analytics": True}, True, None),
     ],
 )
-def test_consent(consent: dict[str, bool] | None, required: bool, expected: Reason | None) -> None:  # noqa: FBT001
+def test_consent(consent: dict[str, bool] | None, required: bool, expected: Reason | None) -> None:
     policy = Policy(consent=ConsentSettings(required=required))
     account = AccountMetadata(
         event_id="e", occurred_at=START_MS, account_id="a", values={"x": 1}, consent=consent

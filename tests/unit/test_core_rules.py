@@ -22,7 +22,7 @@ from flagpost_consumer.core.pendo_rules import MAX_PROPERTIES_BYTES, Rule, size_
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.policy import DecisionsSettings, MappingSettings, Policy
 from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge, retry_after_seconds
-from flagpost_schemas import Context, TrackEvent
+from flagpost_schemas import Context, Scalar, TrackEvent
 from simulation import START_MS, decision
 
 CORE = Path(flagpost_consumer.core.__file__).parent
@@ -91,7 +91,13 @@ def test_what_collides_with_a_decisions_own_name_gives_way() -> None:
 
 
 def test_over_512_bytes_the_last_properties_go_first_but_never_flag_and_variation() -> None:
-    given_properties = {"flag_key": "f", "variation_key": "v", "a": "x" * 400, "b": "y" * 400, "c": 1}
+    given_properties: dict[str, Scalar] = {
+        "flag_key": "f",
+        "variation_key": "v",
+        "a": "x" * 400,
+        "b": "y" * 400,
+        "c": 1,
+    }
     properties, repairs = trim(given_properties)
     assert properties == {"flag_key": "f", "variation_key": "v", "a": "x" * 400}
     assert [(repair.rule, repair.field) for repair in repairs] == [(Rule.SIZE, "c"), (Rule.SIZE, "b")]
@@ -184,11 +190,11 @@ def test_the_variation_as_sent(enabled: bool, variation: str | None, expected: s
     assert metadata == ([{"[Optimizely] f": sent}] if sent else [])
 
 
-def track_event(name: str, **properties: object) -> TrackEvent:
+def track_event(name: str, **properties: Scalar) -> TrackEvent:
     return TrackEvent(
         event_id="e", occurred_at=START_MS, visitor_id="v", anonymous_id="anon", event=name,
         properties=properties, context=Context(url="https://c/", title="C", locale="fr"),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_a_page_gets_its_url_and_title_from_the_event_else_from_the_context() -> None:
