@@ -223,9 +223,8 @@ def newest_variations(world: World) -> dict[tuple[str, str], str | None]:
             event = made.event
             assert isinstance(event, DecisionEvent)
             key, age = (event.visitor_id, event.flag_key), (event.occurred_at, made.offset)
-            newest[key] = max(
-                newest.get(key, (age, None)), (age, event.variation_key), key=lambda one: one[0]
-            )
+            if key not in newest or newest[key][0] < age:
+                newest[key] = age, event.variation_key
     return {key: variation for key, (_, variation) in newest.items()}
 
 
