@@ -1,7 +1,7 @@
 """Errors to `on_error`: seldom, and never from the application's own call.
 
-In: `note`, from any thread. Out: `tell`, called by the publisher's thread, hands each kind of error to
-`on_error` at most once a second, with the number there were, and to the log.
+In: `note`, from any thread. Out: `tell`, called by the publisher's thread, hands each kind of error to the
+log and to `on_error` at once, and then at most every ten seconds, with the number there were.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flagpost_publisher.errors import PublisherError
 
-INTERVAL_SECONDS: Final = 1.0
+INTERVAL_SECONDS: Final = 10.0
 
 log = logging.getLogger("flagpost_publisher")
 log.addHandler(
@@ -33,7 +33,7 @@ class Complaints:
         self._on_error = on_error
         self._lock = RLock()
         self._untold: dict[str, PublisherError] = {}
-        self._next_at = 0.0
+        self._next_at: dict[str, float] = {}
 
     def note(self, error: PublisherError) -> None:
         """Keep `error` to be told."""
@@ -43,19 +43,22 @@ class Complaints:
             self._untold[error.kind] = error
 
     def tell(self) -> None:
-        """Tell what there is, unless something was told less than a second ago."""
-        if self._untold and monotonic() >= self._next_at:
-            self.tell_now()
+        """Tell of each kind that was not told of in the last ten seconds."""
+        now = monotonic()
+        for kind in [kind for kind in list(self._untold) if now >= self._next_at.get(kind, now)]:
+            self._next_at[kind] = now + INTERVAL_SECONDS
+            self._tell(kind)
 
     def tell_now(self) -> None:
         """Tell what there is."""
-        with self._lock:
-            untold, self._untold = self._untold, {}
-        self._next_at = monotonic() + INTERVAL_SECONDS
-        for error in untold.values():
-            self._tell(error)
+        for kind in list(self._untold):
+            self._tell(kind)
 
-    def _tell(self, error: PublisherError) -> None:
+    def _tell(self, kind: str) -> None:
+        with self._lock:
+            error = self._untold.pop(kind, None)
+        if error is None:
+            return
         log.warning("%s (%d times)", error, error.count)
         if self._on_error is not None:
             with contextlib.suppress(Exception):

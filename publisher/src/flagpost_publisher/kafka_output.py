@@ -22,6 +22,7 @@ from confluent_kafka import KafkaException, Producer
 from flagpost_publisher.errors import DeliveryFailed, EventRefused, KafkaTrouble, PublisherError
 from flagpost_publisher.producer import MAX_QUEUED_BYTES, client_log, producer_config
 from flagpost_publisher.registry import Registry
+from flagpost_publisher.stats import PublisherStats
 from flagpost_schemas import EVENT_TYPES, Decoder, confluent_header, schema_of, single_object_header
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ class KafkaOutput:
         self._headers: Mapping[type[Event], bytes] = {}
         self._decoder = Decoder()
         self._fatal = False
-        self.accepted = 0
-        self.failed = 0
+        self._accepted = 0
+        self._delivered = 0
+        self._failed = 0
 
     def send(self, message: Message) -> None:
         """Take `message` for Kafka. Raises EventRefused; never waits."""
@@ -87,8 +89,8 @@ class KafkaOutput:
                 self._produce(message)
             else:
                 self._wait(message)
-            self.accepted += 1
-            reporting = self._producer if self.accepted % REPORTS_EVERY == 0 else None
+            self._accepted += 1
+            reporting = self._producer if self._accepted % REPORTS_EVERY == 0 else None
         if reporting is not None:
             reporting.poll(0)
 
@@ -102,18 +104,28 @@ class KafkaOutput:
                 thread.start()
                 self._thread = thread
 
-    @property
-    def queued(self) -> int:
-        """Events accepted that Kafka has neither acknowledged nor failed to take."""
+    def stats(self) -> PublisherStats:
+        """What became of the events that were accepted.
+
+        librdkafka's queue holds its messages to us, too, which nothing tells apart: until the thread has
+        served them an event that was delivered may still be shown as queued.
+        """
         with self._lock:
-            return len(self._waiting) + (0 if self._producer is None else len(self._producer))
+            held = len(self._waiting) + (0 if self._producer is None else len(self._producer))
+            self._delivered = max(self._delivered, self._accepted - self._failed - held)
+            return PublisherStats(
+                accepted=self._accepted,
+                delivered=self._delivered,
+                failed=self._failed,
+                queued=self._accepted - self._failed - self._delivered,
+            )
 
     def flush(self, timeout_seconds: float) -> int:
         """Wait until Kafka has everything, at most `timeout_seconds`. Returns how many are left."""
         deadline = monotonic() + timeout_seconds
         if self._thread is not None and self._open.wait(timeout_seconds) and self._producer is not None:
             self._producer.flush(max(0.0, deadline - monotonic()))
-        return self.queued
+        return self.stats().queued
 
     def close(self, timeout_seconds: float) -> int:
         """Flush, stop, and give up what is left. Returns how many that were; they count as failed."""
@@ -144,7 +156,8 @@ class KafkaOutput:
 
     def _wait(self, message: Message) -> None:
         size = len(message.body)
-        if self.queued >= self._options.queue_max_messages or self._waiting_bytes + size > MAX_QUEUED_BYTES:
+        full = len(self._waiting) >= self._options.queue_max_messages
+        if full or self._waiting_bytes + size > MAX_QUEUED_BYTES:
             raise _queue_full()
         self._waiting.append(message)
         self._waiting_bytes += size
@@ -238,21 +251,20 @@ class KafkaOutput:
 
     def _replace_producer(self) -> None:
         """After a fatal error librdkafka's producer takes nothing any more; what it held has failed."""
-        self._fatal = False
-        broken = self._producer
+        if self._producer is not None:
+            _drop(self._producer)
         self._producer = self._new_producer()
-        if broken is not None:
-            _drop(broken)
+        self._fatal = False
 
     def _give_up(self) -> int:
+        left = self.stats().queued
+        if self._producer is not None:
+            _drop(self._producer)
         with self._lock:
-            producer, self._producer = self._producer, None
-            left = len(self._waiting) + (0 if producer is None else len(producer))
-            while self._waiting:
-                self._waiting.popleft()
+            for _ in range(self.stats().queued):
                 self._fail("the publisher was closed before it was sent")
-        if producer is not None:
-            _drop(producer)
+            self._waiting.clear()
+            self._producer = None
         return left
 
     # librdkafka's callbacks: in whichever thread polls. They must not raise.
@@ -267,7 +279,7 @@ class KafkaOutput:
 
     def _fail(self, why: str) -> None:
         with self._lock:
-            self.failed += 1
+            self._failed += 1
         self._complaints.note(DeliveryFailed("delivery", f"an accepted event did not reach Kafka: {why}"))
 
 

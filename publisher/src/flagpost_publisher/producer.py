@@ -21,11 +21,11 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """The most that waits in memory, besides `queue_max_messages`; a property can set librdkafka's part."""
 
 client_log = logging.getLogger(f"{log.name}.kafka")
-"""Where librdkafka's log lines go: never to stderr by themselves."""
+"""Where librdkafka's log lines go when a property asks for them: never to stderr by themselves."""
 
 
 def producer_config(options: Options) -> dict[str, Any]:
-    """What librdkafka is told, without callbacks; the user's properties win over the first four."""
+    """What librdkafka is told, without callbacks; the user's properties win over those before them."""
     properties = {
         name: value
         for name, value in options.properties.items()
@@ -33,6 +33,7 @@ def producer_config(options: Options) -> dict[str, Any]:
     }
     return {
         "client.id": "flagpost-publisher",
+        "log_level": 0,  # `error_cb` tells what matters
         "compression.type": "lz4",
         "linger.ms": 20,
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,

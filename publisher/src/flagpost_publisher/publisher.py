@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ class Publisher:
             consent: a map of category to bool, or a callable `(user_id, attributes)` that returns one.
             properties: librdkafka's, such as TLS and SASL; those that Flagpost owns are refused by name.
             on_error: told of refused and lost events: an exception with `kind`, `count` and a message, at
-                most once a second of each kind, from the publisher's own thread. What it raises is not heard.
+                most every ten seconds of each kind, from the publisher's own thread. What it raises is not heard.
         """
         self._options = checked(
             Options(
@@ -237,15 +238,7 @@ class Publisher:
 
     def stats(self) -> PublisherStats:
         """What became of the events so far."""
-        queued, failed, accepted = self._output.queued, self._output.failed, self._output.accepted
-        return PublisherStats(
-            accepted=accepted,
-            delivered=max(0, accepted - failed - queued),
-            duplicates=self._tally.duplicates,
-            refused=self._tally.refused,
-            failed=failed,
-            queued=queued,
-        )
+        return replace(self._output.stats(), duplicates=self._tally.duplicates, refused=self._tally.refused)
 
     def __enter__(self) -> Self:
         """Enter its block."""

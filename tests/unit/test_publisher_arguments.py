@@ -1,0 +1,114 @@
+"""The constructor and from_env(): everything wrong is named before anything is published."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagpost_publisher import Publisher
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"bootstrap_servers": None}, TypeError, "bootstrap_servers is of type NoneType; give a str"),
+    ({"bootstrap_servers": " "}, ValueError, "bootstrap_servers is empty"),
+    ({"topic": ""}, ValueError, "topic is empty"),
+    ({"service": 5}, TypeError, "service is of type int"),
+    ({"environment": ""}, ValueError, "environment is empty"),
+    ({"schema_registry_url": "registry:8081"}, ValueError, "schema_registry_url is no http or https URL"),
+    ({"visitor_id": 5}, TypeError, "visitor_id is of type int; give an attribute's name or a callable"),
+    ({"visitor_id": ""}, ValueError, "visitor_id is empty"),
+    ({"account_id": ["a"]}, TypeError, "account_id is of type list"),
+    ({"attributes": "plan"}, TypeError, "attributes is of type str; give a list"),
+    ({"attributes": [1]}, TypeError, "a member of attributes is of type int"),
+    ({"dedupe_ttl_seconds": -1}, ValueError, "dedupe_ttl_seconds is -1; give seconds, 0 or more"),
+    ({"dedupe_ttl_seconds": float("nan")}, ValueError, "dedupe_ttl_seconds is nan"),
+    ({"dedupe_ttl_seconds": True}, TypeError, "dedupe_ttl_seconds is of type bool"),
+    ({"dedupe_max_entries": 0}, ValueError, "dedupe_max_entries is 0"),
+    ({"queue_max_messages": 0}, ValueError, "queue_max_messages is 0"),
+    ({"queue_max_messages": 1.5}, TypeError, "queue_max_messages is of type float"),
+    ({"consent": True}, TypeError, "consent is of type bool; give a map"),
+    ({"consent": {"analytics": "yes"}}, TypeError, r"consent\['analytics'\] is of type str; give a bool"),
+    ({"consent": {1: True}}, TypeError, "a category of consent is of type int"),
+    ({"properties": ["acks"]}, TypeError, "properties is of type list"),
+    ({"properties": {1: 2}}, TypeError, "a name in properties is of type int"),
+    ({"properties": {"no.such": 1}}, ValueError, 'properties: No such configuration property: "no.such"'),
+    ({"properties": {"socket.timeout.ms": "soon"}}, ValueError, "properties: .*socket.timeout.ms"),
+    ({"properties": {"max.in.flight": 50}}, ValueError, "properties: .*max.in.flight"),
+    ({"on_error": "log"}, TypeError, "on_error is of type str; give a callable"),
+    ({"unheard_of": 1}, TypeError, "unheard_of"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "says"), WRONG, ids=lambda value: str(value)[:40])
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Publisher(**{"bootstrap_servers": "127.0.0.1:1", **arguments})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "acks",
+        "bootstrap.servers",
+        "enable.auto.commit",
+        "enable.idempotence",
+        "group.id",
+        "on_delivery",
+        "partitioner",
+        "queue.buffering.max.messages",
+        "transactional.id",
+    ],
+)
+def test_properties_that_flagpost_owns_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ValueError, match=f"properties: {name} is set by Flagpost; leave it out"):
+        Publisher(bootstrap_servers="127.0.0.1:1", properties={name: "x"})
+
+
+def test_the_environment_gives_the_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret\n")
+    monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setenv("FLAGPOST_KAFKA__TOPIC", "events")
+    monkeypatch.setenv("FLAGPOST_PUBLISHER__SERVICE", "checkout")
+    monkeypatch.setenv("FLAGPOST_PUBLISHER__ENVIRONMENT", "production")
+    monkeypatch.setenv("FLAGPOST_KAFKA__PROPERTIES", '{"sasl.username": "me", "linger.ms": 1}')
+    monkeypatch.setenv("FLAGPOST_KAFKA__PROPERTIES_FILES", f'{{"sasl.password": "{secret}"}}')
+    monkeypatch.setenv("FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL", "https://me:pass@registry.example")
+
+    options = Publisher.from_env(attributes=["plan"])._options
+
+    assert (options.bootstrap_servers, options.topic) == ("127.0.0.1:1", "events")
+    assert (options.service, options.environment) == ("checkout", "production")
+    assert options.properties == {"sasl.username": "me", "linger.ms": 1, "sasl.password": "s3cret"}
+    assert options.schema_registry_url == "https://me:pass@registry.example"
+    assert options.attributes == ("plan",)
+    assert "s3cret" not in repr(options)
+    assert "pass@" not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", None, "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS is not set"),
+        ("FLAGPOST_KAFKA__PROPERTIES", "acks=1", "FLAGPOST_KAFKA__PROPERTIES is not JSON"),
+        ("FLAGPOST_KAFKA__PROPERTIES", "[]", "FLAGPOST_KAFKA__PROPERTIES is JSON, but no object"),
+        (
+            "FLAGPOST_KAFKA__PROPERTIES_FILES",
+            '{"sasl.password": "/nowhere/x"}',
+            "the file of sasl.password cannot",
+        ),
+        ("FLAGPOST_KAFKA__PROPERTIES_FILES", '{"sasl.password": 5}', "the file of sasl.password cannot"),
+        ("FLAGPOST_KAFKA__PROPERTIES", '{"acks": 1}', "acks is set by Flagpost"),
+        ("FLAGPOST_KAFKA__TOPIC", "", "topic is empty"),
+    ],
+)
+def test_a_wrong_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str | None, says: str
+) -> None:
+    monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    if value is None:
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, value)
+
+    with pytest.raises(ValueError, match=says):
+        Publisher.from_env()

@@ -1,0 +1,280 @@
+"""Duplicates, complaints and the reading of notifications, each by itself."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flagpost_publisher import EventRefused, PublisherError
+from flagpost_publisher.arguments import Options
+from flagpost_publisher.complaints import Complaints
+from flagpost_publisher.duplicates import Duplicates
+from flagpost_publisher.listener import DecisionReader
+from flagpost_schemas import DecisionEvent, Source, encode_body
+
+A = DecisionEvent(
+    event_id="1",
+    occurred_at=0,
+    visitor_id="v",
+    flag_key="f",
+    enabled=True,
+    variation_key="a",
+    decision_event_dispatched=True,
+)
+B = replace(A, variation_key="b")
+OFF = replace(A, enabled=False)
+
+
+def test_a_b_a_are_three_and_a_a_is_one() -> None:
+    duplicates = Duplicates(60, 100)
+
+    assert [duplicates.claim(each, 0) for each in (A, A, B, B, A, A)] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (replace(A, event_id="2", occurred_at=9, rule_key="r", attributes={"x": 1}), True),
+        (replace(A, visitor_id="w"), False),
+        (replace(A, flag_key="g"), False),
+        (replace(A, variation_key=None), False),
+        (replace(A, decision_event_dispatched=False), False),
+        (OFF, False),
+    ],
+)
+def test_what_counts_is_visitor_flag_variation_enabled_and_dispatched(
+    other: DecisionEvent, same: bool
+) -> None:
+    duplicates = Duplicates(60, 100)
+    duplicates.claim(A, 0)
+
+    assert duplicates.claim(other, 1) is not same
+
+
+def test_the_variation_of_a_disabled_flag_is_off_whatever_it_was() -> None:
+    duplicates = Duplicates(60, 100)
+    duplicates.claim(OFF, 0)
+
+    assert not duplicates.claim(replace(OFF, variation_key="b"), 1)
+
+
+def test_the_ttl_runs_from_what_was_published() -> None:
+    duplicates = Duplicates(60, 100)
+
+    assert [duplicates.claim(A, now) for now in (0, 30, 59.9, 60, 119, 120)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_a_ttl_of_zero_remembers_nothing() -> None:
+    duplicates = Duplicates(0, 100)
+
+    assert [duplicates.claim(A, 5), duplicates.claim(A, 5)] == [True, True]
+
+
+def test_the_least_recently_seen_is_forgotten_first() -> None:
+    duplicates = Duplicates(60, 2)
+    events = [replace(A, visitor_id=visitor) for visitor in "uvw"]
+    for event in (events[0], events[1], events[0], events[2]):
+        duplicates.claim(event, 0)
+
+    assert [duplicates.claim(event, 1) for event in (events[0], events[1])] == [False, True]
+
+
+def test_what_kafka_did_not_take_is_news_again() -> None:
+    duplicates = Duplicates(60, 100)
+    duplicates.claim(A, 0)
+    duplicates.forget(A)
+
+    assert duplicates.claim(A, 1)
+
+
+def test_forgetting_keeps_what_came_later() -> None:
+    duplicates = Duplicates(60, 100)
+    duplicates.claim(A, 0)
+    duplicates.claim(B, 1)
+    duplicates.forget(A)
+
+    assert not duplicates.claim(B, 2)
+
+
+def test_complaints_of_a_kind_are_told_once_with_their_number() -> None:
+    told: list[Exception] = []
+    complaints = Complaints(told.append)
+    for number in range(3):
+        complaints.note(EventRefused("invalid", f"invalid {number}"))
+    complaints.note(EventRefused("raised", "raised"))
+    complaints.tell()
+
+    assert [(error.kind, error.count, str(error)) for error in told if isinstance(error, PublisherError)] == [
+        ("invalid", 3, "invalid 2"),
+        ("raised", 1, "raised"),
+    ]
+
+
+def test_complaints_are_told_at_most_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("flagpost_publisher.complaints.monotonic", lambda: now[0])
+    told: list[PublisherError] = []
+    complaints = Complaints(told.append)  # type: ignore[arg-type]  # only PublisherErrors come
+
+    def told_at(seconds: float) -> int:
+        now[0] = seconds
+        complaints.note(EventRefused("invalid", "x"))
+        complaints.tell()
+        return len(told)
+
+    assert [told_at(seconds) for seconds in (1000.0, 1000.1, 1009.9, 1010.0)] == [1, 1, 1, 2]
+    assert [error.count for error in told] == [1, 3]
+
+
+def test_an_on_error_that_raises_is_not_heard() -> None:
+    told: list[Exception] = []
+
+    def raising(error: Exception) -> None:
+        told.append(error)
+        raise RuntimeError
+
+    complaints = Complaints(raising)
+    complaints.note(EventRefused("invalid", "x"))
+    complaints.note(EventRefused("raised", "x"))
+    complaints.tell()
+
+    assert len(told) == 2
+
+
+INFO: dict[str, Any] = {
+    "flag_key": "checkout",
+    "enabled": False,
+    "variables": {},
+    "variation_key": "control",
+    "rule_key": "test",
+    "reasons": [],
+    "decision_event_dispatched": True,
+    "experiment_id": "100",
+    "variation_id": "101",
+}
+SOURCE = Source(service="shop", sdk="optimizely-sdk")
+
+
+def _reader(noted: list[PublisherError] | None = None, **options: Any) -> DecisionReader:
+    defaults: dict[str, Any] = {
+        "bootstrap_servers": "x",
+        "topic": "t",
+        "service": None,
+        "environment": None,
+        "schema_registry_url": None,
+        "visitor_id": None,
+        "account_id": None,
+        "attributes": (),
+        "dedupe_ttl_seconds": 60,
+        "dedupe_max_entries": 1,
+        "queue_max_messages": 1,
+        "consent": None,
+        "properties": {},
+        "on_error": None,
+    }
+    return DecisionReader(Options(**{**defaults, **options}), SOURCE, ([] if noted is None else noted).append)
+
+
+def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flagpost_publisher.listener.now_ms", lambda: 1_700_000_000_123)
+
+    event = _reader().event("user", {"plan": "gold"}, INFO)
+
+    assert event == DecisionEvent(
+        event_id=event.event_id,
+        occurred_at=1_700_000_000_123,
+        source=SOURCE,
+        visitor_id="user",
+        flag_key="checkout",
+        enabled=False,
+        variation_key="control",
+        rule_key="test",
+        decision_event_dispatched=True,
+        experiment_id="100",
+        variation_id="101",
+    )
+    assert event.event_id[14] == "7"  # a UUID's version
+
+
+def test_an_older_sdk_tells_no_ids() -> None:
+    older = {name: value for name, value in INFO.items() if not name.endswith("_id")}
+
+    event = _reader().event("user", {}, older)
+
+    assert (event.experiment_id, event.variation_id) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "visitor_id"),
+    [
+        (None, "user"),
+        ("crm_id", "c-1"),
+        ("number", "42"),
+        (lambda user_id, attributes: f"{user_id}/{attributes['plan']}", "user/gold"),
+    ],
+)
+def test_ids_come_from_the_user_an_attribute_or_a_callable(source: Any, visitor_id: str) -> None:
+    attributes = {"crm_id": "c-1", "number": 42, "plan": "gold"}
+
+    event = _reader(visitor_id=source, account_id=source).event("user", attributes, INFO)
+
+    assert event.visitor_id == visitor_id
+    assert event.account_id == (None if source is None else visitor_id)
+
+
+@pytest.mark.parametrize("source", ["missing", lambda _user_id, _attributes: None])
+def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(source: Any) -> None:
+    assert _reader(account_id=source).event("user", {}, INFO).account_id is None
+    with pytest.raises(EventRefused, match="visitor_id gave None"):
+        _reader(visitor_id=source).event("user", {}, INFO)
+
+
+@pytest.mark.parametrize(
+    ("consent", "carried"),
+    [
+        (None, None),
+        ({"analytics": True}, {"analytics": True}),
+        (lambda user_id, attributes: {"analytics": attributes[user_id]}, {"analytics": False}),
+        (lambda _user_id, _attributes: None, None),
+    ],
+)
+def test_consent_is_a_map_or_asked_for(consent: Any, carried: dict[str, bool] | None) -> None:
+    assert _reader(consent=consent).event("user", {"user": False}, INFO).consent == carried
+
+
+def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
+    noted: list[PublisherError] = []
+    reader = _reader(noted, attributes=("plan", "age", "ratio", "beta", "none", "big", "odd", "missing"))
+    attributes = {
+        "plan": "gold",
+        "age": -5,
+        "ratio": 0.5,
+        "beta": True,
+        "none": None,
+        "big": 2**63,
+        "odd": object(),
+        "secret": "s",
+    }
+
+    event = reader.event("user", attributes, INFO)
+
+    assert event.attributes == {"plan": "gold", "age": -5, "ratio": 0.5, "beta": True, "none": None}
+    assert [str(error).split(" was ")[0] for error in noted] == [
+        "an attribute of type int",
+        "an attribute of type object",
+    ]
+    assert encode_body(event)
