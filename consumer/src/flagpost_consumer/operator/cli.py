@@ -49,8 +49,32 @@ class CommandAt:
             raise click.ClickException(
                 f"flagpost {name} needs {error.name}: pip install 'flagpost-consumer[{self.extra}]'"
             ) from None
+        _take_config(command)
         return command
 
+
+def _take_config(command: click.Command) -> None:
+    """Let `--config` be given behind the command as well, where people write it."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _take_config(inner)
+    elif not any(parameter.name == CONFIG_OPTION.name for parameter in command.params):
+        command.params.append(CONFIG_OPTION)
+
+
+def _use_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        ctx.obj = partial(load_settings, path, os.environ)
+
+
+CONFIG_OPTION = click.Option(
+    ["--config"],
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    callback=_use_config,
+    is_eager=True,
+    help="The settings file.",
+)
 
 COMMANDS = {
     "consume": CommandAt(
