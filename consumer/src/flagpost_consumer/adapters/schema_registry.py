@@ -1,0 +1,97 @@
+"""The schema registry, asked for the schemas of Confluent's wire format.
+
+In: a schema id. Out: the schema's JSON, or one of two errors: the registry has no such Avro schema (its record can
+be dead-lettered), or it does not answer (its record waits). Only a registry's own 404 counts as the first: a 404
+from a proxy or a wrong path must not turn good records into dead letters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import orjson
+
+from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
+
+TIMEOUT_SECONDS = 10.0
+NO_SUCH_ROUTE = 404
+"""The registry's error code for an address that it does not have (Confluent's API; an unknown id is 40403)."""
+
+
+class SchemaDoesNotExist(Exception):  # noqa: N818 (a fact, told by an exception)
+    """The registry answered: it has no Avro schema with this id."""
+
+
+class RegistryNotAnswering(Exception):  # noqa: N818
+    """No answer, or none that a registry gives; ask again later."""
+
+
+class SchemaRegistry:
+    """A client of Confluent's schema registry API."""
+
+    def __init__(self, url: str, settings: SchemaRegistrySettings) -> None:
+        """Nothing is opened: ids are asked for so rarely that each call has a connection of its own.
+
+        Args:
+            url: the address of the API, such as http://registry:8081.
+            settings: the user name and the password, if there are any.
+        """
+        self._url = url.rstrip("/")
+        self._username = settings.username
+        self._password = settings.password_source
+
+    async def fetch(self, schema_id: int) -> str:
+        """The schema's JSON.
+
+        Raises:
+            SchemaDoesNotExist: there is none, or it is not Avro, or it refers to others.
+            RegistryNotAnswering: whatever else is not the schema.
+        """
+        url = f"{self._url}/schemas/ids/{schema_id}"
+        try:
+            status, answer = await self._get(url)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, SettingsError) as error:
+            raise RegistryNotAnswering(f"{url}: {str(error) or type(error).__name__}") from error
+        if status == 404 and answer.get("error_code") != NO_SUCH_ROUTE:
+            raise SchemaDoesNotExist(f"the registry has no schema with id {schema_id}")
+        if status != 200:
+            raise RegistryNotAnswering(f"{url}: status {status}; see kafka.schema_registry")
+        return _avro(schema_id, answer)
+
+    async def _get(self, url: str) -> tuple[int, dict[str, Any]]:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, auth=self._auth()) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return response.status, _json_object(await response.read())
+
+    def _auth(self) -> aiohttp.BasicAuth | None:
+        if self._username is None:
+            return None
+        password = "" if self._password is None else self._password.current()
+        return aiohttp.BasicAuth(self._username, password, encoding="utf-8")
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    """The answer; what is no JSON object says nothing, whatever its status."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {"error_code": NO_SUCH_ROUTE}
+    return answer if isinstance(answer, dict) else {"error_code": NO_SUCH_ROUTE}
+
+
+def _avro(schema_id: int, answer: dict[str, Any]) -> str:
+    schema = answer.get("schema")
+    if not isinstance(schema, str):
+        raise RegistryNotAnswering(f"the answer for schema id {schema_id} holds no schema")
+    kind = answer.get("schemaType", "AVRO")
+    if kind != "AVRO":
+        raise SchemaDoesNotExist(f"the schema with id {schema_id} is {kind}, not Avro")
+    if answer.get("references"):
+        raise SchemaDoesNotExist(
+            f"the schema with id {schema_id} refers to others, which Flagpost does not follow"
+        )
+    return schema

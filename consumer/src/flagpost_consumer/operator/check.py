@@ -1,0 +1,110 @@
+"""`flagpost check`: everything that can be known before the service runs.
+
+In: settings. Out: a list of checks, for people or as one JSON document; exit code 1 where something fails. The
+checks of different systems run side by side, each with a time-out, so that the whole takes seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flagpost_consumer.adapters.schema_registry import (
+    RegistryNotAnswering,
+    SchemaDoesNotExist,
+    SchemaRegistry,
+)
+from flagpost_consumer.operator.check_results import Check, Status, fail, ok
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_checks import check_kafka
+from flagpost_consumer.operator.pendo_checks import check_pendo
+from flagpost_consumer.settings import Needs, SchemaRegistrySettings, Settings, SettingsError
+
+COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
+REGISTRY = "schema registry"
+ANY_SCHEMA_ID = 1
+"""Whether it exists or not: to be told is what is checked."""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def check(settings_for: SettingsLoader, *, as_json: bool) -> None:
+    """Check settings, Kafka, topics, the schema registry, Pendo's keys and metadata fields.
+
+    Exit code 0 (warnings included), 1 when something fails, 2 for settings that cannot be used.
+    """
+    try:
+        settings = settings_for(Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC)
+        checks = asyncio.run(run_checks(settings))
+    except SettingsError as error:
+        if as_json:
+            _print_json([fail("settings", str(error), "mend the settings named")])
+        raise
+    if as_json:
+        _print_json(checks)
+    elif sys.stdout.isatty():
+        _print_table(checks)
+    else:
+        _print_lines(checks)
+    raise SystemExit(0 if _passes(checks) else 1)
+
+
+async def run_checks(settings: Settings) -> list[Check]:
+    """Run every check.
+
+    Raises:
+        SettingsError: librdkafka refuses kafka.properties.
+    """
+    kafka, registry, pendo = await asyncio.gather(
+        asyncio.to_thread(check_kafka, settings),
+        check_registry(settings.kafka.schema_registry),
+        check_pendo(settings),
+    )
+    return [ok("settings", "every key and value is accepted"), *kafka, *registry, *pendo]
+
+
+async def check_registry(registry: SchemaRegistrySettings) -> list[Check]:
+    """Ask the registry what the service will ask it, if there is one."""
+    if registry.url is None:
+        return []
+    try:
+        await SchemaRegistry(registry.url, registry).fetch(ANY_SCHEMA_ID)
+    except SchemaDoesNotExist:
+        return [ok(REGISTRY, f"{registry.url} answers")]
+    except RegistryNotAnswering as error:
+        return [
+            fail(REGISTRY, str(error), "mend kafka.schema_registry: records wait until the registry answers")
+        ]
+    return [ok(REGISTRY, f"{registry.url} answers")]
+
+
+def _passes(checks: list[Check]) -> bool:
+    return all(found.status is not Status.FAIL for found in checks)
+
+
+def _print_json(checks: list[Check]) -> None:
+    click.echo(orjson.dumps({"ok": _passes(checks), "checks": [found.as_json() for found in checks]}))
+
+
+def _print_lines(checks: list[Check]) -> None:
+    for found in checks:
+        click.echo(f"{found.status:<4}  {found.name}: {found.detail}")
+        if found.fix:
+            click.echo(f"      to do: {found.fix}")
+
+
+def _print_table(checks: list[Check]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for found in checks:
+        detail = Text(found.detail)
+        if found.fix:
+            detail.append(f"\nto do: {found.fix}", style="bold")
+        table.add_row(Text(found.status, style=COLOURS[found.status]), Text(found.name), detail)
+    Console().print(table)

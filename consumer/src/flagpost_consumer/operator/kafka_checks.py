@@ -1,0 +1,54 @@
+"""Checks of Kafka: does it answer, and are the topics as Flagpost needs them.
+
+In: settings. Out: checks. Blocks for two calls at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flagpost_consumer.operator.check_results import Check, fail, ok, warn
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.topic_rules import (
+    Misfit,
+    Role,
+    TopicRules,
+    TopicSpec,
+    TopicState,
+    topic_specs,
+)
+from flagpost_consumer.settings import Settings
+
+CREATE = "run flagpost topics create"
+
+
+def check_kafka(settings: Settings) -> list[Check]:
+    """Check the cluster and the topics.
+
+    Raises:
+        SettingsError: librdkafka refuses kafka.properties.
+    """
+    specs = topic_specs(settings)
+    try:
+        topics = KafkaAdmin(settings.kafka).states(spec.name for spec in specs)
+    except KafkaUnavailable as error:
+        return [fail("kafka", str(error), "mend the connection, then check again")]
+    misfits = TopicRules(settings).misfits(topics)
+    answers = ok("kafka", f"{settings.kafka.bootstrap_servers} answers")
+    return [answers, *(_topic(spec, topics.get(spec.name), misfits) for spec in specs)]
+
+
+def _topic(spec: TopicSpec, state: TopicState | None, misfits: list[Misfit]) -> Check:
+    name = f"topic {spec.name}"
+    if state is None and spec.role is Role.WEBHOOKS:
+        return warn(name, "does not exist; only the gateway's Pendo webhooks need it", CREATE)
+    if state is None:
+        return fail(name, "does not exist", CREATE)
+    wrong = [misfit for misfit in misfits if misfit.topic == spec.name]
+    if not wrong:
+        return ok(name, str(state))
+    return fail(name, _joined(misfit.detail for misfit in wrong), _joined(misfit.fix for misfit in wrong))
+
+
+def _joined(texts: Iterator[str]) -> str:
+    return "; ".join(texts)
