@@ -85,6 +85,7 @@ class Service:
         self._abort_requested = asyncio.Event()
         self._states = dict.fromkeys(EndpointName, EndpointState.OK)
         self._paused = False
+        self._drained = False
         self._last_errors: deque[dict[str, Any]] = deque(maxlen=LAST_ERRORS)
         self._visitor_hash_key = secrets.token_bytes(16)
         self.admin_url = ""
@@ -151,7 +152,8 @@ class Service:
         self._wake()
         limit = self._settings.delivery.drain_seconds
         await self._until(lambda: self.engine.is_drained or self._abort_requested.is_set(), limit)
-        return self.engine.is_drained
+        self._drained = True
+        return self.engine.is_quiet(self.engine.assigned)
 
     async def _until(self, reached: Callable[[], bool], limit_seconds: float) -> None:
         """Wait for the engine to come to a point, or for a time."""
@@ -260,19 +262,21 @@ class Service:
     async def on_revoked(self, partitions: list[int]) -> dict[int, int]:
         """Hand partitions over: what waits at once, what is in flight when it has ended."""
         self.metrics.observed.rebalances["revoked"] += 1
+        self._decoding.discard(partitions)
         self.engine.revoke(partitions, clock())
         self._wake()
         limit = self._settings.pendo.request_timeout_seconds
         await self._until(lambda: self.engine.is_quiet(partitions) or self._stop_requested.is_set(), limit)
         offsets = self.engine.committable(partitions)
         abandoned = self.engine.forget(partitions, clock())
-        log.info("revoked", partitions=partitions, abandoned_requests=abandoned)
+        log.info("revoked", partitions=partitions, committed=offsets, abandoned_requests=abandoned)
         self._forget_lag(partitions)
         return offsets
 
     def on_lost(self, partitions: list[int]) -> None:
         """Partitions are another member's already: nothing of them may be committed."""
         self.metrics.observed.rebalances["lost"] += 1
+        self._decoding.discard(partitions)
         abandoned = self.engine.forget(partitions, clock())
         log.warning("lost", partitions=partitions, abandoned_requests=abandoned)
         self._forget_lag(partitions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol, cast
 
 import structlog
@@ -50,6 +50,13 @@ class Decoding:
         self._waiting.append((messages, done))
         if self._fetch is None:
             self._decode_waiting()
+
+    def discard(self, partitions: Collection[int]) -> None:
+        """Forget what waits of partitions that are another member's: it would pass for a later assignment's."""
+        self._waiting = deque(
+            ([message for message in messages if message.partition() not in partitions], done)
+            for messages, done in self._waiting
+        )
 
     def stop(self) -> None:
         """Give up what waits for the registry."""

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagpost_consumer.logs import kafka_logger
 
@@ -79,6 +79,7 @@ class KafkaIntake:
         self._pause_wanted = False
         self._paused = False
         self._owned: set[int] = set()
+        self._taken_away: set[int] = set()
         self._partition_count = 0
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
@@ -168,14 +169,28 @@ class KafkaIntake:
         self._run_commands(consumer)
 
     def _read(self, consumer: Consumer) -> list[Message]:
+        self._taken_away.clear()
         first = consumer.poll(POLL_SECONDS)
         if first is None:
             return []
         messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
         for message in messages:
             if (error := message.error()) is not None:
-                _log_read_error(error)
-        return [message for message in messages if message.error() is None]
+                _report_read_error(error)
+        return [message for message in self._still_ours(consumer, messages) if message.error() is None]
+
+    def _still_ours(self, consumer: Consumer, messages: list[Message]) -> list[Message]:
+        """Leave out messages of partitions that were taken away while they were read.
+
+        The loop has given those partitions up by now. One that came back within the same read begins anew at
+        its committed offset: what was read of it before must not pass for its first record.
+        """
+        for number in self._taken_away & self._owned:
+            partition = TopicPartition(self._topic, number)
+            (committed,) = consumer.committed([partition], timeout=METADATA_SECONDS)
+            partition.offset = committed.offset if committed.offset >= 0 else OFFSET_BEGINNING
+            consumer.seek(partition)
+        return [message for message in messages if message.partition() not in self._taken_away]
 
     def _hand_over(self, messages: list[Message], *, room: bool) -> None:
         # A message can come just after the pause that lack of room brought; it is not turned away.
@@ -263,14 +278,18 @@ class KafkaIntake:
         numbers = [partition.partition for partition in partitions]
         offsets = self._call(self._handler.on_revoked(numbers))
         self._commit(consumer, offsets, wait=True)
-        self._owned.difference_update(numbers)
+        self._give_up(numbers)
         consumer.incremental_unassign(partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
         self._loop.call_soon_threadsafe(self._handler.on_lost, numbers)
-        self._owned.difference_update(numbers)
+        self._give_up(numbers)
         consumer.incremental_unassign(partitions)
+
+    def _give_up(self, numbers: list[int]) -> None:
+        self._owned.difference_update(numbers)
+        self._taken_away.update(numbers)
 
     def _call(self, work: Coroutine[Any, Any, dict[int, int]]) -> dict[int, int]:
         """Run something on the loop and wait for it; polling waits meanwhile, heartbeats do not."""
@@ -286,5 +305,8 @@ def _log_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
         log.warning("commit failed; it is tried again", reason=error.str())
 
 
-def _log_read_error(error: KafkaError) -> None:
+def _report_read_error(error: KafkaError) -> None:
+    """Log what librdkafka mends by itself. Raises KafkaException where it cannot."""
+    if error.fatal():
+        raise KafkaException(error)
     log.warning("Kafka reports an error", code=error.name(), reason=error.str())
