@@ -30,6 +30,8 @@ from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.adapters.pendo_fields import read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
+from flagpost_consumer.adapters.schema_registry import SchemaRegistry
+from flagpost_consumer.adapters.schema_source import RegistrySchemas
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
@@ -399,7 +401,8 @@ def _calm_garbage_collection() -> None:
 
 
 def _schema_source(settings: Settings) -> SchemaSource:
-    return no_registry
+    registry = settings.kafka.schema_registry
+    return RegistrySchemas(SchemaRegistry(registry.url, registry)) if registry.url else no_registry
 
 
 async def serve(settings: Settings) -> int:
