@@ -13,9 +13,6 @@ from real_kafka import parts
 from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
 
-REAL_PARTS = {"kafka": "kafka", "kafka_broker": "kafka", "schema_registry": "registry"}
-"""Fixtures, and the marker of the tests that use them."""
-
 
 def pytest_report_header() -> str:
     """Say by name what the tests will run against."""
@@ -23,14 +20,6 @@ def pytest_report_header() -> str:
     if missing is None:
         return f"real Kafka: Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
     return f"real Kafka: {'FAILS' if 'CI' in os.environ else 'skipped'}, {missing}"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the real parts that they use."""
-    for item in items:
-        for fixture in getattr(item, "fixturenames", ()):
-            if fixture in REAL_PARTS:
-                item.add_marker(REAL_PARTS[fixture])
 
 
 @pytest.fixture

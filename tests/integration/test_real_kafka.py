@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from real_kafka.broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
 
 FreshName = Callable[[str], str]
 

@@ -7,6 +7,7 @@ from a proxy or a wrong path must not turn good records into dead letters.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import aiohttp
@@ -15,8 +16,9 @@ import orjson
 from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
 
 TIMEOUT_SECONDS = 10.0
-NO_SUCH_ROUTE = 404
-"""The registry's error code for an address that it does not have (Confluent's API; an unknown id is 40403)."""
+NOT_FOUND_CODES = range(40_400, 40_500)
+"""The registry's own words for what it does not have: 40403 for a schema (Confluent's API; Apicurio's too). An
+address that it does not know is 404 with code 404 or 0, which says nothing about schemas."""
 
 
 class SchemaDoesNotExist(Exception):  # noqa: N818 (a fact, told by an exception)
@@ -53,7 +55,7 @@ class SchemaRegistry:
             status, answer = await self._get(url)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError, SettingsError) as error:
             raise RegistryNotAnswering(f"{url}: {str(error) or type(error).__name__}") from error
-        if status == 404 and answer.get("error_code") != NO_SUCH_ROUTE:
+        if status == 404 and answer.get("error_code") in NOT_FOUND_CODES:
             raise SchemaDoesNotExist(f"the registry has no schema with id {schema_id}")
         if status != 200:
             raise RegistryNotAnswering(f"{url}: status {status}; see kafka.schema_registry")
@@ -62,16 +64,16 @@ class SchemaRegistry:
     async def _get(self, url: str) -> tuple[int, dict[str, Any]]:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         async with (
-            aiohttp.ClientSession(timeout=timeout, auth=self._auth()) as session,
+            aiohttp.ClientSession(timeout=timeout, headers=self._credentials()) as session,
             session.get(url, allow_redirects=False) as response,
         ):
             return response.status, _json_object(await response.read())
 
-    def _auth(self) -> aiohttp.BasicAuth | None:
+    def _credentials(self) -> dict[str, str]:
         if self._username is None:
-            return None
+            return {}
         password = "" if self._password is None else self._password.current()
-        return aiohttp.BasicAuth(self._username, password, encoding="utf-8")
+        return {"authorization": f"Basic {b64encode(f'{self._username}:{password}'.encode()).decode()}"}
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -79,8 +81,8 @@ def _json_object(body: bytes) -> dict[str, Any]:
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {"error_code": NO_SUCH_ROUTE}
-    return answer if isinstance(answer, dict) else {"error_code": NO_SUCH_ROUTE}
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _avro(schema_id: int, answer: dict[str, Any]) -> str:

@@ -1,0 +1,145 @@
+"""`flagpost check` against a real Kafka, a real registry and the Pendo stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flagpost_consumer.demo.pendo_stand_in import Keys, PendoStandIn
+from flagpost_consumer.operator import kafka_admin
+from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.operator.topic_rules import DAY_MS
+from real_kafka.broker import KafkaBroker
+from real_kafka.registry import SchemaRegistry
+
+pytestmark = pytest.mark.kafka
+
+SECRETS = (Keys().track_secret, Keys().integration_key)
+
+
+async def _run(environ: dict[str, str], *arguments: str) -> Result:
+    """Run the command as its users do, and not in the loop that the stand-in lives in."""
+    return await asyncio.to_thread(CliRunner().invoke, flagpost, list(arguments), env=environ)
+
+
+def _environ(broker: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str]) -> dict[str, str]:
+    return {
+        "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "FLAGPOST_KAFKA__TOPIC": fresh_name("events"),
+        "FLAGPOST_KAFKA__LEDGER_TOPIC": fresh_name("ledger"),
+        "FLAGPOST_KAFKA__DEAD_LETTER_TOPIC": fresh_name("dead-letters"),
+        "FLAGPOST_GATEWAY__WEBHOOK_TOPIC": fresh_name("webhooks"),
+        "FLAGPOST_PENDO__TRACK_URL": pendo.track_url,
+        "FLAGPOST_PENDO__API_URL": pendo.api_url,
+        "FLAGPOST_PENDO__TRACK_SECRET": Keys().track_secret,
+        "FLAGPOST_PENDO__INTEGRATION_KEY": Keys().integration_key,
+    }
+
+
+def _statuses(result: Result) -> dict[str, str]:
+    return {check["name"]: check["status"] for check in _document(result)["checks"]}
+
+
+def _document(result: Result) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(result.stdout)
+    assert set(document) == {"ok", "checks"}
+    assert all(set(check) == {"name", "status", "detail", "fix"} for check in document["checks"])
+    return document
+
+
+async def test_after_topics_create_all_is_well(
+    kafka: KafkaBroker, schema_registry: SchemaRegistry, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        environ["FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL"] = schema_registry.url
+        created = await _run(environ, "topics", "create", "--partitions", "3", "--replication", "1")
+        assert created.exit_code == 0, created.output
+        result = await _run(environ, "check", "--json")
+        lines = await _run(environ, "check")
+    assert result.exit_code == 0, result.output
+    assert _document(result)["ok"] is True
+    assert set(_statuses(result).values()) == {"ok"}
+    assert {"settings", "kafka", "schema registry"} <= set(_statuses(result))
+    assert lines.exit_code == 0
+    assert [line[:4].strip() for line in lines.stdout.splitlines()] == ["ok"] * len(_statuses(result))
+    assert not any(secret in result.output + lines.output for secret in SECRETS)
+
+
+async def test_missing_topics_fail_but_for_the_gateways(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        result = await _run(environ, "check", "--json")
+    topics = {
+        key.rpartition("__")[2]: f"topic {name}" for key, name in environ.items() if key.endswith("TOPIC")
+    }
+    statuses = _statuses(result)
+    assert result.exit_code == 1
+    assert {key: statuses[name] for key, name in topics.items()} == {
+        "TOPIC": "fail",
+        "LEDGER_TOPIC": "fail",
+        "DEAD_LETTER_TOPIC": "fail",
+        "WEBHOOK_TOPIC": "warn",
+    }
+
+
+async def test_a_topic_that_does_not_fit_fails_with_what_mends_it(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        ledger = environ["FLAGPOST_KAFKA__LEDGER_TOPIC"]
+        await asyncio.to_thread(
+            kafka.create_topics, ledger, partitions=2, config={"retention.ms": str(DAY_MS)}
+        )
+        await _run(environ, "topics", "create", "--partitions", "3", "--replication", "1")
+        result = await _run(environ, "check", "--json")
+        lines = await _run(environ, "check")
+    (check,) = (check for check in _document(result)["checks"] if check["name"] == f"topic {ledger}")
+    assert result.exit_code == 1
+    assert check["status"] == "fail"
+    assert "2 partitions" in check["detail"]
+    assert "keeps records 1 d" in check["detail"]
+    assert "retention.ms=1209600000" in check["fix"]
+    assert f"fail  topic {ledger}: " in lines.stdout
+    assert "      to do: " in lines.stdout
+
+
+async def test_pendo_and_registry_away_fail_and_kafka_stays_ok(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+    environ["FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL"] = "http://127.0.0.1:1"
+    statuses = _statuses(await _run(environ, "check", "--json"))
+    assert statuses["kafka"] == "ok"
+    away = ("pendo track endpoint", "pendo integration key", "schema registry")
+    assert [statuses[name] for name in away] == ["fail"] * 3
+
+
+async def test_kafka_away_fails_and_pendo_stays_ok(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        environ["FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
+        result = await _run(environ, "check", "--json")
+    assert result.exit_code == 1
+    assert _statuses(result)["kafka"] == "fail"
+    assert _statuses(result)["pendo integration key"] == "ok"
+
+
+async def test_settings_that_cannot_be_used_are_a_document_too() -> None:
+    result = await _run({"FLAGPOST_ADMIN__PORT": "-1"}, "check", "--json")
+    assert result.exit_code == 2
+    assert _document(result)["ok"] is False
+    assert _statuses(result) == {"settings": "fail"}
+    assert "admin.port" in result.stderr

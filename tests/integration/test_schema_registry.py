@@ -1,0 +1,157 @@
+"""The registry client against a real registry, and against servers that answer otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from flagpost_consumer.adapters import schema_registry as adapter
+from flagpost_consumer.adapters.schema_registry import (
+    RegistryNotAnswering,
+    SchemaDoesNotExist,
+    SchemaRegistry,
+)
+from flagpost_consumer.settings import SchemaRegistrySettings, Secret
+from real_kafka.registry import SchemaRegistry as RealRegistry
+
+SCHEMA = '{"type":"record","name":"Seen","fields":[{"name":"at","type":"long"}]}'
+Handler = Callable[[web.Request], web.StreamResponse]
+
+
+@asynccontextmanager
+async def _serving(handle: Handler) -> AsyncIterator[str]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return handle(request)
+
+    app = web.Application()
+    app.router.add_get("/api/schemas/ids/{id}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}/api"
+    await runner.cleanup()
+
+
+def _json(body: object, status: int = 200) -> Handler:
+    return lambda _: web.json_response(body, status=status)
+
+
+async def _fetch(url: str, settings: SchemaRegistrySettings | None = None, schema_id: int = 7) -> str:
+    return await SchemaRegistry(url, settings or SchemaRegistrySettings()).fetch(schema_id)
+
+
+@pytest.mark.registry
+async def test_a_real_registry_gives_what_was_registered(
+    schema_registry: RealRegistry, fresh_name: Callable[[str], str]
+) -> None:
+    schema_id = await asyncio.to_thread(schema_registry.register, fresh_name("subject"), SCHEMA)
+    assert json.loads(await _fetch(schema_registry.url, schema_id=schema_id)) == json.loads(SCHEMA)
+
+
+@pytest.mark.registry
+async def test_a_real_registry_says_that_an_id_does_not_exist(schema_registry: RealRegistry) -> None:
+    with pytest.raises(SchemaDoesNotExist, match="999999"):
+        await _fetch(schema_registry.url, schema_id=999_999)
+
+
+@pytest.mark.registry
+async def test_a_wrong_path_at_a_real_registry_is_no_answer_about_schemas(
+    schema_registry: RealRegistry,
+) -> None:
+    with pytest.raises(RegistryNotAnswering, match="404"):
+        await _fetch(f"{schema_registry.url}/elsewhere")
+
+
+async def test_the_schema_is_given_as_it_is() -> None:
+    async with _serving(_json({"schema": SCHEMA})) as url:
+        assert await _fetch(url + "/") == SCHEMA
+
+
+async def test_an_unknown_id_does_not_exist() -> None:
+    async with _serving(_json({"error_code": 40403, "message": "Schema not found"}, 404)) as url:
+        with pytest.raises(SchemaDoesNotExist, match="no schema with id 7"):
+            await _fetch(url)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _json({"error_code": 404, "message": "HTTP 404 Not Found"}, 404),
+        _json({"error_code": 0, "message": "Could not find resource"}, 404),
+        _json({"error_code": 50001}, 500),
+        _json({"error_code": 40101}, 401),
+        _json({}, 429),
+        _json({"id": 7}),
+        _json([SCHEMA]),
+        lambda _: web.Response(text="<html>", status=404),
+        lambda _: web.Response(text="<html>"),
+        lambda _: web.Response(status=302, headers={"location": "/elsewhere"}),
+    ],
+)
+async def test_anything_else_is_no_answer(answer: Handler) -> None:
+    async with _serving(answer) as url:
+        with pytest.raises(RegistryNotAnswering):
+            await _fetch(url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"schema": "message A {}", "schemaType": "PROTOBUF"}, "PROTOBUF, not Avro"),
+        ({"schema": SCHEMA, "references": [{"name": "x", "subject": "x", "version": 1}]}, "refers to others"),
+    ],
+)
+async def test_schemas_that_we_cannot_use_do_not_exist_for_us(answer: object, says: str) -> None:
+    async with _serving(_json(answer)) as url:
+        with pytest.raises(SchemaDoesNotExist, match=says):
+            await _fetch(url)
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(RegistryNotAnswering):
+            await _fetch(f"http://127.0.0.1:{unheard.getsockname()[1]}")
+
+
+async def test_no_answer_is_waited_for_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapter, "TIMEOUT_SECONDS", 0.1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(RegistryNotAnswering, match="TimeoutError"):
+            await _fetch(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+async def test_user_and_password_are_sent_and_a_new_password_is_read(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def note(request: web.Request) -> web.StreamResponse:
+        seen.append(base64.b64decode(request.headers["authorization"].removeprefix("Basic ")).decode())
+        return web.json_response({"schema": SCHEMA})
+
+    file = tmp_path / "password"
+    settings = SchemaRegistrySettings(username="flagpost", password_file=str(file))
+    async with _serving(note) as url:
+        for password in ("eins", "zwö"):
+            file.write_text(f"{password}\n")
+            await _fetch(url, settings)
+        await _fetch(url, SchemaRegistrySettings(username="u", password=Secret("p")))
+    assert seen == ["flagpost:eins", "flagpost:zwö", "u:p"]
+
+
+async def test_a_password_file_that_is_away_is_no_answer(tmp_path: Path) -> None:
+    settings = SchemaRegistrySettings(username="u", password_file=str(tmp_path / "none"))
+    async with _serving(_json({"schema": SCHEMA})) as url:
+        with pytest.raises(RegistryNotAnswering, match="password_file"):
+            await _fetch(url, settings)

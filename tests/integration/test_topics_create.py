@@ -1,0 +1,121 @@
+"""`flagpost topics create` against a real Kafka."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin
+from flagpost_consumer.operator.topic_rules import DAY_MS, MAX_RECORD_BYTES, TopicState
+from flagpost_consumer.settings import KafkaSettings
+from real_kafka.broker import KafkaBroker
+
+pytestmark = pytest.mark.kafka
+
+EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS = "TOPIC", "LEDGER_TOPIC", "DEAD_LETTER_TOPIC", "WEBHOOK_TOPIC"
+
+
+class Topics:
+    """Four topics of the test's own, and the command that makes them."""
+
+    def __init__(self, broker: KafkaBroker, fresh_name: Callable[[str], str]) -> None:
+        self.broker = broker
+        self.names = {key: fresh_name(key.lower()) for key in (EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS)}
+
+    @property
+    def environ(self) -> dict[str, str]:
+        sections = {key: "GATEWAY" if key == WEBHOOKS else "KAFKA" for key in self.names}
+        named = {f"FLAGPOST_{sections[key]}__{key}": name for key, name in self.names.items()}
+        return {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": self.broker.bootstrap_servers, **named}
+
+    def create(self, *arguments: str) -> Result:
+        return CliRunner().invoke(flagpost, ["topics", "create", *arguments], env=self.environ)
+
+    def states(self) -> dict[str, TopicState]:
+        found = KafkaAdmin(KafkaSettings(bootstrap_servers=self.broker.bootstrap_servers)).states(
+            self.names.values()
+        )
+        return {key: found[name] for key, name in self.names.items() if name in found}
+
+
+@pytest.fixture
+def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> Topics:
+    return Topics(kafka, fresh_name)
+
+
+def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -> None:
+    created = topics.create("--partitions", "5", "--replication", "1")
+    assert created.exit_code == 0, created.output
+    assert topics.states() == {
+        EVENTS: TopicState(5, 14 * DAY_MS, MAX_RECORD_BYTES, "delete"),
+        LEDGER: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES, "delete"),
+        DEAD_LETTERS: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES + 65_536, "delete"),
+        WEBHOOKS: TopicState(5, 14 * DAY_MS, MAX_RECORD_BYTES, "delete"),
+    }
+    again = topics.create("--partitions", "5", "--replication", "1")
+    assert again.exit_code == 0
+    actions = [[line.split(" ")[0] for line in result.output.splitlines()] for result in (created, again)]
+    assert actions == [["created"] * 4, ["exists"] * 4]
+
+
+def test_the_number_of_partitions_is_24_unless_said(topics: Topics) -> None:
+    assert topics.create("--replication", "1").exit_code == 0
+    assert {state.partitions for state in topics.states().values()} == {24}
+
+
+def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None:
+    topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
+    result = topics.create("--partitions", "2", "--replication", "1", "--json")
+    assert result.exit_code == 0
+    actions = {topic["name"]: topic["action"] for topic in json.loads(result.stdout)["topics"]}
+    assert actions.pop(topics.names[LEDGER]) == "exists"
+    assert set(actions.values()) == {"created"}
+    assert topics.states()[LEDGER].retention_ms == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "detail", "fix"),
+    [
+        (EVENTS, {"retention.ms": str(DAY_MS)}, "keeps records 1 d", "retention.ms=772800000"),
+        (LEDGER, {"retention.ms": str(DAY_MS)}, "less than the events' 14 d", "retention.ms=1209600000"),
+        (DEAD_LETTERS, {"max.message.bytes": "1048588"}, "up to 1048588 bytes", "max.message.bytes=1114124"),
+        (EVENTS, {"cleanup.policy": "compact"}, "cleanup.policy compact", "cleanup.policy=delete"),
+    ],
+)
+def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
+    topics: Topics, key: str, config: dict[str, str], detail: str, fix: str
+) -> None:
+    fitting = {"retention.ms": str(14 * DAY_MS)} if key == EVENTS else {"retention.ms": str(30 * DAY_MS)}
+    topics.broker.create_topics(topics.names[key], partitions=2, config={**fitting, **config})
+    before = topics.states()[key]
+    result = topics.create("--partitions", "2", "--replication", "1", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    wrong = {topic["name"]: topic["problems"] for topic in document["topics"] if topic["problems"]}
+    ((problem,),) = wrong.values()
+    assert set(wrong) == {topics.names[key]}
+    assert not document["ok"]
+    assert detail in problem["detail"]
+    assert fix in problem["fix"]
+    assert f"--entity-name {topics.names[key]}" in problem["fix"]
+    assert topics.states()[key] == before
+
+
+def test_another_number_of_partitions_does_not_fit(topics: Topics) -> None:
+    assert topics.create("--partitions", "2", "--replication", "1").exit_code == 0
+    result = topics.create("--partitions", "4", "--replication", "1")
+    assert result.exit_code == 1
+    assert "has 2 partitions where 4 are wanted" in result.output
+    assert "flagpost topics create --partitions 2" in result.output
+
+
+def test_more_replicas_than_brokers_is_one_line_that_says_what_to_give(topics: Topics) -> None:
+    result = topics.create("--partitions", "2")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "--replication" in result.stderr
+    assert topics.states() == {}

@@ -1,0 +1,124 @@
+"""What topics must be like: every rule of CONTRACT section 2, kept and broken by a hair."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flagpost_consumer.operator.topic_rules import (
+    DAY_MS,
+    DEAD_LETTER_EXTRA_BYTES,
+    TopicRules,
+    TopicSpec,
+    TopicState,
+    topic_specs,
+)
+from flagpost_consumer.settings import KafkaSettings, Settings
+
+SETTINGS = Settings(kafka=KafkaSettings(bootstrap_servers="k:1"))
+EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS = (spec.name for spec in topic_specs(SETTINGS))
+FOR_EVER = float("inf")
+LEAST_EVENTS_MS = 600_000_000 + 2 * DAY_MS
+
+
+def _as_created(spec: TopicSpec, partitions: int = 24) -> TopicState:
+    return TopicState(partitions, spec.retention_ms, spec.max_message_bytes, "delete")
+
+
+def _cluster() -> dict[str, TopicState]:
+    return {spec.name: _as_created(spec) for spec in topic_specs(SETTINGS)}
+
+
+def test_the_topics_are_those_of_the_contract() -> None:
+    assert {spec.name: spec.retention_ms / DAY_MS for spec in topic_specs(SETTINGS)} == {
+        "flagpost.events": 14,
+        "flagpost.ledger": 30,
+        "flagpost.dead-letters": 30,
+        "flagpost.pendo-webhooks": 14,
+    }
+
+
+def test_the_names_are_the_settings() -> None:
+    kafka = KafkaSettings(topic="a", ledger_topic="b", dead_letter_topic="c")
+    assert [spec.name for spec in topic_specs(Settings(kafka=kafka))][:3] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("replication", "in_sync"), [(1, "1"), (2, "1"), (3, "2"), (5, "2")])
+def test_a_write_survives_the_loss_of_a_replica_where_there_are_three(replication: int, in_sync: str) -> None:
+    assert topic_specs(SETTINGS)[0].config(replication)["min.insync.replicas"] == in_sync
+
+
+def test_what_is_created_fits() -> None:
+    assert TopicRules(SETTINGS, 24).misfits(_cluster()) == []
+    assert TopicRules(SETTINGS).misfits(_cluster()) == []
+
+
+@pytest.mark.parametrize("name", [EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS])
+def test_topics_that_are_not_there_are_not_judged(name: str) -> None:
+    assert TopicRules(SETTINGS).misfits({name: _cluster()[name]}) == []
+
+
+@pytest.mark.parametrize("name", [LEDGER, DEAD_LETTERS, WEBHOOKS])
+def test_partitions_must_be_those_of_the_events_topic(name: str) -> None:
+    cluster = _cluster()
+    cluster[name] = replace(cluster[name], partitions=12)
+    (misfit,) = TopicRules(SETTINGS).misfits(cluster)
+    assert misfit.topic == name
+    assert "12 partitions where 24 are wanted" in misfit.detail
+    assert misfit.fix == f"kafka-topics.sh --bootstrap-server k:1 --alter --topic {name} --partitions 24"
+
+
+def test_partitions_that_are_too_many_are_kept() -> None:
+    misfits = TopicRules(SETTINGS, 12).misfits(_cluster())
+    assert {misfit.topic for misfit in misfits} == {EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS}
+    assert all("flagpost topics create --partitions 24" in misfit.fix for misfit in misfits)
+
+
+@pytest.mark.parametrize(
+    ("events_ms", "ledger_ms", "topics"),
+    [
+        (LEAST_EVENTS_MS, LEAST_EVENTS_MS, []),
+        (LEAST_EVENTS_MS - 1, 30 * DAY_MS, [EVENTS]),
+        (14 * DAY_MS, 14 * DAY_MS - 1, [LEDGER]),
+        (FOR_EVER, 30 * DAY_MS, [LEDGER]),
+        (FOR_EVER, FOR_EVER, []),
+        (14 * DAY_MS, FOR_EVER, []),
+        (LEAST_EVENTS_MS - 1, LEAST_EVENTS_MS - 2, [EVENTS, LEDGER]),
+    ],
+)
+def test_retention(events_ms: float, ledger_ms: float, topics: list[str]) -> None:
+    cluster = _cluster()
+    cluster[EVENTS] = replace(cluster[EVENTS], retention_ms=events_ms)
+    cluster[LEDGER] = replace(cluster[LEDGER], retention_ms=ledger_ms)
+    assert [misfit.topic for misfit in TopicRules(SETTINGS).misfits(cluster)] == topics
+
+
+def test_retention_is_mended_to_what_fits() -> None:
+    cluster = _cluster()
+    cluster[EVENTS] = replace(cluster[EVENTS], retention_ms=FOR_EVER)
+    (misfit,) = TopicRules(SETTINGS).misfits(cluster)
+    assert misfit.fix == (
+        "kafka-configs.sh --bootstrap-server k:1 --alter --entity-type topics "
+        f"--entity-name {LEDGER} --add-config retention.ms=-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra_bytes", "fits"), [(DEAD_LETTER_EXTRA_BYTES, True), (DEAD_LETTER_EXTRA_BYTES - 1, False)]
+)
+def test_dead_letters_have_room_for_headers(extra_bytes: int, *, fits: bool) -> None:
+    cluster = _cluster()
+    cluster[EVENTS] = replace(cluster[EVENTS], max_message_bytes=2_000_000)
+    cluster[DEAD_LETTERS] = replace(cluster[DEAD_LETTERS], max_message_bytes=2_000_000 + extra_bytes)
+    misfits = TopicRules(SETTINGS).misfits(cluster)
+    assert [misfit.topic for misfit in misfits] == ([] if fits else [DEAD_LETTERS])
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_compaction_would_take_records_away(policy: str) -> None:
+    cluster = _cluster()
+    cluster[EVENTS] = replace(cluster[EVENTS], cleanup_policy=policy)
+    (misfit,) = TopicRules(SETTINGS).misfits(cluster)
+    assert policy in misfit.detail
+    assert "cleanup.policy=delete" in misfit.fix
