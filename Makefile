@@ -5,7 +5,7 @@ UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
 
-.PHONY: setup demo test lint format types bench clean
+.PHONY: setup demo test lint format wheels bench clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ lint: setup
 format: setup
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+wheels: setup
+	$(UV) build --quiet --clear --all-packages --wheel --out-dir dist --python $(VENV)/bin/python
 
 bench: setup
 	$(VENV)/bin/python benchmarks/deliver.py
