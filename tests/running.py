@@ -76,6 +76,8 @@ class RunningConsumer:
             self._process.kill()
             self._process.wait()
         self._reader.join(5)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
         if error is not None:
             sys.stderr.write("\n".join(["flagpost consume said:", *self.lines[-40:]]) + "\n")
 
@@ -83,16 +85,16 @@ class RunningConsumer:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def wait(self, seconds: float = 60.0) -> int:
-        """Wait for the end; gives the exit code."""
-        code = self._process.wait(seconds)
+    async def wait(self, seconds: float = 60.0) -> int:
+        """Wait for the end; gives the exit code. What the consumer talks to on this loop goes on meanwhile."""
+        code = await asyncio.to_thread(self._process.wait, seconds)
         self._reader.join(5)
         return code
 
-    def stop(self, seconds: float = 60.0) -> int:
+    async def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM, and wait; gives the exit code."""
         self.signal(signal.SIGTERM)
-        return self.wait(seconds)
+        return await self.wait(seconds)
 
     @property
     def is_running(self) -> bool:

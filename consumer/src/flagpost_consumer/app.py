@@ -7,6 +7,7 @@ for the Kafka consumer's own thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
 import secrets
@@ -45,6 +46,7 @@ log = structlog.get_logger(__name__)
 COMMIT_SECONDS = 1.0
 SECRETS_SECONDS = 1.0
 FIELDS_SECONDS = 300.0
+FIRST_FIELDS_SECONDS = 5.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
 LAST_ERRORS = 10
@@ -101,7 +103,7 @@ class Service:
         print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
         self._http.open()
         self._read_secrets()
-        await self._read_fields()
+        await self._read_fields_first()
         self._intake = KafkaIntake(
             consumer_config(self._settings.kafka),
             self._settings.kafka.topic,
@@ -126,6 +128,7 @@ class Service:
         """Drain and end; asked a second time, end at once."""
         if self._stop_requested.is_set():
             self._abort_requested.set()
+            self._progress.set()
         self._stop_requested.set()
 
     async def _serve(self, intake: KafkaIntake) -> int:
@@ -325,6 +328,14 @@ class Service:
     async def _read_fields(self) -> None:
         if self._http.has_secret(EndpointName.METADATA):
             self.engine.know_fields(await read_fields(self._http.get_json))
+
+    async def _read_fields_first(self) -> None:
+        """Give Pendo a moment to tell its fields before the first event; without them, configured names are sent."""
+        reading = asyncio.ensure_future(self._read_fields())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_FIELDS_SECONDS):
+                await _either(reading, self._stop_requested)
+        reading.cancel()
 
     async def _watch_fields(self) -> None:
         while True:

@@ -217,7 +217,8 @@ class Engine:
             occurred_at,
             missing=bool(delivery.planned.missing_fields),
         )
-        self._metadata.offer(delivery.item, now.monotonic)
+        # A newly assigned partition sends nothing for one interval, metadata included.
+        self._metadata.offer(delivery.item, max(now.monotonic, delivery.not_before))
         self._settle_ended_metadata(now)
 
     def _claim(self, delivery: Delivery) -> int | None:

@@ -208,8 +208,7 @@ class MetadataBatches(Generic[Owner]):
         moments = [self._retries[0][0]] if self._retries else []
         for queue in self._queues.values():
             if queue:
-                full = len(queue) >= self._batch_size
-                moments.append(now if full else next(iter(queue.values())) + self._linger)
+                moments.append(self._leaves_at(queue))
         return max(now, min(moments)) if moments else None
 
     def take(self, now: float, avoid: str | None = None) -> Batch | None:
@@ -381,13 +380,18 @@ class MetadataBatches(Generic[Owner]):
 
     def _take_fresh(self, now: float) -> Batch | None:
         for (kind, group), queue in self._queues.items():
-            if queue and (len(queue) >= self._batch_size or next(iter(queue.values())) + self._linger <= now):
+            if queue and self._leaves_at(queue) <= now:
                 ids = [target_id for target_id, _ in zip(queue, range(self._batch_size), strict=False)]
                 for target_id in ids:
                     self._targets[kind, target_id].busy = True
                     self._leave_queues(kind, target_id)
                 return Batch(kind, group, ids)
         return None
+
+    def _leaves_at(self, queue: OrderedDict[str, float]) -> float:
+        """When a queue's first ids go: once they are enough for a batch, or have waited for company."""
+        since = next(iter(queue.values()))
+        return since if len(queue) >= self._batch_size else since + self._linger
 
     def _leave_queues(self, kind: str, target_id: str) -> None:
         for (queue_kind, _), queue in self._queues.items():
