@@ -1,0 +1,268 @@
+"""Consumers that share the work: hand-overs, stops, and a broker that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from confluent_kafka import Producer
+from flagpost_consumer.demo.pendo_stand_in import (
+    CLOSE_AFTER_RECORDING,
+    CLOSE_BEFORE_RECORDING,
+    Fate,
+    PendoStandIn,
+    Received,
+    StandInConfig,
+)
+from flagpost_schemas import TrackEvent
+from real_kafka.broker import KafkaBroker
+from running import RunningConsumer, eventually, total
+from traffic import Published, publish, tracks
+
+INTERVAL_SECONDS = 0.05
+VISITORS = 2_000
+ZIPF_EXPONENT = 0.7
+"""Chosen so that the hottest visitor's strict order takes under a minute."""
+
+
+def events_of(count: int, seed: int) -> list[TrackEvent]:
+    """Events of Zipf-distributed visitors, each with its number."""
+    random = Random(seed)
+    weights = [1 / rank**ZIPF_EXPONENT for rank in range(1, VISITORS + 1)]
+    visitors = random.choices(range(VISITORS), weights, k=count)
+    now_ms = time.time_ns() // 1_000_000
+    return [
+        TrackEvent(
+            event_id=f"event-{number}",
+            occurred_at=now_ms,
+            visitor_id=f"visitor-{visitor}",
+            event="Step",
+            properties={"n": number},
+        )
+        for number, visitor in enumerate(visitors)
+    ]
+
+
+class Group:
+    """A group's topics and settings, and its Pendo."""
+
+    def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 12) -> None:
+        self.kafka, self.pendo, self.topic = kafka, pendo, f"{name}.events"
+        kafka.create_topics(self.topic, f"{name}.ledger", f"{name}.dead-letters", partitions=partitions)
+        self.partitions = partitions
+        self.settings: dict[str, object] = {
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "kafka.group_id": name,
+            "kafka.topic": self.topic,
+            "kafka.ledger_topic": f"{name}.ledger",
+            "kafka.dead_letter_topic": f"{name}.dead-letters",
+            "kafka.session_timeout_seconds": 10,
+            "pendo.request_timeout_seconds": 4,
+            "pendo.api_url": pendo.api_url,
+            "pendo.track_secret": pendo.keys.track_secret,
+            "decisions.visitor_metadata": False,
+            "delivery.visitor_interval_seconds": INTERVAL_SECONDS,
+            "delivery.max_pending_per_visitor": 0,
+        }
+
+    def consumer(self, name: str, **settings: object) -> RunningConsumer:
+        """A consumer whose requests can be told by the query of their path."""
+        own = {key.replace("__", "."): value for key, value in settings.items()}
+        return RunningConsumer(
+            {**self.settings, "pendo.track_url": f"{self.pendo.track_url}?by={name}", **own}
+        )
+
+    def publish(self, events: list[TrackEvent]) -> list[Published]:
+        return publish(self.kafka.bootstrap_servers, self.topic, events)
+
+    async def everything_recorded(self, count: int, seconds: float) -> None:
+        received = self.pendo.received
+        await received.until(lambda: received.recorded() - received.repeats() == count, seconds)
+
+
+def number_of(request: Received) -> int:
+    return request.parsed["properties"]["n"]  # type: ignore[index, no-any-return]
+
+
+def sender_of(request: Received) -> str:
+    return request.path.partition("?by=")[2]
+
+
+def committed_by(consumer: RunningConsumer) -> dict[int, int]:
+    """The position that a consumer left for each partition when it gave it up, as its log says."""
+    entries = [json.loads(line) for line in consumer.lines if '"revoked"' in line]
+    assert entries, "the consumer was never asked to give anything up"
+    return {int(number): offset for entry in entries for number, offset in entry["committed"].items()}
+
+
+def check_order(requests: list[Received]) -> None:
+    """Each sender sends a visitor's events in the order of their offsets, which is that of their numbers."""
+    last: dict[tuple[str, str | None], int] = defaultdict(lambda: -1)
+    for request in requests:
+        key = sender_of(request), request.visitor_id
+        assert number_of(request) >= last[key]
+        last[key] = number_of(request)
+
+
+def count_hand_over_repeats(
+    requests: list[Received], published: list[Published], giver: str, committed: dict[int, int]
+) -> int:
+    """Check that every repeat has its reason; gives how many are due to the hand-over.
+
+    Sent again is what lost its answer, and what the one that gave a partition up had delivered beyond the
+    position it committed.
+    """
+    place = {event.event.event_id: event for event in published}
+    recorded: dict[int, list[Received]] = defaultdict(list)
+    for request in requests:
+        if request.fate is Fate.RECORDED:
+            recorded[number_of(request)].append(request)
+    repeats = 0
+    for number, sightings in recorded.items():
+        answered = [request for request in sightings if request.status == 200]
+        for earlier, later in itertools.pairwise(answered):
+            where = place[f"event-{number}"]
+            assert (sender_of(earlier), sender_of(later) == giver) == (giver, False)
+            assert where.offset >= committed[where.partition]
+            repeats += 1
+    return repeats
+
+
+@pytest.mark.timeout(400)
+async def test_twenty_thousand_events_two_consumers_faults_and_one_stopped_halfway(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    count = 20_000
+    async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
+        group = Group(kafka, pendo, fresh_name("group"))
+        pendo.faults.mix(11, [(0.02, 500), (0.005, CLOSE_BEFORE_RECORDING), (0.005, CLOSE_AFTER_RECORDING)])
+        with group.consumer("a") as first, group.consumer("b") as second:
+            for consumer in (first, second):
+                await eventually(lambda c=consumer: c.value("flagpost_partitions_assigned") == 6)
+            published = await asyncio.to_thread(group.publish, list(events_of(count, seed=11)))
+            await pendo.received.until(lambda: pendo.received.recorded() >= count // 2, 120)
+            first.scrape()
+            assert await first.stop() == 0
+            await group.everything_recorded(count, 240)
+            await eventually(lambda: total(second.scrape(), "flagpost_deliveries_pending") == 0)
+            assert await second.stop() == 0
+        requests = tracks(pendo.received)
+        assert pendo.received.violations == []
+        check_order(requests)
+        assert {number_of(r) for r in requests if r.fate is Fate.RECORDED} == set(range(count))
+        repeats = count_hand_over_repeats(requests, published, "a", committed_by(first))
+        print(f"sent again after the stop: {repeats}; repeats in all: {pendo.received.repeats()}")
+        lost_answers = sum(r.fate is Fate.RECORDED and r.status != 200 for r in requests)
+        assert pendo.received.repeats() <= repeats + lost_answers
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_newcomer_takes_over_partitions_without_loss(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], protocol: str
+) -> None:
+    count = 3_000
+    async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
+        group = Group(kafka, pendo, fresh_name("newcomer"), partitions=4)
+        with group.consumer("a", kafka__group_protocol=protocol) as first:
+            await eventually(lambda: first.value("flagpost_partitions_assigned") == 4)
+            published = await asyncio.to_thread(group.publish, events_of(count, seed=5))
+            await pendo.received.until(lambda: pendo.received.recorded() >= 300, 60)
+            with group.consumer("b", kafka__group_protocol=protocol) as second:
+                await eventually(lambda: second.value("flagpost_partitions_assigned") == 2, 60)
+                await group.everything_recorded(count, 120)
+                for consumer in (first, second):
+                    await eventually(lambda c=consumer: total(c.scrape(), "flagpost_deliveries_pending") == 0)
+                    assert consumer.value("flagpost_rebalances_total", kind="lost") == 0
+                assert first.value("flagpost_rebalances_total", kind="revoked") >= 1
+                given_up = committed_by(first)
+                assert await second.stop() == 0
+            assert await first.stop() == 0
+        requests = tracks(pendo.received)
+        assert pendo.received.violations == []
+        check_order(requests)
+        assert {sender_of(request) for request in requests} == {"a", "b"}
+        repeats = count_hand_over_repeats(requests, published, "a", given_up)
+        assert pendo.received.repeats() == repeats
+
+
+async def test_a_broker_that_is_killed_and_comes_back(
+    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    count = 2_000
+    async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
+        group = Group(kafka_broker, pendo, fresh_name("broker"), partitions=4)
+        with group.consumer("a") as consumer:
+            published = await asyncio.to_thread(group.publish, events_of(count // 2, seed=3))
+            await pendo.received.until(lambda: pendo.received.recorded() >= 300, 60)
+            await asyncio.to_thread(kafka_broker.kill)
+            assert consumer.get("/livez")[0] == 200
+            await asyncio.to_thread(kafka_broker.restart)
+            later = events_of(count, seed=3)[count // 2 :]
+            published += await asyncio.to_thread(group.publish, later)
+            await group.everything_recorded(count, 120)
+            await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+            assert await consumer.stop() == 0
+        assert pendo.received.violations == []
+        assert pendo.received.repeats() == 0
+
+
+async def test_kafka_or_the_topic_may_come_later(
+    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
+        group = Group(kafka_broker, pendo, fresh_name("later"), partitions=2)
+        group.settings["kafka.topic"] = group.topic = fresh_name("appears") + ".events"
+        await asyncio.to_thread(kafka_broker.stop)
+        with group.consumer("a") as consumer:
+            await eventually(lambda: any("Kafka does not answer" in line for line in consumer.lines))
+            assert consumer.get("/livez")[0] == 200
+            assert consumer.get("/readyz")[0] == 503
+            await asyncio.to_thread(kafka_broker.restart)
+            await eventually(lambda: any("flagpost topics create" in line for line in consumer.lines), 60)
+            await asyncio.to_thread(kafka_broker.create_topics, group.topic, partitions=2)
+            await asyncio.to_thread(group.publish, events_of(20, seed=1))
+            await group.everything_recorded(20, 60)
+            assert consumer.get("/readyz")[0] == 200
+            assert await consumer.stop() == 0
+
+
+async def test_more_consumers_than_partitions_are_ready_all_the_same(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        group = Group(kafka, pendo, fresh_name("many"), partitions=1)
+        with group.consumer("a") as first, group.consumer("b") as second:
+            for consumer in (first, second):
+                await eventually(lambda c=consumer: c.get("/readyz")[0] == 200)
+            held = [c.value("flagpost_partitions_assigned") for c in (first, second)]
+            assert sorted(held) == [0, 1]
+            assert await first.stop() == 0
+            await eventually(lambda: second.value("flagpost_partitions_assigned") == 1)
+            assert await second.stop() == 0
+
+
+async def test_records_of_another_partitioner_are_counted(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        group = Group(kafka, pendo, fresh_name("misplaced"), partitions=4)
+        (event,) = events_of(1, seed=1)
+        (right,) = group.publish([event])
+        from flagpost_schemas import encode_single_object
+
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        other = events_of(2, seed=1)[1]
+        producer.produce(
+            group.topic, encode_single_object(other), b"some other key", partition=(right.partition + 1) % 4
+        )
+        assert producer.flush(10) == 0
+        with group.consumer("a") as consumer:
+            await group.everything_recorded(2, 30)
+            assert consumer.value("flagpost_mispartitioned_total") == 1
+            assert await consumer.stop() == 0
