@@ -63,8 +63,16 @@ def clock() -> Instant:
 class Service:
     """One consumer process."""
 
-    def __init__(self, settings: Settings, *, on_settled: Callable[[Settlement], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_settled: Callable[[Settlement], None] | None = None,
+        announce: bool = True,
+    ) -> None:
+        """`on_settled` hears of every settlement that counts; `announce` tells the admin address on stderr."""
         self._settings = settings
+        self._announce = announce
         self._on_settled = on_settled
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
@@ -100,7 +108,8 @@ class Service:
         """Serve until `stop` is called; gives the exit code of CONTRACT section 7."""
         _calm_garbage_collection()
         self.admin_url = await self._admin.start()
-        print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
+        if self._announce:
+            print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
         self._http.open()
         self._read_secrets()
         await self._read_fields_first()

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 
 import structlog
-from flagpost_schemas import Decoder
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering, SchemaDoesNotExist, SchemaRegistry
+from flagpost_consumer.adapters.schema_registry import (
+    RegistryNotAnswering,
+    SchemaDoesNotExist,
+    SchemaRegistry,
+)
+from flagpost_schemas import Decoder
 
 log = structlog.get_logger(__name__)
 

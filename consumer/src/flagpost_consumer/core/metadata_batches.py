@@ -205,10 +205,9 @@ class MetadataBatches(Generic[Owner]):
 
     def due_at(self, now: float) -> float | None:
         """When a batch is to be sent: `now` if at once, None if nothing waits."""
-        moments = [self._retries[0][0]] if self._retries else []
-        for queue in self._queues.values():
-            if queue:
-                moments.append(self._leaves_at(queue))
+        moments = [self._leaves_at(queue) for queue in self._queues.values() if queue]
+        if self._retries:
+            moments.append(self._retries[0][0])
         return max(now, min(moments)) if moments else None
 
     def take(self, now: float, avoid: str | None = None) -> Batch | None:

@@ -77,6 +77,12 @@ CONFIG_OPTION = click.Option(
 )
 
 COMMANDS = {
+    "demo": CommandAt(
+        "flagpost_consumer.demo.run",
+        "demo",
+        "Watch the whole path on this machine, with nothing to install.",
+        extra="demo",
+    ),
     "consume": CommandAt(
         "flagpost_consumer.operator.consume", "consume", "Deliver events to Pendo: the service."
     ),

@@ -1,0 +1,156 @@
+"""The end of the demo: what was decided, published, settled and received, side by side.
+
+In: four counts that nobody copied from another: what the application decided, what lies on the events topic, how
+the consumer settled it, what Pendo recorded. Out: a table by flag and variation, and whether it adds up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_schemas import DecisionEvent, Event, variation_as_sent
+
+Row = tuple[str, str | None]
+"""A flag, and the variation as sent."""
+Place = tuple[int, int]
+"""(partition, offset)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One record of the events topic."""
+
+    place: Place
+    event: Event
+
+    @property
+    def row(self) -> Row | None:
+        """The flag and variation of a decision."""
+        if not isinstance(self.event, DecisionEvent):
+            return None
+        return self.event.flag_key, variation_as_sent(self.event)
+
+
+@dataclass(slots=True)
+class Counts:
+    """How the deliveries of some records ended."""
+
+    published: int = 0
+    delivered: int = 0
+    duplicate: int = 0
+    dropped: int = 0
+    dead_lettered: int = 0
+    replayed: int = 0
+    sent_again: int = 0
+    pending: int = 0
+    unexplained: int = 0
+
+    def add(self, ending: Outcome | None, *, is_below_commit: bool) -> None:
+        """Count one delivery: its outcome, or whether its lack of one is explained (CONTRACT section 8)."""
+        self.published += 1
+        if ending is not None:
+            setattr(self, ending.value, getattr(self, ending.value) + 1)
+        elif is_below_commit:
+            self.unexplained += 1
+        else:
+            self.pending += 1
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """The table."""
+
+    rows: dict[Row, Counts] = field(default_factory=dict)
+    other: Counts = field(default_factory=Counts)
+    """Track events that are no decisions."""
+    metadata: Counts = field(default_factory=Counts)
+    decided: Counter[Row] = field(default_factory=Counter)
+    """What the application's own count says."""
+    removed_at_source: int = 0
+    """Repeats that the publisher kept from Kafka, and what it could not publish, by its own count."""
+    at_pendo: Counter[Row] = field(default_factory=Counter)
+    """Track events that Pendo recorded."""
+    since_ms: int = 0
+    until_ms: int = 0
+
+    @property
+    def totals(self) -> Counts:
+        """All track deliveries."""
+        total = Counts()
+        for counts in [*self.rows.values(), self.other]:
+            for name, value in asdict(counts).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
+
+    @property
+    def unexplained(self) -> int:
+        """Deliveries without a settlement that nobody can explain."""
+        return self.totals.unexplained + self.metadata.unexplained
+
+    def disagreements(self) -> list[str]:
+        """What does not add up, in words; empty when everything does."""
+        found = []
+        if self.unexplained:
+            found.append(f"{self.unexplained} deliveries are unexplained")
+        decided, published = self.decided.total(), sum(counts.published for counts in self.rows.values())
+        if decided != published + self.removed_at_source:
+            found.append(
+                f"the application made {decided} decisions; {published} were published and "
+                f"{self.removed_at_source} removed by the publisher"
+            )
+        for row in sorted({*self.rows, *self.at_pendo}, key=str):
+            delivered = self.rows.get(row, Counts()).delivered
+            if delivered != self.at_pendo[row]:
+                found.append(f"{row}: {delivered} delivered, Pendo recorded {self.at_pendo[row]}")
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of CONTRACT section 10, with what the demo knows besides."""
+        return {
+            "window": {"since": self.since_ms, "until": self.until_ms},
+            "rows": [
+                {
+                    "flag_key": row[0],
+                    "variation_key": row[1],
+                    "decided": self.decided[row],
+                    **asdict(self.rows[row]),
+                    "pendo": {"counted": self.at_pendo[row]},
+                }
+                for row in self.ordered_rows()
+            ],
+            "other": asdict(self.other),
+            "totals": asdict(self.totals),
+            "metadata": asdict(self.metadata),
+            "decided": self.decided.total(),
+            "removed_at_source": self.removed_at_source,
+            "lost_offsets": 0,
+            "unexplained": self.unexplained,
+            "disagreements": self.disagreements(),
+        }
+
+    def ordered_rows(self) -> list[Row]:
+        """The rows by flag, then variation."""
+        return sorted(self.rows, key=lambda row: (row[0], row[1] or ""))
+
+
+def reconcile(
+    published: Iterable[Published],
+    settled: Mapping[tuple[Place, Kind], Outcome],
+    committed: Mapping[int, int],
+) -> Reconciliation:
+    """Hold the events topic against the settlements. `committed`: the group's position by partition."""
+    table = Reconciliation()
+    for record in published:
+        partition, offset = record.place
+        is_below = offset < committed.get(partition, 0)
+        row = record.row
+        counts = table.other if row is None else table.rows.setdefault(row, Counts())
+        counts.add(settled.get((record.place, Kind.TRACK)), is_below_commit=is_below)
+        if row is not None and row[1] is not None:
+            ending = settled.get((record.place, Kind.VISITOR_METADATA))
+            table.metadata.add(ending, is_below_commit=is_below)
+    return table

@@ -1,0 +1,152 @@
+"""What the demo shows while it runs, and its table at the end.
+
+In: numbers. Out: a live picture of the path on a terminal, plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rich.align import Align
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from flagpost_consumer.demo.reconciliation import Counts, Reconciliation
+
+PLAIN_LINE_SECONDS = 2.0
+
+COLUMNS = {
+    "published": "published",
+    "delivered": "delivered",
+    "duplicate": "repeats",
+    "dropped": "dropped",
+    "dead_lettered": "dead letters",
+    "pending": "pending",
+    "unexplained": "unexplained",
+}
+RARE = ("dropped", "dead_lettered", "pending")
+"""Shown only where there are any."""
+
+
+@dataclass(slots=True)
+class Numbers:
+    """Everything that the picture shows."""
+
+    phase: str = "starting"
+    seconds: float = 0.0
+    decisions: int = 0
+    removed_by_publisher: int = 0
+    published: int = 0
+    consumed: int = 0
+    duplicates: int = 0
+    paced: int = 0
+    ready: int = 0
+    in_flight: int = 0
+    delivered: int = 0
+    metadata_values: int = 0
+    answers: dict[str, int] = field(default_factory=dict)
+    """Pendo's answers to track and metadata requests, by status."""
+    metadata_requests: int = 0
+
+
+def picture(numbers: Numbers) -> RenderableType:
+    """The path from decide() to Pendo, with what is where just now."""
+    path = Table.grid(expand=True, padding=(0, 1))
+    for _ in range(4):
+        path.add_column(justify="center", ratio=1)
+    path.add_row(
+        *(Text(title, style="bold") for title in ("Your service", "─▶ Kafka", "─▶ Flagpost", "─▶ Pendo"))
+    )
+    path.add_row(
+        _stage(numbers.decisions, "decisions of the\nOptimizely SDK"),
+        _stage(numbers.published, "events, published\nby one line"),
+        _stage(numbers.duplicates, "more repeats\nremoved"),
+        _stage(numbers.delivered, "track events\nreceived"),
+    )
+    path.add_row()
+    path.add_row(
+        _detail(f"{numbers.removed_by_publisher:,} repeats\nremoved at once"),
+        _detail(f"{numbers.consumed:,} read by\nthe consumer"),
+        _detail(
+            f"{numbers.paced:,} wait for their\nvisitor's second,\n"
+            f"{numbers.ready:,} ready, {numbers.in_flight:,} in flight"
+        ),
+        _detail(f"{numbers.metadata_values:,} visitors updated\nin {numbers.metadata_requests:,} requests"),
+    )
+    answers = "  ".join(f"{count:,} of {status}" for status, count in sorted(numbers.answers.items()))
+    footer = Text(f"Pendo's answers: {answers or 'none yet'}", style="dim", justify="center")
+    title = f"Flagpost carries Optimizely decisions to Pendo · {numbers.phase} · {numbers.seconds:.0f} s"
+    return Panel(Group(path, Text(), footer), title=title, padding=(1, 2))
+
+
+def plain_line(numbers: Numbers) -> str:
+    """The same in one line."""
+    return (
+        f"{numbers.seconds:3.0f} s  {numbers.phase}: {numbers.decisions} decisions, {numbers.published} published, "
+        f"{numbers.duplicates} duplicates removed, {numbers.paced} waiting for their visitor's second, "
+        f"{numbers.delivered} delivered; Pendo's answers {numbers.answers}"
+    )
+
+
+def print_table(console: Console, table: Reconciliation) -> None:
+    """The reconciliation by flag and variation, and the verdict."""
+    columns = [column for column in COLUMNS if column not in RARE or getattr(table.totals, column)]
+    shown = Table(
+        title="Every decision, accounted for", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    shown.add_column("", no_wrap=True)
+    for title in ("decided", *(COLUMNS[column] for column in columns), "Pendo"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    flag_above = None
+    for flag, variation in table.ordered_rows():
+        if flag != flag_above:
+            shown.add_row(Text(flag, style="bold"))
+            flag_above = flag
+        row = flag, variation
+        cells = _cells(table.rows[row], columns)
+        shown.add_row(
+            f"  {variation or '(no variation)'}", str(table.decided[row]), *cells, str(table.at_pendo[row])
+        )
+    shown.add_section()
+    shown.add_row("other events", "", *_cells(table.other, columns), "")
+    totals = _cells(table.totals, columns)
+    shown.add_row("all track events", str(table.decided.total()), *totals, "", style="bold")
+    shown.add_row("visitor metadata", "", *_cells(table.metadata, columns), "", style="dim")
+    console.print(shown)
+    _print_verdict(console, table)
+
+
+def _print_verdict(console: Console, table: Reconciliation) -> None:
+    decisions = list(table.rows.values())
+    published = sum(counts.published for counts in decisions)
+    delivered = sum(counts.delivered for counts in decisions)
+    duplicates = sum(counts.duplicate for counts in decisions)
+    parts = [
+        f"{table.removed_at_source} repeats that the publisher kept from Kafka",
+        f"{duplicates} repeats that the consumer removed",
+        f"{delivered} delivered",
+        f"{published - duplicates - delivered} dropped, dead-lettered or pending",
+    ]
+    console.print(f"{table.decided.total()} decisions = " + "\n  + ".join(parts), highlight=False)
+    disagreements = table.disagreements()
+    for text in disagreements:
+        console.print(f"[red]Does not add up:[/red] {text}")
+    if not disagreements:
+        console.print("[green]Everything adds up; nothing is unexplained.[/green]")
+
+
+def _cells(counts: Counts, columns: list[str]) -> list[str]:
+    return [str(getattr(counts, column)) for column in columns]
+
+
+def _stage(number: int, caption: str) -> RenderableType:
+    return Align.center(
+        Group(Text(f"{number:,}", style="bold cyan", justify="center"), Text(caption, justify="center"))
+    )
+
+
+def _detail(text: str) -> Text:
+    return Text(text, style="dim", justify="center")
