@@ -92,6 +92,8 @@ ENDING = """
 import sys
 from flagpost_publisher import Publisher
 publisher = Publisher(bootstrap_servers=sys.argv[1], topic=sys.argv[2])
+publisher.track("v", "first")
+publisher.flush({seconds})
 for number in range(20):
     assert publisher.track("v", str(number))
 {end}
@@ -102,14 +104,14 @@ for number in range(20):
 def test_what_was_published_last_is_sent_when_the_process_ends(
     kafka: EmbeddedKafka, topic: str, end: str
 ) -> None:
-    finished = run(ENDING.format(end=end), kafka.bootstrap_servers, topic)
+    finished = run(ENDING.format(end=end, seconds=DEADLINE_SECONDS), kafka.bootstrap_servers, topic)
 
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
-    assert len(read_topic(kafka.bootstrap_servers, topic)) == 20
+    assert len(read_topic(kafka.bootstrap_servers, topic)) == 21
 
 
 def test_an_unhandled_exception_ends_the_process_as_ever() -> None:
-    finished = run(ENDING.format(end="raise RuntimeError('mine')"), "127.0.0.1:1", "events")
+    finished = run(ENDING.format(end="raise RuntimeError('mine')", seconds=0), "127.0.0.1:1", "events")
 
     assert finished.returncode == 1
     assert finished.stderr.splitlines()[0].startswith("Traceback")
@@ -224,3 +226,20 @@ print('"done"')
 
 def test_a_signal_handler_may_decide_within_decide() -> None:
     assert last_line(run(SIGNALLED)) == "done"
+
+
+ABANDONING = """
+import sys
+from flagpost_publisher import Publisher
+publisher = Publisher(bootstrap_servers="127.0.0.1:1")
+publisher.track("v", "page")
+output = publisher._output
+assert output._open.wait(10)
+references = sys.getrefcount(output._producer)
+output.abandon()
+print(sys.getrefcount(output._producer) - references)
+"""
+
+
+def test_a_parents_producer_is_never_destroyed_in_a_child() -> None:
+    assert last_line(run(ABANDONING)) == 1

@@ -8,8 +8,8 @@ import pytest
 from flagpost_publisher import EventRefused, PublisherError
 from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
-from flagpost_publisher.duplicates import Duplicates
-from flagpost_publisher.listener import DecisionReader
+from flagpost_publisher.duplicates import Duplicates, claim_of
+from flagpost_publisher.listener import DecisionReader, claim_in
 from flagpost_schemas import DecisionEvent, Source, encode_body
 
 A = DecisionEvent(
@@ -28,7 +28,7 @@ OFF = replace(A, enabled=False)
 def test_a_b_a_are_three_and_a_a_is_one() -> None:
     duplicates = Duplicates(60, 100)
 
-    assert [duplicates.claim(each, 0) for each in (A, A, B, B, A, A)] == [
+    assert [duplicates.is_news(claim_of(each), 0) for each in (A, A, B, B, A, A)] == [
         True,
         False,
         True,
@@ -53,22 +53,22 @@ def test_what_counts_is_visitor_flag_variation_enabled_and_dispatched(
     other: DecisionEvent, same: bool
 ) -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.claim(A, 0)
+    duplicates.is_news(claim_of(A), 0)
 
-    assert duplicates.claim(other, 1) is not same
+    assert duplicates.is_news(claim_of(other), 1) is not same
 
 
 def test_the_variation_of_a_disabled_flag_is_off_whatever_it_was() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.claim(OFF, 0)
+    duplicates.is_news(claim_of(OFF), 0)
 
-    assert not duplicates.claim(replace(OFF, variation_key="b"), 1)
+    assert not duplicates.is_news(claim_of(replace(OFF, variation_key="b")), 1)
 
 
 def test_the_ttl_runs_from_what_was_published() -> None:
     duplicates = Duplicates(60, 100)
 
-    assert [duplicates.claim(A, now) for now in (0, 30, 59.9, 60, 119, 120)] == [
+    assert [duplicates.is_news(claim_of(A), now) for now in (0, 30, 59.9, 60, 119, 120)] == [
         True,
         False,
         False,
@@ -81,33 +81,33 @@ def test_the_ttl_runs_from_what_was_published() -> None:
 def test_a_ttl_of_zero_remembers_nothing() -> None:
     duplicates = Duplicates(0, 100)
 
-    assert [duplicates.claim(A, 5), duplicates.claim(A, 5)] == [True, True]
+    assert [duplicates.is_news(claim_of(A), 5), duplicates.is_news(claim_of(A), 5)] == [True, True]
 
 
 def test_the_least_recently_seen_is_forgotten_first() -> None:
     duplicates = Duplicates(60, 2)
     events = [replace(A, visitor_id=visitor) for visitor in "uvw"]
     for event in (events[0], events[1], events[0], events[2]):
-        duplicates.claim(event, 0)
+        duplicates.is_news(claim_of(event), 0)
 
-    assert [duplicates.claim(event, 1) for event in (events[0], events[1])] == [False, True]
+    assert [duplicates.is_news(claim_of(event), 1) for event in (events[0], events[1])] == [False, True]
 
 
 def test_what_kafka_did_not_take_is_news_again() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.claim(A, 0)
-    duplicates.forget(A)
+    duplicates.is_news(claim_of(A), 0)
+    duplicates.forget(claim_of(A))
 
-    assert duplicates.claim(A, 1)
+    assert duplicates.is_news(claim_of(A), 1)
 
 
 def test_forgetting_keeps_what_came_later() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.claim(A, 0)
-    duplicates.claim(B, 1)
-    duplicates.forget(A)
+    duplicates.is_news(claim_of(A), 0)
+    duplicates.is_news(claim_of(B), 1)
+    duplicates.forget(claim_of(A))
 
-    assert not duplicates.claim(B, 2)
+    assert not duplicates.is_news(claim_of(B), 2)
 
 
 def test_complaints_of_a_kind_are_told_once_with_their_number() -> None:
@@ -189,10 +189,21 @@ def _reader(noted: list[PublisherError] | None = None, **options: Any) -> Decisi
     return DecisionReader(Options(**{**defaults, **options}), SOURCE, ([] if noted is None else noted).append)
 
 
+def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, Any] = INFO) -> DecisionEvent:
+    return reader.event(reader.visitor_id("user", attributes), "user", attributes, info)
+
+
+@pytest.mark.parametrize("changes", [{}, {"enabled": True}, {"enabled": True, "variation_key": None}])
+def test_a_notification_claims_what_its_event_claims(changes: dict[str, Any]) -> None:
+    info = {**INFO, **changes}
+
+    assert claim_in("user", info) == claim_of(_event(_reader(), {}, info))
+
+
 def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flagpost_publisher.listener.now_ms", lambda: 1_700_000_000_123)
 
-    event = _reader().event("user", {"plan": "gold"}, INFO)
+    event = _event(_reader(), {"plan": "gold"})
 
     assert event == DecisionEvent(
         event_id=event.event_id,
@@ -213,7 +224,7 @@ def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_older_sdk_tells_no_ids() -> None:
     older = {name: value for name, value in INFO.items() if not name.endswith("_id")}
 
-    event = _reader().event("user", {}, older)
+    event = _event(_reader(), {}, older)
 
     assert (event.experiment_id, event.variation_id) == (None, None)
 
@@ -230,7 +241,7 @@ def test_an_older_sdk_tells_no_ids() -> None:
 def test_ids_come_from_the_user_an_attribute_or_a_callable(source: Any, visitor_id: str) -> None:
     attributes = {"crm_id": "c-1", "number": 42, "plan": "gold"}
 
-    event = _reader(visitor_id=source, account_id=source).event("user", attributes, INFO)
+    event = _event(_reader(visitor_id=source, account_id=source), attributes)
 
     assert event.visitor_id == visitor_id
     assert event.account_id == (None if source is None else visitor_id)
@@ -238,9 +249,9 @@ def test_ids_come_from_the_user_an_attribute_or_a_callable(source: Any, visitor_
 
 @pytest.mark.parametrize("source", ["missing", lambda _user_id, _attributes: None])
 def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(source: Any) -> None:
-    assert _reader(account_id=source).event("user", {}, INFO).account_id is None
+    assert _event(_reader(account_id=source), {}).account_id is None
     with pytest.raises(EventRefused, match="visitor_id gave None"):
-        _reader(visitor_id=source).event("user", {}, INFO)
+        _event(_reader(visitor_id=source), {})
 
 
 @pytest.mark.parametrize(
@@ -253,7 +264,7 @@ def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(sou
     ],
 )
 def test_consent_is_a_map_or_asked_for(consent: Any, carried: dict[str, bool] | None) -> None:
-    assert _reader(consent=consent).event("user", {"user": False}, INFO).consent == carried
+    assert _event(_reader(consent=consent), {"user": False}).consent == carried
 
 
 def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
@@ -270,7 +281,7 @@ def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
         "secret": "s",
     }
 
-    event = reader.event("user", attributes, INFO)
+    event = _event(reader, attributes)
 
     assert event.attributes == {"plan": "gold", "age": -5, "ratio": 0.5, "beta": True, "none": None}
     assert [str(error).split(" was ")[0] for error in noted] == [

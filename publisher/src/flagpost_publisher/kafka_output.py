@@ -84,7 +84,8 @@ class KafkaOutput:
     def send(self, message: Message) -> None:
         """Take `message` for Kafka. Raises EventRefused; never waits."""
         with self._lock:
-            self.start()
+            if self._thread is None or self._stopping.is_set():
+                self.start()
             if self._open.is_set():
                 self._produce(message)
             else:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from uuid6 import uuid7
-
+from flagpost_publisher.duplicates import Claim
 from flagpost_publisher.errors import AttributeLeftOut, EventRefused
-from flagpost_schemas import DecisionEvent, Scalar, Source
+from flagpost_schemas import DecisionEvent, Scalar, Source, new_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,14 +23,21 @@ FLAG_DECISION = "flag"
 """The type of notification that decide(), decide_for_keys() and decide_all() give, one for each flag."""
 
 
-def new_event_id() -> str:
-    """A version 7 UUID: sorts by time."""
-    return str(uuid7())
-
-
 def now_ms() -> int:
     """The time now, epoch milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+def claim_in(visitor_id: str, decision_info: Mapping[str, Any]) -> Claim:
+    """What the decision says: `claim_of` its event, which need not be made for a duplicate."""
+    enabled = decision_info["enabled"]
+    return Claim(
+        visitor_id,
+        decision_info["flag_key"],
+        decision_info["variation_key"] if enabled else "off",
+        enabled,
+        decision_info["decision_event_dispatched"],
+    )
 
 
 class DecisionReader:
@@ -46,27 +52,28 @@ class DecisionReader:
         self._source = source
         self._note = note
 
-    def event(self, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]) -> DecisionEvent:
-        """The event of one flag decision, occurred now.
-
-        Raises EventRefused when there is no visitor id, and whatever the options' callables raise.
-        """
-        options = self._options
-        visitor_id = (
-            user_id if options.visitor_id is None else _id_from(options.visitor_id, user_id, attributes)
-        )
+    def visitor_id(self, user_id: str, attributes: Attributes) -> str:
+        """Whose decision it is. Raises EventRefused when nobody's, and whatever the option's callable raises."""
+        source = self._options.visitor_id
+        visitor_id = user_id if source is None else _id_from(source, user_id, attributes)
         if visitor_id is None:
             raise EventRefused(
                 "no_visitor_id",
                 "visitor_id gave None for a decision: it is not published; "
                 "let the attribute or the callable give an id wherever decide() is called",
             )
+        return visitor_id
+
+    def event(
+        self, visitor_id: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
+    ) -> DecisionEvent:
+        """The event of one flag decision, occurred now. Raises whatever the options' callables raise."""
+        options = self._options
+        account = options.account_id
         return DecisionEvent(
             event_id=new_event_id(),
             occurred_at=now_ms(),
-            account_id=None
-            if options.account_id is None
-            else _id_from(options.account_id, user_id, attributes),
+            account_id=None if account is None else _id_from(account, user_id, attributes),
             consent=consent_of(options, user_id, attributes),
             source=self._source,
             visitor_id=visitor_id,

@@ -35,7 +35,6 @@ def producer_config(options: Options) -> dict[str, Any]:
         "client.id": "flagpost-publisher",
         "log_level": 0,  # `error_cb` tells what matters
         "compression.type": "lz4",
-        "linger.ms": 20,
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
         **properties,
         "bootstrap.servers": options.bootstrap_servers,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
 from flagpost_publisher.complaints import Complaints
-from flagpost_publisher.duplicates import Duplicates
+from flagpost_publisher.duplicates import Claim, Duplicates, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
 from flagpost_publisher.kafka_output import KafkaOutput, Message
-from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, consent_of, new_event_id, now_ms
+from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import require_usable
 from flagpost_publisher.stats import PublisherStats, Tally
@@ -32,6 +32,7 @@ from flagpost_schemas import (
     VisitorMetadata,
     encode_body,
     flatten,
+    new_event_id,
     partition_key,
 )
 
@@ -156,7 +157,7 @@ class Publisher:
 
     def publish(self, event: Event) -> bool:
         """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
-        return self._attempt(lambda: event)
+        return self._attempt(lambda: self._take(event))
 
     def track(
         self,
@@ -174,12 +175,14 @@ class Publisher:
         default now.
         """
         return self._attempt(
-            lambda: TrackEvent(
-                **self._shared(visitor_id, occurred_at, context),
-                account_id=account_id,
-                visitor_id=_required(visitor_id, "visitor_id"),
-                event=event,
-                properties=flatten(properties or {}),
+            lambda: self._send(
+                TrackEvent(
+                    **self._shared(visitor_id, occurred_at, context),
+                    account_id=account_id,
+                    visitor_id=_required(visitor_id, "visitor_id"),
+                    event=event,
+                    properties=flatten(properties or {}),
+                )
             )
         )
 
@@ -198,12 +201,14 @@ class Publisher:
         `group`: `custom` or `agent`, Pendo's groups. `occurred_at`: epoch milliseconds, default now.
         """
         return self._attempt(
-            lambda: VisitorMetadata(
-                **self._shared(visitor_id, occurred_at, context),
-                account_id=account_id,
-                visitor_id=_required(visitor_id, "visitor_id"),
-                group=MetadataGroup(group),
-                values=dict(values),
+            lambda: self._send(
+                VisitorMetadata(
+                    **self._shared(visitor_id, occurred_at, context),
+                    account_id=account_id,
+                    visitor_id=_required(visitor_id, "visitor_id"),
+                    group=MetadataGroup(group),
+                    values=dict(values),
+                )
             )
         )
 
@@ -218,11 +223,13 @@ class Publisher:
     ) -> bool:
         """Publish values of an account's metadata fields, as `visitor` does. False: refused."""
         return self._attempt(
-            lambda: AccountMetadata(
-                **self._shared(None, occurred_at, context),
-                account_id=_required(account_id, "account_id"),
-                group=MetadataGroup(group),
-                values=dict(values),
+            lambda: self._send(
+                AccountMetadata(
+                    **self._shared(None, occurred_at, context),
+                    account_id=_required(account_id, "account_id"),
+                    group=MetadataGroup(group),
+                    values=dict(values),
+                )
             )
         )
 
@@ -302,28 +309,39 @@ class Publisher:
     ) -> None:
         """Optimizely's listener; called within decide()."""
         if kind == FLAG_DECISION:
-            self._attempt(lambda: self._reader.event(user_id, attributes or {}, decision_info))
+            self._attempt(lambda: self._decided(user_id, attributes or {}, decision_info))
 
-    def _attempt(self, build: Callable[[], Event]) -> bool:
+    def _decided(self, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]) -> None:
+        reader = self._reader
+        visitor_id = reader.visitor_id(user_id, attributes)
+        claim = claim_in(visitor_id, decision_info)
+        self._send_once(claim, lambda: reader.event(visitor_id, user_id, attributes, decision_info))
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, DecisionEvent):
+            self._send_once(claim_of(event), lambda: event)
+        else:
+            self._send(event)
+
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Do what may end in a refusal. False: it did."""
         try:
-            self._take(build())
+            action()
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._tally.add_refused()
             self._complain(_refusal(error))
             return False
         return True
 
-    def _take(self, event: Event) -> None:
-        if not isinstance(event, DecisionEvent):
-            self._send(event)
-        elif not self._duplicates.claim(event, monotonic()):
+    def _send_once(self, claim: Claim, build: Callable[[], DecisionEvent]) -> None:
+        if not self._duplicates.is_news(claim, monotonic()):
             self._tally.add_duplicate()
-        else:
-            try:
-                self._send(event)
-            except Exception:
-                self._duplicates.forget(event)
-                raise
+            return
+        try:
+            self._send(build())
+        except Exception:
+            self._duplicates.forget(claim)
+            raise
 
     def _send(self, event: Event) -> None:
         body = encode_body(event)
@@ -333,7 +351,7 @@ class Publisher:
 
     def _undelivered(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
-            self._duplicates.forget(event)
+            self._duplicates.forget(claim_of(event))
 
     def _complain(self, error: PublisherError) -> None:
         """Have `error` told by the thread, which may not run yet."""

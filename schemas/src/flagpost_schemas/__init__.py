@@ -18,6 +18,7 @@ from flagpost_schemas.errors import (
     UndecodableRecord,
     UnknownSchema,
 )
+from flagpost_schemas.event_ids import new_event_id
 from flagpost_schemas.events import (
     EVENT_TYPES,
     AccountMetadata,
@@ -63,6 +64,7 @@ __all__ = [
     "encode_single_object",
     "fingerprints",
     "flatten",
+    "new_event_id",
     "partition_key",
     "schema_of",
     "single_object_header",

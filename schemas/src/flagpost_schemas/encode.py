@@ -12,7 +12,10 @@ from flagpost_schemas.errors import EncodeError
 from flagpost_schemas.events import EVENT_TYPES, Event
 from flagpost_schemas.wire import confluent_header, single_object_header
 
-_BODIES = {event_type: compile_body(schema_of(event_type).parsed) for event_type in EVENT_TYPES}
+_RECURRING = frozenset({"io.flagpost.v1.Source"})
+"""A service has one Source for all its events."""
+
+_BODIES = {event_type: compile_body(schema_of(event_type).parsed, _RECURRING) for event_type in EVENT_TYPES}
 _HEADERS = {event_type: single_object_header(schema_of(event_type).fingerprint) for event_type in EVENT_TYPES}
 
 
