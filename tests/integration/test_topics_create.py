@@ -119,3 +119,19 @@ def test_more_replicas_than_brokers_is_one_line_that_says_what_to_give(topics: T
     assert len(result.stderr.splitlines()) == 1
     assert "--replication" in result.stderr
     assert topics.states() == {}
+
+
+def test_a_topic_that_somebody_makes_meanwhile_is_found_to_exist(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first look and the creation, and before every broker has heard of it."""
+    topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
+    seen = KafkaAdmin.partitions
+    blind_looks: list[dict[str, int]] = [{}, {}]
+    monkeypatch.setattr(
+        KafkaAdmin, "partitions", lambda admin: blind_looks.pop() if blind_looks else seen(admin)
+    )
+    result = topics.create("--partitions", "2", "--replication", "1", "--json")
+    assert result.exit_code == 0, result.output
+    actions = {topic["name"]: topic["action"] for topic in json.loads(result.stdout)["topics"]}
+    assert actions[topics.names[LEDGER]] == "exists"

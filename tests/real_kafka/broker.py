@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,12 @@ class KafkaBroker:
         admin = self.admin()
         for future in admin.create_topics(new, operation_timeout=CALL_SECONDS).values():
             future.result(CALL_SECONDS)
+        # The broker hears of them from the controller a moment later.
+        deadline = time.monotonic() + CALL_SECONDS
+        while set(names) - admin.list_topics(timeout=CALL_SECONDS).topics.keys():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the broker does not show {names} within {CALL_SECONDS:g} s")
+            admin.poll(0.02)
 
     def stop(self) -> None:
         """Shut down in order; nothing happens when it is not running."""

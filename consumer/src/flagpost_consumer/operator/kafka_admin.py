@@ -7,7 +7,8 @@ where Kafka does not answer or refuses. Calls block, each for `CALL_SECONDS` at 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from flagpost_consumer.operator.topic_rules import TopicSpec, TopicState
 from flagpost_consumer.settings import KafkaSettings, Problem, SettingsError
 
 CALL_SECONDS = 10.0
+POLL_SECONDS = 0.05
 
 Result = TypeVar("Result")
 
@@ -75,6 +77,22 @@ class KafkaAdmin:
             resource.name: _state(partitions[resource.name], self._result(future))
             for resource, future in futures.items()
         }
+
+    def awaited_states(self, names: Sequence[str]) -> dict[str, TopicState]:
+        """As `states`, once every name is there: brokers hear of a new topic a moment after it is created.
+
+        Raises:
+            KafkaUnavailable: a topic is not to be seen, or as `states`.
+        """
+        deadline = time.monotonic() + CALL_SECONDS
+        while hidden := set(names) - self.partitions().keys():
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(
+                    f"{self._servers}: topics exist and are not to be seen: {', '.join(sorted(hidden))}; "
+                    "give this client the right to describe them"
+                )
+            self._client.poll(POLL_SECONDS)
+        return self.states(names)
 
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).

@@ -19,7 +19,6 @@ from flagpost_consumer.operator.topic_rules import (
     Misfit,
     TopicRules,
     TopicSpec,
-    TopicState,
     topic_specs,
 )
 from flagpost_consumer.settings import Needs
@@ -76,13 +75,14 @@ def create(settings_for: SettingsLoader, partitions: int, replication: int, *, a
 def _create(
     admin: KafkaAdmin, specs: tuple[TopicSpec, ...], rules: TopicRules, partitions: int, replication: int
 ) -> list[TopicReport]:
-    existing = admin.states(spec.name for spec in specs)
+    names = [spec.name for spec in specs]
+    existing = admin.states(names)
     created = {
-        spec.name: TopicState(partitions, spec.retention_ms, spec.max_message_bytes, "delete")
+        spec.name
         for spec in specs
         if spec.name not in existing and admin.create(spec, partitions, replication)
     }
-    found = {**admin.states(spec.name for spec in specs if spec.name not in created), **created}
+    found = admin.awaited_states(names)
     misfits = rules.misfits(found)
     return [
         TopicReport(
