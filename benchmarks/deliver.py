@@ -24,6 +24,7 @@ import orjson
 import structlog
 import uvloop
 from confluent_kafka import Producer
+
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka

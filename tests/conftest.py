@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from real_kafka import parts
 from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
+from scenes import Scene
 
 
 def pytest_report_header() -> str:
@@ -47,6 +49,15 @@ def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schema
     registry = SchemaRegistry(tmp_path_factory.mktemp("registry"))
     yield registry
     registry.stop()
+
+
+@pytest.fixture
+async def scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIterator[Scene]:
+    """Topics on the shared broker, a Pendo whose metadata fields cannot be read, and a consumer's settings."""
+    async with PendoStandIn() as pendo:
+        # Without a schema, fields are sent under their configured names.
+        pendo.faults.outage(503, Endpoint.SCHEMA)
+        yield Scene(kafka, pendo, fresh_name("scene"))
 
 
 def _broker(directory: Path) -> Iterator[KafkaBroker]:

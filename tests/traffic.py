@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from confluent_kafka import Message, Producer
+
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Received, ReceivedLog
 from flagpost_schemas import Event, encode_single_object, partition_key
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Producer
+
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -24,73 +23,11 @@ from flagpost_consumer.demo.pendo_stand_in import (
     StandInConfig,
     UnmappedFields,
 )
-from flagpost_schemas import AccountMetadata, Context, DecisionEvent, Event, TrackEvent, VisitorMetadata
+from flagpost_schemas import AccountMetadata, Context, DecisionEvent, TrackEvent, VisitorMetadata
 from real_kafka.broker import KafkaBroker
-from running import RunningConsumer, eventually, total
-from traffic import check_spacing, publish, tracks
-
-
-class Scene:
-    """One test's topics, its Pendo, and the settings that join them."""
-
-    def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str) -> None:
-        self.kafka = kafka
-        self.pendo = pendo
-        self.topic, self.dead_letters = f"{name}.events", f"{name}.dead-letters"
-        kafka.create_topics(self.topic, f"{name}.ledger", self.dead_letters, partitions=4)
-        self.settings: dict[str, object] = {
-            "kafka.bootstrap_servers": kafka.bootstrap_servers,
-            "kafka.group_id": name,
-            "kafka.topic": self.topic,
-            "kafka.ledger_topic": f"{name}.ledger",
-            "kafka.dead_letter_topic": self.dead_letters,
-            "pendo.track_url": pendo.track_url,
-            "pendo.api_url": pendo.api_url,
-            "pendo.track_secret": pendo.keys.track_secret,
-            "pendo.integration_key": pendo.keys.integration_key,
-            "metadata.linger_seconds": 0.2,
-        }
-
-    def publish(self, *events: Event) -> None:
-        publish(self.kafka.bootstrap_servers, self.topic, events)
-
-    def consume(self, **settings: object) -> RunningConsumer:
-        return RunningConsumer(
-            {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
-        )
-
-    def read_dead_letters(self, count: int) -> list[dict[str, Any]]:
-        """The first dead letters: key, value, and headers as text."""
-        reader = Consumer(
-            {
-                "bootstrap.servers": self.kafka.bootstrap_servers,
-                "group.id": f"{self.topic}-reader",
-                "auto.offset.reset": "earliest",
-            }
-        )
-        reader.subscribe([self.dead_letters])
-        letters = []
-        for _ in range(50 if count == 0 else 300):
-            message = reader.poll(0.1)
-            if message is not None and message.error() is None:
-                headers = {
-                    name: value.decode()
-                    for name, value in message.headers() or []
-                    if isinstance(value, bytes)
-                }
-                letters.append({"key": message.key(), "value": message.value(), "headers": headers})
-            if letters and len(letters) >= count:
-                break
-        reader.close()
-        return letters
-
-
-@pytest.fixture
-async def scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIterator[Scene]:
-    async with PendoStandIn() as pendo:
-        # Without a schema, fields are sent under their configured names.
-        pendo.faults.outage(503, Endpoint.SCHEMA)
-        yield Scene(kafka, pendo, fresh_name("consume"))
+from running import eventually, total
+from scenes import Scene
+from traffic import check_spacing, tracks
 
 
 def decision(
@@ -112,7 +49,7 @@ async def test_a_decision_arrives_byte_for_byte(scene: Scene) -> None:
     event = decision(
         "v1", occurred_at=wall_ms(), account_id="acme", context=Context(ip="203.0.113.9", url="https://shop/")
     )
-    scene.publish(event)
+    scene.publish([event])
     with scene.consume() as consumer:
         received = scene.pendo.received
         await received.until(
@@ -139,14 +76,20 @@ async def test_a_decision_arrives_byte_for_byte(scene: Scene) -> None:
 async def test_all_four_records_are_sent(scene: Scene) -> None:
     now = wall_ms()
     scene.publish(
-        decision("v1"),
-        TrackEvent(
-            event_id="t", occurred_at=now, visitor_id="v2", event="page", context=Context(url="https://x/")
-        ),
-        VisitorMetadata(
-            event_id="m", occurred_at=now, visitor_id="v3", values={"plan": "pro", "tags": ["a", "b"]}
-        ),
-        AccountMetadata(event_id="a", occurred_at=now, account_id="acme", values={"tier": 2}),
+        [
+            decision("v1"),
+            TrackEvent(
+                event_id="t",
+                occurred_at=now,
+                visitor_id="v2",
+                event="page",
+                context=Context(url="https://x/"),
+            ),
+            VisitorMetadata(
+                event_id="m", occurred_at=now, visitor_id="v3", values={"plan": "pro", "tags": ["a", "b"]}
+            ),
+            AccountMetadata(event_id="a", occurred_at=now, account_id="acme", values={"tier": 2}),
+        ]
     )
     with scene.consume() as consumer:
         received = scene.pendo.received
@@ -164,7 +107,7 @@ async def test_all_four_records_are_sent(scene: Scene) -> None:
 
 
 async def test_order_and_pace_hold_through_errors_time_outs_and_throttling(scene: Scene) -> None:
-    faults = {
+    faults: dict[str, list[Fault | int]] = {
         "v0": [500, 503],
         "v1": [HANG],
         "v2": [Fault(status=429, retry_after_seconds=2)],
@@ -173,7 +116,7 @@ async def test_order_and_pace_hold_through_errors_time_outs_and_throttling(scene
         "v5": [CLOSE_AFTER_RECORDING],
     }
     for visitor, steps in faults.items():
-        scene.pendo.faults.visitor(visitor, *steps)  # type: ignore[arg-type]
+        scene.pendo.faults.visitor(visitor, *steps)
     now = wall_ms()
     events = [
         TrackEvent(
@@ -183,7 +126,7 @@ async def test_order_and_pace_hold_through_errors_time_outs_and_throttling(scene
         for number in range(3)
         for visitor in [*faults, "calm"]
     ]  # fmt: skip
-    scene.publish(*events)
+    scene.publish(events)
     with scene.consume(pendo__request_timeout_seconds=1.5) as consumer:
         received = scene.pendo.received
         lost_answers = 1
@@ -206,7 +149,7 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restar
     secret = tmp_path / "track-secret"
     secret.write_text("wrong\n")
     right = scene.settings.pop("pendo.track_secret")
-    scene.publish(*(decision(f"v{number}") for number in range(30)))
+    scene.publish(decision(f"v{number}") for number in range(30))
     with scene.consume(pendo__track_secret_file=str(secret)) as consumer:
 
         def unauthorized() -> bool:
@@ -235,8 +178,12 @@ async def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(scene: 
     producer.produce(scene.topic, broken, b"someone", headers={"trace": b"abc", "flagpost-reason": b"old"})
     assert producer.flush(10) == 0
     scene.publish(
-        TrackEvent(event_id="r", occurred_at=wall_ms(), visitor_id="refused", event="Clicked"),
-        TrackEvent(event_id="o", occurred_at=wall_ms() - 8 * 86_400_000, visitor_id="old", event="Clicked"),
+        [
+            TrackEvent(event_id="r", occurred_at=wall_ms(), visitor_id="refused", event="Clicked"),
+            TrackEvent(
+                event_id="o", occurred_at=wall_ms() - 8 * 86_400_000, visitor_id="old", event="Clicked"
+            ),
+        ]
     )
     with scene.consume() as consumer:
         letters = await asyncio.to_thread(scene.read_dead_letters, 3)
@@ -265,7 +212,7 @@ async def test_metadata_fields_go_under_their_api_name_or_are_told_missing(
     config = StandInConfig(fields=fields, unmapped_fields=UnmappedFields.REFUSE_BATCH)
     async with PendoStandIn(config) as pendo:
         scene = Scene(kafka, pendo, fresh_name("fields"))
-        scene.publish(decision("v1", "checkout"), decision("v1", "search"))
+        scene.publish([decision("v1", "checkout"), decision("v1", "search")])
         with scene.consume() as consumer:
             await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_total") == 4)
             series = consumer.scrape()
@@ -277,7 +224,7 @@ async def test_metadata_fields_go_under_their_api_name_or_are_told_missing(
 
 async def test_a_stop_hands_back_what_waits_and_another_start_goes_on(scene: Scene) -> None:
     events = [replace(decision("hot"), flag_key=f"flag{number}") for number in range(6)]
-    scene.publish(*events)
+    scene.publish(events)
     received = scene.pendo.received
     with scene.consume() as consumer:
         await received.until(lambda: received.recorded() >= 2, 30)
@@ -295,7 +242,7 @@ async def test_a_stop_hands_back_what_waits_and_another_start_goes_on(scene: Sce
 
 async def test_a_second_signal_ends_at_once(scene: Scene) -> None:
     scene.pendo.faults.outage(HANG, Endpoint.TRACK)
-    scene.publish(decision("v"))
+    scene.publish([decision("v")])
     with scene.consume(pendo__request_timeout_seconds=20) as consumer:
         await eventually(lambda: consumer.value("flagpost_pendo_in_flight", endpoint="track") == 1)
         consumer.signal(signal.SIGTERM)
@@ -306,7 +253,7 @@ async def test_a_second_signal_ends_at_once(scene: Scene) -> None:
 
 async def test_requests_that_outlast_the_drain_are_abandoned_and_told(scene: Scene) -> None:
     scene.pendo.faults.outage(HANG, Endpoint.TRACK)
-    scene.publish(decision("v"))
+    scene.publish([decision("v")])
     with scene.consume(pendo__request_timeout_seconds=20, delivery__drain_seconds=0.5) as consumer:
         await eventually(lambda: consumer.value("flagpost_pendo_in_flight", endpoint="track") == 1)
         assert await consumer.stop(15) == 1

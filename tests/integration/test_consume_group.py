@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
 from confluent_kafka import Producer
+
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -20,10 +24,11 @@ from flagpost_consumer.demo.pendo_stand_in import (
     Received,
     StandInConfig,
 )
-from flagpost_schemas import TrackEvent
+from flagpost_schemas import TrackEvent, encode_single_object
 from real_kafka.broker import KafkaBroker
 from running import RunningConsumer, eventually, total
-from traffic import Published, publish, tracks
+from scenes import Scene
+from traffic import Published, tracks
 
 INTERVAL_SECONDS = 0.05
 VISITORS = 2_000
@@ -49,41 +54,47 @@ def events_of(count: int, seed: int) -> list[TrackEvent]:
     ]
 
 
-class Group:
-    """A group's topics and settings, and its Pendo."""
+class Group(Scene):
+    """A scene for several consumers, each of which can be told by the query of its requests' path."""
 
     def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 12) -> None:
-        self.kafka, self.pendo, self.topic = kafka, pendo, f"{name}.events"
-        kafka.create_topics(self.topic, f"{name}.ledger", f"{name}.dead-letters", partitions=partitions)
-        self.partitions = partitions
-        self.settings: dict[str, object] = {
-            "kafka.bootstrap_servers": kafka.bootstrap_servers,
-            "kafka.group_id": name,
-            "kafka.topic": self.topic,
-            "kafka.ledger_topic": f"{name}.ledger",
-            "kafka.dead_letter_topic": f"{name}.dead-letters",
+        super().__init__(kafka, pendo, name, partitions)
+        self.settings |= {
             "kafka.session_timeout_seconds": 10,
             "pendo.request_timeout_seconds": 4,
-            "pendo.api_url": pendo.api_url,
-            "pendo.track_secret": pendo.keys.track_secret,
             "decisions.visitor_metadata": False,
             "delivery.visitor_interval_seconds": INTERVAL_SECONDS,
             "delivery.max_pending_per_visitor": 0,
         }
 
     def consumer(self, name: str, **settings: object) -> RunningConsumer:
-        """A consumer whose requests can be told by the query of their path."""
-        own = {key.replace("__", "."): value for key, value in settings.items()}
-        return RunningConsumer(
-            {**self.settings, "pendo.track_url": f"{self.pendo.track_url}?by={name}", **own}
-        )
-
-    def publish(self, events: list[TrackEvent]) -> list[Published]:
-        return publish(self.kafka.bootstrap_servers, self.topic, events)
+        return self.consume(pendo__track_url=f"{self.pendo.track_url}?by={name}", **settings)
 
     async def everything_recorded(self, count: int, seconds: float) -> None:
         received = self.pendo.received
         await received.until(lambda: received.recorded() - received.repeats() == count, seconds)
+
+
+def holds(consumer: RunningConsumer, partitions: int) -> bool:
+    return consumer.value("flagpost_partitions_assigned") == partitions
+
+
+def has_nothing_pending(consumer: RunningConsumer) -> bool:
+    return total(consumer.scrape(), "flagpost_deliveries_pending") == 0
+
+
+def is_ready(consumer: RunningConsumer) -> bool:
+    return consumer.get("/readyz")[0] == 200
+
+
+async def scrape_often(*consumers: RunningConsumer) -> None:
+    """Scrape until cancelled; each scrape checks the books."""
+    while True:
+        for consumer in consumers:
+            if consumer.is_running:
+                with contextlib.suppress(OSError):  # it may be ending just now
+                    await asyncio.to_thread(consumer.scrape)
+        await asyncio.sleep(0.2)
 
 
 def number_of(request: Received) -> int:
@@ -136,7 +147,7 @@ def count_hand_over_repeats(
 
 @pytest.mark.timeout(400)
 async def test_twenty_thousand_events_two_consumers_faults_and_one_stopped_halfway(
-    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     count = 20_000
     async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
@@ -144,20 +155,23 @@ async def test_twenty_thousand_events_two_consumers_faults_and_one_stopped_halfw
         pendo.faults.mix(11, [(0.02, 500), (0.005, CLOSE_BEFORE_RECORDING), (0.005, CLOSE_AFTER_RECORDING)])
         with group.consumer("a") as first, group.consumer("b") as second:
             for consumer in (first, second):
-                await eventually(lambda c=consumer: c.value("flagpost_partitions_assigned") == 6)
+                await eventually(partial(holds, consumer, 6))
             published = await asyncio.to_thread(group.publish, list(events_of(count, seed=11)))
+            scraping = asyncio.ensure_future(scrape_often(first, second))
             await pendo.received.until(lambda: pendo.received.recorded() >= count // 2, 120)
-            first.scrape()
             assert await first.stop() == 0
             await group.everything_recorded(count, 240)
-            await eventually(lambda: total(second.scrape(), "flagpost_deliveries_pending") == 0)
+            await eventually(partial(has_nothing_pending, second))
+            assert not scraping.done(), "the books did not balance at some scrape"
+            scraping.cancel()
             assert await second.stop() == 0
         requests = tracks(pendo.received)
         assert pendo.received.violations == []
         check_order(requests)
         assert {number_of(r) for r in requests if r.fate is Fate.RECORDED} == set(range(count))
         repeats = count_hand_over_repeats(requests, published, "a", committed_by(first))
-        print(f"sent again after the stop: {repeats}; repeats in all: {pendo.received.repeats()}")
+        with capsys.disabled():
+            sys.stdout.write(f"\nsent again after the stop: {repeats}; in all: {pendo.received.repeats()}\n")
         lost_answers = sum(r.fate is Fate.RECORDED and r.status != 200 for r in requests)
         assert pendo.received.repeats() <= repeats + lost_answers
 
@@ -177,7 +191,7 @@ async def test_a_newcomer_takes_over_partitions_without_loss(
                 await eventually(lambda: second.value("flagpost_partitions_assigned") == 2, 60)
                 await group.everything_recorded(count, 120)
                 for consumer in (first, second):
-                    await eventually(lambda c=consumer: total(c.scrape(), "flagpost_deliveries_pending") == 0)
+                    await eventually(partial(has_nothing_pending, consumer))
                     assert consumer.value("flagpost_rebalances_total", kind="lost") == 0
                 assert first.value("flagpost_rebalances_total", kind="revoked") >= 1
                 given_up = committed_by(first)
@@ -239,7 +253,7 @@ async def test_more_consumers_than_partitions_are_ready_all_the_same(
         group = Group(kafka, pendo, fresh_name("many"), partitions=1)
         with group.consumer("a") as first, group.consumer("b") as second:
             for consumer in (first, second):
-                await eventually(lambda c=consumer: c.get("/readyz")[0] == 200)
+                await eventually(partial(is_ready, consumer))
             held = [c.value("flagpost_partitions_assigned") for c in (first, second)]
             assert sorted(held) == [0, 1]
             assert await first.stop() == 0
@@ -254,8 +268,6 @@ async def test_records_of_another_partitioner_are_counted(
         group = Group(kafka, pendo, fresh_name("misplaced"), partitions=4)
         (event,) = events_of(1, seed=1)
         (right,) = group.publish([event])
-        from flagpost_schemas import encode_single_object
-
         producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
         other = events_of(2, seed=1)[1]
         producer.produce(

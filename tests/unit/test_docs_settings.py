@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from flagpost_consumer.settings import Settings
 from pydantic import BaseModel
+
+from flagpost_consumer.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 

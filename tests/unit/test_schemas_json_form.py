@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from flagpost_schemas import (
     AccountMetadata,
     Context,
@@ -12,8 +17,6 @@ from flagpost_schemas import (
     VisitorMetadata,
 )
 from flagpost_schemas.json_form import EventFormError, event_from_json
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW_MS = 1_800_000_000_000
 DECISION = {
@@ -105,10 +108,5 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*DECISION, "attributes", "consent", "context", "occurred_at"]), JSON))
 def test_nothing_but_an_event_or_a_named_error_comes_out(document: dict[str, object]) -> None:
-    try:
-        event = read({**DECISION, **document})
-    except EventFormError as error:
-        assert error.field
-        assert error.problem
-    else:
-        assert event
+    with contextlib.suppress(EventFormError):
+        assert isinstance(read({**DECISION, **document}), DecisionEvent)

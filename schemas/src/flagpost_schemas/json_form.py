@@ -162,7 +162,7 @@ def _group(name: str, value: object) -> MetadataGroup:
     raise EventFormError(name, f"must be one of {', '.join(MetadataGroup)}")
 
 
-def _members(kind: type[Context] | type[Source]) -> Callable[[str, object], Context | Source]:
+def _members(kind: type[Context | Source]) -> Callable[[str, object], Context | Source]:
     def read(name: str, value: object) -> Context | Source:
         known = [field.name for field in fields(kind)]
         members = _mapping(name, value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -26,6 +25,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.settings import Needs, Settings, engine_policy
+from flagpost_schemas import new_event_id
 from flagpost_schemas.json_form import EventFormError, event_from_json
 
 HIDDEN = "***"
@@ -75,7 +75,7 @@ def foresee(event: object, policy: Policy, address: PendoAddress, fields: FieldC
     now_ms = time.time_ns() // 1_000_000
     planner = Planner(policy)
     planner.fields = fields
-    typed = event_from_json(event, now_ms=now_ms, new_event_id=lambda: str(uuid.uuid4()))
+    typed = event_from_json(event, now_ms=now_ms, new_event_id=new_event_id)
     planned = planner.plan(typed, now_ms)
     return Preview(planned, tuple(request for plan in planned for request in _requests(plan, address)))
 

@@ -1,0 +1,68 @@
+"""A scene: topics on a real Kafka, a Pendo stand-in, and the settings of a consumer between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from confluent_kafka import Consumer
+
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from flagpost_schemas import Event
+from real_kafka.broker import KafkaBroker
+from running import RunningConsumer
+from traffic import Published, publish
+
+
+class Scene:
+    """One test's topics, its Pendo, and the settings that join them."""
+
+    def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 4) -> None:
+        self.kafka = kafka
+        self.pendo = pendo
+        self.topic, self.dead_letters = f"{name}.events", f"{name}.dead-letters"
+        kafka.create_topics(self.topic, f"{name}.ledger", self.dead_letters, partitions=partitions)
+        self.settings: dict[str, object] = {
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "kafka.group_id": name,
+            "kafka.topic": self.topic,
+            "kafka.ledger_topic": f"{name}.ledger",
+            "kafka.dead_letter_topic": self.dead_letters,
+            "pendo.track_url": pendo.track_url,
+            "pendo.api_url": pendo.api_url,
+            "pendo.track_secret": pendo.keys.track_secret,
+            "pendo.integration_key": pendo.keys.integration_key,
+            "metadata.linger_seconds": 0.2,
+        }
+
+    def publish(self, events: Iterable[Event]) -> list[Published]:
+        """Produce events to the scene's topic."""
+        return publish(self.kafka.bootstrap_servers, self.topic, events)
+
+    def consume(self, **settings: object) -> RunningConsumer:
+        """Start a consumer; a setting's dots are written as two underscores."""
+        return RunningConsumer(
+            {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
+        )
+
+    def read_dead_letters(self, count: int) -> list[dict[str, Any]]:
+        """The first dead letters: key, value, and headers as text."""
+        reader = Consumer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "group.id": f"{self.topic}-reader",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        reader.subscribe([self.dead_letters])
+        letters = []
+        for _ in range(50 if count == 0 else 300):
+            message = reader.poll(0.1)
+            if message is not None and message.error() is None:
+                found = cast("list[tuple[str, bytes]]", message.headers() or [])
+                headers = {name: value.decode() for name, value in found}
+                letters.append({"key": message.key(), "value": message.value(), "headers": headers})
+            if letters and len(letters) >= count:
+                break
+        reader.close()
+        return letters
