@@ -157,7 +157,7 @@ def _consent(name: str, value: object) -> dict[str, bool]:
 
 
 def _group(name: str, value: object) -> MetadataGroup:
-    if value in set(MetadataGroup):
+    if isinstance(value, str) and value in set(MetadataGroup):
         return MetadataGroup(value)
     raise EventFormError(name, f"must be one of {', '.join(MetadataGroup)}")
 
