@@ -86,6 +86,11 @@ class Delivery:
         return self.planned.kind
 
     @property
+    def is_tried_again(self) -> bool:
+        """Whether it waits for another try after a failed one, or is handed back."""
+        return not self.partition.closing
+
+    @property
     def not_before(self) -> float:
         """A newly assigned partition sends nothing for one interval."""
         return self.partition.send_from
@@ -103,9 +108,10 @@ class Partition:
     offsets: Offsets[list[Delivery]] = field(default_factory=Offsets)
     busy: int = 0
     """Deliveries in flight, or settled and not acknowledged."""
+    closing: bool = False
+    """No record is taken in, and what fails is handed back: it is being revoked, or the process stops."""
     leaving: bool = False
-    """Revoked: what waits is handed back, what is in flight is waited for."""
-    gone: bool = False
+    """It is to be another member's."""
 
 
 @dataclass(slots=True, eq=False)

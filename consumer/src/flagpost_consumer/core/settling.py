@@ -1,0 +1,115 @@
+"""The one place through which every ending passes, and the books on it.
+
+In: deliveries as they begin, start, end or are handed back; Kafka's acknowledgements. Out: settlements to be
+written, and at every moment where each delivery is. A settlement counts once Kafka has acknowledged it: until
+then its delivery is pending and its offset cannot be committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flagpost_consumer.core.accounts import Accounts
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.outcomes import Ending, Outcome
+from flagpost_consumer.core.records import Delivery, Partition, Record, Settlement, Stage
+
+UNACKNOWLEDGED_SECONDS = 1.0
+"""Sending stops while an answer has waited this long for its acknowledgement."""
+
+
+class Settling:
+    """Where the deliveries of one process are."""
+
+    def __init__(self) -> None:
+        self.accounts = Accounts()
+        self.pending_records = 0
+        """Records held in memory."""
+        self._settlements: list[Settlement] = []
+        self._unacknowledged: dict[Delivery, float] = {}
+
+    @property
+    def unacknowledged(self) -> int:
+        """Answers of Pendo whose settlement Kafka has not acknowledged."""
+        return len(self._unacknowledged)
+
+    def take(self, record: Record, partition: Partition, deliveries: list[Delivery]) -> None:
+        """A record begins."""
+        partition.offsets.take(record.offset, deliveries)
+        self.pending_records += 1
+        self.accounts.records += 1
+        for delivery in deliveries:
+            self.accounts.plan(delivery.kind)
+
+    def start(self, delivery: Delivery) -> None:
+        """A request for a delivery starts."""
+        if delivery.stage is Stage.WAITING:
+            delivery.stage = Stage.IN_FLIGHT
+            delivery.partition.busy += 1
+
+    def put_back(self, delivery: Delivery) -> None:
+        """A delivery's request has failed, and the delivery waits again."""
+        if delivery.stage is Stage.IN_FLIGHT:
+            delivery.stage = Stage.WAITING
+            delivery.partition.busy -= 1
+
+    def settle(self, delivery: Delivery, ending: Ending, now: Instant) -> None:
+        """A delivery has ended; nothing happens if it was handed back before."""
+        if delivery.stage is Stage.RETURNED:
+            return
+        if delivery.stage is Stage.WAITING:
+            delivery.partition.busy += 1
+        delivery.stage = Stage.SETTLED
+        if ending.outcome is Outcome.DEAD_LETTERED:
+            _release_claim(delivery)
+        if delivery.attempts:
+            self._unacknowledged[delivery] = now.monotonic
+        self._settlements.append(Settlement(delivery, ending, now.wall_ms))
+
+    def hand_back(self, delivery: Delivery) -> None:
+        """A delivery is given up unsettled: whoever has its partition next begins with it anew."""
+        delivery.stage = Stage.RETURNED
+        self._unacknowledged.pop(delivery, None)
+        self.accounts.hand_back(delivery.kind)
+
+    def forget(self, partition: Partition) -> None:
+        """A partition is another member's: its records are no longer held."""
+        self.pending_records -= len(partition.offsets)
+
+    def collect(self) -> list[Settlement]:
+        """The settlements since the last call, to be written."""
+        settlements, self._settlements = self._settlements, []
+        return settlements
+
+    def acknowledged(self, settlements: Iterable[Settlement]) -> None:
+        """Kafka has the settlements (and the dead letters that go with them): close the books on them."""
+        for settlement in settlements:
+            delivery = settlement.delivery
+            if delivery.stage is Stage.SETTLED:
+                self._close(delivery, settlement.ending)
+
+    def is_overdue(self, limit: int, now: Instant) -> bool:
+        """Whether so many answers wait for their acknowledgement, or one for so long, that sending must stop.
+
+        They are what a crash would send again.
+        """
+        if not self._unacknowledged:
+            return False
+        oldest = next(iter(self._unacknowledged.values()))
+        return len(self._unacknowledged) > limit or now.monotonic - oldest > UNACKNOWLEDGED_SECONDS
+
+    def _close(self, delivery: Delivery, ending: Ending) -> None:
+        delivery.stage = Stage.ACKNOWLEDGED
+        partition, offset = delivery.partition, delivery.record.offset
+        partition.busy -= 1
+        self._unacknowledged.pop(delivery, None)
+        self.accounts.settle(delivery.kind, ending)
+        if all(sibling.stage is Stage.ACKNOWLEDGED for sibling in partition.offsets.entry(offset)):
+            partition.offsets.settle(offset)
+            self.pending_records -= 1
+
+
+def _release_claim(delivery: Delivery) -> None:
+    key, occurred_at = delivery.planned.dedupe_key, delivery.record.occurred_at
+    if key is not None and occurred_at is not None:
+        delivery.partition.dedupe.release(key, occurred_at, delivery.record.offset)
