@@ -1,0 +1,95 @@
+"""Duplicates by event time, against a plain list of what was claimed."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagpost_consumer.core.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCounts
+
+TTL_MS = 10_000
+KEYS = [bytes([number]) * 16 for number in range(4)]
+
+
+def dedupe(max_entries: int = 1_000_000) -> tuple[Dedupe, DedupeCounts]:
+    counts = DedupeCounts()
+    return Dedupe(TTL_MS / 1000, max_entries, counts), counts
+
+
+def test_less_than_one_ttl_apart_on_either_side_is_a_repeat() -> None:
+    subject, _ = dedupe()
+    key = KEYS[0]
+    assert subject.claim(key, 50_000, 1) is None
+    assert subject.claim(key, 50_000, 2) == 1
+    assert subject.claim(key, 59_999, 3) == 1
+    assert subject.claim(key, 40_001, 4) == 1
+    assert subject.claim(key, 60_000, 5) is None
+    assert subject.claim(key, 40_000, 6) is None
+    assert subject.claim(KEYS[1], 50_000, 7) is None
+
+
+def test_a_released_claim_is_free() -> None:
+    subject, counts = dedupe()
+    assert subject.claim(KEYS[0], 1_000, 1) is None
+    subject.release(KEYS[0], 1_000, 99)
+    assert subject.claim(KEYS[0], 1_500, 2) == 1, "only the claim's own delivery releases it"
+    subject.release(KEYS[0], 1_000, 1)
+    assert counts.entries == 0
+    assert subject.claim(KEYS[0], 1_500, 3) is None
+
+
+@given(st.integers(0, 2**32))
+def test_for_events_at_most_one_ttl_late_it_is_exact(seed: int) -> None:
+    random = Random(seed)
+    subject, counts = dedupe()
+    claimed: dict[bytes, list[tuple[int, int]]] = {key: [] for key in KEYS}
+    watermark = 100_000
+    for offset in range(300):
+        watermark += random.choice((0, 500, 4_000))
+        occurred_at = watermark - random.randrange(TTL_MS + 1)
+        key = random.choice(KEYS)
+        expected = [at for time, at in claimed[key] if abs(time - occurred_at) < TTL_MS]
+        found = subject.claim(key, occurred_at, offset)
+        if expected:
+            assert found in expected
+        else:
+            assert found is None
+            claimed[key].append((occurred_at, offset))
+            if random.random() < 0.1:
+                subject.release(key, occurred_at, offset)
+                claimed[key].pop()
+    assert counts.late == 0
+
+
+def test_later_ones_are_counted() -> None:
+    subject, counts = dedupe()
+    subject.claim(KEYS[0], 100_000, 1)
+    subject.claim(KEYS[1], 90_000, 2)
+    assert counts.late == 0
+    subject.claim(KEYS[2], 89_999, 3)
+    assert counts.late == 1
+
+
+def test_what_is_outdated_goes_and_no_claim_walks_through_it_all() -> None:
+    subject, counts = dedupe()
+    for number in range(10_000):
+        subject.claim(number.to_bytes(16, "big"), 1_000, number)
+    assert counts.entries == 10_000
+    subject.claim(KEYS[0], 1_000_000, 10_000)
+    assert counts.entries >= 10_001 - SWEEP_ENTRIES
+    for number in range(10_000 // SWEEP_ENTRIES + 1):
+        subject.claim(number.to_bytes(16, "little"), 1_000_000, 20_000 + number)
+    assert counts.entries < 300
+    subject.forget()
+    assert counts.entries == 0
+
+
+def test_at_the_limit_the_oldest_go_early_and_are_counted() -> None:
+    subject, counts = dedupe(max_entries=100)
+    for number in range(150):
+        subject.claim(number.to_bytes(16, "big"), number * 200, number)
+    assert counts.entries == 100
+    assert counts.evicted_early == 50
+    assert subject.claim((149).to_bytes(16, "big"), 149 * 200, 999) == 149, "the newest stay"

@@ -1,0 +1,83 @@
+"""The metrics: every name of CONTRACT section 9 is there from the start, with its labels, at 0."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from prometheus_client import generate_latest
+
+from flagpost_consumer.adapters.metrics import Metrics
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.policy import Policy
+
+NAMES = [
+    "flagpost_records_consumed_total",
+    "flagpost_redeliveries_total",
+    "flagpost_deliveries_planned_total",
+    "flagpost_deliveries_total",
+    "flagpost_deliveries_returned_total",
+    "flagpost_deliveries_pending",
+    "flagpost_backlog_sendable",
+    "flagpost_backlog_paced",
+    "flagpost_pendo_requests_total",
+    "flagpost_pendo_request_seconds_bucket",
+    "flagpost_pendo_in_flight",
+    "flagpost_pendo_state",
+    "flagpost_event_age_seconds_bucket",
+    "flagpost_oldest_pending_timestamp_seconds",
+    "flagpost_partitions_assigned",
+    "flagpost_rebalances_total",
+    "flagpost_offsets_lost_total",
+    "flagpost_dedupe_entries",
+    "flagpost_dedupe_evicted_early_total",
+    "flagpost_dedupe_late_total",
+    "flagpost_properties_trimmed_total",
+    "flagpost_mispartitioned_total",
+    "flagpost_ledger_unacknowledged",
+    "flagpost_ledger_restore_seconds",
+    "flagpost_loop_lag_seconds",
+    "flagpost_build_info",
+]
+
+
+def scrape() -> str:
+    engine = Engine(Policy(), lambda: 0.5)
+    metrics = Metrics(engine, lambda: Instant(time.monotonic(), time.time_ns() // 1_000_000), topic="t")
+    return generate_latest(metrics.registry).decode()
+
+
+def test_every_series_exists_from_the_start() -> None:
+    text = scrape()
+    present = set(re.findall(r"^([a-z_]+)[{ ]", text, re.MULTILINE))
+    assert set(NAMES) <= present
+    for family in ("flagpost_decisions", "flagpost_consumer_lag"):
+        assert f"# TYPE {family}" in text, "labelled by what only traffic brings"
+    for series in (
+        'flagpost_deliveries_total{kind="track",outcome="dead_lettered",reason="expired"} 0.0',
+        'flagpost_deliveries_total{kind="unknown",outcome="dead_lettered",reason="undecodable"} 0.0',
+        'flagpost_pendo_state{endpoint="track",state="ok"} 1.0',
+        'flagpost_pendo_state{endpoint="metadata",state="unauthorized"} 0.0',
+        'flagpost_pendo_requests_total{endpoint="track",status="timeout"} 0.0',
+        'flagpost_properties_trimmed_total{rule="name_reserved"} 0.0',
+        'flagpost_rebalances_total{kind="lost"} 0.0',
+    ):
+        assert series in text
+
+
+def test_every_metric_is_named_in_the_contract() -> None:
+    contract = Path(__file__).parents[3] / "shared" / "CONTRACT.md"
+    families = set(re.findall(r"^# TYPE (flagpost_[a-z_]+)", scrape(), re.MULTILINE))
+    families = {name.removesuffix("_created") for name in families}
+    known = set(NAMES) | {"flagpost_decisions_total", "flagpost_consumer_lag"}
+    bases = {re.sub("_(total|bucket)$", "", name) for name in known}
+    assert {re.sub("_(total|bucket)$", "", name) for name in families} == bases
+    if contract.exists():
+        assert all(base in contract.read_text() for base in bases)
+
+
+def test_the_oldest_pending_is_now_when_nothing_is_pending() -> None:
+    (line,) = [line for line in scrape().splitlines() if line.startswith("flagpost_oldest_pending")]
+    assert abs(float(line.split()[1]) - time.time()) < 60
