@@ -124,8 +124,14 @@ class KafkaOutput:
     def flush(self, timeout_seconds: float) -> int:
         """Wait until Kafka has everything, at most `timeout_seconds`. Returns how many are left."""
         deadline = monotonic() + timeout_seconds
+        with self._lock:
+            accepted = self._accepted
         if self._thread is not None and self._open.wait(timeout_seconds) and self._producer is not None:
-            self._producer.flush(max(0.0, deadline - monotonic()))
+            left = self._producer.flush(max(0.0, deadline - monotonic()))
+            if left == 0:
+                # The client's queue is never this sure again: an error message to us may join it at any time.
+                with self._lock:
+                    self._delivered = max(self._delivered, accepted - self._failed)
         return self.stats().queued
 
     def close(self, timeout_seconds: float) -> int:
