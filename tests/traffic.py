@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from confluent_kafka import Message, Producer
 
@@ -49,6 +50,13 @@ def publish(bootstrap_servers: str, topic: str, events: Iterable[Event]) -> list
         producer.poll(0)
     assert producer.flush(60) == 0
     return [Published(kept[number], partition, offset) for number, partition, offset in sorted(reported)]
+
+
+def produce(bootstrap_servers: str, topic: str, key: bytes, value: bytes, **options: Any) -> None:
+    """Produce one record as it is."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers})
+    producer.produce(topic, value, key, **options)
+    assert producer.flush(20) == 0
 
 
 def tracks(received: ReceivedLog) -> list[Received]:

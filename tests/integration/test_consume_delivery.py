@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from confluent_kafka import Producer
-
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -27,7 +25,7 @@ from flagpost_schemas import AccountMetadata, Context, DecisionEvent, TrackEvent
 from real_kafka.broker import KafkaBroker
 from running import eventually, total
 from scenes import Scene
-from traffic import check_spacing, tracks
+from traffic import check_spacing, produce, tracks
 
 
 def decision(
@@ -174,9 +172,8 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restar
 async def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(scene: Scene) -> None:
     scene.pendo.faults.visitor("refused", Fault(status=422, body=b"no such thing"))
     broken = b"\xc3\x01 not ours at all"
-    producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers})
-    producer.produce(scene.topic, broken, b"someone", headers={"trace": b"abc", "flagpost-reason": b"old"})
-    assert producer.flush(10) == 0
+    headers = {"trace": b"abc", "flagpost-reason": b"old"}
+    produce(scene.kafka.bootstrap_servers, scene.topic, b"someone", broken, headers=headers)
     scene.publish(
         [
             TrackEvent(event_id="r", occurred_at=wall_ms(), visitor_id="refused", event="Clicked"),
