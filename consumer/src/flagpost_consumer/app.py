@@ -9,20 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import hashlib
-import secrets
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
 from random import Random
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import structlog
 from confluent_kafka import Message
 
-from flagpost_consumer import __version__
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
 from flagpost_consumer.adapters.decoding import Decoding, SchemaSource, no_registry
 from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
@@ -36,10 +33,11 @@ from flagpost_consumer.adapters.schema_source import RegistrySchemas
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.records import Actions, Attempt, EndpointName, Record, Settlement
-from flagpost_consumer.core.verdict import Answer, Verdict, judge
+from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Settings, SettingsError, engine_policy
+from flagpost_consumer.status import Status
 
 log = structlog.get_logger(__name__)
 
@@ -47,9 +45,9 @@ COMMIT_SECONDS = 1.0
 SECRETS_SECONDS = 1.0
 FIELDS_SECONDS = 300.0
 FIRST_FIELDS_SECONDS = 5.0
+LOOP_SECONDS = 1.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
-LAST_ERRORS = 10
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
@@ -58,6 +56,22 @@ TIMER_SLACK_SECONDS = 0.001
 def clock() -> Instant:
     """The time now."""
     return Instant(time.monotonic(), time.time_ns() // 1_000_000)
+
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def _vital(method: Method) -> Method:
+    """A step of the engine: if it raises, the engine's state is in doubt, and the process must not go on."""
+
+    @wraps(method)
+    def guarded(self: Service, *arguments: Any) -> None:  # noqa: ANN401 - the method's own
+        try:
+            method(self, *arguments)
+        except Exception as error:  # noqa: BLE001 - told, and then the end
+            self._fail(error)
+
+    return cast("Method", guarded)
 
 
 class Service:
@@ -76,6 +90,7 @@ class Service:
         self._on_settled = on_settled
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
+        self._status = Status(self.engine, self.metrics)
         self._http = PendoHttp(pendo_address(settings), self._answered)
         self._dead_letters = DeadLetters(
             producer_config(settings.kafka),
@@ -87,7 +102,9 @@ class Service:
         self._admin = AdminHttp(
             settings.admin.host,
             settings.admin.port,
-            AdminSources(self._live, self._ready, self.status, self.metrics.registry),
+            AdminSources(
+                self._live, self._ready, lambda: self._status.document(self._paused), self.metrics.registry
+            ),
         )
         self._intake: KafkaIntake | None = None
         self._pump_scheduled = False
@@ -98,8 +115,9 @@ class Service:
         self._states = dict.fromkeys(EndpointName, EndpointState.OK)
         self._paused = False
         self._drained = False
-        self._last_errors: deque[dict[str, Any]] = deque(maxlen=LAST_ERRORS)
-        self._visitor_hash_key = secrets.token_bytes(16)
+        self._failed = False
+        self._committed: dict[int, int] = {}
+        self._loop_measured_at = time.monotonic()
         self.admin_url = ""
 
     # The run
@@ -107,7 +125,17 @@ class Service:
     async def run(self) -> int:
         """Serve until `stop` is called; gives the exit code of CONTRACT section 7."""
         _calm_garbage_collection()
-        self.admin_url = await self._admin.start()
+        try:
+            self.admin_url = await self._admin.start()
+        except OSError as error:
+            admin = self._settings.admin
+            log.error(  # noqa: TRY400 - a traceback tells an operator nothing here
+                "cannot serve probes and metrics: set admin.host and admin.port",
+                host=admin.host,
+                port=admin.port,
+                reason=error.strerror,
+            )
+            return 1
         if self._announce:
             print(f"admin {self.admin_url}", file=sys.stderr, flush=True)  # noqa: T201 - CONTRACT section 5
         self._http.open()
@@ -120,9 +148,15 @@ class Service:
             asyncio.get_running_loop(),
         )
         self._intake.start()
+        self._loop_measured_at = time.monotonic()
         chores = [
-            asyncio.create_task(chore())
-            for chore in (self._commit_often, self._watch_secrets, self._watch_fields, self._measure_loop)
+            asyncio.create_task(self._every(seconds, chore))
+            for seconds, chore in (
+                (COMMIT_SECONDS, self._commit),
+                (SECRETS_SECONDS, self._read_secrets),
+                (FIELDS_SECONDS, self._read_fields),
+                (LOOP_SECONDS, self._measure_loop),
+            )
         ]
         try:
             return await self._serve(self._intake)
@@ -136,13 +170,25 @@ class Service:
     def stop(self) -> None:
         """Drain and end; asked a second time, end at once."""
         if self._stop_requested.is_set():
-            self._abort_requested.set()
-            self._progress.set()
+            self._abort()
         self._stop_requested.set()
+
+    def _abort(self) -> None:
+        self._abort_requested.set()
+        self._stop_requested.set()
+        self._progress.set()
+
+    def _fail(self, error: Exception) -> None:
+        """A defect of ours has come to light: what is not acknowledged is for whoever comes next."""
+        log.error("the engine has failed; the process ends, and commits nothing more", exc_info=error)
+        self._failed = True
+        self._abort()
 
     async def _serve(self, intake: KafkaIntake) -> int:
         ended = asyncio.ensure_future(asyncio.wrap_future(intake.finished))
         await _either(ended, self._stop_requested)
+        if self._failed:
+            return 1
         if ended.done():
             log.error("the Kafka thread has failed", error=repr(ended.exception()))
             return 1
@@ -151,7 +197,7 @@ class Service:
         intake.stop()
         await _either(ended, self._abort_requested)
         if not ended.done():
-            log.error("stopped at once, as asked a second time")
+            log.error("stopped at once, with requests in flight")
             return 1
         if (error := ended.exception()) is not None:
             log.error("the Kafka thread has failed", error=repr(error))
@@ -187,6 +233,7 @@ class Service:
             self._pump_scheduled = True
             asyncio.get_running_loop().call_soon(self._pump)
 
+    @_vital
     def _pump(self) -> None:
         self._pump_scheduled = False
         actions = self.engine.poll(clock())
@@ -212,6 +259,7 @@ class Service:
     def _acknowledge_one(self, settlement: Settlement) -> None:
         self._acknowledge([settlement])
 
+    @_vital
     def _acknowledge(self, settlements: list[Settlement]) -> None:
         self.engine.acknowledged(settlements)
         for settlement in settlements:
@@ -247,15 +295,14 @@ class Service:
                 report = log.info if endpoint.state is EndpointState.OK else log.warning
                 report("Pendo's state changed", endpoint=name.value, state=endpoint.state.value)
 
+    @_vital
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
         self.metrics.request_answered(attempt, answer, seconds)
-        if judge(answer) is not Verdict.DELIVERED:
-            self._last_errors.append(
-                {"at": clock().wall_ms, "endpoint": attempt.endpoint.value, "status": answer.label}
-            )
+        self._status.note(attempt, answer, clock())
         self.engine.answered(attempt, answer, clock())
         self._wake()
 
+    @_vital
     def _receive(self, records: list[Record]) -> None:
         self.engine.receive(records, clock())
         self._wake()
@@ -305,14 +352,21 @@ class Service:
 
     # Chores
 
-    async def _commit_often(self) -> None:
-        committed: dict[int, int] = {}
+    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None] | None]) -> None:
+        """Do something again and again; what goes wrong once does not keep it from the next time."""
         while True:
-            await asyncio.sleep(COMMIT_SECONDS)
-            positions = self.engine.committable()
-            if positions != committed and self._intake is not None:
-                self._intake.commit(positions)
-                committed = positions
+            await asyncio.sleep(seconds)
+            try:
+                if (waiting := chore()) is not None:
+                    await waiting
+            except Exception:
+                log.exception("a chore failed; it is done again", chore=chore.__name__)
+
+    def _commit(self) -> None:
+        positions = self.engine.committable()
+        if positions != self._committed and self._intake is not None:
+            self._intake.commit(positions)
+            self._committed = positions
 
     def _read_secrets(self) -> None:
         """Use the credentials as their files hold them now; a new one is tried at once."""
@@ -322,40 +376,32 @@ class Service:
             EndpointName.METADATA: pendo.integration_key_source,
         }
         for endpoint, source in sources.items():
-            if source is not None and self._http.set_secret(endpoint, source.current()):
+            try:
+                changed = source is not None and self._http.set_secret(endpoint, source.current())
+            except SettingsError as error:
+                log.warning("a secret cannot be read; its last content is used", reason=str(error))
+                continue
+            if changed:
                 self.engine.secret_changed(endpoint, clock())
                 self._wake()
-
-    async def _watch_secrets(self) -> None:
-        while True:
-            await asyncio.sleep(SECRETS_SECONDS)
-            try:
-                self._read_secrets()
-            except SettingsError as error:
-                log.warning("a secret cannot be read; its last content is used", error=str(error))
 
     async def _read_fields(self) -> None:
         if self._http.has_secret(EndpointName.METADATA):
             self.engine.know_fields(await read_fields(self._http.get_json))
 
     async def _read_fields_first(self) -> None:
-        """Give Pendo a moment to tell its fields before the first event; without them, configured names are sent."""
+        """Give Pendo a moment to tell its fields before the first event; else configured names are sent."""
         reading = asyncio.ensure_future(self._read_fields())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_FIELDS_SECONDS):
                 await _either(reading, self._stop_requested)
         reading.cancel()
 
-    async def _watch_fields(self) -> None:
-        while True:
-            await asyncio.sleep(FIELDS_SECONDS)
-            await self._read_fields()
-
-    async def _measure_loop(self) -> None:
-        while True:
-            due = time.monotonic() + 1.0
-            await asyncio.sleep(1.0)
-            self.metrics.observed.loop_lag_seconds = max(0.0, time.monotonic() - due)
+    def _measure_loop(self) -> None:
+        """How late this comes, beyond the time it waited for."""
+        now = time.monotonic()
+        self.metrics.observed.loop_lag_seconds = max(0.0, now - self._loop_measured_at - LOOP_SECONDS)
+        self._loop_measured_at = now
 
     # Admin
 
@@ -371,36 +417,6 @@ class Service:
         if self._intake is None or not self._intake.joined:
             return Health(ok=False, detail="not yet a member of the group")
         return Health(ok=True, detail="ready")
-
-    def status(self) -> Mapping[str, Any]:
-        """What /status tells: no id, no secret."""
-        engine, lag = self.engine, self.metrics.observed.lag
-        return {
-            "version": __version__,
-            "intake_paused": self._paused,
-            "assignment": [
-                {
-                    "partition": partition,
-                    "lag": lag[partition].end - lag[partition].position if partition in lag else None,
-                    "restored": True,
-                }
-                for partition in sorted(engine.assigned)
-            ],
-            "endpoints": {
-                "track": {"state": engine.track.state.value, "in_flight": engine.track.in_flight},
-                "metadata": {"state": engine.metadata.state.value, "in_flight": engine.metadata.in_flight},
-            },
-            "pending": {kind.value: engine.accounts.pending[kind] for kind in Kind},
-            "hottest_visitors": [
-                {"visitor": self._visitor_hash(visitor), "waiting": waiting}
-                for visitor, waiting in engine.hottest_visitors(5)
-            ],
-            "last_errors": list(self._last_errors),
-        }
-
-    def _visitor_hash(self, visitor_id: str) -> str:
-        """A visitor, recognisable within this process only."""
-        return hashlib.blake2b(visitor_id.encode(), key=self._visitor_hash_key, digest_size=8).hexdigest()
 
 
 async def _either(ended: asyncio.Future[None], event: asyncio.Event) -> None:

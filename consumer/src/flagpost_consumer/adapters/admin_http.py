@@ -45,8 +45,8 @@ class AdminHttp:
     async def start(self) -> str:
         """Listen; gives the URL. Raises OSError where the address cannot be had."""
         app = web.Application()
-        app.router.add_get("/livez", lambda _: _probe(self._sources.live()))
-        app.router.add_get("/readyz", lambda _: _probe(self._sources.ready()))
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", make_aiohttp_handler(self._sources.registry))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -61,10 +61,16 @@ class AdminHttp:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _livez(self, _: web.Request) -> web.Response:
+        return _answer(self._sources.live())
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return _answer(self._sources.ready())
+
     async def _status(self, _: web.Request) -> web.Response:
         body = orjson.dumps(self._sources.status(), option=orjson.OPT_INDENT_2)
         return web.Response(body=body, content_type="application/json")
 
 
-async def _probe(health: Health) -> web.Response:
+def _answer(health: Health) -> web.Response:
     return web.Response(text=health.detail + "\n", status=200 if health.ok else 503)

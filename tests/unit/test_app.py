@@ -1,0 +1,107 @@
+"""The service in this process, on the embedded Kafka: what it tells, and how it ends when something is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import aiohttp
+import pytest
+
+from flagpost_consumer.app import Service
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.records import Actions
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
+from flagpost_consumer.settings import Needs, Settings, load_settings
+from simulation import decision
+from traffic import publish
+
+TOPIC = "flagpost.events"
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka({TOPIC: 2, "flagpost.dead-letters": 2}) as embedded:
+        yield embedded
+
+
+def settings_for(kafka: EmbeddedKafka, pendo: PendoStandIn, **more: str) -> Settings:
+    values = {
+        "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "PENDO__TRACK_URL": pendo.track_url,
+        "PENDO__API_URL": pendo.api_url,
+        "PENDO__TRACK_SECRET": pendo.keys.track_secret,
+        "PENDO__INTEGRATION_KEY": pendo.keys.integration_key,
+        "ADMIN__HOST": "127.0.0.1",
+        "ADMIN__PORT": "0",
+        **more,
+    }
+    return load_settings(None, {f"FLAGPOST_{k}": v for k, v in values.items()}, Needs.KAFKA | Needs.PENDO)
+
+
+async def get(service: Service, path: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(service.admin_url + path) as answer:
+        return await answer.text()
+
+
+async def test_no_id_and_no_secret_is_in_logs_metrics_or_status(
+    kafka: EmbeddedKafka, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        pendo.faults.visitor("personal-visitor", 500, 400)
+        settings = settings_for(kafka, pendo, METRICS__FLAGS='["checkout"]')
+        events = [
+            decision(
+                "personal-visitor", account_id="personal-account", occurred_at=time.time_ns() // 1_000_000
+            ),
+            decision("", occurred_at=time.time_ns() // 1_000_000),
+        ]
+        publish(kafka.bootstrap_servers, TOPIC, events)
+        service = Service(settings)
+        running = asyncio.ensure_future(service.run())
+        await pendo.received.until(lambda: len(pendo.received.of(Endpoint.TRACK)) == 1, 30)
+        seen = [await get(service, "/metrics"), await get(service, "/status")]
+        await pendo.received.until(lambda: len(pendo.received.of(Endpoint.TRACK)) == 2, 60)
+        seen += [await get(service, "/metrics"), await get(service, "/status")]
+        service.stop()
+        assert await running == 0
+    out, err = capfd.readouterr()
+    assert '"hottest_visitors"' in seen[1]
+    assert '"status": "500"' in seen[1]
+    for text in (*seen, out, err, repr(settings), str(settings)):
+        for hidden in (
+            "personal-visitor",
+            "personal-account",
+            "stand-in-track-secret",
+            "stand-in-integration-key",
+        ):
+            assert hidden not in text
+
+
+async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with PendoStandIn() as pendo:
+        service = Service(settings_for(kafka, pendo))
+        running = asyncio.ensure_future(service.run())
+
+        def broken(now: Instant) -> Actions:
+            raise RuntimeError(f"at {now.monotonic}")
+
+        monkeypatch.setattr(service.engine, "poll", broken)
+        publish(kafka.bootstrap_servers, TOPIC, [decision("v")])
+        assert await asyncio.wait_for(running, 30) == 1
+
+
+async def test_an_admin_port_that_is_taken_ends_with_a_word_on_it(
+    kafka: EmbeddedKafka, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        async with PendoStandIn() as pendo:
+            port = str(taken.getsockname()[1])
+            assert await Service(settings_for(kafka, pendo, ADMIN__PORT=port)).run() == 1
+    out, err = capfd.readouterr()
+    assert "admin.port" in out + err
