@@ -151,7 +151,9 @@ for number in range(3):
         publisher.track(f"child {number}", "forked")
         left = publisher.flush()
         stats = publisher.stats()
-        sys.exit(0 if (left, stats.accepted, stats.delivered, stats.failed) == (0, 2, 2, 0) else 1)
+        if (left, stats.accepted, stats.delivered, stats.failed) != (0, 2, 2, 0):
+            sys.exit(f"child {number}: {left} left, {stats}")
+        sys.exit(0)
     children.append(child)
 codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 stop.set()

@@ -193,6 +193,8 @@ class Service:
             log.error("the Kafka thread has failed", error=repr(ended.exception()))
             return 1
         clean = await self._drain()
+        if self._failed:
+            return 1
         intake.commit(self.engine.committable())
         intake.stop()
         await _either(ended, self._abort_requested)
@@ -208,12 +210,16 @@ class Service:
     async def _drain(self) -> bool:
         """Let what is in flight end; whether it did in time."""
         log.info("draining", pending=self.engine.pending_records)
-        self.engine.drain(clock())
+        self._begin_drain()
         self._wake()
         limit = self._settings.delivery.drain_seconds
         await self._until(lambda: self.engine.is_drained or self._abort_requested.is_set(), limit)
         self._drained = True
         return self.engine.is_quiet(self.engine.assigned)
+
+    @_vital
+    def _begin_drain(self) -> None:
+        self.engine.drain(clock())
 
     async def _until(self, reached: Callable[[], bool], limit_seconds: float) -> None:
         """Wait for the engine to come to a point, or for a time."""
@@ -327,11 +333,12 @@ class Service:
         self.engine.revoke(partitions, clock())
         self._wake()
         limit = self._settings.pendo.request_timeout_seconds
-        await self._until(lambda: self.engine.is_quiet(partitions) or self._stop_requested.is_set(), limit)
-        offsets = self.engine.committable(partitions)
+        await self._until(lambda: self.engine.is_quiet(partitions) or self._drained, limit)
+        offsets = {} if self._failed else self.engine.committable(partitions)
         abandoned = self.engine.forget(partitions, clock())
         log.info("revoked", partitions=partitions, committed=offsets, abandoned_requests=abandoned)
         self._forget_lag(partitions)
+        self._wake()
         return offsets
 
     def on_lost(self, partitions: list[int]) -> None:
@@ -341,10 +348,15 @@ class Service:
         abandoned = self.engine.forget(partitions, clock())
         log.warning("lost", partitions=partitions, abandoned_requests=abandoned)
         self._forget_lag(partitions)
+        self._wake()
 
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
         self.metrics.observed.lag = dict(lag)
+
+    def on_commit_failed(self) -> None:
+        """Commit again."""
+        self._committed = {}
 
     def _forget_lag(self, partitions: list[int]) -> None:
         for partition in partitions:
@@ -364,7 +376,7 @@ class Service:
 
     def _commit(self) -> None:
         positions = self.engine.committable()
-        if positions != self._committed and self._intake is not None:
+        if positions != self._committed and self._intake is not None and not self._failed:
             self._intake.commit(positions)
             self._committed = positions
 

@@ -14,7 +14,7 @@ import ctypes
 from collections import deque
 from threading import Event as Flag
 from threading import RLock, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
@@ -44,6 +44,11 @@ thread waits 5 ms for the interpreter at each report: 200 a second, and the queu
 
 RETRY_SECONDS: Final = 0.2
 MAX_RETRY_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 0.5
+"""How long a new connection may take to be made; a fork waits for it. While librdkafka's threads look an address
+up, glibc holds a lock (getaddrinfo's, in __check_pf) that a child would inherit locked: no Kafka client could ever
+connect there."""
+
 STOP_SECONDS: Final = 1.0
 """The longest that close() waits beyond its time-out: for the thread, and for librdkafka to drop what is left."""
 
@@ -74,6 +79,7 @@ class KafkaOutput:
         self._waiting_bytes = 0
         self._undelivered: deque[bytes] = deque()
         self._producer: Producer | None = None
+        self._connecting_until = 0.0
         self._headers: Mapping[type[Event], bytes] = {}
         self._decoder = Decoder()
         self._fatal = False
@@ -101,6 +107,7 @@ class KafkaOutput:
             if self._stopping.is_set():
                 raise EventRefused("closed", "the publisher is closed; create another one")
             if self._thread is None:
+                self._connecting_until = monotonic() + CONNECT_SECONDS
                 thread = Thread(target=self._run, name="flagpost-publisher", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -150,6 +157,10 @@ class KafkaOutput:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(WAKE_SECONDS)
+
+    def let_connect(self) -> None:
+        """Before a fork: wait until a connection that has just begun is made."""
+        sleep(max(0.0, self._connecting_until - monotonic()))
 
     def abandon(self) -> None:
         """In a forked child: forget the parent's producer without destroying it.
@@ -220,6 +231,7 @@ class KafkaOutput:
         return {event_type: confluent_header(schema_id) for event_type, schema_id in ids.items()}
 
     def _new_producer(self) -> Producer:
+        self._connecting_until = monotonic() + CONNECT_SECONDS
         callbacks = {"on_delivery": self._report, "error_cb": self._error}
         return Producer(producer_config(self._options) | callbacks, logger=client_log)
 

@@ -1,6 +1,7 @@
 """What becomes of publishers when their process forks or ends.
 
-In: every publisher, at construction. Out: in a forked child each is told to begin anew (its threads and its
+In: every publisher, at construction. Out: before a fork each is asked to let its connection settle; in a forked
+child each is told to begin anew (its threads and its
 connection stayed with the parent); at exit each is told to send what it can, within a bound for all.
 """
 
@@ -19,6 +20,9 @@ EXIT_SECONDS: Final = 0.5
 class Lives(Protocol):
     """What has to know of forks and of the end."""
 
+    def prepare_fork(self) -> None:
+        """Called in the process that forks, before it does."""
+
     def begin_anew(self) -> None:
         """Called in a child after a fork."""
 
@@ -34,6 +38,11 @@ def enrol(lives: Lives) -> None:
     _living.add(lives)
 
 
+def _prepare_fork() -> None:
+    for lives in list(_living):
+        lives.prepare_fork()
+
+
 def _begin_anew() -> None:
     for lives in list(_living):
         lives.begin_anew()
@@ -46,5 +55,5 @@ def _end() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(before=_prepare_fork, after_in_child=_begin_anew)
 atexit.register(_end)

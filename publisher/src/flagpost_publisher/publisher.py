@@ -259,6 +259,10 @@ class Publisher:
 
     # What `processes` tells.
 
+    def prepare_fork(self) -> None:
+        """Before a fork: let what must not be forked come to its end."""
+        self._output.let_connect()
+
     def begin_anew(self) -> None:
         """In a forked child: leave the parent's connection to the parent, count from 0."""
         self._output.abandon()

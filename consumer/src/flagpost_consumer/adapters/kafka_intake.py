@@ -62,6 +62,9 @@ class IntakeHandler(Protocol):
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
 
+    def on_commit_failed(self) -> None:
+        """What was committed last may not have been."""
+
 
 class KafkaIntake:
     """Reads the events topic as a member of the group."""
@@ -83,6 +86,7 @@ class KafkaIntake:
         self._partition_count = 0
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
+        self._failure: BaseException | None = None
         self.finished: Future[None] = Future()
         """Done when the thread has ended; holds what made it fail."""
         self.beat_at = time.monotonic()
@@ -112,7 +116,7 @@ class KafkaIntake:
 
     def _run(self) -> None:
         try:
-            consumer = Consumer({**self._config, "on_commit": _log_commit}, logger=kafka_logger())
+            consumer = Consumer({**self._config, "on_commit": self._on_commit}, logger=kafka_logger())
             try:
                 if self._await_topic(consumer):
                     consumer.subscribe(
@@ -125,9 +129,11 @@ class KafkaIntake:
             finally:
                 consumer.close()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the thread
-            self.finished.set_exception(error)
-        else:
+            self._failure = self._failure or error
+        if self._failure is None:
             self.finished.set_result(None)
+        else:
+            self.finished.set_exception(self._failure)
 
     def _await_topic(self, consumer: Consumer) -> bool:
         """Wait until Kafka answers and the topic is there; False when stopped before."""
@@ -231,7 +237,12 @@ class KafkaIntake:
             else:
                 consumer.commit(offsets=owned, asynchronous=True)
         except KafkaException as error:
-            log.warning("commit failed; it is tried again", reason=error.args[0].str())
+            self._on_commit(error.args[0], owned)
+
+    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+        if error is not None:
+            log.warning("commit failed; it is tried again", reason=error.str())
+            self._loop.call_soon_threadsafe(self._handler.on_commit_failed)
 
     def _report_lag(self, consumer: Consumer) -> None:
         if time.monotonic() < self._lag_due:
@@ -259,8 +270,7 @@ class KafkaIntake:
             except BaseException as error:
                 log.exception("rebalance callback failed")
                 self._stop.set()
-                if not self.finished.done():
-                    self.finished.set_exception(error)
+                self._failure = self._failure or error
 
         return run
 
@@ -298,11 +308,6 @@ class KafkaIntake:
 
 def _nothing() -> None:
     """There is no room to give back."""
-
-
-def _log_commit(error: KafkaError | None, _: list[TopicPartition]) -> None:
-    if error is not None:
-        log.warning("commit failed; it is tried again", reason=error.str())
 
 
 def _report_read_error(error: KafkaError) -> None:

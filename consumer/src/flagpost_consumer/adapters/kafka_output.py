@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from flagpost_consumer.core.records import Headers, Settlement
 from flagpost_consumer.logs import kafka_logger
@@ -63,20 +63,21 @@ class DeadLetters:
                 None if truncated else record.value,
                 record.key,
                 headers=headers,
-                on_delivery=lambda error, message: self._reported(settlement, error, message),
+                on_delivery=lambda error, _: self._reported(settlement, error, truncated=truncated),
             )
         except (BufferError, KafkaException) as error:
-            self._failed(settlement, error.args[0] if isinstance(error, KafkaException) else None)
+            cause = error.args[0] if isinstance(error, KafkaException) else None
+            self._failed(settlement, cause, truncated=truncated)
         self._serve()
 
-    def _reported(self, settlement: Settlement, error: KafkaError | None, _: Message) -> None:
+    def _reported(self, settlement: Settlement, error: KafkaError | None, *, truncated: bool) -> None:
         if error is None:
             self._expected -= 1
             self._on_written(settlement)
         else:
-            self._failed(settlement, error)
+            self._failed(settlement, error, truncated=truncated)
 
-    def _failed(self, settlement: Settlement, error: KafkaError | None) -> None:
+    def _failed(self, settlement: Settlement, error: KafkaError | None, *, truncated: bool) -> None:
         too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         log.warning(
             "dead letter not taken; it is tried again",
@@ -85,7 +86,7 @@ class DeadLetters:
             offset=settlement.delivery.record.offset,
         )
         asyncio.get_running_loop().call_later(
-            RETRY_SECONDS, lambda: self._produce(settlement, truncated=too_large)
+            RETRY_SECONDS, lambda: self._produce(settlement, truncated=truncated or too_large)
         )
 
     def _serve(self) -> None:

@@ -67,7 +67,7 @@ class Attempts:
         """How many seconds deliveries whose attempt failed wait for the next one."""
         if verdict is Verdict.THROTTLED:
             asked = retry_after_seconds(answer.retry_after, now.wall_ms)
-            if asked is not None:
+            if asked:  # "after 0 s" is no wait: the backoff must do
                 return asked
         return retry_delay(max((delivery.failures for delivery in deliveries), default=1), self._random)
 

@@ -64,6 +64,7 @@ class Endpoint:
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
         self._refused_at_ticket = 0
+        self._refusals_count_after_ticket = 0
         self._suspect: str | None = None
         self._last_probed: str | None = None
         self._probe: Ticket | None = None
@@ -141,6 +142,7 @@ class Endpoint:
         poison = self._suspect if self._suspect != ticket.who else None
         if self._mode is _Mode.DOWN:
             self._limit, self._slow_start_until = 1.0, float(self._max_in_flight)
+            self._refusals_count_after_ticket = ticket.number
         else:
             self._grow()
         self._recover(ticket)
@@ -160,6 +162,8 @@ class Endpoint:
     def refused(self, ticket: Ticket, now: float) -> None:
         """An answer that says that something is set up wrongly."""
         was_probe = self._finish(ticket)
+        if ticket.number <= self._refusals_count_after_ticket:
+            return
         self._failing.add(ticket.who)
         if self._mode is _Mode.DOWN and self._cause is EndpointState.UNAUTHORIZED:
             if was_probe:
@@ -175,9 +179,9 @@ class Endpoint:
     def throttled(self, ticket: Ticket, retry_after: float | None, now: float) -> None:
         """A 429."""
         was_probe = self._finish(ticket)
-        if self._mode is _Mode.DOWN and was_probe:
-            self._next_probe(now, retry_after or 0.0)
-        if self._mode is not _Mode.NORMAL:
+        if self._mode is _Mode.DOWN:
+            if was_probe:
+                self._next_probe(now, retry_after or 0.0)
             return
         if ticket.number <= self._held_at_ticket:
             return
@@ -194,11 +198,14 @@ class Endpoint:
 
     def secret_changed(self, now: float) -> None:
         """The credential is a new one: try at once, and believe no answer to the old one."""
-        if self._mode is not _Mode.NORMAL:
-            self._probe = None
-            self._probe_delay = 0.0
-            self._probe_at = now
-            self._refused_at_ticket = self._tickets
+        self._refusals_count_after_ticket = self._refused_at_ticket = self._tickets
+        if self._mode is _Mode.SUSPECT:
+            self._mode = _Mode.NORMAL
+            self._cause = EndpointState.OK
+            self._suspect = None
+        self._probe = None
+        self._probe_delay = 0.0
+        self._probe_at = now
 
     # Inside
 

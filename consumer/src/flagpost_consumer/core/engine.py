@@ -193,7 +193,7 @@ class Engine:
     def _intake_paused(self) -> bool:
         most = self._policy.delivery.max_pending
         self._full = self.pending_records >= (RESUME_AT * most if self._full else most)
-        return self._full or self._draining or self.track.is_down
+        return self._full or self._draining or (self.track.is_down and self._tracks.can_probe)
 
     # Answers
 

@@ -38,8 +38,8 @@ def read_errors(body: bytes, ids: Sequence[str]) -> RecordErrors:
     known = set(ids)
     refused: dict[str, str] = {}
     for missing in _as_list(answer.get("missing")):
-        if str(missing) in known:
-            refused[str(missing)] = "Pendo does not know this id, and metadata.create_missing is off"
+        if (missing_id := _id_text(missing)) in known:
+            refused[missing_id] = "Pendo does not know this id, and metadata.create_missing is off"
     for error in _as_list(answer.get("errors")):
         named = _named(error, ids, known)
         if named is not None:
@@ -57,12 +57,18 @@ def _named(error: object, ids: Sequence[str], known: set[str]) -> str | None:
     if not isinstance(error, dict):
         return None
     for member in _ID_MEMBERS:
-        if member in error and str(error[member]) in known:
-            return str(error[member])
+        if (target_id := _id_text(error.get(member))) in known:
+            return target_id
     index = error.get("index")
     if isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(ids):
         return ids[index]
     return None
+
+
+def _id_text(value: object) -> str:
+    """An id as the request had it; an id that looks like a number may come back as one."""
+    is_id = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return str(value) if is_id else ""
 
 
 def _text(error: object) -> str:

@@ -15,6 +15,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Generic, TypeVar
 
 import orjson
@@ -135,6 +136,12 @@ class _SentValues:
         sent = self._current.get(key) or self._previous.get(key)
         return sent if sent is not None and abs(sent[0] - occurred_at) < self._ttl_ms else None
 
+    def doubt(self, key: bytes) -> None:
+        """It is not certain any more that this is what Pendo has; when it occurred still counts."""
+        for generation in (self._current, self._previous):
+            if key in generation:
+                generation[key] = (*generation[key][:2], b"")
+
     def remember(self, key: bytes, occurred_at: int, offset: int, digest: bytes) -> None:
         """Note that Pendo took a value."""
         if occurred_at > self._rotated_ms + 2 * self._ttl_ms or len(self._current) >= self._max_entries // 2:
@@ -174,7 +181,7 @@ class MetadataBatches(Generic[Owner]):
         self._enqueue(metadata.target, metadata.target_id, target, now)
 
     def remove(self, items: Iterable[Item[Owner]]) -> None:
-        """Hand back deliveries; their values are not sent any more."""
+        """Hand back deliveries: their values are not sent any more, and answers say nothing of them."""
         for item in items:
             item.removed = True
             key = (item.metadata.target, item.metadata.target_id)
@@ -184,6 +191,9 @@ class MetadataBatches(Generic[Owner]):
                 waiting = target.waiting.get((item.metadata.group, name))
                 if waiting is not None and waiting.item is item:
                     del target.waiting[item.metadata.group, name]
+                flying = target.in_flight.get((item.metadata.group, name))
+                if flying is not None and flying.item is item:
+                    del target.in_flight[item.metadata.group, name]
             self._tidy(key, target)
 
     def forget_partition(self, partition: int) -> None:
@@ -273,6 +283,7 @@ class MetadataBatches(Generic[Owner]):
             target = self._targets[key]
             flying, target.in_flight = target.in_flight, {}
             for field_key, value in flying.items():
+                self._doubt(key, field_key, value)
                 ending = give_up(value.item) if give_up else None
                 self._back(target, field_key, value, ending)
         self._number += 1
@@ -364,6 +375,10 @@ class MetadataBatches(Generic[Owner]):
                 _sent_key(target, target_id, key), *value.age, value.digest
             )
 
+    def _doubt(self, target: TargetKey, key: FieldKey, value: Value[Owner]) -> None:
+        """Pendo may have taken this value although nobody said so: what it has is not known any more."""
+        self._sent_values(value.item.partition).doubt(_sent_key(*target, key))
+
     def _sent_values(self, partition: int) -> _SentValues:
         if partition not in self._sent:
             self._sent[partition] = _SentValues(self._ttl_ms, self._max_entries)
@@ -380,7 +395,8 @@ class MetadataBatches(Generic[Owner]):
     def _take_fresh(self, now: float) -> Batch | None:
         for (kind, group), queue in self._queues.items():
             if queue and self._leaves_at(queue) <= now:
-                ids = [target_id for target_id, _ in zip(queue, range(self._batch_size), strict=False)]
+                due = (target_id for target_id, since in queue.items() if since <= now)
+                ids = list(islice(due, self._batch_size))
                 for target_id in ids:
                     self._targets[kind, target_id].busy = True
                     self._leave_queues(kind, target_id)

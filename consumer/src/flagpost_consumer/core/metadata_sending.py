@@ -38,7 +38,7 @@ class MetadataSending:
             max_entries=policy.dedupe.max_entries,
         )
         limits = policy.limits
-        in_flight = min(MAX_IN_FLIGHT, limits.max_connections)
+        in_flight = max(1, min(MAX_IN_FLIGHT, limits.max_connections // 2))
         self.endpoint = Endpoint(in_flight, Budget(limits.metadata_requests_per_minute))
 
     # In

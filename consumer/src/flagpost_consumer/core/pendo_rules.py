@@ -88,16 +88,17 @@ def _surely_valid(properties: Mapping[str, Scalar], fixed_names: Collection[str]
 def _with_valid_names(
     properties: Mapping[str, Scalar], fixed_names: Collection[str], repairs: list[Repair]
 ) -> Properties:
-    taken = {name for name in properties if name in fixed_names}
+    # A name that is taken, and the highest number that was put behind it.
+    taken = {name: 1 for name in properties if name in fixed_names}
     valid: Properties = {}
     for field, value in properties.items():
         name = field if field in fixed_names else _valid_name(field, taken, repairs)
-        taken.add(name)
+        taken.setdefault(name, 1)
         valid[name] = value
     return valid
 
 
-def _valid_name(field: str, taken: Collection[str], repairs: list[Repair]) -> str:
+def _valid_name(field: str, taken: dict[str, int], repairs: list[Repair]) -> str:
     name = field
     for rule, repair in _NAME_REPAIRS:
         repaired = repair(name)
@@ -140,14 +141,13 @@ _NAME_REPAIRS = (
 )
 
 
-def _free_name(name: str, taken: Collection[str]) -> str:
-    number = 2
+def _free_name(name: str, taken: dict[str, int]) -> str:
     while True:
-        suffix = f"_{number}"
+        taken[name] += 1
+        suffix = f"_{taken[name]}"
         candidate = _single_outer_underscores(name[: MAX_NAME_CHARACTERS - len(suffix)] + suffix)
         if candidate not in taken:
             return candidate
-        number += 1
 
 
 _NEVER_DROPPED = ("flag_key", "variation_key")
@@ -155,11 +155,12 @@ _NEVER_DROPPED = ("flag_key", "variation_key")
 
 def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
     kept = dict(properties)
+    size = size_bytes(kept)
     for name in reversed(properties):
-        if size_bytes(kept) <= MAX_PROPERTIES_BYTES:
+        if size <= MAX_PROPERTIES_BYTES:
             return kept
         if name not in _NEVER_DROPPED:
-            del kept[name]
+            size -= size_bytes({name: kept.pop(name)}) - 1  # two braces less, a comma more
             repairs.append(Repair(Rule.SIZE, name, "left out: the properties are over 511 bytes"))
     while (excess := size_bytes(kept) - MAX_PROPERTIES_BYTES) > 0:
         _cut_longest(kept, excess, repairs)

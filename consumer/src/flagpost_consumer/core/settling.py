@@ -79,7 +79,7 @@ class Settling:
     def collect(self) -> list[Settlement]:
         """The settlements since the last call, to be written."""
         settlements, self._settlements = self._settlements, []
-        return settlements
+        return [settlement for settlement in settlements if settlement.delivery.stage is Stage.SETTLED]
 
     def acknowledged(self, settlements: Iterable[Settlement]) -> None:
         """Kafka has the settlements (and the dead letters that go with them): close the books on them."""

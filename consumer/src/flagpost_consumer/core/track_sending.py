@@ -72,6 +72,11 @@ class TrackSending:
 
     # Out
 
+    @property
+    def can_probe(self) -> bool:
+        """Whether there is a delivery whose answer could tell that the endpoint is back."""
+        return self.lanes.waiting > 0 or self.endpoint.in_flight > 0
+
     def due_at(self, moment: float) -> float | None:
         """When a request is to start: `moment` if at once, None if only an answer or a record can tell."""
         return latest(self.lanes.due_at(moment), self.endpoint.opens_at(moment))

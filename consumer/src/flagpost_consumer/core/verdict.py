@@ -92,8 +92,8 @@ def _delta_seconds(text: str) -> float:
 def _seconds_until(text: str, now_ms: int) -> float | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp() - now_ms / 1000
+    except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp() - now_ms / 1000
