@@ -178,6 +178,9 @@ class Service:
         self._stop_requested.set()
         self._progress.set()
 
+    def _has_failed(self) -> bool:
+        return self._failed
+
     def _fail(self, error: Exception) -> None:
         """A defect of ours has come to light: what is not acknowledged is for whoever comes next."""
         log.error("the engine has failed; the process ends, and commits nothing more", exc_info=error)
@@ -187,13 +190,13 @@ class Service:
     async def _serve(self, intake: KafkaIntake) -> int:
         ended = asyncio.ensure_future(asyncio.wrap_future(intake.finished))
         await _either(ended, self._stop_requested)
-        if self._failed:
+        if self._has_failed():
             return 1
         if ended.done():
             log.error("the Kafka thread has failed", error=repr(ended.exception()))
             return 1
         clean = await self._drain()
-        if self._failed:
+        if self._has_failed():
             return 1
         intake.commit(self.engine.committable())
         intake.stop()

@@ -199,7 +199,8 @@ class PendoHttp:
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read the whole answer, so that the connection can be used again; of an endless one, the beginning."""
     length = response.content_length
-    if length is not None and length <= MAX_ANSWER_BYTES:
+    is_plain = "Content-Encoding" not in response.headers
+    if length is not None and length <= MAX_ANSWER_BYTES and is_plain:
         return await response.read()
     content = bytearray()
     async for chunk in response.content.iter_any():
@@ -207,4 +208,4 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         if len(content) >= MAX_ANSWER_BYTES:
             response.close()
             break
-    return bytes(content)
+    return bytes(content[:MAX_ANSWER_BYTES])

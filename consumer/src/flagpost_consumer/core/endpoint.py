@@ -3,10 +3,10 @@
 In: the start of each request and what its answer means. Out: when the next request may start, whether intake
 must pause, and which deliveries turn out to be poison.
 
-Three modes. NORMAL: requests up to a limit that adapts. SUSPECT: one visitor's request met an answer that says
-"set up wrongly", and the next try, another visitor's, tells whether it is that delivery or all of them. DOWN:
-one probe at a time, from 1 s doubling to 30 s. A single visitor that fails never takes the endpoint down: its
-own backoff spaces its tries, and only another visitor's delivery could tell more.
+Three modes. NORMAL: requests up to a limit that adapts. SUSPECT: as before, but one visitor's request met an answer
+that says "set up wrongly", and the next answer to another visitor tells whether it is that delivery or all of
+them. DOWN: one probe at a time, from 1 s doubling to 30 s. A single visitor that fails never takes the endpoint
+down: its own backoff spaces its tries, and only another visitor's delivery could tell more.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Endpoint:
         self._refused_at_ticket = 0
         self._refusals_count_after_ticket = 0
         self._suspect: str | None = None
+        self._suspect_refused_again = False
         self._last_probed: str | None = None
         self._probe: Ticket | None = None
         self._probe_at = 0.0
@@ -88,8 +89,8 @@ class Endpoint:
         return self.budget.opens_at(now)
 
     def _allowed_at(self, now: float) -> float | None:
-        if self._mode is not _Mode.NORMAL:
-            return None if self._probe else max(now, self._probe_at, self._held_until)
+        if self._mode is _Mode.DOWN:
+            return None if self._probe else max(now, self._probe_at)
         if self.in_flight >= int(self._limit):
             return None
         return max(now, self._held_until)
@@ -105,7 +106,7 @@ class Endpoint:
         self.in_flight += 1
         self._tickets += 1
         ticket = Ticket(who, self._tickets)
-        if self._mode is not _Mode.NORMAL:
+        if self._mode is _Mode.DOWN:
             self._probe = ticket
             self._last_probed = who
         return ticket
@@ -115,7 +116,7 @@ class Endpoint:
     @property
     def state(self) -> EndpointState:
         """The state that operators see."""
-        if self._mode is not _Mode.NORMAL and (self._mode is _Mode.DOWN or self._probe_delay > 0):
+        if self._mode is _Mode.DOWN or self._suspect_refused_again:
             return self._cause
         if self._failures >= FAILURES_THAT_OPEN:
             return EndpointState.UNREACHABLE
@@ -169,12 +170,12 @@ class Endpoint:
             if was_probe:
                 self._next_probe(now)
         elif self._mode is not _Mode.SUSPECT:
-            self._suspect_one(ticket.who, now)
+            self._suspect_one(ticket.who)
         elif ticket.who != self._suspect:
             self._go_down(EndpointState.UNAUTHORIZED, now)
-        elif was_probe:
+        else:
             # Nobody else could try. The delivery's own retries are spaced by its backoff.
-            self._probe_delay = next_probe_delay(self._probe_delay)
+            self._suspect_refused_again = True
 
     def throttled(self, ticket: Ticket, retry_after: float | None, now: float) -> None:
         """A 429."""
@@ -203,6 +204,7 @@ class Endpoint:
             self._mode = _Mode.NORMAL
             self._cause = EndpointState.OK
             self._suspect = None
+            self._suspect_refused_again = False
         self._probe = None
         self._probe_delay = 0.0
         self._probe_at = now
@@ -230,6 +232,7 @@ class Endpoint:
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
         self._suspect = self._last_probed = self._probe = None
+        self._suspect_refused_again = False
         self._probe_delay = 0.0
         self._failures = 0
         self._failing.clear()
@@ -242,17 +245,16 @@ class Endpoint:
         self._cause = cause
         self._refused_at_ticket = self._tickets
         self._suspect = self._probe = None
+        self._suspect_refused_again = False
         self._probe_delay = 0.0
         self._next_probe(now)
 
-    def _suspect_one(self, who: str, now: float) -> None:
+    def _suspect_one(self, who: str) -> None:
         self._mode = _Mode.SUSPECT
         self._cause = EndpointState.UNAUTHORIZED
         self._refused_at_ticket = self._tickets
         self._suspect = who
         self._probe = None
-        self._probe_delay = 0.0
-        self._probe_at = now
 
     def _next_probe(self, now: float, at_least: float = 0.0) -> None:
         """Wait longer than before the probe that just ended."""

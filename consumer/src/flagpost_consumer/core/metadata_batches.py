@@ -122,11 +122,10 @@ class _SentValues:
     2 ttl of event time, and nothing ever walks through all entries.
     """
 
-    __slots__ = ("_current", "_max_entries", "_previous", "_rotated_ms", "_ttl_ms")
+    __slots__ = ("_current", "_previous", "_rotated_ms", "_ttl_ms")
 
-    def __init__(self, ttl_ms: int, max_entries: int) -> None:
+    def __init__(self, ttl_ms: int) -> None:
         self._ttl_ms = ttl_ms
-        self._max_entries = max_entries
         self._current: dict[bytes, tuple[int, int, bytes]] = {}
         self._previous: dict[bytes, tuple[int, int, bytes]] = {}
         self._rotated_ms = 0
@@ -144,10 +143,18 @@ class _SentValues:
 
     def remember(self, key: bytes, occurred_at: int, offset: int, digest: bytes) -> None:
         """Note that Pendo took a value."""
-        if occurred_at > self._rotated_ms + 2 * self._ttl_ms or len(self._current) >= self._max_entries // 2:
-            self._previous, self._current = self._current, {}
+        if occurred_at > self._rotated_ms + 2 * self._ttl_ms:
+            self.forget_older()
             self._rotated_ms = occurred_at
+        self._previous.pop(key, None)
         self._current[key] = (occurred_at, offset, digest)
+
+    def forget_older(self) -> None:
+        """Forget the older generation; the younger one is the older from now on."""
+        self._previous, self._current = self._current, {}
+
+    def __len__(self) -> int:
+        return len(self._current) + len(self._previous)
 
 
 class MetadataBatches(Generic[Owner]):
@@ -374,6 +381,12 @@ class MetadataBatches(Generic[Owner]):
             self._sent_values(value.item.partition).remember(
                 _sent_key(target, target_id, key), *value.age, value.digest
             )
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Keep what is remembered within the limit of the process: the partition with the most forgets."""
+        while sum(map(len, self._sent.values())) > self._max_entries:
+            max(self._sent.values(), key=len).forget_older()
 
     def _doubt(self, target: TargetKey, key: FieldKey, value: Value[Owner]) -> None:
         """Pendo may have taken this value although nobody said so: what it has is not known any more."""
@@ -381,7 +394,7 @@ class MetadataBatches(Generic[Owner]):
 
     def _sent_values(self, partition: int) -> _SentValues:
         if partition not in self._sent:
-            self._sent[partition] = _SentValues(self._ttl_ms, self._max_entries)
+            self._sent[partition] = _SentValues(self._ttl_ms)
         return self._sent[partition]
 
     def _enqueue(self, kind: str, target_id: str, target: _Target[Owner], now: float) -> None:
