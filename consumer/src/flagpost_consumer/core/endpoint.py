@@ -89,11 +89,14 @@ class Endpoint:
         return self.budget.opens_at(now)
 
     def _allowed_at(self, now: float) -> float | None:
-        if self._mode is _Mode.DOWN:
-            return None if self._probe else max(now, self._probe_at)
-        if self.in_flight >= int(self._limit):
-            return None
-        return max(now, self._held_until)
+        if self._probes:
+            return None if self._probe else max(now, self._probe_at, self._held_until)
+        return None if self.in_flight >= int(self._limit) else now
+
+    @property
+    def _probes(self) -> bool:
+        """Whether one request at a time must do, until one passes."""
+        return self._mode is _Mode.DOWN or self._throttled
 
     @property
     def avoid(self) -> str | None:
@@ -106,7 +109,7 @@ class Endpoint:
         self.in_flight += 1
         self._tickets += 1
         ticket = Ticket(who, self._tickets)
-        if self._mode is _Mode.DOWN:
+        if self._probes:
             self._probe = ticket
             self._last_probed = who
         return ticket
@@ -184,7 +187,9 @@ class Endpoint:
             if was_probe:
                 self._next_probe(now, retry_after or 0.0)
             return
-        if ticket.number <= self._held_at_ticket:
+        if self._throttled:
+            if was_probe:
+                self._hold(retry_after or 0.0, now)
             return
         self._throttles.append((now, ticket.who))
         while self._throttles[0][0] < now - THROTTLE_WINDOW_SECONDS:
@@ -231,7 +236,7 @@ class Endpoint:
     def _recover(self, ticket: Ticket) -> None:
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
-        self._suspect = self._last_probed = self._probe = None
+        self._suspect = None
         self._suspect_refused_again = False
         self._probe_delay = 0.0
         self._failures = 0
@@ -239,6 +244,8 @@ class Endpoint:
         if self._throttled and ticket.number > self._held_at_ticket:
             self._throttled = False
             self._hold_delay = 0.0
+        if not self._throttled:
+            self._last_probed = self._probe = None
 
     def _go_down(self, cause: EndpointState, now: float) -> None:
         self._mode = _Mode.DOWN
@@ -262,10 +269,12 @@ class Endpoint:
         self._probe_at = now + max(self._probe_delay, at_least)
 
     def _hold(self, retry_after: float, now: float) -> None:
+        """Let nothing start for a while, then one request at a time; once one passes, half as many as before."""
+        if not self._throttled:
+            self._limit = max(1.0, self._limit / 2)
+            self._slow_start_until = self._limit
         self._throttles.clear()
         self._throttled = True
         self._hold_delay = next_probe_delay(self._hold_delay)
         self._held_at_ticket = self._tickets
         self._held_until = now + max(retry_after, self._hold_delay)
-        self._limit = max(1.0, self._limit / 2)
-        self._slow_start_until = self._limit
