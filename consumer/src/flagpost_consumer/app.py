@@ -115,6 +115,7 @@ class Service:
         self._states = dict.fromkeys(EndpointName, EndpointState.OK)
         self._paused = False
         self._drained = False
+        self._abandoned_while_stopping = 0
         self._failed = False
         self._committed: dict[int, int] = {}
         self._loop_measured_at = time.monotonic()
@@ -218,7 +219,8 @@ class Service:
         limit = self._settings.delivery.drain_seconds
         await self._until(lambda: self.engine.is_drained or self._abort_requested.is_set(), limit)
         self._drained = True
-        return self.engine.is_quiet(self.engine.assigned)
+        self._progress.set()
+        return self.engine.is_quiet() and not self._abandoned_while_stopping
 
     @_vital
     def _begin_drain(self) -> None:
@@ -339,6 +341,8 @@ class Service:
         await self._until(lambda: self.engine.is_quiet(partitions) or self._drained, limit)
         offsets = {} if self._failed else self.engine.committable(partitions)
         abandoned = self.engine.forget(partitions, clock())
+        if self._stop_requested.is_set():
+            self._abandoned_while_stopping += abandoned
         log.info("revoked", partitions=partitions, committed=offsets, abandoned_requests=abandoned)
         self._forget_lag(partitions)
         self._wake()

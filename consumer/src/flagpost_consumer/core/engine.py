@@ -87,9 +87,10 @@ class Engine:
         self._hand_back_waiting(leaving)
         self._share_budgets(now)
 
-    def is_quiet(self, numbers: Iterable[int]) -> bool:
-        """Whether nothing of these partitions is in flight or unacknowledged."""
-        return not any(self._partitions[number].busy for number in numbers if number in self._partitions)
+    def is_quiet(self, numbers: Iterable[int] | None = None) -> bool:
+        """Whether nothing of these partitions, or of all, is in flight or unacknowledged."""
+        chosen = self._partitions if numbers is None else numbers
+        return not any(self._partitions[number].busy for number in chosen if number in self._partitions)
 
     def forget(self, numbers: Iterable[int], now: Instant) -> int:
         """Give partitions up for good; gives how many deliveries in flight were abandoned.
@@ -240,7 +241,7 @@ class Engine:
     def is_drained(self) -> bool:
         """Whether nothing is in flight, unacknowledged, or waiting to be sent."""
         waiting = any(d.stage is Stage.WAITING for d in _deliveries(self._partitions.values()))
-        return not waiting and self.is_quiet(self._partitions)
+        return not waiting and self.is_quiet()
 
     # What the shell tells and asks
 
