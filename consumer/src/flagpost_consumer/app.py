@@ -7,7 +7,6 @@ for the Kafka consumer's own thread.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import signal
 import sys
@@ -45,6 +44,8 @@ COMMIT_SECONDS = 1.0
 SECRETS_SECONDS = 1.0
 FIELDS_SECONDS = 300.0
 FIRST_FIELDS_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
+"""How long the last commit and the leaving of the group may take."""
 LOOP_SECONDS = 1.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
@@ -201,9 +202,9 @@ class Service:
             return 1
         intake.commit(self.engine.committable())
         intake.stop()
-        await _either(ended, self._abort_requested)
+        await _either(ended, self._abort_requested, LEAVE_SECONDS)
         if not ended.done():
-            log.error("stopped at once, with requests in flight")
+            log.error("left without a last commit: Kafka did not answer, or a second signal came")
             return 1
         if (error := ended.exception()) is not None:
             log.error("the Kafka thread has failed", error=repr(error))
@@ -411,9 +412,7 @@ class Service:
     async def _read_fields_first(self) -> None:
         """Give Pendo a moment to tell its fields before the first event; else configured names are sent."""
         reading = asyncio.ensure_future(self._read_fields())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_FIELDS_SECONDS):
-                await _either(reading, self._stop_requested)
+        await _either(reading, self._stop_requested, FIRST_FIELDS_SECONDS)
         reading.cancel()
 
     def _measure_loop(self) -> None:
@@ -438,11 +437,13 @@ class Service:
         return Health(ok=True, detail="ready")
 
 
-async def _either(ended: asyncio.Future[None], event: asyncio.Event) -> None:
-    """Wait for whichever comes first."""
+async def _either(
+    ended: asyncio.Future[None], event: asyncio.Event, limit_seconds: float | None = None
+) -> None:
+    """Wait for whichever comes first, or for a time."""
     waiting = asyncio.ensure_future(event.wait())
     both: set[asyncio.Future[Any]] = {ended, waiting}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(both, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
 
 

@@ -35,7 +35,8 @@ class DeadLetters:
         source_topic: str,
         on_written: Callable[[Settlement], None],
     ) -> None:
-        self._producer = Producer(dict(config), logger=kafka_logger())
+        # A batch that is too large fails as a whole: alone, a record answers for its own size only.
+        self._producer = Producer({**config, "batch.num.messages": 1}, logger=kafka_logger())
         self._topic = topic
         self._source_topic = source_topic
         self._on_written = on_written
