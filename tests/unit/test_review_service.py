@@ -1,0 +1,343 @@
+"""The service where its parts meet: hand-overs during a stop, a full memory handed over, commits, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from flagpost_consumer import app
+from flagpost_consumer.adapters import kafka_intake, kafka_output
+from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.adapters.kafka_output import DeadLetters
+from flagpost_consumer.adapters.pendo_http import MAX_ANSWER_BYTES, PendoAddress, PendoHttp
+from flagpost_consumer.app import Service, clock
+from flagpost_consumer.core.endpoint import Ticket
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import Attempt, EndpointName, Settlement
+from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.settings import Needs, load_settings
+from running import eventually
+from simulation import OK, decision, record
+
+SECONDS = 5.0
+"""How long a test waits for what must come."""
+
+
+class Requests:
+    """Stands for the HTTP client: keeps the attempts, answers when told."""
+
+    def __init__(self) -> None:
+        self.under_way: list[Attempt] = []
+
+    def start(self, attempt: Attempt) -> None:
+        self.under_way.append(attempt)
+
+
+class Intake:
+    """Stands for the Kafka thread."""
+
+    def __init__(self) -> None:
+        self.paused: bool | None = None
+        self.committed: list[dict[int, int]] = []
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pause(self, paused: bool) -> None:
+        self.paused = paused
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        self.committed.append(dict(offsets))
+
+    def stop(self) -> None:
+        self.finished.set_result(None)
+
+
+def service_with(**more: str) -> tuple[Service, Requests, Intake]:
+    values = {
+        "KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "PENDO__TRACK_URL": "http://127.0.0.1:1/data/track",
+        "PENDO__API_URL": "http://127.0.0.1:1",
+        "PENDO__TRACK_SECRET": "secret",
+        "DECISIONS__VISITOR_METADATA": "false",
+        "DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
+        "PENDO__REQUEST_TIMEOUT_SECONDS": "2",
+        **more,
+    }
+    environ = {f"FLAGPOST_{name}": value for name, value in values.items()}
+    service = Service(load_settings(None, environ, Needs.KAFKA | Needs.PENDO))
+    requests, intake = Requests(), Intake()
+    service._http, service._intake = cast("Any", requests), cast("Any", intake)
+    return service, requests, intake
+
+
+async def go_on() -> None:
+    """Let everything run that can run now."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def now_ms() -> int:
+    return clock().wall_ms
+
+
+async def test_a_hand_over_during_the_drain_waits_for_what_is_in_flight() -> None:
+    """DESIGN, Rebalance and Stop: requests in flight of a revoked partition are waited for, also while draining."""
+    service, requests, _ = service_with()
+    service.on_assigned([0], 1)
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    service.stop()
+    draining = asyncio.ensure_future(service._drain())
+    revoking = asyncio.ensure_future(service.on_revoked([0]))
+    await go_on()
+    assert not revoking.done()
+    service._answered(requests.under_way[0], OK, 0.1)
+    assert await revoking == {0: 1}
+    assert await draining
+
+
+async def test_a_hand_over_that_a_stop_overtakes_waits_all_the_same() -> None:
+    service, requests, _ = service_with()
+    service.on_assigned([0], 1)
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    revoking = asyncio.ensure_future(service.on_revoked([0]))
+    await asyncio.sleep(0)
+    service.stop()
+    draining = asyncio.ensure_future(service._drain())
+    await go_on()
+    assert not revoking.done()
+    service._answered(requests.under_way[0], OK, 0.1)
+    assert await revoking == {0: 1}
+    assert await draining
+
+
+async def test_a_request_that_a_hand_over_abandons_during_the_drain_makes_the_stop_unclean() -> None:
+    """CONTRACT section 7: exit code 1 when requests in flight had to be abandoned."""
+    service, requests, _ = service_with(PENDO__REQUEST_TIMEOUT_SECONDS="0.05")
+    service.on_assigned([0], 1)
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    service.stop()
+    draining = asyncio.ensure_future(service._drain())
+    assert await service.on_revoked([0]) == {0: 0}
+    assert not await draining
+
+
+async def test_a_hand_over_waits_no_longer_once_the_drain_is_over() -> None:
+    service, requests, _ = service_with(PENDO__REQUEST_TIMEOUT_SECONDS="20", DELIVERY__DRAIN_SECONDS="0.05")
+    service.on_assigned([0], 1)
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    revoking = asyncio.ensure_future(service.on_revoked([0]))
+    service.stop()
+    assert not await service._drain()
+    assert await asyncio.wait_for(revoking, SECONDS) == {0: 0}
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_intake_resumes_when_what_filled_the_memory_is_handed_over(lost: bool) -> None:
+    service, requests, intake = service_with(DELIVERY__MAX_PENDING="2", PENDO__REQUEST_TIMEOUT_SECONDS="0.05")
+    service.on_assigned([0, 1], 2)
+    events = [decision("v", f"flag{n}", occurred_at=now_ms()) for n in range(2)]
+    service._receive([record(event, offset) for offset, event in enumerate(events)])
+    await eventually(lambda: requests.under_way and intake.paused)
+    if lost:
+        service.on_lost([0])
+    else:
+        await service.on_revoked([0])
+    await go_on()
+    assert intake.paused is False
+
+
+async def test_nothing_is_committed_once_the_engine_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, requests, intake = service_with()
+    service.on_assigned([0], 1)
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    service._answered(requests.under_way[0], OK, 0.1)
+    await eventually(lambda: service.engine.pending_records == 0)
+    serving = asyncio.ensure_future(service._serve(cast("KafkaIntake", intake)))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(service.engine, "drain", lambda _: service._fail(RuntimeError("in the drain")))
+    service.stop()
+    assert await asyncio.wait_for(serving, SECONDS) == 1
+    assert intake.committed == []
+
+
+class ReluctantConsumer:
+    """Its first commit fails."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[int]] = []
+
+    def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert asynchronous
+        self.commits.append([partition.offset for partition in offsets])
+        if len(self.commits) == 1:
+            raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
+
+
+async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "COMMIT_SECONDS", 0.01)
+    service, _, _ = service_with()
+    intake = KafkaIntake({}, "events", service, asyncio.get_running_loop())
+    intake._owned.add(0)
+    service._intake = intake
+    service.on_assigned([0], 1)
+    service._receive([record(decision("", occurred_at=now_ms()))])
+    await eventually(lambda: service.engine.committable() == {0: 1})
+    consumer = ReluctantConsumer()
+    committing = asyncio.ensure_future(service._every(app.COMMIT_SECONDS, service._commit))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0):
+            while len(consumer.commits) < 2:
+                intake._run_commands(cast("Consumer", consumer))
+                await asyncio.sleep(0)
+    committing.cancel()
+    assert consumer.commits[:2] == [[1], [1]]
+
+
+# The Kafka thread
+
+
+class BrokenAssignment:
+    """A consumer whose first poll brings an assignment that the handler cannot take."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.on_assign: Callable[[Any, list[TopicPartition]], None] | None = None
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        del timeout
+
+        class Found:
+            error = None
+            partitions: Mapping[int, object] = {0: None}
+
+        return type("Listed", (), {"topics": {topic: Found}})
+
+    def subscribe(self, _: list[str], on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
+        del on_revoke, on_lost
+        self.on_assign = on_assign
+
+    def poll(self, _: float) -> None:
+        if self.on_assign is not None:
+            self.on_assign(self, [TopicPartition("events", 0)])
+
+    def incremental_assign(self, _: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._STATE))
+
+    def position(self, _: object) -> list[TopicPartition]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_rebalance_callback_that_fails_ends_the_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_intake, "Consumer", BrokenAssignment)
+    service, _, _ = service_with()
+    intake = KafkaIntake({}, "events", cast("IntakeHandler", service), asyncio.get_running_loop())
+    intake.start()
+    with pytest.raises(KafkaException):
+        await asyncio.wait_for(asyncio.wrap_future(intake.finished), SECONDS)
+    await asyncio.to_thread(intake._thread.join, SECONDS)
+    assert not intake._thread.is_alive()
+
+
+# Answers
+
+
+async def test_of_a_compressed_answer_no_more_is_kept_than_of_any_other() -> None:
+    packed = gzip.compress(bytes(30_000_000))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 400 Bad\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+        writer.write(head.encode() + packed)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    answers: asyncio.Queue[Answer] = asyncio.Queue()
+    address = PendoAddress(url, url, "x-track", True, SECONDS, SECONDS)
+    http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer))
+    http.open()
+    http.set_secret(EndpointName.TRACK, "secret")
+    http.start(Attempt(EndpointName.TRACK, b"{}", Ticket("v", 1)))
+    answer = await asyncio.wait_for(answers.get(), SECONDS)
+    await http.close()
+    server.close()
+    assert len(answer.body) <= 2 * MAX_ANSWER_BYTES
+
+
+# Dead letters
+
+
+class Producing:
+    """A producer whose broker gives these answers in turn."""
+
+    def __init__(self, errors: list[int | None]) -> None:
+        self.errors = errors
+        self.produced: list[tuple[bytes | None, dict[str, Any]]] = []
+        self.reports: list[Callable[[], None]] = []
+
+    def produce(
+        self, _: str, value: bytes | None, __: bytes | None, headers: list[tuple[str, Any]], on_delivery: Any
+    ) -> None:
+        self.produced.append((value, dict(headers)))
+        code = self.errors.pop(0)
+        error = None if code is None else KafkaError(code)
+        self.reports.append(lambda: on_delivery(error, None))
+
+    def poll(self, _: float) -> int:
+        reports, self.reports = self.reports, []
+        for report in reports:
+            report()
+        return len(reports)
+
+
+def dead_settlement() -> Settlement:
+    engine = Engine(Policy(), lambda: 0.5)
+    engine.assign([0], 1, clock())
+    engine.receive([record(DecodeFailure(Reason.UNDECODABLE, "cut short"))], clock())
+    (settlement,) = engine.poll(clock()).settlements
+    return settlement
+
+
+async def test_a_dead_letter_that_lost_its_value_does_not_get_it_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka_output, "RETRY_SECONDS", 0.0)
+    producing = Producing([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._MSG_TIMED_OUT, None])
+    monkeypatch.setattr(kafka_output, "Producer", lambda *_, **__: producing)
+    written: list[Settlement] = []
+    letters = DeadLetters({}, "dead", "events", written.append)
+    letters.write(dead_settlement())
+    await eventually(lambda: written)
+    assert [value for value, _ in producing.produced] == [b"original", None, None]
+    assert producing.produced[-1][1]["flagpost-truncated"] == b"true"
+    assert letters.unwritten == 0
+
+
+async def test_each_dead_letter_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    producing = Producing([None, KafkaError._TRANSPORT, None, None])
+    monkeypatch.setattr(kafka_output, "Producer", lambda *_, **__: producing)
+    monkeypatch.setattr(kafka_output, "RETRY_SECONDS", 0.0)
+    written: list[Settlement] = []
+    letters = DeadLetters({}, "dead", "events", written.append)
+    settlements = [dead_settlement() for _ in range(3)]
+    for settlement in settlements:
+        letters.write(settlement)
+    await eventually(lambda: letters.unwritten == 0)
+    assert len(written) == 3
+    assert all(any(settlement is one for one in written) for settlement in settlements)
