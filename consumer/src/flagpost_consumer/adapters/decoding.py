@@ -22,6 +22,8 @@ from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownS
 
 log = structlog.get_logger(__name__)
 
+RETRY_SECONDS = 1.0
+
 
 class SchemaSource(Protocol):
     """Tells the decoder about a schema that it does not know."""
@@ -109,6 +111,11 @@ class Decoding:
         )
 
     async def _learn(self, schema_id: int) -> None:
-        await self._source(self._decoder, schema_id)
+        try:
+            await self._source(self._decoder, schema_id)
+        except Exception:
+            log.exception("a schema could not be had; it is asked for again", schema_id=schema_id)
+            await asyncio.sleep(RETRY_SECONDS)
+        # What is still unknown is asked for again when its record comes to be decoded.
         self._fetch = None
         self._decode_waiting()

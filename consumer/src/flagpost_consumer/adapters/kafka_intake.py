@@ -239,7 +239,8 @@ class KafkaIntake:
         except KafkaException as error:
             self._on_commit(error.args[0], owned)
 
-    def _on_commit(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        error = error or next((partition.error for partition in partitions if partition.error), None)
         if error is not None:
             log.warning("commit failed; it is tried again", reason=error.str())
             self._loop.call_soon_threadsafe(self._handler.on_commit_failed)

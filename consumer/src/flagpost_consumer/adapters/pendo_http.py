@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import aiohttp
+import structlog
 from yarl import URL
 
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_consumer.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 MAX_ANSWER_BYTES = 1_048_576
 """More of an answer is not read: the errors of 1,000 metadata records take a fraction of it."""
@@ -187,6 +190,10 @@ class PendoHttp:
             return Answer(failure=Failure.UNREACHABLE)
         except (aiohttp.ClientError, OSError, ValueError):
             # ValueError: aiohttp's parser lets some of what is no HTTP through to its own int() and URL().
+            return Answer(failure=Failure.BROKEN)
+        except Exception:
+            # Nobody thought of this one; but an attempt without an answer would hold its visitor for ever.
+            log.exception("a request failed in an unknown way", endpoint=endpoint.value)
             return Answer(failure=Failure.BROKEN)
 
     def _without_secret(self, content: bytes, status: int, endpoint: EndpointName) -> bytes:
