@@ -33,6 +33,7 @@ from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.core.plan import FieldCatalog
 from flagpost_consumer.core.records import Actions, Attempt, EndpointName, Record, Settlement
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Settings, SettingsError, engine_policy
@@ -44,7 +45,7 @@ COMMIT_SECONDS = 1.0
 SECRETS_SECONDS = 1.0
 FIELDS_SECONDS = 300.0
 FIRST_FIELDS_SECONDS = 5.0
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 10.0
 """How long the last commit and the leaving of the group may take."""
 LOOP_SECONDS = 1.0
 LIVE_SECONDS = 60.0
@@ -119,6 +120,7 @@ class Service:
         self._abandoned_while_stopping = 0
         self._failed = False
         self._committed: dict[int, int] = {}
+        self._fields: FieldCatalog = {}
         self._loop_measured_at = time.monotonic()
         self.admin_url = ""
 
@@ -407,7 +409,9 @@ class Service:
 
     async def _read_fields(self) -> None:
         if self._http.has_secret(EndpointName.METADATA):
-            self.engine.know_fields(await read_fields(self._http.get_json))
+            # A group that cannot be read just now is as it was when it last could be.
+            self._fields = {**self._fields, **await read_fields(self._http.get_json)}
+            self.engine.know_fields(self._fields)
 
     async def _read_fields_first(self) -> None:
         """Give Pendo a moment to tell its fields before the first event; else configured names are sent."""

@@ -185,7 +185,7 @@ class PendoHttp:
                 content = await _read(response)
                 status = response.status
                 retry_after = response.headers.get("Retry-After") if status == 429 else None
-                return Answer(status, retry_after, self._without_secret(content, status, endpoint))
+                return Answer(status, retry_after, self._without_secret(content, endpoint))
         except aiohttp.ClientConnectorError:
             return Answer(failure=Failure.UNREACHABLE)
         except (aiohttp.ClientError, OSError, ValueError):
@@ -196,10 +196,8 @@ class PendoHttp:
             log.exception("a request failed in an unknown way", endpoint=endpoint.value)
             return Answer(failure=Failure.BROKEN)
 
-    def _without_secret(self, content: bytes, status: int, endpoint: EndpointName) -> bytes:
-        """An error page may echo the request's headers; its text goes into dead letters."""
-        if status < 300 or not content:
-            return content
+    def _without_secret(self, content: bytes, endpoint: EndpointName) -> bytes:
+        """An answer may echo the request's headers; its text may go into dead letters."""
         return content.replace(self._secrets[endpoint].encode(), b"***")
 
 

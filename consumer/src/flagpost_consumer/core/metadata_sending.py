@@ -45,6 +45,7 @@ class MetadataSending:
 
     def enter(self, delivery: Delivery, metadata: Metadata, occurred_at: int, now: Instant) -> None:
         """Take in a delivery: some values end at once, the others wait for company."""
+        delivery.successes_seen = self.endpoint.successes
         record = delivery.record
         missing = bool(delivery.planned.missing_fields)
         delivery.item = Item(delivery, metadata, record.partition, record.offset, occurred_at, missing)

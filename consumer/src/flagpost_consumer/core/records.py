@@ -77,7 +77,7 @@ class Delivery:
     status: int | None = None
     """The last HTTP status."""
     successes_seen: int = 0
-    """The endpoint's successes when the attempt before was answered."""
+    """The endpoint's successes when the attempt before was answered, or when the delivery began."""
     item: Item[Delivery] | None = None
 
     @property

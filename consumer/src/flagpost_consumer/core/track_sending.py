@@ -45,6 +45,7 @@ class TrackSending:
         if repeated is not None:
             self._settling.settle(delivery, Ending(Reason.DEDUPE, duplicate_of=repeated), now)
             return
+        delivery.successes_seen = self.endpoint.successes
         accounts, visitor_id = self._settling.accounts, track.visitor_id
         accounts.repairs.update(repair.rule for repair in delivery.planned.repairs)
         if self.lanes.lane(visitor_id) is None and not self._is_in_place(delivery.record, visitor_id):

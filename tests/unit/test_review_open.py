@@ -1,0 +1,89 @@
+"""What a review left open: failures that nobody hears of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, Self, cast
+
+import pytest
+from confluent_kafka import KafkaError, Message
+
+from flagpost_consumer.adapters import pendo_http
+from flagpost_consumer.adapters.decoding import Decoding
+from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
+from flagpost_consumer.core.endpoint import Ticket
+from flagpost_consumer.core.records import Attempt, EndpointName, Record
+from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_schemas import DecisionEvent, Decoder, encode_confluent, schema_of
+from running import eventually
+from simulation import decision
+
+
+async def test_a_schema_source_that_fails_once_does_not_end_all_decoding() -> None:
+    asked: list[int] = []
+
+    async def source(decoder: Decoder, schema_id: int) -> None:
+        asked.append(schema_id)
+        if len(asked) == 1:
+            raise RuntimeError("nobody thought of this")
+        decoder.add_schema(schema_id, schema_of(DecisionEvent).text)
+
+    value = encode_confluent(decision("v"), 7)
+    message = SimpleNamespace(
+        value=lambda: value,
+        partition=lambda: 0,
+        offset=lambda: 0,
+        key=lambda: b"v",
+        headers=lambda: None,
+        timestamp=lambda: (1, 1),
+    )
+    taken: list[Record] = []
+    decoding = Decoding(source, taken.extend)
+    decoding.take([cast("Message", message)], lambda: None)
+    await eventually(lambda: taken, 5.0)
+    assert taken[0].event == decision("v")
+
+
+async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:
+    told: list[bool] = []
+    handler = SimpleNamespace(on_commit_failed=lambda: told.append(True))
+    intake = KafkaIntake({}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop())
+    partitions = [
+        SimpleNamespace(partition=0, error=None),
+        SimpleNamespace(partition=1, error=KafkaError(KafkaError.NOT_COORDINATOR)),
+    ]
+    intake._on_commit(None, cast("Any", partitions))
+    await asyncio.sleep(0)
+    assert told == [True]
+
+
+async def test_an_attempt_has_an_answer_whatever_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: asyncio.Queue[Answer] = asyncio.Queue()
+    address = PendoAddress("http://127.0.0.1:1", "http://127.0.0.1:1", "x-track", True, 5.0, 5.0)
+    http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer))
+    http.open()
+    http.set_secret(EndpointName.TRACK, "secret")
+
+    async def broken(_: object) -> bytes:
+        raise RuntimeError("nobody thought of this")
+
+    class Response:
+        status = 200
+        headers: Mapping[str, str] = MappingProxyType({})
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return None
+
+    assert http._session is not None
+    monkeypatch.setattr(http._session, "request", lambda *_, **__: Response())
+    monkeypatch.setattr(pendo_http, "_read", broken)
+    http.start(Attempt(EndpointName.TRACK, b"{}", Ticket("v", 1)))
+    answer = await asyncio.wait_for(answers.get(), 5.0)
+    await http.close()
+    assert answer.failure is Failure.BROKEN
