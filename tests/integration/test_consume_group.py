@@ -184,10 +184,12 @@ async def test_a_newcomer_takes_over_partitions_without_loss(
         group = Group(kafka, pendo, fresh_name("newcomer"), partitions=4)
         with group.consumer("a", kafka__group_protocol=protocol) as first:
             await eventually(lambda: first.value("flagpost_partitions_assigned") == 4)
-            published = await asyncio.to_thread(group.publish, events_of(count, seed=5))
+            events = events_of(count, seed=5)
+            published = await asyncio.to_thread(group.publish, events[: count // 2])
             await pendo.received.until(lambda: pendo.received.recorded() >= 300, 60)
             with group.consumer("b", kafka__group_protocol=protocol) as second:
                 await eventually(lambda: second.value("flagpost_partitions_assigned") == 2, 60)
+                published += await asyncio.to_thread(group.publish, events[count // 2 :])
                 await group.everything_recorded(count, 120)
                 for consumer in (first, second):
                     await eventually(partial(has_nothing_pending, consumer))

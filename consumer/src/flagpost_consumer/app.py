@@ -48,6 +48,7 @@ FIRST_FIELDS_SECONDS = 5.0
 LEAVE_SECONDS = 10.0
 """How long the last commit and the leaving of the group may take."""
 LOOP_SECONDS = 1.0
+SERVE_SECONDS = 5.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
@@ -160,6 +161,7 @@ class Service:
                 (SECRETS_SECONDS, self._read_secrets),
                 (FIELDS_SECONDS, self._read_fields),
                 (LOOP_SECONDS, self._measure_loop),
+                (SERVE_SECONDS, self._dead_letters.serve),
             )
         ]
         try:
@@ -332,6 +334,11 @@ class Service:
         self.metrics.observed.rebalances["assigned"] += 1
         log.info("assigned", partitions=partitions)
         self.engine.assign(partitions, partition_count, clock())
+        self._wake()
+
+    def on_partition_count(self, count: int) -> None:
+        """The topic has this many partitions."""
+        self.engine.assign([], count, clock())
         self._wake()
 
     async def on_revoked(self, partitions: list[int]) -> dict[int, int]:

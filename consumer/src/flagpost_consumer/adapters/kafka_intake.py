@@ -59,6 +59,9 @@ class IntakeHandler(Protocol):
     def on_messages(self, messages: list[Message], done: Callable[[], None]) -> None:
         """Messages came; `done` is called once they are taken in."""
 
+    def on_partition_count(self, count: int) -> None:
+        """The topic has this many partitions."""
+
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
 
@@ -84,6 +87,7 @@ class KafkaIntake:
         self._owned: set[int] = set()
         self._taken_away: set[int] = set()
         self._partition_count = 0
+        self._count_due = False
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -171,8 +175,20 @@ class KafkaIntake:
                 self._hand_over(messages, room=room)
             elif room:
                 self._room.release()
+            self._count_partitions(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
+
+    def _count_partitions(self, consumer: Consumer) -> None:
+        """Learn the number of partitions after an assignment.
+
+        Not within the callback: there list_topics() takes away the state that the next callback of the same
+        poll() needs, and confluent-kafka aborts the process (CallState_get in its confluent_kafka.c).
+        """
+        if self._count_due:
+            self._count_due = False
+            if not self._look_for_topic(consumer):
+                self._loop.call_soon_threadsafe(self._handler.on_partition_count, self._partition_count)
 
     def _read(self, consumer: Consumer) -> list[Message]:
         self._taken_away.clear()
@@ -277,7 +293,8 @@ class KafkaIntake:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
-        self._look_for_topic(consumer)
+        self._partition_count = max(self._partition_count, *(number + 1 for number in numbers), 0)
+        self._count_due = True
         self._loop.call_soon_threadsafe(self._handler.on_assigned, numbers, self._partition_count)
         self._owned.update(numbers)
         consumer.incremental_assign(partitions)

@@ -48,6 +48,10 @@ class DeadLetters:
         """Dead letters that Kafka has not acknowledged."""
         return self._expected
 
+    def serve(self) -> None:
+        """Take in what the client has to say, also while nothing is written: it would pile up."""
+        self._producer.poll(0)
+
     def write(self, settlement: Settlement) -> None:
         """Write a dead letter; `on_written` is called on the loop once Kafka has it."""
         self._expected += 1
