@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import simulation
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -28,15 +29,9 @@ from scenes import Scene
 from traffic import check_spacing, produce, tracks
 
 
-def decision(
-    visitor: str, flag: str = "checkout", now_ms: int | None = None, **fields: object
-) -> DecisionEvent:
-    values: dict[str, object] = {
-        "event_id": f"{visitor}-{flag}", "occurred_at": now_ms or wall_ms(), "visitor_id": visitor,
-        "flag_key": flag, "enabled": True, "variation_key": "treatment", "rule_key": "rule",
-        "decision_event_dispatched": True,
-    }  # fmt: skip
-    return DecisionEvent(**{**values, **fields})  # type: ignore[arg-type]
+def decision(visitor: str, flag: str = "checkout", **fields: object) -> DecisionEvent:
+    """A decision that is made now."""
+    return simulation.decision(visitor, flag, "treatment", **{"occurred_at": wall_ms(), **fields})
 
 
 def wall_ms() -> int:

@@ -20,7 +20,7 @@ from flagpost_consumer.core.policy import (
     MetadataSettings,
     Policy,
 )
-from flagpost_consumer.core.records import Attempt, EndpointName, Record
+from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record
 from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, VisitorMetadata
 from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, Member, World, decision
@@ -54,8 +54,8 @@ class Chaos(World):
         self.planned: dict[tuple[int, int], set[Kind]] = {}
         self.moving: set[int] = set()
         """Partitions that are nobody's just now."""
-        self.epochs: dict[int, int] = {}
-        """The number of a track sight to the epoch of its partition."""
+        self.assignments: dict[int, Partition] = {}
+        """The number of a track sight to the assignment of its partition: each one is an object of its own."""
 
     @staticmethod
     def answer(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
@@ -82,7 +82,7 @@ class Chaos(World):
 
     def _send(self, member: Member, attempt: Attempt) -> None:
         if attempt.lane is not None:
-            self.epochs[len(self.sights)] = attempt.lane.queue[0].partition.epoch
+            self.assignments[len(self.sights)] = attempt.lane.queue[0].partition
         super()._send(member, attempt)
 
     # Harm
@@ -162,10 +162,10 @@ class Chaos(World):
 
     def check_order(self) -> None:
         """For as long as a partition is a member's, each visitor's requests come in the order of the offsets."""
-        reached: dict[tuple[int, int, str], int] = defaultdict(int)
+        reached: dict[tuple[int, Partition, str], int] = defaultdict(int)
         for number, sight in sorted(enumerate(self.sights), key=lambda entry: entry[1].arrived_at):
             if sight.offset is not None:
-                key = sight.member, self.epochs[number], sight.ids[0]
+                key = sight.member, self.assignments[number], sight.ids[0]
                 assert sight.offset >= reached[key]
                 reached[key] = sight.offset
 

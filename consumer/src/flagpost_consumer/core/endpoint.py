@@ -208,8 +208,7 @@ class Endpoint:
         if self._mode is _Mode.SUSPECT:
             self._mode = _Mode.NORMAL
             self._cause = EndpointState.OK
-            self._suspect = None
-            self._suspect_refused_again = False
+            self._clear_suspect()
         self._probe = None
         self._probe_delay = 0.0
         self._probe_at = now
@@ -236,8 +235,7 @@ class Endpoint:
     def _recover(self, ticket: Ticket) -> None:
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
-        self._suspect = None
-        self._suspect_refused_again = False
+        self._clear_suspect()
         self._probe_delay = 0.0
         self._failures = 0
         self._failing.clear()
@@ -251,8 +249,8 @@ class Endpoint:
         self._mode = _Mode.DOWN
         self._cause = cause
         self._refused_at_ticket = self._tickets
-        self._suspect = self._probe = None
-        self._suspect_refused_again = False
+        self._clear_suspect()
+        self._probe = None
         self._probe_delay = 0.0
         self._next_probe(now)
 
@@ -262,6 +260,10 @@ class Endpoint:
         self._refused_at_ticket = self._tickets
         self._suspect = who
         self._probe = None
+
+    def _clear_suspect(self) -> None:
+        self._suspect = None
+        self._suspect_refused_again = False
 
     def _next_probe(self, now: float, at_least: float = 0.0) -> None:
         """Wait longer than before the probe that just ended."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.attempts import Attempts
@@ -59,7 +58,6 @@ class Engine:
         self._metadata = MetadataSending(policy, attempts, self._settling)
         self._partitions: dict[int, Partition] = {}
         self._partition_count = 0
-        self._epochs = 0
         self._full = False
         self._draining = False
         self.dedupe_counts = DedupeCounts()
@@ -72,11 +70,8 @@ class Engine:
         send_from = now.monotonic + self._policy.delivery.visitor_interval_seconds
         settings = self._policy.dedupe
         for number in numbers:
-            self._epochs += 1
             dedupe = Dedupe(settings.ttl_seconds, settings.max_entries, self.dedupe_counts)
-            self._partitions[number] = Partition(
-                number, self._epochs, send_from, dedupe, closing=self._draining
-            )
+            self._partitions[number] = Partition(number, send_from, dedupe, closing=self._draining)
         self._share_budgets(now)
 
     def revoke(self, numbers: Iterable[int], now: Instant) -> None:
@@ -138,9 +133,7 @@ class Engine:
                 self._take(record, partition, now)
 
     def _take(self, record: Record, partition: Partition, now: Instant) -> None:
-        occurred_at = record.occurred_at
-        max_age_ms = self._policy.delivery.max_age_seconds * 1000
-        deadline_ms = inf if occurred_at is None else occurred_at + max_age_ms
+        deadline_ms = self._planner.deadline_ms(record.event)
         deliveries = [
             Delivery(record, partition, planned, deadline_ms) for planned in self._plan(record, now)
         ]

@@ -105,7 +105,6 @@ class Batch:
     target: str
     group: str
     ids: list[str]
-    failures: int = 0
     suspected: bool = False
     """Its last answer said that something is set up wrongly."""
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import inf
 
 from flagpost_consumer.core.mapping import (
     DECISION_PROPERTIES,
@@ -237,9 +238,9 @@ class Planner:
     def _expired(self, event: Event, now_ms: int) -> Ending | None:
         return expired(self._policy.delivery.max_age_seconds) if now_ms > self.deadline_ms(event) else None
 
-    def deadline_ms(self, event: Event) -> float:
+    def deadline_ms(self, event: Event | DecodeFailure) -> float:
         """The last moment, in epoch ms, at which an event's track delivery may be sent."""
-        return event.occurred_at + self._max_age_ms
+        return inf if isinstance(event, DecodeFailure) else event.occurred_at + self._max_age_ms
 
 
 def expired(max_age_seconds: float) -> Ending:

@@ -66,7 +66,7 @@ class Delivery:
     partition: Partition
     planned: Planned
     deadline_ms: float
-    """The last moment, epoch ms, at which it may be sent; infinite for metadata."""
+    """The last moment, epoch ms, at which a track delivery may be sent; metadata does not expire."""
     stage: Stage = Stage.WAITING
     attempts: int = 0
     counted_attempts: int = 0
@@ -101,8 +101,6 @@ class Partition:
     """One partition for as long as it is assigned here; a later assignment is another object."""
 
     number: int
-    epoch: int
-    """Rises with every assignment, so that what belongs to an earlier one can be told."""
     send_from: float
     dedupe: Dedupe
     offsets: Offsets[list[Delivery]] = field(default_factory=Offsets)

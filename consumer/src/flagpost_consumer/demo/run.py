@@ -27,8 +27,7 @@ from confluent_kafka.cimpl import NewTopic
 from rich.console import Console
 from rich.live import Live
 
-from flagpost_consumer.app import Service
-from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.app import Service, clock
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.records import EndpointName, Settlement
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka, EmbeddedKafkaError
@@ -192,7 +191,7 @@ class Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted.set)
-        since_ms = time.time_ns() // 1_000_000
+        since_ms = clock().wall_ms
         async with self._view():
             serving = asyncio.ensure_future(self._service.run())
             await self._let_application_run(serving)
@@ -204,7 +203,7 @@ class Demo:
         if code != 0:
             raise DemoError(f"the consumer ended with exit code {code}; run flagpost consume to see why")
         table = await asyncio.to_thread(self._compare)
-        table.since_ms, table.until_ms = since_ms, time.time_ns() // 1_000_000
+        table.since_ms, table.until_ms = since_ms, clock().wall_ms
         return table
 
     # The application
@@ -308,7 +307,7 @@ class Demo:
 
     def _numbers(self) -> Numbers:
         engine, app, received = self._service.engine, self._progress.app, self._pendo.received
-        now = Instant(time.monotonic(), time.time_ns() // 1_000_000)
+        now = clock()
         stats = app.get("publisher", {})
         requests = self._service.metrics.observed.requests
         answers: Counter[str] = Counter()
