@@ -13,6 +13,8 @@ from fastavro.utils import generate_one
 
 from flagpost_schemas import (
     EVENT_TYPES,
+    LEDGER_SCHEMA,
+    LEDGER_VERSIONS,
     AvroSchema,
     DecisionEvent,
     Decoder,
@@ -91,9 +93,12 @@ def _seeded() -> None:
     random.seed(20_261_101)  # fastavro draws its samples from the global source
 
 
-@pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_all_versions_are_fully_compatible(event_type: type[Event]) -> None:
-    versions = versions_of(event_type)
+ALL_VERSIONS = {each.__name__: versions_of(each) for each in EVENT_TYPES} | {"Settlements": LEDGER_VERSIONS}
+
+
+@pytest.mark.parametrize("record", ALL_VERSIONS)
+def test_all_versions_are_fully_compatible(record: str) -> None:
+    versions = ALL_VERSIONS[record]
 
     assert versions
     for one, other in itertools.combinations_with_replacement(versions, 2):
@@ -106,6 +111,10 @@ def test_what_is_written_is_a_kept_version(event_type: type[Event]) -> None:
         f"{event_type.__name__}.avsc was changed: add it to schemas/avro/versions/ under the next number, "
         "release that, and write it one release later"
     )
+
+
+def test_what_the_ledger_is_written_with_is_a_kept_version() -> None:
+    assert LEDGER_SCHEMA in LEDGER_VERSIONS, "Settlements.avsc was changed: see the events' schemas"
 
 
 def _changed(event_type: type[Event], change: Callable[[dict[str, Any]], object]) -> AvroSchema:

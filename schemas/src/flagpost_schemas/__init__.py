@@ -35,10 +35,21 @@ from flagpost_schemas.events import (
     variation_as_sent,
 )
 from flagpost_schemas.flatten import flatten
+from flagpost_schemas.ledger import (
+    LEDGER_SCHEMA,
+    LEDGER_VERSIONS,
+    Gap,
+    LedgerEntry,
+    Settlements,
+    decode_settlements,
+    encode_settlements,
+)
 from flagpost_schemas.wire import confluent_header, single_object_header
 
 __all__ = [
     "EVENT_TYPES",
+    "LEDGER_SCHEMA",
+    "LEDGER_VERSIONS",
     "AccountMetadata",
     "AvroSchema",
     "Context",
@@ -47,11 +58,14 @@ __all__ = [
     "Decoder",
     "EncodeError",
     "Event",
+    "Gap",
+    "LedgerEntry",
     "MetadataGroup",
     "MetadataValue",
     "Scalar",
     "SchemaError",
     "SchemaNeeded",
+    "Settlements",
     "Source",
     "TrackEvent",
     "UndecodableRecord",
@@ -59,8 +73,10 @@ __all__ = [
     "VisitorMetadata",
     "compile_body",
     "confluent_header",
+    "decode_settlements",
     "encode_body",
     "encode_confluent",
+    "encode_settlements",
     "encode_single_object",
     "fingerprints",
     "flatten",

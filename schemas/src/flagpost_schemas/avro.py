@@ -66,17 +66,23 @@ def _readable(schema: object) -> Any:  # noqa: ANN401 - JSON
     }
 
 
-def _load(file: Traversable) -> AvroSchema:
-    return AvroSchema.parse(file.read_text(encoding="utf-8"))
+def load_schema(record: str) -> AvroSchema:
+    """The schema that this release writes for `record`."""
+    return _load(_AVRO / f"{record}.avsc")
 
 
-def _load_versions(record: str) -> tuple[AvroSchema, ...]:
+def load_versions(record: str) -> tuple[AvroSchema, ...]:
+    """Every version of the schema of `record` that this release reads, the oldest first."""
     found = [file for file in (_AVRO / "versions").iterdir() if file.name.startswith(f"{record}.")]
     return tuple(_load(file) for file in sorted(found, key=lambda file: int(file.name.split(".")[1])))
 
 
-_WRITTEN = {event_type: _load(_AVRO / f"{event_type.__name__}.avsc") for event_type in EVENT_TYPES}
-_VERSIONS = {event_type: _load_versions(event_type.__name__) for event_type in EVENT_TYPES}
+def _load(file: Traversable) -> AvroSchema:
+    return AvroSchema.parse(file.read_text(encoding="utf-8"))
+
+
+_WRITTEN = {event_type: load_schema(event_type.__name__) for event_type in EVENT_TYPES}
+_VERSIONS = {event_type: load_versions(event_type.__name__) for event_type in EVENT_TYPES}
 
 
 def schema_of(event_type: type[Event]) -> AvroSchema:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastavro import schemaless_reader
 from fastavro.read import SchemaResolutionError
@@ -128,12 +128,21 @@ def _reader_for(writer: AvroSchema) -> _Reader:
 
 
 def _read(reader: _Reader, value: bytes, start: int) -> Event:
+    fields = read_body(reader.event_type.__name__, reader.writer, reader.reader, value, start)
+    return _event(reader.event_type, fields)
+
+
+def read_body(record: str, writer: Any, reader: Any, value: bytes, start: int) -> dict[str, Any]:  # noqa: ANN401 - fastavro's
+    """The fields in `value` from `start` to its end, read with fastavro's forms of the schemas of `record`.
+
+    `reader` is None where the writer's schema is ours. Raises UndecodableRecord or UnknownSchema.
+    """
     body = BytesIO(value[start:])
     try:
-        fields: Any = schemaless_reader(body, reader.writer, reader.reader)
+        fields: Any = schemaless_reader(body, writer, reader)
     except SchemaResolutionError:
         raise UnknownSchema(
-            f"the writer's {reader.event_type.__name__} cannot be read as this release's; "
+            f"the writer's {record} cannot be read as this release's; "
             "its schema breaks FULL_TRANSITIVE compatibility"
         ) from None
     except Exception as error:  # noqa: BLE001 - damaged bytes make fastavro raise all kinds
@@ -141,7 +150,7 @@ def _read(reader: _Reader, value: bytes, start: int) -> Event:
         raise UndecodableRecord(problem) from None
     if body.read(1):
         raise UndecodableRecord("bytes are left after the body")
-    return _event(reader.event_type, fields)
+    return cast("dict[str, Any]", fields)
 
 
 def _event(event_type: type[Event], fields: dict[str, Any]) -> Event:

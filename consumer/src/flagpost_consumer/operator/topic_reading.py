@@ -1,0 +1,181 @@
+"""Reads stretches of a topic for operators' commands, as no member of any group.
+
+In: the `kafka` section, a topic, offsets. Out: messages, partition by partition mixed; watermarks, offsets by
+time, what a group has committed. Only what is committed is read (read_committed). Calls block; where Kafka does
+not answer they raise KafkaUnavailable with the reason in a line.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable
+from flagpost_consumer.settings import KafkaSettings
+
+BATCH_MESSAGES = 500
+POLL_SECONDS = 0.2
+SILENT_SECONDS = 30.0
+"""How long nothing may come while something is expected."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Offsets of one partition: from `first` to just before `end`."""
+
+    first: int
+    end: int
+
+    def __len__(self) -> int:
+        return max(0, self.end - self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a group has committed for one partition."""
+
+    offset: int
+    metadata: str
+
+
+class TopicReader:
+    """One connection for reading; a context manager. Not to be shared by threads."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        """`kafka.group_id` is whose commits `committed` tells; the group is not joined."""
+        self._servers = kafka.bootstrap_servers
+        self._last_error = ""
+        self._consumer = Consumer(
+            {
+                **kafka.client_properties(),
+                "group.id": kafka.group_id,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+                "error_cb": self._remember,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def spans(self, topic: str) -> dict[int, Span]:
+        """What each partition of `topic` holds now."""
+        found = self._ask(lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)).topics[topic]
+        if found.error is not None:
+            raise KafkaUnavailable(f"{topic}: {found.error.str()} Create it: flagpost topics create")
+        return {number: self._span(topic, number) for number in sorted(found.partitions)}
+
+    def first_at(self, topic: str, time_ms: int, spans: Mapping[int, Span]) -> dict[int, int]:
+        """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
+        asked = [TopicPartition(topic, number, time_ms) for number in spans]
+        answers = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=CALL_SECONDS))
+        return {
+            each.partition: each.offset if each.offset >= 0 else spans[each.partition].end for each in answers
+        }
+
+    def committed(self, topic: str, partitions: Mapping[int, object]) -> dict[int, Committed]:
+        """The group's commits; a partition without one is left out."""
+        asked = [TopicPartition(topic, number) for number in partitions]
+        answers = self._ask(lambda: self._consumer.committed(asked, timeout=CALL_SECONDS))
+        return {
+            each.partition: Committed(each.offset, each.metadata or "")
+            for each in answers
+            if each.offset >= 0
+        }
+
+    def read(self, topic: str, spans: Mapping[int, Span]) -> Iterator[Message]:
+        """The messages of these stretches, each partition's in order.
+
+        A stretch may hold fewer messages than offsets (transactions, retention). What lies below the oldest
+        offset that is left begins there.
+        """
+        open_spans = {number: span for number, span in spans.items() if len(span)}
+        if not open_spans:
+            return
+        self._consumer.assign(
+            [TopicPartition(topic, number, max(span.first, 0)) for number, span in open_spans.items()]
+        )
+        try:
+            yield from self._until_ends(topic, {number: span.end for number, span in open_spans.items()})
+        finally:
+            self._consumer.unassign()
+
+    def follow(self, topic: str, first: Mapping[int, int]) -> Iterator[Message | None]:
+        """The messages of `topic` from these offsets on, without end; None whenever none came for a while."""
+        self._consumer.assign([TopicPartition(topic, number, offset) for number, offset in first.items()])
+        while True:
+            messages = self._next_batch()
+            yield from messages
+            if not messages:
+                yield None
+
+    def _until_ends(self, topic: str, ends: dict[int, int]) -> Iterator[Message]:
+        heard_at = time.monotonic()
+        while ends:
+            messages = self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS)
+            if messages:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > SILENT_SECONDS:
+                raise self._unavailable(f"{topic}: nothing came for {SILENT_SECONDS:g} s")
+            for message in messages:
+                number, offset = message.partition(), message.offset()
+                assert number is not None and offset is not None  # noqa: PT018, S101 - of a message that came
+                if number not in ends:
+                    continue
+                if message.error() is None and offset < ends[number]:
+                    yield message
+                if self._is_end(message) or offset >= ends[number] - 1:
+                    del ends[number]
+
+    def _is_end(self, message: Message) -> bool:
+        """Whether the partition ends here. Raises KafkaUnavailable for any other error."""
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
+            return True
+        raise self._unavailable(error.str())
+
+    def _next_batch(self) -> list[Message]:
+        messages = self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS)
+        return [message for message in messages if not self._is_end(message) and message.error() is None]
+
+    def _span(self, topic: str, number: int) -> Span:
+        partition = TopicPartition(topic, number)
+        low, high = self._ask(lambda: self._consumer.get_watermark_offsets(partition, timeout=CALL_SECONDS))
+        return Span(low, high)
+
+    def _ask(self, call: Callable[[], Result]) -> Result:
+        try:
+            return call()
+        except KafkaException as error:
+            raise self._unavailable(error.args[0].str()) from None
+
+    def _unavailable(self, why: str) -> KafkaUnavailable:
+        last = f" ({self._last_error})" if self._last_error else ""
+        return KafkaUnavailable(
+            f"{self._servers}: {why}{last}; see kafka.bootstrap_servers and kafka.properties"
+        )
+
+    def _remember(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
+            self._last_error = error.str()
