@@ -137,3 +137,22 @@ async def test_what_waits_of_a_partition_that_is_taken_away_is_forgotten() -> No
     go.set()
     await asyncio.wait_for(ended.wait(), 5)
     assert [(record.partition, record.offset) for record in taken] == [(1, 0)]
+
+
+class WithUnreadableHeaders(Fake):
+    """As confluent-kafka gives a record whose header's name is not UTF-8."""
+
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [(b"\xff".decode(), b"x")]
+
+
+def test_a_headers_name_that_is_not_utf8_stops_neither_its_record_nor_those_behind_it() -> None:
+    taken: list[Record] = []
+    done: list[bool] = []
+    decoding = Decoding(no_registry, taken.extend)
+    first = cast("Message", WithUnreadableHeaders(encode_single_object(EVENT), 0))
+
+    decoding.take([first, *messages(encode_single_object(EVENT))], lambda: done.append(True))
+
+    assert [(record.event, record.headers) for record in taken] == [(EVENT, ()), (EVENT, (("trace", b"x"),))]
+    assert done == [True]

@@ -17,7 +17,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.records import Headers, Record
 from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownSchema
 
 log = structlog.get_logger(__name__)
@@ -98,15 +98,14 @@ class Decoding:
         except DecodeError as error:
             event = DecodeFailure(Reason.UNDECODABLE, str(error))
         kind, timestamp = message.timestamp()
-        # What was consumed has a partition and an offset, and headers as a list; the types allow for more.
-        headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+        # What was consumed has a partition and an offset; the types allow for more.
         return Record(
             cast("int", message.partition()),
             cast("int", message.offset()),
             0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
             message.key(),
             value,
-            tuple(headers or ()),
+            _headers(message),
             event,
         )
 
@@ -119,3 +118,18 @@ class Decoding:
         # What is still unknown is asked for again when its record comes to be decoded.
         self._fetch = None
         self._decode_waiting()
+
+
+def _headers(message: Message) -> Headers:
+    """The headers; none where the client cannot read them, for a header's name may be any bytes to a broker."""
+    try:
+        headers = message.headers()
+    except UnicodeDecodeError:
+        log.warning(
+            "a record's headers have a name that is not UTF-8: the record goes on without headers",
+            partition=message.partition(),
+            offset=message.offset(),
+        )
+        return ()
+    # What was consumed has its headers as a list; the types allow for more.
+    return tuple(cast("list[tuple[str, bytes | None]] | None", headers) or ())
