@@ -1,0 +1,67 @@
+"""Times as people write them on the command line.
+
+In: `10m`, `2h`, `7d` (so long ago), or RFC 3339 with its offset. Out: epoch milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+
+import click
+
+UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+_AGO = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+class MomentError(ValueError):
+    """A text that is no time; the message says what is wrong with it and what is accepted."""
+
+
+def moment_ms(text: str, now_ms: int) -> int:
+    """The moment, in epoch ms, that `text` names at `now_ms`.
+
+    Raises:
+        MomentError: it names none, or one before 1970.
+    """
+    moment = _ago(text, now_ms) if _AGO.fullmatch(text) else _rfc_3339(text)
+    if moment < 0:
+        raise MomentError(f"{text!r} is before 1970; give a later time")
+    return moment
+
+
+def _ago(text: str, now_ms: int) -> int:
+    return now_ms - int(text[:-1]) * UNIT_MS[text[-1]]
+
+
+def _rfc_3339(text: str) -> int:
+    # fromisoformat takes much more than RFC 3339: weeks, dates alone, times without an offset.
+    if _RFC_3339.fullmatch(text):
+        try:
+            return round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
+        except ValueError as error:
+            raise MomentError(f"{text!r} is no time: {error}") from None
+    raise MomentError(
+        f"{text!r} is no time: give 30s, 10m, 2h or 7d (so long ago), or RFC 3339 with its offset, "
+        "like 2026-01-31T12:00:00Z"
+    )
+
+
+class Moment(click.ParamType):
+    """An option's value that becomes epoch milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The moment that the text names now; what is no time is a usage error."""
+        try:
+            return moment_ms(str(value), time.time_ns() // 1_000_000)
+        except MomentError as error:
+            self.fail(str(error), param, ctx)
+
+
+MOMENT = Moment()
+"""The type of `--since` and `--until`."""

@@ -1,0 +1,106 @@
+"""Times on the command line: how long ago, or RFC 3339."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagpost_consumer.operator.times import MOMENT, MomentError, moment_ms
+
+NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0s", NOW_MS),
+        ("30s", NOW_MS - 30_000),
+        ("10m", NOW_MS - 600_000),
+        ("2h", NOW_MS - 7_200_000),
+        ("7d", NOW_MS - 604_800_000),
+        ("2026-01-31T12:00:00Z", NOW_MS),
+        ("2026-01-31t12:00:00z", NOW_MS),
+        ("2026-01-31 12:00:00Z", NOW_MS),
+        ("2026-01-31T12:00:00.125Z", NOW_MS + 125),
+        ("2026-01-31T13:30:00+01:30", NOW_MS),
+        ("2026-01-31T04:00:00-08:00", NOW_MS),
+        ("1970-01-01T00:00:00Z", 0),
+    ],
+)
+def test_a_time_is_so_long_ago_or_rfc_3339(text: str, expected: int) -> None:
+    assert moment_ms(text, NOW_MS) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "10",
+        "m",
+        "-5m",
+        "1.5h",
+        "10 m",
+        "10M",
+        "\u0661m",
+        "now",
+        "2026-01-31",
+        "2026-W05-6",
+        "1769860800000",
+    ],
+)
+def test_what_is_no_time_is_told_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(MomentError, match=r"is no time: give 30s, 10m, 2h or 7d .* 2026-01-31T12:00:00Z"):
+        moment_ms(text, NOW_MS)
+
+
+def test_a_time_without_its_offset_could_be_anybodys_and_is_refused() -> None:
+    with pytest.raises(MomentError, match="RFC 3339 with its offset"):
+        moment_ms("2026-01-31T12:00:00", NOW_MS)
+
+
+def test_a_day_that_does_not_exist_is_said_to_be_none() -> None:
+    with pytest.raises(MomentError, match=r"'2026-02-30T12:00:00Z' is no time: .*day"):
+        moment_ms("2026-02-30T12:00:00Z", NOW_MS)
+
+
+@pytest.mark.parametrize("text", ["999999999d", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_time_before_1970_is_refused(text: str) -> None:
+    """Kafka takes negative times for the beginning and the end of a topic."""
+    with pytest.raises(MomentError, match="before 1970"):
+        moment_ms(text, NOW_MS)
+
+
+@given(st.text(max_size=30))
+def test_no_text_gives_anything_but_a_moment_or_a_reason(text: str) -> None:
+    try:
+        given_ms = moment_ms(text, NOW_MS)
+    except MomentError:
+        return
+    assert given_ms >= 0
+
+
+@click.command()
+@click.option("--since", type=MOMENT)
+def _echo(since: int | None) -> None:
+    click.echo(since)
+
+
+def test_as_an_option_it_counts_from_now() -> None:
+    before = time.time_ns() // 1_000_000
+    result = CliRunner().invoke(_echo, ["--since", "1h"])
+    assert 0 <= int(result.stdout) + 3_600_000 - before < 60_000
+
+
+def test_as_an_option_it_is_a_usage_error_that_names_the_option() -> None:
+    result = CliRunner().invoke(_echo, ["--since", "yesterday"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--since': 'yesterday' is no time" in result.stderr
+
+
+def test_an_option_that_is_not_given_is_none() -> None:
+    assert CliRunner().invoke(_echo, []).stdout == "\n"
