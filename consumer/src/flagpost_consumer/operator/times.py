@@ -50,7 +50,7 @@ def _rfc_3339(text: str) -> int:
     )
 
 
-class Moment(click.ParamType):
+class Moment(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
     """An option's value that becomes epoch milliseconds."""
 
     name = "time"
