@@ -90,6 +90,13 @@ def test_nested_properties_are_flattened_in_order() -> None:
         ({**DECISION, "context": {"IP": "x"}}, "context.IP"),
         ({**DECISION, "consent": {"analytics": 1}}, "consent.analytics"),
         ({"type": "visitor", "visitor_id": "v", "group": "salesforce"}, "group"),
+        ({**DECISION, "visitor_id": "\ud800"}, "visitor_id"),
+        ({**DECISION, "attributes": {"a": "\ud800"}}, "attributes.a"),
+        ({**DECISION, "attributes": {"a": {"\ud800": 1}}}, "attributes"),
+        ({**DECISION, "consent": {"\ud800": True}}, "consent"),
+        ({**DECISION, "context": {"ip": "\ud800"}}, "context.ip"),
+        ({**DECISION, "\ud800": 1}, "event"),
+        ({"type": "visitor", "visitor_id": "v", "values": {"tags": ["x", "\ud800"]}}, "values.tags"),
     ],
 )
 def test_what_is_wrong_is_named(document: object, field: str) -> None:
@@ -97,6 +104,20 @@ def test_what_is_wrong_is_named(document: object, field: str) -> None:
         read(document)
     assert caught.value.field == field
     assert str(caught.value).startswith(f"{field}: ")
+
+
+def test_the_reason_is_told_once_and_fits_the_value() -> None:
+    with pytest.raises(EventFormError, match=r"^properties: must be an object, not null$"):
+        read({"type": "track", "event": "e", "properties": None})
+    with pytest.raises(EventFormError, match=r"^attributes\.a: must be a finite number"):
+        read({**DECISION, "attributes": {"a": float("nan")}})
+
+
+def test_metadata_values_that_come_to_one_name_are_all_kept() -> None:
+    values = {"a": {"b": 2}, "a_b": 1, "tags": ["x"]}
+    event = read({"type": "visitor", "visitor_id": "v", "values": values})
+    assert isinstance(event, VisitorMetadata)
+    assert event.values == {"a_b": 2, "a_b_2": 1, "tags": ["x"]}
 
 
 JSON = st.recursive(

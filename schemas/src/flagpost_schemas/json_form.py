@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -58,7 +58,7 @@ def event_from_json(document: object, *, now_ms: int, new_event_id: Callable[[],
     for name in given:
         if name not in known:
             raise EventFormError(
-                str(name), f"is no field of a {event_type.__name__}; it has {', '.join(known)}"
+                _whole("event", name), f"is no field of a {event_type.__name__}; it has {', '.join(known)}"
             )
     given.setdefault("occurred_at", now_ms)
     given.setdefault("event_id", None)
@@ -90,8 +90,17 @@ def _read(field: Field[Any], given: Mapping[str, Any]) -> Any:  # noqa: ANN401 -
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, str):
-        return value
+        return _whole(name, value)
     raise EventFormError(name, f"must be a text, not {_kind(value)}")
+
+
+def _whole(name: str, text: str) -> str:
+    """JSON can escape half of a surrogate pair, which neither Avro nor Pendo can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise EventFormError(name, "holds half of a surrogate pair; send whole characters") from None
+    return text
 
 
 def _boolean(name: str, value: object) -> bool:
@@ -122,38 +131,53 @@ def _mapping(name: str, value: object) -> dict[str, Any]:
 
 
 def _flat(name: str, value: object) -> dict[str, Any]:
+    given = _mapping(name, value)
     try:
-        flat = flatten(_mapping(name, value))
+        flat = flatten(given)
     except ValueError as error:
         raise EventFormError(name, str(error)) from None
-    return {key: _scalar(f"{name}.{key}", member) for key, member in flat.items()}
+    return {_whole(name, key): _scalar(f"{name}.{key}", member) for key, member in flat.items()}
 
 
 def _scalar(name: str, value: object) -> object:
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, _Texts):
+        return [_whole(name, each) for each in value.members]
+    if isinstance(value, str):
+        return _whole(name, value)
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         if value not in _INT64:
             raise EventFormError(name, "must fit in 64 bits")
         return value
-    if isinstance(value, float) and math.isfinite(value):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise EventFormError(name, "must be a finite number; leave it out where there is none")
         return value
     raise EventFormError(name, f"must be a text, a number, true, false or null, not {_kind(value)}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """A list of texts that is to stay one."""
+
+    members: list[str]
+
+
 def _metadata_values(name: str, value: object) -> dict[str, Any]:
     """Lists of texts are values of their own in Pendo's metadata; all else is flattened."""
-    read: dict[str, Any] = {}
-    for key, member in _mapping(name, value).items():
-        if isinstance(member, list) and all(isinstance(each, str) for each in member):
-            read[key] = member
-        else:
-            read.update(_flat(name, {key: member}))
-    return read
+    return _flat(name, {key: _kept(member) for key, member in _mapping(name, value).items()})
+
+
+def _kept(member: object) -> object:
+    if isinstance(member, list) and all(isinstance(each, str) for each in member):
+        return _Texts(member)
+    return member
 
 
 def _consent(name: str, value: object) -> dict[str, bool]:
-    return {key: _boolean(f"{name}.{key}", member) for key, member in _mapping(name, value).items()}
+    given = _mapping(name, value)
+    return {_whole(name, key): _boolean(f"{name}.{key}", member) for key, member in given.items()}
 
 
 def _group(name: str, value: object) -> MetadataGroup:

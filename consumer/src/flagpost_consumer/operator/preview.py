@@ -6,7 +6,6 @@ was repaired and why, and how the event would end if it were not sent.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -93,9 +92,9 @@ def _requests(planned: Planned, address: PendoAddress) -> Iterator[Request]:
         yield Request("POST", address.metadata_url(metadata.target, metadata.group), headers, body.decode())
 
 
-def read_schema_file(text: str) -> FieldCatalog:
+def read_schema_file(content: bytes) -> FieldCatalog:
     """Read what Pendo's schema endpoint gave for visitors or accounts; it serves both."""
-    groups = parse_schema(text.encode())
+    groups = parse_schema(content)
     if not groups:
         raise click.ClickException(
             "the schema file holds no custom or agent fields: save what Pendo answers to "
@@ -105,24 +104,25 @@ def read_schema_file(text: str) -> FieldCatalog:
 
 
 @click.command("preview")
-@click.argument("source", metavar="[FILE|-]", type=click.File(encoding="utf-8"), default="-")
+@click.argument("source", metavar="[FILE|-]", type=click.File("rb"), default="-")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
     "--schema",
-    type=click.File(encoding="utf-8"),
+    type=click.File("rb"),
     help="What Pendo answers to GET /api/v1/metadata/schema/visitor, to resolve metadata fields.",
 )
 @click.pass_obj
-def preview(load: SettingsLoader, source: IO[str], as_json: bool, schema: IO[str] | None) -> None:
+def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[bytes] | None) -> None:
     """Show the requests that a JSON event would become. Nothing is sent; exit code 1: nothing would be."""
     settings = load(Needs.NOTHING)
     fields = read_schema_file(schema.read()) if schema is not None else {}
+    name = getattr(source, "name", "the input")  # standard input that is no file has no name
     try:
-        shown = foresee(json.load(source), _policy(settings), pendo_address(settings), fields)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{source.name} is no JSON: {error}") from None
+        shown = foresee(orjson.loads(source.read()), _policy(settings), pendo_address(settings), fields)
+    except orjson.JSONDecodeError as error:
+        raise click.ClickException(f"{name} is no JSON: {error}") from None
     except EventFormError as error:
-        raise click.ClickException(f"{source.name} is no event: {error}") from None
+        raise click.ClickException(f"{name} is no event: {error}") from None
     if as_json:
         click.echo(orjson.dumps(shown.as_json()))
     else:
