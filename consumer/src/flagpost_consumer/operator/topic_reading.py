@@ -21,6 +21,7 @@ from confluent_kafka import (
 )
 
 from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable
+from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
 
 BATCH_MESSAGES = 500
@@ -54,10 +55,15 @@ class TopicReader:
     """One connection for reading; a context manager. Not to be shared by threads."""
 
     def __init__(self, kafka: KafkaSettings) -> None:
-        """`kafka.group_id` is whose commits `committed` tells; the group is not joined."""
+        """`kafka.group_id` is whose commits `committed` tells; the group is not joined.
+
+        Raises:
+            SettingsError: librdkafka refuses a property.
+        """
         self._servers = kafka.bootstrap_servers
         self._last_error = ""
-        self._consumer = Consumer(
+        self._consumer = silent_client(
+            Consumer,
             {
                 **kafka.client_properties(),
                 "group.id": kafka.group_id,
@@ -66,9 +72,8 @@ class TopicReader:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
-                "log_level": 0,
                 "error_cb": self._remember,
-            }
+            },
         )
 
     def __enter__(self) -> Self:
@@ -88,6 +93,9 @@ class TopicReader:
         """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
         asked = [TopicPartition(topic, number, time_ms) for number in spans]
         answers = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=CALL_SECONDS))
+        for answer in answers:
+            if answer.error is not None:
+                raise self._unavailable(answer.error.str())
         return {
             each.partition: each.offset if each.offset >= 0 else spans[each.partition].end for each in answers
         }
@@ -137,13 +145,14 @@ class TopicReader:
             elif time.monotonic() - heard_at > SILENT_SECONDS:
                 raise self._unavailable(f"{topic}: nothing came for {SILENT_SECONDS:g} s")
             for message in messages:
+                is_end = self._is_end(message)
                 number, offset = message.partition(), message.offset()
                 assert number is not None and offset is not None  # noqa: PT018, S101 - of a message that came
                 if number not in ends:
                     continue
-                if message.error() is None and offset < ends[number]:
+                if not is_end and offset < ends[number]:
                     yield message
-                if self._is_end(message) or offset >= ends[number] - 1:
+                if is_end or offset >= ends[number] - 1:
                     del ends[number]
 
     def _is_end(self, message: Message) -> bool:
