@@ -99,12 +99,17 @@ def test_no_kafka_is_one_line_and_no_traceback(monkeypatch: pytest.MonkeyPatch) 
     assert "kafka.bootstrap_servers" in result.stderr
 
 
-def test_a_property_that_librdkafka_does_not_know_is_a_setting_that_cannot_be_used() -> None:
+@pytest.mark.parametrize("arguments", [["topics", "create"], ["consume"]])
+def test_a_property_that_librdkafka_does_not_know_is_a_setting_that_cannot_be_used(
+    arguments: list[str],
+) -> None:
     environ = {
         "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "FLAGPOST_KAFKA__PROPERTIES": '{"sasl.pasword": "hunter2"}',
+        "FLAGPOST_PENDO__TRACK_SECRET": "s",
+        "FLAGPOST_PENDO__INTEGRATION_KEY": "k",
     }
-    result = CliRunner().invoke(flagpost, ["topics", "create"], env=environ)
+    result = CliRunner().invoke(flagpost, arguments, env=environ)
     assert result.exit_code == 2
     assert "sasl.pasword" in result.stderr
     assert "hunter2" not in result.stderr

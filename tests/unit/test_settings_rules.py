@@ -84,12 +84,52 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
     assert "pendo.self" in _refusal("pendo: &p\n  self: *p\n", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!int ''",
+        "!!bool maybe",
+        "!!timestamp yesterday",
+        "1" + ":1" * 200 + ".5",
+        "2026-13-01",
+        "[" * 2000 + "]" * 2000,
+        "\x00",
+    ],
+)
+def test_what_yaml_cannot_read_is_told_in_a_line(value: str, tmp_path: Path) -> None:
+    refusal = _refusal(f"kafka: {{topic: {value}}}", tmp_path)
+    assert refusal.startswith(str(tmp_path / "flagpost.yaml"))
+    assert "is no YAML" in refusal
+
+
+def test_anchors_within_anchors_cost_no_more_than_their_lines(tmp_path: Path) -> None:
+    lines = [f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 60)]
+    assert "a59" in _refusal("\n".join(["a0: &a0 {x: 1}", *lines]), tmp_path)
+
+
 def test_a_section_that_is_no_map_is_named(tmp_path: Path) -> None:
     refusal = _refusal("delivery: 3", tmp_path, {"FLAGPOST_DELIVERY__MAX_PENDING": "5"})
     assert refusal.startswith("delivery (")
 
 
 # The environment
+
+
+def test_a_variable_of_json_that_nests_too_deep_is_named() -> None:
+    environ = {"FLAGPOST_KAFKA__PROPERTIES": "[" * 100_000}
+    assert _refused(environ).startswith("kafka.properties (FLAGPOST_KAFKA__PROPERTIES)")
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://r:99999", "http://:8081", "https://?"])
+def test_a_registry_that_is_no_url_is_named(url: str) -> None:
+    refusal = _refused({"FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": url})
+    assert refusal.startswith("kafka.schema_registry.url")
+    assert "such as http://registry:8081" in refusal
+
+
+@pytest.mark.parametrize("key", ["DEDUPE__TTL_SECONDS", "METADATA__LINGER_SECONDS", "DELIVERY__MAX_PENDING"])
+def test_numbers_that_only_a_slip_of_the_pen_makes_are_refused(key: str) -> None:
+    assert "less than or equal to" in _refused({f"FLAGPOST_{key}": "1" + "0" * 300})
 
 
 @pytest.mark.parametrize(

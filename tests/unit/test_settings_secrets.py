@@ -137,6 +137,11 @@ def test_a_file_that_holds_no_secret_is_named(tmp_path: Path, content: bytes | N
     assert str(file) in str(caught.value)
 
 
+def test_a_path_that_is_none_is_named() -> None:
+    with pytest.raises(SettingsError, match="NUL character"):
+        SecretSource("pendo.track_secret_file", Path("a\0b")).current()
+
+
 def test_keys_of_several_lines_are_kept_whole(tmp_path: Path) -> None:
     file = tmp_path / "key.pem"
     file.write_text("-----BEGIN-----\nabc\n-----END-----\n")

@@ -17,9 +17,16 @@ PENDO_MAX_AGE_SECONDS = 604_800.0
 PENDO_MAX_METADATA_RECORDS = 1_000
 """The most records of one metadata request (Pendo's metadata API documentation)."""
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(gt=0)]
+MAX_SECONDS = 31_536_000.0
+"""A year. More is a slip of the pen, and what is far beyond it overflows when it is counted in milliseconds."""
+
+MAX_COUNT = 1_000_000_000
+"""The same for numbers of things."""
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+PerMinute = Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -47,7 +54,7 @@ class DeliverySettings(Section):
 
     visitor_interval_seconds: Seconds = 1.0
     max_pending: PositiveInt = 20_000
-    max_pending_per_visitor: Annotated[int, Field(ge=0)] = 600
+    max_pending_per_visitor: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 600
     max_attempts: PositiveInt = 10
     max_age_seconds: Annotated[float, Field(gt=0, le=PENDO_MAX_AGE_SECONDS)] = 600_000.0
     max_future_seconds: Seconds = 300.0
@@ -108,8 +115,8 @@ class EndpointLimits(Section):
     max_connections: PositiveInt = 64
     request_timeout_seconds: PositiveSeconds = 10.0
     metadata_timeout_seconds: PositiveSeconds = 60.0
-    track_requests_per_minute: Annotated[float, Field(gt=0)] | None = None
-    metadata_requests_per_minute: Annotated[float, Field(gt=0)] | None = 1000.0
+    track_requests_per_minute: PerMinute | None = None
+    metadata_requests_per_minute: PerMinute | None = 1000.0
 
 
 class Policy(Section):

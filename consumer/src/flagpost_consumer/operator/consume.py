@@ -14,6 +14,7 @@ import uvloop
 from flagpost_consumer.app import serve
 from flagpost_consumer.logs import configure_logging
 from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin
 from flagpost_consumer.settings import Needs
 
 
@@ -22,5 +23,6 @@ from flagpost_consumer.settings import Needs
 def consume(load: SettingsLoader) -> None:
     """Deliver events to Pendo until SIGTERM or SIGINT; the first signal drains, a second one ends at once."""
     settings = load(Needs.KAFKA | Needs.PENDO)
+    KafkaAdmin(settings.kafka)  # raises SettingsError where librdkafka refuses the properties
     configure_logging(settings.log, sys.stderr)
     sys.exit(uvloop.run(serve(settings)))

@@ -124,19 +124,24 @@ def _impossible_urls(pendo: PendoSettings) -> Iterator[Finding]:
 
 
 def _wrong_with_url(url: str, pendo: PendoSettings) -> str | None:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        _ = parts.port
-    except ValueError:
-        return "it should be a URL such as https://app.pendo.io"
-    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in url):
+    parts = _url(url)
+    if parts is None or any(c.isspace() for c in url):
         return "it should be an http or https URL such as https://app.pendo.io"
     if parts.username is not None or parts.password is not None or parts.fragment:
         return "it should hold no user name, password or fragment; keys have settings of their own"
     if _is_insecure(parts) and not pendo.allow_insecure_http:
         return "plain http shows the secret to the network; use https, or set pendo.allow_insecure_http"
     return None
+
+
+def _url(text: str) -> SplitResult | None:
+    """The parts of an http or https URL; None where it is none."""
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        return None
+    return parts if is_one else None
 
 
 def _is_insecure(parts: SplitResult) -> bool:
@@ -189,11 +194,18 @@ def _registry(kafka: KafkaSettings) -> Iterator[Finding]:
     registry = kafka.schema_registry
     if registry.password_source is not None and registry.username is None:
         yield ("kafka", "schema_registry", "username"), "it is required with a password"
-    if registry.url is not None and "@" in urlsplit(registry.url).netloc:
-        yield (
-            ("kafka", "schema_registry", "url"),
-            "it should hold no user name or password; use kafka.schema_registry.username and .password",
-        )
+    wrong = None if registry.url is None else _wrong_with_registry_url(registry.url)
+    if wrong is not None:
+        yield ("kafka", "schema_registry", "url"), wrong
+
+
+def _wrong_with_registry_url(url: str) -> str | None:
+    parts = _url(url)
+    if parts is None:
+        return "it should be a URL such as http://registry:8081"
+    if "@" in parts.netloc:
+        return "it should hold no user name or password; use kafka.schema_registry.username and .password"
+    return None
 
 
 def _placeholders(template: str) -> set[str]:

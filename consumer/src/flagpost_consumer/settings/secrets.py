@@ -135,6 +135,8 @@ class SecretSource:
             ) from None
         except UnicodeDecodeError:
             raise self._error("is not UTF-8 text; write the secret there as text") from None
+        except ValueError:
+            raise self._error("is no path: it holds a NUL character; give the file's path") from None
         return text.removesuffix("\n").removesuffix("\r")
 
     def _error(self, text: str) -> SettingsError:

@@ -102,7 +102,7 @@ def _parsed(text: str) -> object:
     """The JSON; what is none stays text, for the models to say what they expected instead."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -130,13 +130,13 @@ def _read_file(path: Path) -> Given:
         ) from None
     except UnicodeDecodeError:
         raise _unreadable(file, "is not UTF-8 text; save it as UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2026-13-01
+    except Exception as error:  # noqa: BLE001 - PyYAML raises all kinds, IndexError for `!!int ""` among them
         raise _unreadable(file, _no_yaml(error)) from None
     if tree is None:
         return Given(file)
     if not isinstance(tree, dict):
         raise _unreadable(file, "should hold a map of sections, such as `kafka:` and under it `topic: …`")
-    return Given(file, tree, problems=list(_wrong_keys(node, (), file)))
+    return Given(file, tree, problems=list(_wrong_keys(node, (), file, set())))
 
 
 def _unreadable(file: str, text: str) -> SettingsError:
@@ -145,19 +145,21 @@ def _unreadable(file: str, text: str) -> SettingsError:
 
 def _no_yaml(error: Exception) -> str:
     """Where and why; without the quotes, which may hold a secret that was mistyped into YAML's own characters."""
-    problem = getattr(error, "problem", None) or "a value that cannot be read"
-    mark = getattr(error, "problem_mark", None)
-    where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None or mark is None:
+        return "is no YAML: it nests too deep, or holds a character, date or number that is none; mend it"
     quoteless = QUOTED.sub("'…'", problem)
-    return f"is no YAML{where} ({quoteless}); mend that line"
+    return f"is no YAML at line {mark.line + 1}, column {mark.column + 1} ({quoteless}); mend that line"
 
 
-def _wrong_keys(
-    node: yaml.Node | None, path: KeyPath, file: str, above: tuple[int, ...] = ()
-) -> Iterator[Problem]:
-    """Keys that YAML would silently take as the last of several, or as something else than text."""
-    if not isinstance(node, yaml.MappingNode) or id(node) in above:
+def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]) -> Iterator[Problem]:
+    """Keys that YAML would silently take as the last of several, or as something else than text.
+
+    `seen`: the nodes looked at; anchors let one stand in many places, and within itself.
+    """
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
         return
+    seen.add(id(node))
     lines: dict[str, int] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1
@@ -167,4 +169,4 @@ def _wrong_keys(
         elif key.value in lines:
             yield Problem(keys.dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}")
         lines.setdefault(str(key.value), line)
-        yield from _wrong_keys(value, here, file, (*above, id(node)))
+        yield from _wrong_keys(value, here, file, seen)
