@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import orjson
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flagpost_consumer.core
+from flagpost_consumer.core import pendo_rules
 from flagpost_consumer.core.backoff import next_probe_delay, retry_delay
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.mapping import Track, metadata_body, track_body, track_properties
@@ -111,6 +113,37 @@ def test_when_nothing_is_left_to_drop_the_longest_text_is_cut(letter: str) -> No
     assert (letter * 600).startswith(properties["flag_key"])
     assert MAX_PROPERTIES_BYTES - 6 < size_bytes(properties) <= MAX_PROPERTIES_BYTES
     assert [repair.rule for repair in repairs] == [Rule.SIZE]
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [{"flag_key": "x" * 1_000_000}, {f"2nd {number}": "" for number in range(200_000)}],
+    ids=["a long text", "many properties"],
+)
+def test_repairing_costs_no_more_than_what_is_kept(
+    properties: dict[str, Scalar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+
+    def dumps(value: object) -> bytes:
+        nonlocal looked_at
+        looked_at += 1
+        return orjson.dumps(value)
+
+    monkeypatch.setattr(pendo_rules, "orjson", SimpleNamespace(dumps=dumps))
+    trimmed, _ = trim(properties)
+    assert MAX_PROPERTIES_BYTES - 20 < size_bytes(trimmed) <= MAX_PROPERTIES_BYTES
+    assert looked_at < 1_000
+
+
+def test_as_many_properties_as_fit_are_kept() -> None:
+    letters = [*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"]
+    names = [*letters, *(f"a{letter}" for letter in letters)]
+    trimmed, repairs = trim(dict.fromkeys(names, 1))
+    assert list(trimmed) == names[: len(trimmed)]
+    assert size_bytes({**trimmed, names[len(trimmed)]: 1}) > MAX_PROPERTIES_BYTES
+    assert [repair.field for repair in repairs if repair.field in trimmed] == []
+    assert {repair.field for repair in repairs} == set(names[len(trimmed) :])
 
 
 def test_511_bytes_pass_and_512_do_not() -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate, islice, takewhile
 
 import orjson
 
@@ -20,6 +21,8 @@ from flagpost_schemas import Scalar
 
 MAX_NAME_CHARACTERS = 31
 MAX_PROPERTIES_BYTES = 511
+MAX_PROPERTIES = 85
+"""More never fit: the smallest property takes six bytes of JSON, its comma among them."""
 
 Properties = dict[str, Scalar]
 
@@ -71,7 +74,7 @@ def trim(
     if _surely_valid(properties, fixed_names):
         return dict(properties), ()
     repairs: list[Repair] = []
-    named = _with_valid_names(properties, fixed_names, repairs)
+    named = _with_valid_names(_first_ones(properties, repairs), fixed_names, repairs)
     return _within_size(named, repairs), tuple(repairs)
 
 
@@ -83,6 +86,12 @@ def _surely_valid(properties: Mapping[str, Scalar], fixed_names: Collection[str]
         # A character takes six bytes of JSON at most (\u0000), a number 24 characters.
         characters += len(name) + 4 + (6 * len(value) + 2 if isinstance(value, str) else 24)
     return characters <= MAX_PROPERTIES_BYTES or size_bytes(properties) <= MAX_PROPERTIES_BYTES
+
+
+def _first_ones(properties: Mapping[str, Scalar], repairs: list[Repair]) -> Mapping[str, Scalar]:
+    """Those that may fit. A hostile record has more by the hundred thousand, and repairing each takes its time."""
+    repairs.extend(Repair(Rule.SIZE, name, _LEFT_OUT) for name in islice(properties, MAX_PROPERTIES, None))
+    return dict(islice(properties.items(), MAX_PROPERTIES))
 
 
 def _with_valid_names(
@@ -151,6 +160,7 @@ def _free_name(name: str, taken: dict[str, int]) -> str:
 
 
 _NEVER_DROPPED = ("flag_key", "variation_key")
+_LEFT_OUT = "left out: the properties are over 511 bytes"
 
 
 def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
@@ -161,7 +171,7 @@ def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
             return kept
         if name not in _NEVER_DROPPED:
             size -= size_bytes({name: kept.pop(name)}) - 1  # two braces less, a comma more
-            repairs.append(Repair(Rule.SIZE, name, "left out: the properties are over 511 bytes"))
+            repairs.append(Repair(Rule.SIZE, name, _LEFT_OUT))
     while (excess := size_bytes(kept) - MAX_PROPERTIES_BYTES) > 0:
         _cut_longest(kept, excess, repairs)
     return kept
@@ -169,11 +179,18 @@ def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
 
 def _cut_longest(kept: Properties, excess: int, repairs: list[Repair]) -> None:
     texts = {name: value for name, value in kept.items() if isinstance(value, str)}
-    name = max(texts, key=lambda candidate: len(orjson.dumps(texts[candidate])))
+    name = max(texts, key=lambda candidate: _json_bytes(texts[candidate]))
     text = texts[name]
-    freed = length = 0
-    while freed < excess and length < len(text):
-        length += 1
-        freed += len(orjson.dumps(text[-length])) - 2
-    kept[name] = text[: len(text) - length]
-    repairs.append(Repair(Rule.SIZE, name, f"cut to {len(text) - length} characters"))
+    kept[name] = beginning = _beginning(text, _json_bytes(text) - excess)
+    repairs.append(Repair(Rule.SIZE, name, f"cut to {len(beginning)} characters"))
+
+
+def _beginning(text: str, room_bytes: int) -> str:
+    """As much of a text as its JSON has room for; what lies beyond is not looked at, be it a megabyte."""
+    sizes = accumulate(map(_json_bytes, text))
+    return text[: sum(1 for _ in takewhile(lambda size: size <= room_bytes, sizes))]
+
+
+def _json_bytes(text: str) -> int:
+    """The size of a text in JSON, without the quotes."""
+    return len(orjson.dumps(text)) - 2
