@@ -108,7 +108,9 @@ class Decoder:
         if reader is None:
             raise SchemaNeeded(schema_id)
         if isinstance(reader, str):
-            raise UnknownSchema(f"schema id {schema_id}: {reader}")
+            raise UnknownSchema(
+                f"schema id {schema_id}: {reader}; mend that, restart Flagpost, then replay the dead letter"
+            )
         return reader
 
     def _remember(self, schema_id: int, answer: _Reader | str) -> None:
@@ -142,8 +144,8 @@ def read_body(record: str, writer: Any, reader: Any, value: bytes, start: int) -
         fields: Any = schemaless_reader(body, writer, reader)
     except SchemaResolutionError:
         raise UnknownSchema(
-            f"the writer's {record} cannot be read as this release's; "
-            "its schema breaks FULL_TRANSITIVE compatibility"
+            f"the writer's {record} cannot be read as this release's: its schema breaks FULL_TRANSITIVE "
+            "compatibility; publish with one that keeps it"
         ) from None
     except Exception as error:  # noqa: BLE001 - damaged bytes make fastavro raise all kinds
         problem = _PROBLEMS.get(type(error), f"the body does not fit its schema ({type(error).__name__})")

@@ -23,6 +23,8 @@ from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownS
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 1.0
+STRANGER = "look for what writes to this topic besides Flagpost's publisher and gateway"
+"""What to do about bytes that are no event: our own writers write none."""
 
 
 class SchemaSource(Protocol):
@@ -96,7 +98,7 @@ class Decoding:
         except UnknownSchema as error:
             event = DecodeFailure(Reason.UNKNOWN_SCHEMA, str(error))
         except DecodeError as error:
-            event = DecodeFailure(Reason.UNDECODABLE, str(error))
+            event = DecodeFailure(Reason.UNDECODABLE, f"{error}; {STRANGER}")
         kind, timestamp = message.timestamp()
         # What was consumed has a partition and an offset; the types allow for more.
         return Record(

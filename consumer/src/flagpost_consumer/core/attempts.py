@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from flagpost_consumer.core.backoff import RandomSource, retry_delay
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, Ticket
+from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Reason
 from flagpost_consumer.core.records import Delivery
 from flagpost_consumer.core.verdict import Answer, Verdict, retry_after_seconds
@@ -59,7 +60,10 @@ class Attempts:
         delivery.failures += 1
         delivery.counted_attempts += verdict is Verdict.TRANSIENT and others_passed
         if delivery.counted_attempts >= self._max_attempts:
-            detail = f"{delivery.attempts} attempts failed while others passed; the last: {answer.label}"
+            detail = (
+                f"{delivery.attempts} attempts failed while others passed; the last: {answer.label}; "
+                "replay it later (delivery.max_attempts)"
+            )
             return Ending(Reason.ATTEMPTS_EXHAUSTED, detail)
         return None
 
@@ -74,11 +78,11 @@ class Attempts:
 
 def refusal(answer: Answer) -> str:
     """Why Pendo refused, in its own words as far as it has any."""
-    said = answer.body[:MAX_SAID_CHARACTERS].decode("utf-8", "replace").strip()
+    said = legible(answer.body[: 4 * MAX_SAID_CHARACTERS].decode("utf-8", "replace"), MAX_SAID_CHARACTERS)
     return f"Pendo answered {answer.label}" + (f": {said}" if said else "")
 
 
 def poison(delivery: Delivery) -> Ending:
     """The ending of a delivery that met an answer of the kind "set up wrongly" while another's passed."""
-    detail = f"Pendo answered {delivery.status} to this delivery while it took another's"
+    detail = f"Pendo answered {delivery.status} to this delivery while it took another's: look at its ids"
     return Ending(Reason.REJECTED, detail)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from flagpost_consumer.core.legible import legible
+
 MAX_DETAIL_CHARACTERS = 200
 _ID_MEMBERS = ("id", "visitorId", "accountId")
 _TEXT_MEMBERS = ("error", "message", "reason")
@@ -74,6 +76,6 @@ def _id_text(value: object) -> str:
 def _text(error: object) -> str:
     if isinstance(error, dict):
         for member in _TEXT_MEMBERS:
-            if isinstance(error.get(member), str):
-                return f"Pendo: {error[member][:MAX_DETAIL_CHARACTERS]}"
+            if isinstance(error.get(member), str) and (said := legible(error[member], MAX_DETAIL_CHARACTERS)):
+                return f"Pendo: {said}"
     return "Pendo refused the record without saying why"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 
+from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.core.mapping import (
     DECISION_PROPERTIES,
     Metadata,
@@ -159,8 +160,8 @@ class Planner:
             )
         resolved, missing = self._resolve(metadata)
         if not resolved.values and missing:
-            names = ", ".join(missing)
-            dropped = dropped or Ending(Reason.FIELD_MISSING, f"Pendo has no {metadata.target} field {names}")
+            detail = f"Pendo has no {metadata.target} field {quoted(missing[0])}; create it there"
+            dropped = dropped or Ending(Reason.FIELD_MISSING, detail)
         return Planned(kind, invalid or dropped, metadata=resolved, missing_fields=missing)
 
     def _resolve(self, metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
@@ -186,7 +187,13 @@ class Planner:
             return properties, repairs, None
         endless = [name for name, value in given.items() if value is not None and not is_sendable(value)]
         if endless:
-            return properties, (), Ending(Reason.INVALID, f"property {endless[0]} is no finite number")
+            return (
+                properties,
+                (),
+                Ending(
+                    Reason.INVALID, f"property {quoted(endless[0])} is no finite number; leave it out instead"
+                ),
+            )
         if repairs:
             return properties, (), Ending(Reason.INVALID, _breach(repairs[0]))
         return properties, (), None
@@ -201,8 +208,9 @@ class Planner:
         if ahead_ms > self._max_future_ms:
             return Ending(
                 Reason.INVALID,
-                f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock; "
-                f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}",
+                f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock, and "
+                f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}: "
+                "look at the clock of the service",
             )
         if event.occurred_at < 0:
             return Ending(Reason.INVALID, "occurred_at is before 1970; it must be epoch milliseconds")
@@ -245,7 +253,10 @@ class Planner:
 
 def expired(max_age_seconds: float) -> Ending:
     """The ending of a track delivery that is too old for Pendo."""
-    return Ending(Reason.EXPIRED, f"older than delivery.max_age_seconds, {max_age_seconds:g} s")
+    return Ending(
+        Reason.EXPIRED,
+        f"older than delivery.max_age_seconds, {max_age_seconds:g} s; Pendo ignores events over 7 days old",
+    )
 
 
 def decision_key(visitor_id: str, flag_key: str, variation: str | None) -> bytes:
@@ -265,11 +276,15 @@ def _matches(flag: str, patterns: list[str]) -> bool:
 
 
 def _empty(value: str, field: str) -> Ending | None:
-    return None if value else Ending(Reason.INVALID, f"{field} is empty")
+    return None if value else Ending(Reason.INVALID, f"{field} is empty; the service must give one")
 
 
 def _breach(repair: Repair) -> str:
-    return f"rule {repair.rule.value}: property {repair.field} {_EXPLAINED[repair.rule]}"
+    explained = _EXPLAINED[repair.rule]
+    return (
+        f"rule {repair.rule.value}: property {quoted(repair.field)} {explained}; "
+        "mapping.properties_policy trim would repair it"
+    )
 
 
 _EXPLAINED: dict[Rule, str] = {
