@@ -93,6 +93,10 @@ COMMANDS = {
     "preview": CommandAt(
         "flagpost_consumer.operator.preview", "preview", "Show the requests that an event would become."
     ),
+    "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
+    "reconcile": CommandAt(
+        "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
+    ),
 }
 
 

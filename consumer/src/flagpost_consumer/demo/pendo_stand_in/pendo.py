@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from flagpost_consumer.demo.pendo_stand_in.aggregation import BadPipelineError, aggregate
 from flagpost_consumer.demo.pendo_stand_in.config import Enforcement, StandInConfig
 from flagpost_consumer.demo.pendo_stand_in.faults import Fault, Faults
 from flagpost_consumer.demo.pendo_stand_in.metadata import Metadata
@@ -79,6 +80,8 @@ class Pendo:
                 return self._read(arrival, self.metadata.schema(arrival.route.kind))
             case Endpoint.TOKEN:
                 return self._read(arrival, {"valid": True, "writeAccess": True})
+            case Endpoint.AGGREGATION:
+                return self._aggregation(arrival)
 
     def release(self, route: Route, answer: Answer) -> None:
         """The answer is out, or never will be: its metadata ids are no longer in flight."""
@@ -170,9 +173,16 @@ class Pendo:
 
     # Reading.
 
-    def _read(self, arrival: Arrival, content: object) -> Answer:
+    def _aggregation(self, arrival: Arrival) -> Answer:
+        try:
+            content = aggregate(arrival.body, self.received.tallies)
+        except BadPipelineError as error:
+            return self._read(arrival, {"error": str(error)}, status=400)
+        return self._read(arrival, content)
+
+    def _read(self, arrival: Arrival, content: object, status: int = 200) -> Answer:
         if arrival.presented_key == self.keys.integration_key:
-            judgement = _Judgement(200, orjson.dumps(content))
+            judgement = _Judgement(status, orjson.dumps(content))
         else:
             judgement = _Judgement(self.keys.refused_status)
         fault = self.faults.strike(arrival.route.endpoint, None)

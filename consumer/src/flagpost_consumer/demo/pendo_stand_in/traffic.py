@@ -17,6 +17,7 @@ class Endpoint(StrEnum):
     METADATA = "metadata"
     SCHEMA = "schema"
     TOKEN = "token"  # noqa: S105  the name of an endpoint
+    AGGREGATION = "aggregation"
 
 
 class Kind(StrEnum):
@@ -89,6 +90,7 @@ def routes() -> dict[tuple[str, str], Route]:
     known = {
         ("POST", "/data/track"): Route(Endpoint.TRACK),
         ("GET", "/api/v1/token/verify"): Route(Endpoint.TOKEN),
+        ("POST", "/api/v1/aggregation"): Route(Endpoint.AGGREGATION),
     }
     for kind in Kind:
         known["GET", f"/api/v1/metadata/schema/{kind}"] = Route(Endpoint.SCHEMA, kind)

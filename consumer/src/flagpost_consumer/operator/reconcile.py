@@ -1,0 +1,136 @@
+"""`flagpost reconcile`: what was published, held against what the ledger says became of it.
+
+In: settings, a window, the splits that are expected of flags. Out: a table or one JSON document on stdout; exit
+code 0 only if every delivery is explained and nothing was lost. Pendo's own counts and skewed splits are shown and
+warned of, and do not change the exit code; counts that were asked for and could not be had do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+
+import click
+import orjson
+from rich.console import Console
+
+from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reconciliation.counting import Row
+from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Window
+from flagpost_consumer.operator.reconciliation.pendo_counts import (
+    PendoNotCounting,
+    count_decisions,
+    days_of,
+)
+from flagpost_consumer.operator.reconciliation.progress import progress
+from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
+from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
+from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease
+from flagpost_consumer.operator.times import MOMENT
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import Needs, Settings
+from flagpost_schemas import UnknownSchema
+
+
+class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
+    """`flag=variation:share,variation:share`."""
+
+    name = "flag=variation:share,…"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Shares]:
+        """A flag and its shares; anything else is a usage error."""
+        flag, _, listed = str(value).rpartition("=")
+        shares = {}
+        for part in listed.split(","):
+            variation, _, share = part.rpartition(":")
+            shares[variation] = self._share(share)
+        if not flag or "" in shares or len(shares) < 2 or min(shares.values()) <= 0:
+            self.fail(
+                f"{value!r} is no split: give a flag and the share of two variations or more, each above 0, like "
+                "checkout=control:50,treatment:50",
+                param,
+                ctx,
+            )
+        return flag, shares
+
+    @staticmethod
+    def _share(text: str) -> float:
+        return float(text) if text.replace(".", "", 1).isdecimal() else 0.0
+
+
+@click.command()
+@click.option("--since", type=MOMENT, help="Where the window begins: 10m, 2h, 7d ago, or RFC 3339.")
+@click.option("--until", type=MOMENT, help="Where it ends, in the same forms.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--pendo", "ask_pendo", is_flag=True, help="Compare with what Pendo's aggregation API counts.")
+@click.option(
+    "--expect",
+    "splits",
+    type=ExpectedSplit(),
+    multiple=True,
+    help="The split of a flag's visitors that is meant; an even one otherwise. May be repeated.",
+)
+@click.pass_obj
+def reconcile(
+    settings_for: SettingsLoader,
+    since: int | None,
+    until: int | None,
+    splits: tuple[tuple[str, Shares], ...],
+    *,
+    as_json: bool,
+    ask_pendo: bool,
+) -> None:
+    """Count by flag and variation what was published and what became of it.
+
+    Exit code 0 if nothing is unexplained and nothing was lost.
+    """
+    settings = settings_for(Needs.KAFKA)
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until; the window would be empty")
+    found = _count(settings, Window(since, until))
+    at_pendo = _ask_pendo(settings, found) if ask_pendo else None
+    ratios = tuple(check_ratios(found.books.visitors, dict(splits)))
+    _print(Report(found, ratios, at_pendo), as_json=as_json)
+    raise SystemExit(0 if found.adds_up and (at_pendo is not None or not ask_pendo) else 1)
+
+
+def _count(settings: Settings, window: Window) -> Reconciliation:
+    try:
+        with TopicReader(settings.kafka) as reader:
+            extent = ExtentFinder(reader, settings).find(window)
+            total = sum(len(span) for span in extent.events.values())
+            with progress("offsets read", total) as advance:
+                return Reading(reader, settings, window, advance).run(extent)
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None
+    except RegistryNotAnswering as error:
+        raise click.ClickException(
+            f"the schema registry, which a record needs, does not answer: {error}"
+        ) from None
+    except (UnknownSchema, LaterRelease) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, int] | None:
+    """Pendo's counts, after ours: what is delivered by now is there. Without them the rest is still shown."""
+    if found.since_ms is None:
+        return {}
+    days = days_of(found.since_ms, found.until_ms)
+    try:
+        return asyncio.run(count_decisions(settings.pendo, settings.decisions.event_name, days))
+    except PendoNotCounting as error:
+        click.echo(f"Pendo's counts could not be had: {error}", err=True)
+        return None
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps(report.as_json()))
+    else:
+        show(report, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))

@@ -1,0 +1,183 @@
+"""How many decisions Pendo counts, by flag and variation, asked of its aggregation API.
+
+In: settings, the event's name, a window. Out: a count for each flag and variation, or `PendoNotCounting` with the
+reason in a line. Pendo aggregates whole days (`dayRange`) of the events' own times, so a window that begins or
+ends within a day is compared with more than it holds.
+
+Two requests to `POST {api_url}/api/v1/aggregation` (Pendo's API documentation, "Aggregation"): the first finds the
+id of the track event's name (source `trackTypes`), the second sums `numEvents` of source `trackEvents` by the
+properties that a decision is sent with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER
+from flagpost_consumer.operator.reconciliation.counting import Counts, Row
+from flagpost_consumer.settings import PendoSettings
+
+TIMEOUT_SECONDS = 300.0
+"""Pendo gives up after five minutes itself."""
+DAY_MS = 86_400_000
+COUNTED = "counted"
+
+
+class PendoNotCounting(Exception):  # noqa: N818 (a fact, told by an exception)
+    """Pendo gave no counts; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendoCheck:
+    """What Pendo counts for a row, and what we expect."""
+
+    counted: int
+    expected_min: int
+    expected_max: int
+
+    @property
+    def difference(self) -> int:
+        """How far the count is outside what we expect; negative: Pendo counts too few."""
+        return max(0, self.counted - self.expected_max) + min(0, self.counted - self.expected_min)
+
+
+def compare(counts: Counts, counted: int) -> PendoCheck:
+    """Hold Pendo's count against ours: requests without an answer, and repeats, may have been counted or not."""
+    most = counts.delivered + counts.unseen + counts.sent_again
+    return PendoCheck(counted, counts.delivered, most)
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """Whole days, as Pendo's `timeSeries` takes them."""
+
+    first_ms: int
+    """The midnight (UTC) with which they begin."""
+    count: int
+
+
+def days_of(since_ms: int, until_ms: int) -> Days:
+    """The days that a window touches."""
+    first = since_ms // DAY_MS
+    return Days(first * DAY_MS, max(1, -(-until_ms // DAY_MS) - first))
+
+
+async def count_decisions(pendo: PendoSettings, event_name: str, days: Days) -> dict[Row, int]:
+    """Pendo's counts of the decisions sent as `event_name`; a row that Pendo does not have is left out.
+
+    Raises:
+        PendoNotCounting: no answer that says how many.
+        SettingsError: the integration key cannot be read.
+    """
+    key = pendo.integration_key_source
+    if key is None:
+        raise PendoNotCounting("--pendo needs Pendo's integration key: set pendo.integration_key")
+    counts: dict[Row, int] = {}
+    async with aiohttp.ClientSession(
+        headers={INTEGRATION_KEY_HEADER: key.current()},
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+    ) as session:
+        api = _Aggregation(session, pendo)
+        # An event name has an id in each application that sends it.
+        for type_id in _ids(await api.run([{"source": {"trackTypes": None}}]), event_name):
+            for row, count in _counts(await api.run(_pipeline(type_id, days))):
+                counts[row] = counts.get(row, 0) + count
+    return counts
+
+
+def _pipeline(type_id: str, days: Days) -> list[dict[str, Any]]:
+    series = {"period": "dayRange", "first": days.first_ms, "count": days.count}
+    by = ["properties.flag_key", "properties.variation_key"]
+    return [
+        {"source": {"trackEvents": {"trackTypeId": type_id}, "timeSeries": series}},
+        {"group": {"group": by, "fields": {COUNTED: {"sum": "numEvents"}}}},
+    ]
+
+
+class _Aggregation:
+    """The endpoint."""
+
+    def __init__(self, session: aiohttp.ClientSession, pendo: PendoSettings) -> None:
+        self._session = session
+        self._region = pendo.region.value
+        self._url = f"{pendo.urls.api}/api/v1/aggregation"
+
+    async def run(self, pipeline: list[dict[str, Any]]) -> list[Any]:
+        """The rows that a pipeline gives. Raises PendoNotCounting."""
+        body = {"response": {"mimeType": "application/json"}, "request": {"pipeline": pipeline}}
+        status, answer = await self._post(orjson.dumps(body))
+        if not 200 <= status < 300:
+            raise PendoNotCounting(f"{self._url}: status {status}; {self._mend(status)}")
+        return self._rows(answer)
+
+    async def _post(self, body: bytes) -> tuple[int, bytes]:
+        headers = {"content-type": "application/json"}
+        try:
+            async with self._session.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                return answer.status, await answer.read()
+        except TimeoutError:
+            raise PendoNotCounting(
+                f"{self._url}: no answer within {TIMEOUT_SECONDS:g} s; choose a shorter window with --since"
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise PendoNotCounting(
+                f"{self._url}: {error}; see pendo.region and pendo.api_url, and the firewall"
+            ) from None
+
+    def _mend(self, status: int) -> str:
+        if status in (401, 403):
+            return (
+                "Pendo refuses pendo.integration_key: make one in Settings > Integrations > Integration keys"
+            )
+        if status == 404 or 300 <= status < 400:
+            return f"the address is another region's: set pendo.region ({self._region} now) or pendo.api_url"
+        if status in (408, 413, 504):
+            return "the window is too large for Pendo: choose a shorter one with --since"
+        if status == 400:
+            return "Pendo does not take the request as we send it: report this"
+        return "try again later; https://status.pendo.io tells of outages"
+
+    def _rows(self, answer: bytes) -> list[Any]:
+        try:
+            given = orjson.loads(answer)
+        except orjson.JSONDecodeError:
+            given = None
+        rows = given.get("results") if isinstance(given, dict) else given
+        if not isinstance(rows, list):
+            raise PendoNotCounting(
+                f"{self._url}: the answer is none of Pendo's: see pendo.api_url, and proxies on the way"
+            )
+        return rows
+
+
+def _ids(rows: list[Any], event_name: str) -> Iterator[str]:
+    for row in rows:
+        if isinstance(row, dict) and event_name in (row.get("name"), row.get("trackTypeName")):
+            type_id = row.get("id")
+            if isinstance(type_id, str):
+                yield type_id
+
+
+def _counts(rows: list[Any]) -> Iterator[tuple[Row, int]]:
+    """Rows with a flag; an event of the same name without one is no decision."""
+    for row in rows:
+        flag, count = _property(row, "flag_key"), row.get(COUNTED) if isinstance(row, dict) else None
+        if flag is not None and isinstance(count, int | float):
+            yield (flag, _property(row, "variation_key")), int(count)
+
+
+def _property(row: Any, name: str) -> str | None:  # noqa: ANN401 (any JSON)
+    """What a row is grouped by: nested as the group names it, or flat under one of its names."""
+    if not isinstance(row, dict):
+        return None
+    nested = row.get("properties")
+    places: tuple[Mapping[str, Any], ...] = (nested, row) if isinstance(nested, dict) else (row,)
+    found = (place.get(key) for place in places for key in (name, f"properties.{name}"))
+    return next((value for value in found if isinstance(value, str) and value), None)

@@ -1,0 +1,137 @@
+"""`flagpost tail`: settlements as they happen.
+
+In: the ledger topic, from now on or from a time on; what to look for. Out: a line a settlement on stdout, written
+at once; on stderr what was lost or cannot be read. Ctrl-C ends it, and so does a reader that has gone (`| head`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import click
+import orjson
+from confluent_kafka import Message
+
+from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.times import MOMENT
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings, Needs
+from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
+
+COLOURS = {
+    Outcome.DELIVERED.value: "green",
+    Outcome.DUPLICATE.value: "bright_black",
+    Outcome.DROPPED.value: "yellow",
+    Outcome.DEAD_LETTERED.value: "red",
+}
+LONGEST_OUTCOME = max(map(len, COLOURS))
+
+FIELDS = tuple(each.name for each in fields(LedgerEntry) if each.name != "dedupe_key")
+"""A settlement's fields that are told; the key is bytes that say nothing to people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What to look for; None: anything."""
+
+    visitor_id: str | None = None
+    flag_key: str | None = None
+    outcome: str | None = None
+
+    def fits(self, entry: LedgerEntry) -> bool:
+        """Whether a settlement is looked for."""
+        wanted = (self.visitor_id, self.flag_key, self.outcome)
+        given = (entry.visitor_id, entry.flag_key, entry.outcome)
+        return all(want is None or want == have for want, have in zip(wanted, given, strict=True))
+
+
+@click.command()
+@click.option("--visitor", help="Only this visitor's.")
+@click.option("--flag", help="Only this flag's.")
+@click.option(
+    "--outcome", type=click.Choice([outcome.value for outcome in Outcome]), help="Only what ended so."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--since", type=MOMENT, help="Begin in the past: 10m, 2h, 7d ago, or RFC 3339.")
+@click.pass_obj
+def tail(
+    settings_for: SettingsLoader,
+    visitor: str | None,
+    flag: str | None,
+    outcome: str | None,
+    since: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Follow how deliveries end, until Ctrl-C."""
+    kafka = settings_for(Needs.KAFKA).kafka
+    line = json_line if as_json else plain_line
+    try:
+        for message in _messages(kafka, since):
+            for settlements, entry in _settlements(message, kafka.group_id, Sought(visitor, flag, outcome)):
+                click.echo(line(message.partition() or 0, settlements.settled_at, entry))
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None
+    except BrokenPipeError:
+        # Nobody reads on. Python would fail once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return
+
+
+def _messages(kafka: KafkaSettings, since: int | None) -> Iterator[Message]:
+    with TopicReader(kafka) as reader:
+        spans = reader.spans(kafka.ledger_topic)
+        ends = {number: span.end for number, span in spans.items()}
+        first = ends if since is None else reader.first_at(kafka.ledger_topic, since, spans)
+        for message in reader.follow(kafka.ledger_topic, first):
+            if message is not None:
+                yield message
+
+
+def _settlements(message: Message, group: str, sought: Sought) -> Iterator[tuple[Settlements, LedgerEntry]]:
+    """What of a ledger record is looked for."""
+    place = f"{message.partition()}/{message.offset()}"
+    try:
+        settlements = decode_settlements(message.value())
+    except DecodeError as error:
+        click.echo(f"ledger record {place} is skipped: {error}", err=True)
+        return
+    if settlements.group != group:
+        return
+    for gap in settlements.gaps:
+        lost = f"offsets {gap.from_offset} to {gap.to_offset - 1} were lost before they were read"
+        click.echo(f"partition {message.partition()}: {lost}", err=True)
+    for entry in settlements.entries:
+        if sought.fits(entry):
+            yield settlements, entry
+
+
+def json_line(partition: int, settled_at: int, entry: LedgerEntry) -> str:
+    """A settlement as CONTRACT section 10 gives it; times in epoch ms."""
+    told: dict[str, Any] = {name: getattr(entry, name) for name in FIELDS}
+    return orjson.dumps({"partition": partition, "settled_at": settled_at, **told}).decode()
+
+
+def plain_line(partition: int, settled_at: int, entry: LedgerEntry) -> str:
+    """A settlement as people read it; click takes the colour away where there is no terminal."""
+    at = f"{datetime.fromtimestamp(settled_at / 1000).astimezone():%H:%M:%S.%f}"[:-3]
+    outcome = click.style(entry.outcome.ljust(LONGEST_OUTCOME), fg=COLOURS.get(entry.outcome))
+    return f"{at} {outcome} {partition}/{entry.offset} {entry.kind} {_about(entry)}"
+
+
+def _about(entry: LedgerEntry) -> str:
+    """Whose delivery it was, of what, and why it ended so."""
+    ended = "" if entry.reason == "ok" else entry.reason
+    again = "" if entry.duplicate_of is None else f"of {entry.duplicate_of}"
+    status = "" if entry.status is None else f"status {entry.status}"
+    attempts = f"{entry.attempts} attempts" if entry.attempts > 1 else ""
+    what = [entry.visitor_id or entry.account_id, entry.flag_key or entry.event, entry.variation_key]
+    return " ".join(text for text in (*what, ended, again, status, attempts) if text)

@@ -1,0 +1,159 @@
+"""The rules of the counting that a history alone does not show."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.operator.reconciliation.counting import Books, PartitionFacts, Published, Row
+from flagpost_consumer.operator.reconciliation.progress import LINE_SECONDS, PlainLines
+from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios, chi_square_tail
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled
+from flagpost_consumer.operator.topic_reading import Span
+from flagpost_schemas import LedgerEntry, Settlements
+
+BOTH = (Kind.TRACK, Kind.VISITOR_METADATA)
+
+
+def settled(*entries: tuple[int, Kind, str]) -> Settled:
+    found = Settled(Span(100, 110))
+    listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason="ok") for o, k, out in entries]
+    found.add(Settlements(group="g", member="m", settled_at=0, entries=listed, gaps=[]))
+    return found
+
+
+def count(record: Published, ledger: Settled, committed: int = 110) -> Books:
+    books = Books()
+    books.count(PartitionFacts(3, ledger, committed), [record])
+    return books
+
+
+def test_a_record_that_was_undecodable_then_and_can_be_read_now_is_one_dead_letter() -> None:
+    books = count(Published(100, BOTH, ("f", "a"), "v"), settled((100, Kind.UNKNOWN, "dead_lettered")))
+    assert (books.totals.published, books.totals.dead_lettered, books.metadata.published) == (1, 1, 0)
+    assert books.unexplained == 0
+
+
+def test_a_record_that_was_read_then_and_cannot_be_now_counts_as_it_was_settled() -> None:
+    ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "duplicate"))
+    books = count(Published(100, (Kind.UNKNOWN,)), ledger)
+    assert (books.other.published, books.other.delivered, books.metadata.duplicate) == (1, 1, 1)
+    assert books.unexplained == 0
+
+
+def test_metadata_that_was_sent_while_it_was_switched_on_counts() -> None:
+    ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "delivered"))
+    books = count(Published(100, (Kind.TRACK,), ("f", "a"), "v"), ledger)
+    assert (books.metadata.published, books.metadata.delivered) == (1, 1)
+
+
+def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half() -> None:
+    books = count(Published(100, BOTH, ("f", "a"), "v"), settled((100, Kind.TRACK, "delivered")))
+    assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
+
+
+def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
+    record = Published(100, (Kind.TRACK,), ("f", "a"), "v")
+    assert count(record, settled(), committed=100).totals.pending == 1
+    assert count(record, settled(), committed=101).totals.unexplained == 1
+
+
+def test_settlements_outside_the_window_are_left_out() -> None:
+    ledger = settled((99, Kind.TRACK, "delivered"), (110, Kind.TRACK, "delivered"))
+    assert [ledger.kinds(offset) for offset in range(100, 110)] == [[]] * 10
+
+
+def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
+    with pytest.raises(LaterRelease, match=r"offset 100 .* upgrade Flagpost"):
+        settled((100, Kind.TRACK, "unknown"))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_kinds_of_one_offset_do_not_touch(kind: Kind) -> None:
+    ledger = settled((100, kind, "dropped"), (100, kind, "delivered"), (100, kind, "delivered"))
+    assert {other: ledger.outcome(100, other) for other in Kind} == {
+        other: Outcome.DELIVERED if other is kind else None for other in Kind
+    }
+    assert {other: ledger.sent_again(100, other) for other in Kind} == {
+        other: int(other is kind) for other in Kind
+    }
+
+
+@pytest.mark.parametrize(
+    ("statistic", "degrees", "probability"),
+    [
+        # Critical values of the chi-square distribution: NIST/SEMATECH e-Handbook, table 1.3.6.7.4.
+        (3.841, 1, 0.05),
+        (10.828, 1, 0.001),
+        (5.991, 2, 0.05),
+        (13.816, 2, 0.001),
+        (7.815, 3, 0.05),
+        (11.070, 5, 0.05),
+        (18.307, 10, 0.05),
+        (29.588, 10, 0.001),
+        (43.773, 30, 0.05),
+        (124.342, 100, 0.05),
+    ],
+)
+def test_the_tail_of_the_chi_square_distribution(statistic: float, degrees: int, probability: float) -> None:
+    assert chi_square_tail(statistic, degrees) == pytest.approx(probability, rel=2e-3)
+
+
+def test_the_tail_at_its_ends() -> None:
+    assert chi_square_tail(0.0, 3) == 1.0
+    assert chi_square_tail(5000.0, 1) == 0.0
+    assert chi_square_tail(1e-9, 7) == pytest.approx(1.0)
+    assert math.isfinite(chi_square_tail(1e6, 200))
+
+
+def test_an_even_split_is_expected_and_chance_is_allowed_for() -> None:
+    (ratio,) = check_ratios({("checkout", "a"): 5_050, ("checkout", "b"): 4_950}, {})
+    assert ratio.expected == {"a": 5_000.0, "b": 5_000.0}
+    assert ratio.p_value == pytest.approx(0.3173, abs=1e-4)  # one standard deviation off
+    assert not ratio.skewed
+
+
+def test_a_split_that_chance_does_not_explain_is_skewed() -> None:
+    (ratio,) = check_ratios({("checkout", "a"): 5_200, ("checkout", "b"): 4_800}, {})
+    assert ratio.p_value is not None
+    assert ratio.p_value < 0.001
+    assert ratio.skewed
+
+
+def test_a_split_that_is_meant_is_not_skewed() -> None:
+    visitors: dict[Row, int] = {("rollout", "on"): 900, ("rollout", "control"): 100}
+    (even,) = check_ratios(visitors, {})
+    (meant,) = check_ratios(visitors, {"rollout": {"on": 9, "control": 1}})
+    assert (even.skewed, meant.skewed, meant.p_value) == (True, False, 1.0)
+
+
+def test_a_variation_that_is_expected_and_missing_counts_as_zero() -> None:
+    (ratio,) = check_ratios({("f", "a"): 100}, {"f": {"a": 50, "b": 50}})
+    assert (ratio.variations, ratio.skewed) == ({"a": 100, "b": 0}, True)
+
+
+def test_variations_outside_an_expected_split_are_left_out() -> None:
+    (ratio,) = check_ratios({("f", "a"): 50, ("f", "b"): 50, ("f", "on"): 900}, {"f": {"a": 1, "b": 1}})
+    assert (ratio.variations, ratio.p_value) == ({"a": 50, "b": 50}, 1.0)
+
+
+def test_few_visitors_tell_nothing() -> None:
+    (ratio,) = check_ratios({("f", "a"): 9, ("f", "b"): 0}, {})
+    assert (ratio.p_value, ratio.skewed) == (None, False)
+
+
+def test_one_variation_has_nothing_to_be_compared_with() -> None:
+    assert list(check_ratios({("f", "a"): 1_000, ("f", None): 3}, {})) == []
+
+
+def test_plain_progress_says_something_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    lines = PlainLines("offsets read", 10_000, lambda: now)
+    lines(1_000)
+    now = LINE_SECONDS
+    lines(2_000)
+    lines(3_000)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "offsets read: 3,000 of 10,000\n")
