@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from math import inf
 from random import Random
 
 import orjson
@@ -22,7 +23,8 @@ from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.partitioner import partition_of
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Attempt, EndpointName, Record, Settlement
+from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record, Settlement
+from flagpost_consumer.core.restoration import Restoration, Settled
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_schemas import DecisionEvent, Event
 
@@ -59,6 +61,43 @@ def record(
         key = getattr(event, "visitor_id", None) or getattr(event, "account_id", None) or ""
     occurred_at = getattr(event, "occurred_at", START_MS)
     return Record(partition, offset, occurred_at, key.encode(), b"original", (), event)
+
+
+def ready(engine: Engine, numbers: Iterable[int], count: int, now: Instant, policy: Policy) -> None:
+    """Assign partitions that nobody had before, restored and with a membership that does not end."""
+    for partition in engine.assign(numbers, count, now):
+        engine.restore(partition, Restoration(0, policy.dedupe))
+    engine.prove_membership(inf)
+
+
+def acknowledge(engine: Engine, settlements: Iterable[Settlement], ledger_offset: int = 0) -> None:
+    """Acknowledge settlements, each partition's in a ledger record of its own."""
+    for group in by_partition(settlements):
+        engine.acknowledged(group, ledger_offset)
+
+
+def positions(engine: Engine) -> dict[int, int]:
+    """The offsets that may be committed."""
+    return {number: position.offset for number, position in engine.committable().items()}
+
+
+def by_partition(settlements: Iterable[Settlement]) -> list[list[Settlement]]:
+    groups: dict[Partition, list[Settlement]] = defaultdict(list)
+    for settlement in settlements:
+        groups[settlement.delivery.partition].append(settlement)
+    return list(groups.values())
+
+
+def in_the_ledger(settlement: Settlement) -> Settled:
+    """A settlement as the ledger gives it back."""
+    delivery = settlement.delivery
+    return (
+        delivery.record.offset,
+        delivery.kind,
+        settlement.ending.outcome,
+        delivery.planned.dedupe_key,
+        delivery.record.occurred_at,
+    )
 
 
 @dataclass(frozen=True)
@@ -98,6 +137,7 @@ class Member:
     number: int
     engine: Engine
     assigned: set[int] = field(default_factory=set)
+    restored: set[int] = field(default_factory=set)
     positions: dict[int, int] = field(default_factory=dict)
     wake_number: int = 0
     paused: bool = False
@@ -116,6 +156,7 @@ class World:
         answering: Answering = at_once,
         batch: int = 50,
         acknowledge_seconds: float = 0.05,
+        restore_seconds: float = 0.5,
     ) -> None:
         self.policy = policy
         self.random = random
@@ -123,9 +164,13 @@ class World:
         self.answering = answering
         self.batch = batch
         self.acknowledge_seconds = acknowledge_seconds
+        self.restore_seconds = restore_seconds
         self.now = 0.0
         self.log: dict[int, list[Record]] = {number: [] for number in range(partitions)}
         self.committed: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        self.ledger: dict[int, list[list[Settled]]] = {number: [] for number in range(partitions)}
+        self.needed_from: dict[int, int] = dict.fromkeys(range(partitions), 0)
+        """The ledger offset that is kept with the commit."""
         self.settled: dict[tuple[int, int, Kind], list[Settlement]] = defaultdict(list)
         """(partition, offset, kind) to its acknowledged settlements."""
         self.sights: list[Sight] = []
@@ -159,10 +204,25 @@ class World:
         return member
 
     def assign(self, member: Member, partitions: set[int]) -> None:
-        """Give partitions to a member, from their committed offsets on."""
+        """Give partitions to a member, from their committed offsets on, once it has read the ledger."""
         member.assigned |= partitions
-        member.positions.update({number: self.committed[number] for number in partitions})
-        member.engine.assign(sorted(partitions), self.partitions, self.instant)
+        member.restored -= partitions
+        member.engine.prove_membership(inf)
+        for partition in member.engine.assign(sorted(partitions), self.partitions, self.instant):
+            delay = self.random.uniform(0, self.restore_seconds)
+            self.at(self.now + delay, partial(self._restore, member, partition))
+
+    def _restore(self, member: Member, partition: Partition) -> None:
+        if not member.alive or not member.engine.is_current(partition):
+            return
+        number = partition.number
+        restoration = Restoration(self.committed[number], self.policy.dedupe)
+        for offset in range(self.needed_from[number], len(self.ledger[number])):
+            restoration.take(offset, self.ledger[number][offset])
+        restoration.finish(len(self.ledger[number]))
+        member.engine.restore(partition, restoration)
+        member.positions[number] = self.committed[number]
+        member.restored.add(number)
         self._read(member)
 
     def at(self, moment: float, what: Callable[[], object]) -> None:
@@ -180,6 +240,7 @@ class World:
     def crash(self, member: Member) -> set[int]:
         """kill -9: nothing of what it held is heard of again; gives the partitions it had."""
         member.alive = False
+        member.restored.clear()
         partitions, member.assigned = member.assigned, set()
         return partitions
 
@@ -205,11 +266,12 @@ class World:
 
     def commit(self, member: Member, partitions: set[int] | None = None) -> None:
         """Commit what a member says may be; checks that it is settled."""
-        for number, position in member.engine.committable(partitions).items():
+        for number, (position, ledger_offset) in member.engine.committable(partitions).items():
             for offset in range(self.committed[number], position):
                 self.check_settled(number, offset)
             assert position >= self.committed[number] or not member.alive
             self.committed[number] = max(self.committed[number], position)
+            self.needed_from[number] = ledger_offset or 0
 
     def check_settled(self, partition: int, offset: int) -> None:
         """Every delivery of a record that is committed must be in the ledger."""
@@ -239,7 +301,7 @@ class World:
     def _read(self, member: Member) -> None:
         if not member.alive or member.paused:
             return
-        for number in sorted(member.assigned):
+        for number in sorted(member.assigned & member.restored):
             position = member.positions[number]
             records = self.log[number][position : position + self.batch]
             if records:
@@ -274,12 +336,18 @@ class World:
             self._act(member)
 
     def _acknowledge(self, member: Member, settlements: list[Settlement]) -> None:
-        if not member.alive:
-            return
+        if not member.alive and self.random.random() < 0.5:
+            return  # the process ended before it was written; else before it heard of it
         for settlement in settlements:
             made = settlement.delivery.record
             self.settled[made.partition, made.offset, settlement.delivery.kind].append(settlement)
-        member.engine.acknowledged(settlements)
+        for group in by_partition(settlements):
+            number = group[0].delivery.partition.number
+            self.ledger[number].append([in_the_ledger(settlement) for settlement in group])
+            if member.alive:
+                member.engine.acknowledged(group, len(self.ledger[number]) - 1)
+        if not member.alive:
+            return
         self.commit(member)
         self._act(member)
 

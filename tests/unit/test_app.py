@@ -24,7 +24,7 @@ TOPIC = "flagpost.events"
 
 @pytest.fixture
 def kafka() -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka({TOPIC: 2, "flagpost.dead-letters": 2}) as embedded:
+    with EmbeddedKafka({TOPIC: 2, "flagpost.ledger": 2, "flagpost.dead-letters": 2}) as embedded:
         yield embedded
 
 

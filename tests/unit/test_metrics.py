@@ -67,13 +67,17 @@ def test_every_series_exists_from_the_start() -> None:
         assert series in text
 
 
+ADDED = {"flagpost_partitions_held", "flagpost_ledger_damaged"}
+"""What the contract does not ask for: partitions and ledger records that need a person (docs/guarantees.md)."""
+
+
 def test_every_metric_is_named_in_the_contract() -> None:
     contract = Path(__file__).parents[3] / "shared" / "CONTRACT.md"
     families = set(re.findall(r"^# TYPE (flagpost_[a-z_]+)", scrape(), re.MULTILINE))
     families = {name.removesuffix("_created") for name in families}
     known = set(NAMES) | {"flagpost_decisions_total", "flagpost_consumer_lag"}
     bases = {re.sub("_(total|bucket)$", "", name) for name in known}
-    assert {re.sub("_(total|bucket)$", "", name) for name in families} == bases
+    assert {re.sub("_(total|bucket)$", "", name) for name in families} == bases | ADDED
     if contract.exists():
         assert all(base in contract.read_text() for base in bases)
 

@@ -27,7 +27,19 @@ from flagpost_consumer.core.policy import (
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, retry_after_seconds
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import BROKEN, OK, START_MS, TIMED_OUT, Answering, World, decision, record
+from simulation import (
+    BROKEN,
+    OK,
+    START_MS,
+    TIMED_OUT,
+    Answering,
+    World,
+    acknowledge,
+    decision,
+    positions,
+    ready,
+    record,
+)
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 NO_LINGER = Policy(metadata=MetadataSettings(linger_seconds=0.0))
@@ -45,7 +57,7 @@ def metadata(visitor: str, at: int = 0, **values: MetadataValue) -> VisitorMetad
 
 def engine_with(policy: Policy, *partitions: int) -> Engine:
     engine = Engine(policy, Random(1).random)
-    engine.assign(partitions or [0], 8, instant(0.0))
+    ready(engine, partitions or [0], 8, instant(0.0), policy)
     return engine
 
 
@@ -54,7 +66,7 @@ def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
     attempts = []
     for _ in range(2):
         actions = engine.poll(instant(seconds))
-        engine.acknowledged(actions.settlements)
+        acknowledge(engine, actions.settlements)
         attempts += actions.attempts
     return attempts
 
@@ -69,7 +81,7 @@ def take_all(engine: Engine, seconds: float) -> dict[int, Reason]:
     for _ in range(100):
         actions = engine.poll(instant(seconds))
         reasons.update({s.delivery.record.offset: s.ending.reason for s in actions.settlements})
-        engine.acknowledged(actions.settlements)
+        acknowledge(engine, actions.settlements)
         for attempt in actions.attempts:
             engine.answered(attempt, OK, instant(seconds))
         seconds += 1.0
@@ -127,16 +139,16 @@ def test_a_value_read_again_while_its_abandoned_request_fails_is_sent(answer: An
     engine.receive([made], instant(0.0))
     (abandoned,) = attempts_at(engine, 2.0)
     engine.forget([0], instant(3.0))
-    engine.assign([0], 8, instant(3.0))
+    ready(engine, [0], 8, instant(3.0), Policy())
     engine.receive([made], instant(3.0))
     assert attempts_at(engine, 10.0) == [], "the id has a request in flight"
     engine.answered(abandoned, answer, instant(20.0))
     attempts = attempts_at(engine, 200.0)
     assert [sent_values(attempt) for attempt in attempts] == [{"v": {"plan": "pro"}}]
     engine.answered(attempts[0], OK, instant(201.0))
-    engine.acknowledged(engine.poll(instant(201.0)).settlements)
+    acknowledge(engine, engine.poll(instant(201.0)).settlements)
     assert engine.accounts.total(Kind.VISITOR_METADATA, Outcome.DELIVERED) == 1
-    assert engine.committable() == {0: 1}
+    assert positions(engine) == {0: 1}
 
 
 def test_an_abandoned_track_request_holds_the_visitors_line_until_its_answer() -> None:
@@ -145,7 +157,7 @@ def test_an_abandoned_track_request_holds_the_visitors_line_until_its_answer() -
     engine.receive([made], instant(0.0))
     (abandoned,) = attempts_at(engine, 2.0)
     engine.forget([0], instant(3.0))
-    engine.assign([0], 8, instant(3.0))
+    ready(engine, [0], 8, instant(3.0), Policy())
     engine.receive([made], instant(3.0))
     assert attempts_at(engine, 9.0) == []
     engine.answered(abandoned, OK, instant(9.0))
@@ -170,13 +182,13 @@ def test_a_late_acknowledgement_after_a_second_assignment_changes_no_book() -> N
     engine.receive([made], instant(0.0))
     early = engine.poll(instant(0.0)).settlements
     engine.forget([0], instant(1.0))
-    engine.assign([0], 8, instant(1.0))
+    ready(engine, [0], 8, instant(1.0), Policy())
     engine.receive([made], instant(1.0))
-    engine.acknowledged(early)
-    assert engine.committable() == {0: 0}
+    acknowledge(engine, early)
+    assert positions(engine) == {0: 0}
     assert not engine.is_quiet([0])
-    engine.acknowledged(engine.poll(instant(2.0)).settlements)
-    assert engine.committable() == {0: 1}
+    acknowledge(engine, engine.poll(instant(2.0)).settlements)
+    assert positions(engine) == {0: 1}
     assert engine.is_quiet([0])
     assert engine.pending_records == 0
     assert engine.accounts.difference(Kind.UNKNOWN) == 0
@@ -185,7 +197,7 @@ def test_a_late_acknowledgement_after_a_second_assignment_changes_no_book() -> N
 def test_metadata_of_a_newly_assigned_partition_waits_for_one_interval() -> None:
     """CONTRACT section 5: a newly assigned partition sends nothing for one interval."""
     engine = engine_with(NO_LINGER, 0)
-    engine.assign([1], 8, instant(100.0))
+    ready(engine, [1], 8, instant(100.0), Policy())
     for partition, visitor in enumerate(("old", "new")):
         engine.receive([record(metadata(visitor, plan="x"), partition=partition)], instant(100.0))
     (first,) = attempts_at(engine, 100.0)

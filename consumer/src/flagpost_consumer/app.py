@@ -11,8 +11,9 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
+from math import inf
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -20,21 +21,32 @@ import structlog
 from confluent_kafka import Message
 
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
+from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.decoding import Decoding, SchemaSource, no_registry
 from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
 from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
 from flagpost_consumer.adapters.kafka_output import DeadLetters
+from flagpost_consumer.adapters.ledger_restore import LedgerRestore, Restored
+from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.adapters.pendo_fields import read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistrySchemas
-from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.plan import FieldCatalog
-from flagpost_consumer.core.records import Actions, Attempt, EndpointName, Record, Settlement
+from flagpost_consumer.core.records import (
+    Actions,
+    Attempt,
+    EndpointName,
+    Gap,
+    Partition,
+    Position,
+    Record,
+    Settlement,
+)
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Settings, SettingsError, engine_policy
 from flagpost_consumer.status import Status
@@ -54,11 +66,6 @@ LIVE_SECONDS = 60.0
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
-
-
-def clock() -> Instant:
-    """The time now."""
-    return Instant(time.monotonic(), time.time_ns() // 1_000_000)
 
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -99,8 +106,17 @@ class Service:
             producer_config(settings.kafka),
             settings.kafka.dead_letter_topic,
             settings.kafka.topic,
-            self._acknowledge_one,
+            self._write_to_ledger,
         )
+        self._ledger = LedgerWriter(
+            producer_config(settings.kafka),
+            settings.kafka.ledger_topic,
+            settings.kafka.group_id,
+            self._acknowledge,
+            write_at=max(1, settings.pendo.max_connections // 2),
+        )
+        self._restore: LedgerRestore | None = None
+        self._assignment_of: dict[Partition, int] = {}
         self._decoding = Decoding(_schema_source(settings), self._receive)
         self._admin = AdminHttp(
             settings.admin.host,
@@ -120,7 +136,10 @@ class Service:
         self._drained = False
         self._abandoned_while_stopping = 0
         self._failed = False
-        self._committed: dict[int, int] = {}
+        self._committed: dict[int, Position] = {}
+        self._committed_at = -inf
+        self._commit_under_way = False
+        self._commit_again = False
         self._fields: FieldCatalog = {}
         self._loop_measured_at = time.monotonic()
         self.admin_url = ""
@@ -146,22 +165,22 @@ class Service:
         self._http.open()
         self._read_secrets()
         await self._read_fields_first()
+        loop = asyncio.get_running_loop()
+        self._restore = LedgerRestore(self._settings.kafka, self._settings.dedupe, self, loop)
         self._intake = KafkaIntake(
-            consumer_config(self._settings.kafka),
-            self._settings.kafka.topic,
-            self,
-            asyncio.get_running_loop(),
+            consumer_config(self._settings.kafka), self._settings.kafka.topic, self, loop
         )
         self._intake.start()
         self._loop_measured_at = time.monotonic()
         chores = [
             asyncio.create_task(self._every(seconds, chore))
             for seconds, chore in (
-                (COMMIT_SECONDS, self._commit),
+                (min(COMMIT_SECONDS, self._proof_seconds), self._commit_if_due),
                 (SECRETS_SECONDS, self._read_secrets),
                 (FIELDS_SECONDS, self._read_fields),
                 (LOOP_SECONDS, self._measure_loop),
                 (SERVE_SECONDS, self._dead_letters.serve),
+                (SERVE_SECONDS, self._ledger.serve),
             )
         ]
         try:
@@ -169,6 +188,7 @@ class Service:
         finally:
             for chore in chores:
                 chore.cancel()
+            self._restore.cancel()
             self._decoding.stop()
             await self._http.close()
             await self._admin.stop()
@@ -262,22 +282,20 @@ class Service:
         self._progress.set()
 
     def _write(self, settlements: list[Settlement]) -> None:
-        """Make settlements last. Dead letters are written first; the ledger's place is here."""
-        final = []
+        """Make settlements last: in the ledger, and before it, where they are dead letters, as these."""
         for settlement in settlements:
             if settlement.ending.outcome is Outcome.DEAD_LETTERED:
                 self._dead_letters.write(settlement)
             else:
-                final.append(settlement)
-        if final:
-            self._acknowledge(final)
-
-    def _acknowledge_one(self, settlement: Settlement) -> None:
-        self._acknowledge([settlement])
+                self._ledger.write(settlement)
 
     @_vital
-    def _acknowledge(self, settlements: list[Settlement]) -> None:
-        self.engine.acknowledged(settlements)
+    def _write_to_ledger(self, settlement: Settlement) -> None:
+        self._ledger.write(settlement)
+
+    @_vital
+    def _acknowledge(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
+        self.engine.acknowledged(settlements, ledger_offset)
         for settlement in settlements:
             self.metrics.settled(settlement)
             if self._on_settled is not None:
@@ -298,7 +316,7 @@ class Service:
             self._timer.cancel()
             self._timer = None
         if wake_at is not None:
-            delay = max(0.0, wake_at - time.monotonic()) + TIMER_SLACK_SECONDS
+            delay = max(0.0, wake_at - clock().monotonic) + TIMER_SLACK_SECONDS
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
 
     def _log_states(self) -> None:
@@ -329,11 +347,14 @@ class Service:
         """Messages came."""
         self._decoding.take(messages, done)
 
-    def on_assigned(self, partitions: list[int], partition_count: int) -> None:
-        """Partitions are ours from now on."""
+    def on_assigned(self, partitions: list[int], partition_count: int, assignment: int) -> None:
+        """Partitions are ours from now on; the ledger is read before their records are."""
         self.metrics.observed.rebalances["assigned"] += 1
         log.info("assigned", partitions=partitions)
-        self.engine.assign(partitions, partition_count, clock())
+        assigned = self.engine.assign(partitions, partition_count, clock())
+        self._assignment_of.update(dict.fromkeys(assigned, assignment))
+        if self._restore is not None:
+            self._restore.start(assigned)
         self._wake()
 
     def on_partition_count(self, count: int) -> None:
@@ -341,7 +362,56 @@ class Service:
         self.engine.assign([], count, clock())
         self._wake()
 
-    async def on_revoked(self, partitions: list[int]) -> dict[int, int]:
+    @_vital
+    def on_restored(self, restored: Restored) -> None:
+        """The ledger of a partition has been read: its records may come."""
+        partition = restored.partition
+        if not self.engine.is_current(partition):
+            return
+        self.engine.restore(partition, restored.restoration)
+        self.metrics.observed.restore_seconds = restored.seconds
+        if restored.gap is not None:
+            self._lose(partition, restored.gap)
+        if self._intake is not None:
+            self._intake.release(partition.number, restored.next_offset, self._assignment_of[partition])
+        self._commit()
+        if all(self.engine.is_restored(number) for number in self.engine.assigned):
+            log.info("restored", partitions=len(self.engine.assigned), seconds=round(restored.seconds, 3))
+        self._wake()
+
+    def on_held(self, partition: Partition, reason: str) -> None:
+        """A partition cannot be consumed until somebody sees to it."""
+        if self.engine.is_current(partition):
+            log.error("a partition is not consumed", partition=partition.number, reason=reason)
+            self.metrics.observed.held[partition.number] = reason
+
+    def on_damaged(self) -> None:
+        """A ledger record was passed over."""
+        self.metrics.observed.ledger_damaged += 1
+
+    def on_topic_id(self, topic_id: str) -> None:
+        """Kafka's id of the events topic."""
+        self._ledger.topic_id = topic_id
+
+    def on_gap(self, partition: int, gap: Gap) -> None:
+        """Offsets are gone that were to be read next; what was read before them is decoded first."""
+        current = self.engine.current(partition)
+        if current is not None:
+            self._decoding.take([], lambda: self._lose(current, gap))
+
+    @_vital
+    def _lose(self, partition: Partition, gap: Gap) -> None:
+        if self.engine.is_current(partition):
+            log.error("offsets are lost: Kafka has deleted them unread", partition=partition.number, gap=gap)
+            self.engine.lose(partition, gap)
+            self._ledger.write_gap(partition, gap, lambda: self._gap_written(partition, gap))
+
+    @_vital
+    def _gap_written(self, partition: Partition, gap: Gap) -> None:
+        self.engine.gap_written(partition, gap)
+        self._wake()
+
+    async def on_revoked(self, partitions: list[int]) -> dict[int, Position]:
         """Hand partitions over: what waits at once, what is in flight when it has ended."""
         self.metrics.observed.rebalances["revoked"] += 1
         self._decoding.discard(partitions)
@@ -354,7 +424,7 @@ class Service:
         if self._stop_requested.is_set():
             self._abandoned_while_stopping += abandoned
         log.info("revoked", partitions=partitions, committed=offsets, abandoned_requests=abandoned)
-        self._forget_lag(partitions)
+        self._forget(partitions)
         self._wake()
         return offsets
 
@@ -364,20 +434,32 @@ class Service:
         self._decoding.discard(partitions)
         abandoned = self.engine.forget(partitions, clock())
         log.warning("lost", partitions=partitions, abandoned_requests=abandoned)
-        self._forget_lag(partitions)
+        self._forget(partitions)
         self._wake()
 
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
         self.metrics.observed.lag = dict(lag)
 
-    def on_commit_failed(self) -> None:
-        """Commit again."""
-        self._committed = {}
+    def on_commit_ended(self, began_at: float | None) -> None:
+        """A commit proves that the group counts on us; one that failed is made again."""
+        self._commit_under_way = False
+        if began_at is None:
+            self._committed = {}
+            return
+        self.engine.prove_membership(began_at + self._settings.kafka.session_timeout_seconds)
+        self._wake()
+        if self._commit_again:
+            self._commit()
 
-    def _forget_lag(self, partitions: list[int]) -> None:
+    def _forget(self, partitions: list[int]) -> None:
+        """What is known of partitions that are another member's."""
+        if self._restore is not None:
+            self._restore.give_up(partitions)
         for partition in partitions:
             self.metrics.observed.lag.pop(partition, None)
+            self.metrics.observed.held.pop(partition, None)
+        self._assignment_of = {p: n for p, n in self._assignment_of.items() if self.engine.is_current(p)}
 
     # Chores
 
@@ -391,11 +473,25 @@ class Service:
             except Exception:
                 log.exception("a chore failed; it is done again", chore=chore.__name__)
 
+    @property
+    def _proof_seconds(self) -> float:
+        """How often a commit proves our membership (DESIGN, Fence)."""
+        return self._settings.kafka.session_timeout_seconds / 3
+
+    def _commit_if_due(self) -> None:
+        is_proof_due = clock().monotonic >= self._committed_at + self._proof_seconds
+        if is_proof_due or self.engine.committable() != self._committed:
+            self._commit()
+
     def _commit(self) -> None:
         positions = self.engine.committable()
-        if positions != self._committed and self._intake is not None and not self._failed:
+        if self._intake is None or self._failed or not positions:
+            return
+        self._commit_again = self._commit_under_way
+        if not self._commit_under_way:
+            self._commit_under_way = True
+            self._committed, self._committed_at = positions, clock().monotonic
             self._intake.commit(positions)
-            self._committed = positions
 
     def _read_secrets(self) -> None:
         """Use the credentials as their files hold them now; a new one is tried at once."""

@@ -60,7 +60,9 @@ class Status:
     def _partition(self, number: int) -> Mapping[str, Any]:
         lag = self._metrics.observed.lag.get(number)
         behind = None if lag is None else lag.end - lag.position
-        return {"partition": number, "lag": behind, "restored": True}
+        held = self._metrics.observed.held.get(number)
+        why = {} if held is None else {"held": held}
+        return {"partition": number, "lag": behind, "restored": self._engine.is_restored(number), **why}
 
     def _hash(self, visitor_id: str) -> str:
         """A visitor, recognisable within this process only."""

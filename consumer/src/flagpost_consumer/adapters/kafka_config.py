@@ -37,6 +37,22 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
         "group.id": kafka.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
+        # Where reading begins is known from the commit; where the log has lost that place, it is a gap.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+    }
+
+
+def reader_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of a consumer that reads by assign() and knows the group's commits; it joins nothing."""
+    return {
+        "client.id": "flagpost",
+        "queued.max.messages.kbytes": FETCH_QUEUE_KBYTES,
+        **kafka.client_properties(),
+        "group.id": kafka.group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
     }

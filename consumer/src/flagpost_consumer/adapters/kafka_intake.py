@@ -1,8 +1,9 @@
 """The one thread that owns the Kafka consumer.
 
-In: assignments and messages from Kafka; commits, and whether to pause, from the event loop. Out: calls on the
-event loop, in order. confluent-kafka serializes all calls on a consumer, so a second thread would wait for the
-first one's polls; this thread polls briefly and runs what the loop asks for in between.
+In: assignments and messages from Kafka; from the event loop commits, where to begin with each partition, and
+whether to pause. Out: calls on the event loop, in order. A partition is read once the loop releases it.
+confluent-kafka serializes all calls on a consumer, so a second thread would wait for the first one's polls; this
+thread polls briefly and runs what the loop asks for in between.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any, Protocol
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.ledger_restore import commit_metadata
+from flagpost_consumer.core.records import Gap, Position
 from flagpost_consumer.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -32,6 +36,9 @@ STARVED_SECONDS = 1.0
 LAG_SECONDS = 1.0
 TOPIC_WAIT_SECONDS = 1.0
 METADATA_SECONDS = 5.0
+SEEK_SECONDS = 5.0
+SEEK_PAUSE_SECONDS = 0.02
+"""An assigned partition can be sought a moment later, once librdkafka has begun with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +54,11 @@ class Lag:
 class IntakeHandler(Protocol):
     """What the loop does with what the thread brings. All of it is called on the loop, in order."""
 
-    def on_assigned(self, partitions: list[int], partition_count: int) -> None:
-        """Partitions are ours from now on."""
+    def on_assigned(self, partitions: list[int], partition_count: int, assignment: int) -> None:
+        """Partitions are ours from now on; each is read once it is released for this `assignment`."""
 
-    async def on_revoked(self, partitions: list[int]) -> dict[int, int]:
-        """Partitions are to be handed over; gives the offsets to commit for them."""
+    async def on_revoked(self, partitions: list[int]) -> dict[int, Position]:
+        """Partitions are to be handed over; gives what is to be committed for them."""
 
     def on_lost(self, partitions: list[int]) -> None:
         """Partitions are another member's already."""
@@ -65,15 +72,22 @@ class IntakeHandler(Protocol):
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
 
-    def on_commit_failed(self) -> None:
-        """What was committed last may not have been."""
+    def on_gap(self, partition: int, gap: Gap) -> None:
+        """Kafka no longer has offsets of a partition that were to be read next."""
+
+    def on_commit_ended(self, began_at: float | None) -> None:
+        """A commit has ended; the moment at which it began proves our membership. None: it failed."""
 
 
 class KafkaIntake:
     """Reads the events topic as a member of the group."""
 
     def __init__(
-        self, config: Mapping[str, Any], topic: str, handler: IntakeHandler, loop: asyncio.AbstractEventLoop
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        handler: IntakeHandler,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._config = dict(config)
         self._topic = topic
@@ -85,9 +99,16 @@ class KafkaIntake:
         self._pause_wanted = False
         self._paused = False
         self._owned: set[int] = set()
+        self._held: dict[int, int] = {}
+        """Partitions that are not released yet, and the assignment that brought them."""
+        self._assignments = 0
+        self._commit_began = 0.0
         self._taken_away: set[int] = set()
         self._partition_count = 0
         self._count_due = False
+        self._gap_due: set[int] = set()
+        self._next: dict[int, int] = {}
+        """What is read next of each partition, as far as it has been released or read."""
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -108,9 +129,16 @@ class KafkaIntake:
         """Say whether messages are wanted."""
         self._pause_wanted = paused
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """Commit positions, of the partitions that are still ours when it happens; does not wait."""
-        self._commands.put(lambda consumer: self._commit(consumer, offsets, wait=False))
+    def release(self, partition: int, offset: int, assignment: int) -> None:
+        """Read a partition from an offset on, if it is still ours by this assignment."""
+        self._commands.put(lambda consumer: self._release(consumer, partition, offset, assignment))
+
+    def commit(self, positions: Mapping[int, Position]) -> None:
+        """Commit positions, of the partitions that are still ours when it happens; `on_commit_ended` tells.
+
+        One at a time: the next one when this has ended.
+        """
+        self._commands.put(lambda consumer: self._commit_soon(consumer, positions))
 
     def stop(self) -> None:
         """Leave the group and end the thread; `finished` tells when. Revocation callbacks still come."""
@@ -176,6 +204,7 @@ class KafkaIntake:
             elif room:
                 self._room.release()
             self._count_partitions(consumer)
+            self._look_for_gaps(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
 
@@ -198,23 +227,46 @@ class KafkaIntake:
         messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
         for message in messages:
             if (error := message.error()) is not None:
-                _report_read_error(error)
-        return [message for message in self._still_ours(consumer, messages) if message.error() is None]
+                self._take_error(message, error)
+        return [message for message in messages if message.error() is None and self._is_ours(message)]
 
-    def _still_ours(self, consumer: Consumer, messages: list[Message]) -> list[Message]:
-        """Leave out messages of partitions that were taken away while they were read.
+    def _is_ours(self, message: Message) -> bool:
+        """Whether a message is of a partition that is being read.
 
-        The loop has given those partitions up by now. One that came back within the same read begins anew at
-        its committed offset: what was read of it before must not pass for its first record.
+        Not of one that was taken away while it was read: the loop has given it up by now, and one that came
+        back within the same read begins anew where it is released.
         """
-        for number in self._taken_away & self._owned:
-            partition = TopicPartition(self._topic, number)
-            (committed,) = consumer.committed([partition], timeout=METADATA_SECONDS)
-            partition.offset = committed.offset if committed.offset >= 0 else OFFSET_BEGINNING
-            consumer.seek(partition)
-        return [message for message in messages if message.partition() not in self._taken_away]
+        number = message.partition()
+        return number not in self._taken_away and number not in self._held
+
+    def _take_error(self, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - librdkafka's public name
+            self._gap_due.add(message.partition() or 0)
+        else:
+            _report_read_error(error)
+
+    def _look_for_gaps(self, consumer: Consumer) -> None:
+        """Read on at the log's beginning where it no longer has what was to be read next."""
+        for number in list(self._gap_due):
+            self._gap_due.discard(number)
+            if number not in self._owned or number in self._held:
+                continue
+            wanted = self._next[number]
+            try:
+                low, _ = consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, number), timeout=METADATA_SECONDS
+                )
+                consumer.seek(TopicPartition(self._topic, number, low))
+            except KafkaException as error:
+                _report_read_error(error.args[0])
+                self._gap_due.add(number)
+                continue
+            self._next[number] = low
+            if wanted < low:
+                self._loop.call_soon_threadsafe(self._handler.on_gap, number, Gap(wanted, low))
 
     def _hand_over(self, messages: list[Message], *, room: bool) -> None:
+        self._next.update({message.partition() or 0: (message.offset() or 0) + 1 for message in messages})
         # A message can come just after the pause that lack of room brought; it is not turned away.
         done = self._room.release if room else _nothing
         self._loop.call_soon_threadsafe(self._handler.on_messages, messages, done)
@@ -234,32 +286,67 @@ class KafkaIntake:
         self._set_flow(consumer, self._owned)
 
     def _set_flow(self, consumer: Consumer, numbers: set[int]) -> None:
-        partitions = [TopicPartition(self._topic, number) for number in numbers]
-        if partitions:
-            (consumer.pause if self._paused else consumer.resume)(partitions)
+        partitions = {number: TopicPartition(self._topic, number) for number in numbers}
+        flowing = [
+            each for number, each in partitions.items() if not self._paused and number not in self._held
+        ]
+        still = [each for each in partitions.values() if each not in flowing]
+        if still:
+            consumer.pause(still)
+        if flowing:
+            consumer.resume(flowing)
 
-    def _commit(self, consumer: Consumer, offsets: Mapping[int, int], *, wait: bool) -> None:
-        # A commit for a partition that was revoked would succeed, and move another member's position.
-        owned = [
-            TopicPartition(self._topic, number, offset)
-            for number, offset in offsets.items()
+    def _release(self, consumer: Consumer, number: int, offset: int, assignment: int) -> None:
+        if self._held.get(number) != assignment:
+            return
+        deadline = time.monotonic() + SEEK_SECONDS
+        while True:
+            try:
+                consumer.seek(TopicPartition(self._topic, number, offset))
+                break
+            except KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.debug("not yet to be sought", partition=number, reason=error.args[0].str())
+                time.sleep(SEEK_PAUSE_SECONDS)
+        del self._held[number]
+        self._next[number] = offset
+        self._set_flow(consumer, {number})
+
+    def _commit_soon(self, consumer: Consumer, positions: Mapping[int, Position]) -> None:
+        self._commit_began = clock().monotonic
+        try:
+            if owned := self._owned_of(positions):
+                consumer.commit(offsets=owned, asynchronous=True)
+            else:
+                self._tell_commit_ended(None)
+        except KafkaException as error:
+            self._on_commit(error.args[0], [])
+
+    def _commit_now(self, consumer: Consumer, positions: Mapping[int, Position]) -> None:
+        try:
+            if owned := self._owned_of(positions):
+                consumer.commit(offsets=owned, asynchronous=False)
+        except KafkaException as error:
+            log.warning("the last commit of partitions handed over has failed", reason=error.args[0].str())
+
+    def _owned_of(self, positions: Mapping[int, Position]) -> list[TopicPartition]:
+        """What is to be committed. For a partition that was revoked it would move another member's position."""
+        return [
+            TopicPartition(self._topic, number, position.offset, commit_metadata(position.ledger_offset))
+            for number, position in positions.items()
             if number in self._owned
         ]
-        if not owned:
-            return
-        try:
-            if wait:
-                consumer.commit(offsets=owned, asynchronous=False)
-            else:
-                consumer.commit(offsets=owned, asynchronous=True)
-        except KafkaException as error:
-            self._on_commit(error.args[0], owned)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Hear of a commit that did not wait."""
         error = error or next((partition.error for partition in partitions if partition.error), None)
         if error is not None:
             log.warning("commit failed; it is tried again", reason=error.str())
-            self._loop.call_soon_threadsafe(self._handler.on_commit_failed)
+        self._tell_commit_ended(None if error is not None else self._commit_began)
+
+    def _tell_commit_ended(self, began_at: float | None) -> None:
+        self._loop.call_soon_threadsafe(self._handler.on_commit_ended, began_at)
 
     def _report_lag(self, consumer: Consumer) -> None:
         if time.monotonic() < self._lag_due:
@@ -295,8 +382,14 @@ class KafkaIntake:
         numbers = [partition.partition for partition in partitions]
         self._partition_count = max(self._partition_count, *(number + 1 for number in numbers), 0)
         self._count_due = True
-        self._loop.call_soon_threadsafe(self._handler.on_assigned, numbers, self._partition_count)
+        self._assignments += 1
+        self._loop.call_soon_threadsafe(
+            self._handler.on_assigned, numbers, self._partition_count, self._assignments
+        )
         self._owned.update(numbers)
+        self._held.update(dict.fromkeys(numbers, self._assignments))
+        for partition in partitions:
+            partition.offset = OFFSET_BEGINNING  # it is sought before it is read
         consumer.incremental_assign(partitions)
         # A pause outlives revocation and assignment, so the state is set both ways.
         self._set_flow(consumer, set(numbers))
@@ -304,8 +397,8 @@ class KafkaIntake:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [partition.partition for partition in partitions]
-        offsets = self._call(self._handler.on_revoked(numbers))
-        self._commit(consumer, offsets, wait=True)
+        positions = self._call(self._handler.on_revoked(numbers))
+        self._commit_now(consumer, positions)
         self._give_up(numbers)
         consumer.incremental_unassign(partitions)
 
@@ -317,9 +410,11 @@ class KafkaIntake:
 
     def _give_up(self, numbers: list[int]) -> None:
         self._owned.difference_update(numbers)
+        for number in numbers:
+            self._held.pop(number, None)
         self._taken_away.update(numbers)
 
-    def _call(self, work: Coroutine[Any, Any, dict[int, int]]) -> dict[int, int]:
+    def _call(self, work: Coroutine[Any, Any, dict[int, Position]]) -> dict[int, Position]:
         """Run something on the loop and wait for it; polling waits meanwhile, heartbeats do not."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 

@@ -1,4 +1,4 @@
-"""What the service writes to Kafka: dead letters.
+"""What the service writes to Kafka for people: dead letters.
 
 In: settlements whose outcome is dead_lettered. Out: a record on the dead-letter topic for each, and word of its
 acknowledgement. What Kafka does not take is tried again without end; until then its delivery stays pending.
@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError
 
+from flagpost_consumer.adapters.kafka_producer import KafkaProducer
 from flagpost_consumer.core.records import Headers, Settlement
-from flagpost_consumer.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
-SERVE_SECONDS = 0.005
-"""How often delivery reports are asked for while some are expected."""
 RETRY_SECONDS = 1.0
 MAX_DETAIL_CHARACTERS = 300
 HEADER_PREFIX = "flagpost-"
@@ -36,25 +34,17 @@ class DeadLetters:
         on_written: Callable[[Settlement], None],
     ) -> None:
         # A batch that is too large fails as a whole: alone, a record answers for its own size only.
-        self._producer = Producer({**config, "batch.num.messages": 1}, logger=kafka_logger())
+        self._producer = KafkaProducer({**config, "batch.num.messages": 1})
         self._topic = topic
         self._source_topic = source_topic
         self._on_written = on_written
-        self._expected = 0
-        self._serving = False
-
-    @property
-    def unwritten(self) -> int:
-        """Dead letters that Kafka has not acknowledged."""
-        return self._expected
 
     def serve(self) -> None:
-        """Take in what the client has to say, also while nothing is written: it would pile up."""
-        self._producer.poll(0)
+        """Take in what the client has to say."""
+        self._producer.serve()
 
     def write(self, settlement: Settlement) -> None:
         """Write a dead letter; `on_written` is called on the loop once Kafka has it."""
-        self._expected += 1
         self._produce(settlement, truncated=False)
 
     def _produce(self, settlement: Settlement, *, truncated: bool) -> None:
@@ -62,49 +52,28 @@ class DeadLetters:
         headers = dead_letter_headers(settlement, self._source_topic)
         if truncated:
             headers.append(("flagpost-truncated", b"true"))
-        try:
-            self._producer.produce(
-                self._topic,
-                None if truncated else record.value,
-                record.key,
-                headers=headers,
-                on_delivery=lambda error, _: self._reported(settlement, error, truncated=truncated),
-            )
-        except (BufferError, KafkaException) as error:
-            cause = error.args[0] if isinstance(error, KafkaException) else None
-            self._failed(settlement, cause, truncated=truncated)
-        self._serve()
+        self._producer.produce(
+            self._topic,
+            None if truncated else record.value,
+            lambda error, _: self._reported(settlement, error, truncated=truncated),
+            key=record.key,
+            headers=headers,
+        )
 
     def _reported(self, settlement: Settlement, error: KafkaError | None, *, truncated: bool) -> None:
         if error is None:
-            self._expected -= 1
             self._on_written(settlement)
-        else:
-            self._failed(settlement, error, truncated=truncated)
-
-    def _failed(self, settlement: Settlement, error: KafkaError | None, *, truncated: bool) -> None:
-        too_large = error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+            return
+        too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         log.warning(
             "dead letter not taken; it is tried again",
-            reason=error.str() if error is not None else "the queue is full",
+            reason=error.str(),
             partition=settlement.delivery.record.partition,
             offset=settlement.delivery.record.offset,
         )
         asyncio.get_running_loop().call_later(
             RETRY_SECONDS, lambda: self._produce(settlement, truncated=truncated or too_large)
         )
-
-    def _serve(self) -> None:
-        if not self._serving:
-            self._serving = True
-            asyncio.get_running_loop().call_soon(self._ask)
-
-    def _ask(self) -> None:
-        """Take in delivery reports: their callbacks run here, on the loop."""
-        self._producer.poll(0)
-        self._serving = self._expected > 0
-        if self._serving:
-            asyncio.get_running_loop().call_later(SERVE_SECONDS, self._ask)
 
 
 def dead_letter_headers(settlement: Settlement, source_topic: str) -> list[tuple[str, str | bytes | None]]:

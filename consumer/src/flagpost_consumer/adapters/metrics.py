@@ -52,7 +52,9 @@ class Observed:
     requests: CountOf[tuple[EndpointName, str]] = field(default_factory=CountOf)
     rebalances: CountOf[str] = field(default_factory=CountOf)
     decisions: CountOf[tuple[str, str, Outcome]] = field(default_factory=CountOf)
-    offsets_lost: int = 0
+    held: dict[int, str] = field(default_factory=dict)
+    """Partitions that cannot be consumed, and why."""
+    ledger_damaged: int = 0
     lag: dict[int, Lag] = field(default_factory=dict)
     loop_lag_seconds: float = 0.0
     restore_seconds: float = 0.0
@@ -215,7 +217,8 @@ class Metrics:
         )
         committable = self._engine.committable()
         for partition, known in self.observed.lag.items():
-            behind = known.end - committable.get(partition, known.position)
+            settled_to = committable[partition].offset if partition in committable else known.position
+            behind = known.end - settled_to
             lag.add_metric([self._topic, str(partition)], max(0, behind))
         yield lag
         yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
@@ -226,7 +229,17 @@ class Metrics:
         yield _counter(
             "flagpost_offsets_lost",
             "Offsets between a committed one and the log's beginning: records nobody can read any more.",
-            self.observed.offsets_lost,
+            self._engine.accounts.offsets_lost,
+        )
+        yield _gauge(
+            "flagpost_partitions_held",
+            "Partitions that are assigned and not consumed until somebody sees to their ledger.",
+            len(self.observed.held),
+        )
+        yield _counter(
+            "flagpost_ledger_damaged",
+            "Ledger records that could not be read, and were passed over.",
+            self.observed.ledger_damaged,
         )
         yield _gauge(
             "flagpost_ledger_unacknowledged",

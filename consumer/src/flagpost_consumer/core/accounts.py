@@ -18,6 +18,7 @@ class Accounts:
     """Counts since the process started; `pending` is what is so now."""
 
     records: int = 0
+    offsets_lost: int = 0
     redeliveries: int = 0
     mispartitioned: int = 0
     planned: Counter[Kind] = field(default_factory=Counter)

@@ -6,7 +6,8 @@ on either side; so the claims of a key stand at least one ttl apart.
 
 Claims are kept in slices of event time, each one ttl wide. A slice can hold at most one claim of a key, so a
 look-up touches three slices, and what is too old goes a slice at a time, a few entries at each step: no
-operation walks through all entries.
+operation walks through all entries. There may be millions, so a claim is two whole numbers: the key's 16 bytes,
+and offset and time within the slice in one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from collections import deque
 from dataclasses import dataclass
 
 SWEEP_ENTRIES = 64
-"""How many entries of outdated slices one claim frees at most: more than it adds, so that sweeping keeps up."""
+"""How many entries one claim frees at most: more than it adds, so that sweeping keeps up."""
 
-Claim = tuple[int, int]
-"""(occurred_at in epoch ms, offset)."""
+NEVER_MS = 2**63
+
+Slice = dict[int, int]
 
 
 @dataclass(slots=True)
@@ -39,8 +41,8 @@ class Dedupe:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._max_entries = max_entries
         self._counts = counts
-        self._slices: dict[int, dict[bytes, Claim]] = {}
-        self._outdated: deque[dict[bytes, Claim]] = deque()
+        self._slices: dict[int, Slice] = {}
+        self._outdated: deque[Slice] = deque()
         self._watermark_ms = 0
 
     def claim(self, key: bytes, occurred_at: int, offset: int) -> int | None:
@@ -50,12 +52,15 @@ class Dedupe:
         """
         if self._ttl_ms == 0:
             return None
+        if occurred_at < self._watermark_ms - self._ttl_ms:
+            self._counts.late += 1
         self._advance(occurred_at)
-        number = occurred_at // self._ttl_ms
-        repeated = self._repeated(key, occurred_at, number)
+        wanted = int.from_bytes(key)
+        number, place = divmod(occurred_at, self._ttl_ms)
+        repeated = self._repeated(wanted, number, place)
         if repeated is not None:
             return repeated
-        self._slices.setdefault(number, {})[key] = (occurred_at, offset)
+        self._slices.setdefault(number, {})[wanted] = offset * self._ttl_ms + place
         self._counts.entries += 1
         self._sweep()
         self._make_room()
@@ -65,26 +70,62 @@ class Dedupe:
         """Free the claim of a delivery that ended undelivered, for later records."""
         if self._ttl_ms == 0:
             return
-        claims = self._slices.get(occurred_at // self._ttl_ms)
-        if claims is not None and claims.get(key) == (occurred_at, offset):
-            del claims[key]
+        number, place = divmod(occurred_at, self._ttl_ms)
+        claims, wanted = self._slices.get(number), int.from_bytes(key)
+        if claims is not None and claims.get(wanted) == offset * self._ttl_ms + place:
+            del claims[wanted]
             self._counts.entries -= 1
+
+    def restore(self, key: bytes, occurred_at: int, offset: int) -> None:
+        """Take in the claim of a delivery that was sent before this process had the partition."""
+        if self._ttl_ms == 0:
+            return
+        self.observe(occurred_at)
+        number, place = divmod(occurred_at, self._ttl_ms)
+        if number >= self._oldest_needed:
+            # Of two that a crash let be sent, either tells that the key was.
+            self._slices.setdefault(number, {}).setdefault(int.from_bytes(key), offset * self._ttl_ms + place)
+
+    def observe(self, occurred_at: int) -> None:
+        """Note the time of a delivery that was judged before this process had the partition."""
+        if occurred_at > self._watermark_ms:
+            self._advance(occurred_at)
+            self._outdated.clear()
+
+    def count_in(self, counts: DedupeCounts) -> None:
+        """Count from now on in the books of the process; what was restored is added to them."""
+        self._counts = counts
+        counts.entries += self._held
 
     def forget(self) -> None:
         """Give up all entries: the partition is another member's."""
-        held = sum(map(len, self._slices.values())) + sum(map(len, self._outdated))
-        self._counts.entries -= held
+        self._counts.entries -= self._held
         self._slices.clear()
         self._outdated.clear()
 
-    def _repeated(self, key: bytes, occurred_at: int, number: int) -> int | None:
-        for neighbour in (number, number - 1, number + 1):
-            claims = self._slices.get(neighbour)
-            if claims is None:
+    @property
+    def needed_from_ms(self) -> int:
+        """Claims at or after this time, epoch ms, may still be repeated."""
+        return self._oldest_needed * self._ttl_ms if self._ttl_ms else NEVER_MS
+
+    @property
+    def _oldest_needed(self) -> int:
+        # An event one ttl late may repeat a claim that is another ttl older, not one older than that.
+        return (self._watermark_ms - 2 * self._ttl_ms) // self._ttl_ms
+
+    @property
+    def _held(self) -> int:
+        return sum(map(len, self._slices.values())) + sum(map(len, self._outdated))
+
+    def _repeated(self, wanted: int, number: int, place: int) -> int | None:
+        for distance in (0, -1, 1):
+            claims = self._slices.get(number + distance)
+            claim = None if claims is None else claims.get(wanted)
+            if claim is None:
                 continue
-            claim = claims.get(key)
-            if claim is not None and abs(claim[0] - occurred_at) < self._ttl_ms:
-                return claim[1]
+            offset, claimed = divmod(claim, self._ttl_ms)
+            if abs(claimed + distance * self._ttl_ms - place) < self._ttl_ms:
+                return offset
         return None
 
     def _advance(self, occurred_at: int) -> None:
@@ -93,12 +134,9 @@ class Dedupe:
             self._watermark_ms = occurred_at
             if occurred_at // self._ttl_ms != before:
                 self._outdate()
-        elif occurred_at < self._watermark_ms - self._ttl_ms:
-            self._counts.late += 1
 
     def _outdate(self) -> None:
-        # An event one ttl late may repeat a claim that is another ttl older, not one older than that.
-        oldest_needed = (self._watermark_ms - 2 * self._ttl_ms) // self._ttl_ms
+        oldest_needed = self._oldest_needed
         for number in [number for number in self._slices if number < oldest_needed]:
             self._outdated.append(self._slices.pop(number))
 
@@ -112,7 +150,9 @@ class Dedupe:
             self._counts.entries -= 1
 
     def _make_room(self) -> None:
-        while self._counts.entries > self._max_entries and self._slices:
+        for _ in range(SWEEP_ENTRIES):
+            if self._counts.entries <= self._max_entries or not self._slices:
+                return
             oldest = min(self._slices)
             if not self._slices[oldest]:
                 del self._slices[oldest]

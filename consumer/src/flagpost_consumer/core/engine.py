@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.attempts import Attempts
@@ -22,6 +23,8 @@ from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.endpoint import Endpoint
 from flagpost_consumer.core.metadata_sending import MetadataSending
 from flagpost_consumer.core.moments import earliest
+from flagpost_consumer.core.offsets import Offsets
+from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import (
@@ -29,11 +32,14 @@ from flagpost_consumer.core.records import (
     Attempt,
     Delivery,
     EndpointName,
+    Gap,
     Partition,
+    Position,
     Record,
     Settlement,
     Stage,
 )
+from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.track_sending import TrackSending
 from flagpost_consumer.core.verdict import Answer, judge
@@ -60,19 +66,56 @@ class Engine:
         self._partition_count = 0
         self._full = False
         self._draining = False
+        self._member_until = -inf
         self.dedupe_counts = DedupeCounts()
 
     # Partitions
 
-    def assign(self, numbers: Iterable[int], partition_count: int, now: Instant) -> None:
-        """Take partitions on; nothing of them is sent for one visitor interval."""
+    def assign(self, numbers: Iterable[int], partition_count: int, now: Instant) -> list[Partition]:
+        """Take partitions on; each takes records in once it is restored, and sends after one visitor interval."""
         self._partition_count = self._tracks.partition_count = partition_count
         send_from = now.monotonic + self._policy.delivery.visitor_interval_seconds
         settings = self._policy.dedupe
+        assigned = []
         for number in numbers:
             dedupe = Dedupe(settings.ttl_seconds, settings.max_entries, self.dedupe_counts)
-            self._partitions[number] = Partition(number, send_from, dedupe, closing=self._draining)
+            assigned.append(Partition(number, send_from, dedupe, closing=self._draining))
+        self._partitions.update({partition.number: partition for partition in assigned})
         self._share_budgets(now)
+        return assigned
+
+    def current(self, number: int) -> Partition | None:
+        """A partition as it is assigned now."""
+        return self._partitions.get(number)
+
+    def is_restored(self, number: int) -> bool:
+        """Whether records of a partition are taken in."""
+        return number in self._partitions and self._partitions[number].restored
+
+    def is_current(self, partition: Partition) -> bool:
+        """Whether this assignment of a partition still holds."""
+        return self._partitions.get(partition.number) is partition
+
+    def restore(self, partition: Partition, restoration: Restoration) -> None:
+        """Go on where the ledger says that the partition's last member stopped."""
+        partition.dedupe = restoration.dedupe
+        partition.dedupe.count_in(self.dedupe_counts)
+        partition.settled_before = restoration.settled
+        partition.window = restoration.window
+        partition.offsets = Offsets(restoration.position)
+        partition.restored = True
+
+    def lose(self, partition: Partition, gap: Gap) -> None:
+        """Kafka no longer has these offsets; nothing beyond them is committed until `gap_written`."""
+        self._settling.lose(partition, gap)
+
+    def gap_written(self, partition: Partition, gap: Gap) -> None:
+        """The ledger tells of a gap."""
+        self._settling.gap_written(partition, gap)
+
+    def prove_membership(self, until: float) -> None:
+        """The group counts on us until this monotonic second: what ends before may be sent (DESIGN, fence)."""
+        self._member_until = until
 
     def revoke(self, numbers: Iterable[int], now: Instant) -> None:
         """Hand back what waits of these partitions; `is_quiet` tells when what is in flight has ended."""
@@ -105,14 +148,10 @@ class Engine:
         self._share_budgets(now)
         return abandoned
 
-    def committable(self, numbers: Iterable[int] | None = None) -> dict[int, int]:
+    def committable(self, numbers: Iterable[int] | None = None) -> dict[int, Position]:
         """The position of each partition below which every delivery is settled and acknowledged."""
         chosen = self._partitions if numbers is None else numbers
-        positions = {
-            number: self._partitions[number].offsets.committable()
-            for number in chosen
-            if number in self._partitions
-        }
+        positions = {n: _position(self._partitions[n]) for n in chosen if n in self._partitions}
         return {number: position for number, position in positions.items() if position is not None}
 
     @property
@@ -123,20 +162,24 @@ class Engine:
     # Records
 
     def receive(self, records: Sequence[Record], now: Instant) -> None:
-        """Take records in; those of partitions that are not ours, or seen before, are passed over."""
+        """Take records in; those of partitions that are not ours, not restored, or seen before are left out."""
         for record in records:
             partition = self._partitions.get(record.partition)
-            if partition is None or partition.closing:
+            if partition is None or partition.closing or not partition.restored:
                 continue
             position = partition.offsets.position
             if position is None or record.offset >= position:
                 self._take(record, partition, now)
 
     def _take(self, record: Record, partition: Partition, now: Instant) -> None:
+        plans = self._plan(record, now)
+        if partition.settled_before:
+            plans = _not_settled(plans, partition.settled_before.kinds(record.offset))
+            if not plans:
+                self._settling.pass_over(record, partition)
+                return
         deadline_ms = self._planner.deadline_ms(record.event)
-        deliveries = [
-            Delivery(record, partition, planned, deadline_ms) for planned in self._plan(record, now)
-        ]
+        deliveries = [Delivery(record, partition, planned, deadline_ms) for planned in plans]
         self._settling.take(record, partition, deliveries)
         for delivery in deliveries:
             self._enter(delivery, now)
@@ -173,13 +216,15 @@ class Engine:
         return Actions(attempts, self._settling.collect(), self._wake_at(now), self._intake_paused())
 
     def _may_send(self, now: Instant) -> bool:
-        return not self._settling.is_overdue(2 * self._policy.limits.max_connections, now)
+        limits = self._policy.limits
+        is_member = now.monotonic + limits.request_timeout_seconds < self._member_until
+        return is_member and not self._settling.is_overdue(2 * limits.max_connections, now)
 
     def _has_connection(self) -> bool:
         return self.track.in_flight + self.metadata.in_flight < self._policy.limits.max_connections
 
     def _wake_at(self, now: Instant) -> float | None:
-        # While too many answers are unacknowledged, no time but an acknowledgement lets sending go on.
+        # No time, but an acknowledgement, lets sending go on: of the answers, or of a commit.
         if not self._may_send(now) or not self._has_connection():
             return None
         return earliest(self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
@@ -199,9 +244,9 @@ class Engine:
         elif attempt.batch is not None:
             self._metadata.answered(attempt, attempt.batch, answer, verdict, now)
 
-    def acknowledged(self, settlements: Iterable[Settlement]) -> None:
-        """Kafka has the settlements, and the dead letters that go with them."""
-        self._settling.acknowledged(settlements)
+    def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
+        """Kafka has the settlements, which are of one partition, at an offset of the ledger."""
+        self._settling.acknowledged(settlements, ledger_offset)
 
     # Handing back
 
@@ -301,6 +346,18 @@ class Engine:
     def hottest_visitors(self, count: int) -> list[tuple[str, int]]:
         """The visitors with the longest lines, and how many deliveries wait there."""
         return heapq.nlargest(count, self._tracks.lanes.lengths(), key=lambda entry: entry[1])
+
+
+def _position(partition: Partition) -> Position | None:
+    offset = partition.offsets.committable()
+    if offset is None:
+        return None
+    return Position(offset, partition.window.oldest_needed(offset, partition.dedupe.needed_from_ms))
+
+
+def _not_settled(plans: Sequence[Planned], settled: frozenset[Kind]) -> Sequence[Planned]:
+    """The deliveries that the ledger does not settle; a record that could not be decoded is settled whole."""
+    return () if Kind.UNKNOWN in settled else [plan for plan in plans if plan.kind not in settled]
 
 
 def _deliveries(partitions: Iterable[Partition]) -> list[Delivery]:

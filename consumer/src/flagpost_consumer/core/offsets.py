@@ -15,9 +15,9 @@ Entry = TypeVar("Entry")
 class Offsets(Generic[Entry]):
     """The unsettled records of one partition, in the order of their offsets; every operation is O(1)."""
 
-    def __init__(self) -> None:
-        self.position: int | None = None
-        """The offset after the last record taken in; None before the first."""
+    def __init__(self, position: int | None = None) -> None:
+        self.position = position
+        """The offset from which records are taken in; None until it is known."""
         self._unsettled: OrderedDict[int, Entry] = OrderedDict()
 
     def __len__(self) -> int:
@@ -32,13 +32,29 @@ class Offsets(Generic[Entry]):
         """What was taken in with an offset that is not settled."""
         return self._unsettled[offset]
 
+    def pass_over(self, offset: int) -> None:
+        """Note a record that was settled before it was read."""
+        self.position = offset + 1
+
+    def lose(self, first: int, next_offset: int, entry: Entry) -> None:
+        """Note a gap, which holds the position until `settle(first)`."""
+        self._unsettled[first] = entry
+        self.position = next_offset
+
     def settle(self, offset: int) -> None:
         """Note that all deliveries of a record are settled and acknowledged."""
         del self._unsettled[offset]
 
     def committable(self) -> int | None:
-        """The position below which every record is settled; None before the first record."""
+        """The position below which every record is settled; None until one is known."""
         return next(iter(self._unsettled), self.position)
+
+    def __contains__(self, offset: int) -> bool:
+        return offset in self._unsettled
+
+    def clear(self) -> None:
+        """Give up all records: the partition is another member's."""
+        self._unsettled.clear()
 
     def oldest(self) -> Entry | None:
         """The unsettled record with the lowest offset."""

@@ -13,10 +13,12 @@ from typing import NamedTuple
 from flagpost_consumer.core.dedupe import Dedupe
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.lanes import Lane
+from flagpost_consumer.core.ledger_window import LedgerWindow
 from flagpost_consumer.core.metadata_batches import Batch, Item
 from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned
+from flagpost_consumer.core.settled_before import SettledBefore
 from flagpost_schemas import Event
 
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -103,6 +105,10 @@ class Partition:
     number: int
     send_from: float
     dedupe: Dedupe
+    restored: bool = False
+    """Whether the ledger has been read; until then no record is taken in."""
+    settled_before: SettledBefore = field(default_factory=SettledBefore)
+    window: LedgerWindow = field(default_factory=LedgerWindow)
     offsets: Offsets[list[Delivery]] = field(default_factory=Offsets)
     busy: int = 0
     """Deliveries in flight, or settled and not acknowledged."""
@@ -132,6 +138,23 @@ class Settlement:
     delivery: Delivery
     ending: Ending
     settled_at_ms: int
+
+
+class Position(NamedTuple):
+    """What is committed for a partition."""
+
+    offset: int
+    """Below it every record is settled."""
+    ledger_offset: int | None
+    """Where in the ledger whoever has the partition next begins to read; None: at its beginning."""
+
+
+class Gap(NamedTuple):
+    """Offsets that Kafka no longer had when they were to be read."""
+
+    from_offset: int
+    to_offset: int
+    """The first that was there again."""
 
 
 @dataclass(frozen=True, slots=True)

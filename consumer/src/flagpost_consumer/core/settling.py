@@ -7,12 +7,12 @@ then its delivery is pending and its offset cannot be committed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.outcomes import Ending, Outcome
-from flagpost_consumer.core.records import Delivery, Partition, Record, Settlement, Stage
+from flagpost_consumer.core.records import Delivery, Gap, Partition, Record, Settlement, Stage
 
 UNACKNOWLEDGED_SECONDS = 1.0
 """Sending stops while an answer has waited this long for its acknowledgement."""
@@ -47,6 +47,26 @@ class Settling:
             delivery.stage = Stage.IN_FLIGHT
             delivery.partition.busy += 1
 
+    def pass_over(self, record: Record, partition: Partition) -> None:
+        """A record comes again that the ledger settles."""
+        partition.offsets.pass_over(record.offset)
+        self.accounts.records += 1
+        self.accounts.redeliveries += 1
+
+    def lose(self, partition: Partition, gap: Gap) -> None:
+        """Offsets are gone; they hold the partition's position until the ledger says so."""
+        partition.offsets.lose(gap.from_offset, gap.to_offset, [])
+        partition.busy += 1
+        self.pending_records += 1
+        self.accounts.offsets_lost += gap.to_offset - gap.from_offset
+
+    def gap_written(self, partition: Partition, gap: Gap) -> None:
+        """The ledger says that offsets are gone."""
+        partition.busy -= 1
+        if gap.from_offset in partition.offsets:
+            partition.offsets.settle(gap.from_offset)
+            self.pending_records -= 1
+
     def put_back(self, delivery: Delivery) -> None:
         """A delivery's request has failed, and the delivery waits again."""
         if delivery.stage is Stage.IN_FLIGHT:
@@ -75,14 +95,16 @@ class Settling:
     def forget(self, partition: Partition) -> None:
         """A partition is another member's: its records are no longer held."""
         self.pending_records -= len(partition.offsets)
+        partition.offsets.clear()
 
     def collect(self) -> list[Settlement]:
         """The settlements since the last call, to be written."""
         settlements, self._settlements = self._settlements, []
         return [settlement for settlement in settlements if settlement.delivery.stage is Stage.SETTLED]
 
-    def acknowledged(self, settlements: Iterable[Settlement]) -> None:
-        """Kafka has the settlements (and the dead letters that go with them): close the books on them."""
+    def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
+        """Kafka has the settlements, which are of one partition, at an offset of the ledger: close the books."""
+        _remember(settlements, ledger_offset)
         for settlement in settlements:
             delivery = settlement.delivery
             if delivery.stage is Stage.SETTLED:
@@ -107,6 +129,21 @@ class Settling:
         if all(sibling.stage is Stage.ACKNOWLEDGED for sibling in partition.offsets.entry(offset)):
             partition.offsets.settle(offset)
             self.pending_records -= 1
+
+
+def _remember(settlements: Sequence[Settlement], ledger_offset: int) -> None:
+    """Note what a ledger record is needed for."""
+    claims = [_claimed_at(settlement) for settlement in settlements]
+    offsets = [settlement.delivery.record.offset for settlement in settlements]
+    window = settlements[0].delivery.partition.window
+    window.note(ledger_offset, len(settlements), max(claims), max(offsets))
+
+
+def _claimed_at(settlement: Settlement) -> int:
+    """When the event occurred whose key was sent; -1 where none was."""
+    delivery = settlement.delivery
+    sent = settlement.ending.outcome is Outcome.DELIVERED and delivery.planned.dedupe_key is not None
+    return delivery.record.occurred_at or -1 if sent else -1
 
 
 def _release_claim(delivery: Delivery) -> None:

@@ -27,7 +27,8 @@ from confluent_kafka.cimpl import NewTopic
 from rich.console import Console
 from rich.live import Live
 
-from flagpost_consumer.app import Service, clock
+from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.app import Service
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.records import EndpointName, Settlement
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka, EmbeddedKafkaError

@@ -1,0 +1,54 @@
+"""How far back in the ledger a restart has to read.
+
+In: each ledger record of a partition as it is written or restored: where it lies, and what it tells of. Out: the
+oldest ledger offset that still matters, which goes with the offset commit. A record matters while it holds a
+claim that may be repeated, or settles an offset that is not committed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+CHUNK_ENTRIES = 1000
+"""Records are remembered together until they hold so many settlements: a restart may read as many too many."""
+
+
+@dataclass(slots=True)
+class _Chunk:
+    first: int
+    entries: int = 0
+    newest_claim_ms: int = -1
+    highest_offset: int = -1
+
+
+class LedgerWindow:
+    """The part of one partition's ledger that is needed."""
+
+    def __init__(self) -> None:
+        self._chunks: deque[_Chunk] = deque()
+        self._next: int | None = None
+
+    def note(self, ledger_offset: int, entries: int, newest_claim_ms: int, highest_offset: int) -> None:
+        """A ledger record is there; they come in rising order. -1: it has no claim, or settles nothing."""
+        if not self._chunks or self._chunks[-1].entries >= CHUNK_ENTRIES:
+            self._chunks.append(_Chunk(ledger_offset))
+        chunk = self._chunks[-1]
+        chunk.entries += entries
+        chunk.newest_claim_ms = max(chunk.newest_claim_ms, newest_claim_ms)
+        chunk.highest_offset = max(chunk.highest_offset, highest_offset)
+        self._next = ledger_offset + 1
+
+    def begin_at(self, ledger_offset: int) -> None:
+        """The ledger has been read up to here."""
+        self._next = ledger_offset
+
+    def oldest_needed(self, position: int, claims_from_ms: int) -> int | None:
+        """Where a restart begins that has committed `position`; None before anything is known."""
+        while self._chunks and not _is_needed(self._chunks[0], position, claims_from_ms):
+            self._chunks.popleft()
+        return self._chunks[0].first if self._chunks else self._next
+
+
+def _is_needed(chunk: _Chunk, position: int, claims_from_ms: int) -> bool:
+    return chunk.highest_offset >= position or chunk.newest_claim_ms >= claims_from_ms

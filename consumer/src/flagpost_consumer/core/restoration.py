@@ -1,0 +1,53 @@
+"""What the ledger says of a partition when it is assigned: the state that its last member had.
+
+In: the committed position, then the ledger's records in order. Out: the claims that may be repeated, what is
+settled beyond the position, and how much of the ledger is still needed. It is filled outside of the engine, by
+the thread that reads the ledger, and handed over when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.ledger_window import LedgerWindow
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import DedupeSettings
+from flagpost_consumer.core.settled_before import SettledBefore
+
+Settled = tuple[int, Kind, Outcome | None, bytes | None, int | None]
+"""(offset, kind, outcome, dedupe key of 16 bytes, occurred_at in epoch ms) of one settlement in the ledger; no
+outcome: one that only a later release writes."""
+
+
+class Restoration:
+    """The state of one partition, as far as it has been read."""
+
+    def __init__(self, position: int, settings: DedupeSettings) -> None:
+        """`position`: the offset from which records will be read."""
+        self.position = position
+        self.settled = SettledBefore()
+        self.dedupe = Dedupe(settings.ttl_seconds, settings.max_entries, DedupeCounts())
+        self.window = LedgerWindow()
+
+    def take(self, ledger_offset: int, settlements: Iterable[Settled]) -> int:
+        """Take in one record of the ledger; gives how many settlements it had."""
+        count, newest_claim_ms, highest_offset = 0, -1, -1
+        for offset, kind, outcome, key, occurred_at in settlements:
+            count += 1
+            highest_offset = max(highest_offset, offset)
+            if offset >= self.position:
+                self.settled.add(offset, kind)
+            if key is None or occurred_at is None:
+                continue
+            if outcome is Outcome.DELIVERED:
+                newest_claim_ms = max(newest_claim_ms, occurred_at)
+                self.dedupe.restore(key, occurred_at, offset)
+            elif outcome is Outcome.DUPLICATE:
+                self.dedupe.observe(occurred_at)
+        self.window.note(ledger_offset, count, newest_claim_ms, highest_offset)
+        return count
+
+    def finish(self, ledger_end: int) -> None:
+        """The ledger has been read up to here."""
+        self.window.begin_at(ledger_end)
