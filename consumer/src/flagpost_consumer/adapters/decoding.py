@@ -15,6 +15,7 @@ from typing import Protocol, cast
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
+from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.records import Headers, Record
@@ -123,15 +124,13 @@ class Decoding:
 
 
 def _headers(message: Message) -> Headers:
-    """The headers; none where the client cannot read them, for a header's name may be any bytes to a broker."""
+    """The headers; none where they cannot be read, for what is in them is not what the event says."""
     try:
-        headers = message.headers()
-    except UnicodeDecodeError:
+        return headers_of(message)
+    except UnreadableHeaders:
         log.warning(
-            "a record's headers have a name that is not UTF-8: the record goes on without headers",
+            "a record has a header whose name is not UTF-8; it goes on without headers",
             partition=message.partition(),
             offset=message.offset(),
         )
         return ()
-    # What was consumed has its headers as a list; the types allow for more.
-    return tuple(cast("list[tuple[str, bytes | None]] | None", headers) or ())
