@@ -94,6 +94,11 @@ COMMANDS = {
         "flagpost_consumer.operator.preview", "preview", "Show the requests that an event would become."
     ),
     "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
+    "dead-letters": CommandAt(
+        "flagpost_consumer.operator.dead_letters.commands",
+        "dead_letters",
+        "List what could not be delivered, look at it, and put it back.",
+    ),
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),

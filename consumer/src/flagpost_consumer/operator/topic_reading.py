@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -26,6 +27,7 @@ from flagpost_consumer.settings import KafkaSettings
 
 BATCH_MESSAGES = 500
 POLL_SECONDS = 0.2
+FETCH_WAIT_MS = 50
 SILENT_SECONDS = 30.0
 """How long nothing may come while something is expected."""
 
@@ -65,6 +67,8 @@ class TopicReader:
         self._consumer = silent_client(
             Consumer,
             {
+                # A partition's end is told by an answer without messages, for which a person waits.
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
                 **kafka.client_properties(),
                 "group.id": kafka.group_id,
                 "enable.auto.commit": False,
@@ -125,7 +129,8 @@ class TopicReader:
         try:
             yield from self._until_ends(topic, {number: span.end for number, span in open_spans.items()})
         finally:
-            self._consumer.unassign()
+            with suppress(RuntimeError):  # who stops early may have closed the reader before
+                self._consumer.unassign()
 
     def follow(self, topic: str, first: Mapping[int, int]) -> Iterator[Message | None]:
         """The messages of `topic` from these offsets on, without end; None whenever none came for a while."""

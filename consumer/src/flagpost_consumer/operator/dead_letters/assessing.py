@@ -1,0 +1,102 @@
+"""What a replay of a dead letter would give, as far as the dead letter itself tells.
+
+In: dead letters with their values, the policy, the time. Out: a `Candidate` each: the deliveries that the
+consumer would plan, with the keys under which repeats are recognised; or why it cannot be replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flagpost_consumer.core.outcomes import Kind
+from flagpost_consumer.core.plan import Planned, Planner
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.operator.dead_letters.records import DeadLetter
+from flagpost_consumer.operator.event_values import Values
+from flagpost_schemas import DecodeError, Event
+
+
+class Skip(Enum):
+    """Why a dead letter is not replayed; the value is for people."""
+
+    TRUNCATED = "the value was too large for the dead-letter topic, and is lost"
+    UNREADABLE = (
+        "the value cannot be read here, so nobody can tell what it repeats; use the consumer's settings"
+    )
+    NOT_PLANNED = "these settings give no delivery of its kind"
+    EXPIRED = "the event is older than delivery.max_age_seconds, and Pendo would ignore it"
+    DELIVERED = "the same was delivered meanwhile"
+    REPEATED = "it repeats one that is replayed now; once that one is settled, this can be tried again"
+    TOO_LARGE = "with its new headers it is too large for the events topic"
+    GONE = "Kafka has deleted it meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a track delivery occupies: a key, at a time."""
+
+    key: bytes
+    occurred_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One delivery that a replay would give."""
+
+    kind: str
+    claim: Claim | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A dead letter that matches."""
+
+    letter: DeadLetter
+    parts: tuple[Part, ...] = ()
+    skip: Skip | None = None
+    """Why it cannot be replayed, whatever the ledger says."""
+
+
+class Assessor:
+    """Assesses dead letters by one policy, at one time."""
+
+    def __init__(self, policy: Policy, values: Values, now_ms: int) -> None:
+        self._planner = Planner(policy)
+        self._values = values
+        self._now_ms = now_ms
+
+    def assess(self, letter: DeadLetter, value: bytes | None) -> Candidate:
+        """What a replay of this dead letter would give.
+
+        Raises:
+            RegistryNotAnswering: the schema registry is needed, and does not tell.
+        """
+        if letter.truncated:
+            return Candidate(letter, skip=Skip.TRUNCATED)
+        try:
+            event = self._values.decode(value)
+        except DecodeError:
+            return _unreadable(letter)
+        parts = tuple(
+            self._part(event, planned)
+            for planned in self._planner.plan(event, self._now_ms)
+            if letter.kind in (Kind.UNKNOWN, planned.kind)
+        )
+        return Candidate(letter, parts, None if parts else Skip.NOT_PLANNED)
+
+    def _part(self, event: Event, planned: Planned) -> Part:
+        key = planned.dedupe_key
+        return Part(
+            planned.kind,
+            None if key is None else Claim(key, event.occurred_at),
+            expired=planned.kind is Kind.TRACK and self._now_ms > self._planner.deadline_ms(event),
+        )
+
+
+def _unreadable(letter: DeadLetter) -> Candidate:
+    """What the consumer could not read either is its to judge again; of all else it would send a repeat."""
+    if letter.kind == Kind.UNKNOWN:
+        return Candidate(letter, (Part(Kind.UNKNOWN),))
+    return Candidate(letter, skip=Skip.UNREADABLE)

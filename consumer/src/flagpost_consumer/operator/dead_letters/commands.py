@@ -1,0 +1,214 @@
+"""The commands `flagpost dead-letters list`, `show` and `replay`.
+
+In: options, settings. Out: on stdout what was asked for, on stderr progress and remarks; exit code 1 where Kafka
+(or what else is needed) does not answer, 2 for settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+
+import click
+import orjson
+
+from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
+from flagpost_consumer.core.outcomes import OUTCOME_OF, Outcome
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.dead_letters.delivered import LedgerUnreadable
+from flagpost_consumer.operator.dead_letters.reading import Filters, NoSuchDeadLetter, Scan, find
+from flagpost_consumer.operator.dead_letters.records import Place
+from flagpost_consumer.operator.dead_letters.replaying import Run
+from flagpost_consumer.operator.dead_letters.selecting import Selection, oldest_first
+from flagpost_consumer.operator.dead_letters.transactions import ReplayProducer
+from flagpost_consumer.operator.dead_letters.views import found_as_json, letter_as_json, lines, print_table
+from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.times import MOMENT
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings, Needs
+
+REASONS = [reason.value for reason, outcome in OUTCOME_OF.items() if outcome is Outcome.DEAD_LETTERED]
+SHOWN_PLACES = 10
+"""How many of those that were skipped for one reason are named."""
+
+FILTER_OPTIONS = (
+    click.option("--reason", "reasons", type=click.Choice(REASONS), multiple=True, help="May be repeated."),
+    click.option("--since", type=MOMENT, help="Died then or later: 10m, 2h, 7d ago, or RFC 3339."),
+    click.option("--until", type=MOMENT, help="Died before, in the same forms."),
+    click.option("--visitor", help="The original's key: the visitor's id (or the account's)."),
+    click.option("--limit", type=click.IntRange(min=1), help="No more than these, the oldest first."),
+)
+
+
+class PlaceParameter(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
+    """A dead letter's partition and offset, as `list` shows them."""
+
+    name = "place"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """What names no place is a usage error."""
+        try:
+            return Place.parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def filtering(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which dead letters are meant, as `filters` and `limit`."""
+
+    @wraps(command)
+    def with_filters(
+        *given: object,
+        reasons: tuple[str, ...],
+        since: int | None,
+        until: int | None,
+        visitor: str | None,
+        **others: object,
+    ) -> None:
+        if since is not None and until is not None and since >= until:
+            raise click.UsageError("--since is not before --until; nothing could match")
+        filters = Filters(reasons=frozenset(reasons), since=since, until=until, visitor=visitor)
+        command(*given, filters=filters, **others)
+
+    for option in reversed(FILTER_OPTIONS):
+        with_filters = option(with_filters)
+    return with_filters
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """List what could not be delivered, look at it, and put it back."""
+
+
+@dead_letters.command("list")
+@filtering
+@click.option("--all", "with_replayed", is_flag=True, help="Also those that were replayed.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document a line.")
+@click.pass_obj
+def list_letters(
+    settings_for: SettingsLoader, *, filters: Filters, limit: int | None, with_replayed: bool, as_json: bool
+) -> None:
+    """List dead letters, the oldest first; those that were replayed are left out."""
+    kafka = settings_for(Needs.KAFKA).kafka
+    with _explained(), TopicReader(kafka) as reader:
+        scan = Scan(reader, kafka.dead_letter_topic)
+        matching = sorted((letter for letter, _ in scan.letters(filters)), key=oldest_first)
+    waiting = [letter for letter in matching if letter.place not in scan.replayed]
+    shown = (matching if with_replayed else waiting)[:limit]
+    if as_json:
+        for letter in shown:
+            click.echo(orjson.dumps(letter_as_json(letter, replayed=letter.place in scan.replayed)))
+    elif shown:
+        print_table(shown, scan.replayed)
+    replayed = len(matching) - len(waiting)
+    click.echo(
+        f"{len(shown):,} shown of {len(matching):,} that match; {replayed:,} of them were replayed", err=True
+    )
+    _tell_foreign(scan.foreign)
+
+
+@dead_letters.command()
+@click.argument("place", metavar="PARTITION/OFFSET", type=PlaceParameter())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def show(settings_for: SettingsLoader, place: Place, *, as_json: bool) -> None:
+    """Show one dead letter with its headers and its value, decoded if it can be."""
+    kafka = settings_for(Needs.KAFKA).kafka
+    with _explained(), TopicReader(kafka) as reader:
+        found = find(reader, kafka.dead_letter_topic, place)
+    values = Values(kafka.schema_registry)
+    if as_json:
+        click.echo(orjson.dumps(found_as_json(found, values)))
+    else:
+        for line in lines(found, values):
+            click.echo(line)
+
+
+@dead_letters.command()
+@filtering
+@click.option("--dry-run", is_flag=True, help="Say what would be replayed, and write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def replay(
+    settings_for: SettingsLoader, *, filters: Filters, limit: int | None, dry_run: bool, as_json: bool
+) -> None:
+    """Put originals back on the events topic, each once.
+
+    Left as they are, and named: track events of which the same was delivered meanwhile, or which are too old for
+    Pendo, and dead letters that cannot be read. A run that was interrupted can be run again.
+    """
+    settings = settings_for(Needs.KAFKA)
+    with _explained(), TopicReader(settings.kafka) as reader:
+        run = Run(settings, reader)
+        if dry_run:
+            run.choose(filters, limit)
+        else:
+            _carry_out(run, settings.kafka, filters, limit)
+    if as_json:
+        counts = {"matched": run.matched, "replayed": run.replayed, "skipped": run.selection.skips}
+        click.echo(orjson.dumps({**counts, "dry_run": dry_run}))
+    else:
+        _tell(run, dry_run=dry_run)
+    _tell_skipped(run.selection, err=as_json)
+    _tell_foreign(run.foreign)
+    if run.damaged:
+        damaged = f"{run.damaged:,} records of the ledger cannot be read"
+        click.echo(f"{damaged}; what they tell of as delivered may be sent again", err=True)
+
+
+def _carry_out(run: Run, kafka: KafkaSettings, filters: Filters, limit: int | None) -> None:
+    producer = ReplayProducer(kafka)
+    producer.open()
+    run.choose(filters, limit)
+    try:
+        run.carry_out(producer)
+    except KafkaUnavailable as error:
+        raise KafkaUnavailable(f"{error}. {_so_far(run)}") from None
+    except KeyboardInterrupt:
+        raise click.ClickException(f"interrupted. {_so_far(run)}") from None
+
+
+def _so_far(run: Run) -> str:
+    return (
+        f"{run.replayed:,} of {run.matched:,} dead letters were replayed and are marked; "
+        "run the command again for the others"
+    )
+
+
+def _tell(run: Run, *, dry_run: bool) -> None:
+    if dry_run:
+        would = len(run.selection.replays)
+        click.echo(f"{would:,} of {run.matched:,} dead letters would be replayed; nothing was written")
+    else:
+        click.echo(f"{run.replayed:,} of {run.matched:,} dead letters were replayed")
+
+
+def _tell_skipped(selection: Selection, *, err: bool) -> None:
+    for why, places in selection.skipped.items():
+        more = f" and {len(places) - SHOWN_PLACES:,} more" if len(places) > SHOWN_PLACES else ""
+        named = ", ".join(map(str, places[:SHOWN_PLACES]))
+        click.echo(f"skipped {len(places):,}: {why.value}: {named}{more}", err=err)
+
+
+def _tell_foreign(count: int) -> None:
+    if count:
+        click.echo(
+            f"{count:,} records on the topic are no dead letters: they lack Flagpost's headers", err=True
+        )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What the commands need and do not get is told in a line, with exit code 1."""
+    try:
+        yield
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None
+    except RegistryNotAnswering as error:
+        raise click.ClickException(
+            f"the schema registry, which a value needs, does not answer: {error}"
+        ) from None
+    except (LedgerUnreadable, NoSuchDeadLetter) as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,116 @@
+"""Dead letters as they lie on their topic, and the markers that say which of them were replayed.
+
+In: messages of the dead-letter topic. Out: a `DeadLetter`, a `Marker`, or None for what is neither. A marker is a
+record without a value, in the dead letter's partition, whose header `flagpost-replayed` holds the dead letter's
+`partition/offset`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple, Self, cast
+
+from confluent_kafka import Message
+
+from flagpost_consumer.adapters.kafka_output import HEADER_PREFIX
+from flagpost_consumer.core.records import Headers
+
+REPLAYED_HEADER = f"{HEADER_PREFIX}replayed"
+REPLAY_OF_HEADER = f"{HEADER_PREFIX}replay-of"
+
+_NUMBER = re.compile(r"\d{1,14}", re.ASCII)
+"""As an epoch ms, up to the year 5138."""
+_PLACE = re.compile(r"(\d{1,10})/(\d{1,18})", re.ASCII)
+
+
+class Place(NamedTuple):
+    """Where a record lies on the dead-letter topic; as a text, `partition/offset`."""
+
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The place that a text names. Raises ValueError."""
+        found = _PLACE.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is no place of a dead letter: give PARTITION/OFFSET, like 3/17")
+        return cls(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """What the headers of CONTRACT section 8 say about a delivery that ended undelivered."""
+
+    place: Place
+    key: bytes | None
+    at: int
+    """When the delivery ended, epoch ms."""
+    reason: str
+    detail: str
+    kind: str
+    source: str
+    """`topic/partition/offset` of the original."""
+    attempts: int
+    status: int | None
+    """The last HTTP status."""
+    truncated: bool
+    """Its value was too large for the topic, and is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Says that a dead letter was replayed."""
+
+    of: Place
+
+
+def read_message(message: Message) -> DeadLetter | Marker | None:
+    """What a message of the dead-letter topic is; None: somebody else's."""
+    ours = {
+        name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "backslashreplace")
+        for name, value in headers_of(message)
+        if name.startswith(HEADER_PREFIX)
+    }
+    try:
+        if "replayed" in ours:
+            return Marker(Place.parse(ours["replayed"]))
+        return _dead_letter(message, ours)
+    except (KeyError, ValueError):
+        return None
+
+
+def headers_of(message: Message) -> Headers:
+    """All headers, in their order."""
+    # A consumed message has them as a list; the types allow for more.
+    return tuple(cast("list[tuple[str, bytes | None]] | None", message.headers()) or ())
+
+
+def place_of(message: Message) -> Place:
+    """Where a consumed message lies."""
+    return Place(cast("int", message.partition()), cast("int", message.offset()))
+
+
+def _dead_letter(message: Message, ours: dict[str, str]) -> DeadLetter:
+    return DeadLetter(
+        place=place_of(message),
+        key=message.key(),
+        at=_number(ours["at"]),
+        reason=ours["reason"],
+        detail=ours["detail"],
+        kind=ours["kind"],
+        source=ours["source"],
+        attempts=_number(ours["attempts"]),
+        status=_number(ours["status"]) if "status" in ours else None,
+        truncated=ours.get("truncated") == "true",
+    )
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("no number")
+    return int(text)

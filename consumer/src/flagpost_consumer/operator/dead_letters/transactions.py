@@ -1,0 +1,227 @@
+"""Puts originals back on the events topic and marks their dead letters, both or neither.
+
+In: replays, in batches. Out: one Kafka transaction a batch. The transactional id is the group's: a replay that
+begins ends the transaction that an earlier one left open, and fences that one if it still runs. So what is read
+after `open` is final.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from flagpost_consumer.adapters.kafka_config import MAX_MESSAGE_BYTES, producer_config
+from flagpost_consumer.adapters.kafka_output import HEADER_PREFIX
+from flagpost_consumer.core.engine import REPLAY_KIND_HEADER
+from flagpost_consumer.core.records import Headers
+from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER, REPLAYED_HEADER, Place
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.kafka_clients import silent_client
+from flagpost_consumer.settings import KafkaSettings
+
+OPEN_SECONDS = 30.0
+"""The broker may first have to end what an earlier replay left open."""
+COMMIT_SECONDS = 30.0
+ABORT_SECONDS = 5.0
+CALL_SECONDS = 0.5
+"""How long one call may hold the thread: between them delivery reports are taken in, and Ctrl-C is heard."""
+POLL_SECONDS = 0.1
+
+TRANSACTION_SECONDS = 15
+"""While a transaction is open, readers of the events topic wait behind it: after a crash, so long at most."""
+
+OWN_PROPERTIES = {
+    "transaction.timeout.ms": TRANSACTION_SECONDS * 1000,
+    "message.timeout.ms": TRANSACTION_SECONDS * 1000,
+    "socket.timeout.ms": 10_000,
+    "message.max.bytes": MAX_MESSAGE_BYTES,  # how large a record may be is the topic's to say
+    "batch.num.messages": 1,  # and each record answers for its own size only
+    "queue.buffering.max.messages": 100_000,  # more than a batch, whatever else the user's properties are for
+    "queue.buffering.max.kbytes": 1_000_000,
+}
+
+_FENCED = {
+    KafkaError._FENCED,  # noqa: SLF001 - librdkafka's public name, as are those below
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}  # noqa: SLF001
+"""Failed because another record of the transaction did."""
+
+
+ProducedHeaders = list[tuple[str, str | bytes | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """One dead letter that is to be replayed."""
+
+    place: Place
+    source: str
+    """`topic/partition/offset` of the original."""
+    kind: str
+    """The deliveries that are to be planned."""
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    """The dead letter's."""
+
+
+class _TooLarge(Exception):  # noqa: N818 - told to the caller above, who goes on without these
+    """The events topic refuses replays for their size."""
+
+    def __init__(self, places: frozenset[Place]) -> None:
+        self.places = places
+        super().__init__()
+
+
+class ReplayProducer:
+    """The one producer of replays of a group."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        """Connects in the background.
+
+        Raises:
+            SettingsError: librdkafka refuses a property.
+        """
+        self._kafka = kafka
+        self._transactional_id = f"flagpost-replay-{kafka.group_id}"
+        self._last_error = ""
+        self._unreported = 0
+        self._failures: dict[Place, KafkaError] = {}
+        own = {
+            **OWN_PROPERTIES,
+            "transactional.id": self._transactional_id,
+            "error_cb": self._remember,
+        }
+        self._producer = silent_client(Producer, {**producer_config(kafka), **own})
+
+    def open(self) -> None:
+        """Become the one who replays; earlier transactions have ended when this returns.
+
+        Raises:
+            KafkaUnavailable: no answer, or no right to use the transactional id.
+        """
+        try:
+            self._until_done(self._producer.init_transactions, OPEN_SECONDS)
+        except KafkaException as error:
+            raise self._explained(error.args[0]) from None
+
+    def replay(self, batch: Sequence[Replay]) -> frozenset[Place]:
+        """Replay a batch; gives the places of those that are too large, which are left as they are.
+
+        Raises:
+            KafkaUnavailable: the batch was not replayed (it may have been if Kafka went away at its very end).
+        """
+        refused: frozenset[Place] = frozenset()
+        try:
+            while fitting := [replay for replay in batch if replay.place not in refused]:
+                try:
+                    self._transact(fitting)
+                except _TooLarge as error:
+                    refused |= error.places
+                    self._until_done(self._producer.abort_transaction, ABORT_SECONDS)
+                else:
+                    break
+        except KafkaException as error:
+            self._give_up()
+            raise self._explained(error.args[0]) from None
+        except BaseException:
+            self._give_up()
+            raise
+        return refused
+
+    def _transact(self, batch: Sequence[Replay]) -> None:
+        self._unreported = 0
+        self._failures.clear()
+        self._producer.begin_transaction()
+        for replay in batch:
+            self._produce(replay)
+        self._await_reports()
+        self._until_done(self._producer.commit_transaction, COMMIT_SECONDS)
+
+    def _produce(self, replay: Replay) -> None:
+        original: ProducedHeaders = [
+            header for header in replay.headers if not header[0].startswith(HEADER_PREFIX)
+        ]
+        ours: ProducedHeaders = [
+            (REPLAY_OF_HEADER, replay.source.encode()),
+            (REPLAY_KIND_HEADER, replay.kind.encode()),
+        ]
+        marker: ProducedHeaders = [(REPLAYED_HEADER, str(replay.place).encode())]
+        on_delivery = partial(self._reported, replay.place)
+        self._producer.produce(
+            self._kafka.topic, replay.value, replay.key, headers=[*original, *ours], on_delivery=on_delivery
+        )
+        self._producer.produce(
+            self._kafka.dead_letter_topic,
+            None,
+            replay.key,
+            replay.place.partition,
+            headers=marker,
+            on_delivery=on_delivery,
+        )
+        self._unreported += 2
+
+    def _reported(self, place: Place, error: KafkaError | None, _: Message) -> None:
+        self._unreported -= 1
+        if error is not None and error.code() not in _PURGED:
+            self._failures[place] = error
+
+    def _await_reports(self) -> None:
+        """Wait until Kafka has taken everything, for message.timeout.ms at most.
+
+        After one failure librdkafka sends nothing more of the transaction.
+        """
+        while self._unreported and not self._failures:
+            self._producer.poll(POLL_SECONDS)
+        too_large = {
+            p for p, error in self._failures.items() if error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        }
+        if too_large:
+            raise _TooLarge(frozenset(too_large))
+        for failure in self._failures.values():
+            raise KafkaException(failure)
+
+    def _until_done(self, call: Callable[[float], None], seconds: float) -> None:
+        """Repeat a call of the transaction's as librdkafka asks: a call that timed out is resumed."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                call(CALL_SECONDS)
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            self._producer.poll(POLL_SECONDS)
+
+    def _give_up(self) -> None:
+        """Spare readers of the events topic the transaction's time-out, if Kafka lets us."""
+        with suppress(KafkaException):
+            self._until_done(self._producer.abort_transaction, ABORT_SECONDS)
+
+    def _explained(self, error: KafkaError) -> KafkaUnavailable:
+        if error.code() in _FENCED:
+            return KafkaUnavailable(
+                f"another replay of the group {self._kafka.group_id} began after this one, which therefore ends "
+                f"(or this one stood still for {TRANSACTION_SECONDS} s)"
+            )
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return KafkaUnavailable(
+                f"this client may not use the transactional id {self._transactional_id}; "
+                "allow it the operations Write and Describe on it"
+            )
+        last = f" ({self._last_error})" if self._last_error else ""
+        return KafkaUnavailable(
+            f"{self._kafka.bootstrap_servers}: {error.str()}{last}; see kafka.bootstrap_servers and kafka.properties"
+        )
+
+    def _remember(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
+            self._last_error = error.str()

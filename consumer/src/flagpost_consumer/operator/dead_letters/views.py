@@ -1,0 +1,141 @@
+"""What people and programs see of dead letters.
+
+In: dead letters. Out: JSON of CONTRACT section 10; a table that fits any terminal; one dead letter in full. What
+came from outside (keys, details, headers) is shown with its control characters escaped.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
+from flagpost_consumer.core.records import Headers
+from flagpost_consumer.operator.dead_letters.reading import Found
+from flagpost_consumer.operator.dead_letters.records import DeadLetter, Place, headers_of
+from flagpost_consumer.operator.event_values import Values, event_as_json
+from flagpost_schemas import DecodeError
+
+UNFOLDED_COLUMNS = 200
+"""How wide a table is where no terminal says how wide it may be: lines are searched there, not read."""
+
+
+def letter_as_json(letter: DeadLetter, *, replayed: bool) -> dict[str, Any]:
+    """A line of `list --json`."""
+    return {
+        "partition": letter.place.partition,
+        "offset": letter.place.offset,
+        "at": letter.at,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "kind": letter.kind,
+        "source": letter.source,
+        "attempts": letter.attempts,
+        "status": letter.status,
+        "key": _text(letter.key),
+        "replayed": replayed,
+    }
+
+
+def found_as_json(found: Found, values: Values) -> dict[str, Any]:
+    """The document of `show --json`: an event is an object, other bytes are base64."""
+    value, _ = _value(found.message.value(), values)
+    return {
+        **letter_as_json(found.letter, replayed=found.replayed),
+        "headers": _headers_as_json(headers_of(found.message)),
+        "value": value,
+    }
+
+
+def print_table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> None:
+    """A row each; on a narrow terminal its cells are folded, never cut."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNFOLDED_COLUMNS
+    console.print(table(letters, replayed))
+
+
+def table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> Table:
+    """The table of `list`."""
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("dead letter", overflow="fold")
+    shown.add_column("died", overflow="fold")
+    shown.add_column("reason", overflow="fold")
+    shown.add_column("of, and why", overflow="fold", ratio=1)
+    for letter in letters:
+        state = "\nreplayed" if letter.place in replayed else ""
+        shown.add_row(
+            Text(str(letter.place)),
+            Text(_moment(letter.at)),
+            Text(printable(letter.reason) + state),
+            _story(letter),
+        )
+    return shown
+
+
+def lines(found: Found, values: Values) -> Iterator[str]:
+    """One dead letter in full, line by line."""
+    for name, shown in letter_as_json(found.letter, replayed=found.replayed).items():
+        moment = f" ({_moment(shown)})" if name == "at" else ""
+        yield f"{name + ':':<11}{_plain(shown)}{moment}"
+    yield "headers:"
+    for name, header in headers_of(found.message):
+        yield f"  {printable(name)}: {_plain(_text(header))}"
+    value, why = _value(found.message.value(), values)
+    yield f"value{why}:"
+    yield from (
+        printable(line) for line in orjson.dumps(value, option=orjson.OPT_INDENT_2).decode().split("\n")
+    )
+
+
+def printable(text: str) -> str:
+    """The text without what would move a terminal's cursor."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _story(letter: DeadLetter) -> Text:
+    tries = f"{letter.attempts} attempts" if letter.attempts != 1 else "1 attempt"
+    status = f", status {letter.status}" if letter.status is not None else ""
+    key = _plain(_text(letter.key))
+    return Text.assemble(
+        (key, "bold"),
+        f" {printable(letter.kind)} of {printable(letter.source)}\n{tries}{status}: {printable(letter.detail)}",
+    )
+
+
+def _value(value: bytes | None, values: Values) -> tuple[dict[str, Any] | str | None, str]:
+    """The value for JSON, and what is to be said about it."""
+    if value is None:
+        return None, ""
+    try:
+        return event_as_json(values.decode(value)), ""
+    except (DecodeError, RegistryNotAnswering) as error:
+        return b64encode(value).decode(), f" in base64, because {printable(str(error))}"
+
+
+def _headers_as_json(headers: Headers) -> dict[str, str | list[str | None] | None]:
+    """By name; a name that comes several times has the list of its values."""
+    found: dict[str, list[str | None]] = {}
+    for name, value in headers:
+        found.setdefault(name, []).append(_text(value))
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _plain(shown: object) -> str:
+    return "-" if shown is None else printable(str(shown))
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

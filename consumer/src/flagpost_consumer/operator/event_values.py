@@ -1,0 +1,54 @@
+"""The events in records' values, for operators' commands.
+
+In: values in either wire format; the registry, where one is set. Out: events, and events as the JSON that
+`flagpost preview` reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Any
+
+from flagpost_consumer.adapters.schema_registry import SchemaDoesNotExist, SchemaRegistry
+from flagpost_consumer.settings import SchemaRegistrySettings
+from flagpost_schemas import Decoder, Event, SchemaNeeded
+from flagpost_schemas.json_form import TYPES
+
+_NAMES = {event_type: name for name, event_type in TYPES.items()}
+
+
+class Values:
+    """Decodes values; each schema is fetched once."""
+
+    def __init__(self, registry: SchemaRegistrySettings) -> None:
+        self._decoder = Decoder()
+        self._registry = None if registry.url is None else SchemaRegistry(registry.url, registry)
+
+    def decode(self, value: bytes | None) -> Event:
+        """The event in a value.
+
+        Raises:
+            DecodeError: there is none that can be read here.
+            RegistryNotAnswering: the registry is needed, and does not tell.
+        """
+        try:
+            return self._decoder.decode(value)
+        except SchemaNeeded as needed:
+            self._learn(needed.schema_id)
+        return self._decoder.decode(value)
+
+    def _learn(self, schema_id: int) -> None:
+        if self._registry is None:
+            why = "it needs a schema registry: set kafka.schema_registry.url"
+            self._decoder.refuse_schema(schema_id, why)
+            return
+        try:
+            self._decoder.add_schema(schema_id, asyncio.run(self._registry.fetch(schema_id)))
+        except SchemaDoesNotExist as error:
+            self._decoder.refuse_schema(schema_id, str(error))
+
+
+def event_as_json(event: Event) -> dict[str, Any]:
+    """The event in the form of `flagpost preview`."""
+    return {"type": _NAMES[type(event)], **asdict(event)}

@@ -1,0 +1,196 @@
+"""Topics with dead letters on a real Kafka, for the tests of `flagpost dead-letters`.
+
+In: dead letters and settlements, as the consumer writes them. Out: what the command says, and what is on the topics
+afterwards for a reader who sees only what is committed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+from click.testing import CliRunner, Result
+from confluent_kafka import KafkaError, Message, Producer
+
+from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import (
+    Event,
+    LedgerEntry,
+    Settlements,
+    TrackEvent,
+    encode_settlements,
+    encode_single_object,
+    partition_key,
+)
+from real_kafka.broker import KafkaBroker
+from running import environment
+
+Headers = list[tuple[str, str | bytes | None]]
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def step(event_id: str, visitor: str = "v1", **fields: Any) -> TrackEvent:
+    """A track event of now."""
+    given = {"occurred_at": wall_ms(), "event": "Step", **fields}
+    return TrackEvent(event_id=event_id, visitor_id=visitor, **given)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record of the dead-letter topic."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def at(self) -> int:
+        return int(cast("bytes", dict(self.headers)["flagpost-at"]))
+
+
+def letter(event: Event | bytes | None, *, original: Headers | None = None, **named: object) -> Letter:
+    """A dead letter: `named` are its headers, without their prefix; None leaves one out."""
+    given = {
+        "reason": "rejected",
+        "detail": "Pendo said no",
+        "kind": "track",
+        "source": "events/0/7",
+        "attempts": 1,
+        "at": wall_ms(),
+        "status": 400,
+        **named,
+    }
+    ours: Headers = [(f"flagpost-{n}", str(v).encode()) for n, v in given.items() if v is not None]
+    headers = [*(original or []), *ours]
+    if isinstance(event, bytes | None):
+        return Letter(b"v1", event, headers)
+    return Letter(partition_key(event), encode_single_object(event), headers)
+
+
+def settled(event: TrackEvent, key: bytes, **fields: Any) -> LedgerEntry:
+    """The entry of a delivered track event."""
+    given = {"offset": 0, "kind": "track", "outcome": "delivered", "reason": "ok", **fields}
+    return LedgerEntry(**{"dedupe_key": key, "occurred_at": event.occurred_at, **given})
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A record as a reader sees it who sees only what is committed."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    def header(self, name: str) -> str | None:
+        value = dict(self.headers).get(name)
+        return value.decode() if isinstance(value, bytes) else value
+
+
+class DeadLetterTopics:
+    """One test's topics."""
+
+    def __init__(self, kafka: KafkaBroker, name: str, partitions: int = 3, **events_config: str) -> None:
+        self.events, self.ledger, self.dead = f"{name}.events", f"{name}.ledger", f"{name}.dead-letters"
+        kafka.create_topics(self.events, partitions=partitions, config=events_config)
+        kafka.create_topics(self.ledger, self.dead, partitions=partitions)
+        self.group = name
+        self.settings: dict[str, object] = {
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "kafka.group_id": name,
+            "kafka.topic": self.events,
+            "kafka.ledger_topic": self.ledger,
+            "kafka.dead_letter_topic": self.dead,
+        }
+        self._kafka = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+
+    def bury(self, *letters: Letter) -> list[str]:
+        """Write dead letters in this order; gives their places."""
+        return self._produce(self.dead, [(each.key, each.value, each.headers) for each in letters])
+
+    def settle(self, *entries: LedgerEntry, group: str | None = None) -> None:
+        """Write a record of the ledger."""
+        settlements = Settlements(
+            group=group or self.group, member="m", settled_at=wall_ms(), entries=list(entries), gaps=[]
+        )
+        self.write_ledger(encode_settlements(settlements))
+
+    def write_ledger(self, value: bytes) -> None:
+        self._produce(self.ledger, [(None, value, [])])
+
+    def run(self, *arguments: str, **settings: object) -> Result:
+        """`flagpost dead-letters …`; a setting's dots are written as two underscores."""
+        given = {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
+        environ: dict[str, str | None] = {**environment(given), "FLAGPOST_CONFIG": None}
+        return CliRunner().invoke(flagpost, ["dead-letters", *arguments], env=environ)
+
+    def listed(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `list --json` says."""
+        result = self.run("list", "--json", *arguments)
+        assert result.exit_code == 0, result.output
+        return [orjson.loads(line) for line in result.stdout.splitlines()]
+
+    def replay(self, *arguments: str, **settings: object) -> dict[str, Any]:
+        """What `replay --json` says; nothing else is on stdout."""
+        result = self.run("replay", "--json", *arguments, **settings)
+        assert result.exit_code == 0, result.output
+        document: dict[str, Any] = orjson.loads(result.stdout)
+        assert set(document) == {"matched", "replayed", "skipped", "dry_run"}
+        assert document["matched"] >= document["replayed"] + document["skipped"]
+        return document
+
+    def replayed(self) -> list[Put]:
+        """What is on the events topic."""
+        return self._read(self.events)
+
+    def markers(self) -> list[Put]:
+        """The markers on the dead-letter topic."""
+        return [put for put in self._read(self.dead) if put.header("flagpost-replayed") is not None]
+
+    def _read(self, topic: str) -> list[Put]:
+        with TopicReader(self._kafka) as reader:
+            return [_put(message) for message in reader.read(topic, reader.spans(topic))]
+
+    def _produce(
+        self, topic: str, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
+    ) -> list[str]:
+        producer = Producer(
+            {
+                "bootstrap.servers": self._kafka.bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+            }
+        )
+        places: dict[int, str] = {}
+
+        def noting(number: int) -> Callable[[KafkaError | None, Message], None]:
+            def note(error: KafkaError | None, message: Message) -> None:
+                assert error is None, error
+                places[number] = f"{message.partition()}/{message.offset()}"
+
+            return note
+
+        for number, (key, value, headers) in enumerate(records):
+            producer.produce(topic, value, key, headers=headers, on_delivery=noting(number))
+            producer.poll(0)
+        assert producer.flush(60) == 0
+        return [places[number] for number in sorted(places)]
+
+
+def _put(message: Message) -> Put:
+    return Put(
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        cast("Headers", message.headers() or []),
+    )
