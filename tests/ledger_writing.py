@@ -1,0 +1,129 @@
+"""Topics as a consumer group would have left them: events, settlements, commits, dead letters and their markers."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from flagpost_schemas import Gap, LedgerEntry, Settlements, encode_settlements
+from running import FLAGPOST, environment
+from scenes import Scene
+from traffic import Published
+
+Header = tuple[str, str]
+
+
+class History:
+    """Writes what the consumer of a scene would have written."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.group = str(scene.settings["kafka.group_id"])
+        self.ledger = str(scene.settings["kafka.ledger_topic"])
+        self._producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers})
+
+    def write(
+        self,
+        partition: int,
+        entries: Iterable[LedgerEntry],
+        gaps: Iterable[Gap] = (),
+        *,
+        settled_at: int = 1_800_000_000_000,
+        group: str | None = None,
+        topic_id: str | None = None,
+        timestamp_ms: int = 0,
+    ) -> None:
+        """One record of the ledger; a timestamp of 0 is now."""
+        settlements = Settlements(
+            group=group or self.group,
+            topic_id=topic_id,
+            member="m",
+            settled_at=settled_at,
+            entries=list(entries),
+            gaps=list(gaps),
+        )
+        self.put(self.ledger, partition, encode_settlements(settlements), timestamp_ms=timestamp_ms)
+
+    def settle(self, published: Iterable[Published], outcome: str = "delivered", *kinds: str) -> None:
+        """Settle the deliveries of records, those of a decision unless kinds are given."""
+        for each in published:
+            self.write(
+                each.partition,
+                [entry(each.offset, kind, outcome) for kind in kinds or ("track", "visitor_metadata")],
+            )
+
+    def put(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        headers: Iterable[Header] = (),
+        timestamp_ms: int = 0,
+    ) -> int:
+        """One record as it is; gives its offset."""
+        offsets: list[int] = []
+        listed: list[tuple[str, str | bytes | None]] = list(headers)
+        self._producer.produce(
+            topic,
+            value,
+            partition=partition,
+            headers=listed,
+            timestamp=timestamp_ms,
+            on_delivery=lambda error, message: offsets.append(-1 if error else message.offset() or 0),
+        )
+        assert self._producer.flush(20) == 0
+        assert offsets[0] >= 0
+        return offsets[0]
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """What the group has committed, by partition."""
+        consumer = Consumer({"bootstrap.servers": self.scene.kafka.bootstrap_servers, "group.id": self.group})
+        offsets = [TopicPartition(self.scene.topic, number, offset) for number, offset in positions.items()]
+        consumer.commit(offsets=offsets, asynchronous=False)
+        consumer.close()
+
+    def commit_all(self) -> None:
+        """Commit the ends of all partitions."""
+        consumer = Consumer({"bootstrap.servers": self.scene.kafka.bootstrap_servers, "group.id": "looking"})
+        numbers = consumer.list_topics(self.scene.topic, timeout=20).topics[self.scene.topic].partitions
+        ends = {
+            number: consumer.get_watermark_offsets(TopicPartition(self.scene.topic, number), timeout=20)[1]
+            for number in numbers
+        }
+        consumer.close()
+        self.commit(ends)
+
+    def delete_before(self, topic: str, partition: int, offset: int) -> None:
+        """What retention does."""
+        wanted = [TopicPartition(topic, partition, offset)]
+        admin = self.scene.kafka.admin()  # what it was asked ends with it
+        for future in admin.delete_records(wanted).values():
+            future.result(20)
+
+    def run(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        """`flagpost` with the scene's settings."""
+        given = {**self.scene.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
+        return subprocess.run(
+            [str(FLAGPOST), *arguments],
+            check=False,
+            env=environment(given),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def reconcile(self, *arguments: str, code: int = 0, **settings: object) -> dict[str, Any]:
+        """`flagpost reconcile --json`; fails unless it ends with `code`."""
+        done = self.run("reconcile", "--json", *arguments, **settings)
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        found: dict[str, Any] = orjson.loads(done.stdout)
+        return found
+
+
+def entry(offset: int, kind: str = "track", outcome: str = "delivered", **fields: object) -> LedgerEntry:
+    """A settlement."""
+    return LedgerEntry(offset=offset, kind=kind, outcome=outcome, **{"reason": "ok", **fields})  # type: ignore[arg-type]
