@@ -1,0 +1,188 @@
+"""The fuzz's own books, kept apart from the consumer's, and the verdict on both.
+
+In: what was published, each settlement, the dead-letter topic. Out: what is wrong, a line each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
+
+from confluent_kafka import Consumer, TopicPartition
+
+from chaos.fuzz_world import DEAD_LETTERS, EVENTS, PARTITIONS
+from chaos.mutations import Headers, Mutant
+from chaos.understood import complaints
+from flagpost_consumer.app import Service
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.records import Record, Settlement
+from flagpost_consumer.demo.pendo_stand_in import Violation
+
+READ_SECONDS = 60.0
+PREFIX = "flagpost-"
+
+Place = tuple[int, int]
+"""Partition and offset."""
+Digest = bytes
+
+
+def digest(key: bytes | None, value: bytes | None, headers: Headers) -> Digest:
+    """What tells records apart; records that are alike may stand for one another."""
+    return hashlib.blake2b(repr((key, value, headers)).encode(), digest_size=16).digest()
+
+
+def as_read(headers: Headers) -> Headers:
+    """What the consumer sees of a record's headers: confluent-kafka gives none where a name is not UTF-8."""
+    return () if any(isinstance(name, bytes) for name, _ in headers) else headers
+
+
+def as_kept(headers: Headers) -> Headers:
+    """What a dead letter keeps of a record's headers."""
+    return tuple(header for header in headers if not str(header[0]).startswith(PREFIX))
+
+
+def personal_texts(record: Record) -> list[str]:
+    """The ids and values of a record; flags, event names and properties' names may be named."""
+    if isinstance(record.event, DecodeFailure):
+        return []
+    event = asdict(record.event)
+    values = [*event.values(), *event.get("properties", {}).values(), *event.get("values", {}).values()]
+    named = {event.get("flag_key"), event.get("event")}
+    return [value for value in values if isinstance(value, str) and value not in named]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a delivery ended."""
+
+    kind: Kind
+    outcome: Outcome
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter."""
+
+    source: str
+    kind: str
+    reason: str
+    detail: str
+    content: Digest
+    """Of its record's key, value and headers."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """All that is noted along the way."""
+
+    published: Counter[Digest] = field(default_factory=Counter)
+    mutation: dict[Digest, str] = field(default_factory=dict)
+    record: dict[Place, Digest] = field(default_factory=dict)
+    ended: dict[Place, list[Ended]] = field(default_factory=lambda: defaultdict(list))
+    wanted: Counter[Letter] = field(default_factory=Counter)
+    """The dead letters that there should be."""
+    letters: Counter[Letter] = field(default_factory=Counter)
+    """Those on the topic."""
+    wrong: Counter[str] = field(default_factory=Counter)
+    """What must not be, with how often it was."""
+
+    def settle(self, settlement: Settlement) -> None:
+        """A delivery has ended, and Kafka has acknowledged it."""
+        record, ending = settlement.delivery.record, settlement.ending
+        place = (record.partition, record.offset)
+        self.record[place] = digest(record.key, record.value, record.headers)
+        self.ended[place].append(
+            Ended(settlement.delivery.kind, ending.outcome, ending.reason, ending.detail)
+        )
+        if ending.outcome is Outcome.DEAD_LETTERED:
+            self.wanted[_letter_for(settlement)] += 1
+            self.wrong.update(complaints(ending.reason, ending.detail, personal_texts(record)))
+
+    def publish(self, mutant: Mutant) -> None:
+        """A record is on its way."""
+        identity = digest(mutant.key, mutant.value, as_read(mutant.headers))
+        self.published[identity] += 1
+        self.mutation.setdefault(identity, mutant.mutation)
+
+
+def _letter_for(settlement: Settlement) -> Letter:
+    record, ending = settlement.delivery.record, settlement.ending
+    source = f"{EVENTS}/{record.partition}/{record.offset}"
+    content = digest(record.key, record.value, as_kept(record.headers))
+    return Letter(source, settlement.delivery.kind.value, ending.reason.value, ending.detail, content)
+
+
+class DeadLetterReader:
+    """Reads the dead-letter topic beside the consumer."""
+
+    def __init__(self, bootstrap_servers: str, seen: Seen) -> None:
+        self._seen = seen
+        self._consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "reader"})
+        self._partitions = [TopicPartition(DEAD_LETTERS, number, 0) for number in range(PARTITIONS)]
+        self._consumer.assign(self._partitions)
+
+    def read(self) -> None:
+        """Read to the end of the topic as it is now."""
+        ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._partitions}
+        deadline = time.monotonic() + READ_SECONDS
+        while any(p.offset < ends[p.partition] for p in self._positions()):
+            assert time.monotonic() < deadline, "the dead-letter topic cannot be read to its end"
+            for message in self._consumer.consume(500, 0.1):
+                self._take(message)
+
+    def close(self) -> None:
+        """Done with reading."""
+        self._consumer.close()
+
+    def _positions(self) -> list[TopicPartition]:
+        return [
+            TopicPartition(p.topic, p.partition, max(0, p.offset))
+            for p in self._consumer.position(self._partitions)
+        ]
+
+    def _take(self, message: Any) -> None:
+        assert message.error() is None, message.error()
+        headers = cast("Headers", tuple(message.headers() or ()))
+        ours = {name: (value or b"").decode() for name, value in headers if str(name).startswith(PREFIX)}
+        content = digest(message.key(), message.value(), as_kept(headers))
+        source, kind, reason, detail = (
+            ours[PREFIX + name] for name in ("source", "kind", "reason", "detail")
+        )
+        self._seen.letters[Letter(source, kind, reason, detail, content)] += 1
+
+
+def judge(seen: Seen, service: Service, violations: Iterable[Violation], code: int) -> list[str]:
+    """What is wrong, a line each."""
+    found = [f"{count} x {text}" for text, count in seen.wrong.items()]
+    if code != 0:
+        found.append(f"the service ended with exit code {code}")
+    settled = Counter(seen.record.values())
+    if settled != seen.published:
+        lost, strange = (seen.published - settled).total(), (settled - seen.published).total()
+        found.append(f"{lost} records were never settled, {strange} were settled that nobody published")
+    found += _wrong_with_books(seen, service)
+    if seen.wanted != seen.letters:
+        lost, strange = (seen.wanted - seen.letters).total(), (seen.letters - seen.wanted).total()
+        found.append(f"{lost} dead letters are missing or differ from their record, {strange} are not wanted")
+    found += [f"Pendo's rule {v.rule.value} broken: {v.detail}" for v in violations]
+    return found
+
+
+def _wrong_with_books(seen: Seen, service: Service) -> Iterator[str]:
+    accounts = service.engine.accounts
+    settled = Counter(ended.kind for endings in seen.ended.values() for ended in endings)
+    for kind in Kind:
+        if accounts.planned[kind] != settled[kind] + accounts.returned[kind] + accounts.pending[kind]:
+            yield f"the books of {kind.value}: {accounts.planned[kind]} planned, {settled[kind]} settled"
+        if accounts.pending[kind] or accounts.returned[kind]:
+            yield f"of {kind.value}, {accounts.pending[kind]} are pending and {accounts.returned[kind]} returned"
+    for place, endings in seen.ended.items():
+        if len({ended.kind for ended in endings}) != len(endings):
+            yield f"a delivery of {place} was settled twice"
