@@ -7,7 +7,7 @@ afterwards for a reader who sees only what is committed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -96,12 +96,22 @@ class Put:
         return value.decode() if isinstance(value, bytes) else value
 
 
+def run_dead_letters(settings: Mapping[str, object], *arguments: str) -> Result:
+    """`flagpost dead-letters …`."""
+    environ: dict[str, str | None] = {**environment(settings), "FLAGPOST_CONFIG": None}
+    return CliRunner().invoke(flagpost, ["dead-letters", *arguments], env=environ)
+
+
 class DeadLetterTopics:
     """One test's topics."""
 
-    def __init__(self, kafka: KafkaBroker, name: str, partitions: int = 3, **events_config: str) -> None:
+    def __init__(
+        self, kafka: KafkaBroker, name: str, partitions: int = 3, *, max_message_bytes: int = 1_048_588
+    ) -> None:
         self.events, self.ledger, self.dead = f"{name}.events", f"{name}.ledger", f"{name}.dead-letters"
-        kafka.create_topics(self.events, partitions=partitions, config=events_config)
+        kafka.create_topics(
+            self.events, partitions=partitions, config={"max.message.bytes": str(max_message_bytes)}
+        )
         kafka.create_topics(self.ledger, self.dead, partitions=partitions)
         self.group = name
         self.settings: dict[str, object] = {
@@ -111,7 +121,13 @@ class DeadLetterTopics:
             "kafka.ledger_topic": self.ledger,
             "kafka.dead_letter_topic": self.dead,
         }
-        self._kafka = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+        self.kafka = KafkaSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            group_id=name,
+            topic=self.events,
+            ledger_topic=self.ledger,
+            dead_letter_topic=self.dead,
+        )
 
     def bury(self, *letters: Letter) -> list[str]:
         """Write dead letters in this order; gives their places."""
@@ -129,9 +145,8 @@ class DeadLetterTopics:
 
     def run(self, *arguments: str, **settings: object) -> Result:
         """`flagpost dead-letters …`; a setting's dots are written as two underscores."""
-        given = {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
-        environ: dict[str, str | None] = {**environment(given), "FLAGPOST_CONFIG": None}
-        return CliRunner().invoke(flagpost, ["dead-letters", *arguments], env=environ)
+        given = {key.replace("__", "."): value for key, value in settings.items()}
+        return run_dead_letters({**self.settings, **given}, *arguments)
 
     def listed(self, *arguments: str) -> list[dict[str, Any]]:
         """What `list --json` says."""
@@ -157,7 +172,7 @@ class DeadLetterTopics:
         return [put for put in self._read(self.dead) if put.header("flagpost-replayed") is not None]
 
     def _read(self, topic: str) -> list[Put]:
-        with TopicReader(self._kafka) as reader:
+        with TopicReader(self.kafka) as reader:
             return [_put(message) for message in reader.read(topic, reader.spans(topic))]
 
     def _produce(
@@ -165,7 +180,7 @@ class DeadLetterTopics:
     ) -> list[str]:
         producer = Producer(
             {
-                "bootstrap.servers": self._kafka.bootstrap_servers,
+                "bootstrap.servers": self.kafka.bootstrap_servers,
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
             }

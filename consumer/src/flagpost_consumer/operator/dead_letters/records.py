@@ -14,6 +14,7 @@ from typing import NamedTuple, Self, cast
 from confluent_kafka import Message
 
 from flagpost_consumer.adapters.kafka_output import HEADER_PREFIX
+from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
 from flagpost_consumer.core.records import Headers
 
 REPLAYED_HEADER = f"{HEADER_PREFIX}replayed"
@@ -71,28 +72,26 @@ class Marker:
 
 def read_message(message: Message) -> DeadLetter | Marker | None:
     """What a message of the dead-letter topic is; None: somebody else's."""
-    ours = {
-        name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "backslashreplace")
-        for name, value in headers_of(message)
-        if name.startswith(HEADER_PREFIX)
-    }
     try:
+        ours = _ours(headers_of(message))
         if "replayed" in ours:
             return Marker(Place.parse(ours["replayed"]))
         return _dead_letter(message, ours)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, UnreadableHeaders):
         return None
-
-
-def headers_of(message: Message) -> Headers:
-    """All headers, in their order."""
-    # A consumed message has them as a list; the types allow for more.
-    return tuple(cast("list[tuple[str, bytes | None]] | None", message.headers()) or ())
 
 
 def place_of(message: Message) -> Place:
     """Where a consumed message lies."""
     return Place(cast("int", message.partition()), cast("int", message.offset()))
+
+
+def _ours(headers: Headers) -> dict[str, str]:
+    return {
+        name.removeprefix(HEADER_PREFIX): (value or b"").decode("utf-8", "backslashreplace")
+        for name, value in headers
+        if name.startswith(HEADER_PREFIX)
+    }
 
 
 def _dead_letter(message: Message, ours: dict[str, str]) -> DeadLetter:

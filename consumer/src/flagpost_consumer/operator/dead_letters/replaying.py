@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.operator.dead_letters.assessing import Assessor, Candidate, Skip
 from flagpost_consumer.operator.dead_letters.delivered import Claims, read_delivered
 from flagpost_consumer.operator.dead_letters.progress import watched
 from flagpost_consumer.operator.dead_letters.reading import Filters, Scan, read_places
-from flagpost_consumer.operator.dead_letters.records import Place, headers_of, place_of
+from flagpost_consumer.operator.dead_letters.records import Place, place_of
 from flagpost_consumer.operator.dead_letters.selecting import Selection, select
 from flagpost_consumer.operator.dead_letters.transactions import Replay, ReplayProducer
 from flagpost_consumer.operator.event_values import Values

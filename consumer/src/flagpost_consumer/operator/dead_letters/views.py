@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.dead_letters.reading import Found
-from flagpost_consumer.operator.dead_letters.records import DeadLetter, Place, headers_of
+from flagpost_consumer.operator.dead_letters.records import DeadLetter, Place
 from flagpost_consumer.operator.event_values import Values, event_as_json
 from flagpost_schemas import DecodeError
 
