@@ -50,11 +50,12 @@ class History:
 
     def settle(self, published: Iterable[Published], outcome: str = "delivered", *kinds: str) -> None:
         """Settle the deliveries of records, those of a decision unless kinds are given."""
+        by_partition: dict[int, list[LedgerEntry]] = {}
         for each in published:
-            self.write(
-                each.partition,
-                [entry(each.offset, kind, outcome) for kind in kinds or ("track", "visitor_metadata")],
-            )
+            entries = [entry(each.offset, kind, outcome) for kind in kinds or ("track", "visitor_metadata")]
+            by_partition.setdefault(each.partition, []).extend(entries)
+        for partition, entries in by_partition.items():
+            self.write(partition, entries)
 
     def put(
         self,

@@ -256,8 +256,7 @@ def test_a_skewed_split_is_told_and_does_not_fail(history: History) -> None:
     decisions += [decision(f"b{n}", "checkout", "b") for n in range(20)]
     decisions += [decision(f"b{n}", "checkout", "off", enabled=False) for n in range(5)]
     published = history.scene.publish(decisions)
-    for each in published:
-        history.settle([each])
+    history.settle(published)
     found = history.reconcile()
     (ratio,) = found["sample_ratio"]
     assert ratio["variations"] == {"a": 60, "b": 20}

@@ -8,7 +8,6 @@ import pytest
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.reconciliation.counting import Books, PartitionFacts, Published, Row
-from flagpost_consumer.operator.reconciliation.progress import LINE_SECONDS, PlainLines
 from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios, chi_square_tail
 from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled
 from flagpost_consumer.operator.topic_reading import Span
@@ -146,14 +145,3 @@ def test_few_visitors_tell_nothing() -> None:
 
 def test_one_variation_has_nothing_to_be_compared_with() -> None:
     assert list(check_ratios({("f", "a"): 1_000, ("f", None): 3}, {})) == []
-
-
-def test_plain_progress_says_something_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    now = 0.0
-    lines = PlainLines("offsets read", 10_000, lambda: now)
-    lines(1_000)
-    now = LINE_SECONDS
-    lines(2_000)
-    lines(3_000)
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "offsets read: 3,000 of 10,000\n")

@@ -25,7 +25,6 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import (
     count_decisions,
     days_of,
 )
-from flagpost_consumer.operator.reconciliation.progress import progress
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
 from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
 from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
@@ -104,9 +103,7 @@ def _count(settings: Settings, window: Window) -> Reconciliation:
     try:
         with TopicReader(settings.kafka) as reader:
             extent = ExtentFinder(reader, settings).find(window)
-            total = sum(len(span) for span in extent.events.values())
-            with progress("offsets read", total) as advance:
-                return Reading(reader, settings, window, advance).run(extent)
+            return Reading(reader, settings, window).run(extent)
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
     except RegistryNotAnswering as error:

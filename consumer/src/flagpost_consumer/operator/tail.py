@@ -17,6 +17,7 @@ import click
 import orjson
 from confluent_kafka import Message
 
+from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
@@ -31,6 +32,7 @@ COLOURS = {
     Outcome.DROPPED.value: "yellow",
     Outcome.DEAD_LETTERED.value: "red",
 }
+MAX_ABOUT_CHARACTERS = 300
 LONGEST_OUTCOME = max(map(len, COLOURS))
 
 FIELDS = tuple(each.name for each in fields(LedgerEntry) if each.name != "dedupe_key")
@@ -134,4 +136,5 @@ def _about(entry: LedgerEntry) -> str:
     status = "" if entry.status is None else f"status {entry.status}"
     attempts = f"{entry.attempts} attempts" if entry.attempts > 1 else ""
     what = [entry.visitor_id or entry.account_id, entry.flag_key or entry.event, entry.variation_key]
-    return " ".join(text for text in (*what, ended, again, status, attempts) if text)
+    told = " ".join(text for text in (*what, ended, again, status, attempts) if text)
+    return legible(told, MAX_ABOUT_CHARACTERS)

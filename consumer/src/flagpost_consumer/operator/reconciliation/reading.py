@@ -10,11 +10,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaException, Message, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Message
 
-from flagpost_consumer.operator.kafka_admin import CALL_SECONDS
-from flagpost_consumer.operator.kafka_clients import silent_client
+from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.operator.dead_letters.progress import watched
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
@@ -24,14 +23,11 @@ from flagpost_consumer.operator.reconciliation.counting import (
 )
 from flagpost_consumer.operator.reconciliation.extent import NOTHING, Extent, Window
 from flagpost_consumer.operator.reconciliation.planning import Planning
-from flagpost_consumer.operator.reconciliation.progress import Advance
 from flagpost_consumer.operator.reconciliation.replays import replayed_deliveries
 from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
-from flagpost_consumer.operator.topic_reading import TopicReader
-from flagpost_consumer.settings import KafkaSettings, Settings
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.settings import Settings
 from flagpost_schemas import Settlements, UndecodableRecord, decode_settlements
-
-ADVANCE_RECORDS = 1_000
 
 
 @dataclass(slots=True)
@@ -59,13 +55,15 @@ class Reconciliation:
 class Reading:
     """One reconciliation being made."""
 
-    def __init__(self, reader: TopicReader, settings: Settings, window: Window, advance: Advance) -> None:
+    def __init__(self, reader: TopicReader, settings: Settings, window: Window) -> None:
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
-        self._advance = advance
         self._planning = Planning(settings)
-        self._topic_id = topic_id(settings.kafka)
+        # librdkafka's own lines would go to stderr as they are.
+        self._topic_id = read_topic_id(
+            {**settings.kafka.client_properties(), "log_level": 0}, settings.kafka.topic
+        )
         now_ms = time.time_ns() // 1_000_000
         self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
 
@@ -105,7 +103,7 @@ class Reading:
     def _settlements(self, extent: Extent, number: int) -> Iterator[Settlements]:
         """What the group wrote about this partition of this topic."""
         span = extent.ledger.get(number, NOTHING)
-        for message in self._reader.read(self._kafka.ledger_topic, {number: span}):
+        for message in self._read(self._kafka.ledger_topic, number, span):
             try:
                 settlements = decode_settlements(message.value())
             except UndecodableRecord:
@@ -123,14 +121,13 @@ class Reading:
         return (since is None or settled_at >= since) and (until is None or settled_at < until)
 
     def _published(self, extent: Extent, number: int) -> Iterator[Published]:
-        read = 0
-        for message in self._reader.read(self._kafka.topic, {number: extent.events[number]}):
+        for message in self._read(self._kafka.topic, number, extent.events[number]):
             self._note_oldest(message)
             yield self._planning.published(message)
-            read += 1
-            if read % ADVANCE_RECORDS == 0:
-                self._advance(ADVANCE_RECORDS)
-        self._advance(len(extent.events[number]) - read // ADVANCE_RECORDS * ADVANCE_RECORDS)
+
+    def _read(self, topic: str, number: int, span: Span) -> Iterator[Message]:
+        """One partition's messages, while somebody may see how far it is."""
+        return watched(self._reader.read(topic, {number: span}), f"{topic}, partition {number}", len(span))
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""
@@ -138,13 +135,3 @@ class Reading:
             at = message.timestamp()[1]
             oldest = self._found.since_ms
             self._found.since_ms = at if oldest is None else min(oldest, at)
-
-
-def topic_id(kafka: KafkaSettings) -> str | None:
-    """Kafka's id of the events topic; None where the broker does not tell it (before 2.8, or not allowed to)."""
-    admin = silent_client(AdminClient, kafka.client_properties())
-    described = admin.describe_topics(TopicCollection([kafka.topic]), request_timeout=CALL_SECONDS)
-    try:
-        return str(described[kafka.topic].result(CALL_SECONDS).topic_id)
-    except (KafkaException, TimeoutError):
-        return None

@@ -1,8 +1,7 @@
 """Which dead-lettered deliveries were put back on the events topic.
 
-In: the dead-letter topic. Out: for each partition of the events topic the deliveries whose dead letter was
-replayed. `dead-letters replay` leaves a marker for each: a record without a value in the same partition, whose
-header `flagpost-replayed` is the `partition/offset` of the dead letter.
+In: the dead-letter topic. Out: for each partition of the events topic the deliveries whose dead letter has a
+marker that says that it was replayed.
 """
 
 from __future__ import annotations
@@ -13,40 +12,33 @@ from collections.abc import Iterable
 from confluent_kafka import Message
 
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.operator.reconciliation.planning import header
+from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker, Place, read_message
 from flagpost_consumer.operator.reconciliation.settled import Delivered
 
-REPLAYED_HEADER = "flagpost-replayed"
-SOURCE_HEADER = "flagpost-source"
-KIND_HEADER = "flagpost-kind"
-
-_SOURCE = re.compile(r"(?P<topic>[^/]+)/(?P<partition>\d+)/(?P<offset>\d+)", re.ASCII)
 _KINDS = {kind.value: kind for kind in Kind}
+_SOURCE = re.compile(r"(?P<topic>[^/]+)/(?P<partition>\d{1,10})/(?P<offset>\d{1,18})", re.ASCII)
 
-Place = tuple[int, Delivered]
-"""A partition of the events topic, and a delivery in it."""
+Dead = tuple[int, Delivered]
+"""A partition of the events topic, and a delivery of it."""
 
 
 def replayed_deliveries(messages: Iterable[Message], events_topic: str) -> dict[int, set[Delivered]]:
     """Read a stretch of the dead-letter topic, each partition's messages in order."""
-    dead: dict[str, Place] = {}
+    dead: dict[Place, Dead] = {}
     replayed: dict[int, set[Delivered]] = {}
     for message in messages:
-        marked = header(message, REPLAYED_HEADER)
-        if marked is None:
-            source = _source(message, events_topic)
-            if source is not None:
-                dead[f"{message.partition()}/{message.offset()}"] = source
-        elif marked in dead:
-            partition, delivery = dead.pop(marked)
+        found = read_message(message)
+        if isinstance(found, Marker) and found.of in dead:
+            partition, delivery = dead.pop(found.of)
             replayed.setdefault(partition, set()).add(delivery)
+        elif isinstance(found, DeadLetter) and (source := _source(found, events_topic)) is not None:
+            dead[found.place] = source
     return replayed
 
 
-def _source(message: Message, events_topic: str) -> Place | None:
-    """The delivery that a dead letter stands for; None where its headers name none of this topic."""
-    kind = _KINDS.get(header(message, KIND_HEADER) or "")
-    place = _SOURCE.fullmatch(header(message, SOURCE_HEADER) or "")
-    if kind is None or place is None or place["topic"] != events_topic:
+def _source(letter: DeadLetter, events_topic: str) -> Dead | None:
+    """The delivery that a dead letter stands for; None where it names none of this topic."""
+    place, kind = _SOURCE.fullmatch(letter.source), _KINDS.get(letter.kind)
+    if place is None or kind is None or place["topic"] != events_topic:
         return None
     return int(place["partition"]), (int(place["offset"]), kind)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.operator.reconciliation.counting import Counts, Row
 from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
@@ -155,7 +156,7 @@ def show(report: Report, console: Console) -> None:
     console.print(f"From {since} to {moment(found.until_ms)}")
     console.print(_table(report))
     for warning in report.warnings():
-        console.print(Text(warning, style="yellow"))
+        console.print(Text(legible(warning, len(warning)), style="yellow"))
     if found.books.examples:
         places = ", ".join(str(example) for example in found.books.examples)
         more = "" if len(found.books.examples) == found.books.unexplained else ", …"
@@ -190,7 +191,8 @@ def _add(table: Table, flag: str, variation: str, counts: Counts, pendo: PendoCh
             f"{pendo.difference:+,}" if pendo.difference else "0",
         ]
     # Text: a flag's key may look like markup.
-    table.add_row(Text(flag), Text(variation), *numbers)
+    names = (Text(legible(name, MAX_NAME_CHARACTERS)) for name in (flag, variation))
+    table.add_row(*names, *numbers)
 
 
 def _range(pendo: PendoCheck) -> str:

@@ -1,0 +1,160 @@
+"""`flagpost tail` as a process, on a real Kafka."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from flagpost_schemas import Gap
+from ledger_writing import History, entry
+from running import FLAGPOST, environment
+from scenes import Scene
+
+DEADLINE_SECONDS = 30.0
+
+
+@pytest.fixture
+def history(scene: Scene) -> History:
+    return History(scene)
+
+
+class Tail:
+    """A `flagpost tail` that runs, and what it has written."""
+
+    def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
+        self.process, self._out, self._err = process, out, err
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self._out.read_bytes().splitlines()]
+
+    @property
+    def said(self) -> str:
+        return self._err.read_text()
+
+    def until(self, reached: Callable[[], object]) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not reached():
+            assert time.monotonic() < deadline, (self._out.read_text(), self.said)
+            assert self.process.poll() is None, self.said
+            _pause(self.process)
+
+    def interrupt(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(DEADLINE_SECONDS)
+
+
+def _pause(process: subprocess.Popen[bytes]) -> None:
+    """Wait a moment for the process, or until it has ended."""
+    try:
+        process.wait(0.02)
+    except subprocess.TimeoutExpired:
+        return
+
+
+@contextmanager
+def tailing(history: History, directory: Path, *arguments: str) -> Iterator[Tail]:
+    out, err = directory / "out", directory / "err"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        process = subprocess.Popen(
+            [str(FLAGPOST), "tail", *arguments],
+            env=environment(history.scene.settings),
+            stdout=stdout,
+            stderr=stderr,
+        )
+        try:
+            yield Tail(process, out, err)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def keep_writing(history: History, tail: Tail, visitor: str) -> None:
+    """Settle until the tail, which begins at a moment of its own, has seen one."""
+
+    def seen() -> bool:
+        history.write(1, [entry(5, visitor_id=visitor)])
+        return bool(tail.lines())
+
+    tail.until(seen)
+
+
+def test_it_begins_now_and_ends_with_an_interrupt(history: History, tmp_path: Path) -> None:
+    history.write(1, [entry(1, visitor_id="before")])
+    with tailing(history, tmp_path, "--json") as tail:
+        keep_writing(history, tail, "now")
+        assert {line["visitor_id"] for line in tail.lines()} == {"now"}
+        assert (tail.lines()[0]["partition"], tail.lines()[0]["offset"]) == (1, 5)
+        assert tail.interrupt() == 0
+        assert tail.said == ""
+
+
+def test_the_past_is_shown_on_request_and_filters_hold(history: History, tmp_path: Path) -> None:
+    history.write(0, [entry(1, visitor_id="a", flag_key="f"), entry(2, visitor_id="a", flag_key="g")])
+    history.write(2, [entry(3, "track", "dropped", visitor_id="a", flag_key="f"), entry(4, visitor_id="b")])
+    history.write(2, [entry(9, visitor_id="a", flag_key="f")], group="another")
+    history.write(3, [entry(5, visitor_id="a", flag_key="f")])
+    arguments = ("--json", "--since", "1h", "--visitor", "a", "--flag", "f", "--outcome", "delivered")
+    with tailing(history, tmp_path, *arguments) as tail:
+        tail.until(lambda: len(tail.lines()) >= 2)
+        history.write(3, [entry(6, visitor_id="a", flag_key="f")])
+        tail.until(lambda: len(tail.lines()) >= 3)
+        assert sorted((line["partition"], line["offset"]) for line in tail.lines()) == [
+            (0, 1),
+            (3, 5),
+            (3, 6),
+        ]
+
+
+def test_damaged_records_and_gaps_are_told_on_stderr(history: History, tmp_path: Path) -> None:
+    damaged = history.put(history.ledger, 0, b"\xc3\x01broken")
+    later = history.put(history.ledger, 0, b"\xc3\x01" + bytes(8))
+    history.write(0, [entry(1)], [Gap(from_offset=10, to_offset=15)])
+    with tailing(history, tmp_path, "--json", "--since", "1h") as tail:
+        tail.until(tail.lines)
+        assert len(tail.lines()) == 1
+        said = tail.said.splitlines()
+        assert said[0].startswith(f"ledger record 0/{damaged} is skipped: ")
+        assert said[1].startswith(f"ledger record 0/{later} is skipped: ")
+        assert "upgrade Flagpost" in said[1]
+        assert said[2:] == ["partition 0: offsets 10 to 14 were lost before they were read"]
+
+
+def test_a_reader_that_goes_ends_it_without_a_word(history: History, tmp_path: Path) -> None:
+    history.write(0, [entry(offset) for offset in range(50)])
+    err = tmp_path / "err"
+    with err.open("wb") as stderr:
+        tail = subprocess.Popen(
+            [str(FLAGPOST), "tail", "--since", "1h"],
+            env=environment(history.scene.settings),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+        assert tail.stdout is not None
+        first = tail.stdout.readline()
+        tail.stdout.close()
+        history.write(0, [entry(99)])
+        code = tail.wait(DEADLINE_SECONDS)
+    assert b" delivered " in first
+    assert (code, err.read_text()) == (0, "")
+
+
+def test_no_colours_go_into_a_file(history: History, tmp_path: Path) -> None:
+    history.write(0, [entry(7, visitor_id="v")])
+    with tailing(history, tmp_path, "--since", "1h") as tail:
+        tail.until((tmp_path / "out").read_bytes)
+    assert b"\x1b" not in (tmp_path / "out").read_bytes()
+
+
+def test_a_topic_that_does_not_exist_is_told_in_a_line(history: History) -> None:
+    done = history.run("tail", kafka__ledger_topic="nowhere")
+    assert done.returncode == 1
+    assert "nowhere" in done.stderr
+    assert "flagpost topics create" in done.stderr
