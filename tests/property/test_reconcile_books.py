@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,6 +16,7 @@ from flagpost_consumer.operator.reconciliation.counting import (
     Published,
     size_of_union,
 )
+from flagpost_consumer.operator.reconciliation.reading import PORTION_OFFSETS, portions
 from flagpost_consumer.operator.reconciliation.settled import Settled
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry, Settlements
@@ -45,8 +46,8 @@ class History:
         for start in range(0, len(self.entries), chunk):
             settled.add(ledger_record(self.entries[start : start + chunk]))
         books = Books()
-        facts = PartitionFacts(0, settled, self.committed, self.replayed)
-        books.count(facts, [r for r in self.records if counted.first <= r.offset < counted.end])
+        facts = PartitionFacts(settled, self.committed, self.replayed)
+        books.count({0: facts}, [r for r in self.records if counted.first <= r.offset < counted.end])
         return books
 
 
@@ -68,7 +69,7 @@ def histories(draw: st.DrawFn) -> History:
         offset += draw(st.integers(1, 3))
         kinds = draw(KINDS)
         row = draw(ROWS) if Kind.TRACK in kinds else None
-        history.records.append(Published(offset, kinds, row, f"v{draw(st.integers(0, 3))}"))
+        history.records.append(Published(0, offset, kinds, row, f"v{draw(st.integers(0, 3))}"))
         # What is handed back (returned) is in no ledger; another member settles it later, or it stays pending.
         for kind in kinds:
             for _ in range(draw(st.integers(1 if number < below else 0, 3))):
@@ -172,6 +173,35 @@ def test_visitors_are_counted_once_for_each_variation_that_reached_pendo(history
         if is_named and "delivered" in ended(history, (record.offset, Kind.TRACK)):
             expected.setdefault(record.row, set()).add(record.visitor_id)
     assert history.books().visitors == {row: len(visitors) for row, visitors in expected.items()}
+
+
+@given(st.lists(histories(), min_size=1, max_size=3))
+def test_partitions_counted_together_give_what_they_give_one_by_one(partitions: list[History]) -> None:
+    together, alone = Books(), [history.books() for history in partitions]
+    facts, records = {}, []
+    for number, history in enumerate(partitions):
+        settled = Settled(Span(0, 1_000))
+        settled.add(ledger_record(history.entries))
+        facts[number] = PartitionFacts(settled, history.committed, history.replayed)
+        records += [replace(record, partition=number) for record in history.records]
+    together.count(facts, sorted(records, key=lambda record: record.offset))
+    for row, counts in together.rows.items():
+        expected = Counts()
+        for books in alone:
+            expected.add(books.rows.get(row, Counts()))
+        assert counts == expected
+    assert together.totals.published == sum(books.totals.published for books in alone)
+    assert together.metadata.published == sum(books.metadata.published for books in alone)
+
+
+@given(st.dictionaries(st.integers(0, 30), st.integers(0, 3 * PORTION_OFFSETS // 2)))
+def test_every_partition_is_read_once_and_few_are_held_together(sizes: dict[int, int]) -> None:
+    spans = {number: Span(7, 7 + size) for number, size in sizes.items()}
+    read = list(portions(spans))
+    assert [number for portion in read for number in portion] == list(sizes)
+    assert all(
+        len(portion) == 1 or sum(sizes[number] for number in portion) <= PORTION_OFFSETS for portion in read
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50))))

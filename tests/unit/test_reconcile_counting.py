@@ -25,36 +25,36 @@ def settled(*entries: tuple[int, Kind, str]) -> Settled:
 
 def count(record: Published, ledger: Settled, committed: int = 110) -> Books:
     books = Books()
-    books.count(PartitionFacts(3, ledger, committed), [record])
+    books.count({3: PartitionFacts(ledger, committed)}, [record])
     return books
 
 
 def test_a_record_that_was_undecodable_then_and_can_be_read_now_is_one_dead_letter() -> None:
-    books = count(Published(100, BOTH, ("f", "a"), "v"), settled((100, Kind.UNKNOWN, "dead_lettered")))
+    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.UNKNOWN, "dead_lettered")))
     assert (books.totals.published, books.totals.dead_lettered, books.metadata.published) == (1, 1, 0)
     assert books.unexplained == 0
 
 
 def test_a_record_that_was_read_then_and_cannot_be_now_counts_as_it_was_settled() -> None:
     ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "duplicate"))
-    books = count(Published(100, (Kind.UNKNOWN,)), ledger)
+    books = count(Published(3, 100, (Kind.UNKNOWN,)), ledger)
     assert (books.other.published, books.other.delivered, books.metadata.duplicate) == (1, 1, 1)
     assert books.unexplained == 0
 
 
 def test_metadata_that_was_sent_while_it_was_switched_on_counts() -> None:
     ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "delivered"))
-    books = count(Published(100, (Kind.TRACK,), ("f", "a"), "v"), ledger)
+    books = count(Published(3, 100, (Kind.TRACK,), ("f", "a"), "v"), ledger)
     assert (books.metadata.published, books.metadata.delivered) == (1, 1)
 
 
 def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half() -> None:
-    books = count(Published(100, BOTH, ("f", "a"), "v"), settled((100, Kind.TRACK, "delivered")))
+    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.TRACK, "delivered")))
     assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
 
 
 def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
-    record = Published(100, (Kind.TRACK,), ("f", "a"), "v")
+    record = Published(3, 100, (Kind.TRACK,), ("f", "a"), "v")
     assert count(record, settled(), committed=100).totals.pending == 1
     assert count(record, settled(), committed=101).totals.unexplained == 1
 

@@ -1,6 +1,6 @@
 """The counting of `flagpost reconcile`: published records held against what the ledger says of them.
 
-In: partition by partition, the records of the events topic, how the ledger says that their deliveries ended, the
+In: the records of some partitions of the events topic, how the ledger says that their deliveries ended, the
 group's committed offset, which dead letters were put back. Out: counts by flag and variation. No I/O.
 
 Every delivery is in exactly one of six columns, so that in each row
@@ -11,9 +11,10 @@ replayed is a new record on the events topic, and so a published delivery of its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from typing import TypeGuard
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
@@ -59,6 +60,7 @@ class Counts:
 class Published:
     """One record of the events topic."""
 
+    partition: int
     offset: int
     kinds: tuple[Kind, ...]
     """What its planning gives."""
@@ -71,7 +73,6 @@ class Published:
 class PartitionFacts:
     """What is known of a partition besides its records."""
 
-    number: int
     settled: Settled
     committed: int = 0
     """The group's position: everything below it must be settled."""
@@ -118,14 +119,15 @@ class Books:
         """Deliveries of any kind that nobody can explain."""
         return self.totals.unexplained + self.metadata.unexplained
 
-    def count(self, facts: PartitionFacts, records: Iterable[Published]) -> None:
-        """Count one partition's records; each partition once, for a visitor's records are all in one."""
+    def count(self, facts: Mapping[int, PartitionFacts], records: Iterable[Published]) -> None:
+        """Count all records of these partitions; each partition once, for a visitor's records are all in one."""
         visitors: dict[Row, set[int]] = {}
         for record in records:
-            for kind in _kinds(record.kinds, facts.settled.kinds(record.offset)):
-                outcome = self._count(facts, record, kind)
-                if outcome is Outcome.DELIVERED and kind is Kind.TRACK and _is_exposure(record):
-                    visitors.setdefault(record.row, set()).add(hash(record.visitor_id))  # type: ignore[arg-type]
+            known = facts[record.partition]
+            for kind in _kinds(record.kinds, known.settled.kinds(record.offset)):
+                outcome = self._count(known, record, kind)
+                if outcome is Outcome.DELIVERED and kind is Kind.TRACK and _is_exposure(record.row):
+                    visitors.setdefault(record.row, set()).add(hash(record.visitor_id))
         for row, seen in visitors.items():
             self.visitors[row] = self.visitors.get(row, 0) + len(seen)
 
@@ -136,12 +138,15 @@ class Books:
         outcome = settled.outcome(offset, kind)
         if kind is Kind.TRACK:
             counts.unseen += settled.unseen(offset)
-        if outcome is None:
-            self._explain(counts, facts, Unexplained(facts.number, offset, kind))
-            return None
-        counts.end(outcome)
-        counts.sent_again += settled.sent_again(offset, kind)
-        counts.replayed += outcome is Outcome.DEAD_LETTERED and (offset, kind) in facts.replayed
+        if outcome is not None:
+            counts.end(outcome)
+            counts.sent_again += settled.sent_again(offset, kind)
+            counts.replayed += outcome is Outcome.DEAD_LETTERED and (offset, kind) in facts.replayed
+        elif offset >= facts.committed:
+            counts.pending += 1
+        else:
+            counts.unexplained += 1
+            self._name(Unexplained(record.partition, offset, kind))
         return outcome
 
     def _counts(self, row: Row | None, kind: Kind) -> Counts:
@@ -149,17 +154,14 @@ class Books:
             return self.metadata
         return self.other if row is None else self.rows.setdefault(row, Counts())
 
-    def _explain(self, counts: Counts, facts: PartitionFacts, place: Unexplained) -> None:
-        if place.offset >= facts.committed:
-            counts.pending += 1
-            return
-        counts.unexplained += 1
+    def _name(self, place: Unexplained) -> None:
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(place)
 
 
-def _is_exposure(record: Published) -> bool:
-    return record.row is not None and record.row[1] not in (None, OFF)
+def _is_exposure(row: Row | None) -> TypeGuard[Row]:
+    """Whether a decision shows a variation, and not that there is none."""
+    return row is not None and row[1] not in (None, OFF)
 
 
 def _kinds(planned: Iterable[Kind], settled: list[Kind]) -> Iterable[Kind]:

@@ -38,16 +38,16 @@ class Planning:
 
     def published(self, message: Message) -> Published:
         """What is counted of a record. Raises RegistryNotAnswering."""
-        offset = cast("int", message.offset())
+        place = cast("int", message.partition()), cast("int", message.offset())
         try:
             event = self._values.decode(message.value())
         except DecodeError:
-            return Published(offset, UNKNOWN)
+            return Published(*place, UNKNOWN)
         planned = tuple(plan.kind for plan in self._planner.plan(event, self._now_ms))
         kinds = _replayed_only(planned, message)
         if isinstance(event, DecisionEvent):
-            return Published(offset, kinds, (event.flag_key, variation_as_sent(event)), event.visitor_id)
-        return Published(offset, kinds)
+            return Published(*place, kinds, (event.flag_key, variation_as_sent(event)), event.visitor_id)
+        return Published(*place, kinds)
 
 
 def _replayed_only(planned: Kinds, message: Message) -> Kinds:

@@ -1,4 +1,4 @@
-"""Reads the topics for a reconciliation, one partition at a time, so that memory is bound by the largest.
+"""Reads the topics for a reconciliation, a few partitions at a time, so that memory is bound by the largest.
 
 In: settings, what to read, Kafka. Out: `Reconciliation`: the books, what was lost, what the ledger no longer
 covers.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from confluent_kafka import Message
 
@@ -21,13 +22,16 @@ from flagpost_consumer.operator.reconciliation.counting import (
     Published,
     size_of_union,
 )
-from flagpost_consumer.operator.reconciliation.extent import NOTHING, Extent, Window
+from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
 from flagpost_consumer.operator.reconciliation.planning import Planning
-from flagpost_consumer.operator.reconciliation.replays import replayed_deliveries
-from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
+from flagpost_consumer.operator.reconciliation.settled import Settled
+from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import Settlements, UndecodableRecord, decode_settlements
+
+PORTION_OFFSETS = 1_000_000
+"""What is read at once, unless one partition alone holds more."""
 
 
 @dataclass(slots=True)
@@ -81,36 +85,37 @@ class Reading:
             found.since_ms = extent.covered_ms
         letters = self._reader.read(kafka.dead_letter_topic, extent.dead_letters)
         replayed = replayed_deliveries(letters, kafka.topic)
-        for number in extent.events:
-            self._count_partition(extent, number, replayed.get(number, set()))
+        for numbers in portions(extent.events):
+            self._count(extent, numbers, replayed)
         return found
 
-    def _count_partition(self, extent: Extent, number: int, replayed: set[Delivered]) -> None:
-        settled = Settled(extent.events[number])
-        gaps: list[Interval] = []
-        for settlements in self._settlements(extent, number):
-            settled.add(settlements)
+    def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
+        settled = {number: Settled(extent.events[number]) for number in numbers}
+        gaps: dict[int, list[Interval]] = {number: [] for number in numbers}
+        for number, settlements in self._settlements(extent, numbers):
+            settled[number].add(settlements)
             if self._is_in_window(settlements.settled_at):
-                gaps += [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
-        committed = extent.committed.get(number)
-        if committed is not None:  # a gap that the group has not come to yet
-            gaps.append((committed.offset, extent.available[number].first))
-        self._found.lost_offsets += size_of_union(gaps)
-        position = 0 if committed is None else committed.offset
-        facts = PartitionFacts(number, settled, position, replayed)
-        self._found.books.count(facts, self._published(extent, number))
+                gaps[number] += [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
+        facts = {}
+        for number in numbers:
+            committed = extent.committed.get(number)
+            if committed is not None:  # a gap that the group has not come to yet
+                gaps[number].append((committed.offset, extent.available[number].first))
+            self._found.lost_offsets += size_of_union(gaps[number])
+            position = 0 if committed is None else committed.offset
+            facts[number] = PartitionFacts(settled[number], position, replayed.get(number, set()))
+        self._found.books.count(facts, self._published(extent, numbers))
 
-    def _settlements(self, extent: Extent, number: int) -> Iterator[Settlements]:
-        """What the group wrote about this partition of this topic."""
-        span = extent.ledger.get(number, NOTHING)
-        for message in self._read(self._kafka.ledger_topic, number, span):
+    def _settlements(self, extent: Extent, numbers: list[int]) -> Iterator[tuple[int, Settlements]]:
+        """What the group wrote about these partitions of this topic."""
+        for message in self._read(self._kafka.ledger_topic, extent.ledger, numbers):
             try:
                 settlements = decode_settlements(message.value())
             except UndecodableRecord:
                 self._found.damaged += 1
                 continue
             if settlements.group == self._kafka.group_id and self._is_same_topic(settlements):
-                yield settlements
+                yield cast("int", message.partition()), settlements
 
     def _is_same_topic(self, settlements: Settlements) -> bool:
         """A topic that was made anew has another id; where either is not known, they pass for the same."""
@@ -120,14 +125,16 @@ class Reading:
         since, until = self._window.since_ms, self._window.until_ms
         return (since is None or settled_at >= since) and (until is None or settled_at < until)
 
-    def _published(self, extent: Extent, number: int) -> Iterator[Published]:
-        for message in self._read(self._kafka.topic, number, extent.events[number]):
+    def _published(self, extent: Extent, numbers: list[int]) -> Iterator[Published]:
+        for message in self._read(self._kafka.topic, extent.events, numbers):
             self._note_oldest(message)
             yield self._planning.published(message)
 
-    def _read(self, topic: str, number: int, span: Span) -> Iterator[Message]:
-        """One partition's messages, while somebody may see how far it is."""
-        return watched(self._reader.read(topic, {number: span}), f"{topic}, partition {number}", len(span))
+    def _read(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
+        """The messages of some partitions, while people see how far it is."""
+        chosen = {number: spans[number] for number in numbers if number in spans}
+        title = f"{topic}, partitions {numbers[0]} to {numbers[-1]}"
+        return watched(self._reader.read(topic, chosen), title, sum(map(len, chosen.values())))
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""
@@ -135,3 +142,17 @@ class Reading:
             at = message.timestamp()[1]
             oldest = self._found.since_ms
             self._found.since_ms = at if oldest is None else min(oldest, at)
+
+
+def portions(events: Spans) -> Iterator[list[int]]:
+    """Partitions to be read together: as many as hold few offsets, for each reading takes its time."""
+    portion: list[int] = []
+    size = 0
+    for number, span in events.items():
+        if portion and size + len(span) > PORTION_OFFSETS:
+            yield portion
+            portion, size = [], 0
+        portion.append(number)
+        size += len(span)
+    if portion:
+        yield portion

@@ -7,7 +7,7 @@ marker that says that it was replayed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from confluent_kafka import Message
 
@@ -21,8 +21,11 @@ _SOURCE = re.compile(r"(?P<topic>[^/]+)/(?P<partition>\d{1,10})/(?P<offset>\d{1,
 Dead = tuple[int, Delivered]
 """A partition of the events topic, and a delivery of it."""
 
+Replayed = Mapping[int, Collection[Delivered]]
+"""By partition of the events topic."""
 
-def replayed_deliveries(messages: Iterable[Message], events_topic: str) -> dict[int, set[Delivered]]:
+
+def replayed_deliveries(messages: Iterable[Message], events_topic: str) -> Replayed:
     """Read a stretch of the dead-letter topic, each partition's messages in order."""
     dead: dict[Place, Dead] = {}
     replayed: dict[int, set[Delivered]] = {}
