@@ -105,13 +105,21 @@ class History:
         for future in admin.delete_records(wanted).values():
             future.result(20)
 
+    def command(self, *arguments: str) -> list[str]:
+        """`flagpost` with arguments."""
+        return [str(FLAGPOST), *arguments]
+
+    def environment(self, **settings: object) -> dict[str, str]:
+        """The scene's settings; a setting's dots are written as two underscores."""
+        given = {key.replace("__", "."): value for key, value in settings.items()}
+        return environment({**self.scene.settings, **given})
+
     def run(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        """`flagpost` with the scene's settings."""
-        given = {**self.scene.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
+        """`flagpost` with the scene's settings, to its end."""
         return subprocess.run(
-            [str(FLAGPOST), *arguments],
+            self.command(*arguments),
             check=False,
-            env=environment(given),
+            env=self.environment(**settings),
             capture_output=True,
             text=True,
             timeout=60,

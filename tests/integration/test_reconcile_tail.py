@@ -15,7 +15,6 @@ import pytest
 
 from flagpost_schemas import Gap
 from ledger_writing import History, entry
-from running import FLAGPOST, environment
 from scenes import Scene
 
 DEADLINE_SECONDS = 30.0
@@ -64,8 +63,8 @@ def tailing(history: History, directory: Path, *arguments: str) -> Iterator[Tail
     out, err = directory / "out", directory / "err"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
-            [str(FLAGPOST), "tail", *arguments],
-            env=environment(history.scene.settings),
+            history.command("tail", *arguments),
+            env=history.environment(),
             stdout=stdout,
             stderr=stderr,
         )
@@ -132,8 +131,8 @@ def test_a_reader_that_goes_ends_it_without_a_word(history: History, tmp_path: P
     err = tmp_path / "err"
     with err.open("wb") as stderr:
         tail = subprocess.Popen(
-            [str(FLAGPOST), "tail", "--since", "1h"],
-            env=environment(history.scene.settings),
+            history.command("tail", "--since", "1h"),
+            env=history.environment(),
             stdout=subprocess.PIPE,
             stderr=stderr,
         )

@@ -1,0 +1,168 @@
+"""`flagpost reconcile` and `tail` over what the real consumer did: crash, lost answers, dead letters, replay."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import Any
+
+import orjson
+import pytest
+
+from flagpost_consumer.demo.pendo_stand_in import CLOSE_AFTER_RECORDING, Endpoint
+from flagpost_schemas import AccountMetadata, Event, TrackEvent
+from ledger_writing import History
+from running import eventually
+from scenes import Scene
+from simulation import decision
+from traffic import produce
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def traffic() -> list[Event]:
+    """Two variations and `off`, each decision twice; a track event, one without a visitor, an account."""
+    now = wall_ms()
+    shown: list[Event] = [
+        decision(f"v{n}", "checkout", ("a", "b")[n % 2], occurred_at=now, event_id=f"{n}-{again}")
+        for again in (0, 1)
+        for n in range(40)
+    ]
+    off = [decision(f"o{n}", "checkout", "a", enabled=False, occurred_at=now) for n in range(3)]
+    others: list[Event] = [
+        TrackEvent(event_id="t1", occurred_at=now, visitor_id="v1", event="Clicked"),
+        TrackEvent(event_id="t2", occurred_at=now, event="Clicked"),
+        AccountMetadata(event_id="m1", occurred_at=now, account_id="acme", values={"plan": "pro"}),
+    ]
+    return [*shown, *off, *others]
+
+
+async def reconciled(history: History, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """The document; Pendo answers on this loop meanwhile."""
+    return await asyncio.to_thread(lambda: history.reconcile(*arguments, code=code))
+
+
+@pytest.fixture
+def history(scene: Scene) -> History:
+    return History(scene)
+
+
+async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: History) -> None:
+    scene = history.scene
+    scene.pendo.faults.visitor("v2", CLOSE_AFTER_RECORDING)
+    scene.pendo.faults.visitor("v3", 422)
+    scene.publish(traffic())
+    produce(scene.kafka.bootstrap_servers, scene.topic, b"x", b"no avro")
+    with scene.consume(delivery__visitor_interval_seconds=1.0) as consumer:
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() >= 10, 30)
+        half = await reconciled(history)
+        assert half["unexplained"] == 0
+        consumer.signal(signal.SIGKILL)
+        await consumer.wait()
+    with scene.consume(kafka__session_timeout_seconds=25) as consumer:
+        await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0)
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() >= 43, 60)
+        assert await consumer.stop() == 0
+    found = await reconciled(history, "--pendo")
+    rows = {row["variation_key"]: row for row in found["rows"]}
+    assert {name: row["published"] for name, row in rows.items()} == {"a": 40, "b": 40, "off": 3}
+    assert rows["a"]["delivered"] == rows["a"]["duplicate"] == 20
+    assert rows["b"]["dead_lettered"] == 1
+    assert (found["other"]["delivered"], found["other"]["dropped"]) == (1, 1)
+    assert found["other"]["dead_lettered"] == 1
+    assert found["metadata"]["published"] == 84
+    assert (found["unexplained"], found["lost_offsets"], found["totals"]["pending"]) == (0, 0, 0)
+    for row in rows.values():
+        counted = row["pendo"]["counted"]
+        assert counted == scene.pendo.received.decisions["checkout", row["variation_key"]]
+        # What the crash sent again is in no ledger (its answer was lost with the process).
+        assert row["pendo"]["expected_min"] == row["delivered"] <= counted
+    assert rows["a"]["pendo"]["expected_max"] > rows["a"]["delivered"]  # v2's lost answer
+    (ratio,) = found["sample_ratio"]
+    assert (sum(ratio["variations"].values()), ratio["skewed"]) == (found["totals"]["delivered"] - 4, False)
+
+
+async def test_a_replayed_dead_letter_is_shown_with_its_first_end(history: History) -> None:
+    scene = history.scene
+    scene.pendo.faults.visitor("v", 422)
+    scene.publish([decision("v", "checkout", "a", occurred_at=wall_ms())])
+    with scene.consume() as consumer:
+        await eventually(
+            lambda: (
+                consumer.value(
+                    "flagpost_deliveries_total", kind="track", outcome="dead_lettered", reason="rejected"
+                )
+                == 1
+            )
+        )
+        done = await asyncio.to_thread(lambda: history.run("dead-letters", "replay", "--json"))
+        assert orjson.loads(done.stdout)["replayed"] == 1
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 1, 30)
+        assert await consumer.stop() == 0
+    found = await reconciled(history)
+    (row,) = found["rows"]
+    assert {name: row[name] for name in ("published", "delivered", "dead_lettered", "replayed")} == {
+        "published": 2,
+        "delivered": 1,
+        "dead_lettered": 1,
+        "replayed": 1,
+    }
+    assert (found["metadata"]["published"], found["unexplained"]) == (1, 0)
+
+
+async def test_tail_shows_what_the_consumer_settles(history: History) -> None:
+    scene = history.scene
+    scene.publish([decision("v", "checkout", "a", occurred_at=wall_ms(), account_id="acme")])
+    with scene.consume() as consumer:
+        await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0)
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded(Endpoint.METADATA) == 1, 30)
+        assert await consumer.stop() == 0
+    process = await asyncio.create_subprocess_exec(
+        *history.command("tail", "--json", "--since", "1h"),
+        env=history.environment(),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines = [orjson.loads(await asyncio.wait_for(process.stdout.readline(), 30)) for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert {line["kind"]: line["outcome"] for line in lines} == {
+        "track": "delivered",
+        "visitor_metadata": "delivered",
+    }
+    (sent,) = (line for line in lines if line["kind"] == "track")
+    assert (sent["visitor_id"], sent["account_id"], sent["event"]) == ("v", "acme", "Experiment Viewed")
+    assert (sent["flag_key"], sent["variation_key"], sent["attempts"], sent["status"]) == (
+        "checkout",
+        "a",
+        1,
+        200,
+    )
+
+
+async def test_pendos_counts_are_compared_and_their_lack_fails(history: History) -> None:
+    scene = history.scene
+    scene.publish([decision(f"v{n}", "checkout", "a", occurred_at=wall_ms()) for n in range(3)])
+    with scene.consume() as consumer:
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 3, 30)
+        assert await consumer.stop() == 0
+    even = await reconciled(history, "--pendo")
+    assert even["rows"][0]["pendo"] == {"counted": 3, "expected_min": 3, "expected_max": 3}
+    assert even["warnings"] == []
+    scene.pendo.reset()  # Pendo forgets
+    fewer = await reconciled(history, "--pendo")
+    assert fewer["rows"][0]["pendo"]["counted"] == 0
+    (warning,) = fewer["warnings"]
+    assert warning.startswith("checkout, a: Pendo counts 0 where 3 are expected.")
+    scene.pendo.faults.outage(403, Endpoint.AGGREGATION)
+    refused = await asyncio.to_thread(lambda: history.run("reconcile", "--json", "--pendo"))
+    assert refused.returncode == 1
+    assert "pendo" not in orjson.loads(refused.stdout)["rows"][0]
+    assert refused.stderr.startswith("Pendo's counts could not be had: ")
+    assert "Pendo refuses pendo.integration_key" in refused.stderr
+    shown = await asyncio.to_thread(lambda: history.run("reconcile"))
+    assert shown.returncode == 0
+    assert "at Pendo" not in shown.stdout
