@@ -171,6 +171,13 @@ class DeadLetterTopics:
         """The markers on the dead-letter topic."""
         return [put for put in self._read(self.dead) if put.header("flagpost-replayed") is not None]
 
+    def sources(self) -> dict[str, str]:
+        """Each dead letter's place, and the source that it names."""
+        named = {
+            f"{put.partition}/{put.offset}": put.header("flagpost-source") for put in self._read(self.dead)
+        }
+        return {place: source for place, source in named.items() if source is not None}
+
     def _read(self, topic: str) -> list[Put]:
         with TopicReader(self.kafka) as reader:
             return [_put(message) for message in reader.read(topic, reader.spans(topic))]

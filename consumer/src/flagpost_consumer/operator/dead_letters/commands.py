@@ -17,9 +17,10 @@ from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.outcomes import OUTCOME_OF, Outcome
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.dead_letters.delivered import LedgerUnreadable
+from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
 from flagpost_consumer.operator.dead_letters.reading import Filters, NoSuchDeadLetter, Scan, find
 from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.dead_letters.replaying import Run
+from flagpost_consumer.operator.dead_letters.replaying import Interrupted, Run
 from flagpost_consumer.operator.dead_letters.selecting import Selection, oldest_first
 from flagpost_consumer.operator.dead_letters.transactions import ReplayProducer
 from flagpost_consumer.operator.dead_letters.views import found_as_json, letter_as_json, lines, print_table
@@ -163,10 +164,11 @@ def _carry_out(run: Run, kafka: KafkaSettings, filters: Filters, limit: int | No
     producer.open()
     run.choose(filters, limit)
     try:
-        run.carry_out(producer)
+        with noted_interrupts() as interrupted:
+            run.carry_out(producer, interrupted)
     except KafkaUnavailable as error:
         raise KafkaUnavailable(f"{error}. {_so_far(run)}") from None
-    except KeyboardInterrupt:
+    except Interrupted:
         raise click.ClickException(f"interrupted. {_so_far(run)}") from None
 
 

@@ -8,7 +8,7 @@ change nothing any more, and what is read is final. So a run that ends anywhere 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.operator.dead_letters.assessing import Assessor, Candidate, Skip
@@ -25,6 +25,10 @@ from flagpost_consumer.settings import Settings, engine_policy
 BATCH_RECORDS = 100
 BATCH_BYTES = 8_000_000
 """A transaction is full with whichever is reached first."""
+
+
+class Interrupted(Exception):  # noqa: N818 (the operator's wish, no fault)
+    """The operator wants the run to end; what was replayed is marked."""
 
 
 class Run:
@@ -62,14 +66,16 @@ class Run:
         self.selection = select(candidates, delivered.claims, taken, limit)
         self.foreign, self.damaged = scan.foreign, delivered.damaged
 
-    def carry_out(self, producer: ReplayProducer) -> None:
-        """Replay what was chosen.
+    def carry_out(self, producer: ReplayProducer, interrupted: Callable[[], bool]) -> None:
+        """Replay what was chosen; what `replayed` counts is done also where this raises.
 
         Raises:
-            KafkaUnavailable: Kafka does not answer, or refuses; what `replayed` counts is done.
+            KafkaUnavailable: Kafka does not answer, or refuses.
+            Interrupted: `interrupted` was true between two transactions.
         """
         left = set(self.selection.replays)
-        for place in watched(self._replayed_places(producer), "dead letters replayed", len(left)):
+        places = self._replayed_places(producer, interrupted)
+        for place in watched(places, "dead letters replayed", len(left)):
             left.remove(place)
         for place in left:
             self.selection.skip(place, Skip.GONE)
@@ -80,8 +86,10 @@ class Run:
         found = [assessor.assess(letter, value) for letter, value in scan.letters(filters)]
         return [candidate for candidate in found if candidate.letter.place not in scan.replayed]
 
-    def _replayed_places(self, producer: ReplayProducer) -> Iterator[Place]:
+    def _replayed_places(self, producer: ReplayProducer, interrupted: Callable[[], bool]) -> Iterator[Place]:
         for batch in _batches(self._replays()):
+            if interrupted():
+                raise Interrupted
             refused = producer.replay(batch)
             self.replayed += len(batch) - len(refused)
             for place in refused:

@@ -131,9 +131,6 @@ class ReplayProducer:
         except KafkaException as error:
             self._give_up()
             raise self._explained(error.args[0]) from None
-        except BaseException:
-            self._give_up()
-            raise
         return refused
 
     def _transact(self, batch: Sequence[Replay]) -> None:

@@ -1,0 +1,168 @@
+"""A replay that ends anywhere can be run again: nothing is put back twice, nothing is left out."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from dead_letter_topics import DeadLetterTopics, letter, step
+from real_kafka.broker import KafkaBroker
+from running import FLAGPOST, environment
+
+pytestmark = pytest.mark.kafka
+
+LETTERS = 3_000
+PARTITIONS = 3
+DEADLINE_SECONDS = 60.0
+
+
+class Watch:
+    """Sees how many records are on the events topic, also those that are not committed."""
+
+    def __init__(self, topics: DeadLetterTopics) -> None:
+        self._topic = topics.events
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": topics.kafka.bootstrap_servers,
+                "group.id": "watch",
+                "isolation.level": "read_uncommitted",
+                "log_level": 0,
+            }
+        )
+
+    def written(self) -> int:
+        """The sum of the partitions' ends."""
+        places = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
+        return sum(self._consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+@contextmanager
+def replaying(topics: DeadLetterTopics, *, written: int) -> Iterator[subprocess.Popen[str]]:
+    """A `replay` of its own process that has written so many records more."""
+    watch = Watch(topics)
+    before = watch.written()
+    process = subprocess.Popen(
+        [str(FLAGPOST), "dead-letters", "replay", "--json"],
+        env=environment(topics.settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while watch.written() - before < written:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the replay wrote too little"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        watch.close()
+
+
+def put_back(topics: DeadLetterTopics) -> set[str]:
+    """What was replayed, once the events topic and the markers have been found to agree on it."""
+    events = [put.header("flagpost-replay-of") for put in topics.replayed()]
+    markers = [marker.header("flagpost-replayed") for marker in topics.markers()]
+    assert len(events) == len(set(events)), "put back twice"
+    assert len(markers) == len(set(markers)), "marked twice"
+    assert events.count(None) == markers.count(None) == 0
+    sources = topics.sources()
+    assert {sources[str(place)] for place in markers} == set(events), "events and markers disagree"
+    return {str(event) for event in events}
+
+
+@pytest.fixture
+def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> DeadLetterTopics:
+    found = DeadLetterTopics(kafka, fresh_name("interrupted"), PARTITIONS)
+    bury(found)
+    return found
+
+
+def bury(topics: DeadLetterTopics) -> None:
+    topics.bury(
+        *(letter(step(f"e{n}", f"v{n % 100}"), source=f"{topics.events}/0/{n}") for n in range(LETTERS))
+    )
+
+
+def test_after_kill_9_at_several_moments_each_is_put_back_exactly_once(topics: DeadLetterTopics) -> None:
+    done: set[str] = set()
+    for written in (1, 350, 1_000):
+        with replaying(topics, written=written) as process:
+            process.send_signal(signal.SIGKILL)
+            process.wait(DEADLINE_SECONDS)
+        now = put_back(topics)
+        assert done <= now
+        done = now
+    assert 0 < len(done) < LETTERS
+    rest = topics.replay()
+    assert rest["matched"] == rest["replayed"] == LETTERS - len(done)
+    assert len(put_back(topics)) == LETTERS
+    assert topics.replay()["matched"] == 0
+
+
+def test_ctrl_c_ends_it_with_a_line_that_says_how_far_it_came(topics: DeadLetterTopics) -> None:
+    with replaying(topics, written=350) as process:
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+    assert (process.returncode, stdout) == (1, "")
+    done = put_back(topics)
+    assert 0 < len(done) < LETTERS
+    assert stderr == (
+        f"Error: interrupted. {len(done):,} of {LETTERS:,} dead letters were replayed and are marked; "
+        "run the command again for the others\n"
+    )
+    assert topics.replay()["replayed"] == LETTERS - len(done)
+    assert len(put_back(topics)) == LETTERS
+
+
+def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_ends(
+    topics: DeadLetterTopics,
+) -> None:
+    with replaying(topics, written=1) as earlier:
+        later = topics.replay()
+        stdout, stderr = earlier.communicate(timeout=DEADLINE_SECONDS)
+    assert len(put_back(topics)) == LETTERS
+    assert (earlier.returncode, stdout) == (1, "")
+    assert "another replay of the group" in stderr
+    assert f"{LETTERS - later['replayed']:,} of {LETTERS:,} dead letters were replayed" in stderr
+
+
+def test_a_broker_that_dies_meanwhile_costs_nothing_but_another_run(
+    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    topics = DeadLetterTopics(kafka_broker, fresh_name("interrupted"), PARTITIONS)
+    bury(topics)
+    with replaying(topics, written=350) as process:
+        kafka_broker.kill()
+        kafka_broker.restart()
+        process.communicate(timeout=DEADLINE_SECONDS)
+    put_back(topics)
+    topics.replay()
+    assert len(put_back(topics)) == LETTERS
+
+
+def test_kafka_that_stays_away_ends_it_with_exit_code_1_and_the_next_run_finishes(
+    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    topics = DeadLetterTopics(kafka_broker, fresh_name("interrupted"), PARTITIONS)
+    bury(topics)
+    with replaying(topics, written=350) as process:
+        kafka_broker.kill()
+        stdout, stderr = process.communicate(timeout=2 * DEADLINE_SECONDS)
+    assert (process.returncode, stdout) == (1, "")
+    assert stderr.startswith("Error: Kafka: ")
+    assert "run the command again for the others" in stderr
+    kafka_broker.restart()
+    put_back(topics)
+    topics.replay()
+    assert len(put_back(topics)) == LETTERS
