@@ -20,6 +20,7 @@ class Scene:
     def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 4) -> None:
         self.kafka = kafka
         self.pendo = pendo
+        self.partitions = partitions
         self.topic, self.dead_letters = f"{name}.events", f"{name}.dead-letters"
         kafka.create_topics(self.topic, f"{name}.ledger", self.dead_letters, partitions=partitions)
         self.settings: dict[str, object] = {

@@ -57,10 +57,8 @@ class KafkaProducer:
                 topic, value, key, partition=partition, headers=list(headers), on_delivery=report
             )
         except (BufferError, KafkaException) as error:
-            refused = (
-                error.args[0] if isinstance(error, KafkaException) else KafkaError(KafkaError._QUEUE_FULL)
-            )  # noqa: SLF001 - librdkafka's public name
-            on_report(refused, -1)
+            full = KafkaError(KafkaError._QUEUE_FULL)  # noqa: SLF001 - librdkafka's public name
+            on_report(error.args[0] if isinstance(error, KafkaException) else full, -1)
             return
         self._expected += 1
         if not self._serving:

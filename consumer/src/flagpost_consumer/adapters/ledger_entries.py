@@ -123,15 +123,12 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
             raise _Unusual
         at += 3
         for _ in range(TEXTS_IN_A_ROW):
-            if value[at] == THERE:
-                size, at = _long(value, at + 1)
-                if size < 0:
-                    raise _Unusual
-                at += size
-            elif value[at]:
-                raise _Unusual
-            else:
+            if not value[at]:
                 at += 1
+            elif value[at] == THERE and value[at + 1] < 128 and not value[at + 1] & 1:
+                at += 2 + (value[at + 1] >> 1)
+            else:
+                at = _skip_long_text(value, at)
         key = None
         if value[at] == THERE:
             key = value[at + 1 : at + 17]
@@ -140,7 +137,7 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
             raise _Unusual
         else:
             at += 1
-        at = _skip_optional(value, at)  # duplicate_of
+        at = at + 1 if not value[at] else _skip_number(value, at)  # duplicate_of
         occurred_at = None
         if value[at] == THERE:
             occurred_at, at = _long(value, at + 1)
@@ -153,33 +150,43 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
             _, at = _long(value, at)
         else:
             at += 2
-        at = _skip_optional(value, at)  # status
+        at = at + 1 if not value[at] else _skip_number(value, at)  # status
         settled.append((offset, kind, outcome, key, occurred_at))
     return at
 
 
-def _skip_optional(value: bytes, at: int) -> int:
-    """Pass over a number that may be null."""
-    if value[at] == THERE:
-        return _long(value, at + 1)[1]
-    if value[at]:
+def _skip_number(value: bytes, at: int) -> int:
+    """Pass over a number that may be null, and is not."""
+    if value[at] != THERE:
         raise _Unusual
-    return at + 1
+    return _long(value, at + 1)[1]
+
+
+def _skip_long_text(value: bytes, at: int) -> int:
+    """Pass over a text that may be null, and is not."""
+    if value[at] != THERE:
+        raise _Unusual
+    size, at = _long(value, at + 1)
+    if size < 0:
+        raise _Unusual
+    return at + size
 
 
 def _long(value: bytes, at: int) -> tuple[int, int]:
     """Read a zigzag variable-length number; gives it and where it ends."""
-    byte = value[at]
+    number = value[at]
     at += 1
-    number = byte & 0x7F
-    shift = 7
-    while byte > 127:
-        byte = value[at]
+    if number > 127:
+        number &= 0x7F
+        shift = 7
+        while (byte := value[at]) > 127:
+            at += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
         at += 1
-        number |= (byte & 0x7F) << shift
-        shift += 7
-    if number >> 64:
-        raise _Unusual
+        number |= byte << shift
+        if number >> 64:
+            raise _Unusual
     return (number >> 1) ^ -(number & 1), at
 
 

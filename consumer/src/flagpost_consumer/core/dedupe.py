@@ -44,6 +44,8 @@ class Dedupe:
         self._slices: dict[int, Slice] = {}
         self._outdated: deque[Slice] = deque()
         self._watermark_ms = 0
+        self._oldest_needed = -2
+        """The number of the first slice that may still be asked for."""
 
     def claim(self, key: bytes, occurred_at: int, offset: int) -> int | None:
         """Claim a key at a time, or give the offset of the claim that this repeats.
@@ -80,7 +82,8 @@ class Dedupe:
         """Take in the claim of a delivery that was sent before this process had the partition."""
         if self._ttl_ms == 0:
             return
-        self.observe(occurred_at)
+        if occurred_at > self._watermark_ms:
+            self.observe(occurred_at)
         number, place = divmod(occurred_at, self._ttl_ms)
         if number >= self._oldest_needed:
             # Of two that a crash let be sent, either tells that the key was.
@@ -88,7 +91,7 @@ class Dedupe:
 
     def observe(self, occurred_at: int) -> None:
         """Note the time of a delivery that was judged before this process had the partition."""
-        if occurred_at > self._watermark_ms:
+        if self._ttl_ms:
             self._advance(occurred_at)
             self._outdated.clear()
 
@@ -109,11 +112,6 @@ class Dedupe:
         return self._oldest_needed * self._ttl_ms if self._ttl_ms else NEVER_MS
 
     @property
-    def _oldest_needed(self) -> int:
-        # An event one ttl late may repeat a claim that is another ttl older, not one older than that.
-        return (self._watermark_ms - 2 * self._ttl_ms) // self._ttl_ms
-
-    @property
     def _held(self) -> int:
         return sum(map(len, self._slices.values())) + sum(map(len, self._outdated))
 
@@ -130,13 +128,14 @@ class Dedupe:
 
     def _advance(self, occurred_at: int) -> None:
         if occurred_at > self._watermark_ms:
-            before = self._watermark_ms // self._ttl_ms
             self._watermark_ms = occurred_at
-            if occurred_at // self._ttl_ms != before:
-                self._outdate()
+            # An event one ttl late may repeat a claim that is another ttl older, not one older than that.
+            oldest_needed = occurred_at // self._ttl_ms - 2
+            if oldest_needed != self._oldest_needed:
+                self._outdate(oldest_needed)
 
-    def _outdate(self) -> None:
-        oldest_needed = self._oldest_needed
+    def _outdate(self, oldest_needed: int) -> None:
+        self._oldest_needed = oldest_needed
         for number in [number for number in self._slices if number < oldest_needed]:
             self._outdated.append(self._slices.pop(number))
 

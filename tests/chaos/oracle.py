@@ -1,0 +1,141 @@
+"""Judges a storm: what was published, what Pendo got, and what the ledger says must be one story.
+
+In: a storm that is over. Out: figures; an AssertionError that says what does not fit.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from chaos.storm import INTERVAL_SECONDS, MAX_CONNECTIONS, REQUEST_TIMEOUT_SECONDS, Storm
+from flagpost_consumer.demo.pendo_stand_in import Fate, Received
+from running import FLAGPOST, environment
+from traffic import tracks
+
+UNACKNOWLEDGED_SECONDS = 1.0
+"""How old the oldest unacknowledged answer may get before sending stops (invariant 6)."""
+LATE_SECONDS = 0.5
+"""How late the stand-in, which shares this process, may note an arrival."""
+REPEATS_A_KILL = 3 * MAX_CONNECTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The figures of a storm."""
+
+    published: int
+    unique: int
+    requests: int
+    repeats: int
+    kills: int
+
+
+def judge(storm: Storm, *, repeats_allowed: bool = True) -> Story:
+    """Hold everything against everything else."""
+    requests = tracks(storm.pendo.received)
+    recorded = _recorded(requests)
+    lost, invented = storm.traffic.unique - set(recorded), set(recorded) - storm.traffic.unique
+    assert not lost, f"{len(lost)} of {len(storm.traffic.unique)} lost: {sorted(lost)[:5]}"
+    assert not invented, f"{len(invented)} never published: {sorted(invented)[:5]}"
+    repeats = _check_repeats(storm, recorded, allowed=repeats_allowed)
+    _check_order(requests)
+    _check_spacing(requests)
+    _check_ledger(storm, delivered=len(recorded), sent_again=repeats)
+    story = Story(storm.traffic.acknowledged, len(recorded), len(requests), repeats, len(storm.kills))
+    print(story)  # noqa: T201 - the figures are the point of the long form
+    return story
+
+
+def reconcile(storm: Storm, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """`flagpost reconcile --json`: exit code and document."""
+    done = subprocess.run(
+        [str(FLAGPOST), "reconcile", "--json", *arguments],
+        env=environment(storm.settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def _step(request: Received) -> tuple[str, str]:
+    parsed: Any = request.parsed
+    return parsed["visitorId"], parsed["properties"]["flag_key"]
+
+
+def _sender(request: Received) -> str:
+    return request.path.partition("?by=")[2]
+
+
+def _recorded(requests: list[Received]) -> dict[tuple[str, str], list[Received]]:
+    found: dict[tuple[str, str], list[Received]] = defaultdict(list)
+    for request in requests:
+        if request.fate is Fate.RECORDED:
+            found[_step(request)].append(request)
+    return found
+
+
+def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]], *, allowed: bool) -> int:
+    """Every repeat follows a lost answer, or a request that was under way or unacknowledged at a kill."""
+    by_kill: dict[object, int] = defaultdict(int)
+    for sightings in recorded.values():
+        for earlier, _ in pairwise(sightings):
+            if earlier.status != 200:
+                continue  # its answer was lost: nobody can know that it was taken
+            assert allowed, f"sent again without a reason: {_sender(earlier)} at {earlier.at_seconds}"
+            by_kill[_kill_of(storm, earlier)] += 1
+    assert all(count <= REPEATS_A_KILL for count in by_kill.values()), by_kill
+    return sum(len(sightings) - 1 for sightings in recorded.values())
+
+
+def _kill_of(storm: Storm, request: Received) -> object:
+    window = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
+    for kill in storm.kills:
+        if (
+            kill.sender == _sender(request)
+            and -window <= request.at_seconds - kill.at_seconds <= LATE_SECONDS
+        ):
+            return kill
+    raise AssertionError(
+        f"sent again though nothing ended: {_sender(request)} at {request.at_seconds}; {storm.kills}"
+    )
+
+
+def _check_order(requests: list[Received]) -> None:
+    """A visitor's events come for the first time in the order of their offsets, which is that of their steps."""
+    newest: dict[str, str] = defaultdict(str)
+    seen: set[tuple[str, str]] = set()
+    for request in requests:
+        visitor, step = _step(request)
+        if (visitor, step) not in seen:
+            assert step > newest[visitor], f"{visitor}: {step} came after {newest[visitor]}"
+            newest[visitor] = step
+            seen.add((visitor, step))
+
+
+def _check_spacing(requests: list[Received]) -> None:
+    last: dict[str | None, float] = {}
+    for request in requests:
+        before = last.get(request.visitor_id)
+        assert before is None or request.at_seconds - before >= INTERVAL_SECONDS
+        last[request.visitor_id] = request.at_seconds
+
+
+def _check_ledger(storm: Storm, *, delivered: int, sent_again: int) -> None:
+    code, document = reconcile(storm)
+    totals = document["totals"]
+    assert document["unexplained"] == 0
+    assert document["lost_offsets"] == 0
+    assert code == 0
+    assert totals["published"] == storm.traffic.acknowledged
+    assert totals["delivered"] == delivered
+    assert totals["duplicate"] == storm.traffic.acknowledged - delivered
+    assert totals["dropped"] == totals["dead_lettered"] == totals["pending"] == 0
+    assert totals["sent_again"] <= sent_again, "what the ledger saw twice, Pendo saw twice"

@@ -1,0 +1,221 @@
+"""A storm: consumers under load while things go wrong, and what happened to each of them.
+
+In: a broker, a Pendo stand-in, a seed. Out: consumers that can be killed, frozen and started; traffic that goes on
+meanwhile; and the record of it all for the oracle. The same seed draws the same traffic and the same moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Self
+
+from confluent_kafka import Message, Producer
+
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from flagpost_schemas import DecisionEvent, encode_single_object, new_event_id, partition_key
+from real_kafka.broker import KafkaBroker
+from running import RunningConsumer, total
+from scenes import Scene
+
+LONG = os.environ.get("CHAOS") == "long"
+"""Whether the storms are to last: `make chaos`."""
+
+INTERVAL_SECONDS = 0.05
+SESSION_SECONDS = 4.0
+REQUEST_TIMEOUT_SECONDS = 1.5
+MAX_CONNECTIONS = 16
+VISITORS = 60
+LAG = "flagpost_consumer_lag"
+
+
+def seed() -> int:
+    """The seed of this run: CHAOS_SEED, or a new one."""
+    return int(os.environ.get("CHAOS_SEED", "0")) or time.time_ns() % 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The end, or the freezing, of a consumer."""
+
+    sender: str
+    at_seconds: float
+    """Monotonic, as the stand-in notes arrivals."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What has been published: for each visitor one flag after the other, some decisions twice."""
+
+    random: Random
+    steps: dict[str, int] = field(default_factory=dict)
+    acknowledged: int = 0
+    unique: set[tuple[str, str]] = field(default_factory=set)
+    """(visitor, flag) of what Kafka has."""
+
+    def next(self) -> DecisionEvent:
+        """The next decision; about one in six repeats the visitor's last."""
+        visitor = f"visitor-{min(int(self.random.expovariate(0.08)), VISITORS - 1)}"
+        step = self.steps.get(visitor, 0)
+        if step == 0 or self.random.random() > 1 / 6:
+            step += 1
+        self.steps[visitor] = step
+        return DecisionEvent(
+            event_id=new_event_id(),
+            occurred_at=time.time_ns() // 1_000_000,
+            visitor_id=visitor,
+            flag_key=f"step-{step:05}",
+            enabled=True,
+            variation_key="treatment",
+            rule_key="rule",
+            decision_event_dispatched=True,
+        )
+
+
+class Storm(Scene, AbstractAsyncContextManager["Storm"]):
+    """Two consumers or more of one group, and traffic."""
+
+    def __init__(
+        self,
+        kafka: KafkaBroker,
+        pendo: PendoStandIn,
+        name: str,
+        *,
+        partitions: int = 6,
+        rate: float = 150.0,
+        **settings: object,
+    ) -> None:
+        super().__init__(kafka, pendo, name, partitions)
+        self.seed = seed()
+        print(f"\n{name}: CHAOS_SEED={self.seed}")  # noqa: T201 - so that a run can be repeated
+        self.random = Random(self.seed)
+        self.traffic = Traffic(Random(self.seed))
+        self.settings |= {
+            "kafka.session_timeout_seconds": SESSION_SECONDS,
+            "pendo.request_timeout_seconds": REQUEST_TIMEOUT_SECONDS,
+            "pendo.max_connections": MAX_CONNECTIONS,
+            "pendo.metadata_requests_per_minute": 100_000,
+            "delivery.visitor_interval_seconds": INTERVAL_SECONDS,
+            "delivery.max_pending_per_visitor": 0,
+            **{key.replace("__", "."): value for key, value in settings.items()},
+        }
+        self.consumers: dict[str, RunningConsumer] = {}
+        self.kills: list[Kill] = []
+        self._started = 0
+        self._rate = rate
+        self._publishing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._publishing.clear()
+        for consumer in self.consumers.values():
+            consumer.__exit__(None, failure[1] if isinstance(failure[1], BaseException) else None, None)
+
+    # Consumers
+
+    async def start(self) -> str:
+        """Start a consumer; its name is in the query of what it sends."""
+        self._started += 1
+        name = f"c{self._started}"
+        url = f"{self.pendo.track_url}?by={name}"
+        # Pendo answers on this loop: nothing may block it.
+        self.consumers[name] = await asyncio.to_thread(partial(self.consume, pendo__track_url=url))
+        return name
+
+    async def share_the_work(self) -> None:
+        """Wait until the partitions are spread over all consumers, and restored."""
+        await self._until(self._is_shared, 60, "all partitions are assigned and restored")
+
+    def _is_shared(self) -> bool:
+        assigned = [consumer.status()["assignment"] for consumer in self.consumers.values()]
+        restored = all(partition["restored"] for each in assigned for partition in each)
+        return restored and all(assigned) and sum(map(len, assigned)) == self.partitions
+
+    async def kill(self, name: str) -> None:
+        """kill -9."""
+        consumer = self.consumers.pop(name)
+        self.kills.append(Kill(name, time.monotonic()))
+        consumer.signal(signal.SIGKILL)
+        await asyncio.to_thread(consumer.__exit__, None, None, None)
+
+    def freeze(self, name: str) -> None:
+        """SIGSTOP; `thaw` lets it go on."""
+        self.kills.append(Kill(name, time.monotonic()))
+        self.consumers[name].signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """SIGCONT."""
+        self.consumers[name].signal(signal.SIGCONT)
+
+    async def nothing_pending(self, seconds: float = 120.0) -> None:
+        """Wait until all that was published is settled and committed."""
+        await self._until(self._is_done, seconds, "everything is settled")
+
+    async def _until(self, reached: Callable[[], bool], seconds: float, what: str) -> None:
+        """Ask the consumers, off the loop, until it is so."""
+        deadline = time.monotonic() + seconds
+        while not await asyncio.to_thread(reached):
+            assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+            await asyncio.sleep(0.1)
+
+    def _is_done(self) -> bool:
+        scraped = [consumer.scrape() for consumer in self.consumers.values()]
+        pending = sum(total(series, "flagpost_deliveries_pending") for series in scraped)
+        lags = [lag for series in scraped for (name, _), lag in series.items() if name == LAG]
+        return pending == 0 and lags == [0.0] * self.partitions
+
+    # Traffic
+
+    def publish_on(self) -> None:
+        """Publish without end, until `publish_no_more`."""
+        self._publishing.set()
+        self._thread = threading.Thread(target=self._publish, daemon=True)
+        self._thread.start()
+
+    async def publish_no_more(self) -> None:
+        """End the traffic, and wait until Kafka has all of it."""
+        self._publishing.clear()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, 120)
+            assert not self._thread.is_alive(), "Kafka does not take the events"
+
+    def _publish(self) -> None:
+        producer = Producer(
+            {
+                "bootstrap.servers": self.kafka.bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+                "message.timeout.ms": 0,
+                "linger.ms": 5,
+                "log_level": 0,
+            }
+        )
+        began, sent = time.monotonic(), 0
+        while self._publishing.is_set():
+            due = int((time.monotonic() - began) * self._rate)
+            for _ in range(due - sent):
+                self._produce(producer)
+            sent = due
+            producer.poll(0.01)
+        assert producer.flush(100) == 0
+
+    def _produce(self, producer: Producer) -> None:
+        event = self.traffic.next()
+
+        def report(error: object, _: Message) -> None:
+            assert error is None, error
+            self.traffic.acknowledged += 1
+            self.traffic.unique.add((event.visitor_id, event.flag_key))
+
+        producer.produce(self.topic, encode_single_object(event), partition_key(event), on_delivery=report)
