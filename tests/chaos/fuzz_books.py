@@ -51,8 +51,9 @@ def personal_texts(record: Record) -> list[str]:
     if isinstance(record.event, DecodeFailure):
         return []
     event = asdict(record.event)
-    values = [*event.values(), *event.get("properties", {}).values(), *event.get("values", {}).values()]
-    named = {event.get("flag_key"), event.get("event")}
+    members = {**event.get("attributes", {}), **event.get("properties", {}), **event.get("values", {})}
+    values = [*event.values(), *members.values()]
+    named = {event.get("flag_key"), event.get("event"), *members}
     return [value for value in values if isinstance(value, str) and value not in named]
 
 

@@ -30,7 +30,7 @@ from confluent_kafka import Producer
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a program: what the tests share is one folder up
 
 from chaos.fuzz_books import DeadLetterReader, Seen, as_read, judge
-from chaos.fuzz_world import EVENTS, SCHEMA_IDS, kafka, pendo, registry, settings_for
+from chaos.fuzz_world import EVENTS, MAX_BYTES, SCHEMA_IDS, kafka, pendo, registry, settings_for
 from chaos.mutations import Mutant, Mutants
 from chaos.raw_producer import RawProducer
 from flagpost_consumer.app import Service
@@ -76,7 +76,12 @@ class Fuzz:
 
     def _publish_chunk(self, count: int) -> None:
         producer = Producer(
-            {"bootstrap.servers": self._bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 5}
+            {
+                "bootstrap.servers": self._bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "message.max.bytes": MAX_BYTES,
+            }
         )
         raw = RawProducer(self._bootstrap_servers)
         size = 0
@@ -84,7 +89,7 @@ class Fuzz:
             mutant = next(self._mutants)
             self._seen.publish(mutant)
             _produce(mutant, producer, raw)
-            size += len(mutant.value or b"")
+            size += len(mutant.value or b"") + len(mutant.key or b"")
             count -= 1
             self._published += 1
         assert producer.flush(30) == 0, "Kafka did not take the records"

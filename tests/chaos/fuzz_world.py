@@ -21,6 +21,8 @@ from flagpost_schemas import EVENT_TYPES, DecisionEvent, schema_of
 from real_kafka.broker import KafkaBroker
 
 PARTITIONS = 4
+MAX_BYTES = 4_000_000
+"""Of a record: a megabyte of text may be its key, too."""
 EVENTS, LEDGER, DEAD_LETTERS = "fuzz.events", "fuzz.ledger", "fuzz.dead-letters"
 FAULTS = ((0.003, 503), (0.003, 422))
 """Pendo's part in it: something is to be tried again, something is refused."""
@@ -66,7 +68,9 @@ def kafka(*, real: bool) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as directory:
         broker = KafkaBroker(Path(directory))
-        broker.create_topics(EVENTS, LEDGER, DEAD_LETTERS, partitions=PARTITIONS)
+        broker.create_topics(LEDGER, partitions=PARTITIONS)
+        for topic, most_bytes in ((EVENTS, MAX_BYTES), (DEAD_LETTERS, MAX_BYTES + 65_536)):
+            broker.create_topics(topic, partitions=PARTITIONS, config={"max.message.bytes": str(most_bytes)})
         yield broker.bootstrap_servers
         broker.stop()
 

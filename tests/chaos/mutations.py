@@ -34,8 +34,7 @@ Headers = tuple[tuple[str | bytes, bytes | None], ...]
 """A name that is bytes is not UTF-8."""
 
 DAY_MS = 86_400_000
-MEGABYTE = 900_000
-"""As long as a text can be in a record of Kafka's default size."""
+MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

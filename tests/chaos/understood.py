@@ -57,7 +57,7 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         "values holds nothing that can be sent: give at least one field",
         "metadata needs Pendo's integration key: set pendo.integration_key",
         f"property {QUOTED} is no finite number; leave it out instead",
-        rf"rule \w+: property {QUOTED} [a-z0-9, ]+(; call it error_ or error_message)?" + REPAIR,
+        rf"rule \w+: property {QUOTED} [A-Za-z0-9, ]+(; call it error_ or error_message)?" + REPAIR,
     ),
     Reason.EXPIRED: (r"older than delivery.max_age_seconds, \d+ s; Pendo ignores events over 7 days old",),
     Reason.REJECTED: (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from random import Random
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flagpost_consumer.adapters.pendo_fields import GROUPS, parse_schema
@@ -161,9 +162,11 @@ async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]
     left = list(responses)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(left.pop() if left else b"")
-        await writer.drain()
+        # One of the checks only connects.
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(left.pop() if left else b"")
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -186,6 +189,7 @@ async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]
 
 
 @given(st.lists(RESPONSES, min_size=2, max_size=6))
+@example([b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nnull"])
 @settings(deadline=None, max_examples=60)
 def test_whatever_bytes_come_each_request_has_one_answer(responses: list[bytes]) -> None:
     answers, checks = asyncio.run(answers_to(responses))

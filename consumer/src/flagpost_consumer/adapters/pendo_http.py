@@ -182,7 +182,7 @@ class PendoHttp:
             async with self._session.request(
                 method, url, data=body, headers=self._headers[endpoint], allow_redirects=False
             ) as response:
-                content = await _read(response)
+                content = await read_answer(response)
                 status = response.status
                 retry_after = response.headers.get("Retry-After") if status == 429 else None
                 return Answer(status, retry_after, self._without_secret(content, endpoint))
@@ -201,7 +201,7 @@ class PendoHttp:
         return content.replace(self._secrets[endpoint].encode(), b"***")
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_answer(response: aiohttp.ClientResponse) -> bytes:
     """Read the whole answer, so that the connection can be used again; of an endless one, the beginning."""
     length = response.content_length
     is_plain = "Content-Encoding" not in response.headers

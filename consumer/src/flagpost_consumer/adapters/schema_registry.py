@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from flagpost_consumer.adapters.pendo_http import read_answer
 from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
 
 TIMEOUT_SECONDS = 10.0
@@ -67,7 +68,7 @@ class SchemaRegistry:
             aiohttp.ClientSession(timeout=timeout, headers=self._credentials()) as session,
             session.get(url, allow_redirects=False) as response,
         ):
-            return response.status, _json_object(await response.read())
+            return response.status, _json_object(await read_answer(response))
 
     def _credentials(self) -> dict[str, str]:
         if self._username is None:

@@ -16,12 +16,14 @@ import aiohttp
 import orjson
 
 from flagpost_consumer.adapters.pendo_fields import parse_schema
-from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER
+from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, read_answer
+from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.policy import DecisionsSettings
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
 from flagpost_consumer.settings import PendoSettings, Settings
 
 TIMEOUT_SECONDS = 10.0
+MAX_WHY_CHARACTERS = 200
 GLOB_CHARACTERS = "*?["
 
 TRACK = "pendo track endpoint"
@@ -83,9 +85,10 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes] | 
     """The answer, or why there is none."""
     try:
         async with session.get(url, allow_redirects=False) as response:
-            return response.status, await response.read()
-    except (aiohttp.ClientError, OSError) as error:
-        return f"{url}: {str(error) or f'no answer within {TIMEOUT_SECONDS:g} s'}"
+            return response.status, await read_answer(response)
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: as in pendo_http
+        why = legible(str(error), MAX_WHY_CHARACTERS)
+        return f"{url}: {why or f'no answer within {TIMEOUT_SECONDS:g} s'}"
 
 
 async def _key(session: aiohttp.ClientSession, pendo: PendoSettings) -> Check:
