@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -25,16 +26,24 @@ COLUMNS = {
     "delivered": "delivered",
     "duplicate": "duplicate",
     "dropped": "dropped",
-    "dead_lettered": "dead-lettered",
+    "dead_lettered": "dead-\nlettered",
     "replayed": "replayed",
-    "sent_again": "sent again",
+    "sent_again": "sent\nagain",
     "pending": "pending",
     "unexplained": "unexplained",
 }
 """CONTRACT section 10's counts, and what people read above them."""
+ALWAYS = ("published", "delivered", "pending", "unexplained")
+"""Columns that are shown even where they are 0 throughout."""
 
 PLAIN_WIDTH = 200
-"""Where there is no terminal, lines are not broken."""
+"""How wide a table is where there is no terminal."""
+MIN_NAME_WIDTH = 12
+
+PENDOS_DAYS = (
+    "Pendo counts whole days, by the events' own times, and late events only after hours: a window of whole past "
+    "days compares best."
+)
 
 NONE = Counts()
 
@@ -91,13 +100,18 @@ class Report:
     def warnings(self) -> Iterator[str]:
         """What somebody should look at although it does not fail the command."""
         yield from self._reading_warnings()
-        for row in self.rows:
-            check = self.pendo(row)
-            if check is not None and check.difference:
-                yield _pendo_warning(row, check)
+        yield from self._pendo_warnings()
         for ratio in self.ratios:
             if ratio.skewed:
                 yield _skew_warning(ratio)
+
+    def _pendo_warnings(self) -> Iterator[str]:
+        checks = ((row, self.pendo(row)) for row in self.rows)
+        differing = [(row, check) for row, check in checks if check is not None and check.difference]
+        for row, check in differing:
+            yield f"{_named(row)}: Pendo counts {check.counted:,} where {_range(check)} are expected."
+        if differing:
+            yield PENDOS_DAYS
 
     def _reading_warnings(self) -> Iterator[str]:
         found = self.found
@@ -118,26 +132,19 @@ def _counts_json(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in COLUMNS}
 
 
-def _pendo_warning(row: Row, check: PendoCheck) -> str:
-    expected = f"{check.expected_min:,}"
-    if check.expected_max != check.expected_min:
-        expected += f" to {check.expected_max:,}"
-    return (
-        f"{_named(row)}: Pendo counts {check.counted:,} where {expected} are expected. Pendo counts whole days, by "
-        "the times of the events, and late events only after hours: compare a window of whole past days."
-    )
-
-
 def _skew_warning(ratio: SampleRatio) -> str:
-    seen = ", ".join(f"{name} {count:,}" for name, count in ratio.variations.items())
-    expected = ", ".join(f"{name} {count:,.0f}" for name, count in ratio.expected.items())
     shares = ",".join(f"{name}:SHARE" for name in ratio.variations)
     return (
-        f"{ratio.flag_key}: visitors are split {seen} where {expected} are expected; by chance that happens with a "
-        f"probability of {ratio.p_value:.2g}. An experiment with such a split measures nothing until the cause is "
-        f"found. If unequal shares are meant (a rollout, a weighted experiment), say so: "
+        f"{_split(ratio)} are expected: chance gives that, or worse, with a probability of {ratio.p_value:.1g}. Find "
+        "the cause before you trust the experiment. Where shares are unequal on purpose (a rollout), say so: "
         f"--expect {ratio.flag_key}={shares}"
     )
+
+
+def _split(ratio: SampleRatio) -> str:
+    seen = ", ".join(f"{count:,} {name}" for name, count in ratio.variations.items())
+    expected = ", ".join(f"{count:,.0f} {name}" for name, count in ratio.expected.items())
+    return f"{ratio.flag_key}: visitors are split {seen} where {expected}"
 
 
 def _named(row: Row) -> str:
@@ -153,37 +160,68 @@ def show(report: Report, console: Console) -> None:
     """Print the report for people; its last sentence says how it stands."""
     found = report.found
     since = "the beginning" if found.since_ms is None else moment(found.since_ms)
-    console.print(f"From {since} to {moment(found.until_ms)}")
-    console.print(_table(report))
+    _say(console, f"From {since} to {moment(found.until_ms)}")
+    _show_table(report, console)
+    for ratio in report.ratios:
+        if ratio.p_value is not None and not ratio.skewed:
+            _say(console, f"{_split(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g}).")
     for warning in report.warnings():
-        console.print(Text(legible(warning, len(warning)), style="yellow"))
+        _say(console, warning, "yellow")
     if found.books.examples:
         places = ", ".join(str(example) for example in found.books.examples)
         more = "" if len(found.books.examples) == found.books.unexplained else ", …"
-        console.print(Text(f"Unexplained (partition/offset/kind): {places}{more}. {WHAT_TO_DO}", style="red"))
-    console.print(Text(summary(found), style="green" if found.adds_up else "bold red"))
+        _say(console, f"Unexplained (partition/offset/kind): {places}{more}. {WHAT_TO_DO}", "red")
+    _say(console, summary(found), "green" if found.adds_up else "bold red")
 
 
-def _table(report: Report) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("flag")
-    table.add_column("variation")
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
-    if report.at_pendo is not None:
-        for title in ("at Pendo", "expected", "difference"):
-            table.add_column(title, justify="right")
+def _say(console: Console, text: str, style: str = "") -> None:
+    """A line; where there is no terminal it is not broken."""
+    console.print(Text(legible(text, len(text)), style=style), soft_wrap=not console.is_terminal)
+
+
+def _show_table(report: Report, console: Console) -> None:
+    """All columns; where they do not fit, those with a number. A number is never cut."""
+    table = _table(report, list(COLUMNS))
+    if _least_width(table, console) > console.width:
+        every = report.found.books.totals
+        every.add(report.found.books.metadata)
+        table = _table(report, [name for name in COLUMNS if name in ALWAYS or getattr(every, name)])
+    width = console.width
+    console.width = max(width, _least_width(table, console))
+    console.print(table)
+    console.width = width
+
+
+def _least_width(table: Table, console: Console) -> int:
+    """How wide a table is when its names are folded, and its numbers are not."""
+    return Measurement.get(console, console.options.update(width=PLAIN_WIDTH), table).minimum
+
+
+def _table(report: Report, columns: list[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("flag", "variation"):
+        table.add_column(title, overflow="fold", min_width=MIN_NAME_WIDTH)
+    pendo = () if report.at_pendo is None else ("at Pendo", "expected", "difference")
+    for title in (*(COLUMNS[name] for name in columns), *pendo):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in report.rows:
-        _add(table, row[0], row[1] or "-", report.counts(row), report.pendo(row))
+        _add(table, columns, row[0], row[1] or "-", report.counts(row), report.pendo(row))
     books = report.found.books
-    _add(table, "(no flag)", "", books.other)
-    _add(table, "all track events", "", books.totals)
-    _add(table, "metadata", "", books.metadata)
+    _add(table, columns, "(no flag)", "", books.other)
+    _add(table, columns, "all track events", "", books.totals)
+    _add(table, columns, "metadata", "", books.metadata)
     return table
 
 
-def _add(table: Table, flag: str, variation: str, counts: Counts, pendo: PendoCheck | None = None) -> None:
-    numbers = [f"{getattr(counts, name):,}" for name in COLUMNS]
+def _add(
+    table: Table,
+    columns: list[str],
+    flag: str,
+    variation: str,
+    counts: Counts,
+    pendo: PendoCheck | None = None,
+) -> None:
+    numbers = [f"{getattr(counts, name):,}" for name in columns]
     if pendo is not None:
         numbers += [
             f"{pendo.counted:,}",
