@@ -302,3 +302,21 @@ def test_a_topic_that_is_missing_is_told_with_the_command_that_makes_it(topics: 
         assert result.exit_code == 1
         assert "missing" in result.stderr
         assert "flagpost topics create" in result.stderr
+
+
+def test_a_registry_that_does_not_answer_ends_a_replay_and_not_a_show(topics: DeadLetterTopics) -> None:
+    down = {"kafka__schema_registry__url": "http://127.0.0.1:1"}
+    (place,) = topics.bury(letter(encode_confluent(step("e1"), 7)))
+    result = topics.run("replay", **down)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "the schema registry, which a value needs, does not answer" in result.stderr
+    shown = topics.run("show", place, **down)
+    assert shown.exit_code == 0
+    assert "value in base64, because " in shown.stdout
+    assert topics.replayed() == []
+
+
+def test_since_must_be_before_until(topics: DeadLetterTopics) -> None:
+    result = topics.run("replay", "--since", "1h", "--until", "2h")
+    assert result.exit_code == 2
+    assert "--since is not before --until" in result.stderr
