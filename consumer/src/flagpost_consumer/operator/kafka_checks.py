@@ -1,6 +1,6 @@
 """Checks of Kafka: does it answer, and are the topics as Flagpost needs them.
 
-In: settings. Out: checks. Blocks for two calls at most.
+In: settings. Out: checks. Blocks for a few calls.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
 from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.ledger_checks import check_ledger
 from flagpost_consumer.operator.topic_rules import (
     Misfit,
     Role,
@@ -35,7 +36,8 @@ def check_kafka(settings: Settings) -> list[Check]:
         return [fail("kafka", str(error), "mend the connection, then check again")]
     misfits = TopicRules(settings).misfits(topics)
     answers = ok("kafka", f"{settings.kafka.bootstrap_servers} answers")
-    return [answers, *(_topic(spec, topics.get(spec.name), misfits) for spec in specs)]
+    checks = [answers, *(_topic(spec, topics.get(spec.name), misfits) for spec in specs)]
+    return [*checks, check_ledger(settings.kafka)] if settings.kafka.ledger_topic in topics else checks
 
 
 def _topic(spec: TopicSpec, state: TopicState | None, misfits: list[Misfit]) -> Check:

@@ -1,0 +1,58 @@
+"""Whether the ledger topic holds this group's settlements of this events topic, and none but these.
+
+In: settings; the newest record of each of the ledger's partitions. Out: a check. Two groups in one ledger would
+settle, restore and reconcile past one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.operator.check_results import Check, fail, ok, warn
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import Settlements, UndecodableRecord, UnknownSchema, decode_settlements
+
+NAME = "ledger"
+
+
+def check_ledger(kafka: KafkaSettings) -> Check:
+    """Look at the newest records of the ledger."""
+    try:
+        values = _newest_values(kafka)
+    except KafkaUnavailable as error:
+        return fail(NAME, str(error), "let this client read the ledger topic")
+    return judge_ledger(kafka, values, read_topic_id(kafka.client_properties(), kafka.topic))
+
+
+def judge_ledger(kafka: KafkaSettings, values: Iterable[bytes | None], topic_id: str | None) -> Check:
+    """Judge the ledger by some of its records; `topic_id` is the events topic's, where it is known."""
+    records: list[Settlements] = []
+    for value in values:
+        try:
+            records.append(decode_settlements(value))
+        except UnknownSchema as error:
+            return fail(NAME, str(error), "run the release that wrote it, or a later one")
+        except UndecodableRecord as error:
+            fix = f"see that nothing but Flagpost writes to {kafka.ledger_topic}"
+            return warn(NAME, f"a record cannot be read, and is passed over: {error}", fix)
+    others = sorted({record.group for record in records} - {kafka.group_id})
+    if others:
+        whose = ", ".join(others)
+        detail = f"{kafka.ledger_topic} holds settlements of the group {whose}, not only {kafka.group_id}'s"
+        return fail(
+            NAME, detail, "give each group a ledger of its own: set kafka.ledger_topic or kafka.group_id"
+        )
+    if topic_id is not None and any(record.topic_id not in (None, topic_id) for record in records):
+        detail = f"{kafka.ledger_topic} tells of an earlier {kafka.topic}, since deleted; that is ignored"
+        return warn(NAME, detail, "nothing, if the topic was made anew on purpose")
+    return ok(NAME, f"{kafka.ledger_topic} is {kafka.group_id}'s")
+
+
+def _newest_values(kafka: KafkaSettings) -> list[bytes | None]:
+    with TopicReader(kafka) as reader:
+        spans = reader.spans(kafka.ledger_topic)
+        newest = {number: Span(max(span.first, span.end - 1), span.end) for number, span in spans.items()}
+        return [message.value() for message in reader.read(kafka.ledger_topic, newest)]
