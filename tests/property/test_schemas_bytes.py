@@ -2,7 +2,7 @@
 
 import io
 import random
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from fastavro import schemaless_writer
 from hypothesis import given
@@ -21,6 +21,7 @@ from flagpost_schemas import (
     VisitorMetadata,
     encode_body,
     encode_confluent,
+    encode_decision,
     encode_single_object,
     schema_of,
 )
@@ -95,6 +96,13 @@ def test_the_body_is_what_fastavro_writes(event: Event) -> None:
     schemaless_writer(body, schema_of(type(event)).parsed, asdict(event))
 
     assert encode_body(event) == body.getvalue()
+
+
+@given(decisions)
+def test_a_decision_from_its_fields_has_the_same_bytes(event: DecisionEvent) -> None:
+    assert encode_decision(**{each.name: getattr(event, each.name) for each in fields(event)}) == encode_body(
+        event
+    )
 
 
 def _damage(value: bytes, source: random.Random) -> bytes:

@@ -73,6 +73,24 @@ def test_both_formats_give_the_event_back(event: Event) -> None:
     assert decoder.decode(encode_confluent(event, 7)) == event
 
 
+@pytest.mark.parametrize("exponent", range(64))
+def test_lengths_and_numbers_of_every_size_come_back(exponent: int) -> None:
+    numbers = [2**exponent - 1, -(2**exponent), 2 ** max(0, exponent - 1)]
+    text = "x" * (2 ** min(exponent, 17) - 1)
+    event = TrackEvent(event_id="t", occurred_at=numbers[0], event=text, properties={"n": numbers[1]})
+
+    for each in (event, replace(event, event=text + "x", occurred_at=numbers[2])):
+        assert Decoder().decode(encode_single_object(each)) == each
+
+
+def test_more_values_recur_than_are_kept() -> None:
+    events = [replace(DECISION, rule_key=f"rule {number % 1500}") for number in range(3_000)]
+
+    values = [encode_single_object(event) for event in events]
+
+    assert [Decoder().decode(value) for value in values[::50]] == events[::50]
+
+
 def test_the_bytes_of_a_release_do_not_change() -> None:
     track = TrackEvent(event_id="e", occurred_at=1, visitor_id="v", event="page", properties={"n": 1})
 
@@ -140,6 +158,9 @@ def test_a_disabled_flag_is_sent_as_off(enabled: bool, variation: str | None, se
         ({"occurred_at": 2**63}, "occurred_at", "beyond 64 bits"),
         ({"occurred_at": 1.5}, "occurred_at", "float where an int"),
         ({"enabled": "no"}, "enabled", "str where a bool"),
+        ({"enabled": 1}, "enabled", "int where a bool"),  # equal to what was written before
+        ({"flag_key": ["secret"]}, "flag_key", "list where a str"),
+        ({"rule_key": b"secret"}, "rule_key", "bytes where null or string"),
         ({"visitor_id": "\ud800secret"}, "visitor_id", "lone surrogates"),
         ({"account_id": 7}, "account_id", "int where null or string"),
         ({"context": {"ip": "secret"}}, "context", "dict without ip"),

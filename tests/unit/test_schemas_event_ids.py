@@ -21,6 +21,10 @@ def test_an_id_is_a_version_7_uuid_of_now() -> None:
     assert before <= identity.int >> 80 <= after
 
 
+def test_an_id_may_be_of_another_time() -> None:
+    assert UUID(new_event_id(1_700_000_000_123)).int >> 80 == 1_700_000_000_123
+
+
 def test_all_of_the_rest_is_random() -> None:
     low = [UUID(new_event_id()).int & (1 << 80) - 1 for _ in range(2_000)]
     fixed = 0b1111 << 76 | 0b11 << 62  # version and variant

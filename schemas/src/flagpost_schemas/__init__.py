@@ -9,7 +9,7 @@ assert Decoder().decode(value) == event
 from flagpost_schemas.avro import AvroSchema, fingerprints, schema_of, versions_of
 from flagpost_schemas.body import compile_body
 from flagpost_schemas.decode import Decoder
-from flagpost_schemas.encode import encode_body, encode_confluent, encode_single_object
+from flagpost_schemas.encode import encode_body, encode_confluent, encode_decision, encode_single_object
 from flagpost_schemas.errors import (
     DecodeError,
     EncodeError,
@@ -76,6 +76,7 @@ __all__ = [
     "decode_settlements",
     "encode_body",
     "encode_confluent",
+    "encode_decision",
     "encode_settlements",
     "encode_single_object",
     "fingerprints",

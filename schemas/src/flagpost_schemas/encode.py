@@ -7,16 +7,33 @@ is not what the schema wants; nothing else.
 from __future__ import annotations
 
 from flagpost_schemas.avro import schema_of
-from flagpost_schemas.body import compile_body
+from flagpost_schemas.body import compile_body, compile_fields
 from flagpost_schemas.errors import EncodeError
-from flagpost_schemas.events import EVENT_TYPES, Event
+from flagpost_schemas.events import EVENT_TYPES, DecisionEvent, Event
 from flagpost_schemas.wire import confluent_header, single_object_header
 
-_RECURRING = frozenset({"io.flagpost.v1.Source"})
-"""A service has one Source for all its events."""
+_RECURRING = frozenset(
+    {
+        "source",
+        "flag_key",
+        "enabled",
+        "variation_key",
+        "rule_key",
+        "decision_event_dispatched",
+        "experiment_id",
+        "variation_id",
+    }
+)
+"""A service has one Source for all its events, and few flags, rules and variations."""
 
 _BODIES = {event_type: compile_body(schema_of(event_type).parsed, _RECURRING) for event_type in EVENT_TYPES}
 _HEADERS = {event_type: single_object_header(schema_of(event_type).fingerprint) for event_type in EVENT_TYPES}
+
+encode_decision = compile_fields(schema_of(DecisionEvent).parsed, _RECURRING)
+"""The body of a DecisionEvent with the fields given, all of them: the bytes that `encode_body` gives.
+
+For decide(), which would wait for the making of the event longer than for its bytes.
+"""
 
 
 def encode_body(event: Event) -> bytes:

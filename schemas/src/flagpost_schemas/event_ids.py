@@ -15,15 +15,18 @@ _random = Random()  # noqa: S311 - see above
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_random.seed)
 
-_VERSION = 7 << 76
-_VARIANT = 0b10 << 62
-_LOW_62_BITS = (1 << 62) - 1
 
+def new_event_id(at_ms: int | None = None) -> str:
+    """A version 7 UUID of `at_ms`, epoch milliseconds (default now), and 74 random bits.
 
-def new_event_id() -> str:
-    """A version 7 UUID of now: 48 bits of epoch milliseconds, 74 random bits. Safe across forks and threads."""
+    Safe across forks and threads.
+    """
+    milliseconds = time.time_ns() // 1_000_000 if at_ms is None else at_ms
     randomness = _random.getrandbits(74)
-    milliseconds = time.time_ns() // 1_000_000
-    low = _VARIANT | randomness & _LOW_62_BITS
-    digits = f"{milliseconds << 80 | _VERSION | randomness >> 62 << 64 | low:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - half the time of an f-string
+        milliseconds >> 16,
+        milliseconds & 0xFFFF,
+        randomness >> 62,
+        0x8000 | randomness >> 48 & 0x3FFF,
+        randomness & 0xFFFF_FFFF_FFFF,
+    )
