@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +11,7 @@ from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Duplicates, claim_of
 from flagpost_publisher.listener import DecisionReader, claim_in
-from flagpost_schemas import DecisionEvent, Source, encode_body
+from flagpost_schemas import DecisionEvent, Decoder, Source, schema_of, single_object_header
 
 A = DecisionEvent(
     event_id="1",
@@ -190,7 +191,10 @@ def _reader(noted: list[PublisherError] | None = None, **options: Any) -> Decisi
 
 
 def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, Any] = INFO) -> DecisionEvent:
-    return reader.event(reader.visitor_id("user", attributes), "user", attributes, info)
+    body = reader.body(reader.visitor_id("user", attributes), "user", attributes, info)
+    event = Decoder().decode(single_object_header(schema_of(DecisionEvent).fingerprint) + body)
+    assert isinstance(event, DecisionEvent)
+    return event
 
 
 @pytest.mark.parametrize("changes", [{}, {"enabled": True}, {"enabled": True, "variation_key": None}])
@@ -218,7 +222,7 @@ def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> No
         experiment_id="100",
         variation_id="101",
     )
-    assert event.event_id[14] == "7"  # a UUID's version
+    assert (UUID(event.event_id).version, UUID(event.event_id).int >> 80) == (7, 1_700_000_000_123)
 
 
 def test_an_older_sdk_tells_no_ids() -> None:
@@ -288,4 +292,3 @@ def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
         "an attribute of type int",
         "an attribute of type object",
     ]
-    assert encode_body(event)

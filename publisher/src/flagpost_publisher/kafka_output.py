@@ -57,7 +57,7 @@ class Message(NamedTuple):
     """An event on its way: its class (which decides the header), its Kafka key and its Avro body."""
 
     event_type: type[Event]
-    key: bytes | None
+    key: str | bytes | None
     body: bytes
 
 
@@ -75,6 +75,7 @@ class KafkaOutput:
         self._thread: Thread | None = None
         self._stopping = Flag()
         self._open = Flag()  # set once the producer and the headers are there and nothing waits
+        self._direct = False  # the same, and not closed: asked for each event, where a Flag takes too long
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
         self._undelivered: deque[bytes] = deque()
@@ -87,15 +88,14 @@ class KafkaOutput:
         self._delivered = 0
         self._failed = 0
 
-    def send(self, message: Message) -> None:
-        """Take `message` for Kafka. Raises EventRefused; never waits."""
+    def send(self, event_type: type[Event], key: str | bytes | None, body: bytes) -> None:
+        """Take an event for Kafka, as `Message` describes it. Raises EventRefused; never waits."""
         with self._lock:
-            if self._thread is None or self._stopping.is_set():
-                self.start()
-            if self._open.is_set():
-                self._produce(message)
+            if self._direct:
+                self._produce(event_type, key, body)
             else:
-                self._wait(message)
+                self.start()
+                self._wait(Message(event_type, key, body))
             self._accepted += 1
             reporting = self._producer if self._accepted % REPORTS_EVERY == 0 else None
         if reporting is not None:
@@ -144,7 +144,7 @@ class KafkaOutput:
     def close(self, timeout_seconds: float) -> int:
         """Flush, stop, and give up what is left. Returns how many that were; they count as failed."""
         self.flush(timeout_seconds)
-        self._stopping.set()
+        self._stop()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
         left = self._give_up()
@@ -154,7 +154,7 @@ class KafkaOutput:
     def end(self, timeout_seconds: float) -> None:
         """At the end of the process: flush and stop the thread; librdkafka's own threads end with the process."""
         self.flush(timeout_seconds)
-        self._stopping.set()
+        self._stop()
         if self._thread is not None:
             self._thread.join(WAKE_SECONDS)
 
@@ -170,6 +170,12 @@ class KafkaOutput:
         if self._producer is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
 
+    def _stop(self) -> None:
+        """Take no more events, and let the thread come to its end."""
+        with self._lock:
+            self._stopping.set()
+            self._direct = False
+
     # The caller's side: under the lock.
 
     def _wait(self, message: Message) -> None:
@@ -180,12 +186,11 @@ class KafkaOutput:
         self._waiting.append(message)
         self._waiting_bytes += size
 
-    def _produce(self, message: Message) -> None:
+    def _produce(self, event_type: type[Event], key: str | bytes | None, body: bytes) -> None:
         if self._producer is None:
             raise EventRefused("closed", "the publisher is closed; create another one")
-        value = self._headers[message.event_type] + message.body
         try:
-            self._producer.produce(self._options.topic, value, message.key)
+            self._producer.produce(self._options.topic, self._headers[event_type] + body, key)
         except BufferError:
             raise _queue_full() from None
         except KafkaException as error:
@@ -252,6 +257,7 @@ class KafkaOutput:
             with self._lock:
                 if not self._waiting:
                     self._open.set()
+                    self._direct = not self._stopping.is_set()
                 elif not self._hand_over(self._waiting[0]):
                     return
                 else:
@@ -260,7 +266,7 @@ class KafkaOutput:
     def _hand_over(self, message: Message) -> bool:
         """False: the queue is full for now."""
         try:
-            self._produce(message)
+            self._produce(*message)
         except EventRefused as error:
             if error.kind == _QUEUE_FULL:
                 return False

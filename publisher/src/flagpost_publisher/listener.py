@@ -1,7 +1,7 @@
 """Optimizely's DECISION notification to a DecisionEvent.
 
 In: the listener's arguments as the SDK gives them (`optimizely.helpers.enums.NotificationTypes.DECISION`),
-and the publisher's options. Out: an event that says what the SDK said, or EventRefused.
+and the publisher's options. Out: the Avro body of an event that says what the SDK said, or EventRefused.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from flagpost_publisher.duplicates import Claim
 from flagpost_publisher.errors import AttributeLeftOut, EventRefused
-from flagpost_schemas import DecisionEvent, Scalar, Source, new_event_id
+from flagpost_schemas import encode_decision, new_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flagpost_publisher.arguments import Attributes, IdSource, Options
+    from flagpost_publisher.duplicates import Claim
     from flagpost_publisher.errors import PublisherError
+    from flagpost_schemas import Scalar, Source
 
 FLAG_DECISION = "flag"
 """The type of notification that decide(), decide_for_keys() and decide_all() give, one for each flag."""
@@ -29,19 +30,20 @@ def now_ms() -> int:
 
 
 def claim_in(visitor_id: str, decision_info: Mapping[str, Any]) -> Claim:
-    """What the decision says: `claim_of` its event, which need not be made for a duplicate."""
+    """What the decision says: `claim_of` its event, which need not be made for that."""
     enabled = decision_info["enabled"]
-    return Claim(
-        visitor_id,
-        decision_info["flag_key"],
-        decision_info["variation_key"] if enabled else "off",
-        enabled,
-        decision_info["decision_event_dispatched"],
+    return (
+        (visitor_id, decision_info["flag_key"]),
+        (
+            decision_info["variation_key"] if enabled else "off",
+            enabled,
+            decision_info["decision_event_dispatched"],
+        ),
     )
 
 
 class DecisionReader:
-    """Makes events of notifications.
+    """Makes bodies of notifications, without a DecisionEvent in between: that costs decide() another 3 us.
 
     `note` is told of attributes that are left out.
     """
@@ -64,16 +66,21 @@ class DecisionReader:
             )
         return visitor_id
 
-    def event(
+    def body(
         self, visitor_id: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
-    ) -> DecisionEvent:
-        """The event of one flag decision, occurred now. Raises whatever the options' callables raise."""
+    ) -> bytes:
+        """The Avro body of one flag decision, occurred now.
+
+        Raises EncodeError, and whatever the options' callables raise.
+        """
         options = self._options
         account = options.account_id
-        return DecisionEvent(
-            event_id=new_event_id(),
-            occurred_at=now_ms(),
+        occurred_at = now_ms()
+        return encode_decision(
+            event_id=new_event_id(occurred_at),
+            occurred_at=occurred_at,
             account_id=None if account is None else _id_from(account, user_id, attributes),
+            context=None,
             consent=consent_of(options, user_id, attributes),
             source=self._source,
             visitor_id=visitor_id,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 """The most that waits in memory, besides `queue_max_messages`; a property can set librdkafka's part."""
 
+LINGER_MS: Final = 20
+"""How long librdkafka waits for more to send along. Each batch wakes its threads, which the application's cores pay
+for: a busy service 33 us an event at librdkafka's own 5 ms, and 20 us at this."""
+
 client_log = logging.getLogger(f"{log.name}.kafka")
 """Where librdkafka's log lines go when a property asks for them: never to stderr by themselves."""
 
@@ -35,6 +39,7 @@ def producer_config(options: Options) -> dict[str, Any]:
         "client.id": "flagpost-publisher",
         "log_level": 0,  # `error_cb` tells what matters
         "compression.type": "lz4",
+        "linger.ms": LINGER_MS,
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
         **properties,
         "bootstrap.servers": options.bootstrap_servers,

@@ -11,13 +11,13 @@ import os
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Claim, Duplicates, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
-from flagpost_publisher.kafka_output import KafkaOutput, Message
+from flagpost_publisher.kafka_output import KafkaOutput
 from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import require_usable
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from flagpost_publisher.arguments import Attributes, ConsentSource, IdSource
     from flagpost_schemas import Context, Event, MetadataValue
+
+Arguments = TypeVarTuple("Arguments")
 
 MAX_EVENT_ID_CHARACTERS = 128
 """The longest event id (CONTRACT §3)."""
@@ -157,7 +159,7 @@ class Publisher:
 
     def publish(self, event: Event) -> bool:
         """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
-        return self._attempt(lambda: self._take(event))
+        return self._attempt(self._take, event)
 
     def track(
         self,
@@ -313,45 +315,42 @@ class Publisher:
     ) -> None:
         """Optimizely's listener; called within decide()."""
         if kind == FLAG_DECISION:
-            self._attempt(lambda: self._decided(user_id, attributes or {}, decision_info))
+            self._attempt(self._decided, user_id, attributes or {}, decision_info)
 
     def _decided(self, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]) -> None:
-        reader = self._reader
-        visitor_id = reader.visitor_id(user_id, attributes)
+        visitor_id = self._reader.visitor_id(user_id, attributes)
         claim = claim_in(visitor_id, decision_info)
-        self._send_once(claim, lambda: reader.event(visitor_id, user_id, attributes, decision_info))
+        self._send_once(claim, self._reader.body, visitor_id, user_id, attributes, decision_info)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
-            self._send_once(claim_of(event), lambda: event)
+            self._send_once(claim_of(event), _body, event)
         else:
             self._send(event)
 
-    def _attempt(self, action: Callable[[], None]) -> bool:
+    def _attempt(self, action: Callable[[*Arguments], None], *arguments: *Arguments) -> bool:
         """Do what may end in a refusal. False: it did."""
         try:
-            action()
+            action(*arguments)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._tally.add_refused()
             self._complain(_refusal(error))
             return False
         return True
 
-    def _send_once(self, claim: Claim, build: Callable[[], DecisionEvent]) -> None:
+    def _send_once(self, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments) -> None:
+        """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
         if not self._duplicates.is_news(claim, monotonic()):
             self._tally.add_duplicate()
             return
         try:
-            self._send(build())
+            self._output.send(DecisionEvent, claim[0][0], body(*arguments))
         except Exception:
             self._duplicates.forget(claim)
             raise
 
     def _send(self, event: Event) -> None:
-        body = encode_body(event)
-        if len(event.event_id) > MAX_EVENT_ID_CHARACTERS:
-            raise EventRefused("invalid", f"event_id has {len(event.event_id)} characters; the most is 128")
-        self._output.send(Message(type(event), partition_key(event), body))
+        self._output.send(type(event), partition_key(event), _body(event))
 
     def _undelivered(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
@@ -362,6 +361,13 @@ class Publisher:
         self._complaints.note(error)
         with contextlib.suppress(Exception):
             self._output.start()
+
+
+def _body(event: Event) -> bytes:
+    body = encode_body(event)
+    if len(event.event_id) > MAX_EVENT_ID_CHARACTERS:
+        raise EventRefused("invalid", f"event_id has {len(event.event_id)} characters; the most is 128")
+    return body
 
 
 def _required(identity: str | None, name: str) -> str:
