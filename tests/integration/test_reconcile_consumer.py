@@ -113,6 +113,30 @@ async def test_a_replayed_dead_letter_is_shown_with_its_first_end(history: Histo
     assert (found["metadata"]["published"], found["unexplained"]) == (1, 0)
 
 
+async def test_what_is_unexplained_is_delivered_once_the_group_is_taken_back(history: History) -> None:
+    """As docs/reconcile.md says; here somebody had moved the group past records that it had not read."""
+    scene = history.scene
+    first = scene.publish([decision(f"v{n}", "checkout", "a", occurred_at=wall_ms()) for n in range(8)])
+    with scene.consume() as consumer:
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 8, 30)
+        assert await consumer.stop() == 0
+    scene.publish([decision(f"v{n}", "search", "a", occurred_at=wall_ms()) for n in range(8)])
+    history.commit_all()
+    found = await reconciled(history, code=1)
+    assert (found["unexplained"], found["totals"]["unexplained"]) == (16, 8)
+    history.commit({each.partition: 0 for each in first})
+    with scene.consume() as consumer:
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 16, 30)
+        assert await consumer.stop() == 0
+    mended = await reconciled(history, "--pendo")
+    assert (mended["unexplained"], mended["totals"]["delivered"], mended["totals"]["sent_again"]) == (
+        0,
+        16,
+        0,
+    )
+    assert scene.pendo.received.decisions == {("checkout", "a"): 8, ("search", "a"): 8}
+
+
 async def test_tail_shows_what_the_consumer_settles(history: History) -> None:
     scene = history.scene
     scene.publish([decision("v", "checkout", "a", occurred_at=wall_ms(), account_id="acme")])

@@ -2,8 +2,8 @@
 
 In: distinct visitors by flag and variation, and the split that is expected of a flag (an even one where nothing
 else is said). Out: for each flag the probability of a split at least as uneven by chance, and whether it is so
-small that something is wrong: Pearson's chi-square test of goodness of fit. Sample ratio mismatches below 0.001
-are taken as real (Fabijan et al., "Diagnosing Sample Ratio Mismatch in Online Controlled Experiments", KDD 2019).
+small that something is wrong: Pearson's chi-square test of goodness of fit, with the threshold of Kohavi, Tang and
+Xu, "Trustworthy Online Controlled Experiments" (2020), chapter 21.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_ratios(visitors: Mapping[Row, int], expected: Mapping[str, Shares]) ->
         if variation is not None:
             by_flag.setdefault(flag, {})[variation] = count
     for flag, counts in sorted(by_flag.items()):
-        shares = expected.get(flag) or dict.fromkeys(sorted(counts), 1.0)
+        shares = expected[flag] if flag in expected else dict.fromkeys(sorted(counts), 1.0)
         if len(shares) > 1:
             yield _check(flag, {variation: counts.get(variation, 0) for variation in shares}, shares)
 
