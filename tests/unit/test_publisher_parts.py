@@ -11,6 +11,7 @@ from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Duplicates, claim_of
 from flagpost_publisher.listener import DecisionReader, claim_in
+from flagpost_publisher.producer import LINGER_MS, producer_config
 from flagpost_schemas import DecisionEvent, Decoder, Source, schema_of, single_object_header
 
 A = DecisionEvent(
@@ -170,7 +171,7 @@ INFO: dict[str, Any] = {
 SOURCE = Source(service="shop", sdk="optimizely-sdk")
 
 
-def _reader(noted: list[PublisherError] | None = None, **options: Any) -> DecisionReader:
+def _options(**options: Any) -> Options:
     defaults: dict[str, Any] = {
         "bootstrap_servers": "x",
         "topic": "t",
@@ -187,7 +188,11 @@ def _reader(noted: list[PublisherError] | None = None, **options: Any) -> Decisi
         "properties": {},
         "on_error": None,
     }
-    return DecisionReader(Options(**{**defaults, **options}), SOURCE, ([] if noted is None else noted).append)
+    return Options(**{**defaults, **options})
+
+
+def _reader(noted: list[PublisherError] | None = None, **options: Any) -> DecisionReader:
+    return DecisionReader(_options(**options), SOURCE, ([] if noted is None else noted).append)
 
 
 def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, Any] = INFO) -> DecisionEvent:
@@ -292,3 +297,10 @@ def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
         "an attribute of type int",
         "an attribute of type object",
     ]
+
+
+@pytest.mark.parametrize(("properties", "linger_ms"), [({}, LINGER_MS), ({"linger.ms": 5}, 5)])
+def test_batches_wait_for_company_as_long_as_the_properties_say(
+    properties: dict[str, Any], linger_ms: int
+) -> None:
+    assert producer_config(_options(properties=properties))["linger.ms"] == linger_ms
