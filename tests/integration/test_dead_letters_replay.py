@@ -168,7 +168,7 @@ def test_a_damaged_ledger_record_is_told_and_one_of_a_later_release_ends_the_run
     topics.write_ledger(b"damaged")
     result = topics.run("replay", "--visitor", "v1")
     assert result.exit_code == 0
-    assert "1 records of the ledger cannot be read" in result.stderr
+    assert "records of the ledger that cannot be read: 1; " in result.stderr
     topics.write_ledger(b"\xc3\x01" + bytes(8))
     result = topics.run("replay", "--json")
     assert (result.exit_code, result.stdout) == (1, "")

@@ -155,7 +155,7 @@ def replay(
     _tell_skipped(run.selection, err=as_json)
     _tell_foreign(run.foreign)
     if run.damaged:
-        damaged = f"{run.damaged:,} records of the ledger cannot be read"
+        damaged = f"records of the ledger that cannot be read: {run.damaged:,}"
         click.echo(f"{damaged}; what they tell of as delivered may be sent again", err=True)
 
 
@@ -196,9 +196,7 @@ def _tell_skipped(selection: Selection, *, err: bool) -> None:
 
 def _tell_foreign(count: int) -> None:
     if count:
-        click.echo(
-            f"{count:,} records on the topic are no dead letters: they lack Flagpost's headers", err=True
-        )
+        click.echo(f"records that lack Flagpost's headers, left as they are: {count:,}", err=True)
 
 
 @contextmanager

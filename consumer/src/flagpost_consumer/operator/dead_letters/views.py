@@ -68,17 +68,10 @@ def table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> Table:
     """The table of `list`."""
     shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("dead letter", overflow="fold")
-    shown.add_column("died", overflow="fold")
-    shown.add_column("reason", overflow="fold")
-    shown.add_column("of, and why", overflow="fold", ratio=1)
+    shown.add_column("reason, kind, key; original; why", overflow="fold", ratio=1)
     for letter in letters:
-        state = "\nreplayed" if letter.place in replayed else ""
-        shown.add_row(
-            Text(str(letter.place)),
-            Text(_moment(letter.at)),
-            Text(printable(letter.reason) + state),
-            _story(letter),
-        )
+        died = _moment(letter.at).replace(" ", "\n")
+        shown.add_row(Text(f"{letter.place}\n{died}"), _story(letter, replayed=letter.place in replayed))
     return shown
 
 
@@ -102,13 +95,13 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _story(letter: DeadLetter) -> Text:
+def _story(letter: DeadLetter, *, replayed: bool) -> Text:
     tries = f"{letter.attempts} attempts" if letter.attempts != 1 else "1 attempt"
     status = f", status {letter.status}" if letter.status is not None else ""
-    key = _plain(_text(letter.key))
     return Text.assemble(
-        (key, "bold"),
-        f" {printable(letter.kind)} of {printable(letter.source)}\n{tries}{status}: {printable(letter.detail)}",
+        (printable(letter.reason), "bold"),
+        f" {printable(letter.kind)} {_plain(_text(letter.key))}{' (replayed)' if replayed else ''}\n",
+        f"{printable(letter.source)}\n{tries}{status}: {printable(letter.detail)}",
     )
 
 
