@@ -96,6 +96,7 @@ def test_nested_properties_are_flattened_in_order() -> None:
         ({**DECISION, "consent": {"\ud800": True}}, "consent"),
         ({**DECISION, "context": {"ip": "\ud800"}}, "context.ip"),
         ({**DECISION, "\ud800": 1}, "event"),
+        ({**DECISION, "": 1}, '""'),
         ({"type": "visitor", "visitor_id": "v", "values": {"tags": ["x", "\ud800"]}}, "values.tags"),
     ],
 )

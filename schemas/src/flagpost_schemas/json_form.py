@@ -58,7 +58,8 @@ def event_from_json(document: object, *, now_ms: int, new_event_id: Callable[[],
     for name in given:
         if name not in known:
             raise EventFormError(
-                _whole("event", name), f"is no field of a {event_type.__name__}; it has {', '.join(known)}"
+                _whole("event", name) or '""',
+                f"is no field of a {event_type.__name__}; it has {', '.join(known)}",
             )
     given.setdefault("occurred_at", now_ms)
     given.setdefault("event_id", None)
