@@ -213,7 +213,7 @@ def test_a_ledger_of_which_nothing_is_left_covers_nothing_that_was_committed(his
     place = published[0].partition
     history.settle(published[:2], "delivered", "track")
     history.commit({place: 2})
-    history.delete_before(history.ledger, place, 2)
+    history.delete_before(history.ledger, place, 1)
     found = history.reconcile()
     assert found["other"] == counts(published=1, pending=1)
     assert found["window"]["cut_offsets"] == 2
