@@ -133,7 +133,10 @@ class Reading:
     def _read(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
         """The messages of some partitions, while people see how far it is."""
         chosen = {number: spans[number] for number in numbers if number in spans}
-        title = f"{topic}, partitions {numbers[0]} to {numbers[-1]}"
+        which = (
+            f"partition {numbers[0]}" if len(numbers) == 1 else f"partitions {numbers[0]} to {numbers[-1]}"
+        )
+        title = f"reading {topic}, {which}"
         return watched(self._reader.read(topic, chosen), title, sum(map(len, chosen.values())))
 
     def _note_oldest(self, message: Message) -> None:
