@@ -10,6 +10,7 @@ import sys
 import orjson
 import pytest
 
+from dead_letter_topics import run_dead_letters
 from flagpost_consumer.adapters.schema_registry import (
     RegistryNotAnswering,
     SchemaDoesNotExist,
@@ -116,6 +117,15 @@ def test_an_event_as_json_is_read_again_as_the_same_event(event: Event) -> None:
     document = orjson.loads(orjson.dumps(event_as_json(event)))
     assert event_from_json(document, now_ms=0, new_event_id=lambda: "new") == event
     assert type(event) in EVENT_TYPES
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "0/0"), ("replay",), ("replay", "--dry-run")])
+def test_properties_that_librdkafka_refuses_are_exit_code_2_and_not_told(command: tuple[str, ...]) -> None:
+    settings = {"kafka.bootstrap_servers": "127.0.0.1:1", "kafka.properties": {"ssl.kay.password": "hush"}}
+    result = run_dead_letters(settings, *command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert 'No such configuration property: "ssl.kay.password"' in result.stderr
+    assert "hush" not in result.stderr
 
 
 def test_plain_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
