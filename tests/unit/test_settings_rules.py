@@ -120,6 +120,12 @@ def test_a_variable_of_json_that_nests_too_deep_is_named() -> None:
     assert _refused(environ).startswith("kafka.properties (FLAGPOST_KAFKA__PROPERTIES)")
 
 
+@pytest.mark.parametrize("url", ["https://h\\x", "https://a..b", "https://h%", "https://\u0130"])
+def test_a_host_that_nobody_can_connect_to_is_refused(url: str) -> None:
+    assert _refused({"FLAGPOST_PENDO__TRACK_URL": url}).startswith("pendo.track_url")
+    assert _refused({"FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": url}).startswith("kafka.schema_registry.url")
+
+
 @pytest.mark.parametrize("url", ["http://[x", "http://r:99999", "http://:8081", "https://?"])
 def test_a_registry_that_is_no_url_is_named(url: str) -> None:
     refusal = _refused({"FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": url})

@@ -26,7 +26,7 @@ MAX_COUNT = 1_000_000_000
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
-PerMinute = Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)]
+PerMinute = Annotated[float, Field(ge=0.001, le=MAX_COUNT, allow_inf_nan=False)]
 
 
 class Section(BaseModel):

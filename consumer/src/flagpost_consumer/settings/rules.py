@@ -6,6 +6,7 @@ In: settings whose values are each possible by themselves. Out: the problems tha
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Iterator
 from enum import Flag, auto
@@ -36,8 +37,14 @@ OWNED_PROPERTIES = {
     "request.required.acks": "leave it out: every write is acknowledged by all in-sync replicas",
     "partitioner": "leave it out: a visitor's partition must be the same from every client",
     "transactional.id": "leave it out",
+    "*_cb": "leave it out: it takes a function",
+    "logger": "leave it out: it takes an object",
+    "default.topic.config": "give the topic's properties by themselves",
 }
 """librdkafka's properties that Flagpost sets itself (globs, the first that fits), and what to do instead."""
+
+
+HOST_NAME = re.compile(r"(?i)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 class Needs(Flag):
@@ -138,10 +145,19 @@ def _url(text: str) -> SplitResult | None:
     """The parts of an http or https URL; None where it is none."""
     try:
         parts = urlsplit(text)
-        is_one = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+        _ = parts.port
     except ValueError:
         return None
-    return parts if is_one else None
+    return parts if parts.scheme in ("http", "https") and _is_host(parts.hostname or "") else None
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be connected to; a name of other letters has a form in these, beginning with xn--."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return HOST_NAME.fullmatch(name) is not None
+    return True
 
 
 def _is_insecure(parts: SplitResult) -> bool:
