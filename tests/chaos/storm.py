@@ -110,7 +110,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         self.consumers: dict[str, RunningConsumer] = {}
         self.kills: list[Kill] = []
         self._started = 0
-        self._rate = rate
+        self.rate = rate
         self._publishing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -166,7 +166,9 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         """Ask the consumers, off the loop, until it is so."""
         deadline = time.monotonic() + seconds
         while not await asyncio.to_thread(reached):
-            assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
+            if time.monotonic() > deadline:
+                states = {name: consumer.status() for name, consumer in self.consumers.items()}
+                raise AssertionError(f"not in {seconds} s: {what}; {states}")
             await asyncio.sleep(0.1)
 
     def _is_done(self) -> bool:
@@ -203,7 +205,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         )
         began, sent = time.monotonic(), 0
         while self._publishing.is_set():
-            due = int((time.monotonic() - began) * self._rate)
+            due = int((time.monotonic() - began) * self.rate)
             for _ in range(due - sent):
                 self._produce(producer)
             sent = due

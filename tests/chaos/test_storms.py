@@ -7,20 +7,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
+import psutil
 import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from chaos.oracle import judge
-from chaos.storm import INTERVAL_SECONDS, LONG, SESSION_SECONDS, Storm
+from chaos.oracle import judge, reconcile
+from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Kill, Storm
 from flagpost_consumer.demo.pendo_stand_in import (
+    CLOSE_AFTER_RECORDING,
+    CLOSE_BEFORE_RECORDING,
+    HANG,
     Endpoint,
+    Fault,
     PendoStandIn,
     StandInConfig,
 )
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings
 from real_kafka.broker import KafkaBroker
 
-ROUNDS = 20 if LONG else 4
+KILLS = 20 if LONG else 4
+FREEZES = 5 if LONG else 1
+OUTAGE_SECONDS = 60.0 if LONG else 6.0
+LONG_OUTAGE_SECONDS = 600.0 if LONG else 12.0
 LATENCY_SECONDS = 0.02
+FUTILE_REQUESTS = MAX_CONNECTIONS + 36
+"""What an outage may cost a consumer and endpoint: what is in flight, ten failures, and the probes."""
+ROOM_FOR_MEMORY = 60 * 1024 * 1024
+
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
@@ -32,21 +49,207 @@ async def pendo() -> AsyncIterator[PendoStandIn]:
         yield stand_in
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-async def test_kill_9(
-    kafka: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str], protocol: str
-) -> None:
-    """Two consumers, one of which is killed again and again at any moment."""
-    async with Storm(kafka, pendo, fresh_name("kill"), kafka__group_protocol=protocol) as storm:
+@pytest.fixture
+def storm(kafka: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str]) -> Storm:
+    return Storm(kafka, pendo, fresh_name("storm"))
+
+
+@asynccontextmanager
+async def under_load(storm: Storm) -> AsyncIterator[Storm]:
+    """Two consumers at work; at the end of the block all traffic is settled."""
+    async with storm:
         await storm.start()
         await storm.start()
         await storm.share_the_work()
         storm.publish_on()
-        for _ in range(ROUNDS):
+        await asyncio.sleep(1.0)
+        yield storm
+        await storm.publish_no_more()
+        await storm.nothing_pending(60 + 2 * LONG_OUTAGE_SECONDS)
+
+
+# Consumers
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_kill_9(storm: Storm, protocol: str) -> None:
+    """One of the consumers is killed, at any moment, again and again."""
+    storm.settings["kafka.group_protocol"] = protocol
+    async with under_load(storm):
+        for _ in range(KILLS):
             await asyncio.sleep(storm.random.uniform(0.5, SESSION_SECONDS + 2))
             await storm.kill(storm.random.choice(list(storm.consumers)))
             await storm.start()
-        await storm.publish_no_more()
-        await storm.nothing_pending()
-        judge(storm)
+    judge(storm)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_zombie_sends_nothing_out_of_turn(storm: Storm, protocol: str) -> None:
+    """A consumer is frozen until its partitions are another's, and then goes on."""
+    storm.settings["kafka.group_protocol"] = protocol
+    async with under_load(storm):
+        for _ in range(FREEZES):
+            frozen = storm.random.choice(list(storm.consumers))
+            storm.freeze(frozen)
+            await asyncio.sleep(SESSION_SECONDS + storm.random.uniform(2, 4))
+            storm.thaw(frozen)
+            await storm.share_the_work()
+    judge(storm)
+
+
+# Kafka
+
+
+async def test_a_broker_that_is_killed_and_comes_back(
+    kafka_broker: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str]
+) -> None:
+    storm = Storm(kafka_broker, pendo, fresh_name("storm"))
+    async with under_load(storm):
+        for _ in range(3 if LONG else 1):
+            kafka_broker.kill()
+            await asyncio.sleep(storm.random.uniform(1, 5))
+            await asyncio.to_thread(kafka_broker.restart)
+            await asyncio.sleep(3)
+    judge(storm, repeats_allowed=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min.insync.replicas", "2"),  # more than there are: as if the ledger's brokers were away
+        ("max.message.bytes", "1"),  # every write is answered with an error, as by a full disk
+    ],
+)
+async def test_a_ledger_that_takes_nothing(storm: Storm, name: str, value: str) -> None:
+    """Sending stops at the bound, nothing is committed, and nothing is sent again afterwards."""
+    async with under_load(storm):
+        configure(storm, f"{storm.topic.removesuffix('.events')}.ledger", name, value)
+        await asyncio.sleep(2.0)
+        sent, committed = storm.pendo.received.total, positions(storm)
+        await asyncio.sleep(OUTAGE_SECONDS)
+        assert storm.pendo.received.total == sent, "sending has stopped"
+        assert positions(storm) == committed
+        assert unacknowledged(storm) <= len(storm.consumers) * 3 * MAX_CONNECTIONS
+        configure(storm, f"{storm.topic.removesuffix('.events')}.ledger", name, None)
+    judge(storm, repeats_allowed=False)
+
+
+async def test_dead_letters_that_kafka_does_not_take(storm: Storm) -> None:
+    """A dead letter that cannot be written holds its offset; all others go on."""
+    async with under_load(storm):
+        configure(storm, storm.dead_letters, "min.insync.replicas", "2")
+        storm.pendo.faults.visitor("visitor-0", 400)
+        await asyncio.sleep(OUTAGE_SECONDS)
+        configure(storm, storm.dead_letters, "min.insync.replicas", None)
+    code, document = await asyncio.to_thread(reconcile, storm)
+    assert code == 0
+    assert document["totals"]["dead_lettered"] == 1
+    assert len(storm.read_dead_letters(1)) == 1
+
+
+# Pendo
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(status=503), Fault(status=429), HANG, CLOSE_BEFORE_RECORDING, CLOSE_AFTER_RECORDING],
+    ids=["503", "429", "hanging", "closing", "closing_after_it_recorded"],
+)
+async def test_a_pendo_that_is_away(storm: Storm, fault: Fault) -> None:
+    async with under_load(storm):
+        await strike(storm, fault, OUTAGE_SECONDS)
+    judge(storm, repeats_allowed=False)
+
+
+async def test_a_pendo_that_is_away_for_long(storm: Storm) -> None:
+    """Memory stays flat meanwhile, and everything is caught up with afterwards."""
+    storm.rate = 60.0
+    storm.settings["delivery.max_pending"] = 1000
+    async with under_load(storm):
+        await strike(storm, Fault(status=503), LONG_OUTAGE_SECONDS / 3)
+        before = memory(storm)
+        await strike(storm, Fault(status=503), 2 * LONG_OUTAGE_SECONDS / 3)
+        assert memory(storm) <= before + ROOM_FOR_MEMORY
+    judge(storm, repeats_allowed=False)
+
+
+async def test_a_pendo_that_flaps(storm: Storm) -> None:
+    async with under_load(storm):
+        for _ in range(int(OUTAGE_SECONDS)):
+            storm.pendo.faults.outage(storm.random.choice([500, 503, 429]), Endpoint.TRACK, Endpoint.METADATA)
+            await asyncio.sleep(storm.random.uniform(0.1, 1.5))
+            storm.pendo.faults.restore(Endpoint.TRACK, Endpoint.METADATA)
+            await asyncio.sleep(storm.random.uniform(0.1, 0.5))
+    judge(storm, repeats_allowed=False)
+
+
+async def test_everything_at_once(storm: Storm) -> None:
+    """A Pendo that fails in every way by chance, consumers that are killed and frozen, a ledger that stalls."""
+    ledger = f"{storm.topic.removesuffix('.events')}.ledger"
+    storm.pendo.faults.mix(
+        storm.seed,
+        [
+            (0.02, 500),
+            (0.02, 429),
+            (0.005, HANG),
+            (0.01, CLOSE_BEFORE_RECORDING),
+            (0.01, CLOSE_AFTER_RECORDING),
+        ],
+    )
+    async with under_load(storm):
+        for _ in range(5 if LONG else 1):
+            await storm.kill(storm.random.choice(list(storm.consumers)))
+            await storm.start()
+            configure(storm, ledger, "min.insync.replicas", "2")
+            await asyncio.sleep(storm.random.uniform(0.5, 3))
+            # Whoever ends now may have answers that the ledger does not have.
+            storm.kills += [Kill(name, asyncio.get_running_loop().time()) for name in storm.consumers]
+            configure(storm, ledger, "min.insync.replicas", None)
+            frozen = storm.random.choice(list(storm.consumers))
+            storm.freeze(frozen)
+            await asyncio.sleep(SESSION_SECONDS + storm.random.uniform(1, 3))
+            storm.thaw(frozen)
+            await asyncio.sleep(2)
+        storm.pendo.faults.mix(0, [])
+    judge(storm)
+
+
+async def strike(storm: Storm, fault: Fault, seconds: float) -> None:
+    """Let a fault strike all that is sent for a while; it must cost few requests."""
+    faults, received = storm.pendo.faults, storm.pendo.received
+    before = {endpoint: len(received.of(endpoint)) for endpoint in (Endpoint.TRACK, Endpoint.METADATA)}
+    faults.outage(fault, *before)
+    await asyncio.sleep(seconds)
+    for endpoint, count in before.items():
+        futile = len(received.of(endpoint)) - count
+        print(f"{endpoint.value}: {futile} futile requests in {seconds:g} s")  # noqa: T201
+        assert futile <= len(storm.consumers) * FUTILE_REQUESTS
+    faults.restore(*before)
+
+
+def configure(storm: Storm, topic: str, name: str, value: str | None) -> None:
+    """Change a topic's configuration; None: back to the default."""
+    operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+    entry = ConfigEntry(name, value or "", incremental_operation=operation)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in storm.kafka.admin().incremental_alter_configs([resource]).values():
+        future.result(20)
+
+
+def positions(storm: Storm) -> dict[int, int]:
+    """What the group has committed."""
+    kafka = KafkaSettings(
+        bootstrap_servers=storm.kafka.bootstrap_servers, group_id=str(storm.settings["kafka.group_id"])
+    )
+    with TopicReader(kafka) as reader:
+        committed = reader.committed(storm.topic, dict.fromkeys(range(storm.partitions)))
+    return {number: position.offset for number, position in committed.items()}
+
+
+def unacknowledged(storm: Storm) -> float:
+    return sum(consumer.value("flagpost_ledger_unacknowledged") for consumer in storm.consumers.values())
+
+
+def memory(storm: Storm) -> int:
+    """Bytes that the consumers hold."""
+    return sum(psutil.Process(consumer.process_id).memory_info().rss for consumer in storm.consumers.values())

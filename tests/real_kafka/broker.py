@@ -44,6 +44,9 @@ PROPERTIES = {
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": "4000",
+    "group.consumer.min.heartbeat.interval.ms": "500",
+    "group.consumer.heartbeat.interval.ms": "1000",
     # A restart after kill -9 takes 2 s with these, and 12 s without.
     "broker.session.timeout.ms": "1000",
     "broker.heartbeat.interval.ms": "200",

@@ -37,8 +37,7 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
         "group.id": kafka.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        # Where reading begins is known from the commit; where the log has lost that place, it is a gap.
-        "auto.offset.reset": "error",
+        "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
     }
 

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.ledger_restore import commit_metadata
@@ -36,9 +36,6 @@ STARVED_SECONDS = 1.0
 LAG_SECONDS = 1.0
 TOPIC_WAIT_SECONDS = 1.0
 METADATA_SECONDS = 5.0
-SEEK_SECONDS = 5.0
-SEEK_PAUSE_SECONDS = 0.02
-"""An assigned partition can be sought a moment later, once librdkafka has begun with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,6 @@ class KafkaIntake:
         self._taken_away: set[int] = set()
         self._partition_count = 0
         self._count_due = False
-        self._gap_due: set[int] = set()
         self._next: dict[int, int] = {}
         """What is read next of each partition, as far as it has been released or read."""
         self._lag_due = 0.0
@@ -130,7 +126,7 @@ class KafkaIntake:
         self._pause_wanted = paused
 
     def release(self, partition: int, offset: int, assignment: int) -> None:
-        """Read a partition from an offset on, if it is still ours by this assignment."""
+        """Read a partition, whose next offset is this, if it is still ours by this assignment."""
         self._commands.put(lambda consumer: self._release(consumer, partition, offset, assignment))
 
     def commit(self, positions: Mapping[int, Position]) -> None:
@@ -200,11 +196,10 @@ class KafkaIntake:
             self._apply_pause(consumer, paused=self._pause_wanted or not room)
             messages = self._read(consumer)
             if messages:
-                self._hand_over(messages, room=room)
+                self._hand_over(consumer, messages, room=room)
             elif room:
                 self._room.release()
             self._count_partitions(consumer)
-            self._look_for_gaps(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
 
@@ -227,49 +222,49 @@ class KafkaIntake:
         messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
         for message in messages:
             if (error := message.error()) is not None:
-                self._take_error(message, error)
+                _report_read_error(error)
         return [message for message in messages if message.error() is None and self._is_ours(message)]
 
     def _is_ours(self, message: Message) -> bool:
-        """Whether a message is of a partition that is being read.
+        """Whether a message is of a partition that is still ours.
 
-        Not of one that was taken away while it was read: the loop has given it up by now, and one that came
-        back within the same read begins anew where it is released.
+        The loop has given up by now what was taken away while it was read; what came back within the same read
+        begins anew at its committed offset.
         """
         number = message.partition()
-        return number not in self._taken_away and number not in self._held
+        if number in self._taken_away:
+            return False
+        if number in self._held:  # it was paused before anything was read: to pass over it would be a loss
+            raise RuntimeError(f"Kafka's client gave a record of partition {number}, which is paused")
+        return True
 
-    def _take_error(self, message: Message, error: KafkaError) -> None:
-        if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - librdkafka's public name
-            self._gap_due.add(message.partition() or 0)
-        else:
-            _report_read_error(error)
-
-    def _look_for_gaps(self, consumer: Consumer) -> None:
-        """Read on at the log's beginning where it no longer has what was to be read next."""
-        for number in list(self._gap_due):
-            self._gap_due.discard(number)
-            if number not in self._owned or number in self._held:
-                continue
-            wanted = self._next[number]
-            try:
-                low, _ = consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, number), timeout=METADATA_SECONDS
-                )
-                consumer.seek(TopicPartition(self._topic, number, low))
-            except KafkaException as error:
-                _report_read_error(error.args[0])
-                self._gap_due.add(number)
-                continue
-            self._next[number] = low
-            if wanted < low:
-                self._loop.call_soon_threadsafe(self._handler.on_gap, number, Gap(wanted, low))
-
-    def _hand_over(self, messages: list[Message], *, room: bool) -> None:
-        self._next.update({message.partition() or 0: (message.offset() or 0) + 1 for message in messages})
+    def _hand_over(self, consumer: Consumer, messages: list[Message], *, room: bool) -> None:
+        begun = 0
+        for place, message in enumerate(messages):
+            number, offset = message.partition() or 0, message.offset() or 0
+            wanted = self._next.get(number, offset)
+            self._next[number] = offset + 1
+            if wanted < offset and (gap := self._gap(consumer, number, wanted)) is not None:
+                self._tell(messages[begun:place], _nothing)
+                self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
+                begun = place
         # A message can come just after the pause that lack of room brought; it is not turned away.
-        done = self._room.release if room else _nothing
+        self._tell(messages[begun:], self._room.release if room else _nothing)
+
+    def _tell(self, messages: list[Message], done: Callable[[], None]) -> None:
         self._loop.call_soon_threadsafe(self._handler.on_messages, messages, done)
+
+    def _gap(self, consumer: Consumer, number: int, wanted: int) -> Gap | None:
+        """Whether what was to be read next is gone; offsets may also have holes, which are no loss."""
+        partition = TopicPartition(self._topic, number)
+        while not self._stop.is_set():
+            try:
+                low, _ = consumer.get_watermark_offsets(partition, timeout=METADATA_SECONDS)
+            except KafkaException as error:
+                log.warning("the log's beginning is not to be had", reason=error.args[0].str())
+            else:
+                return Gap(wanted, low) if wanted < low else None
+        return None
 
     def _run_commands(self, consumer: Consumer) -> None:
         while True:
@@ -299,16 +294,6 @@ class KafkaIntake:
     def _release(self, consumer: Consumer, number: int, offset: int, assignment: int) -> None:
         if self._held.get(number) != assignment:
             return
-        deadline = time.monotonic() + SEEK_SECONDS
-        while True:
-            try:
-                consumer.seek(TopicPartition(self._topic, number, offset))
-                break
-            except KafkaException as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.debug("not yet to be sought", partition=number, reason=error.args[0].str())
-                time.sleep(SEEK_PAUSE_SECONDS)
         del self._held[number]
         self._next[number] = offset
         self._set_flow(consumer, {number})
@@ -388,8 +373,6 @@ class KafkaIntake:
         )
         self._owned.update(numbers)
         self._held.update(dict.fromkeys(numbers, self._assignments))
-        for partition in partitions:
-            partition.offset = OFFSET_BEGINNING  # it is sought before it is read
         consumer.incremental_assign(partitions)
         # A pause outlives revocation and assignment, so the state is set both ways.
         self._set_flow(consumer, set(numbers))
