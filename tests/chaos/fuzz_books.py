@@ -1,6 +1,6 @@
 """The fuzz's own books, kept apart from the consumer's, and the verdict on both.
 
-In: what was published, each settlement, the dead-letter topic. Out: what is wrong, a line each.
+In: what was published, each settlement, the dead-letter topic, the ledger. Out: what is wrong, a line each.
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import cast
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
-from chaos.fuzz_world import DEAD_LETTERS, EVENTS, PARTITIONS
+from chaos.fuzz_world import EVENTS, PARTITIONS
 from chaos.mutations import Headers, Mutant
 from chaos.understood import complaints
+from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.records import Record, Settlement
 from flagpost_consumer.demo.pendo_stand_in import Violation
+from flagpost_schemas.ledger import decode_settlements
 
 READ_SECONDS = 60.0
 PREFIX = "flagpost-"
@@ -91,6 +93,8 @@ class Seen:
     """The dead letters that there should be."""
     letters: Counter[Letter] = field(default_factory=Counter)
     """Those on the topic."""
+    ledger: Counter[tuple[Place, str, str, str]] = field(default_factory=Counter)
+    """Its entries: kind, outcome and reason."""
     wrong: Counter[str] = field(default_factory=Counter)
     """What must not be, with how often it was."""
 
@@ -106,6 +110,22 @@ class Seen:
             self.wanted[_letter_for(settlement)] += 1
             self.wrong.update(complaints(ending.reason, ending.detail, personal_texts(record)))
 
+    def take_letter(self, message: Message) -> None:
+        """A record of the dead-letter topic."""
+        headers = headers_of(message)
+        ours = {name: (value or b"").decode() for name, value in headers if name.startswith(PREFIX)}
+        content = digest(message.key(), message.value(), as_kept(headers))
+        source, kind, reason, detail = (
+            ours[PREFIX + name] for name in ("source", "kind", "reason", "detail")
+        )
+        self.letters[Letter(source, kind, reason, detail, content)] += 1
+
+    def take_ledger(self, message: Message) -> None:
+        """A record of the ledger."""
+        partition = cast("int", message.partition())
+        for entry in decode_settlements(message.value()).entries:
+            self.ledger[(partition, entry.offset), entry.kind, entry.outcome, entry.reason] += 1
+
     def publish(self, mutant: Mutant) -> None:
         """A record is on its way."""
         identity = digest(mutant.key, mutant.value, as_read(mutant.headers))
@@ -120,13 +140,15 @@ def _letter_for(settlement: Settlement) -> Letter:
     return Letter(source, settlement.delivery.kind.value, ending.reason.value, ending.detail, content)
 
 
-class DeadLetterReader:
-    """Reads the dead-letter topic beside the consumer."""
+class TopicReader:
+    """Reads a topic beside the consumer, which keeps the newest records only."""
 
-    def __init__(self, bootstrap_servers: str, seen: Seen) -> None:
-        self._seen = seen
-        self._consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "reader"})
-        self._partitions = [TopicPartition(DEAD_LETTERS, number, 0) for number in range(PARTITIONS)]
+    def __init__(self, bootstrap_servers: str, topic: str, take: Callable[[Message], None]) -> None:
+        self._take = take
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap_servers, "group.id": "reader", "fetch.wait.max.ms": 20}
+        )
+        self._partitions = [TopicPartition(topic, number, 0) for number in range(PARTITIONS)]
         self._consumer.assign(self._partitions)
 
     def read(self) -> None:
@@ -134,8 +156,9 @@ class DeadLetterReader:
         ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._partitions}
         deadline = time.monotonic() + READ_SECONDS
         while any(p.offset < ends[p.partition] for p in self._positions()):
-            assert time.monotonic() < deadline, "the dead-letter topic cannot be read to its end"
+            assert time.monotonic() < deadline, f"{self._partitions[0].topic} cannot be read to its end"
             for message in self._consumer.consume(500, 0.1):
+                assert message.error() is None, message.error()
                 self._take(message)
 
     def close(self) -> None:
@@ -147,16 +170,6 @@ class DeadLetterReader:
             TopicPartition(p.topic, p.partition, max(0, p.offset))
             for p in self._consumer.position(self._partitions)
         ]
-
-    def _take(self, message: Any) -> None:
-        assert message.error() is None, message.error()
-        headers = cast("Headers", tuple(message.headers() or ()))
-        ours = {name: (value or b"").decode() for name, value in headers if str(name).startswith(PREFIX)}
-        content = digest(message.key(), message.value(), as_kept(headers))
-        source, kind, reason, detail = (
-            ours[PREFIX + name] for name in ("source", "kind", "reason", "detail")
-        )
-        self._seen.letters[Letter(source, kind, reason, detail, content)] += 1
 
 
 def judge(seen: Seen, service: Service, violations: Iterable[Violation], code: int) -> list[str]:
@@ -172,6 +185,14 @@ def judge(seen: Seen, service: Service, violations: Iterable[Violation], code: i
     if seen.wanted != seen.letters:
         lost, strange = (seen.wanted - seen.letters).total(), (seen.letters - seen.wanted).total()
         found.append(f"{lost} dead letters are missing or differ from their record, {strange} are not wanted")
+    entries = Counter(
+        (place, ended.kind.value, ended.outcome.value, ended.reason.value)
+        for place, endings in seen.ended.items()
+        for ended in endings
+    )
+    if entries != seen.ledger:
+        lost, strange = (entries - seen.ledger).total(), (seen.ledger - entries).total()
+        found.append(f"{lost} settlements are missing in the ledger, {strange} in it are of no delivery")
     found += [f"Pendo's rule {v.rule.value} broken: {v.detail}" for v in violations]
     return found
 

@@ -3,10 +3,11 @@
     .venv/bin/python tests/chaos/fuzz_records.py --records 100000 --seed 1 [--real]
 
 In: a seed. Out: a table of what was done to records and how they ended, and exit code 1 unless every record is
-accounted for: planned = delivered + duplicate + dropped + dead-lettered, one dead letter for each delivery that is
+accounted for: planned = delivered + duplicate + dropped + dead-lettered; one dead letter for each delivery that is
 dead-lettered and none besides, each with its record's own key, bytes and headers and a detail that a person
-understands, and no request to Pendo that breaks its rules. Kafka is librdkafka's mock cluster, or with `--real`
-Apache Kafka; a small schema registry and the Pendo stand-in run in this process, beside the service.
+understands; one entry in the ledger for each delivery; and no request to Pendo that breaks its rules. Kafka is
+librdkafka's mock cluster, or with `--real` Apache Kafka; a small schema registry and the Pendo stand-in run in this
+process, beside the service.
 """
 
 # ruff: noqa: T201 - a program that prints what it found
@@ -29,8 +30,18 @@ from confluent_kafka import Producer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a program: what the tests share is one folder up
 
-from chaos.fuzz_books import DeadLetterReader, Seen, as_read, judge
-from chaos.fuzz_world import EVENTS, MAX_BYTES, SCHEMA_IDS, kafka, pendo, registry, settings_for
+from chaos.fuzz_books import Seen, TopicReader, as_read, judge
+from chaos.fuzz_world import (
+    DEAD_LETTERS,
+    EVENTS,
+    LEDGER,
+    MAX_BYTES,
+    SCHEMA_IDS,
+    kafka,
+    pendo,
+    registry,
+    settings_for,
+)
 from chaos.mutations import Mutant, Mutants
 from chaos.raw_producer import RawProducer
 from flagpost_consumer.app import Service
@@ -55,7 +66,10 @@ class Fuzz:
         self._seen = seen
         self._bootstrap_servers = bootstrap_servers
         self._mutants = iter(mutants)
-        self._reader = DeadLetterReader(bootstrap_servers, seen)
+        self._readers = (
+            TopicReader(bootstrap_servers, DEAD_LETTERS, seen.take_letter),
+            TopicReader(bootstrap_servers, LEDGER, seen.take_ledger),
+        )
         self._published = 0
 
     async def run(self, records: int) -> int:
@@ -65,14 +79,19 @@ class Fuzz:
         while self._published < records and not running.done():
             await asyncio.to_thread(self._publish_chunk, min(CHUNK_RECORDS, records - self._published))
             await self._settled(running, all_but=UNDER_WAY_RECORDS)
-            await asyncio.to_thread(self._reader.read)
+            await asyncio.to_thread(self._read)
             print(f"\r{self._published:,} records", end="", file=sys.stderr)
         await self._settled(running, all_but=0)
         self._service.stop()
         code = await running
-        await asyncio.to_thread(self._reader.read)
-        self._reader.close()
+        await asyncio.to_thread(self._read)
+        for reader in self._readers:
+            reader.close()
         return code
+
+    def _read(self) -> None:
+        for reader in self._readers:
+            reader.read()
 
     def _publish_chunk(self, count: int) -> None:
         producer = Producer(
@@ -148,7 +167,9 @@ def print_table(seen: Seen) -> None:
     totals = Counter(ended.outcome.value for endings in seen.ended.values() for ended in endings)
     summed = " + ".join(f"{totals[outcome.value]:,} {outcome.value}" for outcome in Outcome)
     print(f"\n{seen.published.total():,} records, {totals.total():,} deliveries = {summed}")
-    print(f"{seen.letters.total():,} dead letters on the topic")
+    print(
+        f"{seen.letters.total():,} dead letters on the topic, {seen.ledger.total():,} settlements in the ledger"
+    )
 
 
 async def main(records: int, seed: int, bootstrap_servers: str) -> int:
