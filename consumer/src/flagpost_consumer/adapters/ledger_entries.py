@@ -23,6 +23,9 @@ HEADER = single_object_header(LEDGER_SCHEMA.fingerprint)
 THERE = 2
 """The byte that stands before a value that may be null and is not."""
 
+LAST_SHIFT = 63
+"""Of the tenth byte, which is the last that a number of 64 bits can have."""
+
 TEXTS_IN_A_ROW = 6
 """event_id, visitor_id, account_id, event, flag_key, variation_key."""
 
@@ -183,6 +186,8 @@ def _long(value: bytes, at: int) -> tuple[int, int]:
             at += 1
             number |= (byte & 0x7F) << shift
             shift += 7
+            if shift > LAST_SHIFT:  # without end, each byte would cost more than the one before
+                raise _Unusual
         at += 1
         number |= byte << shift
         if number >> 64:
