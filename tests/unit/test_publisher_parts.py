@@ -1,5 +1,6 @@
 """Duplicates, complaints and the reading of notifications, each by itself."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ import pytest
 from flagpost_publisher import EventRefused, PublisherError
 from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
-from flagpost_publisher.duplicates import Duplicates, claim_of
+from flagpost_publisher.duplicates import ENTRIES_TOGETHER, Duplicates, claim_of
 from flagpost_publisher.listener import DecisionReader, claim_in
 from flagpost_publisher.producer import LINGER_MS, producer_config
 from flagpost_schemas import DecisionEvent, Decoder, Source, schema_of, single_object_header
@@ -27,10 +28,25 @@ B = replace(A, variation_key="b")
 OFF = replace(A, enabled=False)
 
 
+class Clock:
+    """A time that stands where it is put."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def through(self, *moments: float) -> Iterator[float]:
+        """Stand at one moment after the other."""
+        for self.now in moments:
+            yield self.now
+
+
 def test_a_b_a_are_three_and_a_a_is_one() -> None:
     duplicates = Duplicates(60, 100)
 
-    assert [duplicates.is_news(claim_of(each), 0) for each in (A, A, B, B, A, A)] == [
+    assert [duplicates.is_news(claim_of(each)) for each in (A, A, B, B, A, A)] == [
         True,
         False,
         True,
@@ -55,22 +71,23 @@ def test_what_counts_is_visitor_flag_variation_enabled_and_dispatched(
     other: DecisionEvent, same: bool
 ) -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.is_news(claim_of(A), 0)
+    duplicates.is_news(claim_of(A))
 
-    assert duplicates.is_news(claim_of(other), 1) is not same
+    assert duplicates.is_news(claim_of(other)) is not same
 
 
 def test_the_variation_of_a_disabled_flag_is_off_whatever_it_was() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.is_news(claim_of(OFF), 0)
+    duplicates.is_news(claim_of(OFF))
 
-    assert not duplicates.is_news(claim_of(replace(OFF, variation_key="b")), 1)
+    assert not duplicates.is_news(claim_of(replace(OFF, variation_key="b")))
 
 
 def test_the_ttl_runs_from_what_was_published() -> None:
-    duplicates = Duplicates(60, 100)
+    clock = Clock()
+    duplicates = Duplicates(60, 100, clock)
 
-    assert [duplicates.is_news(claim_of(A), now) for now in (0, 30, 59.9, 60, 119, 120)] == [
+    assert [duplicates.is_news(claim_of(A)) for _ in clock.through(0, 30, 59.9, 60, 119, 120)] == [
         True,
         False,
         False,
@@ -83,33 +100,65 @@ def test_the_ttl_runs_from_what_was_published() -> None:
 def test_a_ttl_of_zero_remembers_nothing() -> None:
     duplicates = Duplicates(0, 100)
 
-    assert [duplicates.is_news(claim_of(A), 5), duplicates.is_news(claim_of(A), 5)] == [True, True]
+    assert [duplicates.is_news(claim_of(A)), duplicates.is_news(claim_of(A))] == [True, True]
 
 
 def test_the_least_recently_seen_is_forgotten_first() -> None:
     duplicates = Duplicates(60, 2)
     events = [replace(A, visitor_id=visitor) for visitor in "uvw"]
     for event in (events[0], events[1], events[0], events[2]):
-        duplicates.is_news(claim_of(event), 0)
+        duplicates.is_news(claim_of(event))
 
-    assert [duplicates.is_news(claim_of(event), 1) for event in (events[0], events[1])] == [False, True]
+    assert [duplicates.is_news(claim_of(event)) for event in (events[0], events[1])] == [False, True]
+
+
+def test_a_large_memory_is_many_small_ones_that_hold_as_much() -> None:
+    """What expires goes at once, a cache at a time: no decide() waits for all of it."""
+    clock = Clock()
+    duplicates = Duplicates(60, 100_000, clock)
+    events = [replace(A, visitor_id=f"v{number}") for number in range(50_000)]
+
+    assert all(duplicates.is_news(claim_of(event)) for event in events)
+    assert not any(duplicates.is_news(claim_of(event)) for event in events)
+    assert max(cache.maxsize for cache in duplicates._caches) <= 2 * ENTRIES_TOGETHER
+    assert sum(cache.maxsize for cache in duplicates._caches) >= 100_000
+    clock.now = 60.0
+    assert all(duplicates.is_news(claim_of(event)) for event in events)
+
+
+def test_a_decision_within_a_decision_is_published() -> None:
+    """A signal handler may call decide() while the memory is being written."""
+    depth: list[bool] = []
+
+    def within() -> float:
+        if not depth:
+            depth.append(True)
+            depth.append(duplicates.is_news(claim_of(B)))
+            duplicates.forget(claim_of(B))
+        return 0.0
+
+    duplicates = Duplicates(60, 100, within)
+
+    assert duplicates.is_news(claim_of(A))
+    assert depth == [True, True]
+    assert not duplicates.is_news(claim_of(A))
 
 
 def test_what_kafka_did_not_take_is_news_again() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.is_news(claim_of(A), 0)
+    duplicates.is_news(claim_of(A))
     duplicates.forget(claim_of(A))
 
-    assert duplicates.is_news(claim_of(A), 1)
+    assert duplicates.is_news(claim_of(A))
 
 
 def test_forgetting_keeps_what_came_later() -> None:
     duplicates = Duplicates(60, 100)
-    duplicates.is_news(claim_of(A), 0)
-    duplicates.is_news(claim_of(B), 1)
+    duplicates.is_news(claim_of(A))
+    duplicates.is_news(claim_of(B))
     duplicates.forget(claim_of(A))
 
-    assert not duplicates.is_news(claim_of(B), 2)
+    assert not duplicates.is_news(claim_of(B))
 
 
 def test_complaints_of_a_kind_are_told_once_with_their_number() -> None:

@@ -1,19 +1,23 @@
 """The last decision of each visitor and flag, to publish it once while it stays the same.
 
-In: what decisions say, and the time. Out: whether it is news. Kept in an OrderedDict, which is written in C: decide()
-waits 3 us for it, for cachetools.LRUCache 7 us and for its TTLCache 11 us, and when many entries expire for 50 ms
-(docs/decisions/0005).
+In: what decisions say. Out: whether it is news. Kept in cachetools.TTLCaches, many small ones: a TTLCache removes
+all that has expired at once, which for 100,000 entries takes 75 ms, inside somebody's decide() (docs/decisions/0005).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from threading import RLock
-from typing import TYPE_CHECKING, TypeAlias
+from math import ceil
+from threading import Lock, get_ident
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from cachetools import TTLCache
 
 from flagpost_schemas import variation_as_sent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flagpost_schemas import DecisionEvent
 
 Subject: TypeAlias = tuple[str, str]
@@ -34,38 +38,55 @@ def claim_of(decision: DecisionEvent) -> Claim:
     )
 
 
+ENTRIES_TOGETHER: Final = 512
+"""About as many entries share a TTLCache: to remove them all takes less than half a millisecond."""
+
+
 class Duplicates:
     """Remembers the last claim per visitor and flag. Threads may share it.
 
     Only an equal one within `ttl_seconds` of the published one is a duplicate: A, B, A are three.
-    Beyond `max_entries` the least recently seen is forgotten.
+    Beyond `max_entries` what was not seen for long is forgotten.
     """
 
-    def __init__(self, ttl_seconds: float, max_entries: int) -> None:
-        """A ttl of 0 remembers nothing."""
-        self._ttl_seconds = ttl_seconds
-        self._lock = RLock()  # re-entrant: a signal handler may call decide()
-        self._max_entries = max_entries
-        self._last: OrderedDict[Subject, tuple[Said, float]] = OrderedDict()  # the least recently seen first
+    def __init__(self, ttl_seconds: float, max_entries: int, timer: Callable[[], float] = monotonic) -> None:
+        """A ttl of 0 remembers nothing. `timer` gives seconds."""
+        count = max(1, max_entries // ENTRIES_TOGETHER)
+        self._caches: list[TTLCache[Subject, Said]] = [
+            TTLCache(ceil(max_entries / count), ttl_seconds, timer) for _ in range(count)
+        ]
+        self._lock = Lock()
+        self._held_by: int | None = None
 
-    def is_news(self, claim: Claim, now: float) -> bool:
-        """Whether `claim` is to be published; if so, its equals are duplicates from `now` on (seconds)."""
+    def is_news(self, claim: Claim) -> bool:
+        """Whether `claim` is to be published; if so, its equals are duplicates from now on."""
+        if self._held_by == get_ident():
+            return True  # a signal handler calls decide() while this very thread is at work below
         subject, said = claim
+        cache = self._cache_of(subject)
         with self._lock:
-            last = self._last.get(subject)
-            if last is not None:
-                self._last.move_to_end(subject)
-                if last[0] == said and now - last[1] < self._ttl_seconds:
+            self._held_by = get_ident()
+            try:
+                if subject in cache and cache.get(subject) == said:
                     return False
-            elif len(self._last) >= self._max_entries:
-                self._last.popitem(last=False)
-            self._last[subject] = (said, now)
-            return True
+                cache[subject] = said
+                return True
+            finally:
+                self._held_by = None
 
     def forget(self, claim: Claim) -> None:
         """Kafka did not take `claim`: it is news again. What came after it is kept."""
+        if self._held_by == get_ident():
+            return
         subject, said = claim
+        cache = self._cache_of(subject)
         with self._lock:
-            last = self._last.get(subject)
-            if last is not None and last[0] == said:
-                del self._last[subject]
+            self._held_by = get_ident()
+            try:
+                if cache.get(subject) == said:
+                    cache.pop(subject, None)
+            finally:
+                self._held_by = None
+
+    def _cache_of(self, subject: Subject) -> TTLCache[Subject, Said]:
+        return self._caches[hash(subject) % len(self._caches)]

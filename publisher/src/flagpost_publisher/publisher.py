@@ -10,7 +10,6 @@ import contextlib
 import os
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
@@ -340,7 +339,7 @@ class Publisher:
 
     def _send_once(self, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments) -> None:
         """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
-        if not self._duplicates.is_news(claim, monotonic()):
+        if not self._duplicates.is_news(claim):
             self._tally.add_duplicate()
             return
         try:
