@@ -86,7 +86,7 @@ def measure_consumer(kafka: KafkaBroker) -> dict[str, float]:
     }
     with RunningConsumer(settings) as consumer:
         while not is_restored(consumer):
-            time.sleep(0.05)
+            time.sleep(0.2)
         found = {
             "start_to_restored_seconds": time.monotonic() - began,
             "restore_seconds": consumer.value("flagpost_ledger_restore_seconds"),

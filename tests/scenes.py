@@ -22,12 +22,13 @@ class Scene:
         self.pendo = pendo
         self.partitions = partitions
         self.topic, self.dead_letters = f"{name}.events", f"{name}.dead-letters"
-        kafka.create_topics(self.topic, f"{name}.ledger", self.dead_letters, partitions=partitions)
+        self.ledger = f"{name}.ledger"
+        kafka.create_topics(self.topic, self.ledger, self.dead_letters, partitions=partitions)
         self.settings: dict[str, object] = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
             "kafka.group_id": name,
             "kafka.topic": self.topic,
-            "kafka.ledger_topic": f"{name}.ledger",
+            "kafka.ledger_topic": self.ledger,
             "kafka.dead_letter_topic": self.dead_letters,
             "pendo.track_url": pendo.track_url,
             "pendo.api_url": pendo.api_url,

@@ -154,6 +154,10 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         self.kills.append(Kill(name, time.monotonic()))
         self.consumers[name].signal(signal.SIGSTOP)
 
+    def note_trouble(self) -> None:
+        """Something ends for all consumers what they have under way."""
+        self.kills += [Kill(name, time.monotonic()) for name in self.consumers]
+
     def thaw(self, name: str) -> None:
         """SIGCONT."""
         self.consumers[name].signal(signal.SIGCONT)

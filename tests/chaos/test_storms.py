@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from chaos.oracle import judge, reconcile
-from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Kill, Storm
+from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Storm
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -27,6 +27,7 @@ from flagpost_consumer.demo.pendo_stand_in import (
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings
 from real_kafka.broker import KafkaBroker
+from running import total
 
 KILLS = 20 if LONG else 4
 FREEZES = 5 if LONG else 1
@@ -35,6 +36,8 @@ LONG_OUTAGE_SECONDS = 600.0 if LONG else 12.0
 LATENCY_SECONDS = 0.02
 FUTILE_REQUESTS = MAX_CONNECTIONS + 36
 """What an outage may cost a consumer and endpoint: what is in flight, ten failures, and the probes."""
+FULL = "max.message.bytes"
+"""With this set to 1, a topic answers every write with an error."""
 ROOM_FOR_MEMORY = 60 * 1024 * 1024
 
 pytestmark = pytest.mark.timeout(1800)
@@ -113,38 +116,54 @@ async def test_a_broker_that_is_killed_and_comes_back(
     judge(storm, repeats_allowed=False)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("min.insync.replicas", "2"),  # more than there are: as if the ledger's brokers were away
-        ("max.message.bytes", "1"),  # every write is answered with an error, as by a full disk
-    ],
-)
-async def test_a_ledger_that_takes_nothing(storm: Storm, name: str, value: str) -> None:
-    """Sending stops at the bound, nothing is committed, and nothing is sent again afterwards."""
+async def test_a_kafka_that_stands_still(
+    kafka_broker: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str]
+) -> None:
+    """Nothing is acknowledged, so nothing more is sent."""
+    storm = Storm(kafka_broker, pendo, fresh_name("storm"))
     async with under_load(storm):
-        configure(storm, f"{storm.topic.removesuffix('.events')}.ledger", name, value)
+        kafka_broker.freeze()
+        storm.note_trouble()
+        await asyncio.sleep(2.5)
+        sent = storm.pendo.received.total
+        await asyncio.sleep(OUTAGE_SECONDS)
+        assert storm.pendo.received.total == sent, "sending has stopped"
+        kafka_broker.thaw()
+        await asyncio.sleep(SESSION_SECONDS)
+        await storm.share_the_work()
+    judge(storm)
+
+
+async def test_a_ledger_that_takes_nothing(storm: Storm) -> None:
+    """Every write is answered with an error, as by a full disk: sending stops, and nothing is committed."""
+    async with under_load(storm):
+        configure(storm, storm.ledger, FULL, "1")
         await asyncio.sleep(2.0)
         sent, committed = storm.pendo.received.total, positions(storm)
         await asyncio.sleep(OUTAGE_SECONDS)
         assert storm.pendo.received.total == sent, "sending has stopped"
         assert positions(storm) == committed
         assert unacknowledged(storm) <= len(storm.consumers) * 3 * MAX_CONNECTIONS
-        configure(storm, f"{storm.topic.removesuffix('.events')}.ledger", name, None)
+        configure(storm, storm.ledger, FULL, None)
     judge(storm, repeats_allowed=False)
 
 
 async def test_dead_letters_that_kafka_does_not_take(storm: Storm) -> None:
     """A dead letter that cannot be written holds its offset; all others go on."""
     async with under_load(storm):
-        configure(storm, storm.dead_letters, "min.insync.replicas", "2")
+        configure(storm, storm.dead_letters, FULL, "1")
+        await asyncio.sleep(1.0)
         storm.pendo.faults.visitor("visitor-0", 400)
         await asyncio.sleep(OUTAGE_SECONDS)
-        configure(storm, storm.dead_letters, "min.insync.replicas", None)
+        assert sum(
+            total(c.scrape(), "flagpost_deliveries_pending", kind="track") for c in storm.consumers.values()
+        )
+        configure(storm, storm.dead_letters, FULL, None)
     code, document = await asyncio.to_thread(reconcile, storm)
     assert code == 0
     assert document["totals"]["dead_lettered"] == 1
-    assert len(storm.read_dead_letters(1)) == 1
+    (letter,) = storm.read_dead_letters(1)
+    assert letter["headers"]["flagpost-reason"] == "rejected"
 
 
 # Pendo
@@ -185,7 +204,6 @@ async def test_a_pendo_that_flaps(storm: Storm) -> None:
 
 async def test_everything_at_once(storm: Storm) -> None:
     """A Pendo that fails in every way by chance, consumers that are killed and frozen, a ledger that stalls."""
-    ledger = f"{storm.topic.removesuffix('.events')}.ledger"
     storm.pendo.faults.mix(
         storm.seed,
         [
@@ -200,11 +218,9 @@ async def test_everything_at_once(storm: Storm) -> None:
         for _ in range(5 if LONG else 1):
             await storm.kill(storm.random.choice(list(storm.consumers)))
             await storm.start()
-            configure(storm, ledger, "min.insync.replicas", "2")
+            configure(storm, storm.ledger, FULL, "1")
             await asyncio.sleep(storm.random.uniform(0.5, 3))
-            # Whoever ends now may have answers that the ledger does not have.
-            storm.kills += [Kill(name, asyncio.get_running_loop().time()) for name in storm.consumers]
-            configure(storm, ledger, "min.insync.replicas", None)
+            configure(storm, storm.ledger, FULL, None)
             frozen = storm.random.choice(list(storm.consumers))
             storm.freeze(frozen)
             await asyncio.sleep(SESSION_SECONDS + storm.random.uniform(1, 3))
@@ -232,7 +248,8 @@ def configure(storm: Storm, topic: str, name: str, value: str | None) -> None:
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     entry = ConfigEntry(name, value or "", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for future in storm.kafka.admin().incremental_alter_configs([resource]).values():
+    admin = storm.kafka.admin()
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(20)
 
 

@@ -102,6 +102,16 @@ class KafkaBroker:
         """End at once, as a machine does that loses power."""
         self._end(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Stand still, connections and all, until `thaw`."""
+        assert self._process is not None
+        self._process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on."""
+        assert self._process is not None
+        self._process.signal(signal.SIGCONT)
+
     def restart(self) -> None:
         """Start again after `stop` or `kill` (after a stop, if it is running)."""
         self.stop()

@@ -41,6 +41,10 @@ class JavaProcess:
             self.end(signal.SIGKILL)
             raise
 
+    def signal(self, what: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(what)
+
     def end(self, how: signal.Signals) -> None:
         """End it, and wait until it is gone."""
         self._process.send_signal(how)

@@ -42,6 +42,22 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
     }
 
 
+RESTORE_QUEUE_KBYTES = 4_096
+RESTORE_FETCH_BYTES = 4_000_000
+"""A restore reads no faster with more, and what it holds at once stays with the process."""
+
+
+def restore_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of the consumer that reads the ledger when partitions are assigned."""
+    return {
+        **reader_config(kafka),
+        "queued.max.messages.kbytes": RESTORE_QUEUE_KBYTES,
+        "fetch.max.bytes": RESTORE_FETCH_BYTES,
+        "fetch.message.max.bytes": RESTORE_FETCH_BYTES // 8,
+        "fetch.queue.backoff.ms": 5,  # by default fetching pauses for a second when the queue is full
+    }
+
+
 def reader_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Properties of a consumer that reads by assign() and knows the group's commits; it joins nothing."""
     return {

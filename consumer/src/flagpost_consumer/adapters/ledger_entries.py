@@ -26,8 +26,7 @@ THERE = 2
 LAST_SHIFT = 63
 """Of the tenth byte, which is the last that a number of 64 bits can have."""
 
-TEXTS_IN_A_ROW = 6
-"""event_id, visitor_id, account_id, event, flag_key, variation_key."""
+TEXTS_IN_A_ROW = ("event_id", "visitor_id", "account_id", "event", "flag_key", "variation_key")
 
 
 def _symbols(enum: str) -> list[str]:
@@ -125,11 +124,14 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
         if value[at + 2] not in _REASON_BYTES:
             raise _Unusual
         at += 3
-        for _ in range(TEXTS_IN_A_ROW):
-            if not value[at]:
+        for _ in TEXTS_IN_A_ROW:
+            there = value[at]
+            if not there:
                 at += 1
-            elif value[at] == THERE and value[at + 1] < 128 and not value[at + 1] & 1:
-                at += 2 + (value[at + 1] >> 1)
+                continue
+            size = value[at + 1]
+            if there == THERE and size < 128 and not size & 1:
+                at += 2 + (size >> 1)
             else:
                 at = _skip_long_text(value, at)
         key = None
@@ -153,7 +155,10 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
             _, at = _long(value, at)
         else:
             at += 2
-        at = at + 1 if not value[at] else _skip_number(value, at)  # status
+        if value[at] == THERE and value[at + 1] > 127 and value[at + 2] < 128:  # status: two bytes
+            at += 3
+        else:
+            at = at + 1 if not value[at] else _skip_number(value, at)
         settled.append((offset, kind, outcome, key, occurred_at))
     return at
 

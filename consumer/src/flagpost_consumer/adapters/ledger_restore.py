@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from flagpost_consumer.adapters.kafka_config import reader_config
+from flagpost_consumer.adapters.kafka_config import restore_config
 from flagpost_consumer.adapters.ledger_entries import read_part
 from flagpost_consumer.adapters.topic_ids import read_topic_id
 from flagpost_consumer.core.policy import DedupeSettings
@@ -171,7 +171,7 @@ class LedgerRestore:
     def _restore(self) -> None:
         """Restore what is left. Raises KafkaException; it can then be called again."""
         self._learn_topic_id()
-        consumer = Consumer(reader_config(self._kafka), logger=kafka_logger())
+        consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
             self._read(consumer, self._begin(consumer))
         finally:
