@@ -33,6 +33,7 @@ from flagpost_schemas import DecisionEvent, encode_single_object
 
 HERE = Path(__file__)
 TOPIC = "flagpost.events"
+LEDGER = "flagpost.ledger"
 PARTITIONS = 4
 
 
@@ -171,7 +172,7 @@ def measure(arguments: list[str]) -> dict[str, float]:
 def compare(events: int, connections: int, latency_ms: float, rounds: int) -> None:
     figures: dict[str, list[float]] = {"bare": [], "flagpost": []}
     common = ["--events", str(events), "--connections", str(connections)]
-    with sink(latency_ms) as url, EmbeddedKafka({TOPIC: PARTITIONS}) as kafka:
+    with sink(latency_ms) as url, EmbeddedKafka({TOPIC: PARTITIONS, LEDGER: PARTITIONS}) as kafka:
         fill(kafka.bootstrap_servers, events)
         for number in range(rounds):
             figures["bare"].append(measure(["--side", "bare", "--url", url, *common])["per_cpu_second"])
