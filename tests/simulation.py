@@ -166,6 +166,8 @@ class World:
         self.acknowledge_seconds = acknowledge_seconds
         self.restore_seconds = restore_seconds
         self.now = 0.0
+        self.wall_step_ms = 0
+        """How far the wall clock has been put forward or back."""
         self.log: dict[int, list[Record]] = {number: [] for number in range(partitions)}
         self.committed: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.ledger: dict[int, list[list[Settled]]] = {number: [] for number in range(partitions)}
@@ -233,7 +235,7 @@ class World:
     @property
     def instant(self) -> Instant:
         """The time on both clocks."""
-        return Instant(self.now, START_MS + int(self.now * 1000))
+        return Instant(self.now, START_MS + int(self.now * 1000) + self.wall_step_ms)
 
     # Events of the world
 

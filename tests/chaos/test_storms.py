@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 
 import psutil
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka import Producer
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from chaos.oracle import judge, reconcile
 from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Storm
@@ -26,6 +28,8 @@ from flagpost_consumer.demo.pendo_stand_in import (
 )
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import decode_settlements
+from kafka_reading import read_topic
 from real_kafka.broker import KafkaBroker
 from running import total
 
@@ -84,6 +88,7 @@ async def test_kill_9(storm: Storm, protocol: str) -> None:
             await storm.kill(storm.random.choice(list(storm.consumers)))
             await storm.start()
     judge(storm)
+    await asyncio.to_thread(check_that_a_loss_is_found, storm)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -136,6 +141,7 @@ async def test_a_kafka_that_stands_still(
 
 async def test_a_ledger_that_takes_nothing(storm: Storm) -> None:
     """Every write is answered with an error, as by a full disk: sending stops, and nothing is committed."""
+    storm.settings["decisions.visitor_metadata"] = False  # a single request may carry a thousand values
     async with under_load(storm):
         configure(storm, storm.ledger, FULL, "1")
         await asyncio.sleep(2.0)
@@ -228,6 +234,25 @@ async def test_everything_at_once(storm: Storm) -> None:
             await asyncio.sleep(2)
         storm.pendo.faults.mix(0, [])
     judge(storm)
+
+
+def check_that_a_loss_is_found(storm: Storm) -> None:
+    """With one record taken out of the ledger, reconcile finds what it settled, and exits 1."""
+    records = [each for each in read_topic(storm.kafka.bootstrap_servers, storm.ledger) if each.value]
+    removed = storm.random.choice([r for r in records if decode_settlements(r.value).entries])
+    copy = f"{storm.ledger}-less-one"
+    storm.kafka.create_topics(copy, partitions=storm.partitions)
+    producer = Producer({"bootstrap.servers": storm.kafka.bootstrap_servers})
+    for record in records:
+        if record is not removed:
+            producer.produce(copy, record.value, partition=record.partition)
+    assert producer.flush(20) == 0
+    storm.settings["kafka.ledger_topic"] = copy
+    code, document = reconcile(storm)
+    print(f"one ledger record removed: {document['unexplained']} unexplained, exit {code}")  # noqa: T201
+    assert code == 1
+    once = {(e.offset, e.kind) for e in decode_settlements(removed.value).entries}
+    assert 1 <= document["unexplained"] + document["metadata"]["unexplained"] <= len(once)
 
 
 async def strike(storm: Storm, fault: Fault, seconds: float) -> None:

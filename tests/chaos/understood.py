@@ -56,6 +56,7 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         r"(flag_key|event|account_id) is empty; the service must give one",
         "values holds nothing that can be sent: give at least one field",
         "metadata needs Pendo's integration key: set pendo.integration_key",
+        "a replay of a delivery that the settings do not plan .*; set what it needs, then replay it again",
         f"property {QUOTED} is no finite number; leave it out instead",
         rf"rule \w+: property {QUOTED} [A-Za-z0-9, ]+(; call it error_ or error_message)?" + REPAIR,
     ),

@@ -231,3 +231,26 @@ def test_what_is_settled_is_told_once_for_each_offset(settled: set[tuple[int, Ki
         assert before.kinds(offset) == {kind for of, kind in settled if of == offset}
     assert not before.kinds(10**9)
     assert not before, "what was passed is freed"
+
+
+@given(seed=SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_a_wall_clock_that_steps_costs_no_event_no_order_and_no_pace(seed: int) -> None:
+    """Steps of up to two minutes, either way: what is measured is measured on the other clock."""
+    random = Random(seed)
+    world = World(POLICY, random, partitions=3, answering=slow_at_times)
+    world.join()
+    publish_traffic(world, random, events=150, seconds=40.0)
+
+    def step() -> None:
+        world.wall_step_ms = random.randint(-120_000, 120_000)
+
+    for _ in range(8):
+        world.at(random.uniform(0, 40), step)
+    world.run()
+    world.check_nothing_lost()
+    world.check_spacing()
+    world.check_order()
+    assert Outcome.DEAD_LETTERED not in set(world.outcomes().values())
+    sent = Counter((sight.partition, sight.offset) for sight in world.track_sights)
+    assert set(sent.values()) == {1}

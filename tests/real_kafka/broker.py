@@ -105,12 +105,12 @@ class KafkaBroker:
     def freeze(self) -> None:
         """Stand still, connections and all, until `thaw`."""
         assert self._process is not None
-        self._process.signal(signal.SIGSTOP)
+        self._process.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Go on."""
         assert self._process is not None
-        self._process.signal(signal.SIGCONT)
+        self._process.send(signal.SIGCONT)
 
     def restart(self) -> None:
         """Start again after `stop` or `kill` (after a stop, if it is running)."""

@@ -41,7 +41,7 @@ class JavaProcess:
             self.end(signal.SIGKILL)
             raise
 
-    def signal(self, what: signal.Signals) -> None:
+    def send(self, what: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(what)
 

@@ -231,6 +231,27 @@ def test_a_replayed_record_plans_only_the_kind_that_died() -> None:
     assert set(world.settled) == {(0, 0, Kind.VISITOR_METADATA)}
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # What died is not planned any more: the other kind must not be sent in its place.
+        (b"account_metadata", {Kind.ACCOUNT_METADATA: Reason.INVALID}),
+        (b"unknown", {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
+        (b"nonsense", {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
+        (None, {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
+    ],
+)
+def test_a_replay_of_what_is_not_planned_sends_nothing_else(
+    kind: bytes | None, expected: dict[Kind, Reason]
+) -> None:
+    world = World(Policy(), Random(1))
+    made = world.publish(decision("v"))
+    world.log[0][0] = made._replace(headers=(("flagpost-replay-kind", kind),))
+    world.join()
+    world.run()
+    assert {of: settled[0].ending.reason for (_, _, of), settled in world.settled.items()} == expected
+
+
 # Metadata
 
 

@@ -343,6 +343,7 @@ class Service:
 
     # What the Kafka thread brings
 
+    @_vital
     def on_messages(self, messages: list[Message], done: Callable[[], None]) -> None:
         """Messages came."""
         self._decoding.take(messages, done)

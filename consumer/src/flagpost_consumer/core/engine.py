@@ -25,7 +25,7 @@ from flagpost_consumer.core.metadata_sending import MetadataSending
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
+from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner, replayed_only
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import (
     Actions,
@@ -48,8 +48,6 @@ CUT_FROM = 0.8
 """The part of `delivery.max_pending` from which long lines are cut (CONTRACT section 5)."""
 RESUME_AT = 0.6
 """The part of `delivery.max_pending` at which intake resumes: well below, for a pause refetches."""
-
-REPLAY_KIND_HEADER = "flagpost-replay-kind"
 
 
 class Engine:
@@ -185,12 +183,7 @@ class Engine:
             self._enter(delivery, now)
 
     def _plan(self, record: Record, now: Instant) -> Sequence[Planned]:
-        planned = self._planner.plan(record.event, now.wall_ms)
-        only = next((value for name, value in record.headers if name == REPLAY_KIND_HEADER and value), None)
-        if only is None:
-            return planned
-        kind = only.decode("utf-8", "replace")
-        return [plan for plan in planned if plan.kind == kind] or planned
+        return replayed_only(self._planner.plan(record.event, now.wall_ms), record.headers)
 
     def _enter(self, delivery: Delivery, now: Instant) -> None:
         planned, occurred_at = delivery.planned, delivery.record.occurred_at

@@ -8,7 +8,7 @@ come after, because they depend on other records.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
@@ -38,6 +38,7 @@ from flagpost_schemas import (
 )
 
 MAX_EVENT_ID_CHARACTERS = 128
+REPLAY_KIND_HEADER = "flagpost-replay-kind"
 
 Fields = Mapping[str, str]
 """Pendo's fields of one group: a configured name (API name or display name) to the API name."""
@@ -249,6 +250,25 @@ class Planner:
     def deadline_ms(self, event: Event | DecodeFailure) -> float:
         """The last moment, in epoch ms, at which an event's track delivery may be sent."""
         return inf if isinstance(event, DecodeFailure) else event.occurred_at + self._max_age_ms
+
+
+def replayed_only(
+    planned: Sequence[Planned], headers: Iterable[tuple[str, bytes | None]]
+) -> Sequence[Planned]:
+    """Of a replayed record, the delivery that died; all of one that could not be decoded then, or cannot now."""
+    named = next((value for name, value in headers if name == REPLAY_KIND_HEADER), None)
+    kind = None if named is None else _KINDS.get(named)
+    if kind is None or any(plan.kind is Kind.UNKNOWN for plan in planned):
+        return planned
+    chosen = [plan for plan in planned if plan.kind is kind]
+    return chosen or [Planned(kind, Ending(Reason.INVALID, _NOT_PLANNED))]
+
+
+_KINDS = {kind.value.encode(): kind for kind in Kind if kind is not Kind.UNKNOWN}
+_NOT_PLANNED = (
+    "a replay of a delivery that the settings do not plan (decisions.visitor_metadata, or no variation); "
+    "set what it needs, then replay it again"
+)
 
 
 def expired(max_age_seconds: float) -> Ending:

@@ -13,17 +13,15 @@ from typing import cast
 from confluent_kafka import Message
 
 from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
-from flagpost_consumer.core.engine import REPLAY_KIND_HEADER
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.core.plan import Planner
+from flagpost_consumer.core.plan import Planner, replayed_only
+from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
 from flagpost_consumer.settings import Settings, engine_policy
 from flagpost_schemas import DecisionEvent, DecodeError, variation_as_sent
 
 UNKNOWN = (Kind.UNKNOWN,)
-
-Kinds = tuple[Kind, ...]
 
 
 class Planning:
@@ -43,17 +41,15 @@ class Planning:
             event = self._values.decode(message.value())
         except DecodeError:
             return Published(*place, UNKNOWN)
-        planned = tuple(plan.kind for plan in self._planner.plan(event, self._now_ms))
-        kinds = _replayed_only(planned, message)
+        planned = replayed_only(self._planner.plan(event, self._now_ms), _headers(message))
+        kinds = tuple(plan.kind for plan in planned)
         if isinstance(event, DecisionEvent):
             return Published(*place, kinds, (event.flag_key, variation_as_sent(event)), event.visitor_id)
         return Published(*place, kinds)
 
 
-def _replayed_only(planned: Kinds, message: Message) -> Kinds:
-    """Of a replayed record only the kind that it names is planned (CONTRACT section 8), as in the engine."""
+def _headers(message: Message) -> Headers:
     try:
-        only = dict(headers_of(message)).get(REPLAY_KIND_HEADER)
+        return headers_of(message)
     except UnreadableHeaders:
-        only = None
-    return tuple(kind for kind in planned if only is not None and kind.encode() == only) or planned
+        return ()
