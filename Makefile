@@ -5,7 +5,7 @@ UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
 
-.PHONY: setup demo test lint format wheels bench clean
+.PHONY: setup demo test chaos lint format wheels bench clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,11 @@ demo: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest
+
+# The long form of tests/chaos: about an hour. CHAOS_SEED=… repeats a run; ARGS="-k kill_9" runs a part.
+chaos: setup
+	CHAOS=long $(VENV)/bin/python -m pytest -s tests/chaos $(ARGS)
+	$(VENV)/bin/python tests/chaos/fuzz_records.py --records 100000
 
 lint: setup
 	$(VENV)/bin/ruff format --check .

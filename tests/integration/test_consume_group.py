@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -27,7 +25,7 @@ from flagpost_schemas import TrackEvent, encode_single_object
 from real_kafka.broker import KafkaBroker
 from running import RunningConsumer, eventually, total
 from scenes import Scene
-from traffic import Published, produce, tracks
+from traffic import produce, tracks
 
 INTERVAL_SECONDS = 0.05
 VISITORS = 2_000
@@ -104,13 +102,6 @@ def sender_of(request: Received) -> str:
     return request.path.partition("?by=")[2]
 
 
-def committed_by(consumer: RunningConsumer) -> dict[int, int]:
-    """The position that a consumer left for each partition when it gave it up, as its log says."""
-    entries = [json.loads(line) for line in consumer.lines if '"revoked"' in line]
-    assert entries, "the consumer was never asked to give anything up"
-    return {int(number): offset for entry in entries for number, offset in entry["committed"].items()}
-
-
 def check_order(requests: list[Received]) -> None:
     """Each sender sends a visitor's events in the order of their offsets, which is that of their numbers."""
     last: dict[tuple[str, str | None], int] = defaultdict(lambda: -1)
@@ -120,28 +111,10 @@ def check_order(requests: list[Received]) -> None:
         last[key] = number_of(request)
 
 
-def count_hand_over_repeats(
-    requests: list[Received], published: list[Published], giver: str, committed: dict[int, int]
-) -> int:
-    """Check that every repeat has its reason; gives how many are due to the hand-over.
-
-    Sent again is what lost its answer, and what the one that gave a partition up had delivered beyond the
-    position it committed.
-    """
-    place = {event.event.event_id: event for event in published}
-    recorded: dict[int, list[Received]] = defaultdict(list)
-    for request in requests:
-        if request.fate is Fate.RECORDED:
-            recorded[number_of(request)].append(request)
-    repeats = 0
-    for number, sightings in recorded.items():
-        answered = [request for request in sightings if request.status == 200]
-        for earlier, later in itertools.pairwise(answered):
-            where = place[f"event-{number}"]
-            assert (sender_of(earlier), sender_of(later) == giver) == (giver, False)
-            assert where.offset >= committed[where.partition]
-            repeats += 1
-    return repeats
+def sent_again_though_answered(requests: list[Received]) -> int:
+    """How many were sent again although Pendo had answered 200: the ledger leaves nothing of it."""
+    answered = Counter(number_of(request) for request in requests if request.status == 200)
+    return sum(answered.values()) - len(answered)
 
 
 @pytest.mark.timeout(400)
@@ -155,7 +128,7 @@ async def test_twenty_thousand_events_two_consumers_faults_and_one_stopped_halfw
         with group.consumer("a") as first, group.consumer("b") as second:
             for consumer in (first, second):
                 await eventually(partial(holds, consumer, 6))
-            published = await asyncio.to_thread(group.publish, list(events_of(count, seed=11)))
+            await asyncio.to_thread(group.publish, list(events_of(count, seed=11)))
             scraping = asyncio.ensure_future(scrape_often(first, second))
             await pendo.received.until(lambda: pendo.received.recorded() >= count // 2, 120)
             assert await first.stop() == 0
@@ -168,11 +141,11 @@ async def test_twenty_thousand_events_two_consumers_faults_and_one_stopped_halfw
         assert pendo.received.violations == []
         check_order(requests)
         assert {number_of(r) for r in requests if r.fate is Fate.RECORDED} == set(range(count))
-        repeats = count_hand_over_repeats(requests, published, "a", committed_by(first))
-        with capsys.disabled():
-            sys.stdout.write(f"\nsent again after the stop: {repeats}; in all: {pendo.received.repeats()}\n")
         lost_answers = sum(r.fate is Fate.RECORDED and r.status != 200 for r in requests)
-        assert pendo.received.repeats() <= repeats + lost_answers
+        with capsys.disabled():
+            sys.stdout.write(f"\n{pendo.received.repeats()} sent again; {lost_answers} answers were lost\n")
+        assert sent_again_though_answered(requests) == 0
+        assert pendo.received.repeats() <= lost_answers
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -195,15 +168,13 @@ async def test_a_newcomer_takes_over_partitions_without_loss(
                     await eventually(partial(has_nothing_pending, consumer))
                     assert consumer.value("flagpost_rebalances_total", kind="lost") == 0
                 assert first.value("flagpost_rebalances_total", kind="revoked") >= 1
-                given_up = committed_by(first)
                 assert await second.stop() == 0
             assert await first.stop() == 0
         requests = tracks(pendo.received)
         assert pendo.received.violations == []
         check_order(requests)
         assert {sender_of(request) for request in requests} == {"a", "b"}
-        repeats = count_hand_over_repeats(requests, published, "a", given_up)
-        assert pendo.received.repeats() == repeats
+        assert pendo.received.repeats() == 0
 
 
 async def test_a_broker_that_is_killed_and_comes_back(
