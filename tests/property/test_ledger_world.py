@@ -146,6 +146,24 @@ def test_restored_claims_judge_as_the_claims_themselves(events: list[tuple[int, 
             assert restoration.dedupe.claim(name, occurred_at, 999) == lived.claim(name, occurred_at, 999)
 
 
+def test_restoring_keeps_to_the_limit_of_all_partitions_together() -> None:
+    counts = DedupeCounts()
+    settings = DedupeSettings(ttl_seconds=1000.0, max_entries=100)
+    restorations = [Restoration(0, settings, counts) for _ in range(3)]
+    for number in range(900):
+        key = number.to_bytes(16)
+        settled: Settled = (number, Kind.TRACK, Outcome.DELIVERED, key, START_MS + number)
+        restorations[number % 3].take(number, [settled])
+    assert counts.entries <= 100
+    process = DedupeCounts()
+    for restoration in restorations:
+        restoration.finish(900)
+        restoration.dedupe.count_in(process)
+    assert counts == DedupeCounts()
+    assert process.entries + process.evicted_early == 900
+    assert process.entries <= 100
+
+
 def test_a_record_that_is_settled_in_part_is_planned_in_part() -> None:
     engine, now = Engine(POLICY, Random(1).random), Instant(0.0, START_MS)
     (partition,) = engine.assign([0], 1, now)

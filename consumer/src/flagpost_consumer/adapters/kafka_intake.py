@@ -338,12 +338,10 @@ class KafkaIntake:
             return
         self._lag_due = time.monotonic() + LAG_SECONDS
         lag = {}
-        for partition in consumer.position([TopicPartition(self._topic, n) for n in self._owned]):
-            _, end = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition.partition), cached=True
-            )
-            if end >= 0 and partition.offset >= 0:
-                lag[partition.partition] = Lag(end, partition.offset)
+        for number in self._owned & self._next.keys():
+            _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            if end >= 0:
+                lag[number] = Lag(end, self._next[number])
         self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
 
     # Rebalance callbacks; they run inside poll() and close()
@@ -395,6 +393,7 @@ class KafkaIntake:
         self._owned.difference_update(numbers)
         for number in numbers:
             self._held.pop(number, None)
+            self._next.pop(number, None)
         self._taken_away.update(numbers)
 
     def _call(self, work: Coroutine[Any, Any, dict[int, Position]]) -> dict[int, Position]:

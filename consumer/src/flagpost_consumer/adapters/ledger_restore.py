@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from flagpost_consumer.adapters.kafka_config import restore_config
 from flagpost_consumer.adapters.ledger_entries import read_part
 from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.core.dedupe import DedupeCounts
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Gap, Partition
 from flagpost_consumer.core.restoration import Restoration
@@ -115,6 +116,7 @@ class LedgerRestore:
         self._left: dict[int, tuple[Partition, float]] = {}
         """Partitions that wait, by number, and since when."""
         self._topic_id: str | None = None
+        self._counts = DedupeCounts()
         self._said_at = 0.0
         self._trouble = ""
         self._settlements = 0
@@ -171,6 +173,7 @@ class LedgerRestore:
     def _restore(self) -> None:
         """Restore what is left. Raises KafkaException; it can then be called again."""
         self._learn_topic_id()
+        self._counts = DedupeCounts()
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
             self._read(consumer, self._begin(consumer))
@@ -222,7 +225,7 @@ class LedgerRestore:
                 end=high,
             )
         begin = max(first, ledger_offset_in(committed.metadata) if committed.offset >= 0 else 0)
-        restoration = Restoration(position, self._dedupe)
+        restoration = Restoration(position, self._dedupe, self._counts)
         return _Reading(partition, restoration, max(position, low), gap, since, begin, end)
 
     def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:

@@ -85,20 +85,30 @@ class Dedupe:
         if occurred_at > self._watermark_ms:
             self.observe(occurred_at)
         number, place = divmod(occurred_at, self._ttl_ms)
-        if number >= self._oldest_needed:
-            # Of two that a crash let be sent, either tells that the key was.
-            self._slices.setdefault(number, {}).setdefault(int.from_bytes(key), offset * self._ttl_ms + place)
+        if number < self._oldest_needed:
+            return
+        claims, wanted = self._slices.setdefault(number, {}), int.from_bytes(key)
+        if wanted not in claims:  # of two that a crash let be sent, either tells that the key was
+            claims[wanted] = offset * self._ttl_ms + place
+            self._counts.entries += 1
+            if self._counts.entries > self._max_entries:
+                self._make_room()
 
     def observe(self, occurred_at: int) -> None:
         """Note the time of a delivery that was judged before this process had the partition."""
         if self._ttl_ms:
             self._advance(occurred_at)
+            self._counts.entries -= sum(map(len, self._outdated))
             self._outdated.clear()
 
     def count_in(self, counts: DedupeCounts) -> None:
-        """Count from now on in the books of the process; what was restored is added to them."""
+        """Count in other books from now on, and move to them what was counted in these."""
+        held = self._held
+        self._counts.entries -= held
+        counts.entries += held
+        counts.evicted_early += self._counts.evicted_early
+        self._counts.evicted_early = 0
         self._counts = counts
-        counts.entries += self._held
 
     def forget(self) -> None:
         """Give up all entries: the partition is another member's."""

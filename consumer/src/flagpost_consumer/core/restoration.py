@@ -23,11 +23,16 @@ outcome: one that only a later release writes."""
 class Restoration:
     """The state of one partition, as far as it has been read."""
 
-    def __init__(self, position: int, settings: DedupeSettings) -> None:
-        """`position`: the offset from which records will be read."""
+    def __init__(self, position: int, settings: DedupeSettings, counts: DedupeCounts | None = None) -> None:
+        """`position`: the offset from which records will be read.
+
+        Partitions that are restored side by side share `counts`, and so the limit of `dedupe.max_entries`.
+        """
         self.position = position
         self.settled = SettledBefore()
-        self.dedupe = Dedupe(settings.ttl_seconds, settings.max_entries, DedupeCounts())
+        self.dedupe = Dedupe(
+            settings.ttl_seconds, settings.max_entries, DedupeCounts() if counts is None else counts
+        )
         self.window = LedgerWindow()
 
     def take(self, ledger_offset: int, settlements: Iterable[Settled]) -> int:
@@ -52,5 +57,6 @@ class Restoration:
         return count
 
     def finish(self, ledger_end: int) -> None:
-        """The ledger has been read up to here."""
+        """The ledger has been read up to here; what was counted is for whoever takes the partition over."""
+        self.dedupe.count_in(DedupeCounts())
         self.window.begin_at(ledger_end)
