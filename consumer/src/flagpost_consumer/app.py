@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import wraps
-from math import inf
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -33,6 +32,7 @@ from flagpost_consumer.adapters.pendo_fields import read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistrySchemas
+from flagpost_consumer.commits import Commits
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
@@ -136,10 +136,7 @@ class Service:
         self._drained = False
         self._abandoned_while_stopping = 0
         self._failed = False
-        self._committed: dict[int, Position] = {}
-        self._committed_at = -inf
-        self._commit_under_way = False
-        self._commit_again = False
+        self._commits = Commits(self.engine, settings.kafka.session_timeout_seconds, self._send_commit)
         self._fields: FieldCatalog = {}
         self._loop_measured_at = time.monotonic()
         self.admin_url = ""
@@ -175,7 +172,7 @@ class Service:
         chores = [
             asyncio.create_task(self._every(seconds, chore))
             for seconds, chore in (
-                (min(COMMIT_SECONDS, self._proof_seconds), self._commit_if_due),
+                (min(COMMIT_SECONDS, self._commits.proof_seconds), self._commit_if_due),
                 (SECRETS_SECONDS, self._read_secrets),
                 (FIELDS_SECONDS, self._read_fields),
                 (LOOP_SECONDS, self._measure_loop),
@@ -375,7 +372,7 @@ class Service:
             self._lose(partition, restored.gap)
         if self._intake is not None:
             self._intake.release(partition.number, restored.next_offset, self._assignment_of[partition])
-        self._commit()
+        self._commits.now(clock().monotonic)
         if all(self.engine.is_restored(number) for number in self.engine.assigned):
             log.info("restored", partitions=len(self.engine.assigned), seconds=round(restored.seconds, 3))
         self._wake()
@@ -444,14 +441,8 @@ class Service:
 
     def on_commit_ended(self, began_at: float | None) -> None:
         """A commit proves that the group counts on us; one that failed is made again."""
-        self._commit_under_way = False
-        if began_at is None:
-            self._committed = {}
-            return
-        self.engine.prove_membership(began_at + self._settings.kafka.session_timeout_seconds)
+        self._commits.ended(began_at, clock().monotonic)
         self._wake()
-        if self._commit_again:
-            self._commit()
 
     def _forget(self, partitions: list[int]) -> None:
         """What is known of partitions that are another member's."""
@@ -474,24 +465,11 @@ class Service:
             except Exception:
                 log.exception("a chore failed; it is done again", chore=chore.__name__)
 
-    @property
-    def _proof_seconds(self) -> float:
-        """How often a commit proves our membership (DESIGN, Fence)."""
-        return self._settings.kafka.session_timeout_seconds / 3
-
     def _commit_if_due(self) -> None:
-        is_proof_due = clock().monotonic >= self._committed_at + self._proof_seconds
-        if is_proof_due or self.engine.committable() != self._committed:
-            self._commit()
+        self._commits.if_due(clock().monotonic)
 
-    def _commit(self) -> None:
-        positions = self.engine.committable()
-        if self._intake is None or self._failed or not positions:
-            return
-        self._commit_again = self._commit_under_way
-        if not self._commit_under_way:
-            self._commit_under_way = True
-            self._committed, self._committed_at = positions, clock().monotonic
+    def _send_commit(self, positions: Mapping[int, Position]) -> None:
+        if self._intake is not None and not self._failed:
             self._intake.commit(positions)
 
     def _read_secrets(self) -> None:
