@@ -17,8 +17,8 @@ from flagpost_consumer.adapters.schema_registry import (
     SchemaRegistry,
 )
 from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
-from flagpost_consumer.operator.dead_letters.progress import LINE_SECONDS, told, watched
 from flagpost_consumer.operator.event_values import Values, event_as_json
+from flagpost_consumer.operator.progress import LINE_SECONDS, told, watched
 from flagpost_consumer.settings import SchemaRegistrySettings
 from flagpost_schemas import (
     EVENT_TYPES,

@@ -116,6 +116,7 @@ class LedgerRestore:
         self._left: dict[int, tuple[Partition, float]] = {}
         """Partitions that wait, by number, and since when."""
         self._topic_id: str | None = None
+        self._has_asked = False
         self._counts = DedupeCounts()
         self._said_at = 0.0
         self._trouble = ""
@@ -172,16 +173,19 @@ class LedgerRestore:
 
     def _restore(self) -> None:
         """Restore what is left. Raises KafkaException; it can then be called again."""
-        self._learn_topic_id()
         self._counts = DedupeCounts()
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
-            self._read(consumer, self._begin(consumer))
+            readings = self._begin(consumer)
+            self._learn_topic_id()
+            self._read(consumer, readings)
         finally:
             consumer.close()
 
     def _learn_topic_id(self) -> None:
-        if self._topic_id is None:
+        """Ask once, of a Kafka that answers: a broker that does not tell it takes seconds to say nothing."""
+        if not self._has_asked:
+            self._has_asked = True
             self._topic_id = read_topic_id(self._kafka.client_properties(), self._kafka.topic)
             if self._topic_id is not None:
                 self._tell(self._handler.on_topic_id, self._topic_id)

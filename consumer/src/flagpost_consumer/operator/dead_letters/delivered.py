@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.dead_letters.assessing import Claim
-from flagpost_consumer.operator.dead_letters.progress import watched
+from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import LedgerEntry, Settlements, UndecodableRecord, UnknownSchema, decode_settlements

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from flagpost_consumer.operator.dead_letters.progress import watched
 from flagpost_consumer.operator.dead_letters.records import (
     DeadLetter,
     Marker,
@@ -19,6 +18,7 @@ from flagpost_consumer.operator.dead_letters.records import (
     place_of,
     read_message,
 )
+from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
 
 

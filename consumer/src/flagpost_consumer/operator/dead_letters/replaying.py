@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.operator.dead_letters.assessing import Assessor, Candidate, Skip
 from flagpost_consumer.operator.dead_letters.delivered import Claims, read_delivered
-from flagpost_consumer.operator.dead_letters.progress import watched
 from flagpost_consumer.operator.dead_letters.reading import Filters, Scan, read_places
 from flagpost_consumer.operator.dead_letters.records import Place, place_of
 from flagpost_consumer.operator.dead_letters.selecting import Selection, select
 from flagpost_consumer.operator.dead_letters.transactions import Replay, ReplayProducer
 from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings, engine_policy
 

@@ -14,7 +14,7 @@ from typing import cast
 from confluent_kafka import Message
 
 from flagpost_consumer.adapters.topic_ids import read_topic_id
-from flagpost_consumer.operator.dead_letters.progress import watched
+from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
