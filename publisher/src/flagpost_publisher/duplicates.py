@@ -7,7 +7,7 @@ all that has expired at once, which for 100,000 entries takes 75 ms, inside some
 from __future__ import annotations
 
 from math import ceil
-from threading import Lock, get_ident
+from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -55,38 +55,38 @@ class Duplicates:
         self._caches: list[TTLCache[Subject, Said]] = [
             TTLCache(ceil(max_entries / count), ttl_seconds, timer) for _ in range(count)
         ]
-        self._lock = Lock()
-        self._held_by: int | None = None
+        self._lock = RLock()  # re-entrant: a signal handler may call decide()
+        self._at_work = False
 
     def is_news(self, claim: Claim) -> bool:
         """Whether `claim` is to be published; if so, its equals are duplicates from now on."""
-        if self._held_by == get_ident():
-            return True  # a signal handler calls decide() while this very thread is at work below
         subject, said = claim
         cache = self._cache_of(subject)
         with self._lock:
-            self._held_by = get_ident()
+            if self._at_work:
+                return True  # this very thread is in the middle of it, below: a signal handler's decision
+            self._at_work = True
             try:
                 if subject in cache and cache.get(subject) == said:
                     return False
                 cache[subject] = said
                 return True
             finally:
-                self._held_by = None
+                self._at_work = False
 
     def forget(self, claim: Claim) -> None:
         """Kafka did not take `claim`: it is news again. What came after it is kept."""
-        if self._held_by == get_ident():
-            return
         subject, said = claim
         cache = self._cache_of(subject)
         with self._lock:
-            self._held_by = get_ident()
+            if self._at_work:
+                return
+            self._at_work = True
             try:
                 if cache.get(subject) == said:
                     cache.pop(subject, None)
             finally:
-                self._held_by = None
+                self._at_work = False
 
     def _cache_of(self, subject: Subject) -> TTLCache[Subject, Said]:
         return self._caches[hash(subject) % len(self._caches)]
