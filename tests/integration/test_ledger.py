@@ -52,11 +52,11 @@ def settled(published: Published, scene: Scene, **changes: Any) -> bytes:
     return encode_settlements(Settlements(**{**values, "entries": [entry], "gaps": [], **changes}))
 
 
-def commit(scene: Scene, offsets: dict[int, int]) -> None:
+def commit(scene: Scene, offsets: dict[int, int], metadata: str = "") -> None:
     group = str(scene.settings["kafka.group_id"])
     consumer = Consumer({"bootstrap.servers": scene.kafka.bootstrap_servers, "group.id": group})
     consumer.commit(
-        offsets=[TopicPartition(scene.topic, number, offset) for number, offset in offsets.items()],
+        offsets=[TopicPartition(scene.topic, number, offset, metadata) for number, offset in offsets.items()],
         asynchronous=False,
     )
     consumer.close()
@@ -110,6 +110,21 @@ async def test_what_the_ledger_settles_is_not_sent_again(scene: Scene) -> None:
         assert await consumer.stop() == 0
     sent = {request.visitor_id for request in tracks(scene.pendo.received)}
     assert sent == {f"visitor-{number}" for number in range(4, 12)}
+
+
+async def test_a_commit_that_names_what_the_ledger_does_not_have_begins_at_its_beginning(
+    scene: Scene,
+) -> None:
+    """The ledger was deleted and made anew: what has been written to it since is read all the same."""
+    published = scene.publish(decisions(8))
+    first = published[0]
+    commit(scene, dict.fromkeys(range(scene.partitions), 0), "v1:5000")
+    write_ledger(scene, first.partition, settled(first, scene))
+    with scene.consume(decisions__visitor_metadata=False) as consumer:
+        await eventually(lambda: is_settled(consumer, 8))
+        assert consumer.value("flagpost_redeliveries_total") == 1
+        assert await consumer.stop() == 0
+    assert len(tracks(scene.pendo.received)) == 7
 
 
 async def test_a_damaged_ledger_record_is_passed_over_and_counted(scene: Scene) -> None:

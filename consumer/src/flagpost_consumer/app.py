@@ -345,6 +345,7 @@ class Service:
         """Messages came."""
         self._decoding.take(messages, done)
 
+    @_vital
     def on_assigned(self, partitions: list[int], partition_count: int, assignment: int) -> None:
         """Partitions are ours from now on; the ledger is read before their records are."""
         self.metrics.observed.rebalances["assigned"] += 1
@@ -426,6 +427,7 @@ class Service:
         self._wake()
         return offsets
 
+    @_vital
     def on_lost(self, partitions: list[int]) -> None:
         """Partitions are another member's already: nothing of them may be committed."""
         self.metrics.observed.rebalances["lost"] += 1
@@ -439,6 +441,7 @@ class Service:
         """How far each partition is behind."""
         self.metrics.observed.lag = dict(lag)
 
+    @_vital
     def on_commit_ended(self, began_at: float | None) -> None:
         """A commit proves that the group counts on us; one that failed is made again."""
         self._commits.ended(began_at, clock().monotonic)

@@ -228,7 +228,9 @@ class LedgerRestore:
                 committed=committed.offset,
                 end=high,
             )
-        begin = max(first, ledger_offset_in(committed.metadata) if committed.offset >= 0 else 0)
+        needed = ledger_offset_in(committed.metadata) if committed.offset >= 0 else first
+        # What is not there any more, or not yet (the ledger is a new one), is no place to begin.
+        begin = needed if first <= needed <= end else first
         restoration = Restoration(position, self._dedupe, self._counts)
         return _Reading(partition, restoration, max(position, low), gap, since, begin, end)
 
