@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable
 from typing import Any, cast
 
+import orjson
 from confluent_kafka import Consumer
 
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import Event
 from real_kafka.broker import KafkaBroker
-from running import RunningConsumer
+from running import FLAGPOST, RunningConsumer, environment
 from traffic import Published, publish
 
 
@@ -46,6 +48,19 @@ class Scene:
         return RunningConsumer(
             {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
         )
+
+    def reconcile(self) -> tuple[int, dict[str, Any]]:
+        """`flagpost reconcile --json`: exit code and document."""
+        done = subprocess.run(
+            [str(FLAGPOST), "reconcile", "--json"],
+            env=environment(self.settings),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, orjson.loads(done.stdout)
 
     def read_dead_letters(self, count: int) -> list[dict[str, Any]]:
         """The first dead letters: key, value, and headers as text."""

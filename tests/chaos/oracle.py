@@ -5,8 +5,6 @@ In: a storm that is over. Out: figures; an AssertionError that says what does no
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +12,6 @@ from typing import Any
 
 from chaos.storm import INTERVAL_SECONDS, MAX_CONNECTIONS, REQUEST_TIMEOUT_SECONDS, Storm
 from flagpost_consumer.demo.pendo_stand_in import Fate, Received
-from running import FLAGPOST, environment
 from traffic import tracks
 
 UNACKNOWLEDGED_SECONDS = 1.0
@@ -49,20 +46,6 @@ def judge(storm: Storm, *, repeats_allowed: bool = True) -> Story:
     story = Story(storm.traffic.acknowledged, len(recorded), len(requests), repeats, len(storm.kills))
     print(story)  # noqa: T201 - the figures are the point of the long form
     return story
-
-
-def reconcile(storm: Storm, *arguments: str) -> tuple[int, dict[str, Any]]:
-    """`flagpost reconcile --json`: exit code and document."""
-    done = subprocess.run(
-        [str(FLAGPOST), "reconcile", "--json", *arguments],
-        env=environment(storm.settings),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
 
 
 def _step(request: Received) -> tuple[str, str]:
@@ -129,7 +112,7 @@ def _check_spacing(requests: list[Received]) -> None:
 
 
 def _check_ledger(storm: Storm, *, delivered: int, sent_again: int) -> None:
-    code, document = reconcile(storm)
+    code, document = storm.reconcile()
     totals = document["totals"]
     assert document["unexplained"] == 0
     assert document["lost_offsets"] == 0

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from chaos.oracle import judge, reconcile
+from chaos.oracle import judge
 from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Storm
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
@@ -172,7 +172,7 @@ async def test_dead_letters_that_kafka_does_not_take(storm: Storm) -> None:
             total(c.scrape(), "flagpost_deliveries_pending", kind="track") for c in storm.consumers.values()
         )
         configure(storm, storm.dead_letters, FULL, None)
-    code, document = await asyncio.to_thread(reconcile, storm)
+    code, document = await asyncio.to_thread(storm.reconcile)
     assert code == 0
     assert document["totals"]["dead_lettered"] == 1
     (letter,) = storm.read_dead_letters(1)
@@ -254,7 +254,7 @@ def check_that_a_loss_is_found(storm: Storm) -> None:
             producer.produce(copy, record.value, partition=record.partition)
     assert producer.flush(20) == 0
     storm.settings["kafka.ledger_topic"] = copy
-    code, document = reconcile(storm)
+    code, document = storm.reconcile()
     print(f"one ledger record removed: {document['unexplained']} unexplained, exit {code}")  # noqa: T201
     assert code == 1
     once = {(e.offset, e.kind) for e in decode_settlements(removed.value).entries}

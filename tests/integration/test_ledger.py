@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +18,7 @@ from flagpost_schemas import (
     encode_settlements,
 )
 from kafka_reading import read_topic
-from running import FLAGPOST, RunningConsumer, environment, eventually
+from running import RunningConsumer, eventually
 from scenes import Scene
 from simulation import decision
 from traffic import Published, tracks
@@ -68,18 +66,6 @@ def delete_before(scene: Scene, offsets: dict[int, int]) -> None:
     wanted = [TopicPartition(scene.topic, number, offset) for number, offset in offsets.items()]
     for future in admin.delete_records(wanted).values():
         future.result(20)
-
-
-def reconcile(scene: Scene) -> tuple[int, dict[str, Any]]:
-    done = subprocess.run(
-        [str(FLAGPOST), "reconcile", "--json"],
-        env=environment(scene.settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, json.loads(done.stdout)
 
 
 def gaps(scene: Scene) -> Iterator[tuple[int, Gap]]:
@@ -180,7 +166,7 @@ async def test_offsets_that_were_deleted_before_a_start_become_a_gap(scene: Scen
             await eventually(lambda: has_caught_up(consumer, scene))
             assert await consumer.stop() == 0
     assert list(gaps(scene)) == [(place, Gap(from_offset=1, to_offset=count - 2))]
-    code, document = reconcile(scene)
+    code, document = scene.reconcile()
     assert code == 1
     assert document["lost_offsets"] == count - 3
 
@@ -205,7 +191,7 @@ async def test_offsets_that_are_deleted_while_intake_waits_become_a_gap(scene: S
     assert found[0] == place
     assert found[1].to_offset == count - 5
     assert lost == found[1].to_offset - found[1].from_offset
-    code, document = reconcile(scene)
+    code, document = scene.reconcile()
     assert code == 1
     assert document["lost_offsets"] == lost
     assert document["unexplained"] == 0

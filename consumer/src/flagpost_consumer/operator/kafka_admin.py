@@ -6,7 +6,6 @@ where Kafka does not answer or refuses. Calls block, each for `CALL_SECONDS` at 
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -17,15 +16,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.operator.topic_rules import TopicSpec, TopicState
-from flagpost_consumer.settings import KafkaSettings, Problem, SettingsError
+from flagpost_consumer.settings import KafkaSettings
 
 CALL_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 Result = TypeVar("Result")
-
-_VALUE = re.compile('value "[^"]*"')
 
 
 class KafkaUnavailable(Exception):  # noqa: N818 (a state of Kafka's, no fault of ours)
@@ -43,15 +41,7 @@ class KafkaAdmin:
         """
         self._servers = kafka.bootstrap_servers
         self._last_error = ""
-        # librdkafka's log would go to stderr as it is; its last error is kept instead.
-        quiet: dict[str, Any] = {"log_level": 0, "error_cb": self._remember}
-        try:
-            self._client = AdminClient({**kafka.client_properties(), **quiet})
-        except KafkaException as error:
-            text = _VALUE.sub("the value", _text(error))
-            raise SettingsError(
-                [Problem("kafka.properties", "", f"librdkafka refuses them: {text}")]
-            ) from None
+        self._client = silent_client(AdminClient, {**kafka.client_properties(), "error_cb": self._remember})
 
     def partitions(self) -> dict[str, int]:
         """The number of partitions of every topic that we may see.

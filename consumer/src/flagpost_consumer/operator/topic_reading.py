@@ -21,6 +21,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from flagpost_consumer.adapters.kafka_config import reader_config
 from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
@@ -69,13 +70,7 @@ class TopicReader:
             {
                 # A partition's end is told by an answer without messages, for which a person waits.
                 "fetch.wait.max.ms": FETCH_WAIT_MS,
-                **kafka.client_properties(),
-                "group.id": kafka.group_id,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                "auto.offset.reset": "earliest",
+                **reader_config(kafka),
                 "error_cb": self._remember,
             },
         )
