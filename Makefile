@@ -21,8 +21,9 @@ $(STAMP): $(UV) uv.lock pyproject.toml schemas/pyproject.toml publisher/pyprojec
 demo: setup
 	$(VENV)/bin/flagpost demo
 
+# Most tests wait more than they work, so two run at a time; ARGS="-n 0 -s tests/unit" runs a part and shows all.
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The long form of tests/chaos: about an hour. CHAOS_SEED=… repeats a run; ARGS="-k kill_9" runs a part.
 chaos: setup
