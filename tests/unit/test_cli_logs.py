@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import structlog
 
-from flagpost_consumer.logs import configure_logging, kafka_logger
 from flagpost_consumer.settings import LogSettings, Secret
+from flagpost_schemas.settings.logs import configure_logging, kafka_logger
 
 OURS = "flagpost_consumer.anywhere"
 

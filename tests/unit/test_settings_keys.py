@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from flagpost_consumer.settings import Needs, Secret, Settings, SettingsError, load_settings
-from flagpost_consumer.settings.keys import OTHERS_SECTIONS
+from flagpost_schemas.settings.keys import Keys
 
 NOTHING_IMPOSSIBLE = object()
 """For keys whose every value of the right type is possible."""
@@ -145,7 +145,7 @@ def _keys_of(model: type[BaseModel], above: str = "") -> set[str]:
 
 
 def test_the_table_names_every_key() -> None:
-    ours = {name for name in _keys_of(Settings) if name.partition(".")[0] not in OTHERS_SECTIONS}
+    ours = {name for name in _keys_of(Settings) if name.partition(".")[0] not in Keys(Settings).others}
     assert {key.name for key in KEYS} == ours
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.settings import Needs, Settings, SettingsError, engine_policy, load_settings
-from flagpost_consumer.settings.rules import OWNED_PROPERTIES
+from flagpost_schemas.settings.owned_properties import OWNED_PROPERTIES
 
 CONSUME = Needs.KAFKA | Needs.PENDO
 HUNTER = "hunter2-hunter2"
@@ -282,6 +282,13 @@ def test_properties_that_flagpost_owns_are_refused_by_name(name: str, key: str, 
     refusal = _refusal(f"kafka: {{{key}: {{{name}: {HUNTER}}}}}", tmp_path)
     assert f"kafka.{key}.{name}" in refusal
     assert "Flagpost sets this" in refusal
+
+
+@pytest.mark.parametrize("name", ["error_cb", "oauth_cb", "logger", "default.topic.config"])
+def test_properties_that_take_code_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    refusal = _refusal(f"kafka: {{properties: {{{name}: x}}}}", tmp_path)
+    assert f"kafka.properties.{name}" in refusal
+    assert "leave this librdkafka property out: " in refusal
 
 
 def test_a_property_given_twice_is_refused(tmp_path: Path) -> None:

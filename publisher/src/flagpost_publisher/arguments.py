@@ -14,33 +14,17 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from flagpost_schemas.settings.owned_properties import instead_of
+
 Attributes: TypeAlias = Mapping[str, Any]
 IdSource: TypeAlias = str | Callable[[str, Attributes], str | None]
 """Where an id comes from: the name of a user attribute, or a callable `(user_id, attributes)`."""
 ConsentSource: TypeAlias = Mapping[str, bool] | Callable[[str, Attributes], Mapping[str, bool] | None]
 
-OWNED_PROPERTIES: Final = frozenset(
-    {
-        "acks",
-        "auto.offset.reset",
-        "bootstrap.servers",
-        "delivery.report.only.error",
-        "enable.idempotence",
-        "error_cb",
-        "isolation.level",
-        "logger",
-        "max.poll.interval.ms",
-        "metadata.broker.list",
-        "on_delivery",
-        "partition.assignment.strategy",
-        "partitioner",
-        "queue.buffering.max.messages",
-        "request.required.acks",
-        "session.timeout.ms",
-        "transactional.id",
-    }
+PUBLISHERS_PROPERTIES: Final = frozenset(
+    {"delivery.report.only.error", "error_cb", "logger", "on_delivery", "queue.buffering.max.messages"}
 )
-OWNED_PREFIXES: Final = ("group.", "enable.auto.")
+"""What the Publisher sets itself, besides what every program of ours does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +171,7 @@ def _properties(name: str, value: object) -> None:
         raise TypeError(f"{name} is of type {type(value).__name__}; give a dict of librdkafka properties")
     for key in value:
         _text(f"a name in {name}", key)
-        if key in OWNED_PROPERTIES or key.startswith(OWNED_PREFIXES):
+        if key in PUBLISHERS_PROPERTIES or instead_of(key) is not None:
             raise ValueError(f"{name}: {key} is set by Flagpost; leave it out{_INSTEAD.get(key, '')}")
 
 

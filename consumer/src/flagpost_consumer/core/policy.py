@@ -9,7 +9,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from flagpost_schemas.settings.section import MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
 
 PENDO_MAX_AGE_SECONDS = 604_800.0
 """Pendo does not process track events older than seven days (Pendo's track event documentation)."""
@@ -17,22 +19,7 @@ PENDO_MAX_AGE_SECONDS = 604_800.0
 PENDO_MAX_METADATA_RECORDS = 1_000
 """The most records of one metadata request (Pendo's metadata API documentation)."""
 
-MAX_SECONDS = 31_536_000.0
-"""A year. More is a slip of the pen, and what is far beyond it overflows when it is counted in milliseconds."""
-
-MAX_COUNT = 1_000_000_000
-"""The same for numbers of things."""
-
-Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 PerMinute = Annotated[float, Field(ge=0.001, le=MAX_COUNT, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A frozen section of the settings that refuses unknown keys and wrong types."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class AnonymousPolicy(StrEnum):
@@ -75,10 +62,10 @@ class DecisionsSettings(Section):
     experiments_only: bool = False
     flags_allow: list[str] | None = None
     flags_deny: list[str] | None = None
-    attribute_properties: list[str] = []
+    attribute_properties: list[str] = Field(default=[])
     visitor_metadata: bool = True
     metadata_field: Annotated[str, Field(min_length=1)] = "[Optimizely] {flag_key}"
-    metadata_fields: dict[str, str] = {}
+    metadata_fields: dict[str, str] = Field(default={})
 
 
 class MetadataSettings(Section):
@@ -92,13 +79,15 @@ class MetadataSettings(Section):
 class MappingSettings(Section):
     """How TrackEvents become Pendo's track events."""
 
-    events: dict[str, str] = {
-        "page": "page_view",
-        "Product Viewed": "product_viewed",
-        "Order Completed": "purchase",
-    }
+    events: dict[str, str] = Field(
+        default={
+            "page": "page_view",
+            "Product Viewed": "product_viewed",
+            "Order Completed": "purchase",
+        }
+    )
     anonymous: Annotated[AnonymousPolicy, Field(strict=False)] = AnonymousPolicy.DROP
-    identity_properties: list[Annotated[str, Field(pattern="^(anonymous_id|locale)$")]] = []
+    identity_properties: list[Annotated[str, Field(pattern="^(anonymous_id|locale)$")]] = Field(default=[])
     properties_policy: Annotated[PropertiesPolicy, Field(strict=False)] = PropertiesPolicy.TRIM
 
 

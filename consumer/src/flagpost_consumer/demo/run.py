@@ -36,10 +36,9 @@ from flagpost_consumer.demo.pendo_stand_in import Endpoint, MetadataField, Pendo
 from flagpost_consumer.demo.reconciliation import Place, Published, Reconciliation, reconcile
 from flagpost_consumer.demo.sample_app import FLAGS
 from flagpost_consumer.demo.view import PLAIN_LINE_SECONDS, Numbers, picture, plain_line, print_table
-from flagpost_consumer.logs import configure_logging
 from flagpost_consumer.settings import LogSettings, Needs, Settings, load_settings
-from flagpost_consumer.settings.sections import LogLevel
 from flagpost_schemas import Decoder
+from flagpost_schemas.settings.logs import LogLevel, configure_logging
 
 PARTITIONS = 6
 CATCH_UP_SECONDS = 45.0

@@ -4,19 +4,18 @@ In: a path, the environment, what a command needs. Out: `Settings`, frozen and c
 """
 
 from flagpost_consumer.settings.load import engine_policy, load_settings
-from flagpost_consumer.settings.problems import Problem, SettingsError
 from flagpost_consumer.settings.rules import Needs
-from flagpost_consumer.settings.secrets import Secret, SecretSource
 from flagpost_consumer.settings.sections import (
     AdminSettings,
-    KafkaSettings,
-    LogSettings,
     MetricsSettings,
     PendoSettings,
     PendoUrls,
-    SchemaRegistrySettings,
     Settings,
 )
+from flagpost_schemas.settings.kafka import KafkaSettings, SchemaRegistrySettings
+from flagpost_schemas.settings.logs import LogSettings
+from flagpost_schemas.settings.problems import Problem, SettingsError
+from flagpost_schemas.settings.secrets import Secret, SecretSource
 
 __all__ = [
     "AdminSettings",

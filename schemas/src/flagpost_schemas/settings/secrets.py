@@ -8,18 +8,33 @@ by which Kubernetes updates a mounted secret are seen.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from flagpost_consumer.settings.problems import Problem, SettingsError
+from flagpost_schemas.settings.problems import Problem, SettingsError
 
-HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
+
+@dataclass(frozen=True, slots=True)
+class SecretForm:
+    """What a secret's text looks like."""
+
+    pattern: re.Pattern[str]
+    """What the whole text must match."""
+    otherwise: str
+    """What is wrong with a text that does not, and what to do."""
+
+
+HEADER_TEXT: Final = SecretForm(
+    re.compile(r"[\x21-\x7e]+"),
+    "holds more than one line, spaces, or other than plain ASCII; give it alone, on one line",
+)
 """What can be the value of an HTTP header: visible ASCII."""
 
-ANY_TEXT = re.compile(r"(?s).+")
+ANY_TEXT: Final = SecretForm(re.compile(r"(?s).+"), "is empty; give it")
 """Whatever is not empty: passwords, and keys of several lines."""
 
 
@@ -30,6 +45,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
+        """Keep `value` to itself."""
         self._value = value
 
     def reveal(self) -> str:
@@ -82,17 +98,17 @@ class Secret:
 class SecretSource:
     """Where a secret is read from: the settings themselves, or a file."""
 
-    def __init__(self, key: str, given: Secret | Path, accepted: re.Pattern[str] = ANY_TEXT) -> None:
+    def __init__(self, key: str, given: Secret | Path, form: SecretForm = ANY_TEXT) -> None:
         """Nothing is read yet.
 
         Args:
             key: the setting, for error texts; a file's ends in `_file`.
             given: the secret, or the path of the file that holds it.
-            accepted: what the whole text must match.
+            form: what the text looks like.
         """
         self._key = key
         self._given = given
-        self._accepted = accepted
+        self._form = form
         self._last_seen: str | None = None
 
     def __repr__(self) -> str:
@@ -121,9 +137,9 @@ class SecretSource:
 
     def _read(self) -> str:
         text = self._given.reveal() if isinstance(self._given, Secret) else self._read_file(self._given)
-        if not self._accepted.fullmatch(text):
-            what = "is empty" if not text else "holds more than one line, spaces, or other than plain ASCII"
-            raise self._error(f"the secret {what}; give it alone, on one line")
+        if not self._form.pattern.fullmatch(text):
+            wrong = self._form.otherwise if text else "is empty; give it"
+            raise self._error(f"the secret {wrong}")
         return text
 
     def _read_file(self, path: Path) -> str:
@@ -142,3 +158,10 @@ class SecretSource:
     def _error(self, text: str) -> SettingsError:
         origin = "" if isinstance(self._given, Secret) else str(self._given)
         return SettingsError([Problem(self._key, origin, text)])
+
+
+def source_of(key: str, value: Secret | None, path: str | None, form: SecretForm) -> SecretSource | None:
+    """Where the secret `key` is read from: its own setting, or the file of `<key>_file`; None: there is none."""
+    if value is not None:
+        return SecretSource(key, value, form)
+    return None if path is None else SecretSource(f"{key}_file", Path(path), form)

@@ -9,6 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+KeyPath = tuple[str | int, ...]
+"""A key's names from the section down; whole numbers are places in a list."""
+
+Finding = tuple[KeyPath, str]
+"""A key, and what is wrong with it or what it should be."""
+
+
+def given_twice(key: str) -> str:
+    """What is wrong with a second way to give `key`."""
+    return f"{key} is given as well; give one of the two"
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -31,5 +42,6 @@ class SettingsError(Exception):
     """The settings cannot be used; the program stops with exit code 2."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
+        """Hold every problem that was found."""
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))

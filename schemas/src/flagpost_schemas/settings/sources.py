@@ -1,8 +1,8 @@
 """Where settings are given: one YAML file, and environment variables that win over it.
 
-In: the file's path and the environment. Out: `Given`, one tree of plain values that remembers where each came
-from, and the problems found on the way. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are settings
-(so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not).
+In: the file's path, the environment, the program's keys. Out: `Given`, one tree of plain values that remembers
+where each came from, and the problems found on the way. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are
+settings (so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Any
 
 import yaml
 
-from flagpost_consumer.settings import keys
-from flagpost_consumer.settings.keys import KeyPath
-from flagpost_consumer.settings.problems import Problem, SettingsError
+from flagpost_schemas.settings.keys import Keys, dotted
+from flagpost_schemas.settings.problems import KeyPath, Problem, SettingsError
 
 VARIABLE = re.compile(r"FLAGPOST_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+")
 """FLAGPOST_, a section, and keys: capitals and digits with single underscores, joined by double ones."""
@@ -56,7 +55,7 @@ class Given:
         return here
 
 
-def read(config_path: Path | None, environ: Mapping[str, str]) -> Given:
+def read(keys: Keys, config_path: Path | None, environ: Mapping[str, str]) -> Given:
     """Read the file, and lay the environment over it: sections first, so that the closer word wins.
 
     Raises:
@@ -65,34 +64,32 @@ def read(config_path: Path | None, environ: Mapping[str, str]) -> Given:
     given = Given("") if config_path is None else _read_file(config_path)
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if VARIABLE.fullmatch(name):
-            _read_variable(given, name, environ[name])
+            _read_variable(keys, given, name, environ[name])
     return given
 
 
-def unknown(path: KeyPath, origin: str) -> Problem:
+def unknown(keys: Keys, path: KeyPath, origin: str) -> Problem:
     """The problem of a key that does not exist. Its value is not shown: it may be a misspelt secret's."""
     meant = keys.closest(path)
     hint = f"; did you mean {meant}?" if meant else "; docs/settings.md lists the keys"
-    return Problem(keys.dotted(path), origin, f"there is no such setting{hint}")
+    return Problem(dotted(path), origin, f"there is no such setting{hint}")
 
 
-def unknown_variable(path: KeyPath, name: str) -> Problem:
+def _unknown_variable(keys: Keys, path: KeyPath, name: str) -> Problem:
     """The same for a variable; a key inside of a map is set with the whole map."""
     above = path[:-1]
     if keys.exists(above) and not keys.is_section(above) and not keys.takes_text(above):
         variable = name.rpartition("__")[0]
-        return Problem(
-            keys.dotted(path), name, f"give the whole of {keys.dotted(above)} as JSON in {variable}"
-        )
-    return unknown(path, name)
+        return Problem(dotted(path), name, f"give the whole of {dotted(above)} as JSON in {variable}")
+    return unknown(keys, path, name)
 
 
-def _read_variable(given: Given, name: str, text: str) -> None:
+def _read_variable(keys: Keys, given: Given, name: str, text: str) -> None:
     path = tuple(name.removeprefix("FLAGPOST_").lower().split("__"))
-    if path[0] in keys.OTHERS_SECTIONS and not keys.exists(path):
+    if path[0] in keys.others and not keys.exists(path):
         return
     if not keys.exists(path):
-        given.problems.append(unknown_variable(path, name))
+        given.problems.append(_unknown_variable(keys, path, name))
         return
     _lay_over(given.tree, path, text if keys.takes_text(path) else _parsed(text))
     given.variables[path] = name
@@ -165,8 +162,8 @@ def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]
         line = key.start_mark.line + 1
         here = (*path, str(key.value))
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-            yield Problem(keys.dotted(here), file, f"the key in line {line} should be text; put it in quotes")
+            yield Problem(dotted(here), file, f"the key in line {line} should be text; put it in quotes")
         elif key.value in lines:
-            yield Problem(keys.dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}")
+            yield Problem(dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}")
         lines.setdefault(str(key.value), line)
         yield from _wrong_keys(value, here, file, seen)

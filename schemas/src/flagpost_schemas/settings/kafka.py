@@ -1,0 +1,163 @@
+"""The section `kafka`, which every program reads, and what its keys may not say together.
+
+In: plain values. Out: `KafkaSettings`, librdkafka's properties, and findings about contradictions.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from flagpost_schemas.settings.owned_properties import instead_of
+from flagpost_schemas.settings.problems import Finding, KeyPath, given_twice
+from flagpost_schemas.settings.secrets import ANY_TEXT, Secret, SecretSource, source_of
+from flagpost_schemas.settings.section import EMPTY_IF_NULL, PositiveSeconds, Section, Text, TopicName
+from flagpost_schemas.settings.urls import http_url
+
+
+class GroupProtocol(StrEnum):
+    """How the members of the consumer group share partitions."""
+
+    CLASSIC = "classic"
+    CONSUMER = "consumer"
+
+
+def _librdkafka_value(value: object) -> str:
+    """A property as librdkafka takes it; booleans are `true` and `false` there."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError("a property's value should be a text, a number, true or false")
+
+
+PropertyValue = Annotated[str, BeforeValidator(_librdkafka_value)]
+
+
+class SchemaRegistrySettings(Section):
+    """The registry that resolves the schema ids of Confluent's wire format."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+")] | None = None
+    username: Text | None = None
+    password: Secret | None = None
+    password_file: Text | None = None
+
+    @property
+    def password_source(self) -> SecretSource | None:
+        """Where the password is read from; None: there is none."""
+        return source_of("kafka.schema_registry.password", self.password, self.password_file, ANY_TEXT)
+
+
+class KafkaSettings(Section):
+    """The cluster, the topics, and the membership of the consumer group."""
+
+    bootstrap_servers: Text | None = None
+    group_id: Text = "flagpost"
+    topic: TopicName = "flagpost.events"
+    ledger_topic: TopicName = "flagpost.ledger"
+    dead_letter_topic: TopicName = "flagpost.dead-letters"
+    properties: dict[Text, PropertyValue] = Field(default={}, repr=False)
+    properties_files: dict[Text, Text] = Field(default={})
+    group_protocol: Annotated[GroupProtocol, Field(strict=False)] = GroupProtocol.CLASSIC
+    session_timeout_seconds: Annotated[PositiveSeconds, Field(le=3600)] = 45.0
+    schema_registry: Annotated[SchemaRegistrySettings, EMPTY_IF_NULL] = SchemaRegistrySettings()
+
+    def client_properties(self) -> dict[str, str]:
+        """What every librdkafka client of ours is made with; the files are read now.
+
+        Raises:
+            SettingsError: a file of `kafka.properties_files` cannot be read or is empty.
+        """
+        read = {name: source.current() for name, source in self.property_sources.items()}
+        return {**self.properties, **read, "bootstrap.servers": self.bootstrap_servers or ""}
+
+    @property
+    def property_sources(self) -> dict[str, SecretSource]:
+        """The properties that are read from files, by name."""
+        return {
+            name: SecretSource(f"kafka.properties_files.{name}", Path(path))
+            for name, path in self.properties_files.items()
+        }
+
+    @property
+    def secret_sources(self) -> list[SecretSource | None]:
+        """Every secret of the section; None stands for one that is not given."""
+        return [self.schema_registry.password_source, *self.property_sources.values()]
+
+
+class GatewayTopics(Section, extra="ignore"):
+    """The one key of the gateway's section that concerns others: the topic that `topics create` makes."""
+
+    webhook_topic: TopicName = "flagpost.pendo-webhooks"
+
+
+TAKES_CODE: Final = {
+    "*_cb": "it takes a function",
+    "logger": "it takes an object",
+    "default.topic.config": "give the topic's properties by themselves",
+}
+"""Properties whose values no text can be."""
+
+
+def missing_in(kafka: KafkaSettings) -> Iterator[Finding]:
+    """What a program that talks to Kafka needs, and nobody gave."""
+    if kafka.bootstrap_servers is None:
+        yield ("kafka", "bootstrap_servers"), "is required; give it as host:port,host:port"
+
+
+def contradictions_in(kafka: KafkaSettings) -> Iterator[Finding]:
+    """Values of the section that are possible by themselves and not together, and properties that nobody may give."""
+    registry = kafka.schema_registry
+    if registry.password is not None and registry.password_file is not None:
+        yield ("kafka", "schema_registry", "password_file"), given_twice("kafka.schema_registry.password")
+    for name in sorted(kafka.properties.keys() & kafka.properties_files.keys()):
+        yield ("kafka", "properties_files", name), given_twice(f"kafka.properties.{name}")
+    yield from _not_to_be_given(kafka)
+    yield from _registry(registry)
+
+
+def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Finding]:
+    """Topics that would be one."""
+    topics: dict[KeyPath, str] = {
+        ("kafka", "topic"): kafka.topic,
+        ("kafka", "ledger_topic"): kafka.ledger_topic,
+        ("kafka", "dead_letter_topic"): kafka.dead_letter_topic,
+        ("gateway", "webhook_topic"): webhook_topic,
+    }
+    users = Counter(topics.values())
+    for key, name in topics.items():
+        if users[name] > 1:
+            yield key, "another topic has this name; give each a name of its own"
+
+
+def _not_to_be_given(kafka: KafkaSettings) -> Iterator[Finding]:
+    given = {"properties": kafka.properties, "properties_files": kafka.properties_files}
+    for key, properties in given.items():
+        for name in properties:
+            path = ("kafka", key, name)
+            if (instead := instead_of(name)) is not None:
+                yield path, f"Flagpost sets this librdkafka property itself; {instead}"
+            elif (why := instead_of(name, TAKES_CODE)) is not None:
+                yield path, f"leave this librdkafka property out: {why}"
+
+
+def _registry(registry: SchemaRegistrySettings) -> Iterator[Finding]:
+    if registry.password_source is not None and registry.username is None:
+        yield ("kafka", "schema_registry", "username"), "it is required with a password"
+    wrong = None if registry.url is None else _wrong_with(registry.url)
+    if wrong is not None:
+        yield ("kafka", "schema_registry", "url"), wrong
+
+
+def _wrong_with(registry_url: str) -> str | None:
+    parts = http_url(registry_url)
+    if parts is None:
+        return "it should be a URL such as http://registry:8081"
+    if "@" in parts.netloc:
+        return "it should hold no user name or password; use kafka.schema_registry.username and .password"
+    return None

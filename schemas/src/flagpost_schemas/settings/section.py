@@ -1,0 +1,56 @@
+"""What the sections of every program's settings are made of.
+
+In: plain values. Out: the base class of sections, which refuses unknown keys and wrong types, and the types of keys.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+SECTIONS: Final = (
+    "kafka",
+    "pendo",
+    "delivery",
+    "dedupe",
+    "decisions",
+    "metadata",
+    "mapping",
+    "consent",
+    "admin",
+    "metrics",
+    "log",
+    "gateway",
+    "publisher",
+)
+"""Every section that the file may have. A program checks those of its own model and passes the others over."""
+
+MAX_SECONDS: Final = 31_536_000.0
+"""A year. More is a slip of the pen, and what is far beyond it overflows when it is counted in milliseconds."""
+
+MAX_COUNT: Final = 1_000_000_000
+"""The same for numbers of things."""
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
+PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+PortNumber = Annotated[int, Field(ge=0, le=65_535)]
+"""0: a free one is picked."""
+Text = Annotated[str, StringConstraints(min_length=1)]
+TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+"""What Kafka accepts as a topic's name."""
+
+
+class Section(BaseModel):
+    """A frozen section of the settings that refuses unknown keys and wrong types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+def _empty_if_null(value: object) -> object:
+    """A section whose keys are all commented out is null in YAML."""
+    return {} if value is None else value
+
+
+EMPTY_IF_NULL: Final = BeforeValidator(_empty_if_null)

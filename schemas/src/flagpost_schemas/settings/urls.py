@@ -1,0 +1,32 @@
+"""Which texts are URLs that a client can connect to.
+
+In: text. Out: its parts, or None.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+HOST_NAME: Final = re.compile(r"(?i)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
+
+
+def http_url(text: str) -> SplitResult | None:
+    """The parts of an http or https URL; None where it is none."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and _is_host(parts.hostname or "") else None
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be connected to; a name of other letters has a form in these, beginning with xn--."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return HOST_NAME.fullmatch(name) is not None
+    return True
