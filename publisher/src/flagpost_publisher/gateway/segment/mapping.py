@@ -1,0 +1,171 @@
+"""What a Segment message becomes: a Flagpost event, or the reason why it is none.
+
+In: a `Message`. Out: an event, or a `SetAside`. docs/gateway-segment.md has the rules as tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from flagpost_publisher.gateway.segment.message import Message, MessageError, inner, text
+from flagpost_schemas import Event, new_event_id
+from flagpost_schemas.json_form import EventFormError, event_from_json
+
+Form = dict[str, Any]
+"""An event in Flagpost's own JSON form (see `flagpost_schemas.json_form`), which flattens and checks."""
+
+
+class SetAside(StrEnum):
+    """Why a message that was accepted gives no event."""
+
+    ALIAS = "alias"
+    """Pendo cannot merge visitors by its API."""
+    NOT_FOR_PENDO = "not_for_pendo"
+    """`integrations` switches Pendo off."""
+    NO_ID = "no_id"
+    """track, page, screen: neither userId nor anonymousId."""
+    NO_USER_ID = "no_user_id"
+    """identify: no userId, by which Pendo's metadata API names visitors."""
+    NO_GROUP_ID = "no_group_id"
+    """group: no groupId."""
+    NO_EVENT_NAME = "no_event_name"
+    """track: no event."""
+    NO_TRAITS = "no_traits"
+    """identify, group: nothing to tell Pendo."""
+    UNKNOWN_TYPE = "unknown_type"
+    """A type that the tracking API did not have when this was written."""
+
+
+def map_message(message: Message) -> Event | SetAside:
+    """Give the event of `message`. Raises MessageError for what no Segment library sends."""
+    if not _is_for_pendo(message.nested("integrations")):
+        return SetAside.NOT_FOR_PENDO
+    form = _FORMS[message.kind](message)
+    if isinstance(form, SetAside):
+        return form
+    try:
+        return event_from_json(
+            {**_shared(message), **form}, now_ms=message.received_at, new_event_id=new_event_id
+        )
+    except EventFormError as error:
+        # Metadata's `values` are Segment's traits; the other names are the same in both forms.
+        raise MessageError(error.field.replace("values", "traits", 1), error.problem) from None
+
+
+def _is_for_pendo(integrations: Mapping[str, Any]) -> bool:
+    """`All` applies where there is no key for Pendo; options in an object switch it on."""
+    everything = integrations.get("All", integrations.get("all"))
+    return integrations.get("Pendo", everything) is not False
+
+
+def _shared(message: Message) -> Form:
+    context = message.nested("context")
+    library = inner(context, "library")
+    return {
+        "event_id": message.event_id(),
+        "occurred_at": message.occurred_at(),
+        "account_id": message.account_id(),
+        "context": _context(context, message),
+        "consent": _consent(context),
+        "source": {"sdk": text(library, "name"), "sdk_version": text(library, "version")},
+    }
+
+
+def _context(context: Mapping[str, Any], message: Message) -> Form:
+    """Of a page message the properties say where it was, too."""
+    page = inner(context, "page")
+    properties = message.nested("properties") if message.kind == "page" else {}
+    return {
+        "ip": text(context, "ip"),
+        "user_agent": text(context, "userAgent"),
+        "url": text(page, "url") or text(properties, "url"),
+        "title": text(page, "title") or text(properties, "title"),
+        "locale": text(context, "locale"),
+    }
+
+
+def _consent(context: Mapping[str, Any]) -> dict[str, bool] | None:
+    """Only `true` grants (https://segment.com/docs/privacy/consent-management/): what is unclear is denied."""
+    preferences = inner(context, "consent").get("categoryPreferences")
+    if not isinstance(preferences, Mapping):
+        return None
+    return {category: granted is True for category, granted in preferences.items()}
+
+
+def _track(message: Message) -> Form | SetAside:
+    event = message.members.get("event")
+    if event is None or event == "":
+        return SetAside.NO_EVENT_NAME
+    if not isinstance(event, str):
+        raise MessageError("event", "must be a text: the event's name")
+    return _track_form(message, event, message.nested("properties"))
+
+
+def _page(message: Message) -> Form | SetAside:
+    """One event name for all pages, as Pendo has room for 5,000 names; the consumer makes it `page_view`."""
+    page = inner(message.nested("context"), "page")
+    properties = _named_properties(message)
+    if text(page, "referrer"):
+        properties.setdefault("referrer", page["referrer"])
+    return _track_form(message, "page", properties)
+
+
+def _screen(message: Message) -> Form | SetAside:
+    return _track_form(message, "screen", _named_properties(message))
+
+
+def _named_properties(message: Message) -> Form:
+    """`name` and `category` first, as properties are dropped from the last when they are too many for Pendo."""
+    named = {name: message.members[name] for name in ("name", "category") if message.members.get(name)}
+    return {**named, **message.nested("properties")}
+
+
+def _track_form(message: Message, event: str, properties: Mapping[str, Any]) -> Form | SetAside:
+    visitor_id, anonymous_id = message.id("userId"), message.id("anonymousId")
+    if visitor_id is None and anonymous_id is None:
+        return SetAside.NO_ID
+    return {
+        "type": "track",
+        "visitor_id": visitor_id,
+        "anonymous_id": anonymous_id,
+        "event": event,
+        "properties": properties,
+    }
+
+
+def _identify(message: Message) -> Form | SetAside:
+    visitor_id = message.id("userId")
+    if visitor_id is None:
+        return SetAside.NO_USER_ID
+    return _metadata_form(message, {"type": "visitor", "visitor_id": visitor_id})
+
+
+def _group(message: Message) -> Form | SetAside:
+    account_id = message.id("groupId")
+    if account_id is None:
+        return SetAside.NO_GROUP_ID
+    return _metadata_form(message, {"type": "account", "account_id": account_id})
+
+
+def _metadata_form(message: Message, whose: Form) -> Form | SetAside:
+    traits = message.nested("traits")
+    return {**whose, "values": traits} if traits else SetAside.NO_TRAITS
+
+
+def _alias(_message: Message) -> SetAside:
+    return SetAside.ALIAS
+
+
+_FORMS: dict[str, Callable[[Message], Form | SetAside]] = {
+    "track": _track,
+    "identify": _identify,
+    "group": _group,
+    "page": _page,
+    "screen": _screen,
+    "alias": _alias,
+}
+
+KINDS = tuple(_FORMS)
+"""The kinds of message that the tracking API has."""

@@ -1,0 +1,121 @@
+"""Any JSON, as near to Segment's as chance makes it, gives events and reasons, or one error that says where."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagpost_publisher.gateway.moments import moment_ms
+from flagpost_publisher.gateway.segment.mapping import KINDS
+from flagpost_publisher.gateway.segment.requests import Reading, SegmentError, read_batch, read_call
+from flagpost_schemas import Decoder, encode_single_object, partition_key
+
+RECEIVED = 1_800_000_000_000
+
+TEXTS = st.text(st.characters(categories=["L", "N", "P", "Z", "S", "Cs", "Cc"]), max_size=20)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=-(2**80), max_value=2**80)
+    | st.floats()
+    | TEXTS
+    | st.text("m", min_size=120, max_size=140)
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+MOMENTS = st.datetimes().map(lambda moment: moment.isoformat() + "Z") | JSON
+
+
+def near(**members: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Objects that have some of these members, or anything at all."""
+    return st.fixed_dictionaries({}, optional=members) | JSON
+
+
+CONTEXT = near(
+    ip=JSON,
+    userAgent=JSON,
+    locale=JSON,
+    groupId=JSON,
+    page=near(url=JSON, title=JSON, referrer=JSON),
+    traits=near(accountId=JSON),
+    library=near(name=JSON, version=JSON),
+    consent=near(categoryPreferences=st.dictionaries(TEXTS, JSON, max_size=3)),
+)
+INTEGRATIONS = st.dictionaries(st.sampled_from(["Pendo", "All", "all", "Other"]), SCALARS, max_size=2) | JSON
+MESSAGE = near(
+    type=st.sampled_from([*KINDS, "other"]) | JSON,
+    messageId=SCALARS,
+    userId=SCALARS | JSON,
+    anonymousId=SCALARS,
+    groupId=SCALARS,
+    event=TEXTS | JSON,
+    name=JSON,
+    category=JSON,
+    properties=st.dictionaries(TEXTS, JSON, max_size=4) | JSON,
+    traits=st.dictionaries(TEXTS, JSON, max_size=4) | JSON,
+    context=CONTEXT,
+    integrations=INTEGRATIONS,
+    timestamp=MOMENTS,
+    originalTimestamp=MOMENTS,
+    sentAt=MOMENTS,
+)
+BATCH = near(
+    batch=st.lists(MESSAGE, max_size=4) | JSON, context=CONTEXT, integrations=INTEGRATIONS, sentAt=MOMENTS
+)
+
+
+def as_parsed(document: object) -> object:
+    """What a parser makes of the document, escapes of half surrogate pairs and NaN included."""
+    return json.loads(json.dumps(document))
+
+
+def check_events(reading: Reading) -> None:
+    """Each event can be written to Kafka, and is read from there as it was."""
+    for event in reading.events:
+        assert 0 < len(event.event_id) <= 128
+        assert Decoder().decode(encode_single_object(event)) == event
+        assert partition_key(event)
+
+
+def check_error(error: SegmentError, messages: int) -> None:
+    assert error.field
+    assert error.problem
+    assert error.index is None or 0 <= error.index < messages
+
+
+@given(st.sampled_from(KINDS), MESSAGE)
+def test_any_message_gives_one_event_one_reason_or_one_error(kind: str, document: object) -> None:
+    try:
+        reading = read_call(kind, as_parsed(document), RECEIVED)
+    except SegmentError as error:
+        check_error(error, 0)
+    else:
+        assert len(reading.events) + reading.set_aside.total() == 1
+        check_events(reading)
+
+
+@given(BATCH)
+def test_any_batch_gives_one_event_or_reason_a_message_or_one_error(document: object) -> None:
+    parsed = as_parsed(document)
+    messages = parsed.get("batch") if isinstance(parsed, dict) else None
+    number = len(messages) if isinstance(messages, list) else 0
+    try:
+        reading = read_batch(parsed, RECEIVED)
+    except SegmentError as error:
+        check_error(error, number)
+    else:
+        assert len(reading.events) + reading.set_aside.total() == number
+        check_events(reading)
+
+
+@given(st.text() | st.floats() | st.integers() | JSON)
+def test_moments_lie_within_the_years_that_have_four_digits(value: object) -> None:
+    moment = moment_ms(value)
+    assert moment is None or -62_135_683_200_000 <= moment <= 253_402_387_199_999
