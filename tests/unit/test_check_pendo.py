@@ -19,14 +19,8 @@ from flagpost_consumer.demo.pendo_stand_in import (
 )
 from flagpost_consumer.operator import pendo_checks
 from flagpost_consumer.operator.check_results import Check, Status
-from flagpost_consumer.operator.pendo_checks import (
-    FIELDS,
-    KEY,
-    TRACK,
-    TRACK_SECRET,
-    check_pendo,
-    wanted_fields,
-)
+from flagpost_consumer.operator.field_checks import FIELDS, named_flags
+from flagpost_consumer.operator.pendo_checks import KEY, TRACK, TRACK_SECRET, check_pendo
 from flagpost_consumer.settings import Settings
 
 KEYS = Keys()
@@ -182,4 +176,4 @@ async def test_a_schema_that_cannot_be_read_is_a_warning() -> None:
     ],
 )
 def test_flags_that_need_a_field_are_those_named_and_sent(sections: dict[str, Any], flags: list[str]) -> None:
-    assert [flag for flag, _ in wanted_fields(Settings.model_validate(sections))] == flags
+    assert [flag for flag, _ in named_flags(Settings.model_validate(sections))] == flags

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -336,6 +337,16 @@ async def test_a_token_can_be_verified() -> None:
     async with standing_in() as (_, client):
         status, body = await client.get("/api/v1/token/verify")
         assert (status, orjson.loads(body)) == (200, {"valid": True, "writeAccess": True})
+
+
+async def test_a_read_only_key_reads_and_writes_nothing() -> None:
+    async with standing_in() as (pendo, client):
+        pendo.keys = replace(pendo.keys, may_write=False)
+        _, verified = await client.get("/api/v1/token/verify")
+        status, body = await client.metadata([record("v", plan="pro")])
+    assert orjson.loads(verified) == {"valid": True, "writeAccess": False}
+    assert (status, body) == (403, None)
+    assert pendo.metadata.values(Kind.VISITOR, "v") == {}
 
 
 # Metadata.

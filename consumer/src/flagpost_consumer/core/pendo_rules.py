@@ -44,6 +44,12 @@ class Rule(StrEnum):
     SIZE = "size"
 
 
+RESERVED_ADVICE = (
+    "Pendo keeps the name error for itself; have the service call it error_message or error_code"
+)
+"""What to do about the one reserved name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Repair:
     """One thing that was changed so that a rule holds."""
@@ -112,7 +118,8 @@ def _valid_name(field: str, taken: dict[str, int], repairs: list[Repair]) -> str
     for rule, repair in _NAME_REPAIRS:
         repaired = repair(name)
         if repaired != name:
-            repairs.append(Repair(rule, field, f"renamed to {repaired}"))
+            advice = f": {RESERVED_ADVICE}" if rule is Rule.NAME_RESERVED else ""
+            repairs.append(Repair(rule, field, f"renamed to {repaired}{advice}"))
             name = repaired
     if name in taken:
         name = _free_name(name, taken)

@@ -25,7 +25,14 @@ from flagpost_consumer.core.mapping import (
     visitor_of,
 )
 from flagpost_consumer.core.outcomes import Ending, Kind, Reason
-from flagpost_consumer.core.pendo_rules import Properties, Repair, Rule, is_sendable, trim
+from flagpost_consumer.core.pendo_rules import (
+    RESERVED_ADVICE,
+    Properties,
+    Repair,
+    Rule,
+    is_sendable,
+    trim,
+)
 from flagpost_consumer.core.policy import Policy, PropertiesPolicy
 from flagpost_schemas import (
     AccountMetadata,
@@ -313,6 +320,6 @@ _EXPLAINED: dict[Rule, str] = {
     Rule.NAME_UNDERSCORES: "begins or ends with two underscores",
     Rule.NAME_LENGTH: "has a name of more than 31 characters",
     Rule.NAME_COLLISION: "has the name of another once both are repaired",
-    Rule.NAME_RESERVED: "has a reserved name; call it error_ or error_message",
+    Rule.NAME_RESERVED: f"has a reserved name: {RESERVED_ADVICE}",
     Rule.SIZE: "takes the properties over 511 bytes of JSON",
 }

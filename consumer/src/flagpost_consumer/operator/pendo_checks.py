@@ -1,35 +1,32 @@
-"""Checks of Pendo: is it reachable, are the keys good, are the metadata fields there.
+"""Checks of Pendo: is it reachable, are the keys good, does it take the names that the settings give.
 
-In: settings. Out: checks. Nothing is sent that Pendo would count: the integration key is verified by Pendo's own
-endpoint for it; for the track secret there is none.
+In: settings. Out: checks (those of metadata fields are in `field_checks`). Nothing is sent that Pendo would count:
+the integration key is verified by Pendo's own endpoint for it; for the track secret there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
-from flagpost_consumer.adapters.pendo_fields import parse_schema
 from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, read_answer
-from flagpost_consumer.core.legible import legible
-from flagpost_consumer.core.policy import DecisionsSettings
+from flagpost_consumer.core.legible import legible, quoted
+from flagpost_consumer.core.pendo_rules import Rule, trim
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
+from flagpost_consumer.operator.field_checks import check_fields
 from flagpost_consumer.settings import PendoSettings, Settings
 
 TIMEOUT_SECONDS = 10.0
 MAX_WHY_CHARACTERS = 200
-GLOB_CHARACTERS = "*?["
 
 TRACK = "pendo track endpoint"
 TRACK_SECRET = "pendo track secret"  # noqa: S105 (a check's name)
 KEY = "pendo integration key"
-FIELDS = "metadata fields"
+PROPERTIES = "property names"
 
 NEW_KEY = "make a key with write access in Pendo (Settings > Integrations > Integration keys)"
 
@@ -37,7 +34,12 @@ NEW_KEY = "make a key with write access in Pendo (Settings > Integrations > Inte
 async def check_pendo(settings: Settings) -> list[Check]:
     """Check both endpoints, their keys and the metadata fields."""
     track, api = await asyncio.gather(_track_endpoint(settings.pendo), _api(settings))
-    return [track, _track_secret(settings.pendo), *api]
+    return [
+        track,
+        _track_secret(settings.pendo),
+        *_property_names(settings.decisions.attribute_properties),
+        *api,
+    ]
 
 
 async def _track_endpoint(pendo: PendoSettings) -> Check:
@@ -69,6 +71,18 @@ def _track_secret(pendo: PendoSettings) -> Check:
     return ok(TRACK_SECRET, "it is set; whether Pendo accepts it shows only when an event is sent")
 
 
+def _property_names(names: list[str]) -> list[Check]:
+    """Whether Pendo takes the names that `decisions.attribute_properties` adds to decisions."""
+    if not names:
+        return []
+    repairs = [r for r in trim(dict.fromkeys(names, 0))[1] if r.rule is not Rule.SIZE]
+    if not repairs:
+        return [ok(PROPERTIES, "Pendo takes every name in decisions.attribute_properties")]
+    told = "; ".join(f"{quoted(r.field)} ({r.rule.value}) {r.detail}" for r in repairs)
+    fix = "rename the attributes in the service and in decisions.attribute_properties, or leave it at the repair"
+    return [warn(PROPERTIES, f"names that break Pendo's rules: {told}", fix)]
+
+
 async def _api(settings: Settings) -> list[Check]:
     key = settings.pendo.integration_key_source
     if key is None:
@@ -77,7 +91,14 @@ async def _api(settings: Settings) -> list[Check]:
         headers={INTEGRATION_KEY_HEADER: key.current()},
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
     ) as session:
-        verified, fields = await asyncio.gather(_key(session, settings.pendo), _fields(session, settings))
+
+        async def get_json(path: str) -> bytes | None:
+            answer = await _get(session, settings.pendo.urls.api + path)
+            return answer[1] if isinstance(answer, tuple) and answer[0] == 200 else None
+
+        verified, fields = await asyncio.gather(
+            _key(session, settings.pendo), check_fields(get_json, settings)
+        )
     return [verified, fields]
 
 
@@ -99,7 +120,8 @@ async def _key(session: aiohttp.ClientSession, pendo: PendoSettings) -> Check:
     if status == 200:
         return _verified(_json(body))
     if status in (401, 403):
-        return fail(KEY, f"Pendo refuses it ({status})", f"{NEW_KEY} and set pendo.integration_key")
+        fix = f"{NEW_KEY}, of the region {pendo.region.value}, and set pendo.integration_key"
+        return fail(KEY, f"Pendo refuses it ({status})", fix)
     if status == 404 or 300 <= status < 400:
         return fail(
             KEY,
@@ -117,52 +139,6 @@ def _verified(answer: Any) -> Check:  # noqa: ANN401 (any JSON)
     if answer.get("writeAccess") is False:
         return fail(KEY, "it may only read, so no metadata can be written", NEW_KEY)
     return ok(KEY, "Pendo accepts it, with write access")
-
-
-async def _fields(session: aiohttp.ClientSession, settings: Settings) -> Check:
-    wanted = dict(wanted_fields(settings))
-    if not wanted:
-        return ok(
-            FIELDS,
-            "nothing to compare: no flag is named in decisions.flags_allow, decisions.metadata_fields "
-            "or metrics.flags",
-        )
-    answer = await _get(session, f"{settings.pendo.urls.api}/api/v1/metadata/schema/visitor")
-    known = parse_schema(answer[1]).get("custom") if isinstance(answer, tuple) and answer[0] == 200 else None
-    if known is None:
-        return warn(
-            FIELDS,
-            "Pendo's visitor metadata schema cannot be read; values are sent under the configured names",
-            "mend the integration key first, then check again",
-        )
-    missing = {flag: field for flag, field in wanted.items() if field not in known}
-    if not missing:
-        return ok(FIELDS, f"Pendo has the fields of all {len(wanted)} flags named in the settings")
-    return warn(
-        FIELDS,
-        "Pendo has no custom visitor field for " + ", ".join(f"flag {flag}" for flag in missing),
-        "create in Pendo (Settings > Data Mappings > Visitors), custom, of type text: "
-        + ", ".join(f'"{field}"' for field in missing.values()),
-    )
-
-
-def wanted_fields(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Flags that the settings name and whose decisions are sent, each with its field."""
-    decisions = settings.decisions
-    named = [*(decisions.flags_allow or ()), *decisions.metadata_fields, *settings.metrics.flags]
-    for flag in dict.fromkeys(named):
-        if decisions.visitor_metadata and not set(flag) & set(GLOB_CHARACTERS) and _is_sent(flag, decisions):
-            template = decisions.metadata_field.replace("{flag_key}", flag)
-            yield flag, decisions.metadata_fields.get(flag, template)
-
-
-def _is_sent(flag: str, decisions: DecisionsSettings) -> bool:
-    allowed = decisions.flags_allow is None or _matches(flag, decisions.flags_allow)
-    return allowed and not _matches(flag, decisions.flags_deny or [])
-
-
-def _matches(flag: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(flag, pattern) for pattern in patterns)
 
 
 def _json(body: bytes) -> Any:  # noqa: ANN401 (any JSON)

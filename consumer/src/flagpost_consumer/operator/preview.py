@@ -19,6 +19,7 @@ from flagpost_consumer.adapters.pendo_fields import parse_schema
 from flagpost_consumer.adapters.pendo_http import PendoAddress, pendo_address
 from flagpost_consumer.core.mapping import metadata_body, track_body
 from flagpost_consumer.core.outcomes import Ending
+from flagpost_consumer.core.pendo_rules import Repair, Rule
 from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
@@ -48,6 +49,11 @@ class Preview:
     requests: tuple[Request, ...]
 
     @property
+    def repairs(self) -> tuple[Repair, ...]:
+        """What was repaired in the requests; of what is not sent nothing is repaired."""
+        return tuple(repair for plan in self.planned if plan.ending is None for repair in plan.repairs)
+
+    @property
     def ending(self) -> Ending | None:
         """How the first delivery that is not sent would end."""
         return next((plan.ending for plan in self.planned if plan.ending is not None), None)
@@ -62,8 +68,7 @@ class Preview:
             ],
             "repairs": [
                 {"rule": repair.rule.value, "field": repair.field, "detail": repair.detail}
-                for plan in self.planned
-                for repair in plan.repairs
+                for repair in self.repairs
             ],
             "settled": ending and {"outcome": ending.outcome.value, "reason": ending.reason.value},
         }
@@ -143,9 +148,12 @@ def _print(shown: Preview) -> None:
         for name, value in request.headers.items():
             click.echo(f"{name}: {value}")
         click.echo(f"\n{request.body}\n")
+    for repair in shown.repairs:
+        reserved = repair.rule is Rule.NAME_RESERVED
+        click.echo(
+            f"{'warning' if reserved else 'repaired'} ({repair.rule.value}): {repair.field} {repair.detail}"
+        )
     for plan in shown.planned:
-        for repair in plan.repairs:
-            click.echo(f"repaired ({repair.rule.value}): {repair.field} {repair.detail}")
         for field in plan.missing_fields:
             click.echo(f"left out: Pendo's schema has no field {field}")
         if plan.ending is not None:

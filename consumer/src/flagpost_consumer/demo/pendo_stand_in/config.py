@@ -39,6 +39,8 @@ class Keys:
     integration_key: str = field(default="stand-in-integration-key", repr=False)
     refused_status: int = FORBIDDEN
     """The answer to a wrong key, with an empty body."""
+    may_write: bool = True
+    """False: the integration key may read, and metadata sent with it is refused."""
 
 
 @dataclass(frozen=True, slots=True)

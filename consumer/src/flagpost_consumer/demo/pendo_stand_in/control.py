@@ -63,6 +63,7 @@ class KeysOrder(_Order):
     track_secret: str | None = None
     integration_key: str | None = None
     refused_status: int | None = None
+    may_write: bool | None = None
 
 
 _FIELDS = TypeAdapter(list[MetadataField])

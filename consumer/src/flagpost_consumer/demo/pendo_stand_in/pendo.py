@@ -79,7 +79,7 @@ class Pendo:
             case Endpoint.SCHEMA:
                 return self._read(arrival, self.metadata.schema(arrival.route.kind))
             case Endpoint.TOKEN:
-                return self._read(arrival, {"valid": True, "writeAccess": True})
+                return self._read(arrival, {"valid": True, "writeAccess": self.keys.may_write})
             case Endpoint.AGGREGATION:
                 return self._aggregation(arrival)
 
@@ -143,7 +143,7 @@ class Pendo:
     def _judge_metadata(
         self, arrival: Arrival, records: Sequence[MetadataRecord], bad: Sequence[Breach]
     ) -> _Judgement:
-        if arrival.presented_key != self.keys.integration_key:
+        if arrival.presented_key != self.keys.integration_key or not self.keys.may_write:
             return _Judgement(self.keys.refused_status)
         if bad and (self._config.on_bad_request is Enforcement.REFUSE or not records):
             return _refused(400, bad)

@@ -1,0 +1,177 @@
+"""Which metadata fields Pendo lacks, and what exactly to create there.
+
+In: settings, Pendo's metadata schemas, the newest events. Out: a check. Wanted are the fields of the flags that the
+settings name, and those that the newest events set: values for a field that Pendo lacks are dropped (field_missing).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from flagpost_consumer.adapters.pendo_fields import GetJson, read_fields
+from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
+from flagpost_consumer.core.legible import legible
+from flagpost_consumer.core.plan import FieldCatalog, Planner
+from flagpost_consumer.core.policy import DecisionsSettings
+from flagpost_consumer.operator.check_results import Check, ok, warn
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.newest_events import newest_events
+from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_schemas import Event, MetadataValue
+
+FIELDS = "metadata fields"
+GLOB_CHARACTERS = "*?["
+MAX_LISTED = 20
+MAX_NAME_CHARACTERS = 200
+_TYPES: dict[type, str] = {bool: "boolean", int: "number", float: "number", list: "list"}
+"""Pendo's type for a value's (Pendo's page on metadata and data types); all else is text."""
+
+
+class WantedField(NamedTuple):
+    """A field that values are sent to."""
+
+    target: str
+    """`visitor` or `account`."""
+    group: str
+    """`custom` or `agent`."""
+    name: str
+    """Its API name or display name, as the settings or an event give it."""
+
+
+Wanted = Mapping[WantedField, str]
+"""Fields, each with the type that its values need."""
+
+
+async def check_fields(get_json: GetJson, settings: Settings) -> Check:
+    """Compare the fields that are wanted with those that Pendo's schema endpoint lists."""
+    wanted = wanted_fields(settings, await asyncio.to_thread(_traffic, settings))
+    if not wanted:
+        return ok(
+            FIELDS,
+            "nothing to compare: no flag is named in decisions.flags_allow, decisions.metadata_fields "
+            "or metrics.flags, and the newest events set no metadata",
+        )
+    return judge_fields(wanted, await read_fields(get_json))
+
+
+def judge_fields(wanted: Wanted, catalog: FieldCatalog) -> Check:
+    """Judge the wanted fields by Pendo's; a group that could not be read is not in the catalog."""
+    missing = {
+        field: type_
+        for field, type_ in wanted.items()
+        if field.name not in catalog.get(field[:2], {field.name})
+    }
+    if missing:
+        return warn(FIELDS, _told(missing), _creation(missing))
+    unread = sorted({" ".join(field[:2]) for field in wanted if field[:2] not in catalog})
+    if unread:
+        return warn(
+            FIELDS,
+            f"Pendo's schema of {', '.join(unread)} metadata cannot be read; values are sent under the configured "
+            "names",
+            "mend the integration key first, then check again",
+        )
+    return ok(FIELDS, f"Pendo has all {len(wanted)} fields that the settings name or the newest events set")
+
+
+def _told(missing: Wanted) -> str:
+    names = [f"{field.target} {field.group} {_quoted(field.name)}" for field in missing]
+    return f"Pendo lacks {len(missing)}, and values for them are dropped: {_listed(names)}"
+
+
+def _creation(missing: Wanted) -> str:
+    """What to do in Pendo, tab by tab of its page for metadata fields."""
+    steps = []
+    for target in ("visitor", "account"):
+        custom = [_form(field.name, missing[field]) for field in missing if field[:2] == (target, "custom")]
+        if custom:
+            steps.append(
+                f"in Pendo, Settings > Data Mappings > {target.title()}, Add Custom Field: {_listed(custom)}"
+            )
+    agent = [_quoted(field.name) for field in missing if field.group == "agent"]
+    if agent:
+        steps.append(
+            f"have Pendo's install script pass {_listed(agent)} once, or send group custom instead of agent"
+        )
+    return "; ".join(steps)
+
+
+def _form(name: str, type_: str) -> str:
+    """How to create a field. Pendo makes the first display name the API name, and keeps that for good."""
+    api_name = segment_name(name)
+    if api_name == name:
+        return f"{name} of type {type_}"
+    return f"{api_name} of type {type_}, then change its display name to {_quoted(name)}"
+
+
+def segment_name(name: str) -> str:
+    """An API name for a field that Pendo's segments can use: letters, digits, underscores, no digit first."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "_", name)
+    if plain != name:
+        plain = plain.strip("_").lower() or "field"
+    return f"_{plain}" if plain[0].isdigit() else plain
+
+
+def _quoted(name: str) -> str:
+    return f'"{legible(name, MAX_NAME_CHARACTERS)}"'
+
+
+def _listed(texts: list[str]) -> str:
+    more = f", and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return ", ".join(texts[:MAX_LISTED]) + more
+
+
+# What is wanted
+
+
+def wanted_fields(settings: Settings, events: Iterable[Event]) -> Wanted:
+    """The fields of the flags that the settings name, and of the events as the consumer would plan them."""
+    named = {WantedField("visitor", "custom", field): "text" for _, field in named_flags(settings)}
+    return {**dict(_set_by(events, settings)), **named}
+
+
+def named_flags(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Flags that the settings name and whose decisions are sent, each with its field."""
+    decisions = settings.decisions
+    named = [*(decisions.flags_allow or ()), *decisions.metadata_fields, *settings.metrics.flags]
+    for flag in dict.fromkeys(named):
+        if decisions.visitor_metadata and not set(flag) & set(GLOB_CHARACTERS) and _is_sent(flag, decisions):
+            template = decisions.metadata_field.replace("{flag_key}", flag)
+            yield flag, decisions.metadata_fields.get(flag, template)
+
+
+def _is_sent(flag: str, decisions: DecisionsSettings) -> bool:
+    allowed = decisions.flags_allow is None or _matches(flag, decisions.flags_allow)
+    return allowed and not _matches(flag, decisions.flags_deny or [])
+
+
+def _matches(flag: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(flag, pattern) for pattern in patterns)
+
+
+def _traffic(settings: Settings) -> list[Event]:
+    """The newest events; none where they cannot be had, which the checks of Kafka and the registry tell."""
+    if settings.kafka.bootstrap_servers is None:
+        return []
+    try:
+        return newest_events(settings)
+    except (KafkaUnavailable, RegistryNotAnswering):
+        return []
+
+
+def _set_by(events: Iterable[Event], settings: Settings) -> Iterator[tuple[WantedField, str]]:
+    planner, now_ms = Planner(engine_policy(settings)), time.time_ns() // 1_000_000
+    for event in events:
+        for plan in planner.plan(event, now_ms):
+            if plan.metadata is not None and plan.ending is None:
+                for name, value in plan.metadata.values.items():
+                    yield WantedField(plan.metadata.target, plan.metadata.group, name), _type(value)
+
+
+def _type(value: MetadataValue) -> str:
+    return _TYPES.get(type(value), "text")
