@@ -16,7 +16,14 @@ from flagpost_consumer.operator.field_checks import (
     wanted_fields,
 )
 from flagpost_consumer.settings import Settings
-from flagpost_schemas import AccountMetadata, DecisionEvent, MetadataGroup, MetadataValue, VisitorMetadata
+from flagpost_schemas import (
+    AccountMetadata,
+    DecisionEvent,
+    Event,
+    MetadataGroup,
+    MetadataValue,
+    VisitorMetadata,
+)
 from simulation import decision as decision_at
 
 LONG_AGO_MS = 1_700_000_000_000
@@ -43,7 +50,7 @@ def decision(visitor_id: str, flag: str, variation: str | None = "a", **fields: 
 
 
 def test_the_fields_of_the_traffic_are_wanted_with_their_types() -> None:
-    events = [
+    events: list[Event] = [
         decision("v", "banner"),
         visitor(plan="pro", seats=3, share=0.5, trial=True, tags=["a"]),
         AccountMetadata(event_id="e", occurred_at=LONG_AGO_MS, account_id="a", values={"tier": 2}),
