@@ -42,12 +42,12 @@ def missing() -> str | None:
 
 def kafka_jars() -> Path:
     """The directory of Apache Kafka's jars."""
-    return _once(CACHE / f"kafka-{KAFKA_VERSION}", _fetch_kafka)
+    return fetch_once(CACHE / f"kafka-{KAFKA_VERSION}", _fetch_kafka)
 
 
 def registry_jars() -> Path:
     """The directory of Apicurio's jars, its runner among them."""
-    return _once(CACHE / f"apicurio-{REGISTRY_VERSION}", _fetch_registry)
+    return fetch_once(CACHE / f"apicurio-{REGISTRY_VERSION}", _fetch_registry)
 
 
 def _java_version() -> int:
@@ -57,7 +57,7 @@ def _java_version() -> int:
     return int(found.group(1))
 
 
-def _once(target: Path, fetch: Callable[[Path], None]) -> Path:
+def fetch_once(target: Path, fetch: Callable[[Path], None]) -> Path:
     """Fetch into `target` unless it is there: by one process, all or nothing."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"{target.name}.lock").open("w") as lock:

@@ -1,0 +1,107 @@
+"""Segment's own server libraries, each in a process of its own, as an application would use them.
+
+In: calls. Out: the library's word on whether they arrived. The Node library is fetched once into .cache/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from real_kafka.parts import CACHE, fetch_once
+
+HERE = Path(__file__).parent
+NODE = HERE / "node"
+NEEDED_NODE = 20
+FETCH_SECONDS = 300
+SEND_SECONDS = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a library's method; `arguments` by Segment's names, `timestamp` in ISO 8601 among them."""
+
+    kind: str
+    arguments: Mapping[str, Any]
+
+    def line(self) -> str:
+        return json.dumps({"kind": self.kind, "arguments": self.arguments}) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A program that sends calls through one library."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    async def send(self, calls: Iterable[Call], host: str, write_key: str) -> None:
+        """Send; fails when the library says that something did not arrive."""
+        process = await asyncio.create_subprocess_exec(
+            *self.command,
+            host,
+            write_key,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            lines = "".join(call.line() for call in calls).encode()
+            said, _ = await asyncio.wait_for(process.communicate(lines), SEND_SECONDS)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        assert process.returncode == 0, said.decode()
+
+
+def python_library() -> Library:
+    """PyPI segment-analytics-python, of the development environment."""
+    return Library((sys.executable, str(HERE / "segment_send.py")), {})
+
+
+def node_library() -> Library:
+    """npm @segment/analytics-node, of tests/node; skips where there is no Node, and fails there with CI set."""
+    missing = _missing_for_node()
+    if missing is not None:
+        text = f"Segment's Node library needs Node {NEEDED_NODE} and npm: {missing}"
+        if "CI" in os.environ:
+            pytest.fail(text)
+        pytest.skip(text)
+    return Library(("node", str(NODE / "send.cjs")), {"NODE_PATH": str(_node_modules())})
+
+
+def _missing_for_node() -> str | None:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            return f"no {program}"
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    major = int(version.removeprefix("v").partition(".")[0])
+    return f"this is Node {major}" if major < NEEDED_NODE else None
+
+
+def _node_modules() -> Path:
+    lock = hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()[:12]
+    return fetch_once(CACHE / f"segment-node-{lock}", _fetch_node) / "node_modules"
+
+
+def _fetch_node(into: Path) -> None:
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(NODE / name, into)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(
+        command, cwd=into, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
