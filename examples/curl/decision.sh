@@ -1,0 +1,15 @@
+#!/bin/sh
+# decision.sh VISITOR FLAG VARIATION [RULE] [ATTRIBUTES]
+# VARIATION is "off" for a flag that is not enabled, ATTRIBUTES a JSON object of user attributes to carry.
+set -eu
+jq --null-input --arg visitor "$1" --arg flag "$2" --arg variation "$3" --arg rule "${4:-}" \
+    --argjson attributes "${5:-"{}"}" '{
+        type: "decision",
+        visitor_id: $visitor,
+        flag_key: $flag,
+        enabled: ($variation != "off"),
+        variation_key: $variation,
+        rule_key: (if $rule == "" then null else $rule end),
+        decision_event_dispatched: false,
+        attributes: $attributes
+    }' | "$(dirname "$0")/send.sh"
