@@ -21,9 +21,9 @@ from confluent_kafka import KafkaException, Producer
 
 from flagpost_publisher.errors import DeliveryFailed, EventRefused, KafkaTrouble, PublisherError
 from flagpost_publisher.producer import MAX_QUEUED_BYTES, client_log, producer_config
-from flagpost_publisher.registry import Registry
+from flagpost_publisher.registry import Registry, event_headers
 from flagpost_publisher.stats import PublisherStats
-from flagpost_schemas import EVENT_TYPES, Decoder, confluent_header, schema_of, single_object_header
+from flagpost_schemas import Decoder, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -229,11 +229,11 @@ class KafkaOutput:
     def _learn_headers(self) -> Mapping[type[Event], bytes]:
         url = self._options.schema_registry_url
         if url is None:
-            return {each: single_object_header(schema_of(each).fingerprint) for each in EVENT_TYPES}
+            return event_headers(None)
         ids = Registry(url, self._options.properties).ids_for(self._options.topic)
         for event_type, schema_id in ids.items():
             self._decoder.add_schema(schema_id, schema_of(event_type).text)
-        return {event_type: confluent_header(schema_id) for event_type, schema_id in ids.items()}
+        return event_headers(ids)
 
     def _new_producer(self) -> Producer:
         self._connecting_until = monotonic() + CONNECT_SECONDS

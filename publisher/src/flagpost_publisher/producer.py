@@ -1,12 +1,13 @@
-"""librdkafka's producer, set up as Flagpost wants it.
+"""librdkafka's producer, set up as Flagpost wants it, for the library and for the gateway.
 
-In: the publisher's options. Out: its configuration, or ValueError when librdkafka does not take the user's
-properties.
+In: the publisher's options, or a program's properties. Out: a configuration, or ValueError when librdkafka does not
+take the user's properties.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -15,6 +16,8 @@ from flagpost_publisher.complaints import log
 from flagpost_publisher.registry import CA_PROPERTY, USER_INFO_PROPERTY
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flagpost_publisher.arguments import Options
 
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
@@ -24,42 +27,49 @@ LINGER_MS: Final = 20
 """How long librdkafka waits for more to send along. Each batch wakes its threads, which the application's cores pay
 for: a busy service 33 us an event at librdkafka's own 5 ms, and 20 us at this."""
 
+GUARANTEES: Final = {"enable.idempotence": True, "acks": "all", "partitioner": "murmur2_random"}
+"""What no producer of ours goes without (CONTRACT section 2)."""
+
 client_log = logging.getLogger(f"{log.name}.kafka")
 """Where librdkafka's log lines go when a property asks for them: never to stderr by themselves."""
 
 
+def librdkafkas(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the user's properties that are meant for librdkafka, and not for the schema registry."""
+    return {
+        name: value for name, value in properties.items() if name not in {USER_INFO_PROPERTY, CA_PROPERTY}
+    }
+
+
 def producer_config(options: Options) -> dict[str, Any]:
     """What librdkafka is told, without callbacks; the user's properties win over those before them."""
-    properties = {
-        name: value
-        for name, value in options.properties.items()
-        if name not in {USER_INFO_PROPERTY, CA_PROPERTY}
-    }
     return {
         "client.id": "flagpost-publisher",
         "log_level": 0,  # `error_cb` tells what matters
         "compression.type": "lz4",
         "linger.ms": LINGER_MS,
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
-        **properties,
+        **librdkafkas(options.properties),
         "bootstrap.servers": options.bootstrap_servers,
-        "enable.idempotence": True,
-        "acks": "all",
-        "partitioner": "murmur2_random",
+        **GUARANTEES,
         "queue.buffering.max.messages": options.queue_max_messages,
         "delivery.report.only.error": True,
     }
 
 
-def require_usable(options: Options) -> None:
-    """Raise ValueError when librdkafka does not take `options.properties`.
+def require_usable(config: Mapping[str, Any]) -> None:
+    """Raise ValueError when librdkafka does not take `config`; the text shows no value, it may be a secret.
 
     A producer without brokers is made and dropped: no connection, and no thread is left when this returns,
     so that a fork may follow.
     """
     try:
-        Producer(producer_config(options) | {"bootstrap.servers": ""}, logger=client_log)
+        Producer({**config, "bootstrap.servers": ""}, logger=client_log)
     except (KafkaException, TypeError, ValueError) as error:
         detail = error.args[0] if error.args else error
         text = detail.str() if isinstance(detail, KafkaError) else str(detail)
-        raise ValueError(f"properties: {text}; see librdkafka's CONFIGURATION.md") from None
+        shown = _VALUE.sub("the value", text)
+        raise ValueError(f"properties: {shown}; see librdkafka's CONFIGURATION.md") from None
+
+
+_VALUE: Final = re.compile('value "[^"]*"')

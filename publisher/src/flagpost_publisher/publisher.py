@@ -16,10 +16,11 @@ from flagpost_publisher.arguments import Options, arguments_from, checked
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Claim, Duplicates, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
+from flagpost_publisher.event_bodies import event_body
 from flagpost_publisher.kafka_output import KafkaOutput
 from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
 from flagpost_publisher.processes import enrol
-from flagpost_publisher.producer import require_usable
+from flagpost_publisher.producer import producer_config, require_usable
 from flagpost_publisher.stats import PublisherStats, Tally
 from flagpost_schemas import (
     AccountMetadata,
@@ -29,7 +30,6 @@ from flagpost_schemas import (
     Source,
     TrackEvent,
     VisitorMetadata,
-    encode_body,
     flatten,
     new_event_id,
     partition_key,
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     from flagpost_schemas import Context, Event, MetadataValue
 
 Arguments = TypeVarTuple("Arguments")
-
-MAX_EVENT_ID_CHARACTERS = 128
-"""The longest event id (CONTRACT §3)."""
 
 
 class Publisher:
@@ -115,7 +112,7 @@ class Publisher:
                 on_error=on_error,
             )
         )
-        require_usable(self._options)
+        require_usable(producer_config(self._options))
         self._sdk_source = self._source("optimizely-sdk")
         self._own_source = self._source("flagpost-publisher")
         self._attached: list[tuple[Any, int]] = []
@@ -323,7 +320,7 @@ class Publisher:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
-            self._send_once(claim_of(event), _body, event)
+            self._send_once(claim_of(event), event_body, event)
         else:
             self._send(event)
 
@@ -349,7 +346,7 @@ class Publisher:
             raise
 
     def _send(self, event: Event) -> None:
-        self._output.send(type(event), partition_key(event), _body(event))
+        self._output.send(type(event), partition_key(event), event_body(event))
 
     def _undelivered(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
@@ -360,13 +357,6 @@ class Publisher:
         self._complaints.note(error)
         with contextlib.suppress(Exception):
             self._output.start()
-
-
-def _body(event: Event) -> bytes:
-    body = encode_body(event)
-    if len(event.event_id) > MAX_EVENT_ID_CHARACTERS:
-        raise EventRefused("invalid", f"event_id has {len(event.event_id)} characters; the most is 128")
-    return body
 
 
 def _required(identity: str | None, name: str) -> str:

@@ -1,7 +1,7 @@
 """Schema ids from a Confluent schema registry.
 
-In: the registry's URL and the topic. Out: the id of each event class's schema, or RegistryTrouble.
-Blocks for network calls: for the publisher's own thread only.
+In: the registry's URL and the topic. Out: the id of each event class's schema, or RegistryTrouble; and of the ids,
+what stands before each event's body. Blocks for network calls: for a thread that nobody waits for only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from flagpost_publisher.errors import RegistryTrouble
-from flagpost_schemas import EVENT_TYPES, schema_of
+from flagpost_schemas import EVENT_TYPES, confluent_header, schema_of, single_object_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,13 @@ USER_INFO_PROPERTY: Final = "schema.registry.basic.auth.user.info"
 CA_PROPERTY: Final = "schema.registry.ssl.ca.location"
 TIMEOUT_SECONDS: Final = 5.0
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+
+
+def event_headers(ids: Mapping[type[Event], int] | None) -> dict[type[Event], bytes]:
+    """What stands before each event's body: with `ids`, Confluent's header; without, single-object encoding's."""
+    if ids is None:
+        return {each: single_object_header(schema_of(each).fingerprint) for each in EVENT_TYPES}
+    return {each: confluent_header(ids[each]) for each in EVENT_TYPES}
 
 
 class Registry:

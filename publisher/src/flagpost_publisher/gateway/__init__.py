@@ -1,0 +1,25 @@
+"""The gateway: a small HTTP server for services in any language (extra `gateway`, command `flagpost-gateway`).
+
+In: HTTP requests with a write key. Out: events on Kafka, and an answer once Kafka has acknowledged them all.
+
+How a request walks through it:
+
+1. `server` counts it in (`admission`), lets the route's guard look at its headers (`write_keys`), and reads its body
+   (`bodies`: media type, content coding, size, time).
+2. The route's handler makes an `Answer` of the `Arrival`, or raises a `Refusal` (`refusals`).
+3. `server` answers in JSON, and counts (`metrics`).
+
+**To add a route**, add a `Route` to the table in `routes.table`. It is made of a path, a guard and a handler, and the
+handler of what is in `Parts`. There are two kinds of handler:
+
+- Documents of events: `Documents(parse, front, answer, parts.events)`, see `documents`. A `Front` is a pure
+  function `(document, received_at) -> Reading`: from parsed JSON and the time (epoch ms) to events, and how many were
+  set aside by reason; it raises `DocumentError(index, field, problem)`. `parse` is `json_documents.strict` or
+  `.tolerant`. Where the write key may be in the document, the route's guard is `parts.keys.require_if_given` and
+  `Documents(…, guard=parts.keys.require_somewhere)` looks further.
+- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard is `routes.unguarded`
+  where it checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
+  returns once Kafka has acknowledged all of them, and raises `Refusal` (503) where Kafka does not.
+
+Reasons for setting aside are listed in `routes.SET_ASIDE_REASONS`; further metrics go into `parts.metrics.registry`.
+"""

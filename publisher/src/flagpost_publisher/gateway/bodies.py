@@ -1,0 +1,151 @@
+"""Bodies of requests: the media type, the content coding, and no more bytes or seconds than allowed.
+
+In: headers, and a stream of bytes as they come. Out: the body with its coding undone, or a Refusal: 415, 413, 408, or
+400 where the coding is broken. What is decompressed is cut off at the limit, however little it takes on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+
+from flagpost_publisher.gateway.refusals import Refusal
+
+READ_SECONDS: Final = 20.0
+"""How long a body may take to come."""
+OVERHEAD_BYTES: Final = 65_536
+"""By how much a compressed body may be longer than what it holds may be: formats have headers."""
+
+WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""Content codings that we undo (RFC 9110 section 8.4.1), and how zlib is told of them."""
+
+
+def require_json(headers: Mapping[str, str]) -> None:
+    """Raise Refusal (415) for a media type other than JSON, or a content coding that we do not know."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Refusal(415, "the body's media type is not JSON", fix="send content-type: application/json")
+    if _coding(headers) not in {"", "identity", *WINDOWS}:
+        raise Refusal(
+            415,
+            "the body's content-encoding is not known here",
+            fix="send it as gzip, deflate, or as it is",
+            headers={"accept-encoding": "gzip, deflate"},
+        )
+
+
+async def read_body(
+    headers: Mapping[str, str],
+    chunks: AsyncIterator[bytes],
+    max_bytes: int,
+    hold: Callable[[int], None],
+) -> bytes:
+    """The body with its coding undone. Raises Refusal.
+
+    Args:
+        headers: the request's, after `require_json`.
+        chunks: the body as it comes.
+        max_bytes: the most that it may be, coding undone.
+        hold: told of the bytes that are kept in memory; may raise Refusal.
+    """
+    if int(headers.get("content-length", "0")) > max_bytes + OVERHEAD_BYTES:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await _read(Undoing(_coding(headers), max_bytes), chunks, hold)
+    except TimeoutError:
+        raise Refusal(
+            408,
+            f"the body did not come within {READ_SECONDS:g} s",
+            fix="send it at once, or in smaller requests",
+            headers={"connection": "close"},
+        ) from None
+
+
+async def _read(undoing: Undoing, chunks: AsyncIterator[bytes], hold: Callable[[int], None]) -> bytes:
+    parts = []
+    async for chunk in chunks:
+        part = undoing.feed(chunk)
+        hold(len(part))
+        parts.append(part)
+    undoing.finish()
+    return b"".join(parts)
+
+
+def _coding(headers: Mapping[str, str]) -> str:
+    return headers.get("content-encoding", "").strip().lower()
+
+
+class Undoing:
+    """Undoes a content coding piece by piece, up to a limit."""
+
+    def __init__(self, coding: str, max_bytes: int) -> None:
+        """`coding` is one of WINDOWS, or stands for none."""
+        window = WINDOWS.get(coding)
+        self._inflating = None if window is None else Inflating(window)
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+        self._wire_left = max_bytes + OVERHEAD_BYTES
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What `chunk` holds. Raises Refusal (413, 400)."""
+        # One byte more than allowed is asked for, so that too many can be told.
+        part = chunk if self._inflating is None else self._inflating.feed(chunk, self._left + 1)
+        self._left -= len(part)
+        self._wire_left -= len(chunk)
+        if self._left < 0 or self._wire_left < 0:
+            raise _too_large(self._max_bytes)
+        return part
+
+    def finish(self) -> None:
+        """Raise Refusal (400) where the end is missing."""
+        if self._inflating is not None and not self._inflating.is_whole:
+            raise _broken("ends too early")
+
+
+class Inflating:
+    """Decompresses one file of zlib or gzip; gzip's may have several members (RFC 1952)."""
+
+    def __init__(self, window: int) -> None:
+        """`window`: zlib's wbits."""
+        self._window = window
+        self._member = zlib.decompressobj(window)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last member has ended."""
+        return self._member.eof
+
+    def feed(self, chunk: bytes, most: int) -> bytes:
+        """At most so many bytes of what `chunk` holds; asked for fewer than there are, it is of no further use."""
+        parts = []
+        while chunk and most > 0:
+            if self._member.eof:
+                self._member = zlib.decompressobj(self._window)
+            parts.append(self._decompress(chunk, most))
+            most -= len(parts[-1])
+            chunk = self._member.unused_data
+        return b"".join(parts)
+
+    def _decompress(self, chunk: bytes, most: int) -> bytes:
+        try:
+            return self._member.decompress(chunk, most)
+        except zlib.error:
+            raise _broken("is broken") from None
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(
+        413,
+        f"the body is larger than {max_bytes} bytes (after decompression)",
+        fix="send fewer events in one request; see gateway.max_body_bytes",
+        headers={"connection": "close"},
+    )
+
+
+def _broken(what: str) -> Refusal:
+    return Refusal(
+        400, f"the body's content-encoding {what}", field="body", fix="compress the whole body once"
+    )

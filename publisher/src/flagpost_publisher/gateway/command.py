@@ -1,0 +1,42 @@
+"""The command `flagpost-gateway`.
+
+In: the command line. Out: an exit code: 0 after a clean stop, 1 when requests had to be given up, on a second signal
+or a failure, 2 for settings that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """The entry point of the command."""
+    config_path = _parsed().config
+    try:
+        from flagpost_publisher.gateway import program  # noqa: PLC0415 - needs the extra
+    except ModuleNotFoundError as error:
+        sys.exit(f"flagpost-gateway needs {error.name}: pip install 'flagpost-publisher[gateway]'")
+    sys.exit(program.run(config_path, os.environ))
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="flagpost-gateway",
+        description="Take events over HTTP for services in any language, and publish them to Kafka for Flagpost.",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="PATH",
+        default=os.environ.get("FLAGPOST_CONFIG"),
+        help="the settings file (YAML); variables FLAGPOST_<SECTION>__<KEY> win over it  [env: FLAGPOST_CONFIG]",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"flagpost-gateway {version('flagpost-publisher')}"
+    )
+    return parser.parse_args()

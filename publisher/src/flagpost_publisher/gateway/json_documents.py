@@ -1,0 +1,59 @@
+"""Bodies as JSON.
+
+In: bytes. Out: what they say in JSON, or a DocumentError that says where they are none. `strict` is for senders who
+look at our answers; `tolerant` is for libraries that would throw away what we refuse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from flagpost_publisher.gateway.fronts import DocumentError
+
+
+def strict(body: bytes) -> object:
+    """JSON as RFC 8259 has it, with finite numbers and no name twice in an object."""
+    return _read(body, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
+
+
+def tolerant(body: bytes) -> object:
+    """JSON as Python has it: NaN and infinities, and of a name given twice the last."""
+    return _read(body)
+
+
+def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own
+    try:
+        return json.loads(body.decode(), **hooks)
+    except DocumentError:
+        raise
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 at byte {error.start}; send JSON as UTF-8"
+    except json.JSONDecodeError as error:
+        problem = (
+            f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a whole document"
+        )
+    except RecursionError:
+        problem = "nests too deep; send flatter JSON"
+    except ValueError:
+        problem = "holds a whole number of thousands of digits; send it as a text"
+    raise DocumentError(None, "body", problem)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise DocumentError(None, "body", f"holds {name}, which is no JSON; leave out what is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise DocumentError(None, "body", "holds a number too large for a double; send it as a text")
+    return number
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) != len(members):
+        raise DocumentError(None, "body", "holds an object with one name given twice; send each name once")
+    return found

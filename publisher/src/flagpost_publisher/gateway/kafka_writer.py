@@ -1,0 +1,296 @@
+"""The gateway's way to Kafka: records in, word once Kafka has acknowledged all of them.
+
+In: batches of records, on the event loop. Out: nothing once every in-sync replica has them, or a Refusal: 503 where
+Kafka does not take them, soon and with Retry-After. librdkafka keeps the records meanwhile; one thread listens to
+it, and hands reports to the loop many at a time. What may wait in memory is bounded in number and bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event as Flag
+from threading import Thread
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from flagpost_publisher.gateway.refusals import Refusal, try_again
+from flagpost_publisher.producer import GUARANTEES, librdkafkas
+from flagpost_schemas.settings.kafka import KafkaSettings
+from flagpost_schemas.settings.logs import kafka_logger
+
+log = structlog.get_logger(__name__)
+
+ACKNOWLEDGE_SECONDS: Final = 10.0
+"""How long a request may wait for Kafka; Segment's libraries give up after 10 to 15."""
+MAX_QUEUED_RECORDS: Final = 100_000
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+MAX_RECORD_BYTES: Final = 1_000_000
+"""Key and value of one record; Kafka's topics take 1,048,588 bytes with the batch around it, by default."""
+POLL_SECONDS: Final = 0.1
+"""How long the thread waits for reports in one go; it is woken by the first."""
+LOOK_SECONDS: Final = 0.5
+LOOK_TIMEOUT_SECONDS: Final = 2.0
+"""How often we look whether Kafka is back, and how long one look may take."""
+BEAT_SECONDS: Final = 30.0
+"""A thread that has not come round for so long is dead."""
+RETRY_WHEN_FULL_SECONDS: Final = 1
+RETRY_WHEN_AWAY_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaRecord:
+    """One record to write."""
+
+    topic: str
+    key: str | bytes | None
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return len(self.value) + len(self.key or b"") + sum(len(n) + len(v) for n, v in self.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaCounts:
+    """What became of records so far, and what waits."""
+
+    acknowledged: int
+    failed: int
+    queued: int
+    queued_bytes: int
+
+
+class _Batch:
+    """Records that are acknowledged together, or not."""
+
+    __slots__ = ("error", "left", "settled")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.error: KafkaError | None = None
+        self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def settle_one(self, error: KafkaError | None) -> None:
+        """One of them has been acknowledged, or has failed."""
+        self.left -= 1
+        self.error = self.error or error
+        if self.left == 0 and not self.settled.done():
+            self.settled.set_result(None)
+
+
+def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """What librdkafka is told, without callbacks; the user's properties win over those before them.
+
+    Raises:
+        SettingsError: a file of `kafka.properties_files` cannot be read.
+    """
+    return {
+        "client.id": "flagpost-gateway",
+        "compression.type": "lz4",
+        **librdkafkas(kafka.client_properties()),
+        **GUARANTEES,
+        # An answer is waited for: what Kafka does not take in time must not reach it later than need be.
+        "message.timeout.ms": int(ACKNOWLEDGE_SECONDS * 1000),
+        "message.max.bytes": MAX_RECORD_BYTES + 1000,  # with the headers, and what surrounds a record
+        # Ours are the bounds that count; librdkafka's also count reports that were not served yet.
+        "queue.buffering.max.messages": 2 * MAX_QUEUED_RECORDS,
+        "queue.buffering.max.kbytes": 2 * MAX_QUEUED_BYTES // 1024,
+        "delivery.report.only.error": False,
+    }
+
+
+class KafkaWriter:
+    """One producer. Use it on the event loop; `start` it before, and `stop` it at the end."""
+
+    def __init__(
+        self, config: Mapping[str, Any], topics: Sequence[str], on_fatal: Callable[[], None]
+    ) -> None:
+        """Makes no connection.
+
+        Args:
+            config: see `writer_config`.
+            topics: those that must exist before anything is taken.
+            on_fatal: called on the loop when the producer can do nothing any more; the process should end.
+        """
+        self._config = config
+        self._topics = topics
+        self._on_fatal = on_fatal
+        self._loop: asyncio.AbstractEventLoop
+        self._producer: Producer
+        self._thread = Thread(target=self._listen, name="flagpost-gateway-kafka", daemon=True)
+        self._stopping = Flag()
+        self._beat = 0.0
+        self._reports: deque[tuple[_Batch, int, KafkaError | None]] = deque()
+        self._handing_over = False
+        self._looking: asyncio.Task[None] | None = None
+        self.trouble: str | None = "Kafka has not been reached yet"
+        """Why Kafka is not taking events; None: it is."""
+        self._acknowledged = 0
+        self._failed = 0
+        self._queued = 0
+        self._queued_bytes = 0
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._loop = asyncio.get_running_loop()
+        self._producer = Producer({**self._config, "error_cb": self._error}, logger=kafka_logger())
+        self._beat = time.monotonic()
+        self._thread.start()
+        self._look_again()
+
+    async def stop(self, limit_seconds: float) -> bool:
+        """Wait for the acknowledgements that are still to come; whether all came in time."""
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self._drained.wait()
+        except TimeoutError:
+            log.warning("not acknowledged in time by Kafka", records=self._queued)
+        if self._looking is not None:
+            self._looking.cancel()
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+        return self._queued == 0
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread comes round."""
+        return time.monotonic() - self._beat < BEAT_SECONDS
+
+    def counts(self) -> KafkaCounts:
+        """What became of the records so far."""
+        return KafkaCounts(self._acknowledged, self._failed, self._queued, self._queued_bytes)
+
+    async def write(self, records: Sequence[KafkaRecord]) -> None:
+        """Have all records in Kafka. Raises Refusal: then some may be there and some not; all may be sent again."""
+        if not records:
+            return
+        self._admit(records)
+        batch = _Batch(len(records))
+        for record in records:
+            self._produce(record, batch)
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await batch.settled
+        except TimeoutError:
+            self._in_trouble(f"Kafka acknowledged nothing for {ACKNOWLEDGE_SECONDS:g} s")
+            raise self._away() from None
+        if batch.error is not None:
+            self._in_trouble(f"Kafka did not take a record: {batch.error.str()}")
+            raise self._away()
+
+    def _admit(self, records: Sequence[KafkaRecord]) -> None:
+        if self.trouble is not None:
+            raise self._away()
+        size = sum(record.size_bytes for record in records)
+        if self._queued + len(records) > MAX_QUEUED_RECORDS or self._queued_bytes + size > MAX_QUEUED_BYTES:
+            raise try_again(
+                "Kafka takes events slower than they come, and no more may wait",
+                RETRY_WHEN_FULL_SECONDS,
+                "send the request again after the time in Retry-After",
+            )
+
+    def _away(self) -> Refusal:
+        return try_again(
+            "Kafka is not taking events just now",
+            RETRY_WHEN_AWAY_SECONDS,
+            "send the request again after the time in Retry-After, with the same event ids",
+        )
+
+    def _produce(self, record: KafkaRecord, batch: _Batch) -> None:
+        size = record.size_bytes
+        self._queued += 1
+        self._queued_bytes += size
+        self._drained.clear()
+        try:
+            self._producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                headers=list(record.headers),
+                on_delivery=partial(self._reported, batch, size),
+            )
+        except BufferError:
+            self._settle(batch, size, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001 - librdkafka's public name
+        except KafkaException as error:
+            self._settle(batch, size, error.args[0])
+
+    def _settle(self, batch: _Batch, size: int, error: KafkaError | None) -> None:
+        self._queued -= 1
+        self._queued_bytes -= size
+        if error is None:
+            self._acknowledged += 1
+        else:
+            self._failed += 1
+        batch.settle_one(error)
+        if self._queued == 0:
+            self._drained.set()
+
+    def _take_reports(self) -> None:
+        self._handing_over = False  # before the last look: a report that comes now calls again
+        while self._reports:
+            self._settle(*self._reports.popleft())
+
+    # Whether Kafka takes events
+
+    def _in_trouble(self, why: str) -> None:
+        if self.trouble is None:
+            log.warning("Kafka is not taking events; requests are answered 503", reason=why)
+        self.trouble = why
+        self._look_again()
+
+    def _look_again(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = self._loop.create_task(self._look_until_well())
+
+    async def _look_until_well(self) -> None:
+        while (trouble := await asyncio.to_thread(self._look)) is not None:
+            if trouble != self.trouble:
+                log.warning("waiting for Kafka", reason=trouble)
+            self.trouble = trouble
+            await asyncio.sleep(LOOK_SECONDS)
+        self.trouble = None
+        log.info("Kafka takes events")
+
+    def _look(self) -> str | None:
+        """What keeps Kafka from taking events, as far as its metadata tell; takes a while."""
+        for topic in self._topics:
+            try:
+                found = self._producer.list_topics(topic, timeout=LOOK_TIMEOUT_SECONDS).topics[topic].error
+            except KafkaException as error:
+                return f"Kafka does not answer: {error.args[0].str()}; look at kafka.bootstrap_servers"
+            if found is not None:
+                return (
+                    f"topic {topic}: {found.str()}; see `flagpost topics create` and the rights of this user"
+                )
+        return None
+
+    # The thread's side, and librdkafka's callbacks, which it runs
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            self._producer.poll(POLL_SECONDS)
+            self._beat = time.monotonic()
+
+    def _reported(self, batch: _Batch, size: int, error: KafkaError | None, _: Message) -> None:
+        self._reports.append((batch, size, error))
+        if not self._handing_over:
+            self._handing_over = True
+            self._loop.call_soon_threadsafe(self._take_reports)
+
+    def _error(self, error: KafkaError) -> None:
+        if error.fatal():
+            log.error("the Kafka client cannot go on; the process ends", reason=error.str())
+            self._loop.call_soon_threadsafe(self._on_fatal)
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
+            self._loop.call_soon_threadsafe(self._in_trouble, "no broker can be reached")

@@ -1,0 +1,128 @@
+"""The gateway's Prometheus metrics, `flagpost_gateway_…`. No label ever holds an id.
+
+In: what happened. Out: series at each scrape; those of enumerated labels exist from the start, at 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flagpost_publisher.gateway.admission import Admission
+from flagpost_publisher.gateway.fronts import Reading
+from flagpost_publisher.gateway.kafka_writer import KafkaWriter
+from flagpost_schemas import Event
+from flagpost_schemas.json_form import TYPES
+
+STATUSES: Final = (200, 202, 400, 401, 404, 405, 408, 413, 415, 500, 503)
+"""Every status that the gateway answers with."""
+
+OTHER_PATHS: Final = "other"
+"""The label of requests to paths that do not exist."""
+
+_NAMES: Final = {event_type: name for name, event_type in TYPES.items()}
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class GatewayMetrics:
+    """The series of one gateway, in a registry of their own."""
+
+    def __init__(self, set_aside_reasons: Iterable[str]) -> None:
+        """`set_aside_reasons`: all that the fronts have."""
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "flagpost_gateway_requests",
+            "Requests by their answer.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "flagpost_gateway_request_seconds",
+            "From a request's headers to its answer.",
+            ["route"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        events = Counter(
+            "flagpost_gateway_events",
+            "Events of well-formed requests: accepted (Kafka has them) or refused (answered 503).",
+            ["type", "outcome"],
+            registry=self.registry,
+        )
+        self._accepted = {each: events.labels(name, "accepted") for each, name in _NAMES.items()}
+        self._refused = {each: events.labels(name, "refused") for each, name in _NAMES.items()}
+        set_aside = Counter(
+            "flagpost_gateway_set_aside",
+            "What was accepted and is not for Pendo, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._set_aside = {reason: set_aside.labels(reason) for reason in set_aside_reasons}
+        self._body_bytes = Counter(
+            "flagpost_gateway_body_bytes", "Bytes of bodies, after decompression.", registry=self.registry
+        )
+        build = Gauge("flagpost_gateway_build_info", "1; the version.", ["version"], registry=self.registry)
+        build.labels(version("flagpost-publisher")).set(1)
+
+    def expect(self, routes: Iterable[str]) -> None:
+        """Let the series of these routes, and of other paths, exist."""
+        for route in (*routes, OTHER_PATHS):
+            self._seconds.labels(route)
+            for status in STATUSES:
+                self._requests.labels(route, str(status))
+
+    def watch(self, kafka: KafkaWriter, admission: Admission) -> None:
+        """Show at each scrape what these have."""
+        self.registry.register(_Now(kafka, admission))
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def read(self, body_bytes: int) -> None:
+        """A body was read."""
+        self._body_bytes.inc(body_bytes)
+
+    def accepted(self, reading: Reading) -> None:
+        """Kafka has what was read."""
+        for event_type, count in Counts(map(type, reading.events)).items():
+            self._accepted[event_type].inc(count)
+        for reason, count in reading.set_aside.items():
+            self._set_aside[reason].inc(count)
+
+    def refused(self, events: Iterable[Event]) -> None:
+        """Kafka did not take these."""
+        for event_type, count in Counts(map(type, events)).items():
+            self._refused[event_type].inc(count)
+
+
+class _Now(Collector):
+    """What is asked for at each scrape."""
+
+    def __init__(self, kafka: KafkaWriter, admission: Admission) -> None:
+        self._kafka = kafka
+        self._admission = admission
+
+    def collect(self) -> Iterator[Metric]:
+        """The series."""
+        counts = self._kafka.counts()
+        for name, text, value in (
+            ("kafka_acknowledged", "Records that Kafka has acknowledged.", counts.acknowledged),
+            ("kafka_failed", "Records that Kafka did not take in time.", counts.failed),
+        ):
+            yield CounterMetricFamily(f"flagpost_gateway_{name}", text, value=value)
+        for name, text, value in (
+            ("kafka_queued", "Records on their way to Kafka.", counts.queued),
+            ("kafka_queued_bytes", "Their bytes.", counts.queued_bytes),
+            ("kafka_up", "1 while Kafka takes events.", int(self._kafka.trouble is None)),
+            ("requests_in_flight", "Requests that are worked on.", self._admission.requests),
+            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admission.held_bytes),
+        ):
+            yield GaugeMetricFamily(f"flagpost_gateway_{name}", text, value=value)

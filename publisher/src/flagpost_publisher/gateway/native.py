@@ -1,0 +1,39 @@
+"""`POST /v1/events`: Flagpost's own events as JSON.
+
+In: one event, or an array of them, in the form of `flagpost_schemas.json_form`. Out: all of them, or the first thing
+that is wrong with index and field.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flagpost_publisher.gateway.exchange import Answer
+from flagpost_publisher.gateway.fronts import DocumentError, Reading
+from flagpost_schemas import Event, new_event_id
+from flagpost_schemas.json_form import EventFormError, event_from_json
+
+PATH: Final = "/v1/events"
+
+
+def read_events(document: object, received_at: int) -> Reading:
+    """A front: see `fronts`."""
+    items = document if isinstance(document, list) else [document]
+    if not items:
+        raise DocumentError(None, "body", "is an empty array; send at least one event")
+    return Reading([_event(index, item, received_at) for index, item in enumerate(items)])
+
+
+def answer(reading: Reading) -> Answer:
+    """What is said once Kafka has acknowledged every event."""
+    return Answer(202, {"accepted": len(reading.events)})
+
+
+def _event(index: int, item: object, received_at: int) -> Event:
+    try:
+        event = event_from_json(item, now_ms=received_at, new_event_id=new_event_id)
+    except EventFormError as error:
+        raise DocumentError(index, error.field, error.problem) from None
+    if not event.event_id:
+        raise DocumentError(index, "event_id", "is empty; leave it out, or give an id of this event alone")
+    return event

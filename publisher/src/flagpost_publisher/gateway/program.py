@@ -1,0 +1,198 @@
+"""The gateway as a program: builds the parts, joins them, and runs until it is stopped.
+
+In: settings. Out: an exit code (see `command`). Nothing else knows all the parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from flagpost_publisher.gateway import routes
+from flagpost_publisher.gateway.admin import AdminServer
+from flagpost_publisher.gateway.admission import Admission
+from flagpost_publisher.gateway.event_writer import EventWriter
+from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway.kafka_writer import KafkaWriter, writer_config
+from flagpost_publisher.gateway.metrics import GatewayMetrics
+from flagpost_publisher.gateway.server import GatewayServer
+from flagpost_publisher.gateway.settings import Settings, load_settings
+from flagpost_publisher.gateway.write_keys import WriteKeys
+from flagpost_publisher.producer import require_usable
+from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
+from flagpost_schemas.settings.kafka import KafkaSettings
+from flagpost_schemas.settings.logs import configure_logging
+from flagpost_schemas.settings.problems import Problem, SettingsError
+
+log = structlog.get_logger(__name__)
+
+SETTINGS_EXIT_CODE: Final = 2
+REFRESH_SECONDS: Final = 1.0
+"""How often secrets' files are looked at."""
+STOP_SECONDS: Final = 15.0
+"""How long requests in flight may take to end; each waits ten seconds at most for Kafka."""
+
+
+def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
+    """Run until a signal comes; gives the exit code."""
+    try:
+        settings = load_settings(config_path, environ)
+        config = _usable(writer_config(settings.kafka))
+        keys = FreshSecret(settings.gateway.write_keys_source)
+        webhook_secret = FreshSecret(settings.gateway.webhook_secret_source)
+    except SettingsError as error:
+        sys.stderr.write(f"The settings cannot be used.\n{error}\n")
+        return SETTINGS_EXIT_CODE
+    configure_logging(settings.log, sys.stderr)
+
+    async def serve() -> int:
+        return await Gateway(settings, config, keys, webhook_secret).run()
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(serve())
+
+
+class Gateway:
+    """One gateway process. To be made on the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: Mapping[str, Any],
+        keys: FreshSecret,
+        webhook_secret: FreshSecret,
+    ) -> None:
+        """`config` is librdkafka's; the secrets are refreshed here."""
+        self._gateway = settings.gateway
+        self._fresh = (keys, webhook_secret)
+        self._stop_requested = asyncio.Event()
+        self._abort_requested = asyncio.Event()
+        self._failed = False
+        metrics = GatewayMetrics(routes.SET_ASIDE_REASONS)
+        topics = [settings.kafka.topic, *([self._gateway.webhook_topic] if webhook_secret.text else [])]
+        self._kafka = KafkaWriter(config, topics, self._fail)
+        self._events = EventWriter(self._kafka, settings.kafka.topic, _registry(settings.kafka), metrics)
+        table = routes.table(
+            routes.Parts(self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, metrics)
+        )
+        self._admission = Admission()
+        self._server = GatewayServer(table, self._admission, self._gateway.max_body_bytes, metrics)
+        self._admin = AdminServer(self._wrong_alive, self._wrong_ready, metrics.registry)
+        metrics.expect(route.path for route in table)
+        metrics.watch(self._kafka, self._admission)
+
+    async def run(self) -> int:
+        """Serve until `stop` is called; gives the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        if not await self._listen():
+            return 1
+        self._kafka.start()
+        chores = [asyncio.create_task(self._events.learn()), asyncio.create_task(self._refresh())]
+        try:
+            await self._stop_requested.wait()
+            return await self._end()
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await self._server.close()
+            await self._admin.close()
+
+    def stop(self) -> None:
+        """Let requests in flight end, and end; asked a second time, end at once."""
+        if self._stop_requested.is_set():
+            self._abort_requested.set()
+        self._stop_requested.set()
+
+    def _fail(self) -> None:
+        self._failed = True
+        self._stop_requested.set()
+
+    async def _listen(self) -> bool:
+        host, port, admin_port = self._gateway.host, self._gateway.port, self._gateway.admin_port
+        try:
+            url = await self._server.start(host, port)
+            admin_url = await self._admin.start(host, admin_port)
+        except OSError as error:
+            log.error(  # noqa: TRY400 - a traceback tells an operator nothing here
+                "cannot listen: set gateway.host, gateway.port and gateway.admin_port",
+                host=host,
+                port=port,
+                admin_port=admin_port,
+                reason=error.strerror,
+            )
+            await self._server.close()
+            return False
+        sys.stderr.write(f"gateway {url}\nadmin {admin_url}\n")
+        sys.stderr.flush()
+        return True
+
+    async def _end(self) -> int:
+        log.info("stopping", requests=self._admission.requests)
+        await self._server.stop_listening()
+        ending = asyncio.create_task(self._finish())
+        aborting = asyncio.create_task(self._abort_requested.wait())
+        await asyncio.wait({ending, aborting}, return_when=asyncio.FIRST_COMPLETED)
+        clean = ending.done() and ending.result() and not self._failed
+        for task in (ending, aborting):
+            task.cancel()
+        log.info("stopped", clean=clean)
+        return 0 if clean else 1
+
+    async def _finish(self) -> bool:
+        """Let requests and records in flight come to their end; whether all did in time."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._admission.until_idle()
+        except TimeoutError:
+            log.warning("requests are given up", requests=self._admission.requests)
+        return await self._kafka.stop(STOP_SECONDS) and self._admission.requests == 0
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            for secret in self._fresh:
+                secret.refresh()
+
+    def _wrong_alive(self) -> str | None:
+        return None if self._kafka.is_alive else "the thread that listens to Kafka stands still"
+
+    def _wrong_ready(self) -> str | None:
+        if self._stop_requested.is_set():
+            return "the gateway is stopping"
+        return self._kafka.trouble or self._events.trouble
+
+
+def _usable(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        require_usable(config)
+    except ValueError as error:
+        raise SettingsError([Problem("kafka.properties", "", f"librdkafka refuses them: {error}")]) from None
+    return config
+
+
+def _registry(kafka: KafkaSettings) -> Registry | None:
+    registry = kafka.schema_registry
+    if registry.url is None:
+        return None
+    properties: dict[str, str] = dict(kafka.properties)
+    if registry.username is not None:
+        password = "" if registry.password_source is None else registry.password_source.current()
+        properties[USER_INFO_PROPERTY] = f"{registry.username}:{password}"
+    return Registry(registry.url, properties)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Uvloop's where it is there (not on Windows)."""
+    try:
+        import uvloop  # noqa: PLC0415 - not everywhere
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,68 @@
+"""The table of routes: which path is guarded by what, and handled by whom.
+
+In: the parts that handlers are made of. Out: routes for `server`. Every route takes POST and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from flagpost_publisher.gateway import json_documents, native
+from flagpost_publisher.gateway.documents import Documents
+from flagpost_publisher.gateway.event_writer import EventWriter
+from flagpost_publisher.gateway.exchange import Answer, Arrival
+from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway.kafka_writer import KafkaWriter
+from flagpost_publisher.gateway.metrics import GatewayMetrics
+from flagpost_publisher.gateway.settings import GatewaySettings
+from flagpost_publisher.gateway.write_keys import WriteKeys
+
+Guard: TypeAlias = Callable[[Mapping[str, str]], None]
+"""Looks at a request's headers before its body is read; raises Refusal (401)."""
+
+Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
+"""Does what a request asks for; raises Refusal where it cannot."""
+
+SET_ASIDE_REASONS: Final[tuple[str, ...]] = ()
+"""Every reason for which a front sets something aside: each has its series from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What handlers are made of."""
+
+    settings: GatewaySettings
+    keys: WriteKeys
+    webhook_secret: FreshSecret
+    """Its text is empty where there is none."""
+    kafka: KafkaWriter
+    events: EventWriter
+    metrics: GatewayMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path."""
+
+    path: str
+    """Also its label in metrics."""
+    guard: Guard = field(repr=False)
+    handle: Handler = field(repr=False)
+
+
+def unguarded(headers: Mapping[str, str]) -> None:
+    """For routes whose handler looks for itself at who sends."""
+    del headers
+
+
+def table(parts: Parts) -> list[Route]:
+    """Every route."""
+    return [
+        Route(
+            native.PATH,
+            parts.keys.require,
+            Documents(json_documents.strict, native.read_events, native.answer, parts.events),
+        ),
+    ]
