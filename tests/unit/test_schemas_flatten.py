@@ -43,3 +43,16 @@ def test_a_cycle_ends() -> None:
 
     with pytest.raises(ValueError, match="deeper than 32"):
         flatten(cycle)
+
+
+def test_a_name_taken_many_times_is_counted_on() -> None:
+    nested = {"a": {"b_c": 1, "b": {"c": 2}}, "a_b": {"c": 3}, "a_b_c_2": 4, "a_b_c": 5}
+
+    assert flatten(nested) == {"a_b_c": 1, "a_b_c_2": 2, "a_b_c_3": 3, "a_b_c_2_2": 4, "a_b_c_4": 5}
+
+
+def test_names_do_not_grow_without_bound() -> None:
+    assert len(flatten({"x" * 999: {str(number): number for number in range(100)}})) == 100
+
+    with pytest.raises(ValueError, match="too long for so many members"):
+        flatten({"x" * 999: {str(number): number for number in range(101)}})

@@ -14,31 +14,42 @@ from flagpost_schemas.events import Scalar
 MAX_DEPTH = 32
 """How deep objects may nest: real ones do not, and a cycle must end."""
 
+MAX_ADDED_CHARACTERS = 100_000
+"""By how much names may grow in all: those of outer objects are repeated for each member within, so that without a
+bound 350 KB of JSON become 400 MB of names."""
+
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
     """The members of `nested` as flat names and scalars, in their order.
 
     A name that is taken already gets `_2`, `_3`, … (the rule CONTRACT gives for `trim`). A value that is
     neither scalar, mapping nor list is kept as it is, for encoding to refuse. Raises ValueError when objects
-    nest deeper than 32.
+    nest deeper than 32, or names would grow by more than 100,000 characters in all.
     """
     flat: dict[str, Any] = {}
-    for name, value in _members(nested, "", MAX_DEPTH):
-        flat[_free_name(name, flat)] = value
+    numbers: dict[str, int] = {}
+    left = MAX_ADDED_CHARACTERS
+    for prefix, name, value in _members(nested, "", MAX_DEPTH):
+        left -= len(prefix)
+        if left < 0:
+            raise ValueError(
+                "names of objects are too long for so many members; send flatter or shorter ones"
+            )
+        flat[_free_name(prefix + name, flat, numbers)] = value
     return flat
 
 
-def _members(nested: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _members(nested: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str, Any]]:
+    """Prefix, name and value of each member that is no object."""
     if depth == 0:
         raise ValueError(f"objects nest deeper than {MAX_DEPTH}; send flatter ones")
     for name, value in nested.items():
-        full_name = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _members(value, f"{full_name}_", depth - 1)
+            yield from _members(value, f"{prefix}{name}_", depth - 1)
         elif isinstance(value, list | tuple):
-            yield _list_member(full_name, value)
+            yield (prefix, *_list_member(name, value))
         else:
-            yield full_name, value
+            yield prefix, name, value
 
 
 def _list_member(name: str, members: list[Any] | tuple[Any, ...]) -> tuple[str, Any]:
@@ -54,9 +65,10 @@ def _text(scalar: object) -> str:
     return str(scalar)
 
 
-def _free_name(name: str, taken: Mapping[str, Any]) -> str:
-    free, number = name, 1
+def _free_name(name: str, taken: Mapping[str, Any], numbers: dict[str, int]) -> str:
+    """`numbers` holds how far each name has been counted: names stay taken, so nobody need count from 2 again."""
+    free = name
     while free in taken:
-        number += 1
-        free = f"{name}_{number}"
+        numbers[name] = numbers.get(name, 1) + 1
+        free = f"{name}_{numbers[name]}"
     return free
