@@ -93,6 +93,11 @@ COMMANDS = {
     "preview": CommandAt(
         "flagpost_consumer.operator.preview", "preview", "Show the requests that an event would become."
     ),
+    "import": CommandAt(
+        "flagpost_consumer.operator.imports.command",
+        "import_rows",
+        "Put the rows of a CSV file, or of JSON lines, on the events topic.",
+    ),
     "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
     "dead-letters": CommandAt(
         "flagpost_consumer.operator.dead_letters.commands",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 LINE_SECONDS = 5.0
 """How far apart plain lines are; what is done sooner says nothing."""
@@ -37,3 +38,34 @@ def told(items: Iterable[Item], what: str, total: int, clock: Callable[[], float
         if clock() - said_at >= LINE_SECONDS:
             said_at = clock()
             click.echo(f"{what}: {number:,} of {total:,}", err=True)
+
+
+@contextmanager
+def measured(what: str, total_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many bytes of work are done; gives the function that is told so, now and then.
+
+    `total_bytes` None: nobody knows.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what, total_bytes, time.monotonic)
+        return
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    # What is printed to stdout meanwhile belongs there; stderr's lines go above the bar.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(what, total=total_bytes)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _lines(what: str, total_bytes: int | None, clock: Callable[[], float]) -> Callable[[int], None]:
+    """Tell in a line every few seconds of the clock's."""
+    said_at = clock()
+    total = "" if total_bytes is None else f" of {total_bytes / 1e6:,.1f}"
+
+    def tell(done: int) -> None:
+        nonlocal said_at
+        if clock() - said_at >= LINE_SECONDS:
+            said_at = clock()
+            click.echo(f"{what}: {done / 1e6:,.1f}{total} MB", err=True)
+
+    return tell

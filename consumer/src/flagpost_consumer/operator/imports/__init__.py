@@ -1,0 +1,1 @@
+"""`flagpost import`: rows of a file become events on the events topic."""

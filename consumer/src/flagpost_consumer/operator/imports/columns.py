@@ -1,0 +1,180 @@
+"""What a CSV's columns hold: their names and types, and values out of cells.
+
+In: the header's cells (`plan`, `age:integer`), cells as text. Out: columns; typed values, or a RowError's words.
+Text stays text unless a column says otherwise: a zip code keeps its zero, and an id all its digits.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from flagpost_consumer.core.legible import quoted
+from flagpost_consumer.operator.imports.rows import FileProblem
+
+Reader = Callable[[str], Any]
+"""A cell's text to its value; raises CellError."""
+
+
+class CellError(ValueError):
+    """A cell's text is not of its column's type; the message says what is wanted."""
+
+
+class ColumnType(StrEnum):
+    """What a column's cells are."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A name, and what the cells under it are."""
+
+    name: str
+    type: ColumnType = ColumnType.STRING
+
+
+def read_columns(header: Sequence[str], typed: Iterable[str]) -> list[Column]:
+    """Read a header; `typed` are further `NAME:TYPE`, for files whose header cannot be changed.
+
+    Raises:
+        FileProblem: the header names no columns that rows could have.
+    """
+    columns = [_named(number, _column(text)) for number, text in enumerate(header, start=1)]
+    types = {column.name: column.type for column in map(_column, typed)}
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise FileProblem(f"the header has the column {quoted(name)} more than once; rename one of them")
+    for name in types:
+        if name not in names:
+            raise FileProblem(f"the header has no column {quoted(name)}, which --column gives a type")
+    return [Column(column.name, types.get(column.name, column.type)) for column in columns]
+
+
+def _column(text: str) -> Column:
+    name, colon, type_name = text.strip().rpartition(":")
+    if not colon:
+        return Column(type_name)
+    if type_name not in set(ColumnType):
+        raise FileProblem(
+            f"column {quoted(text)}: {quoted(type_name)} is no type; there are {', '.join(ColumnType)}. "
+            f"Where the colon is part of the name, give the type as well: {quoted(f'{text}:string')}"
+        )
+    return Column(name.strip(), ColumnType(type_name))
+
+
+def _named(number: int, column: Column) -> Column:
+    if not column.name:
+        raise FileProblem(f"column {number} of the header has no name; name it, or take it out")
+    try:
+        column.name.encode()
+    except UnicodeEncodeError:
+        raise FileProblem(f"the name of column {number} is not UTF-8; save the file as UTF-8") from None
+    return column
+
+
+_INT64 = range(-(2**63), 2**63)
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_BOOLEANS: Mapping[str, bool] = {"true": True, "false": False}
+LIST_SEPARATOR = "|"
+
+
+def read_integer(cell: str) -> int:
+    """A whole number of 64 bits."""
+    text = cell.strip()
+    value = int(text) if _INTEGER.fullmatch(text) else None
+    if value is None or value not in _INT64:
+        raise CellError("is no whole number of 64 bits; write digits only, such as 42")
+    return value
+
+
+def read_number(cell: str) -> float:
+    """A finite number."""
+    text = cell.strip()
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise CellError("is no number; write it with a point and without separators, such as 1234.5")
+    return value
+
+
+def read_boolean(cell: str) -> bool:
+    """`true` or `false`, in capitals or not."""
+    value = _BOOLEANS.get(cell.strip().lower())
+    if value is None:
+        raise CellError("is neither true nor false; write one of them")
+    return value
+
+
+def read_timestamp(cell: str) -> str:
+    """RFC 3339 in UTC, which is what Pendo's date fields take ("Data mapping and data types in Pendo")."""
+    text = cell.strip()
+    try:
+        moment = datetime.fromtimestamp(int(text) / 1000, UTC) if _INTEGER.fullmatch(text) else _moment(text)
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        raise CellError(
+            "is no time; write RFC 3339 with its offset (2026-01-31T12:00:00Z), a date (2026-01-31), "
+            "or epoch milliseconds"
+        ) from None
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
+    if moment.tzinfo is None:
+        raise CellError
+    return moment
+
+
+def read_list(cell: str) -> list[str]:
+    """Texts with `|` between them, or a JSON list of texts."""
+    if not cell.lstrip().startswith("["):
+        return [part.strip() for part in cell.split(LIST_SEPARATOR)]
+    try:
+        parts = orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        parts = None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise CellError('is no list of texts; write red|blue, or ["red","blue"]')
+    return parts
+
+
+def read_occurred_at(cell: str) -> int:
+    """When an event occurred: epoch milliseconds."""
+    text = cell.strip()
+    try:
+        if _INTEGER.fullmatch(text):
+            return read_integer(text)
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise CellError(
+            "is no time; write epoch milliseconds, or RFC 3339 with its offset (2026-01-31T12:00:00Z)"
+        )
+    return round(moment.timestamp() * 1000)
+
+
+READERS: Mapping[ColumnType, Reader | None] = {
+    ColumnType.STRING: None,
+    ColumnType.INTEGER: read_integer,
+    ColumnType.NUMBER: read_number,
+    ColumnType.BOOLEAN: read_boolean,
+    ColumnType.TIMESTAMP: read_timestamp,
+    ColumnType.LIST: read_list,
+}
+"""How cells are read; None: as they are."""

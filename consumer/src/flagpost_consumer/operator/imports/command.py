@@ -1,0 +1,106 @@
+"""The command `flagpost import`.
+
+In: a file, options, settings. Out: events on the events topic; each refused row by its line on stderr and a summary
+on stdout, or with `--json` both in one document there. Exit code 0: every row is in; 1: some are not; 2: options,
+settings.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import click
+
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
+from flagpost_consumer.operator.imports.files import Source, opened
+from flagpost_consumer.operator.imports.options import Options, with_options
+from flagpost_consumer.operator.imports.producing import DryRun, RowProducer
+from flagpost_consumer.operator.imports.reading import Reading, read_rows
+from flagpost_consumer.operator.imports.reporting import FileReport, JsonReport, StderrReport
+from flagpost_consumer.operator.imports.row_events import RowEvents
+from flagpost_consumer.operator.imports.rows import FileProblem
+from flagpost_consumer.operator.imports.run import Run, Sink
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.progress import measured
+from flagpost_consumer.settings import Needs, Settings
+
+
+@click.command("import")
+@with_options
+@click.pass_obj
+def import_rows(settings_for: SettingsLoader, /, **given: Any) -> None:  # noqa: ANN401 - as `with_options` says
+    """Put the rows of a CSV file, or of JSON lines, on the events topic.
+
+    Rows that are refused are named by line, and the others are imported. Event ids come from what a row says, so
+    that a second run within dedupe.ttl_seconds changes nothing at Pendo.
+    """
+    options = Options(**given)
+    options.check()
+    settings = settings_for(Needs.NOTHING if options.dry_run else Needs.KAFKA)
+    document = JsonReport() if options.as_json else None
+    with ExitStack() as stack, _explained(options.name):
+        source = stack.enter_context(opened(options.path))
+        reading = read_rows(source, options, settings)
+        run = Run([document or StderrReport(sys.stderr)])
+        if options.refused_path is not None:
+            run.reports.append(stack.enter_context(closing(FileReport(options.refused_path))))
+        sink = DryRun() if options.dry_run else RowProducer(settings.kafka, run.refuse_record)
+        ended_by = _carry_out(run, sink, reading, source, options.name)
+    if document is not None:
+        complete = ended_by is None
+        counts = {"rows": run.rows, "imported": sink.acknowledged, "complete": complete}
+        document.end({**counts, "dry_run": options.dry_run})
+    else:
+        done = "would be imported" if options.dry_run else "imported"
+        click.echo(f"{run.rows:,} rows: {sink.acknowledged:,} {done}, {run.refused:,} refused")
+    if ended_by is not None:
+        so_far = f"{sink.acknowledged:,} of the {run.rows:,} rows that were read are in"
+        raise click.ClickException(f"{ended_by}. {so_far}; run the same command again")
+    if not options.dry_run:
+        _warn_of_repeats(reading.events, options, settings)
+    sys.exit(1 if run.refused else 0)
+
+
+def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str) -> str | None:
+    """Import all rows; gives what ended it before the end."""
+    ended_by = None
+    with noted_interrupts() as interrupted, measured(f"{name} imported", source.total_bytes) as tell:
+        try:
+            try:
+                run.carry_out(reading, sink, lambda: tell(source.read_bytes), interrupted)
+            except FileProblem as problem:
+                ended_by = f"{name}: {problem}"
+            if interrupted():
+                ended_by = "interrupted"
+                click.echo("interrupted: waiting for Kafka's word of the rows on their way", err=True)
+            sink.finish()
+        except KafkaUnavailable as error:
+            return f"Kafka: {error}"
+    return ended_by
+
+
+def _warn_of_repeats(events: RowEvents, options: Options, settings: Settings) -> None:
+    """What the consumer has forgotten by then, a second run sends again."""
+    ttl_seconds = settings.dedupe.ttl_seconds
+    if options.type_name == "track" and events.earliest_ms < time.time() * 1000 - ttl_seconds * 1000:
+        click.echo(
+            f"Do not import this file again: some of its events occurred more than {ttl_seconds:,g} s ago "
+            "(dedupe.ttl_seconds), and Pendo would get those twice",
+            err=True,
+        )
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """What keeps an import from beginning is told in a line, with exit code 1."""
+    try:
+        yield
+    except FileProblem as problem:
+        raise click.ClickException(f"{name}: {problem}") from None
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None

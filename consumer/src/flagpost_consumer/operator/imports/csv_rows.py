@@ -1,0 +1,159 @@
+"""Rows out of a CSV file.
+
+In: bytes, with a header. Out: rows with typed values by column, and refusals for what is no row. A row's line is the
+one on which it begins, for a cell in quotes may hold line breaks. A row that is broken costs only itself: reading
+goes on with the line after the one on which it begins.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import BinaryIO
+
+from flagpost_consumer.core.legible import quoted
+from flagpost_consumer.operator.imports.columns import (
+    READERS,
+    CellError,
+    Column,
+    ColumnType,
+    Reader,
+    read_columns,
+    read_occurred_at,
+)
+from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
+from flagpost_consumer.operator.imports.rows import (
+    MAX_ROW_CHARACTERS,
+    FileProblem,
+    Members,
+    Refusal,
+    Row,
+    RowError,
+)
+from flagpost_consumer.operator.imports.text_lines import RowTooLong, TextLines
+
+DELIMITERS = ",;\t|"
+"""Those that are recognized, the likeliest first."""
+
+_QUOTED = re.compile('"[^"]*"?')
+_NOT_CLOSED = "a quote that opens a cell is not closed; close it, or double it where it is part of the text"
+_TOO_LONG = f"the row has more than {MAX_ROW_CHARACTERS:,} characters; look for a quote that is not closed"
+_PROBLEMS = {
+    "expected after": "a cell goes on after its closing quote; double the quotes that are part of the text",
+    "field limit": f"a cell has more than {csv.field_size_limit():,} characters; shorten it, or close its quote",
+}
+"""By what Python's csv module says."""
+
+
+class CsvRows:
+    """The rows of one file; iterate once."""
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        roles: RoleFinder,
+        *,
+        delimiter: str | None = None,
+        typed: Iterable[str] = (),
+        clears: bool = False,
+    ) -> None:
+        """Reads the header.
+
+        Args:
+            stream: the file's bytes.
+            roles: tells which column is which field.
+            delimiter: what stands between cells; None: whichever the header has most of.
+            typed: further `NAME:TYPE`.
+            clears: whether an empty cell clears the field; else it leaves the field alone.
+
+        Raises:
+            FileProblem: the file has no header that can be used.
+        """
+        self._lines = TextLines(stream)
+        self._csv = csv.reader(self._lines, delimiter=delimiter or self._likely_delimiter(), strict=True)
+        self._clears = clears
+        columns = read_columns(self._header(), typed)
+        try:
+            self.roles = roles.find(tuple(column.name for column in columns))
+        except RowError as error:
+            raise FileProblem(f"{error.column} {error.problem}") from None
+        self._columns = [(column.name, _reader(column, self.roles)) for column in columns]
+
+    def __iter__(self) -> Iterator[Row | Refusal]:
+        lines, width = self._lines, len(self._columns)
+        while (read := self._next()) is not None:
+            line, cells = read
+            if isinstance(cells, str):
+                lines.draw_again(after=1)
+                yield Refusal(line, None, cells, lines.row_text())
+            elif len(cells) != width:
+                if any(cells):  # a row of spreadsheet programs' that holds nothing is as good as a blank line
+                    yield Refusal(line, None, _misfit(len(cells), width), lines.row_text())
+            elif any(cells):
+                yield self._row(line, cells)
+
+    def _next(self) -> tuple[int, list[str] | str] | None:
+        """The next row's line, and its cells or what is wrong with it; None at the end."""
+        line = self._lines.begin_row()
+        try:
+            return line, next(self._csv)
+        except StopIteration:
+            return None
+        except RowTooLong:
+            return (
+                line,
+                _TOO_LONG,
+            )
+        except csv.Error as error:
+            return line, next((told for said, told in _PROBLEMS.items() if said in str(error)), _NOT_CLOSED)
+
+    def _row(self, line: int, cells: list[str]) -> Row | Refusal:
+        text = self._lines.row_text()
+        members: Members = {}
+        name = None
+        try:
+            for (name, read), cell in zip(self._columns, cells, strict=True):
+                if cell:
+                    members[name] = cell if read is None else read(cell)
+                elif self._clears:
+                    members[name] = None
+        except CellError as error:
+            return Refusal(line, name, str(error), text)
+        return Row(line, text, members)
+
+    def _header(self) -> Sequence[str]:
+        while (read := self._next()) is not None:
+            line, cells = read
+            if isinstance(cells, str):
+                raise FileProblem(f"the header (line {line}): {cells}")
+            if any(cells):
+                return cells
+        raise FileProblem("it is empty; its first row must name the columns")
+
+    def _likely_delimiter(self) -> str:
+        """What the first line has most of; in doubt a comma."""
+        self._lines.begin_row()
+        first = ""
+        with suppress(RowTooLong):  # which the header will be refused for
+            first = next((line for line in self._lines if not line.isspace()), "")
+        self._lines.draw_again(after=0)
+        unquoted = _QUOTED.sub("", first)
+        return max(DELIMITERS, key=unquoted.count)
+
+
+def _reader(column: Column, roles: Roles) -> Reader | None:
+    """How a column's cells are read: the event's own fields have types of their own."""
+    if column.name == roles.occurred_at:
+        return read_occurred_at
+    if column.name in roles.column_of.values() and column.type is not ColumnType.STRING:
+        raise FileProblem(
+            f"the column {quoted(column.name)} is an id or the event's name, which is text as it stands; "
+            f"take :{column.type} off"
+        )
+    return READERS[column.type]
+
+
+def _misfit(cells: int, width: int) -> str:
+    return f"the row has {cells} cells and the header {width}; put cells that hold the delimiter in quotes"

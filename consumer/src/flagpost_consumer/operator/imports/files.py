@@ -1,0 +1,98 @@
+"""The file that is imported, as a stream of bytes.
+
+In: a path, or `-` for standard input. Out: its bytes, unpacked where they are gzip, and how far they have been read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from flagpost_consumer.operator.imports.rows import FileProblem
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BUFFER_BYTES = 262_144
+
+_GZIP = b"\x1f\x8b"
+_FOREIGN = {
+    b"PK\x03\x04": "it is a zip archive or a workbook of Excel's; save the table as CSV (UTF-8)",
+    b"\xff\xfe": "it is UTF-16; save it as UTF-8",
+    b"\xfe\xff": "it is UTF-16; save it as UTF-8",
+}
+"""What people give that is neither CSV nor JSON lines, by how it begins."""
+
+
+class _Counted(io.RawIOBase):
+    """Passes bytes on and counts them."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = cast("io.BufferedIOBase", inner)
+        self.count = 0
+
+    def readable(self) -> bool:
+        """It is for nothing else."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """As the inner one's, but no more than one read of it."""
+        count = self._inner.readinto1(buffer)
+        self.count += count
+        return count
+
+
+class Source:
+    """An open file."""
+
+    def __init__(self, inner: BinaryIO, total_bytes: int | None) -> None:
+        self._counted = _Counted(inner)
+        self.total_bytes = total_bytes
+        """None where nobody knows: a pipe."""
+        self.stream: io.BufferedReader[Any] = io.BufferedReader(self._counted, BUFFER_BYTES)
+        """The bytes; unpacked."""
+        if self._begins_with(_GZIP):
+            unpacked = gzip.GzipFile(fileobj=self.stream)
+            self.stream = io.BufferedReader(cast("io.RawIOBase", unpacked), BUFFER_BYTES)
+        for beginning, problem in _FOREIGN.items():
+            if self._begins_with(beginning):
+                raise FileProblem(problem)
+
+    @property
+    def read_bytes(self) -> int:
+        """How much of the file has been read, packed as it is."""
+        return self._counted.count
+
+    def _begins_with(self, beginning: bytes) -> bool:
+        try:
+            return self.stream.peek(len(beginning)).startswith(beginning)
+        except READING_FAILS as error:
+            raise FileProblem(f"it cannot be read: {error}") from None
+
+
+READING_FAILS = (OSError, EOFError, zlib.error)
+"""What reading raises for a disk that fails, and for gzip that is damaged or ends early."""
+
+
+@contextmanager
+def opened(path: str) -> Iterator[Source]:
+    """Open a file for as long as the block runs; `-` is standard input, which stays open.
+
+    Raises:
+        FileProblem: it cannot be opened or read, or is of a kind that is not imported.
+    """
+    if path == "-":
+        yield Source(sys.stdin.buffer, None)
+        return
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise FileProblem(f"it cannot be read: {error.strerror}") from None
+    with file:
+        yield Source(file, Path(path).stat().st_size if Path(path).is_file() else None)

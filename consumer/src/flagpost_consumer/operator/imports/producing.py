@@ -1,0 +1,146 @@
+"""Puts records on the events topic, and knows which rows Kafka has.
+
+In: records with their row's line. Out: how many Kafka has acknowledged, and a word for each one that it refuses. What
+Kafka has not room for yet is waited for: the queue is bounded, and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from flagpost_consumer.adapters.kafka_config import producer_config
+from flagpost_consumer.operator.imports.row_events import Produced
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.kafka_clients import silent_client
+from flagpost_consumer.settings import KafkaSettings
+
+POLL_SECONDS = 0.1
+SERVED_EVERY = 128
+"""Records between two looks at what Kafka says; reports wait in librdkafka meanwhile."""
+
+TUNING = {
+    "linger.ms": 20,
+    "queue.buffering.max.messages": 50_000,
+    "queue.buffering.max.kbytes": 65_536,
+    "message.timeout.ms": 60_000,
+}
+"""Large batches, and memory that stays flat. The user's properties win."""
+
+_THE_ROWS_OWN = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_RECORD,
+    KafkaError.POLICY_VIOLATION,
+}
+"""What Kafka refuses of one record while it takes others."""
+
+STALLED_SECONDS = 120.0
+"""How long Kafka may say nothing of what waits; the user may have set message.timeout.ms to for ever."""
+
+OnRefused = Callable[[int, str], None]
+"""Takes the row's line, and why Kafka does not take its record."""
+
+
+class RowProducer:
+    """The producer of one import. Not to be shared by threads."""
+
+    def __init__(self, kafka: KafkaSettings, on_refused: OnRefused) -> None:
+        """Connects, and sees that the topic is there.
+
+        Raises:
+            SettingsError: librdkafka refuses a property.
+            KafkaUnavailable: Kafka does not answer, or has no such topic.
+        """
+        self._servers = kafka.bootstrap_servers
+        self._topic = kafka.topic
+        self._on_refused = on_refused
+        self._refused: list[tuple[int, str]] = []
+        self._failure: KafkaUnavailable | None = None
+        self._offered = 0
+        self._waiting = 0
+        self._heard_at = time.monotonic()
+        self.acknowledged = 0
+        """Records that Kafka has."""
+        self._producer = silent_client(Producer, {**TUNING, **producer_config(kafka)})
+        if self._topic not in KafkaAdmin(kafka).partitions():
+            raise KafkaUnavailable(f"there is no topic {self._topic}; create it: flagpost topics create")
+
+    def offer(self, line: int, record: Produced) -> bool:
+        """Hand a record over; False if there was no room for it, after a while: offer it again.
+
+        Raises:
+            KafkaUnavailable: Kafka takes no more; of the records that were handed over some may be missing.
+        """
+        try:
+            self._producer.produce(
+                self._topic, record.value, record.key, on_delivery=partial(self._reported, line)
+            )
+        except BufferError:
+            self._serve(POLL_SECONDS)
+            return False
+        except KafkaException as error:
+            self._note(line, error.args[0])
+        else:
+            self._waiting += 1
+        self._offered += 1
+        if self._offered % SERVED_EVERY == 0:
+            self._serve(0)
+        return True
+
+    def finish(self) -> None:
+        """Wait until Kafka has told of every record.
+
+        Raises:
+            KafkaUnavailable: as `offer`.
+        """
+        self._serve(0)
+        while self._waiting:
+            self._serve(POLL_SECONDS)
+
+    def _serve(self, seconds: float) -> None:
+        if self._producer.poll(seconds):
+            self._heard_at = time.monotonic()
+        refused, self._refused = self._refused, []
+        for line, problem in refused:
+            self._on_refused(line, problem)
+        if self._failure is None and time.monotonic() - self._heard_at > STALLED_SECONDS and self._waiting:
+            silent = f"no word of {self._waiting:,} records for {STALLED_SECONDS:g} s"
+            self._failure = KafkaUnavailable(f"{self._servers}: {silent}")
+        if self._failure is not None:
+            raise self._failure
+
+    def _reported(self, line: int, error: KafkaError | None, _: Message) -> None:
+        """Librdkafka's word. An exception would not find its way from here, so this only notes."""
+        self._waiting -= 1
+        if error is None:
+            self.acknowledged += 1
+        else:
+            self._note(line, error)
+
+    def _note(self, line: int, error: KafkaError) -> None:
+        if error.code() in _THE_ROWS_OWN:
+            problem = f"Kafka refuses the row: {error.str()}; see max.message.bytes of {self._topic}"
+            self._refused.append((line, problem))
+        elif self._failure is None:
+            self._failure = KafkaUnavailable(
+                f"{self._servers}: {error.str()} (the row of line {line}); "
+                "see kafka.bootstrap_servers and kafka.properties"
+            )
+
+
+class DryRun:
+    """Stands for the producer where nothing is to be produced."""
+
+    acknowledged = 0
+
+    def offer(self, line: int, record: Produced) -> bool:
+        """Count what would be produced."""
+        del line, record
+        self.acknowledged += 1
+        return True
+
+    def finish(self) -> None:
+        """Nothing is waited for."""

@@ -1,0 +1,105 @@
+"""Tells of refused rows as they come, so that a million of them take no memory.
+
+In: refusals. Out: lines on stderr, one JSON document on stdout, or a file. The file holds the rows themselves, for
+whoever mends them; the others name line and column and no value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Protocol
+
+import click
+import orjson
+
+from flagpost_consumer.core.legible import legible
+from flagpost_consumer.operator.imports.rows import Refusal
+
+SHOWN_ON_TERMINAL = 50
+MAX_TEXT_CHARACTERS = 500
+OWNER_ONLY = 0o600
+
+
+class Report(Protocol):
+    """Takes the refusals of one import."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Tell of one refused row."""
+
+
+class StderrReport:
+    """A line for each refused row; on a terminal for the first ones."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._most = SHOWN_ON_TERMINAL if stream.isatty() else None
+        self._named = 0
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Name the row."""
+        if self._named == self._most:
+            click.echo("further refused rows are not shown here; --refused FILE writes all of them", err=True)
+        elif self._most is None or self._named < self._most:
+            where = "" if refusal.column is None else f", column {_shown(refusal.column)}"
+            click.echo(f"line {refusal.line:,}{where}: {_shown(refusal.problem)}", err=True)
+        self._named += 1
+
+
+class JsonReport:
+    """One JSON document, written while the import runs."""
+
+    def __init__(self) -> None:
+        self._separator = ""
+        click.echo('{"refused":[', nl=False)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Add a member to the document's `refused`."""
+        click.echo(f"{self._separator}{_as_json(refusal).decode()}", nl=False)
+        self._separator = ","
+
+    def end(self, counts: dict[str, object]) -> None:
+        """Write the document's other members."""
+        click.echo(f"],{orjson.dumps(counts).decode()[1:]}")
+
+
+class FileReport:
+    """A JSON object a line for each refused row, with the row as it stands in the file."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file; a new one can be read by its owner alone, for rows are personal.
+
+        Raises:
+            click.ClickException: it cannot be written.
+        """
+        with _explained():
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb")
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Write the row and why it is refused. Raises click.ClickException where it cannot be written."""
+        text = refusal.text
+        raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+        with _explained():
+            self._file.write(_as_json(refusal, row=raw.decode("utf-8", "replace")) + b"\n")
+
+    def close(self) -> None:
+        """Write what is not written yet. Raises click.ClickException where it cannot be written."""
+        with _explained():
+            self._file.close()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"the file of --refused cannot be written: {error.strerror}") from None
+
+
+def _as_json(refusal: Refusal, **more: str) -> bytes:
+    column = None if refusal.column is None else _shown(refusal.column)
+    return orjson.dumps({"line": refusal.line, "column": column, "problem": _shown(refusal.problem), **more})
+
+
+def _shown(text: str) -> str:
+    return legible(text, MAX_TEXT_CHARACTERS)

@@ -1,0 +1,91 @@
+"""Which of a row's columns is which field of the event; all others are metadata fields or properties.
+
+In: the type of the import, `--id`, the names of the columns. Out: a column for each field that has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from flagpost_consumer.core.legible import quoted
+from flagpost_consumer.operator.imports.rows import RowError
+
+_NAMES = {
+    "visitor": {"visitor_id": ("visitorid", "id"), "occurred_at": ("occurredat",)},
+    "account": {"account_id": ("accountid", "id"), "occurred_at": ("occurredat",)},
+    "track": {
+        "visitor_id": ("visitorid",),
+        "anonymous_id": ("anonymousid",),
+        "event": ("event",),
+        "occurred_at": ("occurredat", "timestamp"),
+        "account_id": ("accountid",),
+    },
+}
+"""By type and field: what a column may be called, the best name first. Case and punctuation do not matter, so that
+Pendo's own `visitorId` and `Visitor ID` are the same."""
+
+_ID_FIELDS = {"visitor": "visitor_id", "account": "account_id", "track": "visitor_id"}
+_PUNCTUATION = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The columns of one kind of row."""
+
+    column_of: dict[str, str]
+    """Field of the event to column."""
+
+    @property
+    def occurred_at(self) -> str | None:
+        """The column that says when it occurred."""
+        return self.column_of.get("occurred_at")
+
+
+class RoleFinder:
+    """Finds the roles of columns by their names."""
+
+    def __init__(self, type_name: str, id_column: str | None) -> None:
+        self._names = _NAMES[type_name]
+        self._id_field = _ID_FIELDS[type_name]
+        self._id_column = id_column
+        self.find = lru_cache(256)(self._find)
+        """As `_find`; JSON lines have few shapes, and each is looked at once."""
+
+    def _find(self, names: tuple[str, ...]) -> Roles:
+        """The roles of these columns.
+
+        Raises:
+            RowError: a column that must be there is not.
+        """
+        column_of = {
+            field: column
+            for field, wanted in self._names.items()
+            if (column := _first(wanted, names)) is not None
+        }
+        if self._id_column is not None:
+            if self._id_column not in names:
+                raise RowError(self._id_column, "is not there, though --id names it; give the column's name")
+            column_of = {field: column for field, column in column_of.items() if column != self._id_column}
+            column_of[self._id_field] = self._id_column
+        self._require(column_of, names)
+        return Roles(column_of)
+
+    def _require(self, column_of: dict[str, str], names: Sequence[str]) -> None:
+        if not {self._id_field, "anonymous_id"} & column_of.keys():
+            there = ", ".join(map(quoted, names[:10]))
+            raise RowError(
+                self._id_field, f"is not among the columns ({there}); say with --id which one it is"
+            )
+        if "event" in self._names and "event" not in column_of:
+            raise RowError("event", "is not among the columns; it gives the event's name")
+
+
+def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
+    for spelling in wanted:
+        for name in names:
+            if _PUNCTUATION.sub("", name).lower() == spelling:
+                return name
+    return None

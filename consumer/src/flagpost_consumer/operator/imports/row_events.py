@@ -1,0 +1,199 @@
+"""Events out of rows, checked by the consumer's own rules.
+
+In: rows, the time. Out: what is produced for each, or a RowError for what the consumer, Kafka or Pendo would refuse
+later. An event's id is made from what the row says, so that the same row is the same event, in any order of its
+columns and in any file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import orjson
+
+from flagpost_consumer.adapters.ledger_writer import MAX_TEXT_CHARACTERS
+from flagpost_consumer.core.outcomes import Ending, Reason
+from flagpost_consumer.core.plan import Planner
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.operator.imports.columns import CellError, read_occurred_at
+from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
+from flagpost_consumer.operator.imports.rows import Members, RowError
+from flagpost_schemas import Event, MetadataGroup, encode_single_object, flatten, partition_key
+from flagpost_schemas.json_form import TYPES, EventFormError, event_from_json
+
+Document: TypeAlias = dict[str, Any]
+"""An event in the gateway's form (CONTRACT section 6), maybe without its id and time."""
+
+_CONTAINERS = {"visitor": "values", "account": "values", "track": "properties"}
+"""The field that holds the columns without a role."""
+_REQUIRED = {"visitor": "visitor_id", "account": "account_id", "track": "event"}
+_IDS = {
+    "visitor": ("visitor_id",),
+    "account": ("account_id",),
+    "track": ("visitor_id", "anonymous_id", "account_id"),
+}
+_FIELDS = {"event_id", "occurred_at", "event"}
+"""Those with which the planner may find fault; ids are judged here."""
+_OWN_NAMES = Roles({})
+"""The roles of a row that is a document: its members are named as the fields are."""
+
+
+class Produced(NamedTuple):
+    """One record for the events topic."""
+
+    key: bytes | None
+    value: bytes
+
+
+class RowEvents:
+    """Makes the events of one import."""
+
+    def __init__(self, type_name: str, group: MetadataGroup, roles: RoleFinder, policy: Policy) -> None:
+        """Policy: the consumer's. Whether it has Pendo's integration key is the consumer's own affair."""
+        self._type = type_name
+        self._event_type = TYPES[type_name]
+        self._container = _CONTAINERS[type_name]
+        self._constants = {"type": type_name} if type_name == "track" else {"type": type_name, "group": group}
+        self._roles = roles
+        self._planner = Planner(policy.model_copy(update={"can_send_metadata": True}))
+        self.earliest_ms = math.inf
+        """When the earliest event so far occurred, epoch ms."""
+
+    def from_cells(self, members: Members, roles: Roles, now_ms: int) -> Produced:
+        """The record of a CSV's row, whose values have their types. `members` is used up.
+
+        Raises:
+            RowError: the row cannot be imported.
+        """
+        document = self._document(members, roles)
+        self._require(document, roles)
+        try:
+            document["event_id"] = content_id(document)
+        except orjson.JSONEncodeError:
+            raise RowError(
+                self._undecodable(document, roles), "is not UTF-8; save the file as UTF-8"
+            ) from None
+        del document["type"]
+        document.setdefault("occurred_at", now_ms)
+        if self._type == "track":  # whose properties have no lists
+            document["properties"] = flatten(document["properties"])
+        return self._checked(self._event_type(**document), roles, now_ms)
+
+    def from_json(self, members: Members, now_ms: int) -> Produced:
+        """The record of a JSON object: a row, or an event in the gateway's form. `members` is used up.
+
+        Raises:
+            RowError: the object cannot be imported.
+        """
+        if isinstance(members.get(self._container), dict):
+            roles, document = _OWN_NAMES, {**self._constants, **members}
+            if document["type"] != self._type:
+                raise RowError("type", f"is not {self._type}, which --type says; import it by itself")
+        else:
+            roles = self._roles.find(tuple(members))
+            document = self._document(members, roles)
+            _read_json_fields(document, roles)
+        try:
+            event = event_from_json(document, now_ms=now_ms, new_event_id=lambda: content_id(document))
+        except EventFormError as error:
+            raise RowError(self._column(error.field, roles), error.problem) from None
+        except orjson.JSONEncodeError:
+            raise RowError(None, "the objects nest too deeply; write flatter ones") from None
+        return self._checked(event, roles, now_ms)
+
+    def _document(self, members: Members, roles: Roles) -> Document:
+        document: Document = dict(self._constants)
+        for field, column in roles.column_of.items():
+            if column in members:
+                document[field] = members.pop(column)
+        document[self._container] = members
+        return document
+
+    def _require(self, document: Document, roles: Roles) -> None:
+        for field in (_REQUIRED[self._type], "occurred_at"):
+            if field in roles.column_of and document.get(field) is None:
+                raise RowError(roles.column_of[field], "is empty; every row needs it")
+
+    def _checked(self, event: Event, roles: Roles, now_ms: int) -> Produced:
+        for field in _IDS[self._type]:
+            wrong = _wrong_id(getattr(event, field))
+            if wrong is not None:
+                raise RowError(roles.column_of.get(field, field), wrong)
+        (planned,) = self._planner.plan(event, now_ms)
+        if planned.ending is not None:
+            raise self._refused(planned.ending, roles)
+        self.earliest_ms = min(self.earliest_ms, event.occurred_at)
+        return Produced(partition_key(event), encode_single_object(event))
+
+    def _refused(self, ending: Ending, roles: Roles) -> RowError:
+        """What the consumer would do, said of the row."""
+        if ending.reason is Reason.NO_VISITOR_ID:
+            column = self._column("visitor_id", roles)
+            return RowError(
+                column, "is empty; fill it in, or send the anonymous id: mapping.anonymous as_visitor"
+            )
+        if ending.reason is Reason.EXPIRED:
+            return RowError(self._column("occurred_at", roles), ending.detail)
+        # Of what is invalid the planner's words begin with the field, where one is to blame.
+        field, _, problem = ending.detail.partition(" ")
+        if ending.reason is Reason.INVALID and field in _FIELDS:
+            return RowError(self._column(field, roles), problem)
+        return RowError(None, ending.detail)
+
+    def _column(self, field: str, roles: Roles) -> str:
+        """The column that a field of the event, or a member of its container, came from."""
+        if roles is _OWN_NAMES:
+            return field
+        return roles.column_of.get(field, field.removeprefix(f"{self._container}."))
+
+    def _undecodable(self, document: Document, roles: Roles) -> str | None:
+        """The column that holds bytes which are not UTF-8."""
+        cells = {roles.column_of.get(field, field): value for field, value in document.items()}
+        cells |= cells.pop(self._container)
+        texts = {column: "".join(value) for column, value in cells.items() if isinstance(value, str | list)}
+        return next((column for column, text in texts.items() if not _is_utf8(text)), None)
+
+
+def content_id(document: Document) -> str:
+    """An event id of what a document says, whatever the order of its members.
+
+    Raises:
+        orjson.JSONEncodeError: a text is not UTF-8, or objects nest deeper than JSON is written.
+    """
+    content = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    return f"import-{hashlib.blake2b(content, digest_size=16).hexdigest()}"
+
+
+def _read_json_fields(document: Document, roles: Roles) -> None:
+    """Read what JSON writes in more than one way: times, and ids that are whole numbers."""
+    for field in roles.column_of:
+        value = document[field]
+        if field == "occurred_at" and isinstance(value, str):
+            try:
+                document[field] = read_occurred_at(value)
+            except CellError as error:
+                raise RowError(roles.column_of[field], str(error)) from None
+        elif field.endswith("_id") and type(value) is int:
+            document[field] = str(value)
+
+
+def _wrong_id(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not value:
+        return "is empty; every row needs it"
+    if value != value.strip():
+        return "begins or ends with white space, which makes it another id; take it away"
+    if len(value) > MAX_TEXT_CHARACTERS:
+        return f"has {len(value):,} characters; an id has {MAX_TEXT_CHARACTERS:,} at most"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,75 @@
+"""The lines of a CSV file, counted, in bounded memory, and to be read again where a row turns out to be none.
+
+In: bytes, UTF-8 with or without a byte order mark. Out: lines with their ends. Bytes that are not UTF-8 become lone
+surrogates, which no event can hold: so they cost their own row and not the file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import BinaryIO
+
+from flagpost_consumer.operator.imports.files import READING_FAILS
+from flagpost_consumer.operator.imports.rows import MAX_ROW_CHARACTERS, FileProblem
+
+_CUT = "a line that is too long\n"
+"""Stands for such a line, of which nothing is kept; known by its identity."""
+
+
+class RowTooLong(Exception):  # noqa: N818 (the file's, no fault of ours)
+    """The row that has begun is longer than any real one."""
+
+
+class TextLines:
+    """An iterator over lines, which `csv.reader` draws from."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self._characters = 0
+        self.number = 0
+        """How many lines have been drawn, which is the number of the last one."""
+
+    def __iter__(self) -> TextLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else self._read()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self._row.append(line)
+        self._characters += len(line)
+        if line is _CUT or self._characters > MAX_ROW_CHARACTERS:
+            raise RowTooLong
+        return line
+
+    def begin_row(self) -> int:
+        """The next line begins a row; gives its number."""
+        self._row = []
+        self._characters = 0
+        return self.number + 1
+
+    def row_text(self) -> str:
+        """What has been drawn since the row began, as far as it has been kept."""
+        return "".join(line for line in self._row if line is not _CUT)
+
+    def draw_again(self, after: int) -> None:
+        """Forget what was drawn since the row began but for this many lines: the next ones drawn are those after."""
+        rest = self._row[after:]
+        self._again.extendleft(reversed(rest))
+        self.number -= len(rest)
+        del self._row[after:]
+
+    def _read(self) -> str:
+        try:
+            line = self._text.readline(MAX_ROW_CHARACTERS)
+            if len(line) < MAX_ROW_CHARACTERS:
+                return line
+            while len(self._text.readline(MAX_ROW_CHARACTERS)) == MAX_ROW_CHARACTERS:
+                pass
+        except READING_FAILS as error:
+            raise FileProblem(f"it cannot be read beyond line {self.number}: {error}") from None
+        return _CUT
