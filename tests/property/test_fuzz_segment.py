@@ -8,9 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flagpost_publisher.gateway.fronts import DocumentError, Reading
 from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_publisher.gateway.segment.mapping import KINDS
-from flagpost_publisher.gateway.segment.requests import Reading, SegmentError, read_batch, read_call
+from flagpost_publisher.gateway.segment.requests import read_batch, read_call
 from flagpost_schemas import Decoder, encode_single_object, partition_key
 
 RECEIVED = 1_800_000_000_000
@@ -84,7 +85,7 @@ def check_events(reading: Reading) -> None:
         assert partition_key(event)
 
 
-def check_error(error: SegmentError, messages: int) -> None:
+def check_error(error: DocumentError, messages: int) -> None:
     assert error.field
     assert error.problem
     assert error.index is None or 0 <= error.index < messages
@@ -94,7 +95,7 @@ def check_error(error: SegmentError, messages: int) -> None:
 def test_any_message_gives_one_event_one_reason_or_one_error(kind: str, document: object) -> None:
     try:
         reading = read_call(kind, as_parsed(document), RECEIVED)
-    except SegmentError as error:
+    except DocumentError as error:
         check_error(error, 0)
     else:
         assert len(reading.events) + reading.set_aside.total() == 1
@@ -108,7 +109,7 @@ def test_any_batch_gives_one_event_or_reason_a_message_or_one_error(document: ob
     number = len(messages) if isinstance(messages, list) else 0
     try:
         reading = read_batch(parsed, RECEIVED)
-    except SegmentError as error:
+    except DocumentError as error:
         check_error(error, number)
     else:
         assert len(reading.events) + reading.set_aside.total() == number

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from flagpost_publisher.gateway import json_documents, native
+from flagpost_publisher.gateway import json_documents, native, segment, webhooks_route
 from flagpost_publisher.gateway.documents import Documents
 from flagpost_publisher.gateway.event_writer import EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway.fronts import Front
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
 from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.settings import GatewaySettings
@@ -25,7 +26,7 @@ Guard: TypeAlias = Callable[[Mapping[str, str]], None]
 Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
 """Does what a request asks for; raises Refusal where it cannot."""
 
-SET_ASIDE_REASONS: Final[tuple[str, ...]] = ()
+SET_ASIDE_REASONS: Final[tuple[str, ...]] = tuple(segment.SetAside)
 """Every reason for which a front sets something aside: each has its series from the start."""
 
 
@@ -59,10 +60,23 @@ def unguarded(headers: Mapping[str, str]) -> None:
 
 def table(parts: Parts) -> list[Route]:
     """Every route."""
+    webhooks = webhooks_route.PendoWebhooks(
+        parts.settings, parts.webhook_secret, parts.kafka.write, parts.metrics.registry
+    )
     return [
         Route(
             native.PATH,
             parts.keys.require,
             Documents(json_documents.strict, native.read_events, native.answer, parts.events),
         ),
+        *(_segment_route(path, front, parts) for path, front in segment.FRONTS.items()),
+        Route(webhooks_route.PATH, unguarded, webhooks),
     ]
+
+
+def _segment_route(path: str, front: Front, parts: Parts) -> Route:
+    """Segment's libraries throw away what is refused, and some have the write key in the body."""
+    handler = Documents(
+        json_documents.tolerant, front, segment.answer, parts.events, parts.keys.require_somewhere
+    )
+    return Route(path, parts.keys.require_if_given, handler)

@@ -1,33 +1,26 @@
-"""Pendo's webhooks: whether a body is Pendo's, is new, and what it is about.
+"""Pendo's webhooks: whether a body is Pendo's, is fresh, and what it is about.
 
-In: a raw body, its signature headers, the secret, the time. Out: a `Webhook` to publish, or a `WebhookRefused`;
-and `Once`, which lets one body through one time.
+In: a raw body, its signature headers, the secret, the time. Out: a `Webhook` to publish, or a Refusal.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import json
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-from weakref import WeakValueDictionary
 
-from cachetools import TTLCache
-
+from flagpost_publisher.gateway.fronts import DocumentError
+from flagpost_publisher.gateway.json_documents import tolerant
 from flagpost_publisher.gateway.mending import mend_text
 from flagpost_publisher.gateway.moments import moment_ms
+from flagpost_publisher.gateway.refusals import Refusal
 
 SIGNATURE_HEADER = "x-pendo-signature"
 MAX_AHEAD_SECONDS = 300.0
 """How far Pendo's clock may be ahead of ours."""
-
-MAX_REMEMBERED = 50_000
-"""Bodies remembered per process, 32 bytes of digest each; beyond it the oldest are forgotten."""
 
 
 class WebhookKind(StrEnum):
@@ -50,15 +43,6 @@ _PENDO_NAMES = {
     "trackEventReceived": WebhookKind.TRACK_EVENT,
 }
 """Names in Pendo's own examples (https://support.pendo.io/hc/en-us/articles/360032285012-Webhooks)."""
-
-
-class WebhookRefused(Exception):  # noqa: N818 - says what becomes of it
-    """A request that is not published; `status` is the answer's, the text says what is wrong and what to do."""
-
-    def __init__(self, status: int, problem: str) -> None:
-        super().__init__(problem)
-        self.status = status
-        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +80,13 @@ def read_webhook(
         max_age_seconds: how old the body's `timestamp` may be.
 
     Raises:
-        WebhookRefused: 401 for a wrong signature, 400 for a body that cannot be read, is stale, or is of the future.
+        Refusal: 401 for a wrong signature, 400 for a body that cannot be read, is stale, or is of the future.
     """
     if not is_signed(body, signatures, secret):
-        raise WebhookRefused(
+        raise Refusal(
             401,
-            f"{SIGNATURE_HEADER} must be sha256= and the HMAC-SHA256 of the raw body with the webhook secret, in "
-            "lower-case hexadecimal; compare gateway.webhook_secret with Pendo's",
+            f"{SIGNATURE_HEADER} is not the body's signature",
+            fix="send sha256= and the body's HMAC-SHA256 in lower-case hexadecimal, by gateway.webhook_secret",
         )
     document = _document(body)
     _check_age(document.get("timestamp"), now_ms, max_age_seconds)
@@ -118,34 +102,37 @@ def is_signed(body: bytes, signatures: Sequence[str], secret: str) -> bool:
 
 
 def _document(body: bytes) -> Mapping[str, Any]:
+    """As Pendo's JSON is published as it is, it is read tolerantly."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):  # not JSON, not Unicode, an endless number, or nested without end
-        document = None
+        document = tolerant(body)
+    except DocumentError as error:
+        raise Refusal(400, str(error), field=error.field) from None
     if not isinstance(document, dict):
-        raise WebhookRefused(400, "the body must be a JSON object with event_type, timestamp and data")
+        raise Refusal(400, "body: must be a JSON object with event_type, timestamp and data", field="body")
     return document
 
 
 def _check_age(timestamp: object, now_ms: int, max_age_seconds: float) -> None:
     moment = moment_ms(timestamp)
     if moment is None:
-        raise WebhookRefused(
-            400,
-            "timestamp is missing or cannot be read; it must be RFC 3339, or seconds or milliseconds since 1970",
+        raise _wrong_timestamp(
+            "is missing or cannot be read", "send RFC 3339, or seconds or milliseconds since 1970"
         )
     age_seconds = (now_ms - moment) / 1000
     if age_seconds > max_age_seconds:
-        raise WebhookRefused(
-            400,
-            f"timestamp is {age_seconds:.0f} s ago, and gateway.webhook_max_age_seconds allows {max_age_seconds:g}",
+        raise _wrong_timestamp(
+            f"is {age_seconds:.0f} s ago, and no more than {max_age_seconds:g} s are taken",
+            "see gateway.webhook_max_age_seconds",
         )
     if -age_seconds > MAX_AHEAD_SECONDS:
-        raise WebhookRefused(
-            400,
-            f"timestamp is {-age_seconds:.0f} s ahead of our clock, and at most {MAX_AHEAD_SECONDS:g} are accepted; "
-            "look at the clock of this machine",
+        raise _wrong_timestamp(
+            f"is {-age_seconds:.0f} s ahead of our clock, and no more than {MAX_AHEAD_SECONDS:g} s are taken",
+            "look at the clocks",
         )
+
+
+def _wrong_timestamp(problem: str, fix: str) -> Refusal:
+    return Refusal(400, f"timestamp: {problem}", field="timestamp", fix=fix)
 
 
 def _event_type(document: Mapping[str, Any]) -> str:
@@ -163,33 +150,3 @@ def _visitor_id(document: Mapping[str, Any]) -> str | None:
                 if isinstance(found := outer.get(name), str) and found:
                     return mend_text(found)
     return None
-
-
-class Once:
-    """Lets each body be published once by this process, also when the same one comes again meanwhile.
-
-    In: a digest and what publishes it. Out: whether this call did. A digest is remembered once that has succeeded;
-    when it fails, the next of those that waited tries. Best effort: another process does not know, nor does this one
-    after a restart, so readers compare the digest in the record's header.
-    """
-
-    def __init__(
-        self,
-        ttl_seconds: float,
-        *,
-        max_entries: int = MAX_REMEMBERED,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Remember `max_entries` digests at most, each for `ttl_seconds`; what is older is stale anyhow."""
-        self._seen: TTLCache[str, bool] = TTLCache(max_entries, ttl_seconds, timer)
-        self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    async def publish(self, digest: str, publish: Callable[[], Awaitable[None]]) -> bool:
-        """Call `publish` unless it has succeeded for `digest` before. Raises what it raises."""
-        lock = self._under_way.setdefault(digest, asyncio.Lock())
-        async with lock:
-            if digest in self._seen:
-                return False
-            await publish()
-            self._seen[digest] = True
-            return True

@@ -1,4 +1,9 @@
 """Segment's HTTP tracking API, so that its server libraries work with their host changed.
 
-In: parsed request bodies. Out: Flagpost events, and what was set aside by reason (see `requests`).
+In: parsed request bodies. Out: Flagpost events, and what was set aside by reason: one front for each path.
 """
+
+from flagpost_publisher.gateway.segment.mapping import SetAside
+from flagpost_publisher.gateway.segment.requests import FRONTS, answer
+
+__all__ = ["FRONTS", "SetAside", "answer"]

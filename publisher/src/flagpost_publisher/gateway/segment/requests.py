@@ -9,65 +9,45 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
 from typing import Any
 
+from flagpost_publisher.gateway.exchange import Answer
+from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
 from flagpost_publisher.gateway.mending import mend
 from flagpost_publisher.gateway.segment.mapping import KINDS, SetAside, map_message
 from flagpost_publisher.gateway.segment.message import Message, MessageError, inner
 from flagpost_schemas import Event
 
 
-@dataclass(slots=True)
-class Reading:
-    """What a request gave."""
-
-    events: list[Event] = field(default_factory=list)
-    set_aside: Counter[SetAside] = field(default_factory=Counter)
-
-    def add(self, result: Event | SetAside) -> None:
-        """Take what became of one message."""
-        if isinstance(result, SetAside):
-            self.set_aside[result] += 1
-        else:
-            self.events.append(result)
-
-
-class SegmentError(ValueError):
-    """A body that no Segment library sends."""
-
-    def __init__(self, index: int | None, field: str, problem: str) -> None:
-        """`index`: which message of a batch, from 0; None when the body has one message, or is itself wrong."""
-        super().__init__(f"{field}: {problem}")
-        self.index = index
-        self.field = field
-        self.problem = problem
-
-
 def read_call(kind: str, document: object, received_at: int) -> Reading:
-    """Read one message; `kind` is the path's, whatever the body says. Raises SegmentError."""
-    reading = Reading()
-    reading.add(_read(kind, _object(document, "body", None), received_at, None))
-    return reading
+    """Read one message; `kind` is the path's, whatever the body says. Raises DocumentError."""
+    return _reading([_read(kind, _object(document, "body", None), received_at, None)])
 
 
 def read_batch(document: object, received_at: int) -> Reading:
-    """Read a batch. Raises SegmentError for the first message that is none; nothing is to be produced then."""
+    """Read a batch. Raises DocumentError for the first message that is none; nothing is to be produced then."""
     body = _object(document, "body", None)
     batch = body.get("batch")
     if not isinstance(batch, list):
-        raise SegmentError(None, "batch", "must be a list of messages")
-    reading = Reading()
+        raise DocumentError(None, "batch", "must be a list of messages")
+    results = []
     for index, each in enumerate(batch):
         message = _with_shared(_object(each, "message", index), body)
-        reading.add(_read(message.get("type"), message, received_at, index))
-    return reading
+        results.append(_read(message.get("type"), message, received_at, index))
+    return _reading(results)
+
+
+def _reading(results: list[Event | SetAside]) -> Reading:
+    set_aside: Counter[StrEnum] = Counter(result for result in results if isinstance(result, SetAside))
+    return Reading([result for result in results if not isinstance(result, SetAside)], set_aside)
 
 
 def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
-    raise SegmentError(index, name, "must be a JSON object")
+    raise DocumentError(index, name, "must be a JSON object")
 
 
 def _with_shared(message: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -84,10 +64,23 @@ def _with_shared(message: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping
 
 def _read(kind: object, members: Mapping[str, Any], received_at: int, index: int | None) -> Event | SetAside:
     if not isinstance(kind, str):
-        raise SegmentError(index, "type", f"must be one of {', '.join(KINDS)}")
+        raise DocumentError(index, "type", f"must be one of {', '.join(KINDS)}")
     if kind not in KINDS:
         return SetAside.UNKNOWN_TYPE
     try:
         return map_message(Message(kind, mend(members), received_at))
     except MessageError as error:
-        raise SegmentError(index, error.field, error.problem) from None
+        raise DocumentError(index, error.field, error.problem) from None
+
+
+FRONTS: Mapping[str, Front] = {
+    **{f"/v1/{kind}": partial(read_call, kind) for kind in KINDS},
+    "/v1/batch": read_batch,
+    "/v1/import": read_batch,
+}
+"""What reads the documents of each path."""
+
+
+def answer(_reading: Reading) -> Answer:
+    """What Segment answers, word for word; what was set aside is in the metrics."""
+    return Answer(200, {"success": True})

@@ -1,0 +1,124 @@
+"""`POST /v1/webhooks/pendo`: Pendo's webhooks onto their topic, each body once.
+
+In: an `Arrival` and the webhook secret as it is now. Out: a record, byte for byte what Pendo signed, and an answer
+once Kafka has it; or a Refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from weakref import WeakValueDictionary
+
+from cachetools import TTLCache
+from prometheus_client import CollectorRegistry, Counter
+
+from flagpost_publisher.gateway.exchange import Answer, Arrival
+from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord
+from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_publisher.gateway.settings import GatewaySettings
+from flagpost_publisher.gateway.webhooks import (
+    MAX_AHEAD_SECONDS,
+    SIGNATURE_HEADER,
+    Webhook,
+    WebhookKind,
+    read_webhook,
+)
+
+PATH: Final = "/v1/webhooks/pendo"
+DIGEST_HEADER: Final = "flagpost-webhook-digest"
+EVENT_HEADER: Final = "flagpost-webhook-event"
+MAX_REMEMBERED: Final = 50_000
+"""Bodies remembered by a process, a digest each; beyond it the oldest are forgotten."""
+
+
+class Once:
+    """Lets each body be published once by this process, also when the same one comes again meanwhile.
+
+    In: a digest and what publishes it. Out: whether this call did. A digest is remembered once that has succeeded;
+    when it fails, the next of those that waited tries. Best effort: another process does not know, nor does this one
+    after a restart, so readers compare the digest in the record's header.
+    """
+
+    def __init__(
+        self,
+        ttl_seconds: float,
+        *,
+        max_entries: int = MAX_REMEMBERED,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Remember `max_entries` digests at most, each for `ttl_seconds`."""
+        self._seen: TTLCache[str, bool] = TTLCache(max_entries, ttl_seconds, timer)
+        self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def publish(self, digest: str, publish: Callable[[], Awaitable[None]]) -> bool:
+        """Call `publish` unless it has succeeded for `digest` before. Raises what it raises."""
+        lock = self._under_way.setdefault(digest, asyncio.Lock())
+        async with lock:
+            if digest in self._seen:
+                return False
+            await publish()
+            self._seen[digest] = True
+            return True
+
+
+class PendoWebhooks:
+    """The route's handler. There is no write key: the signature is what lets a request in."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        secret: FreshSecret,
+        write: Callable[[Sequence[KafkaRecord]], Awaitable[None]],
+        registry: CollectorRegistry,
+    ) -> None:
+        """`write` returns once Kafka has the records; while `secret` is empty there are no webhooks."""
+        self._topic = settings.webhook_topic
+        self._max_age_seconds = settings.webhook_max_age_seconds
+        self._secret = secret
+        self._write = write
+        # A body is refused as stale once it would be forgotten.
+        self._once = Once(settings.webhook_max_age_seconds + MAX_AHEAD_SECONDS)
+        counter = Counter(
+            "flagpost_gateway_webhooks",
+            "Webhooks that Pendo signed, by what they tell of: published, or repeated (seen before).",
+            ["event_type", "outcome"],
+            registry=registry,
+        )
+        self._published = {kind: counter.labels(kind, "published") for kind in WebhookKind}
+        self._repeated = {kind: counter.labels(kind, "repeated") for kind in WebhookKind}
+
+    async def __call__(self, arrival: Arrival) -> Answer:
+        """Publish a webhook, unless it has been."""
+        webhook = read_webhook(
+            arrival.body,
+            arrival.headers.getall(SIGNATURE_HEADER, []),
+            self._require_secret(),
+            now_ms=arrival.received_at,
+            max_age_seconds=self._max_age_seconds,
+        )
+        record = self._record(webhook)
+        published = await self._once.publish(webhook.digest, lambda: self._write([record]))
+        (self._published if published else self._repeated)[webhook.kind].inc()
+        return Answer(200, {"published": published})
+
+    def _require_secret(self) -> str:
+        if not self._secret.text:
+            raise Refusal(
+                404,
+                "webhooks are off: there is no secret to verify them with",
+                fix="set gateway.webhook_secret, or gateway.webhook_secret_file, to the one that Pendo signs with",
+            )
+        return self._secret.text
+
+    def _record(self, webhook: Webhook) -> KafkaRecord:
+        headers = ((DIGEST_HEADER, webhook.digest.encode()), (EVENT_HEADER, webhook.event_type.encode()))
+        record = KafkaRecord(self._topic, webhook.visitor_id, webhook.body, headers)
+        if record.size_bytes > MAX_RECORD_BYTES:
+            raise Refusal(
+                413, f"the webhook has {record.size_bytes} bytes in Kafka, and the most is {MAX_RECORD_BYTES}"
+            )
+        return record

@@ -1,0 +1,147 @@
+"""Segment's server libraries, as they come from their registries, through the gateway to Pendo.
+
+Only their host is another one. On the way a relay refuses some requests and loses the answers of others, so that the
+libraries send again what is already in Kafka.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, ReceivedLog
+from gateway_running import WRITE_KEY, RunningGateway
+from lossy_relay import LossyRelay
+from running import eventually, total
+from scenes import Scene
+from segment_libraries import Call, Library, node_library, python_library
+from traffic import tracks
+
+CALLS = 1_000
+KINDS = ("track", "identify", "group", "page", "screen")
+CLOCK_TOLERANCE_MS = 60_000
+"""Between a batch's sentAt and its receipt, on a busy machine; timestamps of neighbouring calls differ by less."""
+
+
+def calls(began: float) -> Iterator[Call]:
+    """A thousand calls, all kinds in turn, each of a visitor or account of its own, some time ago."""
+    for number in range(CALLS):
+        kind = KINDS[number % len(KINDS)]
+        arguments = {"userId": f"u{number}", **_BODIES[kind](number)}
+        yield Call(kind, {**arguments, "timestamp": occurred(began, number).isoformat()})
+
+
+def occurred(began: float, number: int) -> datetime:
+    return datetime.fromtimestamp(round(began) - 3_600 + number, UTC)
+
+
+def _track(number: int) -> dict[str, Any]:
+    properties = {"order_id": f"o{number}", "total": 9.5, "products": [{"sku": "a"}, {"sku": "b"}]}
+    context = {"ip": "192.0.2.1", "userAgent": "Firefox", "groupId": "acme"}
+    return {"event": "Order Completed", "properties": properties, "context": context}
+
+
+def _page(number: int) -> dict[str, Any]:
+    context = {
+        "page": {"url": f"https://shop.example/{number}", "title": "Shop", "referrer": "https://a.example"}
+    }
+    return {"name": "Shop", "properties": {"depth": number}, "context": context}
+
+
+_BODIES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "track": _track,
+    "identify": lambda number: {"traits": {"plan": "pro", "tags": ["a", "b"], "company": {"size": number}}},
+    "group": lambda number: {"groupId": f"g{number}", "traits": {"employees": number}},
+    "page": _page,
+    "screen": lambda number: {"name": "Settings", "properties": {"where": {"tab": number}}},
+}
+
+
+def expected_track(number: int) -> dict[str, Any]:
+    """What Pendo is to be sent of a track, page or screen call, but for its time."""
+    own: dict[str, dict[str, Any]] = {
+        "track": {
+            "event": "purchase",
+            "accountId": "acme",
+            "properties": {
+                "revenue": 9.5, "order_id": f"o{number}", "items": 2, "total": 9.5, "products_count": 2
+            },
+            "context": {"ip": "192.0.2.1", "userAgent": "Firefox"},
+        },
+        "page": {
+            "event": "page_view",
+            "properties": {
+                "url": f"https://shop.example/{number}", "title": "Shop", "referrer": "https://a.example",
+                "name": "Shop", "depth": number,
+            },
+            "context": {"url": f"https://shop.example/{number}", "title": "Shop"},
+        },
+        "screen": {
+            "event": "screen",
+            "properties": {"name": "Settings", "where_tab": number},
+            "context": {},
+        },
+    }  # fmt: skip
+    return {"type": "track", "visitorId": f"u{number}", **own[KINDS[number % len(KINDS)]]}
+
+
+def of_kinds(*kinds: str) -> list[int]:
+    return [number for number in range(CALLS) if KINDS[number % len(KINDS)] in kinds]
+
+
+def check_tracks(received: ReceivedLog, began: float) -> None:
+    """Each track, page and screen call was sent to Pendo once, mapped, with its own time."""
+    sent = [orjson.loads(request.body) for request in tracks(received)]
+    times = {event["visitorId"]: event.pop("timestamp") for event in sent}
+    numbers = of_kinds("track", "page", "screen")
+    assert sorted(sent, key=lambda event: event["visitorId"]) == sorted(
+        map(expected_track, numbers), key=lambda event: event["visitorId"]
+    )
+    for number in numbers:
+        claimed_ms = occurred(began, number).timestamp() * 1000
+        assert abs(times[f"u{number}"] - claimed_ms) < CLOCK_TOLERANCE_MS
+
+
+def check_metadata(received: ReceivedLog) -> None:
+    """Each identify and group call was sent to Pendo once, mapped."""
+    records = [record for request in received.of(Endpoint.METADATA) for record in orjson.loads(request.body)]
+    by_visitor = [
+        {"visitorId": f"u{number}", "values": {"plan": "pro", "tags": ["a", "b"], "company_size": number}}
+        for number in of_kinds("identify")
+    ]
+    by_account = [
+        {"accountId": f"g{number}", "values": {"employees": number}} for number in of_kinds("group")
+    ]
+    assert sorted(records, key=repr) == sorted(by_visitor + by_account, key=repr)
+
+
+@pytest.mark.parametrize("library", [python_library, node_library], ids=["python", "node"])
+async def test_a_thousand_calls_arrive_once_and_mapped(scene: Scene, library: Callable[[], Library]) -> None:
+    sender = library()
+    began = time.time()
+    settings = {"kafka.bootstrap_servers": scene.kafka.bootstrap_servers, "kafka.topic": scene.topic}
+    with scene.consume(delivery__visitor_interval_seconds=0) as consumer:
+        async with RunningGateway(settings) as gateway:
+            await gateway.ready()
+            async with LossyRelay(gateway.url) as relay:
+                await sender.send(calls(began), relay.url, WRITE_KEY)
+            assert relay.refused > 0
+            assert relay.answers_lost > 0
+            taken = total(await gateway.scrape(), "flagpost_gateway_events_total", outcome="accepted")
+            assert taken > CALLS
+            assert await gateway.stop() == 0
+        await eventually(
+            lambda: total(consumer.scrape(), "flagpost_deliveries_total") == taken, 60, what="all are settled"
+        )
+        books = consumer.scrape()
+        assert total(books, "flagpost_deliveries_total", outcome="delivered") == CALLS
+        assert total(books, "flagpost_deliveries_total", outcome="duplicate") == taken - CALLS
+        assert await consumer.stop() == 0
+    check_tracks(scene.pendo.received, began)
+    check_metadata(scene.pendo.received)
+    assert scene.pendo.received.violations == []
