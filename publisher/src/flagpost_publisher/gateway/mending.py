@@ -15,8 +15,12 @@ from flagpost_schemas.flatten import MAX_DEPTH
 _INT64 = range(-(2**63), 2**63)
 
 
-def mend(value: object, depth: int = MAX_DEPTH + 1) -> Any:  # noqa: ANN401 - JSON
-    """Mend a value and what is in it, to `depth` levels: flattening refuses what nests deeper.
+_DEPTH = MAX_DEPTH + 2
+"""Of a message: itself, the levels of properties that flattening takes, and a list in the innermost."""
+
+
+def mend(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
+    """Mend a value and what is in it, to `depth` levels; what lies deeper is refused or ignored anyhow.
 
     Half of a surrogate pair becomes U+FFFD, a whole number beyond 64 bits the text of its digits; a NaN or an
     infinity is left out of the object or list that holds it.
