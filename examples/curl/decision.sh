@@ -8,7 +8,7 @@ jq --null-input --arg visitor "$1" --arg flag "$2" --arg variation "$3" --arg ru
         visitor_id: $visitor,
         flag_key: $flag,
         enabled: ($variation != "off"),
-        variation_key: $variation,
+        variation_key: (if $variation == "off" then null else $variation end),
         rule_key: (if $rule == "" then null else $rule end),
         decision_event_dispatched: false,
         attributes: $attributes
