@@ -1,0 +1,70 @@
+"""How many requests 50,000 changes of 10,000 visitors take, by the order and the pace in which they arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import Random
+
+import pytest
+
+from flagpost_consumer.core.mapping import Metadata
+from flagpost_consumer.core.metadata_batches import Item, MetadataBatches
+from flagpost_consumer.core.outcomes import DELIVERED
+
+VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
+CHANGES = VISITORS * FLAGS
+Change = tuple[int, int]
+"""A visitor and a flag."""
+
+
+def visitor_after_visitor() -> list[Change]:
+    return [(visitor, flag) for visitor in range(VISITORS) for flag in range(FLAGS)]
+
+
+def flag_after_flag() -> list[Change]:
+    return [(visitor, flag) for flag in range(FLAGS) for visitor in range(VISITORS)]
+
+
+def shuffled() -> list[Change]:
+    changes = visitor_after_visitor()
+    Random(5).shuffle(changes)
+    return changes
+
+
+def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: float = 2.0) -> int:
+    """Let changes arrive at an even pace, and Pendo answer at once; gives the number of requests."""
+    batches: MetadataBatches[None] = MetadataBatches(
+        batch_size=1_000, linger_seconds=linger_seconds, ttl_seconds=1_800.0, max_entries=2_000_000
+    )
+    requests, offered = 0, 0
+    for offered, (visitor, flag) in enumerate(changes):
+        now = offered / per_second
+        requests += send_due(batches, now)
+        metadata = Metadata("visitor", "custom", f"v{visitor}", {f"flag{flag}": "a"})
+        batches.offer(Item(None, metadata, 0, offered, 1_000, missing=False), now)
+    while (due := batches.due_at(offered / per_second)) is not None:
+        requests += send_due(batches, due)
+    assert [ending for _, ending in batches.ended] == [DELIVERED] * (offered + 1)
+    return requests
+
+
+def send_due(batches: MetadataBatches[None], now: float) -> int:
+    """Send what is due; gives the number of requests."""
+    sent = 0
+    while (batches.due_at(now) or now + 1) <= now and (batch := batches.take(now)) is not None:
+        batches.gather(batch, now)
+        batches.accepted(batch, list(batch.ids), now)
+        sent += 1
+    return sent
+
+
+@pytest.mark.parametrize("order", [visitor_after_visitor, flag_after_flag, shuffled])
+def test_from_500_changes_a_second_on_at_most_sixty(order: Callable[[], list[Change]]) -> None:
+    assert requests_for(order(), per_second=500) <= MOST_REQUESTS
+
+
+def test_below_that_it_is_one_request_a_linger() -> None:
+    arriving_seconds, linger_seconds = 500, 2.0
+    per_second = CHANGES / arriving_seconds
+    assert requests_for(flag_after_flag(), per_second, linger_seconds) == arriving_seconds / linger_seconds
+    assert requests_for(flag_after_flag(), per_second, 10 * linger_seconds) <= MOST_REQUESTS
