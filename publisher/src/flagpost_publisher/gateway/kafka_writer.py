@@ -27,8 +27,8 @@ from flagpost_schemas.settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
-ACKNOWLEDGE_SECONDS: Final = 10.0
-"""How long a request may wait for Kafka; Segment's libraries give up after 10 to 15."""
+ACKNOWLEDGE_SECONDS: Final = 5.0
+"""How long a request may wait for Kafka; Segment's libraries themselves give up after 10 to 15."""
 MAX_QUEUED_RECORDS: Final = 100_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 MAX_RECORD_BYTES: Final = 1_000_000
@@ -37,7 +37,7 @@ POLL_SECONDS: Final = 0.1
 """How long the thread waits for reports in one go; it is woken by the first."""
 LOOK_SECONDS: Final = 0.5
 LOOK_TIMEOUT_SECONDS: Final = 2.0
-"""How often we look whether Kafka is back, and how long one look may take."""
+"""How long after one look whether Kafka is back comes the next, and how long one may take."""
 BEAT_SECONDS: Final = 30.0
 """A thread that has not come round for so long is dead."""
 RETRY_WHEN_FULL_SECONDS: Final = 1
@@ -96,6 +96,7 @@ def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
     return {
         "client.id": "flagpost-gateway",
         "compression.type": "lz4",
+        "reconnect.backoff.max.ms": 1000,  # by default a broker that is back may be left alone for 10 s
         **librdkafkas(kafka.client_properties()),
         **GUARANTEES,
         # An answer is waited for: what Kafka does not take in time must not reach it later than need be.
@@ -147,7 +148,7 @@ class KafkaWriter:
         self._producer = Producer({**self._config, "error_cb": self._error}, logger=kafka_logger())
         self._beat = time.monotonic()
         self._thread.start()
-        self._look_again()
+        self._looking = self._loop.create_task(self._look_until_well())
 
     async def stop(self, limit_seconds: float) -> bool:
         """Wait for the acknowledgements that are still to come; whether all came in time."""
@@ -186,8 +187,7 @@ class KafkaWriter:
             self._in_trouble(f"Kafka acknowledged nothing for {ACKNOWLEDGE_SECONDS:g} s")
             raise self._away() from None
         if batch.error is not None:
-            self._in_trouble(f"Kafka did not take a record: {batch.error.str()}")
-            raise self._away()
+            raise self._refused(batch.error)
 
     def _admit(self, records: Sequence[KafkaRecord]) -> None:
         if self.trouble is not None:
@@ -199,6 +199,16 @@ class KafkaWriter:
                 RETRY_WHEN_FULL_SECONDS,
                 "send the request again after the time in Retry-After",
             )
+
+    def _refused(self, error: KafkaError) -> Refusal:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # says nothing about other requests
+            return Refusal(
+                413,
+                "a record is larger than its topic takes",
+                fix="send less with one event, or raise the topic's max.message.bytes",
+            )
+        self._in_trouble(f"Kafka did not take a record: {error.str()}")
+        return self._away()
 
     def _away(self) -> Refusal:
         return try_again(
@@ -246,14 +256,12 @@ class KafkaWriter:
     def _in_trouble(self, why: str) -> None:
         if self.trouble is None:
             log.warning("Kafka is not taking events; requests are answered 503", reason=why)
+            self._looking = self._loop.create_task(self._look_until_well(LOOK_SECONDS))
         self.trouble = why
-        self._look_again()
 
-    def _look_again(self) -> None:
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look_until_well())
-
-    async def _look_until_well(self) -> None:
+    async def _look_until_well(self, pause_seconds: float = 0.0) -> None:
+        """Look until there is nothing wrong, first after `pause_seconds`."""
+        await asyncio.sleep(pause_seconds)
         while (trouble := await asyncio.to_thread(self._look)) is not None:
             if trouble != self.trouble:
                 log.warning("waiting for Kafka", reason=trouble)

@@ -35,8 +35,8 @@ log = structlog.get_logger(__name__)
 SETTINGS_EXIT_CODE: Final = 2
 REFRESH_SECONDS: Final = 1.0
 """How often secrets' files are looked at."""
-STOP_SECONDS: Final = 15.0
-"""How long requests in flight may take to end; each waits ten seconds at most for Kafka."""
+STOP_SECONDS: Final = 10.0
+"""How long requests in flight may take to end: most of what a stop may take, of Kubernetes' 30 s by default."""
 
 
 def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
@@ -96,14 +96,14 @@ class Gateway:
             return 1
         self._kafka.start()
         chores = [asyncio.create_task(self._events.learn()), asyncio.create_task(self._refresh())]
-        try:
-            await self._stop_requested.wait()
-            return await self._end()
-        finally:
-            for chore in chores:
-                chore.cancel()
+        await self._stop_requested.wait()
+        code = await self._end()
+        for chore in chores:
+            chore.cancel()
+        if not self._abort_requested.is_set():
             await self._server.close()
             await self._admin.close()
+        return code
 
     def stop(self) -> None:
         """Let requests in flight end, and end; asked a second time, end at once."""

@@ -29,6 +29,9 @@ KEEP_ALIVE_SECONDS: Final = 75.0
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a body is read and thrown away that was refused, so that its sender reads the answer."""
 
+CLOSE_SECONDS: Final = 1.0
+"""How long answers may take to be written at the end; requests were waited for before."""
+
 
 class GatewayServer:
     """Serves the routes on one address."""
@@ -51,6 +54,7 @@ class GatewayServer:
             handle_signals=False,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
+            shutdown_timeout=CLOSE_SECONDS,
             auto_decompress=False,  # `bodies` does, with a limit
         )
         self._site: web.TCPSite | None = None
@@ -90,7 +94,7 @@ class GatewayServer:
             status=answer.status,
             body=orjson.dumps(answer.document),
             content_type="application/json",
-            headers=headers,
+            headers={"server": "flagpost-gateway", **headers},
         )
         if self._stopping or headers.get("connection") == "close":
             response.force_close()

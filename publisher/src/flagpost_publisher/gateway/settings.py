@@ -34,8 +34,8 @@ WRITE_KEYS: Final = SecretForm(
     "holds a line that is no write key; give one key a line, of plain ASCII without spaces and colons",
 )
 
-MAX_BODY_BYTES: Final = 10_000_000
-"""A document is read in one go, and for so long nothing else is done: half a second for as much as this."""
+MAX_BODY_BYTES: Final = 4_000_000
+"""A document is read in one go, and nothing else is done meanwhile: for a second, if it is as long as this."""
 
 
 class GatewaySettings(GatewayTopics, extra="forbid"):
