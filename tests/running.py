@@ -127,6 +127,10 @@ class RunningConsumer:
         """One series; checks the books as every scrape does."""
         return self.scrape()[name, tuple(sorted(labels.items()))]
 
+    async def caught_up(self, partitions: int, seconds: float = 60.0) -> None:
+        """Wait until all records of so many partitions, held by this consumer, are settled."""
+        await eventually(lambda: is_caught_up([self.scrape()], partitions), seconds, what="caught up")
+
     def _read(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
@@ -143,6 +147,16 @@ class RunningConsumer:
             self._reader.join(0.02)
         self._process.kill()
         raise AssertionError("flagpost consume did not start:\n" + "\n".join(self.lines))
+
+
+def is_caught_up(scrapes: list[Series], partitions: int) -> bool:
+    """Whether a group, by the scrapes of its members, has all of its partitions, nothing pending and no lag.
+
+    Nothing pending alone says little: so it is before the first record too.
+    """
+    pending = sum(total(series, "flagpost_deliveries_pending") for series in scrapes)
+    lags = [lag for series in scrapes for (name, _), lag in series.items() if name == "flagpost_consumer_lag"]
+    return pending == 0 and lags == [0.0] * partitions
 
 
 def check_books(series: Series) -> None:

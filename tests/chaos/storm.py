@@ -23,7 +23,7 @@ from confluent_kafka import Message, Producer
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import DecisionEvent, encode_single_object, new_event_id, partition_key
 from real_kafka.broker import KafkaBroker
-from running import RunningConsumer, total
+from running import RunningConsumer, is_caught_up
 from scenes import Scene
 
 LONG = os.environ.get("CHAOS") == "long"
@@ -34,7 +34,6 @@ SESSION_SECONDS = 4.0
 REQUEST_TIMEOUT_SECONDS = 1.5
 MAX_CONNECTIONS = 16
 VISITORS = 60
-LAG = "flagpost_consumer_lag"
 
 
 def seed() -> int:
@@ -176,10 +175,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
             await asyncio.sleep(0.1)
 
     def _is_done(self) -> bool:
-        scraped = [consumer.scrape() for consumer in self.consumers.values()]
-        pending = sum(total(series, "flagpost_deliveries_pending") for series in scraped)
-        lags = [lag for series in scraped for (name, _), lag in series.items() if name == LAG]
-        return pending == 0 and lags == [0.0] * self.partitions
+        return is_caught_up([consumer.scrape() for consumer in self.consumers.values()], self.partitions)
 
     # Traffic
 

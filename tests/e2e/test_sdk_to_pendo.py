@@ -60,7 +60,7 @@ async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) ->
     with scene.consume() as consumer:
         received = scene.pendo.received
         await received.until(lambda: received.recorded() == expected.total(), 60)
-        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+        await consumer.caught_up(scene.partitions)
         assert total(consumer.scrape(), "flagpost_deliveries_total", reason="dedupe") == 40 * 3
         assert await consumer.stop() == 0
     seen: Counter[str] = Counter()

@@ -124,7 +124,7 @@ async def test_order_and_pace_hold_through_errors_time_outs_and_throttling(scene
         received = scene.pendo.received
         lost_answers = 1
         await received.until(lambda: received.recorded() == len(events) + lost_answers, 60)
-        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+        await consumer.caught_up(scene.partitions)
         assert total(consumer.scrape(), "flagpost_deliveries_total", outcome="delivered") == len(events)
         assert await consumer.stop() == 0
     check_spacing(received, 1.0)
@@ -179,7 +179,7 @@ async def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(scene: 
     )
     with scene.consume() as consumer:
         letters = await asyncio.to_thread(scene.read_dead_letters, 3)
-        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+        await consumer.caught_up(scene.partitions)
         assert await consumer.stop() == 0
     by_reason = {letter["headers"]["flagpost-reason"]: letter for letter in letters}
     assert set(by_reason) == {"unknown_schema", "rejected", "expired"}
@@ -223,7 +223,7 @@ async def test_a_stop_hands_back_what_waits_and_another_start_goes_on(scene: Sce
         assert await consumer.stop() == 0
     with scene.consume() as consumer:
         await received.until(lambda: received.recorded() >= 6, 60)
-        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+        await consumer.caught_up(scene.partitions)
         assert await consumer.stop() == 0
     assert received.recorded() == 6
     assert received.repeats() == 0

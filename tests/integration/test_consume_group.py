@@ -192,7 +192,7 @@ async def test_a_broker_that_is_killed_and_comes_back(
             later = events_of(count, seed=3)[count // 2 :]
             published += await asyncio.to_thread(group.publish, later)
             await group.everything_recorded(count, 120)
-            await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+            await consumer.caught_up(group.partitions)
             assert await consumer.stop() == 0
         assert pendo.received.violations == []
         assert pendo.received.repeats() == 0

@@ -73,7 +73,7 @@ async def test_a_refused_track_goes_back_until_pendo_takes_it_and_its_metadata_i
         }
         assert await replay(scene) == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
         await received.until(lambda: received.recorded() == 1, 30)
-        await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0)
+        await consumer.caught_up(scene.partitions)
         assert await listed(scene) == []
         assert (await replay(scene))["matched"] == 0
         assert await consumer.stop() == 0
@@ -91,7 +91,7 @@ async def test_what_was_delivered_meanwhile_is_not_sent_again(scene: Scene) -> N
         await until_rejected(consumer, 1)
         scene.publish([decision("v1", "checkout", "a", occurred_at=now + 5)])
         await received.until(lambda: received.recorded() == 1, 30)
-        await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0)
+        await consumer.caught_up(scene.partitions)
         said = await dead_letters(scene, "replay")
         assert await consumer.stop() == 0
     assert "0 of 1 dead letters were replayed" in said
@@ -108,7 +108,7 @@ async def test_after_a_spell_of_refusals_every_visitor_is_delivered_once(scene: 
         scene.pendo.faults.restore()
         assert (await replay(scene))["replayed"] == len(visitors)
         await received.until(lambda: received.recorded() == len(visitors), 60)
-        await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0)
+        await consumer.caught_up(scene.partitions)
         assert (await replay(scene))["matched"] == 0
         assert await consumer.stop() == 0
     assert received.decisions["checkout", "a"] == len(visitors)

@@ -163,7 +163,7 @@ async def test_offsets_that_were_deleted_before_a_start_become_a_gap(scene: Scen
     delete_before(scene, {place: count - 2})
     for _ in range(2):  # the second time the ledger tells of it, and it is not counted again
         with scene.consume() as consumer:
-            await eventually(lambda: has_caught_up(consumer, scene))
+            await consumer.caught_up(scene.partitions)
             assert await consumer.stop() == 0
     assert list(gaps(scene)) == [(place, Gap(from_offset=1, to_offset=count - 2))]
     code, document = scene.reconcile()
@@ -173,18 +173,24 @@ async def test_offsets_that_were_deleted_before_a_start_become_a_gap(scene: Scen
 
 async def test_offsets_that_are_deleted_while_intake_waits_become_a_gap(scene: Scene) -> None:
     scene.settings |= {"delivery.max_pending": 4, "decisions.visitor_metadata": False}
-    published = scene.publish(decisions(4000))
+    shown = decisions(800)
+    # In many batches, so that little of it is read ahead.
+    published = [each for begin in range(0, 800, 200) for each in scene.publish(shown[begin : begin + 200])]
     place = published[0].partition
     count = sum(each.partition == place for each in published)
     scene.pendo.faults.outage(503)
     with scene.consume(
-        kafka__properties={"queued.min.messages": 1, "fetch.message.max.bytes": 1000}
+        kafka__properties={
+            "queued.min.messages": 1,
+            "fetch.message.max.bytes": 1000,
+            "fetch.queue.backoff.ms": 10,
+        }
     ) as consumer:
         await eventually(lambda: consumer.status()["intake_paused"])
         delete_before(scene, {place: count - 5})
         scene.pendo.faults.restore()
         await eventually(lambda: consumer.value("flagpost_offsets_lost_total") > 0, 60)
-        await eventually(lambda: has_caught_up(consumer, scene), 120)
+        await consumer.caught_up(scene.partitions, 120)
         lost = consumer.value("flagpost_offsets_lost_total")
         assert await consumer.stop() == 0
     (found,) = list(gaps(scene))

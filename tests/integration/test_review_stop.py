@@ -11,7 +11,6 @@ from confluent_kafka import admin
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from flagpost_schemas import TrackEvent
 from real_kafka.broker import KafkaBroker
-from running import eventually
 from scenes import Scene
 
 
@@ -48,7 +47,7 @@ async def test_a_dead_letter_loses_its_value_only_for_its_own_size(
         limit_records(kafka_broker, scene.dead_letters, 200_000)
         scene.publish([event(n, f"{'v' * 200}{n}", size=30_000) for n in range(40)])
         with scene.consume(mapping__properties_policy="reject") as consumer:
-            await eventually(lambda: consumer.value("flagpost_deliveries_pending", kind="track") == 0, 60)
+            await consumer.caught_up(scene.partitions)
             letters = await asyncio.to_thread(scene.read_dead_letters, 40)
             assert await consumer.stop() == 0
         assert len(letters) == 40

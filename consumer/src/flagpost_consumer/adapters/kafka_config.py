@@ -37,6 +37,7 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
         "group.id": kafka.group_id,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "isolation.level": "read_committed",
     }

@@ -45,7 +45,7 @@ class Lag:
     end: int
     """The offset after the last record in the log."""
     position: int
-    """The offset that is read next."""
+    """The offset that is read next: after the last record, or after what lies behind it and is no record."""
 
 
 class IntakeHandler(Protocol):
@@ -105,6 +105,9 @@ class KafkaIntake:
         self._count_due = False
         self._next: dict[int, int] = {}
         """What is read next of each partition, as far as it has been released or read."""
+        self._ends: dict[int, int] = {}
+        """Where each partition's end was when reading reached it: the marker that ends a transaction is passed
+        over without a word, and would look like a record to come for as long as none comes."""
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -222,8 +225,14 @@ class KafkaIntake:
         messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
         for message in messages:
             if (error := message.error()) is not None:
-                _report_read_error(error)
+                self._hear(message, error)
         return [message for message in messages if message.error() is None and self._is_ours(message)]
+
+    def _hear(self, message: Message, error: KafkaError) -> None:
+        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
+            _report_read_error(error)
+        elif (number := message.partition()) in self._owned and (end := message.offset()) is not None:
+            self._ends[number] = end
 
     def _is_ours(self, message: Message) -> bool:
         """Whether a message is of a partition that is still ours.
@@ -341,7 +350,7 @@ class KafkaIntake:
         for number in self._owned & self._next.keys():
             _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             if end >= 0:
-                lag[number] = Lag(end, self._next[number])
+                lag[number] = Lag(end, max(self._next[number], self._ends.get(number, 0)))
         self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
 
     # Rebalance callbacks; they run inside poll() and close()
@@ -394,6 +403,7 @@ class KafkaIntake:
         for number in numbers:
             self._held.pop(number, None)
             self._next.pop(number, None)
+            self._ends.pop(number, None)
         self._taken_away.update(numbers)
 
     def _call(self, work: Coroutine[Any, Any, dict[int, Position]]) -> dict[int, Position]:
