@@ -96,7 +96,7 @@ COMMANDS = {
     "import": CommandAt(
         "flagpost_consumer.operator.imports.command",
         "import_rows",
-        "Put the rows of a CSV file, or of JSON lines, on the events topic.",
+        "Put the rows of a file on the events topic.",
     ),
     "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
     "dead-letters": CommandAt(

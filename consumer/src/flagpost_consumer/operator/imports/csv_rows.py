@@ -38,11 +38,10 @@ DELIMITERS = ",;\t|"
 """Those that are recognized, the likeliest first."""
 
 _QUOTED = re.compile('"[^"]*"?')
-_NOT_CLOSED = "a quote that opens a cell is not closed; close it, or double it where it is part of the text"
-_TOO_LONG = f"the row has more than {MAX_ROW_CHARACTERS:,} characters; look for a quote that is not closed"
 _PROBLEMS = {
     "expected after": "a cell goes on after its closing quote; double the quotes that are part of the text",
-    "field limit": f"a cell has more than {csv.field_size_limit():,} characters; shorten it, or close its quote",
+    "end of data": "a quote that opens a cell is not closed; close it, or double it where it is part of the text",
+    "field limit": f"a cell has more than {csv.field_size_limit():,} characters; look for a quote that is not closed",
 }
 """By what Python's csv module says."""
 
@@ -83,31 +82,22 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[Row | Refusal]:
         lines, width = self._lines, len(self._columns)
-        while (read := self._next()) is not None:
-            line, cells = read
-            if isinstance(cells, str):
+        while True:
+            line = lines.begin_row()
+            try:
+                cells = next(self._csv)
+            except StopIteration:
+                return
+            except (csv.Error, RowTooLong) as error:
                 lines.draw_again(after=1)
-                yield Refusal(line, None, cells, lines.row_text())
-            elif len(cells) != width:
-                if any(cells):  # a row of spreadsheet programs' that holds nothing is as good as a blank line
-                    yield Refusal(line, None, _misfit(len(cells), width), lines.row_text())
-            elif any(cells):
+                yield Refusal(line, None, _explained(error), lines.row_text())
+                continue
+            if not any(cells):
+                continue  # what spreadsheet programs leave behind is as good as a blank line
+            if len(cells) == width:
                 yield self._row(line, cells)
-
-    def _next(self) -> tuple[int, list[str] | str] | None:
-        """The next row's line, and its cells or what is wrong with it; None at the end."""
-        line = self._lines.begin_row()
-        try:
-            return line, next(self._csv)
-        except StopIteration:
-            return None
-        except RowTooLong:
-            return (
-                line,
-                _TOO_LONG,
-            )
-        except csv.Error as error:
-            return line, next((told for said, told in _PROBLEMS.items() if said in str(error)), _NOT_CLOSED)
+            else:
+                yield Refusal(line, None, _misfit(len(cells), width), lines.row_text())
 
     def _row(self, line: int, cells: list[str]) -> Row | Refusal:
         text = self._lines.row_text()
@@ -124,21 +114,20 @@ class CsvRows:
         return Row(line, text, members)
 
     def _header(self) -> Sequence[str]:
-        while (read := self._next()) is not None:
-            line, cells = read
-            if isinstance(cells, str):
-                raise FileProblem(f"the header (line {line}): {cells}")
-            if any(cells):
-                return cells
-        raise FileProblem("it is empty; its first row must name the columns")
+        try:
+            return next(cells for cells in self._csv if any(cells))
+        except StopIteration:
+            raise FileProblem("it is empty; its first row must name the columns") from None
+        except (csv.Error, RowTooLong) as error:
+            raise FileProblem(f"its header cannot be read: {_explained(error)}") from None
 
     def _likely_delimiter(self) -> str:
         """What the first line has most of; in doubt a comma."""
-        self._lines.begin_row()
         first = ""
         with suppress(RowTooLong):  # which the header will be refused for
             first = next((line for line in self._lines if not line.isspace()), "")
         self._lines.draw_again(after=0)
+        self._lines.begin_row()
         unquoted = _QUOTED.sub("", first)
         return max(DELIMITERS, key=unquoted.count)
 
@@ -153,6 +142,14 @@ def _reader(column: Column, roles: Roles) -> Reader | None:
             f"take :{column.type} off"
         )
     return READERS[column.type]
+
+
+def _explained(error: csv.Error | RowTooLong) -> str:
+    if isinstance(error, RowTooLong):
+        return f"the row has more than {MAX_ROW_CHARACTERS:,} characters; look for a quote that is not closed"
+    return next(
+        (told for said, told in _PROBLEMS.items() if said in str(error)), f"the row is no CSV: {error}"
+    )
 
 
 def _misfit(cells: int, width: int) -> str:

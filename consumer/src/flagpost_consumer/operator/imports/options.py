@@ -29,7 +29,7 @@ class Options:
     type_name: str
     id_column: str | None
     file_format: str | None
-    group: MetadataGroup | None
+    group: str | None
     delimiter: str | None
     columns: tuple[str, ...]
     empty: str | None
@@ -85,7 +85,9 @@ _PARAMETERS = (
         "--format", "file_format", type=click.Choice(["csv", "jsonl"]), help="[default: by FILE's name]"
     ),
     click.option(
-        "--group", type=click.Choice(MetadataGroup), help="Pendo's group of fields.  [default: custom]"
+        "--group",
+        type=click.Choice([group.value for group in MetadataGroup]),
+        help="Pendo's group of fields.  [default: custom]",
     ),
     click.option(
         "--delimiter",

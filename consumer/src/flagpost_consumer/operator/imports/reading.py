@@ -36,7 +36,7 @@ def read_rows(source: Source, options: Options, settings: Settings) -> Reading:
         FileProblem: the file has no header that can be used.
     """
     roles = RoleFinder(options.type_name, options.id_column)
-    group = options.group or MetadataGroup.CUSTOM
+    group = MetadataGroup(options.group or MetadataGroup.CUSTOM)
     events = RowEvents(options.type_name, group, roles, engine_policy(settings))
     if options.format == "jsonl":
         return Reading(JsonRows(source.stream), lambda row: events.from_json(row.members, _now_ms()), events)

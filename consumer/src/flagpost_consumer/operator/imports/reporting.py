@@ -50,17 +50,22 @@ class JsonReport:
     """One JSON document, written while the import runs."""
 
     def __init__(self) -> None:
-        self._separator = ""
-        click.echo('{"refused":[', nl=False)
+        """Nothing is written until there is something to say: an import that cannot begin has no document."""
+        self._before = '{"refused":['
 
     def refuse(self, refusal: Refusal) -> None:
         """Add a member to the document's `refused`."""
-        click.echo(f"{self._separator}{_as_json(refusal).decode()}", nl=False)
-        self._separator = ","
+        self._write(_as_json(refusal))
+        self._before = ","
 
     def end(self, counts: dict[str, object]) -> None:
         """Write the document's other members."""
-        click.echo(f"],{orjson.dumps(counts).decode()[1:]}")
+        if self._before == ",":
+            self._before = ""
+        self._write(b"]," + orjson.dumps(counts)[1:] + b"\n")
+
+    def _write(self, text: bytes) -> None:
+        click.echo(self._before.encode() + text, nl=False)
 
 
 class FileReport:

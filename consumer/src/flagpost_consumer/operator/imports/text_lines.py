@@ -65,11 +65,9 @@ class TextLines:
 
     def _read(self) -> str:
         try:
-            line = self._text.readline(MAX_ROW_CHARACTERS)
-            if len(line) < MAX_ROW_CHARACTERS:
-                return line
-            while len(self._text.readline(MAX_ROW_CHARACTERS)) == MAX_ROW_CHARACTERS:
-                pass
+            line = rest = self._text.readline(MAX_ROW_CHARACTERS)
+            while len(rest) == MAX_ROW_CHARACTERS and not rest.endswith(("\n", "\r")):
+                rest = self._text.readline(MAX_ROW_CHARACTERS)
         except READING_FAILS as error:
             raise FileProblem(f"it cannot be read beyond line {self.number}: {error}") from None
-        return _CUT
+        return line if rest is line else _CUT

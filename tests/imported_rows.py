@@ -1,0 +1,83 @@
+"""What `flagpost import` makes of a file's bytes, without Kafka: events, and the rows that it refuses."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+from flagpost_consumer.operator.imports.files import Source
+from flagpost_consumer.operator.imports.options import Options
+from flagpost_consumer.operator.imports.reading import read_rows
+from flagpost_consumer.operator.imports.row_events import Produced
+from flagpost_consumer.operator.imports.rows import Refusal
+from flagpost_consumer.operator.imports.run import Run
+from flagpost_consumer.settings import Settings
+from flagpost_schemas import Decoder, Event
+
+
+@dataclass(slots=True)
+class Imported:
+    """A sink, and a report, that keep what they are given."""
+
+    records: list[tuple[int, Produced]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    acknowledged: int = 0
+
+    def offer(self, line: int, record: Produced) -> bool:
+        self.records.append((line, record))
+        return True
+
+    def finish(self) -> None:
+        pass
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+
+    @property
+    def events(self) -> list[Event]:
+        decode = Decoder().decode
+        return [decode(record.value) for _, record in self.records]
+
+    @property
+    def lines(self) -> list[int]:
+        """The lines of the rows that are imported."""
+        return [line for line, _ in self.records]
+
+    @property
+    def refused(self) -> list[tuple[int, str | None]]:
+        """Line and column of each row that is not."""
+        return [(refusal.line, refusal.column) for refusal in self.refusals]
+
+
+def import_bytes(
+    content: bytes,
+    type_name: str,
+    file_format: str = "csv",
+    *,
+    settings: Settings | None = None,
+    id_column: str | None = None,
+    group: str | None = None,
+    delimiter: str | None = None,
+    columns: tuple[str, ...] = (),
+    empty: str | None = None,
+) -> Imported:
+    """Import a file; raises FileProblem as the command does."""
+    options = Options(
+        path=f"rows.{file_format}",
+        type_name=type_name,
+        id_column=id_column,
+        file_format=file_format,
+        group=group,
+        delimiter=delimiter,
+        columns=columns,
+        empty=empty,
+        refused_path=None,
+        dry_run=False,
+        as_json=False,
+    )
+    found = Imported()
+    run = Run([found])
+    source = Source(io.BytesIO(content), len(content))
+    run.carry_out(read_rows(source, options, settings or Settings()), found, lambda: None, lambda: False)
+    assert run.rows == len(found.records) + len(found.refusals), "each row is imported or refused"
+    return found

@@ -1,0 +1,137 @@
+"""What a CSV's header may say, and what becomes of cells by their column's type."""
+
+from __future__ import annotations
+
+import pytest
+
+from flagpost_consumer.operator.imports.columns import (
+    READERS,
+    CellError,
+    Column,
+    ColumnType,
+    read_columns,
+    read_occurred_at,
+)
+from flagpost_consumer.operator.imports.rows import FileProblem
+
+
+def test_a_header_gives_names_and_types() -> None:
+    assert read_columns(["visitor_id", " plan ", "age:integer", "tags : tag:list"], []) == [
+        Column("visitor_id"),
+        Column("plan"),
+        Column("age", ColumnType.INTEGER),
+        Column("tags : tag", ColumnType.LIST),
+    ]
+
+
+def test_types_may_be_given_apart_from_the_header() -> None:
+    assert read_columns(["id", "age", "score:integer"], ["age:integer", "score:number"]) == [
+        Column("id"),
+        Column("age", ColumnType.INTEGER),
+        Column("score", ColumnType.NUMBER),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "typed", "told"),
+    [
+        (["id", "age:int"], [], '"int" is no type; there are string, integer'),
+        (["id", "age:int"], [], '"age:int:string"'),
+        (["id", "a", "a"], [], '"a" more than once'),
+        (["id", "a:string", "a:integer"], [], '"a" more than once'),
+        (["id", "", "b"], [], "column 2 of the header has no name"),
+        (["id", ":integer"], [], "column 2 of the header has no name"),
+        (["id", "caf\udce9"], [], "the name of column 2 is not UTF-8"),
+        (["id"], ["age:integer"], 'no column "age"'),
+        (["id"], ["id:text"], '"text" is no type'),
+    ],
+)
+def test_a_header_that_cannot_be_used_is_told_of(header: list[str], typed: list[str], told: str) -> None:
+    with pytest.raises(FileProblem) as problem:
+        read_columns(header, typed)
+    assert told in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("column_type", "cell", "value"),
+    [
+        ("integer", "42", 42),
+        ("integer", " -7 ", -7),
+        ("integer", "+5", 5),
+        ("integer", "007", 7),
+        ("integer", "9223372036854775807", 2**63 - 1),
+        ("number", "1.5", 1.5),
+        ("number", "-1e3", -1000.0),
+        ("number", ".5", 0.5),
+        ("number", "2", 2.0),
+        ("boolean", "true", True),
+        ("boolean", "FALSE", False),
+        ("boolean", " True ", True),
+        ("timestamp", "2026-01-31", "2026-01-31T00:00:00Z"),
+        ("timestamp", "2026-01-31T12:00:00+02:00", "2026-01-31T10:00:00Z"),
+        ("timestamp", "2026-01-31T12:00:00.250Z", "2026-01-31T12:00:00.250000Z"),
+        ("timestamp", "1800000000000", "2027-01-15T08:00:00Z"),
+        ("list", "red|blue", ["red", "blue"]),
+        ("list", " red | blue ", ["red", "blue"]),
+        ("list", "red", ["red"]),
+        ("list", '["a|b","c"]', ["a|b", "c"]),
+    ],
+)
+def test_a_cell_is_read_by_its_columns_type(column_type: str, cell: str, value: object) -> None:
+    read = READERS[ColumnType(column_type)]
+    assert read is not None
+    found = read(cell)
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("column_type", "cell"),
+    [
+        ("integer", "1.0"),
+        ("integer", "1,000"),
+        ("integer", "1_000"),
+        ("integer", "٣"),
+        ("integer", "9223372036854775808"),
+        ("integer", "forty"),
+        ("number", "1,5"),
+        ("number", "nan"),
+        ("number", "1e999"),
+        ("number", "1_0"),
+        ("number", "0x10"),
+        ("boolean", "yes"),
+        ("boolean", "1"),
+        ("timestamp", "31.01.2026"),
+        ("timestamp", "2025-02-28T12:00:00"),
+        ("timestamp", "2026-13-01"),
+        ("timestamp", "9223372036854775807"),
+        ("timestamp", "0001-01-01T00:00:00+23:59"),
+        ("list", '["a", 1]'),
+        ("list", '["a"'),
+    ],
+)
+def test_a_cell_that_does_not_fit_is_refused_without_its_value(column_type: str, cell: str) -> None:
+    read = READERS[ColumnType(column_type)]
+    assert read is not None
+    with pytest.raises(CellError) as problem:
+        read(cell)
+    assert str(problem.value).startswith("is n")
+    assert "; write " in str(problem.value)
+    assert cell not in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "moment_ms"),
+    [
+        ("1800000000000", 1_800_000_000_000),
+        ("2026-01-31T12:00:00Z", 1_769_860_800_000),
+        (" 2026-01-31T13:00:00.5+01:00 ", 1_769_860_800_500),
+    ],
+)
+def test_when_an_event_occurred(cell: str, moment_ms: int) -> None:
+    assert read_occurred_at(cell) == moment_ms
+
+
+@pytest.mark.parametrize("cell", ["soon", "2026-01-31", "2026-01-31T12:00:00", "99999999999999999999", "1.5"])
+def test_a_moment_that_is_none_is_refused(cell: str) -> None:
+    with pytest.raises(CellError, match="is no time; write epoch milliseconds"):
+        read_occurred_at(cell)
