@@ -1,4 +1,4 @@
-"""docs/settings.md names every setting, and no other."""
+"""docs/settings.md names every setting of the consumer and of the gateway, and no other."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from flagpost_consumer.settings import Settings
+from flagpost_publisher.gateway.settings import Settings as GatewaySettings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -22,7 +23,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def test_the_page_and_the_program_have_the_same_settings() -> None:
+def test_the_page_and_the_programs_have_the_same_settings() -> None:
     documented = set(re.findall(r"`([a-z]+(?:\.[a-z_]+)+)`", PAGE.read_text()))
     documented -= {"flagpost.events", "flagpost.ledger"}
-    assert documented == set(keys(Settings)), "docs/settings.md and the settings differ"
+    assert documented == {*keys(Settings), *keys(GatewaySettings)}, "docs/settings.md and the settings differ"
