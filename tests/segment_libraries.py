@@ -63,6 +63,7 @@ class Library:
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
         assert process.returncode == 0, said.decode()
 
 
