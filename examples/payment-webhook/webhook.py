@@ -112,7 +112,7 @@ async def tell_gateway(app: web.Application, event: Mapping[str, Any]) -> None:
                 return
             why = f"{answer.status}: {await answer.text()}"
     except (ClientError, TimeoutError) as error:
-        why = repr(error)
+        why = f"{type(error).__name__}: {error}"
     log.error("the gateway did not take notification %s: %s", event["event_id"], why)
     raise web.HTTPServiceUnavailable(text="not accepted; send it again later")
 

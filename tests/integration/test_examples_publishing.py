@@ -172,6 +172,7 @@ async def check_requests(scene: Scene, moments: dict[tuple[str, str], int]) -> N
     ) as consumer:
         await received.until(lambda: received.recorded() == len(SHOWN), 60)
         await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
+        assert consumer.value("flagpost_mispartitioned_total") == 0
         assert await consumer.stop() == 0
     expected = [expected_body(key, moments[key]) for key in SHOWN]
     assert sorted(request.body for request in tracks(received)) == sorted(expected)
