@@ -7,7 +7,6 @@ cost the whole batch: they do not send again what was answered 400.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from flagpost_schemas.flatten import MAX_DEPTH
@@ -31,7 +30,7 @@ def mend(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
         return value if value in _INT64 else str(value)
     if depth == 0:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {mend_text(name): mend(each, depth - 1) for name, each in value.items() if _has_value(each)}
     if isinstance(value, list):
         return [mend(each, depth - 1) for each in value if _has_value(each)]

@@ -89,7 +89,7 @@ def _context(context: Mapping[str, Any], message: Message) -> Form:
 def _consent(context: Mapping[str, Any]) -> dict[str, bool] | None:
     """Only `true` grants (https://segment.com/docs/privacy/consent-management/): what is unclear is denied."""
     preferences = inner(context, "consent").get("categoryPreferences")
-    if not isinstance(preferences, Mapping):
+    if not isinstance(preferences, dict):
         return None
     return {category: granted is True for category, granted in preferences.items()}
 

@@ -41,7 +41,7 @@ class Message:
         value = self.members.get(name)
         if value is None:
             return {}
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             raise MessageError(name, "must be an object")
         return value
 
@@ -98,7 +98,7 @@ def usable_id(value: object) -> str | None:
 def inner(outer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The object called `name` in `outer`; empty for everything else."""
     value = outer.get(name)
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def text(outer: Mapping[str, Any], name: str) -> str | None:

@@ -45,7 +45,7 @@ def _reading(results: list[Event | SetAside]) -> Reading:
 
 
 def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return value
     raise DocumentError(index, name, "must be a JSON object")
 
@@ -57,7 +57,7 @@ def _with_shared(message: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping
         own = message.get(name)
         if own is None:
             merged[name] = body.get(name)
-        elif isinstance(own, Mapping):
+        elif isinstance(own, dict):
             merged[name] = {**inner(body, name), **own}
     return merged
 
