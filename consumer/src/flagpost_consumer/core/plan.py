@@ -168,7 +168,10 @@ class Planner:
             )
         resolved, missing = self._resolve(metadata)
         if not resolved.values and missing:
-            detail = f"Pendo has no {metadata.target} field {quoted(missing[0])}; create it there"
+            detail = (
+                f"Pendo has no {metadata.target} {metadata.group} field {quoted(missing[0])}; "
+                "flagpost check says what to create there"
+            )
             dropped = dropped or Ending(Reason.FIELD_MISSING, detail)
         return Planned(kind, invalid or dropped, metadata=resolved, missing_fields=missing)
 
