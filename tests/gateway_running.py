@@ -10,19 +10,34 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from running import Series, environment, eventually
 
 GATEWAY = Path(sys.executable).with_name("flagpost-gateway")
 WRITE_KEY = "wk-4711"
 AUTHORIZED = {"authorization": f"Bearer {WRITE_KEY}"}
+
+
+@asynccontextmanager
+async def standing_still(kafka: EmbeddedKafka) -> AsyncIterator[None]:
+    """The embedded broker does nothing meanwhile, but its connections stay."""
+    broker = psutil.Process(kafka.process_id)
+    broker.suspend()
+    try:
+        await eventually(lambda: broker.status() == psutil.STATUS_STOPPED)
+        yield
+    finally:
+        broker.resume()
 
 
 class RunningGateway:
@@ -37,9 +52,10 @@ class RunningGateway:
             "log.format": "json",
         }
         keys = {} if "gateway.write_keys_file" in settings else {"gateway.write_keys": [WRITE_KEY]}
+        self.settings = {**quick, **keys, **settings}
         self._process = subprocess.Popen(
             [str(GATEWAY)],
-            env=environment({**quick, **keys, **settings}),
+            env=environment(self.settings),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,247 @@
+"""The gateway's parts by themselves: how bodies come in, how much at once, and what the way to Kafka refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from random import Random
+
+import pytest
+from confluent_kafka import KafkaError
+
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_publisher.gateway import bodies, kafka_writer
+from flagpost_publisher.gateway.admission import Admission
+from flagpost_publisher.gateway.bodies import Undoing, read_body
+from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway.kafka_writer import KafkaRecord, KafkaWriter, writer_config
+from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_publisher.gateway.write_keys import WriteKeys
+from flagpost_schemas.settings.kafka import KafkaSettings
+from flagpost_schemas.settings.secrets import Secret, SecretSource
+from gateway_running import standing_still
+from kafka_reading import read_topic
+from running import eventually
+
+TEXT = b'{"n": [' + b",".join(b"%d" % number for number in range(2000)) + b"]}"
+
+
+# Bodies
+
+
+def pieces(whole: bytes, seed: int) -> Iterator[bytes]:
+    random = Random(seed)
+    while whole:
+        length = random.choice([1, 2, 10, 1000])
+        yield whole[:length]
+        whole = whole[length:]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("coding", "compress"),
+    [
+        ("", bytes),
+        ("deflate", zlib.compress),
+        ("gzip", gzip.compress),
+        ("gzip", lambda text: gzip.compress(text[:99]) + gzip.compress(b"") + gzip.compress(text[99:])),
+    ],
+)
+def test_a_body_is_the_same_however_it_is_cut(
+    coding: str, compress: Callable[[bytes], bytes], seed: int
+) -> None:
+    undoing = Undoing(coding, len(TEXT))
+    assert b"".join(undoing.feed(piece) for piece in pieces(compress(TEXT), seed)) == TEXT
+    undoing.finish()
+
+
+@pytest.mark.parametrize("coding", ["", "deflate", "gzip"])
+def test_no_more_is_undone_than_allowed(coding: str) -> None:
+    compress: dict[str, Callable[[bytes], bytes]] = {"deflate": zlib.compress, "gzip": gzip.compress}
+    undoing = Undoing(coding, 1000)
+    with pytest.raises(Refusal) as refused:
+        undoing.feed(compress.get(coding, bytes)(b" " * 1001))
+    assert refused.value.status == 413
+
+
+def test_a_coding_that_holds_nothing_has_an_end_too() -> None:
+    undoing = Undoing("gzip", 1000)
+    empty = gzip.compress(b"")
+    for _ in range((1000 + bodies.OVERHEAD_BYTES) // len(empty)):
+        assert undoing.feed(empty) == b""
+    with pytest.raises(Refusal) as refused:
+        undoing.feed(empty)
+    assert refused.value.status == 413
+
+
+async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bodies, "READ_SECONDS", 0.01)
+    with pytest.raises(Refusal) as refused:
+        await read_body({}, chunks(), 1000, lambda _: None)
+    assert refused.value.status == 408
+    assert refused.value.headers == {"connection": "close"}
+
+
+# How much at once
+
+
+def test_requests_beyond_the_bound_are_to_be_sent_again() -> None:
+    admission = Admission(max_requests=1)
+    with admission.request():
+        with pytest.raises(Refusal) as refused, admission.request():
+            pytest.fail("let in")
+        assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+    with admission.request():
+        assert admission.requests == 1
+
+
+def test_bytes_beyond_the_bound_are_to_be_sent_again_and_are_given_back() -> None:
+    admission = Admission(max_bytes=100)
+    with admission.request() as first, admission.request() as second:
+        first.hold(60)
+        second.hold(40)
+        with pytest.raises(Refusal) as refused:
+            second.hold(1)
+        assert refused.value.status == 503
+    assert (admission.requests, admission.held_bytes) == (0, 0)
+    with admission.request() as third:
+        third.hold(100)
+
+
+async def test_idle_is_awaited() -> None:
+    admission = Admission()
+    await admission.until_idle()
+    with admission.request():
+        waiting = asyncio.ensure_future(admission.until_idle())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+
+
+# Write keys
+
+
+def test_a_key_in_the_document_counts_only_where_no_header_is() -> None:
+    keys = WriteKeys(FreshSecret(SecretSource("gateway.write_keys", Secret("one\ntwo"))))
+    keys.require_if_given({})
+    keys.require_somewhere({}, {"writeKey": "two"})
+    keys.require_if_given({"authorization": "Bearer one"})
+    keys.require_somewhere({"authorization": "Bearer one"}, {"writeKey": "wrong"})
+    others: list[object] = [{}, [], None, {"writeKey": 1}, {"writeKey": "three"}, {"writeKey": "\ud800"}]
+    for document in others:
+        with pytest.raises(Refusal):
+            keys.require_somewhere({}, document)
+    with pytest.raises(Refusal):
+        keys.require_if_given({"authorization": "Bearer wrong"})
+
+
+def test_no_keys_let_nobody_in() -> None:
+    keys = WriteKeys(FreshSecret(None))
+    for key in ("", "one"):
+        with pytest.raises(Refusal):
+            keys.require({"authorization": f"Bearer {key}"})
+
+
+# The way to Kafka
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka({"events": 2}) as running:
+        yield running
+
+
+async def writer_on(kafka: EmbeddedKafka, topics: Sequence[str] = ("events",)) -> KafkaWriter:
+    config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+    writer = KafkaWriter(config, topics, lambda: pytest.fail("the producer cannot go on"))
+    writer.start()
+    return writer
+
+
+async def test_many_records_at_once_are_acknowledged_together(kafka: EmbeddedKafka) -> None:
+    writer = await writer_on(kafka)
+    await eventually(lambda: writer.trouble is None)
+    records = [KafkaRecord("events", f"k{n}", b"%d" % n, (("h", b"1"),)) for n in range(1000)]
+    await asyncio.gather(*(writer.write(records[start : start + 10]) for start in range(0, 1000, 10)))
+    await writer.write([])
+    counts = writer.counts()
+    assert (counts.acknowledged, counts.failed, counts.queued, counts.queued_bytes) == (1000, 0, 0, 0)
+    assert await writer.stop(10)
+    found = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, "events")
+    assert sorted(int(read.value or b"") for read in found) == list(range(1000))
+
+
+async def test_nothing_is_taken_before_kafka_is_reached() -> None:
+    config = writer_config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    writer = KafkaWriter(config, ["events"], lambda: pytest.fail("the producer cannot go on"))
+    writer.start()
+    with pytest.raises(Refusal) as refused:
+        await writer.write([KafkaRecord("events", "k", b"v")])
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})
+    await eventually(lambda: "kafka.bootstrap_servers" in (writer.trouble or ""))
+    assert writer.counts().queued == 0
+    assert await writer.stop(10)
+
+
+async def test_what_may_wait_is_bounded(kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_writer, "MAX_QUEUED_RECORDS", 3)
+    monkeypatch.setattr(kafka_writer, "MAX_QUEUED_BYTES", 1000)
+    writer = await writer_on(kafka)
+    await eventually(lambda: writer.trouble is None)
+    async with standing_still(kafka):
+        waiting = asyncio.ensure_future(writer.write([KafkaRecord("events", "k", b"v")] * 2))
+        await asyncio.sleep(0)
+        for records in ([KafkaRecord("events", "k", b"v")] * 2, [KafkaRecord("events", "k", b"v" * 1000)]):
+            with pytest.raises(Refusal) as refused:
+                await writer.write(records)
+            assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+    await waiting
+    assert await writer.stop(10)
+
+
+async def test_what_is_not_acknowledged_in_time_is_503_and_the_next_is_at_once(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_writer, "ACKNOWLEDGE_SECONDS", 1.0)
+    writer = await writer_on(kafka)
+    await eventually(lambda: writer.trouble is None)
+    async with standing_still(kafka):
+        for _ in range(2):
+            with pytest.raises(Refusal) as refused:
+                await writer.write([KafkaRecord("events", "k", b"v")])
+            assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "5"})
+        assert writer.trouble is not None
+        assert writer.counts().queued == 1
+    await eventually(lambda: writer.trouble is None)
+    await writer.write([KafkaRecord("events", "k", b"v")])
+    assert await writer.stop(10)
+
+
+async def test_a_record_that_its_topic_does_not_take_says_nothing_about_kafka(kafka: EmbeddedKafka) -> None:
+    writer = await writer_on(kafka)
+    await eventually(lambda: writer.trouble is None)
+    with pytest.raises(Refusal) as refused:
+        await writer.write([KafkaRecord("events", "k", b"v" * 1_100_000)])
+    assert refused.value.status == 413
+    assert writer.trouble is None
+    assert await writer.stop(10)
+
+
+async def test_a_producer_that_cannot_go_on_ends_the_process(kafka: EmbeddedKafka) -> None:
+    ended = asyncio.Event()
+    config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+    writer = KafkaWriter(config, ["events"], ended.set)
+    writer.start()
+    await eventually(lambda: writer.trouble is None)
+    # As librdkafka tells it, from its thread, when a broker has forgotten our producer.
+    await asyncio.to_thread(
+        writer._error, KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "test", fatal=True)
+    )
+    await asyncio.wait_for(ended.wait(), 10)
+    assert await writer.stop(10)

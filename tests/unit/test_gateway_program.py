@@ -1,0 +1,182 @@
+"""The gateway as a process: how it starts, takes up new keys, ends, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from gateway_running import GATEWAY, RunningGateway, standing_still
+from running import environment, eventually
+
+EVENT = {"type": "track", "visitor_id": "v", "event": "Clicked"}
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka({"flagpost.events": 4, "flagpost.pendo-webhooks": 4}) as running:
+        yield running
+
+
+def started(kafka: EmbeddedKafka, **settings: object) -> RunningGateway:
+    ours = {f"gateway.{key}": value for key, value in settings.items()}
+    return RunningGateway({"kafka.bootstrap_servers": kafka.bootstrap_servers, **ours})
+
+
+def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    """The command, until it ends by itself."""
+    return subprocess.run(
+        [str(GATEWAY), *arguments],
+        env=environment({key.replace("__", "."): value for key, value in settings.items()}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_a_stop_waits_for_the_request_in_flight_and_a_second_signal_does_not(
+    kafka: EmbeddedKafka,
+) -> None:
+    async with started(kafka) as gateway:
+        await gateway.ready()
+        async with standing_still(kafka):
+            waiting = asyncio.create_task(gateway.post("/v1/events", EVENT))
+            await queued(gateway)
+            gateway.signal(signal.SIGTERM)
+            await eventually(lambda: any('"event":"stopping"' in line for line in gateway.lines))
+            assert await gateway.probe("/readyz") == 503
+            assert not waiting.done()
+        assert (await waiting)[0] == 202
+        assert await gateway.wait() == 0
+
+    async with started(kafka) as gateway:
+        await gateway.ready()
+        async with standing_still(kafka):
+            waiting = asyncio.create_task(gateway.post("/v1/events", EVENT))
+            await queued(gateway)
+            gateway.signal(signal.SIGINT)
+            await eventually(lambda: any('"event":"stopping"' in line for line in gateway.lines))
+            gateway.signal(signal.SIGINT)
+            assert await gateway.wait() == 1
+            with pytest.raises(aiohttp.ClientError):
+                await waiting
+
+
+async def queued(gateway: RunningGateway) -> None:
+    """Wait until a record is on its way to Kafka."""
+    async with asyncio.timeout(30):
+        while await gateway.value("flagpost_gateway_kafka_queued") == 0:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.02)
+
+
+async def test_an_event_larger_than_kafka_takes_is_413_with_its_index(kafka: EmbeddedKafka) -> None:
+    async with started(kafka, max_body_bytes=4_000_000) as gateway:
+        await gateway.ready()
+        large = {**EVENT, "properties": {"text": "x" * 1_000_000}}
+        status, answer, _ = await gateway.post("/v1/events", [EVENT, large])
+        assert (status, answer["index"]) == (413, 1)
+        assert await gateway.value("flagpost_gateway_kafka_acknowledged_total") == 0
+
+
+async def test_write_keys_are_taken_up_from_a_kubernetes_mount_without_a_restart(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    mount(tmp_path, "old\n")
+    keys = tmp_path / "keys"
+    keys.symlink_to(Path("..data") / "keys")
+    async with started(kafka, write_keys_file=str(keys)) as gateway:
+        await gateway.ready()
+        assert await status_with(gateway, "old") == 202
+        mount(tmp_path, "old\nnew\n")
+        await until_status(gateway, "new", 202)
+        assert await status_with(gateway, "old") == 202
+        mount(tmp_path, "new\n")
+        await until_status(gateway, "old", 401)
+        assert await status_with(gateway, "new") == 202
+        mount(tmp_path, "not a key\n")
+        mount(tmp_path, "newest\n")
+        await until_status(gateway, "newest", 202)
+        assert not [line for line in gateway.lines if "newest" in line]
+
+
+def mount(directory: Path, content: str) -> None:
+    """The way kubelet swaps a secret: `..data` is a link to a directory, and is replaced as a whole."""
+    version = directory / f"..version-{len(list(directory.iterdir()))}"
+    version.mkdir()
+    (version / "keys").write_text(content)
+    (directory / "..new").symlink_to(version.name)
+    (directory / "..new").replace(directory / "..data")
+
+
+async def status_with(gateway: RunningGateway, key: str) -> int:
+    return (await gateway.post("/v1/events", EVENT, headers={"authorization": f"Bearer {key}"}))[0]
+
+
+async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
+    async with asyncio.timeout(30):
+        while await status_with(gateway, key) != status:  # noqa: ASYNC110 - another process is waited for
+            await asyncio.sleep(0.05)
+
+
+# What it says when it cannot
+
+
+def test_settings_that_cannot_be_used_end_it_with_2() -> None:
+    done = run(gateway__port="x", kafka__topik="t")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "The settings cannot be used."
+    assert {line.split(" ")[0] for line in done.stderr.splitlines()[1:]} == {"gateway.port", "kafka.topik"}
+
+
+def test_properties_that_librdkafka_refuses_end_it_with_2_and_are_not_shown() -> None:
+    properties = {"security.protocol": "hunter2"}
+    done = run(kafka__bootstrap_servers="k:1", kafka__properties=properties, gateway__write_keys=["k"])
+    assert done.returncode == 2
+    assert "kafka.properties: librdkafka refuses them" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["port", "admin_port"])
+def test_a_port_that_is_taken_ends_it_with_1(key: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"gateway__port": 0, "gateway__admin_port": 0, f"gateway__{key}": taken.getsockname()[1]}
+        needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["k"]}
+        done = run(gateway__host="127.0.0.1", **needed, **ports)
+    assert done.returncode == 1
+    assert "set gateway.host, gateway.port and gateway.admin_port" in done.stderr
+
+
+def test_a_file_of_settings_is_named_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "flagpost.yaml"
+    path.write_text("gateway: {prot: 1}\n")
+    done = run("--config", str(path))
+    assert f"gateway.prot ({path}): there is no such setting; did you mean gateway.port?" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["aiohttp", "prometheus_client", "pydantic", "yaml", "structlog"])
+def test_without_its_extra_it_says_in_a_line_what_to_install(missing: str) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from flagpost_publisher.gateway import command
+command.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"flagpost-gateway needs {missing}: pip install 'flagpost-publisher[gateway]'\n"
+
+
+def test_help_and_version_need_nothing() -> None:
+    assert "--config PATH" in run("--help").stdout
+    assert run("--version").stdout.startswith("flagpost-gateway ")
