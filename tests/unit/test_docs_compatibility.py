@@ -1,0 +1,77 @@
+"""docs/compatibility.md names tests and pages that exist, and a proof for every feature."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "compatibility.md"
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+LINK = re.compile(r"\]\((?!https://)([^)#]*)(?:#([^)]*))?\)")
+FEATURES_COLUMNS, SOURCES = 4, set("ODZHP")
+
+
+def rows() -> Iterator[list[str]]:
+    """The cells of each table row, headings left out."""
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and cells[0] not in {"", "feature"}:
+            yield cells
+
+
+def features() -> list[list[str]]:
+    return [cells for cells in rows() if len(cells) == FEATURES_COLUMNS]
+
+
+@cache
+def names_in(path: Path) -> set[str]:
+    if not path.exists():
+        return set()
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def anchors_in(path: Path) -> set[str]:
+    """The anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("cells", features(), ids=lambda cells: cells[0][:40])
+def test_each_feature_has_sources_a_page_and_a_test_that_exists(cells: list[str]) -> None:
+    _, sources, page, proof = cells
+    assert set(sources.split()) <= SOURCES
+    assert sources
+    assert LINK.search(page)
+    found = TEST.findall(proof)
+    assert found
+    for path, name in found:
+        assert name in names_in(ROOT / path), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("page", ["compatibility.md", "pendo.md", "troubleshooting.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = LINK.findall((ROOT / "docs" / page).read_text())
+    assert links
+    for target, anchor in links:
+        path = (ROOT / "docs" / target).resolve() if target else ROOT / "docs" / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors_in(path), f"{target} has no heading #{anchor}"
+
+
+def test_all_five_sources_are_covered() -> None:
+    named = {source for cells in features() for source in cells[1].split()}
+    assert named == SOURCES
+
+
+def test_what_is_out_of_scope_says_why() -> None:
+    outside = PAGE.read_text().partition("## Out of scope")[2]
+    told = [line.strip("| ").split(" | ") for line in outside.splitlines() if line.startswith("| ")]
+    assert len(told) > 1
+    assert all(len(cells) == 3 and cells[2] for cells in told)
