@@ -63,12 +63,20 @@ def test_every_series_exists_from_the_start() -> None:
         'flagpost_pendo_requests_total{endpoint="track",status="timeout"} 0.0',
         'flagpost_properties_trimmed_total{rule="name_reserved"} 0.0',
         'flagpost_rebalances_total{kind="lost"} 0.0',
+        'flagpost_pendo_budget_per_minute{endpoint="track"} +Inf',
+        'flagpost_pendo_budget_per_minute{endpoint="metadata"} 0.0',
+        'flagpost_hottest_lanes{rank="5"} 0.0',
     ):
         assert series in text
 
 
-ADDED = {"flagpost_partitions_held", "flagpost_ledger_damaged"}
-"""What the contract does not ask for: partitions and ledger records that need a person (docs/guarantees.md)."""
+ADDED = {
+    "flagpost_partitions_held",
+    "flagpost_ledger_damaged",
+    "flagpost_hottest_lanes",
+    "flagpost_pendo_budget_per_minute",
+}
+"""What the contract does not ask for; docs/metrics.md tells what it is for."""
 
 
 def test_every_metric_is_named_in_the_contract() -> None:
@@ -85,3 +93,17 @@ def test_every_metric_is_named_in_the_contract() -> None:
 def test_the_oldest_pending_is_now_when_nothing_is_pending() -> None:
     (line,) = [line for line in scrape().splitlines() if line.startswith("flagpost_oldest_pending")]
     assert abs(float(line.split()[1]) - time.time()) < 60
+
+
+def test_the_budget_is_the_share_of_the_partitions() -> None:
+    engine = Engine(Policy(), lambda: 0.5)
+    metrics = Metrics(engine, lambda: Instant(0.0, 0), topic="t")
+    engine.assign([0, 1], 8, Instant(0.0, 0))
+    assert (
+        'flagpost_pendo_budget_per_minute{endpoint="metadata"} 250.0'
+        in generate_latest(metrics.registry).decode()
+    )
+
+
+def test_the_process_tells_what_it_uses() -> None:
+    assert "process_resident_memory_bytes" in scrape()

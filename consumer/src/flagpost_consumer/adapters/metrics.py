@@ -11,7 +11,7 @@ from collections import Counter as CountOf
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -28,6 +28,7 @@ from flagpost_schemas import DecisionEvent, variation_as_sent
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800)
+HOTTEST_LANES = 5
 STATUSES_FROM_THE_START = ("200", "400", "401", "403", "404", "408", "429", "500", "502", "503", "504")
 
 _TRACK_ONLY = frozenset({Reason.DEDUPE, Reason.EXPIRED, Reason.VISITOR_BACKLOG})
@@ -87,6 +88,7 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     # What the shells tell
 
@@ -181,12 +183,22 @@ class Metrics:
         yield _gauge(
             "flagpost_backlog_paced", "Deliveries that wait for their visitor's turn.", engine.paced(now)
         )
+        yield self._hottest_lanes()
         oldest = engine.oldest_pending_ms()
         yield _gauge(
             "flagpost_oldest_pending_timestamp_seconds",
             "When the oldest pending event occurred; now, when nothing is pending.",
             (now.wall_ms if oldest is None else oldest) / 1000,
         )
+
+    def _hottest_lanes(self) -> Metric:
+        hottest = [waiting for _, waiting in self._engine.hottest_visitors(HOTTEST_LANES)]
+        lanes = GaugeMetricFamily(
+            "flagpost_hottest_lanes", "Deliveries in the longest visitors' lines, by rank.", labels=["rank"]
+        )
+        for rank in range(HOTTEST_LANES):
+            lanes.add_metric([str(rank + 1)], hottest[rank] if rank < len(hottest) else 0)
+        return lanes
 
     def _pendo_series(self) -> Iterable[Metric]:
         requests = CounterMetricFamily(
@@ -201,11 +213,18 @@ class Metrics:
         state = GaugeMetricFamily(
             "flagpost_pendo_state", "The state of an endpoint: one is 1.", labels=["endpoint", "state"]
         )
+        budget = GaugeMetricFamily(
+            "flagpost_pendo_budget_per_minute",
+            "Requests that this process may start in a minute; infinite without a limit.",
+            labels=["endpoint"],
+        )
         for name, endpoint in self._endpoints().items():
             in_flight.add_metric([name.value], endpoint.in_flight)
+            budget.add_metric([name.value], endpoint.budget.per_minute)
             for possible in EndpointState:
                 state.add_metric([name.value, possible.value], float(endpoint.state is possible))
         yield in_flight
+        yield budget
         yield state
 
     def _endpoints(self) -> Mapping[EndpointName, Endpoint]:

@@ -7,6 +7,8 @@ start together do not burst together.
 
 from __future__ import annotations
 
+from math import inf
+
 BURST_SECONDS = 1.0
 
 
@@ -26,6 +28,11 @@ class Budget:
         self._refill(now)
         self._rate = self._per_minute / 60.0 * fraction
         self._tokens = min(self._tokens, self._capacity())
+
+    @property
+    def per_minute(self) -> float:
+        """The share of the group's limit that this process has; infinite where there is no limit."""
+        return inf if self._per_minute is None else self._rate * 60.0
 
     def opens_at(self, now: float) -> float | None:
         """When a request may start: `now` if at once, None while the share is nothing."""
