@@ -5,7 +5,7 @@
  * Nothing here throws into decide() or waits in it. Without Kafka, events wait in memory, MAX_QUEUED at most.
  */
 import { randomUUID } from 'node:crypto';
-import { setImmediate as turn, setTimeout as wait } from 'node:timers/promises';
+import { setImmediate as turn } from 'node:timers/promises';
 
 import { NOTIFICATION_TYPES } from '@optimizely/optimizely-sdk';
 import { CompressionTypes, Kafka, Partitioners, logLevel } from 'kafkajs';
@@ -66,11 +66,11 @@ export class DecisionPublisher {
 
   /** Wait until Kafka has everything, `timeoutMs` at most; gives how many events failed since the start. */
   async close(timeoutMs = 10_000) {
-    await Promise.race([this.#sending, wait(timeoutMs, undefined, { ref: false })]);
+    await within(timeoutMs, this.#sending);
     this.#closed = true;
     const left = this.#queue.length;
     if (left > 0) this.#fail(left, `Kafka at ${this.#options.brokers} did not take them in ${timeoutMs} ms`);
-    await Promise.race([this.#producer.disconnect(), wait(DISCONNECT_MS, undefined, { ref: false })]);
+    await within(DISCONNECT_MS, this.#producer.disconnect()).catch((error) => this.#report(error.message));
     return this.failed;
   }
 
@@ -154,6 +154,13 @@ export class DecisionPublisher {
       // What the application does with errors must not become one of decide().
     }
   }
+}
+
+/** Wait for a promise, `ms` at most. */
+async function within(ms, promise) {
+  let timer;
+  const late = new Promise((resolve) => (timer = setTimeout(resolve, ms)));
+  await Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 /** A value of ["null", "string"]. */
