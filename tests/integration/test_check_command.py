@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flagpost_consumer.demo.pendo_stand_in import Keys, PendoStandIn
-from flagpost_consumer.operator import kafka_admin
+from flagpost_consumer.operator import kafka_admin, topic_reading
 from flagpost_consumer.operator.cli import flagpost
 from flagpost_consumer.operator.topic_rules import DAY_MS
 from real_kafka.broker import KafkaBroker
@@ -127,7 +127,8 @@ async def test_pendo_and_registry_away_fail_and_kafka_stays_ok(
 async def test_kafka_away_fails_and_pendo_stays_ok(
     kafka: KafkaBroker, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
+    for module in (kafka_admin, topic_reading):
+        monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
     async with PendoStandIn() as pendo:
         environ = _environ(kafka, pendo, fresh_name)
         environ["FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"

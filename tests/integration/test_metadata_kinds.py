@@ -56,7 +56,7 @@ async def test_both_kinds_and_both_groups_in_one_window(scene: Scene) -> None:
             account(3, custom, tier=3, share=0.5),
         ],
     )
-    with scene.consume(metadata__linger_seconds=2) as consumer:
+    with scene.consume(metadata__linger_seconds=1) as consumer:
         await consumer.caught_up(scene.partitions)
         series = consumer.scrape()
         assert total(series, "flagpost_deliveries_total", outcome="delivered") == 6 - 1
