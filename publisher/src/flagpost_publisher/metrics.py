@@ -1,0 +1,65 @@
+"""A Publisher's numbers for Prometheus, `flagpost_publisher_…` (extra `metrics`).
+
+In: a Publisher. Out: its `stats()` at each scrape, as a collector for the registry of the service's own metrics:
+
+    from prometheus_client import REGISTRY
+    from flagpost_publisher.metrics import PublisherCollector
+
+    REGISTRY.register(PublisherCollector(publisher))
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final
+
+from flagpost_publisher.stats import PublisherStats
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "flagpost_publisher.metrics needs prometheus-client: pip install 'flagpost-publisher[metrics]'",
+        name="prometheus_client",
+    ) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from flagpost_publisher.publisher import Publisher
+
+_TEXTS: Final = {
+    "accepted": "Events taken for Kafka.",
+    "delivered": "Of those, acknowledged by Kafka.",
+    "failed": "Of those, not taken by Kafka in time.",
+    "duplicates": "Decisions that said nothing new.",
+    "refused": "Events that were not taken.",
+}
+
+
+class PublisherCollector(Collector):
+    """Shows one Publisher's numbers; a registry takes one. They are this process's: a forked child begins at 0."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        """Holds on to `publisher`."""
+        self._publisher = publisher
+
+    def describe(self) -> Iterator[Metric]:
+        """The series' names; at registration nothing is asked of the publisher."""
+        return _series(PublisherStats())
+
+    def collect(self) -> Iterator[Metric]:
+        """The series as they are now."""
+        return _series(self._publisher.stats())
+
+
+def _series(stats: PublisherStats) -> Iterator[Metric]:
+    for field in fields(stats):
+        name, value = f"flagpost_publisher_{field.name}", getattr(stats, field.name)
+        if field.name in _TEXTS:
+            yield CounterMetricFamily(name, _TEXTS[field.name], value=value)
+        else:
+            yield GaugeMetricFamily(name, "Events on their way to Kafka.", value=value)
