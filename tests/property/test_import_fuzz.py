@@ -100,6 +100,8 @@ def test_what_csv_writer_wrote_comes_back(
     writer = csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]
     writer.writerow(["visitor_id", *header])
     writer.writerows([visitor, *map(as_cell, row)] for visitor, row in rows)
+    # With "\n" as its line end, csv.writer leaves a "\r" without quotes, which then ends a line.
+    assume(line_end == "\r\n" or quoting == csv.QUOTE_ALL or "\r" not in text.getvalue())
     content = text.getvalue().encode()
     imported = import_bytes(gzip.compress(content) if packed else content, "visitor")
     assert said(imported) == wanted(header, rows)
