@@ -52,7 +52,7 @@ async def test_fields_of_the_newest_events_are_listed_with_what_to_create(scene:
     await asyncio.to_thread(produce, scene.kafka.bootstrap_servers, scene.topic, b"k", b"no event")
     found = await check(scene)
     assert found["status"] == "warn"
-    assert found["detail"].startswith("Pendo lacks 3, and values for them are dropped: ")
+    assert found["detail"].startswith("Pendo lacks 3 of 4 fields, and values for them are dropped: ")
     for field in ('visitor custom "[Optimizely] banner"', 'visitor custom "seats"', 'account custom "tier"'):
         assert field in found["detail"]
     assert (

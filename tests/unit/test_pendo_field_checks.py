@@ -89,11 +89,16 @@ def test_settings_and_traffic_are_one_list() -> None:
     }
 
 
+def test_a_field_that_gets_values_of_several_types_must_be_text_and_a_null_wants_none() -> None:
+    events = [visitor(plan=3), visitor(plan="pro"), visitor(plan=None, gone=None)]
+    assert wanted_fields(settings(), events) == {WantedField("visitor", "custom", "plan"): "text"}
+
+
 def test_a_display_name_is_created_in_two_steps_so_that_segments_can_use_the_field() -> None:
     check = judge_fields({WantedField("visitor", "custom", "[Optimizely] banner"): "text"}, CATALOG)
     assert check.status is Status.WARN
     assert check.detail == (
-        'Pendo lacks 1, and values for them are dropped: visitor custom "[Optimizely] banner"'
+        'Pendo lacks 1 of 1 fields, and values for them are dropped: visitor custom "[Optimizely] banner"'
     )
     assert check.fix == (
         "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field: optimizely_banner of type text, "
@@ -150,6 +155,7 @@ def test_a_long_list_is_cut_and_says_so() -> None:
         ("[Optimizely] new-checkout", "optimizely_new_checkout"),
         ("2nd", "_2nd"),
         ("???", "field"),
+        ("", "field"),
     ],
 )
 def test_a_name_for_segments(name: str, segment: str) -> None:

@@ -22,7 +22,7 @@ from flagpost_consumer.operator.check_results import Check, ok, warn
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.newest_events import newest_events
 from flagpost_consumer.settings import Settings, engine_policy
-from flagpost_schemas import Event, MetadataValue
+from flagpost_schemas import Event
 
 FIELDS = "metadata fields"
 GLOB_CHARACTERS = "*?["
@@ -67,7 +67,8 @@ def judge_fields(wanted: Wanted, catalog: FieldCatalog) -> Check:
         if field.name not in catalog.get(field[:2], {field.name})
     }
     if missing:
-        return warn(FIELDS, _told(missing), _creation(missing))
+        dropped = f"Pendo lacks {len(missing)} of {len(wanted)} fields, and values for them are dropped"
+        return warn(FIELDS, f"{dropped}: {_told(missing)}", _creation(missing))
     unread = sorted({" ".join(field[:2]) for field in wanted if field[:2] not in catalog})
     if unread:
         return warn(
@@ -80,8 +81,7 @@ def judge_fields(wanted: Wanted, catalog: FieldCatalog) -> Check:
 
 
 def _told(missing: Wanted) -> str:
-    names = [f"{field.target} {field.group} {_quoted(field.name)}" for field in missing]
-    return f"Pendo lacks {len(missing)}, and values for them are dropped: {_listed(names)}"
+    return _listed([f"{field.target} {field.group} {_quoted(field.name)}" for field in missing])
 
 
 def _creation(missing: Wanted) -> str:
@@ -103,7 +103,7 @@ def _creation(missing: Wanted) -> str:
 
 def _form(name: str, type_: str) -> str:
     """How to create a field. Pendo makes the first display name the API name, and keeps that for good."""
-    api_name = segment_name(name)
+    api_name = segment_name(name)[:MAX_NAME_CHARACTERS]
     if api_name == name:
         return f"{name} of type {type_}"
     return f"{api_name} of type {type_}, then change its display name to {_quoted(name)}"
@@ -112,7 +112,7 @@ def _form(name: str, type_: str) -> str:
 def segment_name(name: str) -> str:
     """An API name for a field that Pendo's segments can use: letters, digits, underscores, no digit first."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "_", name)
-    if plain != name:
+    if plain != name or not name:
         plain = plain.strip("_").lower() or "field"
     return f"_{plain}" if plain[0].isdigit() else plain
 
@@ -131,8 +131,11 @@ def _listed(texts: list[str]) -> str:
 
 def wanted_fields(settings: Settings, events: Iterable[Event]) -> Wanted:
     """The fields of the flags that the settings name, and of the events as the consumer would plan them."""
-    named = {WantedField("visitor", "custom", field): "text" for _, field in named_flags(settings)}
-    return {**dict(_set_by(events, settings)), **named}
+    named = [(WantedField("visitor", "custom", field), "text") for _, field in named_flags(settings)]
+    wanted: dict[WantedField, str] = {}
+    for field, type_ in (*_set_by(events, settings), *named):
+        wanted[field] = type_ if wanted.get(field, type_) == type_ else "text"
+    return wanted
 
 
 def named_flags(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -169,9 +172,7 @@ def _set_by(events: Iterable[Event], settings: Settings) -> Iterator[tuple[Wante
     for event in events:
         for plan in planner.plan(event, now_ms):
             if plan.metadata is not None and plan.ending is None:
+                target, group = plan.metadata.target, plan.metadata.group
                 for name, value in plan.metadata.values.items():
-                    yield WantedField(plan.metadata.target, plan.metadata.group, name), _type(value)
-
-
-def _type(value: MetadataValue) -> str:
-    return _TYPES.get(type(value), "text")
+                    if value is not None:  # a null clears a field; where there is none, none is needed
+                        yield WantedField(target, group, name), _TYPES.get(type(value), "text")
