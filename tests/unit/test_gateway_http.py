@@ -9,8 +9,13 @@ import asyncio
 import base64
 import gzip
 import json
+import os
+import re
+import shutil
+import subprocess
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,6 +33,7 @@ JSON = {**AUTHORIZED, "content-type": "application/json"}
 EVENT = {"type": "track", "visitor_id": "v-secret", "event": "Clicked"}
 BODY = json.dumps(EVENT).encode()
 LIMIT = 100_000
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -300,3 +306,26 @@ async def test_series_exist_from_the_start_and_tell_what_happened(gateway: Runni
     assert after["flagpost_gateway_requests_in_flight", ()] == 0
     assert [name for name, _ in after if name == "flagpost_gateway_build_info"]
     assert not [labels for _, labels in after if "v-secret" in str(labels) or WRITE_KEY in str(labels)]
+
+
+# The pages
+
+
+def commands_in(page: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return [block for block in blocks if block.startswith("curl")]
+
+
+@pytest.mark.parametrize("page", ["gateway.md", "gateway-segment.md"])
+async def test_the_commands_of_the_pages_work(gateway: RunningGateway, page: str) -> None:
+    if shutil.which("curl") is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)("no curl")
+    commands = commands_in(page)
+    assert commands
+    for command in commands:
+        ours = command.replace("http://127.0.0.1:8081", gateway.url).replace("WRITE_KEY", WRITE_KEY)
+        done = await asyncio.to_thread(
+            subprocess.run, ["sh", "-c", ours.replace("curl", "curl -sS -w ' %{http_code}'", 1)],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        assert done.stdout.split()[-1] in {"200", "202"}, f"{command}\n{done.stdout}"
