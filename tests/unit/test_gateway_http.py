@@ -148,6 +148,7 @@ async def test_other_codings_are_415(gateway: RunningGateway, coding: str) -> No
         ("deflate", zlib.compress(BODY)),
         ("identity", BODY),
     ],
+    ids=["gzip", "two members", "capitals", "deflate", "identity"],
 )
 async def test_codings_are_undone(gateway: RunningGateway, coding: str, body: bytes) -> None:
     headers = {**JSON, "content-type": "application/json; charset=utf-8", "content-encoding": coding}
@@ -155,7 +156,9 @@ async def test_codings_are_undone(gateway: RunningGateway, coding: str, body: by
 
 
 @pytest.mark.parametrize(
-    "body", [b"", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY) + b"x", b"\x1f\x8b" + b"\x00" * 50]
+    "body",
+    [b"", BODY, gzip.compress(BODY)[:-1], gzip.compress(BODY) + b"x", b"\x1f\x8b" + b"\x00" * 50],
+    ids=["empty", "plain", "cut off", "something after it", "a head alone"],
 )
 async def test_what_is_no_gzip_is_400(gateway: RunningGateway, body: bytes) -> None:
     status, answer = await refusal(gateway, body, **{"content-encoding": "gzip"})

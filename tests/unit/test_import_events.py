@@ -210,6 +210,7 @@ def test_json_that_the_consumer_would_refuse(row: dict[str, object], column: str
         (f"v1,e,{NOW_MS + 3_600_000}", "at", "ahead of the consumer's clock"),
         (f",e,{NOW_MS}", "visitor_id", "is empty; fill it in, or send the anonymous id"),
     ],
+    ids=["no name", "no time", "no such time", "too old", "in seconds", "in the future", "no visitor"],
 )
 def test_events_that_the_consumer_would_refuse(row: str, column: str, told: str) -> None:
     content = f"visitor_id,event,occurred_at\n{row}\nv2,e,{NOW_MS}\n"
