@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -224,9 +225,26 @@ def test_progress_knows_the_size_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_
     assert result.stderr == f"{path} imported: 0.1 of 0.1 MB\n"
 
 
+def test_a_terminal_has_a_bar_whatever_the_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "{rows}[bold].csv"
+    path.write_text("visitor_id,plan\n" + "v1,gold\n" * 1000)
+    result = run(path, "--type", "visitor", "--dry-run", FORCE_COLOR="1", COLUMNS="250")
+    assert result.stdout == "1,000 rows: 1,000 would be imported, 0 refused\n"
+    assert f"{path} imported" in result.stderr
+    assert "8.0/8.0 kB" in result.stderr
+
+
 def test_refused_rows_of_json_lines_carry_their_text(tmp_path: Path) -> None:
     path = tmp_path / "refused.jsonl"
     row = b'{"visitor_id":"","plan":"gold"}\n'
     run("-", "--format", "jsonl", "--type", "visitor", "--dry-run", "--refused", path, text=row)
     (refused,) = [json.loads(line) for line in path.read_text().splitlines()]
     assert refused["row"] == row.decode()
+
+
+@pytest.mark.parametrize(("age_ms", "said"), [(1_700_000, False), (1_900_000, True)])
+def test_events_that_a_second_run_may_repeat_are_told_of(age_ms: int, said: bool) -> None:
+    row = f"visitor_id,event,timestamp\nv1,e,{time.time_ns() // 1_000_000 - age_ms}\n"
+    result = run("-", "--format", "csv", "--type", "track", "--dry-run", text=row)
+    assert result.exit_code == 0
+    assert ("more than 1,800 s ago (dedupe.ttl_seconds)" in result.stderr) is said

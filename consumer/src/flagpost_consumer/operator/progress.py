@@ -50,7 +50,12 @@ def measured(what: str, total_bytes: int | None) -> Iterator[Callable[[int], Non
     if not console.is_terminal:
         yield _lines(what, total_bytes, time.monotonic)
         return
-    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     # What is printed to stdout meanwhile belongs there; stderr's lines go above the bar.
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total_bytes)

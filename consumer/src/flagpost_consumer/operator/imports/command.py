@@ -58,11 +58,10 @@ def import_rows(settings_for: SettingsLoader, /, **given: Any) -> None:  # noqa:
     else:
         done = "would be imported" if options.dry_run else "imported"
         click.echo(f"{run.rows:,} rows: {sink.acknowledged:,} {done}, {run.refused:,} refused")
+    _warn_of_repeats(reading.events, options, settings)
     if ended_by is not None:
         so_far = f"{sink.acknowledged:,} of the {run.rows:,} rows that were read are in"
         raise click.ClickException(f"{ended_by}. {so_far}; run the same command again")
-    if not options.dry_run:
-        _warn_of_repeats(reading.events, options, settings)
     sys.exit(1 if run.refused else 0)
 
 
@@ -85,12 +84,12 @@ def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str
 
 
 def _warn_of_repeats(events: RowEvents, options: Options, settings: Settings) -> None:
-    """What the consumer has forgotten by then, a second run sends again."""
+    """What the consumer has forgotten when it comes again is sent again."""
     ttl_seconds = settings.dedupe.ttl_seconds
     if options.type_name == "track" and events.earliest_ms < time.time() * 1000 - ttl_seconds * 1000:
         click.echo(
-            f"Do not import this file again: some of its events occurred more than {ttl_seconds:,g} s ago "
-            "(dedupe.ttl_seconds), and Pendo would get those twice",
+            f"Some of these events occurred more than {ttl_seconds:,g} s ago (dedupe.ttl_seconds): "
+            "Pendo may get those twice if the file is imported twice; see docs/import.md",
             err=True,
         )
 
