@@ -132,6 +132,27 @@ async def test_one_missing_field_never_fails_the_rest_and_is_found_once_it_is_th
         assert pendo.received.violations == []
 
 
+async def test_fields_that_cannot_be_read_at_start_are_read_soon_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app, "FIELDS_RETRY_SECONDS", 0.1)
+    config = StandInConfig(fields=(MetadataField("optimizely_checkout", "[Optimizely] checkout"),))
+    topics = {"flagpost.events": 1, "flagpost.ledger": 1, "flagpost.dead-letters": 1}
+    with EmbeddedKafka(topics) as kafka:
+        async with PendoStandIn(config) as pendo:
+            pendo.faults.outage(503, Endpoint.SCHEMA)
+            service = service_between(kafka, pendo)
+            running = asyncio.ensure_future(service.run())
+            await pendo.received.until(lambda: len(pendo.received.of(Endpoint.SCHEMA)) >= 4, 30)
+            pendo.faults.restore()
+            await eventually(lambda: ("visitor", "custom") in service._fields)
+            publish(kafka.bootstrap_servers, "flagpost.events", decisions("checkout"))
+            await eventually(lambda: settled(service) == {"ok": 1}, 60)
+            service.stop()
+            assert await running == 0
+        assert pendo.metadata.values(Kind.VISITOR, "v") == {"optimizely_checkout": "treatment"}
+
+
 def service_between(kafka: EmbeddedKafka, pendo: PendoStandIn) -> app.Service:
     values = {
         "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from math import inf
 from typing import Any, cast
 
@@ -224,7 +225,8 @@ async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPat
     service._receive([record(decision("", occurred_at=now_ms()))])
     await eventually(lambda: positions(service.engine) == {0: 1})
     consumer = ReluctantConsumer()
-    committing = asyncio.ensure_future(service._every(app.COMMIT_SECONDS, service._commit_if_due))
+    pauses = repeat(app.COMMIT_SECONDS)
+    committing = asyncio.ensure_future(service._again_and_again(pauses, service._commit_if_due))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
             while len(consumer.commits) < 2:

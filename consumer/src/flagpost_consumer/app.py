@@ -11,8 +11,9 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import wraps
+from itertools import repeat
 from random import Random
 from typing import Any, TypeVar, cast
 
@@ -28,7 +29,7 @@ from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.ledger_restore import LedgerRestore, Restored
 from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.adapters.metrics import Metrics
-from flagpost_consumer.adapters.pendo_fields import read_fields
+from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistrySchemas
@@ -57,6 +58,8 @@ COMMIT_SECONDS = 1.0
 SECRETS_SECONDS = 1.0
 FIELDS_SECONDS = 300.0
 FIRST_FIELDS_SECONDS = 5.0
+FIELDS_RETRY_SECONDS = 10.0
+"""After how long Pendo is asked for its fields again that it has not told yet; each time twice as long."""
 LEAVE_SECONDS = 10.0
 """How long the last commit and the leaving of the group may take."""
 LOOP_SECONDS = 1.0
@@ -170,14 +173,14 @@ class Service:
         self._intake.start()
         self._loop_measured_at = time.monotonic()
         chores = [
-            asyncio.create_task(self._every(seconds, chore))
-            for seconds, chore in (
-                (min(COMMIT_SECONDS, self._commits.proof_seconds), self._commit_if_due),
-                (SECRETS_SECONDS, self._read_secrets),
-                (FIELDS_SECONDS, self._read_fields),
-                (LOOP_SECONDS, self._measure_loop),
-                (SERVE_SECONDS, self._dead_letters.serve),
-                (SERVE_SECONDS, self._ledger.serve),
+            asyncio.create_task(self._again_and_again(pauses, chore))
+            for pauses, chore in (
+                (repeat(min(COMMIT_SECONDS, self._commits.proof_seconds)), self._commit_if_due),
+                (repeat(SECRETS_SECONDS), self._read_secrets),
+                (self._field_pauses(), self._read_fields),
+                (repeat(LOOP_SECONDS), self._measure_loop),
+                (repeat(SERVE_SECONDS), self._dead_letters.serve),
+                (repeat(SERVE_SECONDS), self._ledger.serve),
             )
         ]
         try:
@@ -458,10 +461,12 @@ class Service:
 
     # Chores
 
-    async def _every(self, seconds: float, chore: Callable[[], Awaitable[None] | None]) -> None:
-        """Do something again and again; what goes wrong once does not keep it from the next time."""
-        while True:
-            await asyncio.sleep(seconds)
+    async def _again_and_again(
+        self, pauses: Iterator[float], chore: Callable[[], Awaitable[None] | None]
+    ) -> None:
+        """Do something after each pause (seconds); what goes wrong once does not keep it from the next time."""
+        for pause in pauses:
+            await asyncio.sleep(pause)
             try:
                 if (waiting := chore()) is not None:
                     await waiting
@@ -503,6 +508,14 @@ class Service:
         reading = asyncio.ensure_future(self._read_fields())
         await _either(reading, self._stop_requested, FIRST_FIELDS_SECONDS)
         reading.cancel()
+
+    def _field_pauses(self) -> Iterator[float]:
+        """Soon and then less soon, until Pendo has told all its fields once; then as often as they may change."""
+        pause = FIELDS_RETRY_SECONDS
+        while True:
+            told = {target for target, _ in self._fields}
+            yield FIELDS_SECONDS if told.issuperset(TARGETS) else pause
+            pause = min(2 * pause, FIELDS_SECONDS)
 
     def _measure_loop(self) -> None:
         """How late this comes, beyond the time it waited for."""
