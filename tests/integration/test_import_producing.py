@@ -87,7 +87,7 @@ def test_what_is_counted_as_imported_is_in_kafka(kafka: EmbeddedKafka) -> None:
         assert process.end() == (
             1,
             "5,001 rows: 5,000 imported, 1 refused\n",
-            "line 5,002, column visitor_id: is empty; every row needs it\n",
+            "line 5002, column visitor_id: is empty; every row needs it\n",
         )
     assert sorted(published(kafka)) == sorted(f"v{number}" for number in range(5000))
 

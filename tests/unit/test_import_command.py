@@ -99,6 +99,7 @@ def test_a_file_of_refused_rows_that_cannot_be_written_is_told_of(tmp_path: Path
     assert "the file of --refused cannot be written: No such file or directory" in result.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_under_the_file_of_refused_rows_is_told_of() -> None:
     result = dry_run(ROWS, "--refused", "/dev/full")
     assert result.exit_code == 1

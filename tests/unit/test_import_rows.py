@@ -134,8 +134,9 @@ def test_bytes_that_are_not_utf_8_cost_their_row_and_name_its_column(column: str
         (b"\n\r\n\n", "it is empty"),
         (b'"visitor_id,plan\nv1,gold\n', "its header cannot be read: a quote"),
         (b"x" * (MAX_ROW_CHARACTERS + 5), "its header cannot be read: the row has more than"),
-        (b"name,plan\nv1,gold\n", 'visitor_id is not among the columns ("name", "plan"); say with --id'),
+        (b"name,plan\nv1,gold\n", "visitor_id is not among the columns; say with --id which one it is"),
         (b"visitor_id:integer,plan\n1,gold\n", "text as it stands; take :integer off"),
+        (b"secret@example.org,secret@example.org\n", "column 2 of the header has the name of an earlier one"),
         ("visitor_id,plan\nv1,gold\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         (b"PK\x03\x04rest", "workbook of Excel's; save the table as CSV"),
         (b"\x1f\x8bno gzip", "it cannot be read"),
@@ -145,6 +146,7 @@ def test_a_file_that_cannot_be_begun_is_told_of(content: bytes, told: str) -> No
     with pytest.raises(FileProblem) as problem:
         import_bytes(content, "visitor")
     assert told in str(problem.value)
+    assert "secret" not in str(problem.value)
 
 
 def test_gzip_is_unpacked_whatever_its_name() -> None:

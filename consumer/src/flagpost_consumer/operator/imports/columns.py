@@ -50,40 +50,49 @@ def read_columns(header: Sequence[str], typed: Iterable[str]) -> list[Column]:
     """Read a header; `typed` are further `NAME:TYPE`, for files whose header cannot be changed.
 
     Raises:
-        FileProblem: the header names no columns that rows could have.
+        FileProblem: the header names no columns that rows could have. Columns are told by number: what stands there
+            may be a row, in a file without a header.
     """
-    columns = [_named(number, _column(text)) for number, text in enumerate(header, start=1)]
-    types = {column.name: column.type for column in map(_column, typed)}
-    names = [column.name for column in columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise FileProblem(f"the header has the column {quoted(name)} more than once; rename one of them")
-    for name in types:
-        if name not in names:
-            raise FileProblem(f"the header has no column {quoted(name)}, which --column gives a type")
-    return [Column(column.name, types.get(column.name, column.type)) for column in columns]
+    columns: dict[str, Column] = {}
+    for number, text in enumerate(header, start=1):
+        where = f"column {number} of the header"
+        column = _column(text, where)
+        if not column.name:
+            raise FileProblem(f"{where} has no name; name it, or take it out")
+        if column.name in columns:
+            raise FileProblem(f"{where} has the name of an earlier one; rename one of them")
+        columns[column.name] = column
+    for text in typed:
+        column = _column(text, "--column")
+        if column.name not in columns:
+            raise FileProblem(
+                f"the header has no column {quoted(column.name)}, to which --column gives a type"
+            )
+        columns[column.name] = column
+    return list(columns.values())
 
 
-def _column(text: str) -> Column:
+def _column(text: str, where: str) -> Column:
+    if not is_utf8(text):
+        raise FileProblem(f"{where} is not UTF-8; save the file as UTF-8")
     name, colon, type_name = text.strip().rpartition(":")
     if not colon:
         return Column(type_name)
     if type_name not in set(ColumnType):
         raise FileProblem(
-            f"column {quoted(text)}: {quoted(type_name)} is no type; there are {', '.join(ColumnType)}. "
-            f"Where the colon is part of the name, give the type as well: {quoted(f'{text}:string')}"
+            f"{where}: what stands behind the colon is no type; there are {', '.join(ColumnType)}. "
+            "Where the colon is part of the name, give the type as well: utm:source:string"
         )
     return Column(name.strip(), ColumnType(type_name))
 
 
-def _named(number: int, column: Column) -> Column:
-    if not column.name:
-        raise FileProblem(f"column {number} of the header has no name; name it, or take it out")
+def is_utf8(text: str) -> bool:
+    """Whether a text was read from UTF-8: other bytes are lone surrogates in it."""
     try:
-        column.name.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise FileProblem(f"the name of column {number} is not UTF-8; save the file as UTF-8") from None
-    return column
+        return False
+    return True
 
 
 _INT64 = range(-(2**63), 2**63)

@@ -51,13 +51,7 @@ def import_rows(settings_for: SettingsLoader, /, **given: Any) -> None:  # noqa:
             run.reports.append(stack.enter_context(closing(FileReport(options.refused_path))))
         sink = DryRun() if options.dry_run else RowProducer(settings.kafka, run.refuse_record)
         ended_by = _carry_out(run, sink, reading, source, options.name)
-    if document is not None:
-        complete = ended_by is None
-        counts = {"rows": run.rows, "imported": sink.acknowledged, "complete": complete}
-        document.end({**counts, "dry_run": options.dry_run})
-    else:
-        done = "would be imported" if options.dry_run else "imported"
-        click.echo(f"{run.rows:,} rows: {sink.acknowledged:,} {done}, {run.refused:,} refused")
+    _summarize(run, sink, options, document, complete=ended_by is None)
     _warn_of_repeats(reading.events, options, settings)
     if ended_by is not None:
         so_far = f"{sink.acknowledged:,} of the {run.rows:,} rows that were read are in"
@@ -81,6 +75,18 @@ def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str
         except KafkaUnavailable as error:
             return f"Kafka: {error}"
     return ended_by
+
+
+def _summarize(
+    run: Run, sink: Sink, options: Options, document: JsonReport | None, *, complete: bool
+) -> None:
+    imported = sink.acknowledged
+    if document is not None:
+        ending = {"complete": complete, "dry_run": options.dry_run}
+        document.end({"rows": run.rows, "imported": imported, **ending})
+    else:
+        done = "would be imported" if options.dry_run else "imported"
+        click.echo(f"{run.rows:,} rows: {imported:,} {done}, {run.refused:,} refused")
 
 
 def _warn_of_repeats(events: RowEvents, options: Options, settings: Settings) -> None:

@@ -42,7 +42,7 @@ class StderrReport:
             click.echo("further refused rows are not shown here; --refused FILE writes all of them", err=True)
         elif self._most is None or self._named < self._most:
             where = "" if refusal.column is None else f", column {_shown(refusal.column)}"
-            click.echo(f"line {refusal.line:,}{where}: {_shown(refusal.problem)}", err=True)
+            click.echo(f"line {refusal.line}{where}: {_shown(refusal.problem)}", err=True)
         self._named += 1
 
 

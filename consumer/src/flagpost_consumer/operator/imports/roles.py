@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.operator.imports.rows import RowError
 
 _NAMES = {
@@ -70,15 +69,12 @@ class RoleFinder:
                 raise RowError(self._id_column, "is not there, though --id names it; give the column's name")
             column_of = {field: column for field, column in column_of.items() if column != self._id_column}
             column_of[self._id_field] = self._id_column
-        self._require(column_of, names)
+        self._require(column_of)
         return Roles(column_of)
 
-    def _require(self, column_of: dict[str, str], names: Sequence[str]) -> None:
+    def _require(self, column_of: dict[str, str]) -> None:
         if not {self._id_field, "anonymous_id"} & column_of.keys():
-            there = ", ".join(map(quoted, names[:10]))
-            raise RowError(
-                self._id_field, f"is not among the columns ({there}); say with --id which one it is"
-            )
+            raise RowError(self._id_field, "is not among the columns; say with --id which one it is")
         if "event" in self._names and "event" not in column_of:
             raise RowError("event", "is not among the columns; it gives the event's name")
 

@@ -17,7 +17,7 @@ from flagpost_consumer.adapters.ledger_writer import MAX_TEXT_CHARACTERS
 from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.operator.imports.columns import CellError, read_occurred_at
+from flagpost_consumer.operator.imports.columns import CellError, is_utf8, read_occurred_at
 from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
 from flagpost_consumer.operator.imports.rows import Members, RowError
 from flagpost_schemas import Event, MetadataGroup, encode_single_object, flatten, partition_key
@@ -37,7 +37,7 @@ _IDS = {
 _FIELDS = {"event_id", "occurred_at", "event"}
 """Those with which the planner may find fault; ids are judged here."""
 _OWN_NAMES = Roles({})
-"""The roles of a row that is a document: its members are named as the fields are."""
+"""The roles of an object in the gateway's form: its members are named as the fields are."""
 
 
 class Produced(NamedTuple):
@@ -51,7 +51,7 @@ class RowEvents:
     """Makes the events of one import."""
 
     def __init__(self, type_name: str, group: MetadataGroup, roles: RoleFinder, policy: Policy) -> None:
-        """Policy: the consumer's. Whether it has Pendo's integration key is the consumer's own affair."""
+        """`policy` is the consumer's; only whether it has Pendo's integration key does not matter here."""
         self._type = type_name
         self._event_type = TYPES[type_name]
         self._container = _CONTAINERS[type_name]
@@ -153,7 +153,7 @@ class RowEvents:
         cells = {roles.column_of.get(field, field): value for field, value in document.items()}
         cells |= cells.pop(self._container)
         texts = {column: "".join(value) for column, value in cells.items() if isinstance(value, str | list)}
-        return next((column for column, text in texts.items() if not _is_utf8(text)), None)
+        return next((column for column, text in texts.items() if not is_utf8(text)), None)
 
 
 def content_id(document: Document) -> str:
@@ -189,11 +189,3 @@ def _wrong_id(value: str | None) -> str | None:
     if len(value) > MAX_TEXT_CHARACTERS:
         return f"has {len(value):,} characters; an id has {MAX_TEXT_CHARACTERS:,} at most"
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
