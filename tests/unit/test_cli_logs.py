@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from flagpost_consumer.settings import LogSettings, Secret
-from flagpost_schemas.settings.logs import configure_logging, kafka_logger
+from flagpost_settings.logs import configure_logging, kafka_logger
 
 OURS = "flagpost_consumer.anywhere"
 

@@ -19,8 +19,8 @@ from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import KafkaRecord, KafkaWriter, writer_config
 from flagpost_publisher.gateway.refusals import Refusal
 from flagpost_publisher.gateway.write_keys import WriteKeys
-from flagpost_schemas.settings.kafka import KafkaSettings
-from flagpost_schemas.settings.secrets import Secret, SecretSource
+from flagpost_settings.kafka import KafkaSettings
+from flagpost_settings.secrets import Secret, SecretSource
 from gateway_running import standing_still
 from kafka_reading import read_topic
 from running import eventually

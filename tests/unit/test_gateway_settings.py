@@ -13,10 +13,10 @@ from flagpost_consumer.settings import Needs
 from flagpost_consumer.settings import Settings as ConsumerSettings
 from flagpost_consumer.settings import load_settings as load_consumer_settings
 from flagpost_publisher.gateway.settings import GatewaySettings, Settings, load_settings
-from flagpost_schemas.settings.kafka import GatewayTopics
-from flagpost_schemas.settings.problems import SettingsError
-from flagpost_schemas.settings.secrets import Secret
-from flagpost_schemas.settings.section import SECTIONS
+from flagpost_settings.kafka import GatewayTopics
+from flagpost_settings.problems import SettingsError
+from flagpost_settings.secrets import Secret
+from flagpost_settings.section import SECTIONS
 
 HUNTER = "hunter2-hunter2"
 NEEDED = {

@@ -18,7 +18,7 @@ from flagpost_publisher.gateway.kafka_writer import KafkaRecord
 from flagpost_publisher.gateway.refusals import Refusal
 from flagpost_publisher.gateway.settings import GatewaySettings
 from flagpost_publisher.gateway.webhooks_route import Once, PendoWebhooks
-from flagpost_schemas.settings.secrets import Secret, SecretSource
+from flagpost_settings.secrets import Secret, SecretSource
 
 NOW = 1_800_000_000_000
 SECRET = "shh"

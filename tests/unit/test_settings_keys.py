@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from flagpost_consumer.settings import Needs, Secret, Settings, SettingsError, load_settings
-from flagpost_schemas.settings.keys import Keys
+from flagpost_settings.keys import Keys
 
 NOTHING_IMPOSSIBLE = object()
 """For keys whose every value of the right type is possible."""

@@ -9,7 +9,7 @@ import pytest
 
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.settings import Needs, Settings, SettingsError, engine_policy, load_settings
-from flagpost_schemas.settings.owned_properties import OWNED_PROPERTIES
+from flagpost_settings.owned_properties import OWNED_PROPERTIES
 
 CONSUME = Needs.KAFKA | Needs.PENDO
 HUNTER = "hunter2-hunter2"

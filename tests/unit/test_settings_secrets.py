@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from flagpost_consumer.settings import Secret, SecretSource, SettingsError
-from flagpost_schemas.settings.secrets import HEADER_TEXT
+from flagpost_settings.secrets import HEADER_TEXT
 
 HUNTER = "hunter2-hunter2"
 

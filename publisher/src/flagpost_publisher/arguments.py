@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from flagpost_schemas.settings.owned_properties import instead_of
+from flagpost_settings.owned_properties import instead_of
 
 Attributes: TypeAlias = Mapping[str, Any]
 IdSource: TypeAlias = str | Callable[[str, Attributes], str | None]

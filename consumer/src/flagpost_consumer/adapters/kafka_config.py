@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_schemas.settings.kafka import GroupProtocol
+from flagpost_settings.kafka import GroupProtocol
 
 MAX_POLL_INTERVAL_MS = 300_000
 FETCH_QUEUE_KBYTES = 16_384

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.ledger_restore import commit_metadata
 from flagpost_consumer.core.records import Gap, Position
-from flagpost_schemas.settings.logs import kafka_logger
+from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 

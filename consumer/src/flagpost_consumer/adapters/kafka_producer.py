@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from flagpost_schemas.settings.logs import kafka_logger
+from flagpost_settings.logs import kafka_logger
 
 SERVE_SECONDS = 0.002
 """How often delivery reports are asked for while some are expected: sending waits for them (invariant 6)."""

@@ -27,7 +27,7 @@ from flagpost_consumer.core.records import Gap, Partition
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_schemas import UndecodableRecord, UnknownSchema
-from flagpost_schemas.settings.logs import kafka_logger
+from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 

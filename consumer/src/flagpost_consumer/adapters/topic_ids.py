@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from flagpost_schemas.settings.logs import kafka_logger
+from flagpost_settings.logs import kafka_logger
 
 CALL_SECONDS = 2.0
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flagpost_schemas.settings.section import MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
+from flagpost_settings.section import MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
 
 PENDO_MAX_AGE_SECONDS = 604_800.0
 """Pendo does not process track events older than seven days (Pendo's track event documentation)."""

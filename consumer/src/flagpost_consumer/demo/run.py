@@ -38,7 +38,8 @@ from flagpost_consumer.demo.sample_app import FLAGS
 from flagpost_consumer.demo.view import PLAIN_LINE_SECONDS, Numbers, picture, plain_line, print_table
 from flagpost_consumer.settings import LogSettings, Needs, Settings, load_settings
 from flagpost_schemas import Decoder
-from flagpost_schemas.settings.logs import LogLevel, configure_logging
+from flagpost_settings.log_section import LogLevel
+from flagpost_settings.logs import configure_logging
 
 PARTITIONS = 6
 CATCH_UP_SECONDS = 45.0

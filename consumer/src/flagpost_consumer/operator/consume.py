@@ -15,7 +15,7 @@ from flagpost_consumer.app import serve
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaAdmin
 from flagpost_consumer.settings import Needs
-from flagpost_schemas.settings.logs import configure_logging
+from flagpost_settings.logs import configure_logging
 
 
 @click.command("consume")

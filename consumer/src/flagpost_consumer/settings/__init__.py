@@ -12,10 +12,10 @@ from flagpost_consumer.settings.sections import (
     PendoUrls,
     Settings,
 )
-from flagpost_schemas.settings.kafka import KafkaSettings, SchemaRegistrySettings
-from flagpost_schemas.settings.logs import LogSettings
-from flagpost_schemas.settings.problems import Problem, SettingsError
-from flagpost_schemas.settings.secrets import Secret, SecretSource
+from flagpost_settings.kafka import KafkaSettings, SchemaRegistrySettings
+from flagpost_settings.log_section import LogSettings
+from flagpost_settings.problems import Problem, SettingsError
+from flagpost_settings.secrets import Secret, SecretSource
 
 __all__ = [
     "AdminSettings",

@@ -12,7 +12,7 @@ from pathlib import Path
 from flagpost_consumer.core.policy import EndpointLimits, Policy
 from flagpost_consumer.settings.rules import Needs, rules_for
 from flagpost_consumer.settings.sections import Settings
-from flagpost_schemas.settings.load import Loader
+from flagpost_settings.load import Loader
 
 _LOADER = Loader(Settings)
 

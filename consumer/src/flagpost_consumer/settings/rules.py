@@ -1,7 +1,7 @@
 """The consumer's rules that reach across keys, and what a command needs.
 
 In: settings whose values are each possible by themselves. Out: the problems that remain. The rules of the `kafka`
-section are in `flagpost_schemas.settings.kafka`, for all programs.
+section are in `flagpost_settings.kafka`, for all programs.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from enum import Flag, auto
 from urllib.parse import SplitResult
 
 from flagpost_consumer.settings.sections import PendoSettings, Settings
-from flagpost_schemas.settings.kafka import contradictions_in, missing_in, topics_of_one_name
-from flagpost_schemas.settings.load import Rules
-from flagpost_schemas.settings.problems import Finding, given_twice
-from flagpost_schemas.settings.secrets import SecretSource
-from flagpost_schemas.settings.urls import http_url
+from flagpost_settings.kafka import contradictions_in, missing_in, topics_of_one_name
+from flagpost_settings.load import Rules
+from flagpost_settings.problems import Finding, given_twice
+from flagpost_settings.secrets import SecretSource
+from flagpost_settings.urls import http_url
 
 
 class Needs(Flag):

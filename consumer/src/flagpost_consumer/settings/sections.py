@@ -1,7 +1,7 @@
 """The settings and their defaults: one frozen model for each section of the file (CONTRACT section 5).
 
 In: a tree of plain values. Out: `Settings`. The sections that the engine reads are in `core.policy`, those that
-other programs read too in `flagpost_schemas.settings`; rules that reach across keys are in `rules`; nothing here
+other programs read too in `flagpost_settings`; rules that reach across keys are in `rules`; nothing here
 reads a file or the environment.
 """
 
@@ -21,10 +21,10 @@ from flagpost_consumer.core.policy import (
     MappingSettings,
     MetadataSettings,
 )
-from flagpost_schemas.settings.kafka import GatewayTopics, KafkaSettings
-from flagpost_schemas.settings.logs import LogSettings
-from flagpost_schemas.settings.secrets import HEADER_TEXT, Secret, SecretSource, source_of
-from flagpost_schemas.settings.section import EMPTY_IF_NULL, PortNumber, Section, Text
+from flagpost_settings.kafka import GatewayTopics, KafkaSettings
+from flagpost_settings.log_section import LogSettings
+from flagpost_settings.secrets import HEADER_TEXT, Secret, SecretSource, source_of
+from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, Section, Text
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 """A token of RFC 9110."""

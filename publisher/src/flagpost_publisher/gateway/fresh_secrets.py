@@ -5,9 +5,12 @@ In: where a secret is read from. Out: its text as it was when it could last be r
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import structlog
 
-from flagpost_schemas.settings.secrets import SecretSource
+from flagpost_settings.problems import SettingsError
+from flagpost_settings.secrets import SecretSource
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +26,8 @@ class FreshSecret:
 
     def refresh(self) -> None:
         """Take up what changed; a file that cannot be read just now changes nothing."""
-        if self._source is not None and self._source.changed():
+        if self._source is None or not self._source.changed():
+            return
+        with suppress(SettingsError):  # it went away since that look
             self.text = self._source.current()
             log.info("a secret has changed", secret=repr(self._source))

@@ -22,8 +22,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.producer import GUARANTEES, librdkafkas
-from flagpost_schemas.settings.kafka import KafkaSettings
-from flagpost_schemas.settings.logs import kafka_logger
+from flagpost_settings.kafka import KafkaSettings
+from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 

@@ -26,9 +26,9 @@ from flagpost_publisher.gateway.settings import Settings, load_settings
 from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_publisher.producer import require_usable
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
-from flagpost_schemas.settings.kafka import KafkaSettings
-from flagpost_schemas.settings.logs import configure_logging
-from flagpost_schemas.settings.problems import Problem, SettingsError
+from flagpost_settings.kafka import KafkaSettings
+from flagpost_settings.logs import configure_logging
+from flagpost_settings.problems import Problem, SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -190,7 +190,7 @@ def _registry(kafka: KafkaSettings) -> Registry | None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Uvloop's where it is there (not on Windows)."""
+    """That of uvloop where it is there (not on Windows)."""
     try:
         import uvloop  # noqa: PLC0415 - not everywhere
     except ModuleNotFoundError:

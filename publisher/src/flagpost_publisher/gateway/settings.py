@@ -1,7 +1,7 @@
 """The gateway's settings: its own section of the file that it shares with the consumer, and `kafka` and `log`.
 
 In: the file's path and the environment. Out: `Settings`, frozen and checked, or one `SettingsError` that names every
-problem. The consumer's sections are accepted unchecked (`flagpost_schemas.settings.section.SECTIONS`).
+problem. The consumer's sections are accepted unchecked (`flagpost_settings.section.SECTIONS`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from flagpost_schemas.settings.kafka import (
+from flagpost_settings.kafka import (
     GatewayTopics,
     KafkaSettings,
     contradictions_in,
     missing_in,
     topics_of_one_name,
 )
-from flagpost_schemas.settings.load import Loader, Rules
-from flagpost_schemas.settings.logs import LogSettings
-from flagpost_schemas.settings.problems import Finding, given_twice
-from flagpost_schemas.settings.secrets import ANY_TEXT, Secret, SecretForm, SecretSource, source_of
-from flagpost_schemas.settings.section import EMPTY_IF_NULL, PortNumber, PositiveSeconds, Section, Text
+from flagpost_settings.load import Loader, Rules
+from flagpost_settings.log_section import LogSettings
+from flagpost_settings.problems import Finding, given_twice
+from flagpost_settings.secrets import ANY_TEXT, Secret, SecretForm, SecretSource, source_of
+from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, PositiveSeconds, Section, Text
 
 WRITE_KEY: Final = r"[\x21-\x39\x3b-\x7e]+"
 """Visible ASCII without a colon: what can be a user name of HTTP's Basic authentication."""

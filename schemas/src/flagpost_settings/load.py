@@ -16,11 +16,11 @@ from typing import Final, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from flagpost_schemas.settings import sources
-from flagpost_schemas.settings.keys import Keys, dotted
-from flagpost_schemas.settings.problems import Finding, KeyPath, Problem, SettingsError
-from flagpost_schemas.settings.secrets import SecretSource
-from flagpost_schemas.settings.sources import NOT_GIVEN, Given
+from flagpost_settings import sources
+from flagpost_settings.keys import Keys, dotted
+from flagpost_settings.problems import Finding, KeyPath, Problem, SettingsError
+from flagpost_settings.secrets import SecretSource
+from flagpost_settings.sources import NOT_GIVEN, Given
 
 MAX_SHOWN_CHARACTERS: Final = 80
 

@@ -13,9 +13,9 @@ from typing import Annotated, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from flagpost_schemas.settings.problems import KeyPath
-from flagpost_schemas.settings.secrets import Secret
-from flagpost_schemas.settings.section import SECTIONS
+from flagpost_settings.problems import KeyPath
+from flagpost_settings.secrets import Secret
+from flagpost_settings.section import SECTIONS
 
 
 def dotted(path: KeyPath) -> str:

@@ -13,11 +13,11 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from flagpost_schemas.settings.owned_properties import instead_of
-from flagpost_schemas.settings.problems import Finding, KeyPath, given_twice
-from flagpost_schemas.settings.secrets import ANY_TEXT, Secret, SecretSource, source_of
-from flagpost_schemas.settings.section import EMPTY_IF_NULL, PositiveSeconds, Section, Text, TopicName
-from flagpost_schemas.settings.urls import http_url
+from flagpost_settings.owned_properties import instead_of
+from flagpost_settings.problems import Finding, KeyPath, given_twice
+from flagpost_settings.secrets import ANY_TEXT, Secret, SecretSource, source_of
+from flagpost_settings.section import EMPTY_IF_NULL, PositiveSeconds, Section, Text, TopicName
+from flagpost_settings.urls import http_url
 
 
 class GroupProtocol(StrEnum):

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from flagpost_schemas.settings.keys import Keys, dotted
-from flagpost_schemas.settings.problems import KeyPath, Problem, SettingsError
+from flagpost_settings.keys import Keys, dotted
+from flagpost_settings.problems import KeyPath, Problem, SettingsError
 
 VARIABLE = re.compile(r"FLAGPOST_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+")
 """FLAGPOST_, a section, and keys: capitals and digits with single underscores, joined by double ones."""

@@ -1,50 +1,23 @@
-"""The section `log`, and logging: one line an entry on stderr, as JSON or, on a terminal, for people.
+"""Logging: one line an entry on stderr, as JSON or, on a terminal, for people.
 
-In: the section, and what this program and its libraries log. Out: lines with a UTC timestamp, a level, the
+In: the section `log`, and what this program and its libraries log. Out: lines with a UTC timestamp, a level, the
 logger's name and the event. Tracebacks never show local variables: those hold ids and secrets.
 """
 
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
-from typing import Annotated, Final, TextIO
+from typing import Final, TextIO
 
 import orjson
 import structlog
-from pydantic import Field
 from structlog.typing import Processor
 
-from flagpost_schemas.settings.section import Section
+from flagpost_settings.log_section import LogFormat, LogSettings
 
 LIBRDKAFKA: Final = "librdkafka"
-OURS: Final = ("flagpost_schemas", "flagpost_publisher", "flagpost_consumer", LIBRDKAFKA)
+OURS: Final = ("flagpost_settings", "flagpost_schemas", "flagpost_publisher", "flagpost_consumer", LIBRDKAFKA)
 """The loggers for which `log.level` holds; other libraries are heard from warnings on."""
-
-
-class LogLevel(StrEnum):
-    """The least severe log line that is written."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
-
-
-class LogFormat(StrEnum):
-    """What a log line looks like."""
-
-    JSON = "json"
-    CONSOLE = "console"
-
-
-class LogSettings(Section):
-    """How much is logged, and in which form."""
-
-    level: Annotated[LogLevel, Field(strict=False)] = LogLevel.INFO
-    format: Annotated[LogFormat, Field(strict=False)] | None = None
-    """None: JSON, or console on a terminal."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO) -> None:

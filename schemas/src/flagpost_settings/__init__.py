@@ -1,10 +1,10 @@
-"""One settings file for every program of ours: what they share of reading it (the extra `settings`).
+"""One settings file for every program of ours: what they share of reading it (flagpost-schemas' extra `settings`).
 
 In: a program's model of its sections, the YAML file, the environment. Out: that model, frozen and checked, or one
 `SettingsError` that names every problem (CONTRACT section 5).
 
 - `section`: the base of every section, and the types that keys have;
-- `kafka`, `logs`: the sections that several programs read, each with its rules;
+- `kafka`, `log_section`: the sections that several programs read, with their rules; `logs` sets the log up;
 - `load`: reads and checks; `keys`, `sources`, `problems`, `secrets` and `urls` are what it is made of.
 
 Import from the modules: who needs a section needs neither YAML nor a logging library.

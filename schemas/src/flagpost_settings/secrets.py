@@ -15,7 +15,7 @@ from typing import Final, NoReturn, final
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from flagpost_schemas.settings.problems import Problem, SettingsError
+from flagpost_settings.problems import Problem, SettingsError
 
 
 @dataclass(frozen=True, slots=True)
