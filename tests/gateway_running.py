@@ -18,10 +18,9 @@ from typing import Any, Self
 
 import aiohttp
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from running import Series, environment, eventually
+from running import Series, environment, eventually, read_series
 
 GATEWAY = Path(sys.executable).with_name("flagpost-gateway")
 WRITE_KEY = "wk-4711"
@@ -116,12 +115,7 @@ class RunningGateway:
     async def scrape(self) -> Series:
         """All series of /metrics."""
         async with self.session.get(self.admin_url + "/metrics") as answer:
-            text = await answer.text()
-        return {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+            return read_series(await answer.text())
 
     async def value(self, name: str, **labels: str) -> float:
         """One series."""

@@ -114,12 +114,7 @@ class RunningConsumer:
 
     def scrape(self) -> Series:
         """All series of /metrics; checks that the books balance."""
-        text = self.get("/metrics")[1].decode()
-        series = {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        series = read_series(self.get("/metrics")[1].decode())
         check_books(series)
         return series
 
@@ -147,6 +142,15 @@ class RunningConsumer:
             self._reader.join(0.02)
         self._process.kill()
         raise AssertionError("flagpost consume did not start:\n" + "\n".join(self.lines))
+
+
+def read_series(text: str) -> Series:
+    """What a page of metrics says."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
 def is_caught_up(scrapes: list[Series], partitions: int) -> bool:
