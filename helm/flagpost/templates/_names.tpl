@@ -26,6 +26,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end -}}
 
+{{/*
+An object's name, namespace and labels. In: {root}, and as needed: component, which the name ends in; suffix, for
+another end; name, for quite another name; namespace, for another one; labels, for further ones.
+*/}}
+{{- define "flagpost.metadata" -}}
+name: {{ .name | default (list (include "flagpost.fullname" .root) (.suffix | default .component) | compact | join "-") }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+labels:
+  {{- include "flagpost.labels" .root | nindent 2 }}
+  {{- with .component }}
+  app.kubernetes.io/component: {{ . }}
+  {{- end }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
 {{- define "flagpost.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}

@@ -110,10 +110,7 @@ readinessProbe:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  name: {{ include "flagpost.fullname" .root }}-{{ .component }}
-  labels:
-    {{- include "flagpost.labels" .root | nindent 4 }}
-    app.kubernetes.io/component: {{ .component }}
+  {{- include "flagpost.metadata" (dict "root" .root "component" .component) | nindent 2 }}
 spec:
   maxUnavailable: {{ $budget.maxUnavailable }}
   unhealthyPodEvictionPolicy: AlwaysAllow
