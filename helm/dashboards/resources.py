@@ -1,0 +1,104 @@
+"""Resources: what the processes use, how late their loops run, and which versions they are."""
+
+from __future__ import annotations
+
+from dashboards.dashboard import Dashboard, Row
+from dashboards.panels import ANY, Query, bad_from, graph, stat, table
+from dashboards.promql import of_ours, quantile, rate, series
+
+MEBIBYTE = 1024 * 1024
+
+PROCESSES = Row(
+    "What do the processes use?",
+    (
+        graph(
+            "CPU",
+            "Cores that each consumer and gateway uses. A consumer's event loop is one thread: at 1 it can "
+            "do no more.",
+            "none",
+            bad_from(0.8, 1),
+            Query(of_ours(rate("process_cpu_seconds_total")), "{{pod}}"),
+            runbook="FlagpostLagGrows",
+        ),
+        graph(
+            "Memory",
+            "Resident memory. A consumer takes 150 MiB at work, and 230 MiB with a million remembered keys.",
+            "bytes",
+            bad_from(200 * MEBIBYTE, 256 * MEBIBYTE),
+            Query(of_ours(series("process_resident_memory_bytes")), "{{pod}}"),
+            runbook="FlagpostDedupeTooSmall",
+        ),
+        graph(
+            "Loop lag",
+            "How late a consumer's event loop runs. Above 0.25 s for minutes: too little CPU.",
+            "s",
+            bad_from(0.1, 0.25),
+            Query(series("flagpost_loop_lag_seconds"), "{{pod}}"),
+            runbook="FlagpostLoopSlow",
+        ),
+        graph(
+            "Open files",
+            "Share of the files and sockets that a process may open.",
+            "percentunit",
+            bad_from(0.5, 0.9),
+            Query(
+                of_ours(f"{series('process_open_fds')} / {series('process_max_fds')}"),
+                "{{pod}}",
+            ),
+        ),
+    ),
+)
+
+VERSIONS = Row(
+    "What runs?",
+    (
+        stat(
+            "Youngest process",
+            "How long ago the last consumer or gateway started. Often short: pods restart; see why with "
+            "kubectl.",
+            f"time() - max({of_ours(series('process_start_time_seconds'))})",
+            "s",
+            ((None, "orange"), (600, "green")),
+            width=6,
+        ),
+        stat(
+            "Oldest process",
+            "How long the oldest consumer or gateway has run.",
+            f"time() - min({of_ours(series('process_start_time_seconds'))})",
+            "s",
+            ANY,
+            width=6,
+        ),
+        table(
+            "Consumers by version",
+            "More than one version for long: a roll-out is stuck.",
+            "none",
+            ANY,
+            f"count by (namespace, release, version) ({series('flagpost_build_info')})",
+            width=6,
+        ),
+        table(
+            "Gateways by version",
+            "More than one version for long: a roll-out is stuck.",
+            "none",
+            ANY,
+            f"count by (namespace, release, version) ({series('flagpost_gateway_build_info')})",
+            width=6,
+        ),
+        graph(
+            "Slowest requests to Pendo, by pod",
+            "The 99th percentile. One pod alone is slow: its node, its CPU; all are: Pendo.",
+            "s",
+            bad_from(1, 5),
+            Query(quantile(0.99, "flagpost_pendo_request_seconds", "pod"), "{{pod}}"),
+            runbook="FlagpostLoopSlow",
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    "resources",
+    "Resources",
+    "CPU, memory, files and the event loop of each process, and the versions that run.",
+    (PROCESSES, VERSIONS),
+)

@@ -1,0 +1,126 @@
+"""Visitors and dedupe: what waits and for what, the longest lines, and what need not be sent."""
+
+from __future__ import annotations
+
+from dashboards.dashboard import Dashboard, Row
+from dashboards.overview import DELIVERIES
+from dashboards.panels import ANY, NO_RATE, NONE_AT_ALL, Query, bad_from, graph, stack, stat
+from dashboards.promql import gained, greatest, rate, ratio, series, total
+
+DUPLICATES = 'outcome="duplicate"'
+PENDING = series("flagpost_deliveries_pending")
+PACED = series("flagpost_backlog_paced")
+TRACK = 'kind="track"'
+METADATA = 'kind=~".*_metadata"'
+VALUES_DELIVERED = total(gained(DELIVERIES, METADATA, 'outcome="delivered"'))
+BATCHES_DELIVERED = total(gained("flagpost_pendo_requests_total", 'endpoint="metadata"', 'status=~"2.."'))
+
+WAITING = Row(
+    "What waits, and for what?",
+    (
+        stack(
+            "Pending",
+            "Paced waits for its visitor's second. The rest is ready, in flight, waits for a retry, the "
+            "budget or Pendo, or for Kafka to acknowledge its settlement.",
+            "short",
+            bad_from(15_000, 20_000),
+            Query(total(PACED), "paced"),
+            Query(f"clamp_min({total(PENDING)} - {total(PACED)}, 0)", "the rest"),
+            runbook="FlagpostOldEventsPending",
+        ),
+        graph(
+            "Longest lines",
+            "Deliveries of the visitors with the most, by rank. One far above the others is a catch-all id "
+            '(a robot, "anonymous"); at delivery.max_pending_per_visitor (600) its newest are dead-lettered '
+            "while memory is full.",
+            "short",
+            bad_from(300, 600),
+            Query(greatest(series("flagpost_hottest_lanes"), "rank"), "{{rank}}"),
+            runbook="FlagpostOldEventsPending",
+        ),
+    ),
+)
+
+SAVED = Row(
+    "What need not be sent?",
+    (
+        stat(
+            "Requests saved",
+            "Duplicates that were not sent, and metadata values that shared a request, in the time that is "
+            "looked at.",
+            f"{total(gained(DELIVERIES, DUPLICATES))} + clamp_min({VALUES_DELIVERED} - {BATCHES_DELIVERED}, 0)",
+            "short",
+            ANY,
+            width=6,
+        ),
+        stat(
+            "Share of track events that are duplicates",
+            "The same flag and variation for the same visitor within dedupe.ttl_seconds.",
+            ratio(total(gained(DELIVERIES, DUPLICATES, TRACK)), total(gained(DELIVERIES, TRACK))),
+            "percentunit",
+            ANY,
+            width=6,
+        ),
+        stat(
+            "Keys evicted early",
+            "Keys forgotten because dedupe.max_entries was reached: their repeats are sent again.",
+            total(gained("flagpost_dedupe_evicted_early_total")),
+            "none",
+            NONE_AT_ALL,
+            runbook="FlagpostDedupeTooSmall",
+            width=6,
+        ),
+        stat(
+            "Lines on a wrong partition",
+            "Visitors' lines begun by a record that another partitioner placed: no producer of ours.",
+            total(gained("flagpost_mispartitioned_total")),
+            "none",
+            NONE_AT_ALL,
+            runbook="FlagpostMispartitioned",
+            width=6,
+        ),
+        stack(
+            "Duplicates by reason",
+            "dedupe: a track event sent before. superseded: a newer value of the field. unchanged: the "
+            "value sent last.",
+            "ops",
+            ANY,
+            Query(total(rate(DELIVERIES, DUPLICATES), "kind", "reason"), "{{kind}} {{reason}}"),
+        ),
+        graph(
+            "Keys remembered",
+            "Sent keys that may still be repeated, by pod; about 120 bytes each. At dedupe.max_entries "
+            "(2,000,000) the oldest are forgotten early.",
+            "short",
+            bad_from(1_600_000, 2_000_000),
+            Query(series("flagpost_dedupe_entries"), "{{pod}}"),
+            runbook="FlagpostDedupeTooSmall",
+        ),
+        graph(
+            "Late events",
+            "Events more than one dedupe.ttl_seconds behind the newest of their partition: their repeats "
+            "may be missed.",
+            "cps",
+            bad_from(1, 10),
+            Query(total(rate("flagpost_dedupe_late_total")), "late"),
+            runbook="FlagpostEventsLate",
+        ),
+        graph(
+            "Evicted early, and on a wrong partition",
+            "Both should be 0: the first sends repeats, the second breaks order, pace and dedupe of the "
+            "visitors it meets.",
+            "cps",
+            NO_RATE,
+            Query(total(rate("flagpost_dedupe_evicted_early_total")), "evicted early"),
+            Query(total(rate("flagpost_mispartitioned_total")), "on a wrong partition"),
+            runbook="FlagpostMispartitioned",
+        ),
+    ),
+)
+
+DASHBOARD = Dashboard(
+    "visitors",
+    "Visitors and dedupe",
+    "What waits for its visitor's turn, the longest lines, duplicates removed, requests saved.",
+    (WAITING, SAVED),
+)
