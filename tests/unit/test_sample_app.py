@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +22,7 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.sample_app import FLAGS, Crowd, Decided, optimizely_client, variation_as_sent
 from flagpost_schemas import DecisionEvent, Decoder, TrackEvent
 from kafka_reading import read_topic
+from real_kafka.processes import free_port
 
 PROGRAM = [sys.executable, "-m", "flagpost_consumer.demo.sample_app"]
 DEADLINE_SECONDS = 30
@@ -169,6 +172,35 @@ def test_a_signal_ends_it_with_everything_flushed(kafka: EmbeddedKafka, number: 
     assert final["publisher"]["delivered"] == final["publisher"]["accepted"] > 0
 
 
+def test_the_publishers_numbers_can_be_scraped(kafka: EmbeddedKafka) -> None:
+    port = free_port()
+    options = ["--topic", "cut", "--seconds", "inf", "--report-seconds", "0.05", "--metrics-port", str(port)]
+    command = [*PROGRAM, "--bootstrap-servers", kafka.bootstrap_servers, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as app:
+        assert app.stdout is not None
+        told = next(line for line in map(orjson.loads, app.stdout) if line["publisher"]["accepted"])
+        scraped = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_SECONDS).text
+        app.terminate()
+        app.communicate(timeout=DEADLINE_SECONDS)
+    (accepted,) = re.findall(r"^flagpost_publisher_accepted_total (.+)$", scraped, re.MULTILINE)
+    assert float(accepted) >= told["publisher"]["accepted"]
+    assert app.returncode == 0
+
+
+def test_a_metrics_port_in_use_is_explained() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [*PROGRAM, "--bootstrap-servers", "127.0.0.1:1", "--metrics-port", str(port)],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
+
+
 def test_events_that_kafka_does_not_take_are_told() -> None:
     options = ["--bootstrap-servers", "127.0.0.1:1", "--seconds", "0.1", "--flush-seconds", "0.2"]
     ended = subprocess.run([*PROGRAM, *options], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
@@ -178,7 +210,7 @@ def test_events_that_kafka_does_not_take_are_told() -> None:
     assert b"Kafka at 127.0.0.1:1 did not take" in ended.stderr
 
 
-@pytest.mark.parametrize("option", ["--rate", "--seconds", "--visitors"])
+@pytest.mark.parametrize("option", ["--rate", "--seconds", "--visitors", "--report-seconds"])
 def test_impossible_options_are_refused(option: str) -> None:
     ended = subprocess.run(
         [*PROGRAM, "--bootstrap-servers", "127.0.0.1:1", option, "0"],

@@ -1,8 +1,9 @@
 """An application as Flagpost's users have one: the real optimizely-sdk, visitors who come and go, a Publisher.
 
 In: options (`python -m flagpost_consumer.demo.sample_app --help`). Out: events on Kafka, and on stdout a JSON
-line every 0.2 s (`"kind": "progress"`) and a last one (`"kind": "final"`) that says what the SDK decided,
-counted apart from the publisher, and what the publisher made of it.
+line every so often (`"kind": "progress"`) and a last one (`"kind": "final"`) that says what the SDK decided,
+counted apart from the publisher, and what the publisher made of it. Where a port is given, the publisher's numbers
+for Prometheus are at `/metrics` there.
 
 The datafile lies beside this file: an A/B and an A/B/C experiment, a rollout, a flag that is off, a holdout.
 Nothing is sent to Optimizely.
@@ -29,12 +30,13 @@ from optimizely.event.user_event import UserEvent
 from optimizely.helpers.sdk_settings import OptimizelySdkSettings
 from optimizely.optimizely import Optimizely
 from optimizely.optimizely_user_context import UserAttributes
+from prometheus_client import CollectorRegistry, start_http_server
 
 from flagpost_publisher import Publisher
+from flagpost_publisher.metrics import PublisherCollector
 
 FLAGS = ("checkout_redesign", "search_ranking", "dark_mode", "legacy_banner")
 
-_REPORT_SECONDS = 0.2
 _LONGEST_SLEEP_SECONDS = 0.05
 """So a signal is heeded this soon."""
 _ZIPF_EXPONENT = 1.1
@@ -156,15 +158,24 @@ class SampleApp:
         sys.stdout.flush()
 
 
-def serve(app: SampleApp, rate_per_second: float, seconds: float, stopped: Callable[[], bool]) -> float:
-    """Serve visits at a rate until the time is over or `stopped` says so; gives the seconds it took."""
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the application works, for how long, and how often it says so."""
+
+    rate_per_second: float
+    seconds: float
+    report_seconds: float
+
+
+def serve(app: SampleApp, pace: Pace, stopped: Callable[[], bool]) -> float:
+    """Serve visits until the time is over or `stopped` says so; gives the seconds it took."""
     begin = time.monotonic()
-    visits, report_at = 0, _REPORT_SECONDS
-    while (elapsed := time.monotonic() - begin) < seconds and not stopped():
+    visits, report_at = 0, pace.report_seconds
+    while (elapsed := time.monotonic() - begin) < pace.seconds and not stopped():
         if elapsed >= report_at:
             app.report("progress", elapsed)
-            report_at = elapsed + _REPORT_SECONDS
-        due_in = visits / rate_per_second - elapsed
+            report_at = elapsed + pace.report_seconds
+        due_in = visits / pace.rate_per_second - elapsed
         if due_in > 0:
             time.sleep(min(due_in, _LONGEST_SLEEP_SECONDS))
         else:
@@ -185,6 +196,22 @@ class _Signals:
         self.came = True
 
 
+def show_metrics(publisher: Publisher, host: str, port: int) -> None:
+    """Serve the publisher's numbers at `/metrics`, from a thread that ends with the process.
+
+    Raises:
+        click.ClickException: the address cannot be had.
+    """
+    registry = CollectorRegistry()
+    registry.register(PublisherCollector(publisher))
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another"
+        ) from error
+
+
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -192,7 +219,8 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--bootstrap-servers", required=True, help="Kafka, HOST:PORT.")
 @click.option("--topic", default="flagpost.events", show_default=True)
 @click.option("--rate", type=_POSITIVE, default=50.0, show_default=True, help="Decisions per second.")
-@click.option("--seconds", type=_POSITIVE, default=20.0, show_default=True)
+@click.option("--seconds", type=_POSITIVE, default=20.0, show_default=True, help="inf: until it is stopped.")
+@click.option("--report-seconds", type=_POSITIVE, default=0.2, show_default=True, help="Between two lines.")
 @click.option("--visitors", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
@@ -203,16 +231,23 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     help="Seconds in which the publisher itself suppresses a repeated decision; later ones are the consumer's.",
 )
 @click.option("--flush-seconds", type=_POSITIVE, default=10.0, show_default=True)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics there; without it, nowhere."
+)
 def main(  # noqa: PLR0913  one for each option
     *,
     bootstrap_servers: str,
     topic: str,
     rate: float,
     seconds: float,
+    report_seconds: float,
     visitors: int,
     seed: int,
     local_ttl: float,
     flush_seconds: float,
+    metrics_host: str,
+    metrics_port: int | None,
 ) -> None:
     """Make decisions for random visitors and publish them. Exits 1 when Kafka did not take all of them."""
     signals = _Signals()
@@ -224,8 +259,10 @@ def main(  # noqa: PLR0913  one for each option
         account_id="account",
         dedupe_ttl_seconds=local_ttl,
     )
+    if metrics_port is not None:
+        show_metrics(publisher, metrics_host, metrics_port)
     app = SampleApp(optimizely_client(), publisher, Crowd(visitors, seed))
-    elapsed = serve(app, rate, seconds, lambda: signals.came)
+    elapsed = serve(app, Pace(rate, seconds, report_seconds), lambda: signals.came)
     left = publisher.close(flush_seconds)
     app.report("final", elapsed)
     if left:
