@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -69,6 +69,7 @@ class GatewayMetrics:
         )
         build = Gauge("flagpost_gateway_build_info", "1; the version.", ["version"], registry=self.registry)
         build.labels(version("flagpost-publisher")).set(1)
+        ProcessCollector(registry=self.registry)
 
     def expect(self, routes: Iterable[str]) -> None:
         """Let the series of these routes, and of other paths, exist."""
