@@ -5,7 +5,7 @@ UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
 
-.PHONY: setup demo test chaos lint format wheels bench clean
+.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,27 @@ wheels: setup
 
 bench: setup
 	$(VENV)/bin/python benchmarks/deliver.py
+
+# Helm's engine, the API's schemas and checkov: what the tests of the chart need, besides what all tests need.
+deploy-tools: setup .tools/checkov
+	$(UV) sync --quiet --locked --all-packages --all-extras --group deploy
+
+.tools/checkov: tests/helm/checkov.txt $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) --no-python-downloads $@
+	$(UV) pip install --quiet --python $@/bin/python --requirements tests/helm/checkov.txt
+	@touch $@
+
+# The chart: rendered, linted, and held to the API's schemas, to Flagpost's own settings and to checkov.
+deploy-checks: deploy-tools
+	CI=$(or $(CI),true) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/helm $(ARGS)
+
+# The table of values in the chart's README, of the comments in its values.yaml.
+chart-docs: setup
+	PYTHONPATH=tests $(VENV)/bin/python tests/helm/values_table.py
+
+# The chart on a real Kubernetes API server, which takes minutes to build the first time (Go is needed).
+cluster-test: setup
+	$(VENV)/bin/python -m pytest -v tests/cluster/on_api_server.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .tools .cache dist

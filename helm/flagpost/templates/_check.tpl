@@ -61,6 +61,9 @@
 {{- if gt (int $scaling.maxReplicas) $partitions -}}
 {{- fail (printf "consumer.autoscaling.maxReplicas is %v and topics.partitions %v; a pod without a partition has nothing to do" $scaling.maxReplicas .Values.topics.partitions) -}}
 {{- end -}}
+{{- if gt (int $scaling.keda.fallbackReplicas) (int $scaling.maxReplicas) -}}
+{{- fail (printf "consumer.autoscaling.keda.fallbackReplicas is %v and maxReplicas %v; the fallback should not be above the most" $scaling.keda.fallbackReplicas $scaling.maxReplicas) -}}
+{{- end -}}
 {{- include "flagpost.check.range" (dict "of" "consumer" "scaling" $scaling) -}}
 {{- end -}}
 {{- if .Values.gateway.autoscaling.enabled -}}

@@ -1,0 +1,63 @@
+"""What the API server would say of an object's form, without one.
+
+In: a Kubernetes object. Out: `ValidationError` where a field is missing, unknown or of the wrong type. Kubernetes'
+own kinds are judged by the schemas that kubernetes-validate carries, in their strict form; KEDA's and the Prometheus
+operator's by the definitions in schemas/, closed in the same way.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import yaml
+from jsonschema import Draft202012Validator
+
+from helm.rendering import Object
+
+DEFINITIONS: Final = Path(__file__).parent / "schemas"
+VERSIONS: Final = ("1.32", "1.37")
+"""Of Kubernetes: the oldest and the newest whose schemas are at hand."""
+
+
+def require_valid(candidate: Object) -> None:
+    """Judge an object.
+
+    Raises:
+        kubernetes_validate.ValidationError, jsonschema.ValidationError: what is wrong, and where.
+        kubernetes_validate.SchemaNotFoundError: there is no such kind.
+    """
+    definition = _definitions().get((candidate["apiVersion"], candidate["kind"]))
+    if definition is not None:
+        definition.validate(candidate)
+        return
+    for version in VERSIONS:
+        kubernetes_validate.validate(dict(candidate), version, strict=True)
+
+
+@cache
+def _definitions() -> dict[tuple[str, str], Draft202012Validator]:
+    found = {}
+    for path in DEFINITIONS.glob("*.yaml"):
+        spec = yaml.safe_load(path.read_text())["spec"]
+        for version in spec["versions"]:
+            schema = _closed(version["schema"]["openAPIV3Schema"])
+            schema["properties"]["metadata"] = {"type": "object"}
+            found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = Draft202012Validator(schema)
+    return found
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with unknown fields refused, as the API server refuses them of what is applied strictly."""
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        closed["type"] = ["integer", "string"]
+    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        closed.setdefault("additionalProperties", False)
+    return closed

@@ -1,0 +1,79 @@
+"""A container's files and environment, as a node would lay them out.
+
+In: a release, a pod of it, a container of that, and a directory that stands for the container's root. Out: the files
+of its volumes, and the environment, whose paths lead into that directory. What the release itself does not hold (an
+existing Secret, a volume of the user's) is filled with texts that tell where they are from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from helm.rendering import Object, Rendered
+
+PATH: Final = re.compile(r"(?<![\w/.])/[\w./-]+")
+"""A path from the root, within a variable's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """What a program finds in its container."""
+
+    config: Path
+    environ: dict[str, str]
+
+
+def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mounted:
+    """Lay out the container's files under `root`."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    for mount in container["volumeMounts"]:
+        held = dict(_held(release, volumes[mount["name"]]))
+        for path, text in held.items():
+            _write(_within(root, mount["mountPath"]) / path, text)
+        if not held:
+            _write_what_is_named(mount["mountPath"], variables, root)
+    environ = {
+        name: PATH.sub(lambda found: str(_within(root, found[0])), text) for name, text in variables.items()
+    }
+    return Mounted(Path(environ["FLAGPOST_CONFIG"]), environ)
+
+
+def _held(release: Rendered, volume: Object) -> Iterator[tuple[str, str]]:
+    """The files of a volume that the chart makes: paths within it, and texts."""
+    for each in release.all_of("ConfigMap"):
+        if volume.get("configMap") == {"name": each["metadata"]["name"]}:
+            yield from each["data"].items()
+    for source in volume.get("projected", {"sources": ()})["sources"]:
+        secret = source["secret"]
+        for item in secret["items"]:
+            yield item["path"], _secret_text(release, secret["name"], item["key"])
+
+
+def _secret_text(release: Rendered, name: str, key: str) -> str:
+    for each in release.all_of("Secret"):
+        if each["metadata"]["name"] == name:
+            text: str = each["stringData"][key]
+            return text
+    return f"{name}/{key}"
+
+
+def _write_what_is_named(mount_path: str, variables: dict[str, str], root: Path) -> None:
+    """Fill a volume of the user's with the files that variables say to be there."""
+    for text in variables.values():
+        for path in PATH.findall(text):
+            if path.startswith(f"{mount_path}/"):
+                _write(_within(root, path), path)
+
+
+def _within(root: Path, path: str) -> Path:
+    return root / path.lstrip("/")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
