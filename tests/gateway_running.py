@@ -65,11 +65,15 @@ class RunningGateway:
         self.url = self.admin_url = ""
 
     async def __aenter__(self) -> Self:
-        await eventually(
-            lambda: self._address("admin") or not self.is_running, what="flagpost-gateway listens"
-        )
-        self.url, self.admin_url = self._address("gateway"), self._address("admin")
-        assert self.admin_url, "flagpost-gateway did not start:\n" + "\n".join(self.lines)
+        try:
+            await eventually(
+                lambda: self._address("admin") or not self.is_running, 60, what="flagpost-gateway listens"
+            )
+            self.url, self.admin_url = self._address("gateway"), self._address("admin")
+            assert self.admin_url, "flagpost-gateway did not start:\n" + "\n".join(self.lines)
+        except BaseException:
+            await self._end()
+            raise
         self.session = aiohttp.ClientSession()
         return self
 
@@ -77,11 +81,7 @@ class RunningGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.session.close()
-        if self.is_running:
-            self._process.kill()
-        await self.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
+        await self._end()
         if error is not None:
             sys.stderr.write("\n".join(["flagpost-gateway said:", *self.lines[-40:]]) + "\n")
 
@@ -135,6 +135,13 @@ class RunningGateway:
         """SIGTERM, and wait; gives the exit code."""
         self.signal(signal.SIGTERM)
         return await self.wait(seconds)
+
+    async def _end(self) -> None:
+        if self.is_running:
+            self._process.kill()
+        await self.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def _address(self, name: str) -> str:
         lines = [line for line in list(self.lines) if line.startswith(f"{name} http://")]

@@ -7,11 +7,12 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
@@ -77,29 +78,36 @@ class Server:
         self._runner = runner
         self.gateway = gateway
 
-    def run(self, awaitable: Awaitable[Result]) -> Result:
-        async def awaited() -> Result:
-            return await awaitable
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
+        """Send a request; gives the status and the answer's document."""
+        status, answer, _ = self._runner.run(self.gateway.post(path, data=body, headers=headers))
+        return status, answer
 
-        return self._runner.run(awaited())
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with EmbeddedKafka({"flagpost.events": 2, "hooks": 1}) as kafka, asyncio.Runner() as runner:
+@asynccontextmanager
+async def running_gateway() -> AsyncIterator[RunningGateway]:
+    with EmbeddedKafka({"flagpost.events": 2, "hooks": 1}) as kafka:
         given = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
             "gateway.max_body_bytes": LIMIT,
             "gateway.webhook_secret": "s",
             "gateway.webhook_topic": "hooks",
         }
-        gateway = RunningGateway(given)
-        runner.run(gateway.__aenter__())
-        runner.run(gateway.ready())
-        yield Server(runner, gateway)
-        assert runner.run(gateway.stop()) == 0
-        assert not [line for line in gateway.lines if "not foreseen" in line]
-        runner.run(gateway.__aexit__(None, None, None))
+        async with RunningGateway(given) as gateway:
+            await gateway.ready()
+            yield gateway
+            assert await gateway.stop() == 0
+            assert not [line for line in gateway.lines if "not foreseen" in line]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        try:
+            yield Server(runner, runner.run(stack.enter_async_context(running_gateway())))
+        finally:
+            runner.run(stack.aclose())
 
 
 def check_answer(status: int, answer: dict[str, Any]) -> None:
@@ -107,7 +115,7 @@ def check_answer(status: int, answer: dict[str, Any]) -> None:
     if status in {200, 202}:
         assert answer == {"success": True} or answer["accepted"] >= 1
         return
-    assert status in {400, 401, 404, 413, 415}
+    assert status in {400, 401, 404, 408, 413, 415, 503}
     assert {"error", "index", "field"} <= answer.keys() <= {"error", "index", "field", "fix"}
     assert answer["error"]
 
@@ -123,9 +131,7 @@ def test_any_request_has_a_documented_answer(
     usual = {"content-type": "application/json", **key}
     # With a key, what is called compressed is; without, its bytes are not what they should be.
     compress = COMPRESS.get(headers.get("content-encoding", ""), bytes) if key else bytes
-    status, answer, _ = server.run(
-        server.gateway.post(path, data=compress(body), headers={**usual, **headers})
-    )
+    status, answer = server.post(path, compress(body), {**usual, **headers})
     check_answer(status, answer)
 
 
@@ -136,7 +142,8 @@ def test_any_event_is_published_or_refused_by_index_and_field(
 ) -> None:
     body = json.dumps(events).encode()
     headers = {**AUTHORIZED, "content-type": "application/json"}
-    status, answer, _ = server.run(server.gateway.post("/v1/events", data=body, headers=headers))
+    status, answer = server.post("/v1/events", body, headers)
+    assume(status != 503)  # on a machine that is too busy even for the embedded broker
     if status == 202:
         assert answer == {"accepted": len(events)}
         return

@@ -27,8 +27,8 @@ from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
-ACKNOWLEDGE_SECONDS: Final = 5.0
-"""How long a request may wait for Kafka; Segment's libraries themselves give up after 10 to 15."""
+ACKNOWLEDGE_SECONDS: Final = 8.0
+"""How long a request may wait for Kafka; Segment's libraries give up on it after 10 to 15."""
 MAX_QUEUED_RECORDS: Final = 100_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 MAX_RECORD_BYTES: Final = 1_000_000

@@ -51,7 +51,7 @@ class GatewayMetrics:
         )
         events = Counter(
             "flagpost_gateway_events",
-            "Events of well-formed requests: accepted (Kafka has them) or refused (answered 503).",
+            "Events of well-formed requests: accepted (Kafka has them) or refused (it did not take them).",
             ["type", "outcome"],
             registry=self.registry,
         )
