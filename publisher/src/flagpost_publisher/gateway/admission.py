@@ -14,7 +14,7 @@ from flagpost_publisher.gateway.refusals import Refusal, try_again
 
 MAX_REQUESTS: Final = 1_000
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Bodies in memory, read so far and not yet handed to Kafka."""
+"""Bodies in memory, each from its first byte to its answer."""
 RETRY_SECONDS: Final = 1
 
 
