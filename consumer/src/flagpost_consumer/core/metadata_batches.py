@@ -10,7 +10,6 @@ the newest ones.
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -18,10 +17,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic, TypeVar
 
-import orjson
-
 from flagpost_consumer.core.mapping import Metadata
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Reason
+from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, value_digest
 from flagpost_schemas import MetadataValue
 
 _PRECEDENCE = (
@@ -114,48 +112,6 @@ class Batch:
         return self.ids[0]
 
 
-class _SentValues:
-    """The last value that Pendo took for each field, of one partition.
-
-    Two generations: when event time has moved on by 2 ttl, the older one goes. So an entry lives at least
-    2 ttl of event time, and nothing ever walks through all entries.
-    """
-
-    __slots__ = ("_current", "_previous", "_rotated_ms", "_ttl_ms")
-
-    def __init__(self, ttl_ms: int) -> None:
-        self._ttl_ms = ttl_ms
-        self._current: dict[bytes, tuple[int, int, bytes]] = {}
-        self._previous: dict[bytes, tuple[int, int, bytes]] = {}
-        self._rotated_ms = 0
-
-    def near(self, key: bytes, occurred_at: int) -> tuple[int, int, bytes] | None:
-        """The last value sent, if it occurred within one ttl of this moment: (occurred_at, offset, digest)."""
-        sent = self._current.get(key) or self._previous.get(key)
-        return sent if sent is not None and abs(sent[0] - occurred_at) < self._ttl_ms else None
-
-    def doubt(self, key: bytes) -> None:
-        """It is not certain any more that this is what Pendo has; when it occurred still counts."""
-        for generation in (self._current, self._previous):
-            if key in generation:
-                generation[key] = (*generation[key][:2], b"")
-
-    def remember(self, key: bytes, occurred_at: int, offset: int, digest: bytes) -> None:
-        """Note that Pendo took a value."""
-        if occurred_at > self._rotated_ms + 2 * self._ttl_ms:
-            self.forget_older()
-            self._rotated_ms = occurred_at
-        self._previous.pop(key, None)
-        self._current[key] = (occurred_at, offset, digest)
-
-    def forget_older(self) -> None:
-        """Forget the older generation; the younger one is the older from now on."""
-        self._previous, self._current = self._current, {}
-
-    def __len__(self) -> int:
-        return len(self._current) + len(self._previous)
-
-
 class MetadataBatches(Generic[Owner]):
     """All metadata that waits, is in flight, or was sent lately."""
 
@@ -170,7 +126,7 @@ class MetadataBatches(Generic[Owner]):
         self._queues: dict[QueueKey, OrderedDict[str, float]] = {}
         self._retries: list[tuple[float, int, Batch]] = []
         self._number = 0
-        self._sent: dict[int, _SentValues] = {}
+        self._sent: dict[int, SentValues] = {}
         self.ended: list[tuple[Item[Owner], Ending]] = []
         """Deliveries that have ended since this was last emptied; the engine empties it."""
 
@@ -182,7 +138,7 @@ class MetadataBatches(Generic[Owner]):
         target = self._targets.setdefault((metadata.target, metadata.target_id), _Target())
         item.open_fields = len(metadata.values)
         for name, content in metadata.values.items():
-            value = Value(content, _digest(content), item, (item.occurred_at, item.offset))
+            value = Value(content, value_digest(content), item, (item.occurred_at, item.offset))
             self._offer_field(target, (metadata.group, name), value)
         self._enqueue(metadata.target, metadata.target_id, target, now)
 
@@ -288,10 +244,10 @@ class MetadataBatches(Generic[Owner]):
         for key in self._keys(batch):
             target = self._targets[key]
             flying, target.in_flight = target.in_flight, {}
-            for field_key, value in flying.items():
-                self._doubt(key, field_key, value)
+            for group_and_name, value in flying.items():
+                self._doubt(key, group_and_name, value)
                 ending = give_up(value.item) if give_up else None
-                self._back(target, field_key, value, ending)
+                self._back(target, group_and_name, value, ending)
         self._number += 1
         heapq.heappush(self._retries, (at, self._number, batch))
 
@@ -343,15 +299,15 @@ class MetadataBatches(Generic[Owner]):
             return Reason.UNCHANGED
         metadata = value.item.metadata
         sent_values = self._sent_values(value.item.partition)
-        sent_key = _sent_key(metadata.target, metadata.target_id, key)
-        sent = sent_values.near(sent_key, value.age[0])
+        whose, field = id_key(metadata.target, metadata.target_id), field_key(*key)
+        sent = sent_values.near(whose, field, value.age[0])
         if sent is None:
             return None
-        if sent[:2] > value.age:
+        if (sent.occurred_at, sent.offset) > value.age:
             return Reason.SUPERSEDED
-        if sent[2] != value.digest:
+        if sent.digest != value.digest:
             return None
-        sent_values.remember(sent_key, *value.age, value.digest)
+        sent_values.remember(whose, Sent(field, *value.age, value.digest))
         return Reason.UNCHANGED
 
     def _end_field(self, value: Value[Owner], reason: Reason) -> None:
@@ -378,7 +334,7 @@ class MetadataBatches(Generic[Owner]):
     def _remember(self, target: str, target_id: str, key: FieldKey, value: Value[Owner]) -> None:
         if not value.item.removed:
             self._sent_values(value.item.partition).remember(
-                _sent_key(target, target_id, key), *value.age, value.digest
+                id_key(target, target_id), Sent(field_key(*key), *value.age, value.digest)
             )
             self._make_room()
 
@@ -389,11 +345,11 @@ class MetadataBatches(Generic[Owner]):
 
     def _doubt(self, target: TargetKey, key: FieldKey, value: Value[Owner]) -> None:
         """Pendo may have taken this value although nobody said so: what it has is not known any more."""
-        self._sent_values(value.item.partition).doubt(_sent_key(*target, key))
+        self._sent_values(value.item.partition).doubt(id_key(*target), field_key(*key))
 
-    def _sent_values(self, partition: int) -> _SentValues:
+    def _sent_values(self, partition: int) -> SentValues:
         if partition not in self._sent:
-            self._sent[partition] = _SentValues(self._ttl_ms)
+            self._sent[partition] = SentValues(self._ttl_ms)
         return self._sent[partition]
 
     def _enqueue(self, kind: str, target_id: str, target: _Target[Owner], now: float) -> None:
@@ -448,13 +404,3 @@ class MetadataBatches(Generic[Owner]):
         if not target.waiting and not target.busy:
             self._leave_queues(*key)
             del self._targets[key]
-
-
-def _digest(value: MetadataValue) -> bytes:
-    """Tells values apart, types included: 1, 1.0, true and "1" are four values."""
-    return hashlib.blake2b(orjson.dumps(value), digest_size=8).digest()
-
-
-def _sent_key(target: str, target_id: str, key: FieldKey) -> bytes:
-    text = orjson.dumps((target, target_id, *key))
-    return hashlib.blake2b(text, digest_size=16).digest()
