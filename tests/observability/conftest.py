@@ -1,0 +1,29 @@
+"""Fixtures of the tests of dashboards, rules and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from observability import prometheus_parts
+from observability.programs_metrics import Programs, scrape_all
+
+
+@pytest.fixture(scope="session")
+def prometheus_programs() -> prometheus_parts.Programs:
+    """Prometheus and promtool."""
+    missing = prometheus_parts.missing()
+    if missing is None:
+        return prometheus_parts.programs()
+    text = f"Prometheus is needed: {missing}"
+    if "CI" in os.environ:
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+@pytest.fixture(scope="session")
+def programs_metrics() -> Programs:
+    """What each program tells at its start."""
+    return asyncio.run(scrape_all())

@@ -1,0 +1,46 @@
+"""Whether a query can give anything: its metrics exist, and their labels have such values.
+
+In: a query, what the programs tell and what rules record. Out: what is wrong with the query, as sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from observability.programs_metrics import Metric
+from observability.promql import Selector, grouping_labels, selectors
+
+OF_THE_TARGET = {"namespace", "release", "pod", "job", "instance"}
+"""Labels that come from the scrape (helm/flagpost/alerts/README.md)."""
+OF_PROMETHEUS = {"ALERTS"}
+"""What Prometheus itself writes when rules are evaluated."""
+
+
+def problems(expr: str, metrics: Mapping[str, Metric], recorded: set[str]) -> list[str]:
+    """What is wrong with a query; nothing: an empty list."""
+    found = [problem for selector in selectors(expr) for problem in _in_selector(selector, metrics, recorded)]
+    return found + _in_grouping(expr, metrics, recorded)
+
+
+def _in_selector(selector: Selector, metrics: Mapping[str, Metric], recorded: set[str]) -> Iterator[str]:
+    if selector.metric in OF_PROMETHEUS | recorded:
+        return
+    metric = metrics.get(selector.metric)
+    if metric is None:
+        yield f"no program has {selector.metric}"
+        return
+    for matcher in selector.matchers:
+        if matcher.label in OF_THE_TARGET:
+            continue
+        if matcher.label not in metric.labels:
+            yield f"{selector.metric} has no label {matcher.label}"
+        elif (values := metric.labels[matcher.label]) and not any(map(matcher.admits, values)):
+            yield f"{selector.metric} never has {matcher.label}{matcher.operator}{matcher.value!r}"
+
+
+def _in_grouping(expr: str, metrics: Mapping[str, Metric], recorded: set[str]) -> list[str]:
+    named = {selector.metric for selector in selectors(expr)}
+    if named & (OF_PROMETHEUS | recorded):
+        return []
+    known = OF_THE_TARGET.union(*(metrics[name].labels for name in named if name in metrics))
+    return [f"nothing here has a label {label}" for label in grouping_labels(expr) if label not in known]

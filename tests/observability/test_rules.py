@@ -1,0 +1,136 @@
+"""The alerts and recording rules: valid, tried, and each with a page that says what to do."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from flagpost_consumer.operator.cli import flagpost
+from observability.asked import ALERTS, ROOT, RUNBOOKS, alerts, recorded, rules
+from observability.prometheus_parts import Programs
+
+TESTS = Path(__file__).parent / "rules"
+SEVERITIES = {"critical", "warning", "info"}
+SECTIONS = ["What it means", "Why it matters", "Look at", "Do"]
+
+Rule = Mapping[str, Any]
+
+
+def promtool(programs: Programs, *arguments: str | Path) -> None:
+    done = subprocess.run(
+        [programs.promtool, *arguments], capture_output=True, text=True, check=False, cwd=TESTS
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", rules())
+def test_the_rules_are_valid(prometheus_programs: Programs, name: str) -> None:
+    promtool(prometheus_programs, "check", "rules", ALERTS / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_alerts_fire_and_do_not(prometheus_programs: Programs, path: Path) -> None:
+    promtool(prometheus_programs, "test", "rules", path)
+
+
+def tried() -> list[Rule]:
+    """The expectations of promtool's tests."""
+    files = [yaml.safe_load(path.read_text()) for path in TESTS.glob("*.yaml")]
+    return [each for file in files for test in file["tests"] for each in test.get("alert_rule_test", [])]
+
+
+@pytest.mark.parametrize(
+    "rule", alerts(), ids=lambda rule: f"{rule['alert']}{rule['labels'].get('burn', '')}"
+)
+def test_every_alert_is_tried_both_ways(rule: Rule) -> None:
+    expected = [each["exp_alerts"] for each in tried() if each["alertname"] == rule["alert"]]
+    own = [
+        [alert for alert in fired if rule["labels"].items() <= alert["exp_labels"].items()]
+        for fired in expected
+    ]
+    assert any(own), "no test in which it fires"
+    assert not all(own), "no test in which it does not fire"
+
+
+@pytest.mark.parametrize(
+    "rule", alerts(), ids=lambda rule: f"{rule['alert']}{rule['labels'].get('burn', '')}"
+)
+def test_every_alert_says_what_is_wrong_and_where_to_read_on(rule: Rule) -> None:
+    annotations = rule["annotations"]
+    assert rule["alert"].startswith("Flagpost")
+    assert rule["labels"]["severity"] in SEVERITIES
+    assert annotations.keys() == {"summary", "description", "runbook_url"}
+    assert len(annotations["description"]) > 40
+    assert annotations["runbook_url"] == f"docs/runbooks/{rule['alert']}.md"
+    assert (ROOT / annotations["runbook_url"]).is_file()
+
+
+def test_every_runbook_is_of_an_alert_and_listed() -> None:
+    pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
+    assert pages == {rule["alert"] for rule in alerts()}
+    index = (RUNBOOKS / "README.md").read_text()
+    assert set(re.findall(r"\]\((Flagpost\w+)\.md\)", index)) == pages
+
+
+@pytest.mark.parametrize("path", sorted(RUNBOOKS.glob("Flagpost*.md")), ids=lambda path: path.stem)
+def test_a_runbook_says_what_it_means_and_ends_in_commands(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith(f"# {path.stem}\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert re.search(r"```sh\n.+?```", text.split("## Do\n")[1], re.DOTALL)
+    severities = {rule["labels"]["severity"] for rule in alerts() if rule["alert"] == path.stem}
+    for severity in severities:
+        assert severity in text.split("##")[0], f"it is {severity}"
+
+
+def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
+    assert recorded()
+    assert all(
+        re.fullmatch(r"(pod|release):flagpost_\w+:(sum|max|ratio_rate\w+)", name) for name in recorded()
+    )
+
+
+def shell_blocks() -> list[tuple[str, str]]:
+    """Each block of commands in the runbooks, with its page."""
+    return [
+        (path.stem, block)
+        for path in sorted(RUNBOOKS.glob("*.md"))
+        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
+    ]
+
+
+def test_the_commands_of_runbooks_are_shell() -> None:
+    script = "\n".join(block for _, block in shell_blocks())
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_flagpost_commands_of_runbooks_can_be_given() -> None:
+    given = [
+        (page, shlex.split(line, comments=True)[1:])
+        for page, block in shell_blocks()
+        for line in re.findall(r"^flagpost [^|>\n]+", block, re.MULTILINE)
+    ]
+    assert len(given) > 20
+    for page, arguments in given:
+        try:
+            parse(flagpost, arguments)
+        except click.UsageError as error:
+            pytest.fail(f"{page}: flagpost {shlex.join(arguments)}: {error.format_message()}")
+
+
+def parse(command: click.Command, arguments: list[str]) -> None:
+    """Take arguments apart as the command would, and run nothing. Raises click.UsageError."""
+    context = command.make_context(command.name, list(arguments))
+    if isinstance(command, click.Group):
+        name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert inner is not None, name
+        parse(inner, rest)
