@@ -116,3 +116,18 @@ def test_a_traceback_shows_no_local_variables(stream: io.StringIO) -> None:
     assert "ValueError: no" in stream.getvalue()
     assert "visitor-4711" not in stream.getvalue()
     assert "hunter2" not in stream.getvalue()
+
+
+def test_librdkafkas_repetitions_are_written_once_and_other_lines_each_time() -> None:
+    stream = io.StringIO()
+    configure_logging(LogSettings(), stream)
+    for attempt in range(5):
+        kafka_logger().error(
+            "FAIL %s: Connection refused (after %dms in state CONNECT)", "kafka-1:9092", attempt
+        )
+    kafka_logger().error("FAIL kafka-2:9092: Connection refused (after 0ms in state CONNECT)")
+    for _ in range(2):
+        structlog.get_logger(OURS).warning("waiting for Kafka")
+    events = [line["event"] for line in _lines(stream)]
+    assert [event.partition(":")[0] for event in events[:2]] == ["FAIL kafka-1", "FAIL kafka-2"]
+    assert events[2:] == ["waiting for Kafka", "waiting for Kafka"]

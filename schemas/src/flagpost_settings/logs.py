@@ -7,10 +7,13 @@ logger's name and the event. Tracebacks never show local variables: those hold i
 from __future__ import annotations
 
 import logging
+import re
+from threading import Lock
 from typing import Final, TextIO
 
 import orjson
 import structlog
+from cachetools import TTLCache
 from structlog.typing import Processor
 
 from flagpost_settings.log_section import LogFormat, LogSettings
@@ -18,6 +21,9 @@ from flagpost_settings.log_section import LogFormat, LogSettings
 LIBRDKAFKA: Final = "librdkafka"
 OURS: Final = ("flagpost_settings", "flagpost_schemas", "flagpost_publisher", "flagpost_consumer", LIBRDKAFKA)
 """The loggers for which `log.level` holds; other libraries are heard from warnings on."""
+
+REPEAT_SECONDS: Final = 30.0
+"""How often librdkafka's words are written again while they stay the same."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO) -> None:
@@ -41,6 +47,7 @@ def configure_logging(settings: LogSettings, stream: TextIO) -> None:
     logging.basicConfig(level=_librarys(level), handlers=[handler], force=True)
     for name in OURS:
         logging.getLogger(name).setLevel(level)
+    logging.getLogger(LIBRDKAFKA).filters = [Seldom()]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -55,6 +62,26 @@ def configure_logging(settings: LogSettings, stream: TextIO) -> None:
 def kafka_logger() -> logging.Logger:
     """Where a librdkafka client writes its own lines: hand it over as `Consumer(config, logger=kafka_logger())`."""
     return logging.getLogger(LIBRDKAFKA)
+
+
+class Seldom(logging.Filter):
+    """Lets the same text pass once in a while: librdkafka tells of each attempt to connect, twenty a second."""
+
+    _VARYING = re.compile(r"\(after \d+ms [^)]*\)")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lately: TTLCache[tuple[int, str], bool] = TTLCache(256, REPEAT_SECONDS)
+        self._lock = Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be written; called by whichever thread logs."""
+        said = record.levelno, self._VARYING.sub("", record.getMessage())
+        with self._lock:
+            if said in self._lately:
+                return False
+            self._lately[said] = True
+            return True
 
 
 def _librarys(level: int) -> int:
