@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagpost_consumer.app import LEAVE_SECONDS
@@ -113,6 +113,7 @@ def test_kafkas_secrets_may_come_from_another_operators_secret(tmp_path: Path) -
     assert settings.kafka.properties["ssl.ca.location"] == "/etc/kafka-ca/ca.crt"
 
 
+@settings(deadline=None)
 @given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
 def test_settings_come_out_as_they_went_in(section: dict[str, Any]) -> None:
     config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "mapping": section}
