@@ -29,7 +29,7 @@ def missing() -> str | None:
     """What this machine lacks for a cluster; None: nothing."""
     for program in ("go", "openssl"):
         if shutil.which(program) is None:
-            return f"no {program}"
+            return program
     return None
 
 

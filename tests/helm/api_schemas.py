@@ -11,11 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import kubernetes_validate
 import yaml
-from jsonschema import Draft202012Validator
 
+from helm.missing_tools import do_without
 from helm.rendering import Object
+
+try:
+    import kubernetes_validate
+    from jsonschema import Draft202012Validator
+except ModuleNotFoundError as error:
+    do_without(f"{error.name}, of the group `deploy`")
 
 DEFINITIONS: Final = Path(__file__).parent / "schemas"
 VERSIONS: Final = ("1.32", "1.37")

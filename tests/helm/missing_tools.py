@@ -11,9 +11,9 @@ from typing import NoReturn
 import pytest
 
 
-def do_without(missing: str) -> NoReturn:
-    """Skip, or fail in CI; also while a module is being imported."""
-    text = f"the chart's tests need {missing}: make deploy-tools"
+def do_without(missing: str, how: str = "make deploy-tools") -> NoReturn:
+    """Skip, or fail in CI; also while a module is being imported. `how` says what to do about it."""
+    text = f"the chart's tests need {missing}: {how}"
     if "CI" in os.environ:
         pytest.fail(text)
     pytest.skip(text, allow_module_level=True)

@@ -17,7 +17,7 @@ import yaml
 from helm.missing_tools import do_without
 
 try:
-    from helm_python import Chart
+    from helm_python import Chart, HelmError, lint
 except ModuleNotFoundError as error:
     do_without(f"{error.name}, of the group `deploy`")
 
@@ -31,8 +31,15 @@ LONGEST_RELEASE_NAME: Final = "a-release-whose-name-is-as-long-as-helm-allows-it
 RELEASES: Final = {"long-release-name": LONGEST_RELEASE_NAME}
 """The sets of values that are installed under another name than RELEASE."""
 
+WARNING: Final = 2
+"""Of Helm's severities, which are 1 to 3."""
+
 Object = Mapping[str, Any]
 """A Kubernetes object: apiVersion, kind, metadata and the rest."""
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """Helm says no to values; the text is what `helm template` would print."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +98,26 @@ def rendered(values: Mapping[str, Any], release: str = RELEASE) -> Rendered:
     """Render the chart.
 
     Raises:
-        HelmError: the schema or a template refuses the values; the text is what `helm template` would print.
+        Refused: the schema or a template refuses the values.
     """
-    templates = _chart().render(dict(values), name=release, namespace=NAMESPACE)
+    try:
+        templates = _chart().render(dict(values), name=release, namespace=NAMESPACE)
+    except HelmError as error:
+        raise Refused(str(error)) from None
     texts = [text for name, text in sorted(templates.items()) if not name.endswith("/NOTES.txt")]
     documents = (document for text in texts for document in yaml.safe_load_all(text))
     return Rendered(
         tuple(document for document in documents if document is not None),
         templates["flagpost/templates/NOTES.txt"],
     )
+
+
+def complaints(values: Mapping[str, Any]) -> list[str]:
+    """What `helm lint --strict` says of the chart with these values, recommendations left out."""
+    report: dict[str, Any] = lint(CHART, dict(values), strict=True, namespace=NAMESPACE)
+    errors: list[str] = report["errors"]
+    warnings = [message["error"] for message in report["messages"] if message["severity"] >= WARNING]
+    return errors + warnings
 
 
 @cache
