@@ -1,0 +1,11 @@
+# In place of prom/prometheus where that cannot be pulled: Debian's package, started as that image starts.
+ARG BASE
+FROM ${BASE}
+RUN apt-get update -q \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends prometheus wget \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o 65534 -g 65534 /prometheus
+USER 65534
+WORKDIR /prometheus
+VOLUME /prometheus
+ENTRYPOINT ["prometheus"]

@@ -1,0 +1,69 @@
+"""What is built where no registry of images can be reached.
+
+In: an engine that reaches package registries. Out: the names of images: a Debian with Python made by debootstrap, and
+Flagpost's own, built on it from the Dockerfile.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from image.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+SUITE = "bookworm"
+BASE = f"flagpost-tests/python:{SUITE}"
+BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+DEBOOTSTRAP_SECONDS = 900
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def base_image(engine: Engine) -> str:
+    """A Debian with Python, made once: two or three minutes."""
+    if not engine.has(BASE):
+        with tempfile.TemporaryDirectory(prefix="flagpost-base-") as place:
+            _debootstrap(Path(place) / "root")
+            archive = f"{place}/root.tar"
+            subprocess.run(["tar", "-C", f"{place}/root", "-cf", archive, "."], check=True)
+            engine.docker("import", archive, BASE)
+    return BASE
+
+
+def _debootstrap(root: Path) -> None:
+    command = ["debootstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", SUITE, str(root), *_mirror()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEBOOTSTRAP_SECONDS, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+
+
+def _mirror() -> list[str]:
+    """Where this machine has its own packages of that suite from; none: debootstrap's default."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE)", f"Codename: {SUITE}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return said.split()[:1]
+
+
+def flagpost_image(engine: Engine, tag: str, *options: str) -> str:
+    """Build the Dockerfile on the local base, under a name of the caller's; `options` are `docker build`'s."""
+    authorities = ["--secret", f"id=ca-certificates,src={AUTHORITIES}"] if AUTHORITIES.exists() else []
+    base = f"PYTHON_IMAGE={base_image(engine)}"
+    engine.docker(
+        "build", "--network=host", f"--build-arg={base}", *authorities, f"--tag={tag}", *options, str(ROOT)
+    )
+    return tag
+
+
+def other_image(engine: Engine, tag: str, dockerfile: Path, context: Path) -> str:
+    """Build another Dockerfile, whose ARG BASE is the local base."""
+    base = f"BASE={base_image(engine)}"
+    engine.docker(
+        "build",
+        "--network=host",
+        f"--build-arg={base}",
+        f"--tag={tag}",
+        f"--file={dockerfile}",
+        str(context),
+    )
+    return tag
