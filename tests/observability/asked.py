@@ -30,7 +30,7 @@ class Asked:
     place: str
     """The file, as docs/metrics.md names it."""
     what: str
-    """The panel, rule or annotation."""
+    """The panel and its series' legend, the rule, or the annotation."""
     expr: str
 
 
@@ -99,4 +99,5 @@ def _in_dashboard(name: str, dashboard: Document) -> Iterator[Asked]:
         yield Asked(f"dashboards/{name}", f"annotation {annotation['name']}", annotation["expr"])
     for panel in panels(dashboard):
         for target in panel["targets"]:
-            yield Asked(f"dashboards/{name}", panel["title"], target["expr"])
+            what = ": ".join(filter(None, (panel["title"], target["legendFormat"])))
+            yield Asked(f"dashboards/{name}", what, target["expr"])

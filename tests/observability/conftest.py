@@ -15,10 +15,10 @@ from observability.programs_metrics import Programs, scrape_all
 @pytest.fixture(scope="session")
 def prometheus_programs() -> prometheus_parts.Programs:
     """Prometheus and promtool."""
-    missing = prometheus_parts.missing()
-    if missing is None:
+    try:
         return prometheus_parts.programs()
-    text = f"Prometheus is needed: {missing}"
+    except prometheus_parts.NotToBeHadError as error:
+        text = f"Prometheus is needed: {error}"
     if "CI" in os.environ:
         pytest.fail(text)
     pytest.skip(text)

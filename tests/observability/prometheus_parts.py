@@ -1,6 +1,6 @@
 """Prometheus and promtool: from the path, or unpacked once from Debian's package into .cache/.
 
-In: nothing. Out: where the programs are, or a sentence about what is missing.
+In: nothing. Out: where the programs are, or an error that says what is missing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from real_kafka.parts import CACHE, fetch_once
 FETCH_SECONDS = 120
 
 
+class NotToBeHadError(Exception):
+    """This machine has no Prometheus, and cannot fetch it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Programs:
     """The two programs."""
@@ -25,30 +29,19 @@ class Programs:
 
 
 @cache
-def missing() -> str | None:
-    """What this machine lacks for Prometheus; None: nothing."""
-    on_path = shutil.which("prometheus") and shutil.which("promtool")
-    if on_path or _unpacked().is_dir() or shutil.which("apt-get"):
-        return None
-    return "no prometheus and promtool on the path, and no apt-get to fetch them with"
-
-
-@cache
 def programs() -> Programs:
-    """Prometheus and promtool, fetched if need be."""
+    """Prometheus and promtool, fetched if need be. Raises NotToBeHadError."""
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Programs(Path(found[0]), Path(found[1]))
-    folder = fetch_once(_unpacked(), _fetch) / "usr" / "bin"
+    folder = fetch_once(CACHE / "prometheus", _fetch) / "usr" / "bin"
     return Programs(folder / "prometheus", folder / "promtool")
-
-
-def _unpacked() -> Path:
-    return CACHE / "prometheus"
 
 
 def _fetch(into: Path) -> None:
     """Unpack the package without installing it: an installation would start a service."""
+    if shutil.which("apt-get") is None:
+        raise NotToBeHadError("no prometheus and promtool on the path, and no apt-get to fetch them with")
     _run(["apt-get", "download", "-q", "prometheus"], into)
     (package,) = into.glob("prometheus_*.deb")
     _run(["dpkg", "-x", str(package), str(into)], into)
@@ -60,4 +53,4 @@ def _run(command: list[str], folder: Path) -> None:
         command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)} failed (apt-get update first?):\n{done.stderr[-2000:]}")
+        raise NotToBeHadError(f"{' '.join(command)} failed; apt-get update first?\n{done.stderr[-2000:]}")

@@ -1,0 +1,222 @@
+"""Everything that Prometheus would scrape, running: two consumers and more, a gateway, services with publishers.
+
+In: a broker, a Pendo stand-in, a Prometheus. Out: parts that can be started, stopped and killed while traffic goes
+on. Prometheus is told of each as it comes and goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Producer, TopicPartition
+from prometheus_client import CollectorRegistry, start_http_server
+
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from flagpost_publisher import Publisher
+from flagpost_publisher.metrics import PublisherCollector
+from gateway_running import RunningGateway
+from observability.load import SETTINGS, crowd_of_one, decision, misbehave, odd_records, round_of
+from observability.prometheus_server import RunningPrometheus, Target
+from real_kafka.broker import KafkaBroker
+from running import RunningConsumer
+from scenes import Scene
+
+ROUND_SECONDS = 0.5
+WEBHOOK_SECRET = "webhook-secret"
+LONGEST_SECONDS = 90.0
+"""For anything that is waited for."""
+
+
+class Service:
+    """A service with a publisher, and its numbers on a port of its own."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        registry = CollectorRegistry()
+        self.publisher = Publisher(
+            bootstrap_servers=bootstrap_servers,
+            topic=topic,
+            properties={"message.timeout.ms": 2000},
+        )
+        registry.register(PublisherCollector(self.publisher))
+        self._server, self._thread = start_http_server(0, "127.0.0.1", registry)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def work(self, number: int) -> None:
+        """Publish something, something again, and something that cannot be."""
+        now_ms = time.time_ns() // 1_000_000
+        for _ in range(2):
+            self.publisher.publish(decision(f"shopper-{number}", "checkout", now_ms))
+        self.publisher.track("shopper", "Page Viewed", {"url": "https://shop.example"})
+        self.publisher.track("shopper", "Page Viewed", {"impossible": 2**70})
+
+    def close(self) -> None:
+        """Stop serving and publishing."""
+        self.publisher.close(0)
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Stage(Scene):
+    """The running parts. An async context manager: entering it starts them, and the traffic."""
+
+    def __init__(
+        self, kafka: KafkaBroker, pendo: PendoStandIn, prometheus: RunningPrometheus, name: str
+    ) -> None:
+        super().__init__(kafka, pendo, name)
+        self.prometheus = prometheus
+        self.settings |= SETTINGS
+        self._webhooks = f"{name}.webhooks"
+        kafka.create_topics(self._webhooks, partitions=self.partitions)
+        self._consumers: dict[str, RunningConsumer] = {}
+        self._services: dict[str, Service] = {}
+        self._stack = AsyncExitStack()
+        self._began_at = int(time.time())
+
+    async def __aenter__(self) -> Self:
+        misbehave(self.pendo.faults)
+        gateway = {
+            **self.settings,
+            "gateway.webhook_secret": WEBHOOK_SECRET,
+            "gateway.webhook_topic": self._webhooks,
+            "gateway.max_body_bytes": 50_000,
+        }
+        self._gateway = await self._stack.enter_async_context(RunningGateway(gateway))
+        await self._gateway.ready()
+        for name, servers in (("shop", self.kafka.bootstrap_servers), ("no-kafka", "127.0.0.1:1")):
+            self._services[name] = Service(servers, self.topic)
+        await self.start("consumer-0")
+        await self.start("consumer-1")
+        await self._stack.enter_async_context(self._traffic())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+        for consumer in self._consumers.values():
+            consumer.__exit__(None, error, None)
+        for service in self._services.values():
+            await asyncio.to_thread(service.close)
+
+    # Consumers
+
+    async def start(self, name: str) -> None:
+        """Start a consumer, and wait until it has partitions."""
+        self._consumers[name] = await asyncio.to_thread(self.consume)
+        self._tell_prometheus()
+        await self.until(f'flagpost_partitions_assigned{{pod="{name}"}} > 0')
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM, and wait for the end."""
+        await self._end(name, signal.SIGTERM)
+
+    async def kill(self, name: str) -> None:
+        """kill -9."""
+        await self._end(name, signal.SIGKILL)
+
+    async def _end(self, name: str, how: signal.Signals) -> None:
+        consumer = self._consumers.pop(name)
+        consumer.signal(how)
+        await consumer.wait()
+        consumer.__exit__(None, None, None)
+        self._tell_prometheus()
+
+    def _tell_prometheus(self) -> None:
+        urls = {
+            "gateway": self._gateway.admin_url,
+            **{name: service.url for name, service in self._services.items()},
+            **{name: consumer.admin_url for name, consumer in self._consumers.items()},
+        }
+        self.prometheus.scrape(Target(url, name) for name, url in urls.items())
+
+    # What happens
+
+    async def until(self, expr: str) -> None:
+        """Wait until a query gives something."""
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while not await self.prometheus.now(expr):
+            assert time.monotonic() < deadline, f"not in {LONGEST_SECONDS} s: {expr}"
+            await asyncio.sleep(0.2)
+
+    async def odd_records(self) -> None:
+        """Records that no publisher of ours would write, and a visitor who sends too much."""
+        now_ms = time.time_ns() // 1_000_000
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
+        for raw in odd_records(self.partitions, now_ms):
+            producer.produce(self.topic, raw.value, raw.key, partition=raw.partition)
+        assert await asyncio.to_thread(producer.flush, 60) == 0
+        await asyncio.to_thread(self.publish, crowd_of_one(400, now_ms))
+
+    async def damage_ledger(self) -> None:
+        """Write to every partition of the ledger what is no settlement."""
+        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
+        for partition in range(self.partitions):
+            producer.produce(self.ledger, b"no settlement", partition=partition)
+        assert await asyncio.to_thread(producer.flush, 60) == 0
+
+    async def delete_unread(self) -> None:
+        """Let Kafka delete what the group, of which nobody runs, has not read."""
+        await asyncio.to_thread(self._delete_unread)
+
+    def _delete_unread(self) -> None:
+        """-1 is the end of a partition."""
+        admin = self.kafka.admin()
+        ends = [TopicPartition(self.topic, number, -1) for number in range(self.partitions)]
+        for future in admin.delete_records(ends).values():
+            future.result(30)
+
+    # Traffic
+
+    @asynccontextmanager
+    async def _traffic(self) -> AsyncIterator[None]:
+        going = asyncio.create_task(self._go_on())
+        try:
+            yield
+        finally:
+            going.cancel()
+            await asyncio.gather(going, return_exceptions=True)
+
+    async def _go_on(self) -> None:
+        """A round every half second, whatever else happens."""
+        for number in count():
+            now_ms = time.time_ns() // 1_000_000
+            await asyncio.to_thread(self.publish, list(round_of(number, now_ms)))
+            for service in self._services.values():
+                service.work(number)
+            await self.call_gateway(number)
+            await asyncio.sleep(ROUND_SECONDS)  # the pace of the load; nothing is waited for
+
+    async def call_gateway(self, number: int) -> None:
+        """What clients send, good and bad."""
+        post = self._gateway.post
+        opened = {"type": "track", "visitor_id": f"mobile-{number}", "event": "Opened"}
+        plan = {"type": "visitor", "visitor_id": f"mobile-{number}", "values": {"plan": "gold"}}
+        await post("/v1/events", [opened, plan])
+        await post("/v1/events", [{"type": "track"}])
+        await post("/v1/events", opened, headers={})
+        await post("/v1/events", {**opened, "properties": {"long": "x" * 60_000}})
+        await post("/v1/identify", {"userId": f"mobile-{number}", "traits": {"plan": "gold"}})
+        await post("/v1/alias", {"userId": f"mobile-{number}", "previousId": "x"})
+        await post("/v1/nowhere", {})
+        every_other = number // 2
+        now = int(time.time() // 600) * 600
+        await self._call_webhook(
+            {"event_type": "guideDisplayed", "timestamp": now, "data": {"n": every_other}}
+        )
+
+    async def _call_webhook(self, content: object) -> None:
+        body = json.dumps(content).encode()
+        signature = hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"x-pendo-signature": f"sha256={signature}", "content-type": "application/json"}
+        await self._gateway.post("/v1/webhooks/pendo", headers=headers, data=body)
