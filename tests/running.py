@@ -124,7 +124,10 @@ class RunningConsumer:
 
     async def caught_up(self, partitions: int, seconds: float = 60.0) -> None:
         """Wait until all records of so many partitions, held by this consumer, are settled."""
-        await eventually(lambda: is_caught_up([self.scrape()], partitions), seconds, what="caught up")
+        try:
+            await eventually(lambda: is_caught_up([self.scrape()], partitions), seconds, what="caught up")
+        except AssertionError:
+            raise AssertionError(f"not caught up in {seconds} s: {self.status()}") from None
 
     def _read(self) -> None:
         assert self._process.stderr is not None

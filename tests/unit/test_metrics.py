@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
+from flagpost_consumer.adapters.kafka_intake import Lag
 from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
@@ -43,9 +44,11 @@ NAMES = [
 ]
 
 
-def scrape() -> str:
+def scrape(**lag: Lag) -> str:
+    """A page of metrics; `lag` by partition, as `p0=`."""
     engine = Engine(Policy(), lambda: 0.5)
     metrics = Metrics(engine, lambda: Instant(time.monotonic(), time.time_ns() // 1_000_000), topic="t")
+    metrics.observed.lag = {int(name.removeprefix("p")): each for name, each in lag.items()}
     return generate_latest(metrics.registry).decode()
 
 
@@ -107,3 +110,9 @@ def test_the_budget_is_the_share_of_the_partitions() -> None:
 
 def test_the_process_tells_what_it_uses() -> None:
     assert "process_resident_memory_bytes" in scrape()
+
+
+def test_what_ends_a_transaction_is_no_lag() -> None:
+    page = scrape(p0=Lag(end=9, read=8, position=9), p1=Lag(end=9, read=5, position=5))
+    assert 'flagpost_consumer_lag{partition="0",topic="t"} 0.0' in page
+    assert 'flagpost_consumer_lag{partition="1",topic="t"} 4.0' in page

@@ -44,8 +44,10 @@ class Lag:
 
     end: int
     """The offset after the last record in the log."""
+    read: int
+    """The offset after the last record that was read."""
     position: int
-    """The offset that is read next: after the last record, or after what lies behind it and is no record."""
+    """The offset that is read next: beyond `read`, what was passed over is no record."""
 
 
 class IntakeHandler(Protocol):
@@ -350,7 +352,8 @@ class KafkaIntake:
         for number in self._owned & self._next.keys():
             _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
             if end >= 0:
-                lag[number] = Lag(end, max(self._next[number], self._ends.get(number, 0)))
+                read = self._next[number]
+                lag[number] = Lag(end, read, max(read, self._ends.get(number, 0)))
         self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
 
     # Rebalance callbacks; they run inside poll() and close()

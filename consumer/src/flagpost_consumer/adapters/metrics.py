@@ -236,9 +236,9 @@ class Metrics:
         )
         committable = self._engine.committable()
         for partition, known in self.observed.lag.items():
-            settled_to = committable[partition].offset if partition in committable else known.position
-            behind = known.end - settled_to
-            lag.add_metric([self._topic, str(partition)], max(0, behind))
+            settled_to = committable[partition].offset if partition in committable else known.read
+            unread, unsettled = known.end - known.position, known.read - settled_to
+            lag.add_metric([self._topic, str(partition)], max(0, unread) + max(0, unsettled))
         yield lag
         yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
         rebalances = CounterMetricFamily("flagpost_rebalances", "Changes of the assignment.", labels=["kind"])
