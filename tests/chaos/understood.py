@@ -58,7 +58,9 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         "metadata needs Pendo's integration key: set pendo.integration_key",
         "a replay of a delivery that the settings do not plan .*; set what it needs, then replay it again",
         f"property {QUOTED} is no finite number; leave it out instead",
-        rf"rule \w+: property {QUOTED} [A-Za-z0-9, ]+(; call it error_ or error_message)?" + REPAIR,
+        rf"rule \w+: property {QUOTED} [A-Za-z0-9, ]+" + REPAIR,
+        f"rule name_reserved: property {QUOTED} has a reserved name: Pendo keeps the name error for itself; "
+        "have the service call it error_message or error_code" + REPAIR,
     ),
     Reason.EXPIRED: (r"older than delivery.max_age_seconds, \d+ s; Pendo ignores events over 7 days old",),
     Reason.REJECTED: (
