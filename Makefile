@@ -5,7 +5,7 @@ UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
 
-.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test clean
+.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe clean
 
 setup: $(STAMP)
 
@@ -65,6 +65,18 @@ chart-docs: setup
 # The chart on a real Kubernetes API server, which takes minutes to build the first time (Go is needed).
 cluster-test: setup
 	$(VENV)/bin/python -m pytest -v tests/cluster/on_api_server.py $(ARGS)
+
+# Grafana's dashboards, written anew from helm/dashboards.
+dashboards: setup
+	PYTHONPATH=helm $(VENV)/bin/python -m dashboards
+
+# docs/metrics.md, of what the programs tell Prometheus.
+docs-metrics: setup
+	PYTHONPATH=tests:helm $(VENV)/bin/python -m observability.metrics_page
+
+# A real Prometheus over everything under load: what each query of each dashboard gave, and an alert from start to end.
+observe: setup
+	OBSERVE=long $(VENV)/bin/python -m pytest -s tests/observability/test_real_prometheus.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .tools .cache dist
