@@ -4,8 +4,9 @@ UV_VERSION := 0.13.8
 UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' consumer/pyproject.toml)
 
-.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe clean
+.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
 
 setup: $(STAMP)
 
@@ -77,6 +78,28 @@ docs-metrics: setup
 # A real Prometheus over everything under load: what each query of each dashboard gave, and an alert from start to end.
 observe: setup
 	OBSERVE=long $(VENV)/bin/python -m pytest -s tests/observability/test_real_prometheus.py $(ARGS)
+
+# hadolint and Docker Compose, which need no Docker engine to say what is wrong with a file.
+.tools/docker: tests/image/requirements.txt $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) --no-python-downloads $@
+	$(UV) pip install --quiet --python $@/bin/python --requirements tests/image/requirements.txt
+	@touch $@
+
+docker-lint: .tools/docker
+	.tools/docker/bin/hadolint Dockerfile tests/compose/*.Dockerfile
+	.tools/docker/bin/docker-compose --file docker-compose.yml config --quiet
+
+# The image, by the Docker engine of this machine.
+image:
+	docker build --tag flagpost --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+
+# The image on a local base, and docker-compose.yml with local images: on a Docker engine of the tests' own, which
+# needs root and Debian's docker.io and debootstrap. The first run takes five minutes, later ones one.
+image-test: setup
+	$(VENV)/bin/python -m pytest -v tests/image/image_on_engine.py $(ARGS)
+
+compose-test: setup .tools/docker
+	$(VENV)/bin/python -m pytest -v tests/compose/compose_on_engine.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .tools .cache dist

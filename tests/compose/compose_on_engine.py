@@ -1,8 +1,8 @@
 """docker-compose.yml for real: up with every health check green, scraped, events flowing, and down again.
 
 `make compose-test` runs this on a Docker engine of its own (`image.engine`), with images that it builds under the
-names that the file uses: Kafka of its jars, Prometheus of Debian's package, Flagpost of the Dockerfile. Grafana cannot
-be had that way and is left out.
+names that the file uses: Kafka of its jars, Prometheus of Debian's package, Flagpost of the Dockerfile. Grafana
+cannot be had that way and is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from running import eventually
 
 pytestmark = [NEEDS_ENGINE, pytest.mark.timeout(1800)]
 
+OURS = ("topics", "pendo", "consumer", "gateway", "shop")
 PATIENCE_SECONDS = 120
 DELIVERED = 'sum by (job) (flagpost_deliveries_total{kind="track",outcome="delivered"})'
 
@@ -78,7 +79,8 @@ def test_prometheus_evaluates_the_charts_rules(stack: Stack) -> None:
 
 async def test_the_gateway_takes_events_from_outside(stack: Stack) -> None:
     event = {"type": "track", "visitor_id": "from-outside", "event": "Seen Outside"}
-    stack.ask("http://127.0.0.1:8081/v1/events", json.dumps(event), "authorization: Bearer try-flagpost")
+    headers = ("authorization: Bearer try-flagpost", "content-type: application/json")
+    stack.ask("http://127.0.0.1:8081/v1/events", json.dumps(event), *headers)
 
     def came() -> bool:
         received = stack.ask("http://127.0.0.1:8000/_stand_in/received?limit=10000")
@@ -104,3 +106,9 @@ async def test_a_consumer_that_is_stopped_hands_over(stack: Stack) -> None:
     everything = {"consumer": 6.0}
     assigned = "sum by (job) (flagpost_partitions_assigned)"
     await eventually(lambda: stack.values(assigned) == everything, PATIENCE_SECONDS, what="one has all")
+
+
+def test_all_of_ours_stop_cleanly(stack: Stack) -> None:
+    stack.compose("stop")
+    ended = {(service, state) for service, state in stack.health() if service in OURS}
+    assert ended == {(service, "exited 0") for service in OURS}

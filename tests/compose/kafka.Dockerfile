@@ -2,6 +2,8 @@
 # variables (kafka.docker.KafkaDockerWrapper, which the jars bring). In: Kafka's jars as context. Out: KRaft at work.
 ARG BASE
 FROM ${BASE}
+# Whatever version the suite has will do.
+# hadolint ignore=DL3008
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends default-jre-headless \
     && rm -rf /var/lib/apt/lists/* \

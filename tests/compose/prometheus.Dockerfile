@@ -1,6 +1,8 @@
 # In place of prom/prometheus where that cannot be pulled: Debian's package, started as that image starts.
 ARG BASE
 FROM ${BASE}
+# Whatever version the suite has will do.
+# hadolint ignore=DL3008
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends prometheus wget \
     && rm -rf /var/lib/apt/lists/* \

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 SUITE = "bookworm"
 BASE = f"flagpost-tests/python:{SUITE}"
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+LEFT_OUT = ("--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*")
 DEBOOTSTRAP_SECONDS = 900
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -26,7 +27,7 @@ def base_image(engine: Engine) -> str:
         with tempfile.TemporaryDirectory(prefix="flagpost-base-") as place:
             _debootstrap(Path(place) / "root")
             archive = f"{place}/root.tar"
-            subprocess.run(["tar", "-C", f"{place}/root", "-cf", archive, "."], check=True)
+            subprocess.run(["tar", "-C", f"{place}/root", *LEFT_OUT, "-cf", archive, "."], check=True)
             engine.docker("import", archive, BASE)
     return BASE
 
@@ -48,22 +49,15 @@ def _mirror() -> list[str]:
 def flagpost_image(engine: Engine, tag: str, *options: str) -> str:
     """Build the Dockerfile on the local base, under a name of the caller's; `options` are `docker build`'s."""
     authorities = ["--secret", f"id=ca-certificates,src={AUTHORITIES}"] if AUTHORITIES.exists() else []
-    base = f"PYTHON_IMAGE={base_image(engine)}"
-    engine.docker(
-        "build", "--network=host", f"--build-arg={base}", *authorities, f"--tag={tag}", *options, str(ROOT)
-    )
-    return tag
+    return _build(engine, tag, ROOT, f"--build-arg=PYTHON_IMAGE={base_image(engine)}", *authorities, *options)
 
 
 def other_image(engine: Engine, tag: str, dockerfile: Path, context: Path) -> str:
     """Build another Dockerfile, whose ARG BASE is the local base."""
-    base = f"BASE={base_image(engine)}"
-    engine.docker(
-        "build",
-        "--network=host",
-        f"--build-arg={base}",
-        f"--tag={tag}",
-        f"--file={dockerfile}",
-        str(context),
-    )
+    return _build(engine, tag, context, f"--build-arg=BASE={base_image(engine)}", f"--file={dockerfile}")
+
+
+def _build(engine: Engine, tag: str, context: Path, *options: str) -> str:
+    engine.docker("build", "--network=host", f"--tag={tag}", *options, str(context))
+    engine.docker("image", "prune", "--force")  # the one that had the name before
     return tag
