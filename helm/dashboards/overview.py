@@ -85,7 +85,7 @@ WORKING = Row(
             "none",
             NONE_AT_ALL,
             "count by (alertname, severity, namespace, release, pod) "
-            '(ALERTS{alertname=~"Flagpost.*",alertstate="firing"}) or vector(0)',
+            '(ALERTS{alertname=~"Flagpost.*",alertstate="firing"})',
         ),
     ),
 )

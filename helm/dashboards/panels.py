@@ -103,7 +103,7 @@ class Panel:
             "legendFormat": query.legend,
             "instant": self.instant,
             "range": not self.instant,
-            "format": "table" if self.kind == "table" else "time_series",
+            "format": self.kind if self.kind in {"table", "heatmap"} else "time_series",
         }
 
 

@@ -35,6 +35,9 @@ DAY_MS = 86_400_000
 FLAGS = ("checkout", "banner")
 """Those of metrics.flags; Pendo has a field for the first only."""
 
+UNLUCKY = tuple(f"unlucky-{number}" for number in range(6))
+"""Visitors of whose requests many fail before they pass."""
+
 SETTINGS: dict[str, object] = {
     "metrics.flags": FLAGS,
     "decisions.flags_deny": ["internal*"],
@@ -61,8 +64,8 @@ PENDO = StandInConfig(
 def misbehave(faults: Faults) -> None:
     """Let Pendo answer some visitors otherwise than with 200, from now on."""
     again = [Fault(status=503), Fault(), Fault(status=429, retry_after_seconds=0.2), Fault()] * 200
-    for number in range(4):
-        faults.visitor(f"unlucky-{number}", *again)
+    for visitor in UNLUCKY:
+        faults.visitor(visitor, *again)
     faults.visitor("rejected", afterwards=400)
     faults.visitor("poison", afterwards=500)
     faults.visitor("hangs", HANG, HANG)
@@ -71,9 +74,9 @@ def misbehave(faults: Faults) -> None:
 
 
 def throttle(faults: Faults) -> None:
-    """Let Pendo ask four visitors at once to come later."""
-    for number in range(4):
-        faults.visitor(f"unlucky-{number}", *[Fault(status=429, retry_after_seconds=1)] * 3)
+    """Let Pendo ask so many visitors at once to come later that one consumer of two has three of them."""
+    for visitor in UNLUCKY:
+        faults.visitor(visitor, *[Fault(status=429, retry_after_seconds=2)] * 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def _decisions(number: int, now_ms: int) -> Iterator[Event]:
             yield decision(f"visitor-{number % 5}-{person}", flag, now_ms, variation)
     yield decision("visitor-a", "internal-flag", now_ms)
     yield decision("visitor-late", "checkout", now_ms - 3_600_000 + number)
-    for visitor in ("rejected", "poison", "hangs", "cut-off", *(f"unlucky-{n}" for n in range(4))):
+    for visitor in ("rejected", "poison", "hangs", "cut-off", *UNLUCKY):
         yield decision(visitor, f"flag-{number}", now_ms)
 
 

@@ -13,12 +13,10 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
-from types import TracebackType
-from typing import Self
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from prometheus_client import CollectorRegistry, start_http_server
 
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
@@ -68,7 +66,7 @@ class Service:
 
 
 class Stage(Scene):
-    """The running parts. An async context manager: entering it starts them, and the traffic."""
+    """The running parts: `begin` starts them, and the traffic; `end` ends them, however far that came."""
 
     def __init__(
         self, kafka: KafkaBroker, pendo: PendoStandIn, prometheus: RunningPrometheus, name: str
@@ -83,7 +81,8 @@ class Stage(Scene):
         self._stack = AsyncExitStack()
         self._began_at = int(time.time())
 
-    async def __aenter__(self) -> Self:
+    async def begin(self) -> None:
+        """Start two consumers, a gateway, two services, and the traffic."""
         misbehave(self.pendo.faults)
         gateway = {
             **self.settings,
@@ -98,14 +97,12 @@ class Stage(Scene):
         await self.start("consumer-0")
         await self.start("consumer-1")
         await self._stack.enter_async_context(self._traffic())
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def end(self) -> None:
+        """End what runs."""
         await self._stack.aclose()
         for consumer in self._consumers.values():
-            consumer.__exit__(None, error, None)
+            consumer.__exit__(None, None, None)
         for service in self._services.values():
             await asyncio.to_thread(service.close)
 
@@ -166,13 +163,13 @@ class Stage(Scene):
         assert await asyncio.to_thread(producer.flush, 60) == 0
 
     async def delete_unread(self) -> None:
-        """Let Kafka delete what the group, of which nobody runs, has not read."""
-        await asyncio.to_thread(self._delete_unread)
+        """Publish what the group, of which nobody runs, cannot read before Kafka deletes it."""
+        await asyncio.to_thread(self.publish, list(round_of(0, time.time_ns() // 1_000_000)))
+        await asyncio.to_thread(self._delete_records)
 
-    def _delete_unread(self) -> None:
-        """-1 is the end of a partition."""
+    def _delete_records(self) -> None:
         admin = self.kafka.admin()
-        ends = [TopicPartition(self.topic, number, -1) for number in range(self.partitions)]
+        ends = [TopicPartition(self.topic, number, OFFSET_END) for number in range(self.partitions)]
         for future in admin.delete_records(ends).values():
             future.result(30)
 
@@ -185,7 +182,8 @@ class Stage(Scene):
             yield
         finally:
             going.cancel()
-            await asyncio.gather(going, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await going
 
     async def _go_on(self) -> None:
         """A round every half second, whatever else happens."""
