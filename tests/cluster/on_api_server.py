@@ -36,6 +36,7 @@ DEPLOYMENT: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/flagpost-
 PODS_TRIED: Final = f"/api/v1/namespaces/{NAMESPACE}/pods?dryRun=All&fieldValidation=Strict"
 KINDS: Final = {
     "ConfigMap": f"/api/v1/namespaces/{NAMESPACE}/configmaps",
+    "CronJob": f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs",
     "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
     "Ingress": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses",
     "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",

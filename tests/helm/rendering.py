@@ -73,6 +73,8 @@ class Rendered:
         """Name and spec of every kind of pod."""
         for deployment in self.all_of("Deployment"):
             yield deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
+        for job in self.all_of("CronJob"):
+            yield job["metadata"]["name"], job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         for pod in self.all_of("Pod"):
             yield pod["metadata"]["name"], pod["spec"]
 

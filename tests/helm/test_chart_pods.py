@@ -66,6 +66,16 @@ def test_topics_are_made_first_unless_somebody_else_does() -> None:
     assert "initContainers" not in rendered_set("everything").pod_spec("gateway")
 
 
+def test_reconcile_runs_on_time_and_is_not_tried_again() -> None:
+    spec = rendered_set("everything").one("CronJob")["spec"]
+    assert (spec["schedule"], spec["concurrencyPolicy"]) == ("17 * * * *", "Forbid")
+    job = spec["jobTemplate"]["spec"]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["command"] == ["flagpost", "reconcile", "--since", "2d"]
+
+
 def test_only_settings_restart_pods() -> None:
     """A Secret's content is read again where it is mounted, so neither it nor the chart's version is a reason."""
     secret = {"track-secret": "one", "integration-key": "two"}

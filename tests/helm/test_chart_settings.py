@@ -23,7 +23,9 @@ from helm.rendering import CHART, Object, Rendered, rendered, rendered_set, valu
 SETS = value_sets()
 WITH_GATEWAY = [name for name in SETS if values_of(name).get("gateway", {}).get("enabled")]
 
-YAML_TEXT = st.text(st.characters(codec="utf-8", categories=["L", "M", "N", "P", "S", "Zs"]), max_size=30)
+CHARACTERS = st.characters(codec="utf-8", categories=["L", "M", "N", "P", "S", "Zs"])
+YAML_TEXT = st.text(CHARACTERS, max_size=30).filter(lambda text: text not in ("=", "<<"))
+"""But for two words of YAML 1.1 that Helm does not put in quotes: the program would say which line to mend."""
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(0.001, 1e6)
 """What settings are made of: Helm writes smaller ones as 1e-09, which is a text in YAML 1.1."""
 SCALARS = st.none() | st.booleans() | NUMBERS | YAML_TEXT
@@ -64,14 +66,17 @@ def test_gateway_accepts_its_settings(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_topics_and_check_see_what_the_consumer_sees(name: str) -> None:
+def test_every_flagpost_command_sees_what_the_consumer_sees(name: str) -> None:
     release = rendered_set(name)
-    consumer, check = release.container("consumer"), release.one("Pod", "check")["spec"]
-    others = [*release.pod_spec("consumer").get("initContainers", ()), *check["containers"]]
-    for other in others:
-        for key in ("image", "env", "volumeMounts", "securityContext"):
-            assert other[key] == consumer[key]
-    assert check["volumes"] == release.pod_spec("consumer")["volumes"]
+    consumer = release.container("consumer")
+    for pod_name, pod in release.pods():
+        if pod_name.endswith("-gateway"):
+            continue
+        assert pod["volumes"] == release.pod_spec("consumer")["volumes"]
+        for container in [*pod["containers"], *pod.get("initContainers", ())]:
+            assert container["command"][0] == "flagpost"
+            for key in ("image", "env", "volumeMounts", "securityContext"):
+                assert container[key] == consumer[key]
 
 
 def test_each_component_gets_its_own_secrets_and_no_others(tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def test_kafkas_secrets_may_come_from_another_operators_secret(tmp_path: Path) -
     assert settings.kafka.properties["ssl.ca.location"] == "/etc/kafka-ca/ca.crt"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
 def test_settings_come_out_as_they_went_in(section: dict[str, Any]) -> None:
     config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "mapping": section}

@@ -52,8 +52,17 @@ topologySpreadConstraints:
       - pod-template-hash
   {{- end }}
 {{- end }}
-{{- range $key := list "nodeSelector" "tolerations" "affinity" }}
-{{- with get $values $key }}
+{{ include "flagpost.nodes" . }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Which nodes may run a component's pods. In: {root, component}. */}}
+{{- define "flagpost.nodes" -}}
+{{- range $key := list "nodeSelector" "tolerations" }}
+{{- with get (get $.root.Values $.component) $key }}
 {{ $key }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
