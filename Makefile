@@ -47,12 +47,12 @@ bench: setup
 	$(VENV)/bin/python benchmarks/deliver.py
 
 # Helm's engine, the API's schemas and checkov: what the tests of the chart need, besides what all tests need.
-deploy-tools: setup .tools/checkov
+deploy-tools: setup .tools/checkov/.installed
 	$(UV) sync --quiet --locked --all-packages --all-extras --group deploy
 
-.tools/checkov: tests/helm/checkov.txt $(UV)
-	$(UV) venv --quiet --clear --python $(PYTHON) --no-python-downloads $@
-	$(UV) pip install --quiet --python $@/bin/python --requirements tests/helm/checkov.txt
+.tools/checkov/.installed: tests/helm/checkov.txt $(UV)
+	$(UV) venv --quiet --clear --python $(PYTHON) --no-python-downloads $(@D)
+	$(UV) pip install --quiet --python $(@D)/bin/python --requirements tests/helm/checkov.txt
 	@touch $@
 
 # The chart: rendered, linted, and held to the API's schemas, to Flagpost's own settings and to checkov.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 import yaml
 
-from helm.rendering import CHART
+from helm.api_schemas import require_valid
+from helm.rendering import CHART, ROOT, rendered
 from helm.values_table import README, Row, UndocumentedError, rows, with_table
 
 VALUES = (CHART / "values.yaml").read_text()
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+EXAMPLES = re.findall(
+    r"^ *```yaml\n(.*?)```$", (ROOT / "docs" / "deploy.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 FREE = {"config", "global"}
 """What the schema does not list key by key: the program's settings, and Helm's own."""
@@ -25,6 +31,12 @@ def test_readme_has_the_table_of_these_values() -> None:
 
 def test_every_value_is_in_the_schema_and_the_reverse() -> None:
     assert set(_known(yaml.safe_load(VALUES))) == set(_told(SCHEMA)) - {"global"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_docs_can_be_installed(example: str) -> None:
+    for each in rendered(yaml.safe_load(example)).objects:
+        require_valid(each)
 
 
 def test_every_section_refuses_what_it_does_not_know() -> None:

@@ -32,7 +32,7 @@
 {{- end -}}
 {{- end -}}
 {{- range $property, $_ := include "flagpost.setting" (list . "kafka.properties") | default "{}" | fromJson -}}
-{{- if regexMatch "password|key\\.pem$|client\\.secret|jaas" $property -}}
+{{- if regexMatch "password|key\\.pem$|client\\.secret" $property -}}
 {{- fail (printf "config.kafka.properties: %s would be in a ConfigMap, for many to read; name its Secret's key in secrets.kafkaProperties" $property) -}}
 {{- end -}}
 {{- end -}}
