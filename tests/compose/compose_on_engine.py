@@ -12,11 +12,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose.stack import NOT_HERE, PROMETHEUS, Stack, build_images, services
+from compose.stack import COMPOSE, NOT_HERE, PROMETHEUS, Stack, build_images, services
 from image.engine import NEEDS_ENGINE, Network, engine
+from real_kafka import parts
 from running import eventually
 
-pytestmark = [NEEDS_ENGINE, pytest.mark.timeout(1800)]
+pytestmark = [
+    NEEDS_ENGINE,
+    pytest.mark.skipif(parts.missing() is not None, reason=f"Kafka's jars: {parts.missing()}"),
+    pytest.mark.skipif(not COMPOSE.exists(), reason="no Docker Compose: make compose-test installs it"),
+    pytest.mark.timeout(1800),
+]
 
 OURS = ("topics", "pendo", "consumer", "gateway", "shop")
 PATIENCE_SECONDS = 120
@@ -87,6 +93,10 @@ async def test_the_gateway_takes_events_from_outside(stack: Stack) -> None:
         return '"from-outside"' in received
 
     await eventually(came, PATIENCE_SECONDS, what="Pendo has it")
+
+
+def test_flagpost_check_finds_all_well(stack: Stack) -> None:
+    assert json.loads(stack.inside("consumer", "flagpost", "check", "--json"))["ok"]
 
 
 def test_everything_is_accounted_for(stack: Stack) -> None:

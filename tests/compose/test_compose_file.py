@@ -12,7 +12,7 @@ import yaml
 from compose.stack import FILE, NOT_HERE, services
 from flagpost_consumer.demo.pendo_stand_in import Keys
 from flagpost_consumer.demo.sample_app import FLAGS
-from flagpost_consumer.settings import Needs, load_settings
+from flagpost_consumer.settings import Needs, Settings, load_settings
 from flagpost_publisher.gateway.settings import load_settings as load_gateway_settings
 from image.local_images import ROOT
 from real_kafka.parts import KAFKA_VERSION
@@ -23,6 +23,17 @@ SERVICES = services()
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("flagpost:")}
 ONE_SHOT = {"topics"}
 MEBIBYTES = 3 * 1024 - 1
+KEYS = MOUNTED / "stand-in-keys"
+KEY_FILES = {
+    "FLAGPOST_PENDO__TRACK_SECRET_FILE": str(KEYS / "track-secret"),
+    "FLAGPOST_PENDO__INTEGRATION_KEY_FILE": str(KEYS / "integration-key"),
+    "FLAGPOST_GATEWAY__WRITE_KEYS_FILE": str(KEYS / "write-keys"),
+}
+"""Where the containers' /run/secrets comes from."""
+
+
+def consumer_settings() -> Settings:
+    return load_settings(SETTINGS, KEY_FILES, Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC)
 
 
 def mebibytes(service: dict[str, Any]) -> int:
@@ -75,9 +86,8 @@ def test_two_consumers_share_the_work() -> None:
 
 
 def test_a_consumer_is_given_longer_than_its_drain() -> None:
-    settings = load_settings(SETTINGS, {}, Needs.KAFKA | Needs.PENDO)
     grace = SERVICES["consumer"]["stop_grace_period"]
-    assert settings.delivery.drain_seconds < float(grace.removesuffix("s"))
+    assert consumer_settings().delivery.drain_seconds < float(grace.removesuffix("s"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -87,20 +97,26 @@ def test_what_is_mounted_is_there_and_read_only(name: str) -> None:
     assert all(volume.endswith(":ro") for volume in volumes), volumes
 
 
-def test_the_settings_fit_both_programs_and_their_keys_open_nothing_but_the_stand_in() -> None:
-    settings = load_settings(SETTINGS, {}, Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC)
-    load_gateway_settings(SETTINGS, {})
-    given = yaml.safe_load(SETTINGS.read_text())["pendo"]
-    assert given["track_secret"] == Keys().track_secret
-    assert given["integration_key"] == Keys().integration_key
-    assert settings.pendo.track_url == "http://pendo:8000/data/track"
-    assert "secret" not in FILE.read_text().lower()
+def test_the_settings_fit_both_programs() -> None:
+    assert consumer_settings().pendo.track_url == "http://pendo:8000/data/track"
+    assert load_gateway_settings(SETTINGS, KEY_FILES).kafka.bootstrap_servers == "kafka:9092"
+
+
+def test_the_keys_are_files_that_open_nothing_but_the_stand_in() -> None:
+    named = set(re.findall(r"_file: /run/secrets/(\S+)", SETTINGS.read_text()))
+    files = {name: ROOT / one["file"] for name, one in yaml.safe_load(FILE.read_text())["secrets"].items()}
+    assert files.keys() == named
+    assert {name: file.read_text().strip() for name, file in files.items()} == {
+        "track-secret": Keys().track_secret,
+        "integration-key": Keys().integration_key,
+        "write-keys": "try-flagpost",
+    }
 
 
 def test_the_shops_flags_are_fields_of_the_stand_in_and_labels() -> None:
     fields = [part for part in SERVICES["pendo"]["command"] if part.startswith("--visitor-field=")]
     assert fields == [f"--visitor-field=optimizely_{flag}=[Optimizely] {flag}" for flag in FLAGS]
-    assert tuple(load_settings(SETTINGS, {}, Needs.KAFKA | Needs.PENDO).metrics.flags) == FLAGS
+    assert tuple(consumer_settings().metrics.flags) == FLAGS
 
 
 def scraped(job: dict[str, Any]) -> set[str]:
