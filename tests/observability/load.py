@@ -53,6 +53,7 @@ SETTINGS: dict[str, object] = {
 }
 PENDO = StandInConfig(
     visitor_interval_seconds=0.0,
+    latency_seconds=0.02,
     fields=(
         MetadataField("optimizely_checkout", "[Optimizely] checkout"),
         MetadataField("plan", "plan"),

@@ -12,22 +12,24 @@ import hmac
 import json
 import signal
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
 
-from confluent_kafka import OFFSET_END, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, TopicPartition
 from prometheus_client import CollectorRegistry, start_http_server
 
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_publisher import Publisher
 from flagpost_publisher.metrics import PublisherCollector
 from gateway_running import RunningGateway
-from observability.load import SETTINGS, crowd_of_one, decision, misbehave, odd_records, round_of
+from observability.load import SETTINGS, Raw, crowd_of_one, decision, misbehave, odd_records, round_of
 from observability.prometheus_server import RunningPrometheus, Target
 from real_kafka.broker import KafkaBroker
-from running import RunningConsumer
+from running import FLAGPOST, RunningConsumer, environment
 from scenes import Scene
+from traffic import produce
 
 ROUND_SECONDS = 0.5
 WEBHOOK_SECRET = "webhook-secret"
@@ -149,18 +151,29 @@ class Stage(Scene):
     async def odd_records(self) -> None:
         """Records that no publisher of ours would write, and a visitor who sends too much."""
         now_ms = time.time_ns() // 1_000_000
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
         for raw in odd_records(self.partitions, now_ms):
-            producer.produce(self.topic, raw.value, raw.key, partition=raw.partition)
-        assert await asyncio.to_thread(producer.flush, 60) == 0
+            await self._produce(self.topic, raw)
         await asyncio.to_thread(self.publish, crowd_of_one(400, now_ms))
 
     async def damage_ledger(self) -> None:
         """Write to every partition of the ledger what is no settlement."""
-        producer = Producer({"bootstrap.servers": self.kafka.bootstrap_servers})
         for partition in range(self.partitions):
-            producer.produce(self.ledger, b"no settlement", partition=partition)
-        assert await asyncio.to_thread(producer.flush, 60) == 0
+            await self._produce(self.ledger, Raw(b"", b"no settlement", partition))
+
+    async def _produce(self, topic: str, raw: Raw) -> None:
+        servers = self.kafka.bootstrap_servers
+        await asyncio.to_thread(produce, servers, topic, raw.key, raw.value, partition=raw.partition)
+
+    async def replay(self, reason: str) -> int:
+        """Put dead letters back with the command; gives how many."""
+        command = [str(FLAGPOST), "dead-letters", "replay", "--reason", reason, "--json"]
+        replaying = await asyncio.create_subprocess_exec(
+            *command, env=environment(self.settings), stdout=PIPE, stderr=DEVNULL
+        )
+        said, _ = await replaying.communicate()
+        assert replaying.returncode == 0, said
+        replayed: int = json.loads(said)["replayed"]
+        return replayed
 
     async def delete_unread(self) -> None:
         """Publish what the group, of which nobody runs, cannot read before Kafka deletes it."""
@@ -207,11 +220,8 @@ class Stage(Scene):
         await post("/v1/identify", {"userId": f"mobile-{number}", "traits": {"plan": "gold"}})
         await post("/v1/alias", {"userId": f"mobile-{number}", "previousId": "x"})
         await post("/v1/nowhere", {})
-        every_other = number // 2
-        now = int(time.time() // 600) * 600
-        await self._call_webhook(
-            {"event_type": "guideDisplayed", "timestamp": now, "data": {"n": every_other}}
-        )
+        twice = {"event_type": "guideDisplayed", "timestamp": self._began_at, "data": {"n": number // 2}}
+        await self._call_webhook(twice)
 
     async def _call_webhook(self, content: object) -> None:
         body = json.dumps(content).encode()

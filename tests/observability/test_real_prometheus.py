@@ -39,6 +39,8 @@ ZERO: Mapping[tuple[str, str], str] = {
 ZERO_IN_SHORT = {("publishers", "Answers 5xx"), ("publishers", "Kafka's answers: failed")}
 """It takes a Kafka that stands still, as in the long form."""
 FLEETING = {
+    ("kafka", "Lag: {{release}} sendable"),
+    ("overview", "Backlog and lag: sendable"),
     ("kafka", "Settlements on their way"),
     ("kafka", "Settlements not acknowledged: {{pod}}"),
     ("publishers", "Records on their way to Kafka: {{pod}}"),
@@ -85,11 +87,13 @@ async def test_every_query_has_data_and_the_alert_for_a_wrong_key_fires_and_reso
 
 
 async def hurt_visitors(stage: Stage) -> None:
-    """Visitors on wrong partitions, a robot, 429s, rejections."""
+    """Visitors on wrong partitions, a robot, 429s, rejections, and a replay of these."""
     await stage.odd_records()
     throttle(stage.pendo.faults)
     await stage.until('flagpost_pendo_state{state="throttled"} == 1')
     await stage.until('sum(flagpost_deliveries_total{reason="visitor_backlog"}) > 0')
+    await stage.until('sum(flagpost_deliveries_total{reason="rejected"}) > 0')
+    assert await stage.replay("rejected") > 0
 
 
 async def move_partitions(stage: Stage) -> None:
