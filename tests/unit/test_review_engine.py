@@ -167,6 +167,16 @@ def test_an_abandoned_track_request_holds_the_visitors_line_until_its_answer() -
     assert engine.accounts.difference(Kind.TRACK) == 0
 
 
+def test_what_is_handed_back_is_neither_sendable_nor_paced() -> None:
+    """CONTRACT section 9: the scaling signal is what could go out now."""
+    engine = engine_with(TRACKS_ONLY)
+    for offset in range(3):
+        engine.receive([record(decision(f"v{offset}"), offset)], instant(2.0))
+    assert (engine.sendable(instant(2.0)), engine.paced(instant(2.0))) == (3, 0)
+    engine.forget([0], instant(2.0))
+    assert (engine.sendable(instant(2.0)), engine.paced(instant(2.0))) == (0, 0)
+
+
 def test_what_is_handed_back_is_not_given_out_to_be_written() -> None:
     """CONTRACT section 8: returned means handed back unsettled, never in the ledger."""
     engine = engine_with(TRACKS_ONLY)

@@ -143,7 +143,7 @@ class Lanes(Generic[Item]):
     def ready(self, now: float) -> int:
         """How many lanes could send at once."""
         self.advance(now)
-        return len(self._ready)
+        return sum(_may_go(lane, now) for _, _, lane in self._ready)
 
     def lengths(self) -> Iterable[tuple[str, int]]:
         """Each visitor's number of deliveries."""
@@ -152,7 +152,7 @@ class Lanes(Generic[Item]):
     def _pop_ready(self, now: float) -> Lane[Item] | None:
         while self._ready:
             lane = heapq.heappop(self._ready)[2]
-            if lane.queue and lane.queue[0].not_before <= now:
+            if _may_go(lane, now):
                 return lane
             # What made it ready was taken out of it meanwhile.
             self._settle_down(lane, now)
@@ -187,3 +187,7 @@ class Lanes(Generic[Item]):
     def _delay(self, lane: Lane[Item], until: float) -> None:
         self._number += 1
         heapq.heappush(self._delayed, (until, self._number, lane))
+
+
+def _may_go(lane: Lane[Item], now: float) -> bool:
+    return bool(lane.queue) and lane.queue[0].not_before <= now
