@@ -5,8 +5,8 @@
 #   docker run flagpost check
 #   docker run --entrypoint flagpost-gateway flagpost
 #
-# The base is any image that has Python >= 3.11 as `python3`, with its venv module; nothing runs in the final stages,
-# so it needs no shell, and no user: 65532 is a number that no base gives away.
+# The base is any image that has Python >= 3.11 as `python3`, with its venv module. Nothing is run to make the final
+# stages, and no shell is needed in them; their user is a number that the base need not know.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build

@@ -67,11 +67,8 @@ class Stack:
             RuntimeError: one is not in time; the text has the services' last lines.
         """
         waiting = ("--detach", "--wait", f"--wait-timeout={UP_SECONDS}", "--no-build", "--pull=never")
-        lasting = [
-            name for name, service in services().items() if "healthcheck" in service and name != NOT_HERE
-        ]
         try:
-            self.compose("up", *waiting, *lasting)
+            self.compose("up", *waiting, f"--scale={NOT_HERE}=0")
         except RuntimeError as error:
             raise RuntimeError(f"{error}\n{self.compose('logs', '--tail=20')}") from error
 
