@@ -161,6 +161,15 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         """SIGCONT."""
         self.consumers[name].signal(signal.SIGCONT)
 
+    async def stopped_sending(self, seconds: float = 20.0) -> int:
+        """Wait until Pendo has heard nothing for a while, although traffic goes on; gives how much it has heard."""
+        deadline, heard = time.monotonic() + seconds, -1
+        while heard != self.pendo.received.total:
+            assert time.monotonic() < deadline, f"Pendo is still sent requests after {seconds} s"
+            heard = self.pendo.received.total
+            await asyncio.sleep(2.0)
+        return heard
+
     async def nothing_pending(self, seconds: float = 120.0) -> None:
         """Wait until all that was published is settled and committed."""
         await self._until(self._is_done, seconds, "everything is settled")

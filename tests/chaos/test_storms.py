@@ -136,8 +136,7 @@ async def test_a_kafka_that_stands_still(
     async with under_load(storm):
         kafka_broker.freeze()
         storm.note_trouble()
-        await asyncio.sleep(2.5)
-        sent = storm.pendo.received.total
+        sent = await storm.stopped_sending()
         await asyncio.sleep(OUTAGE_SECONDS)
         assert storm.pendo.received.total == sent, "sending has stopped"
         kafka_broker.thaw()
@@ -151,8 +150,7 @@ async def test_a_ledger_that_takes_nothing(storm: Storm) -> None:
     storm.settings["decisions.visitor_metadata"] = False  # a single request may carry a thousand values
     async with under_load(storm):
         configure(storm, storm.ledger, FULL, "1")
-        await asyncio.sleep(2.0)
-        sent, committed = storm.pendo.received.total, positions(storm)
+        sent, committed = await storm.stopped_sending(), positions(storm)
         await asyncio.sleep(OUTAGE_SECONDS)
         assert storm.pendo.received.total == sent, "sending has stopped"
         assert positions(storm) == committed
