@@ -23,7 +23,7 @@ demo: setup
 	$(VENV)/bin/flagpost demo
 
 # Most tests wait more than they work, so two run at a time; ARGS="-n 0 -s tests/unit" runs a part and shows all.
-test: setup
+test: deploy-tools
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The long form of tests/chaos: about an hour. CHAOS_SEED=… repeats a run; ARGS="-k kill_9" runs a part.
