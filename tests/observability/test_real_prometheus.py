@@ -47,8 +47,10 @@ FLEETING = {
     ("publishers", "Requests worked on: {{pod}}"),
     ("publishers", "Bytes: bodies in memory"),
     ("publishers", "Bytes: on their way"),
+    ("kafka", "Seen again: {{pod}}"),
 }
-"""What is under way for a few milliseconds: a scrape may find it, or not."""
+"""What is under way for a few milliseconds, or happens before a new process's first scrape: Prometheus may find it,
+or not."""
 
 
 @pytest.fixture
