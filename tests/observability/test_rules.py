@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 import yaml
 
-from flagpost_consumer.operator.cli import flagpost
 from observability.asked import ALERTS, ROOT, RUNBOOKS, alerts, recorded, rules
 from observability.prometheus_parts import Programs
 
@@ -96,41 +93,3 @@ def test_recorded_series_are_named_by_level_metric_and_operation() -> None:
     assert all(
         re.fullmatch(r"(pod|release):flagpost_\w+:(sum|max|ratio_rate\w+)", name) for name in recorded()
     )
-
-
-def shell_blocks() -> list[tuple[str, str]]:
-    """Each block of commands in the runbooks, with its page."""
-    return [
-        (path.stem, block)
-        for path in sorted(RUNBOOKS.glob("*.md"))
-        for block in re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL)
-    ]
-
-
-def test_the_commands_of_runbooks_are_shell() -> None:
-    script = "\n".join(block for _, block in shell_blocks())
-    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_flagpost_commands_of_runbooks_can_be_given() -> None:
-    given = [
-        (page, shlex.split(line, comments=True)[1:])
-        for page, block in shell_blocks()
-        for line in re.findall(r"^flagpost [^|>\n]+", block, re.MULTILINE)
-    ]
-    assert len(given) > 20
-    for page, arguments in given:
-        try:
-            parse(flagpost, arguments)
-        except click.UsageError as error:
-            pytest.fail(f"{page}: flagpost {shlex.join(arguments)}: {error.format_message()}")
-
-
-def parse(command: click.Command, arguments: list[str]) -> None:
-    """Take arguments apart as the command would, and run nothing. Raises click.UsageError."""
-    context = command.make_context(command.name, list(arguments))
-    if isinstance(command, click.Group):
-        name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert inner is not None, name
-        parse(inner, rest)
