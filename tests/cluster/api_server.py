@@ -22,7 +22,7 @@ from typing import Any, Final
 import yaml
 
 from cluster import cluster_parts
-from real_kafka.processes import free_port
+from real_kafka.processes import end, free_port
 
 START_SECONDS: Final = 180.0
 STOP_SECONDS: Final = 30.0
@@ -168,16 +168,7 @@ def _program(command: list[str], log: Path, is_ready: Callable[[], bool]) -> Ite
             time.sleep(PAUSE_SECONDS)
         yield
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        end(process, STOP_SECONDS)
 
 
 def _is_healthy(etcd_url: str) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from real_kafka.parts import CACHE
+from real_kafka.processes import end
 
 IMAGES = CACHE / "docker"
 """The engine's images and layers: a second run finds them."""
@@ -145,7 +146,7 @@ def engine(network: Network) -> Iterator[Engine]:
             env=_environment(),
         )
         stack.callback(_unmount_below, place)
-        stack.callback(_stop, process)
+        stack.callback(end, process, STOP_SECONDS)
         started = Engine(place / "docker.sock", process.pid)
         _await_start(process, started, place / "dockerd.log")
         yield started
@@ -159,15 +160,6 @@ def _await_start(process: subprocess.Popen[bytes], started: Engine, log: Path) -
                 f"dockerd does not start within {START_SECONDS:g} s:\n{log.read_text()[-4000:]}"
             )
         time.sleep(0.1)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _unmount_below(place: Path) -> None:

@@ -28,6 +28,16 @@ def free_port() -> int:
         return port
 
 
+def end(process: subprocess.Popen[bytes], seconds: float, how: signal.Signals = signal.SIGTERM) -> None:
+    """End a process, and wait until it is gone; after so many seconds it is killed."""
+    process.send_signal(how)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 class JavaProcess:
     """One program: started when made, and ready once `is_ready` said so."""
 
@@ -47,12 +57,7 @@ class JavaProcess:
 
     def end(self, how: signal.Signals) -> None:
         """End it, and wait until it is gone."""
-        self._process.send_signal(how)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, STOP_SECONDS, how)
 
     def _await(self, is_ready: Callable[[], bool]) -> None:
         """`is_ready` blocks for a moment itself where it can; the pause is for when it cannot."""

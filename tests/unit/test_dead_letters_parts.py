@@ -16,8 +16,8 @@ from flagpost_consumer.adapters.schema_registry import (
     SchemaDoesNotExist,
     SchemaRegistry,
 )
-from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
 from flagpost_consumer.operator.event_values import Values, event_as_json
+from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.progress import LINE_SECONDS, told, watched
 from flagpost_consumer.settings import SchemaRegistrySettings
 from flagpost_schemas import (
@@ -154,7 +154,7 @@ def test_the_first_ctrl_c_is_noted_and_nothing_else() -> None:
 def test_the_second_ctrl_c_ends_the_process_at_once() -> None:
     program = (
         "import os, signal\n"
-        "from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts\n"
+        "from flagpost_consumer.operator.interrupts import noted_interrupts\n"
         "with noted_interrupts():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

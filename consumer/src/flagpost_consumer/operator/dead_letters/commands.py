@@ -17,7 +17,6 @@ from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.outcomes import OUTCOME_OF, Outcome
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.dead_letters.delivered import LedgerUnreadable
-from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
 from flagpost_consumer.operator.dead_letters.reading import Filters, NoSuchDeadLetter, Scan, find
 from flagpost_consumer.operator.dead_letters.records import Place
 from flagpost_consumer.operator.dead_letters.replaying import Interrupted, Run
@@ -25,6 +24,7 @@ from flagpost_consumer.operator.dead_letters.selecting import Selection, oldest_
 from flagpost_consumer.operator.dead_letters.transactions import ReplayProducer
 from flagpost_consumer.operator.dead_letters.views import found_as_json, letter_as_json, lines, print_table
 from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader

@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.dead_letters.interrupts import noted_interrupts
 from flagpost_consumer.operator.imports.files import Source, opened
 from flagpost_consumer.operator.imports.options import Options, with_options
 from flagpost_consumer.operator.imports.producing import DryRun, RowProducer
@@ -25,6 +24,7 @@ from flagpost_consumer.operator.imports.reporting import FileReport, JsonReport,
 from flagpost_consumer.operator.imports.row_events import RowEvents
 from flagpost_consumer.operator.imports.rows import FileProblem
 from flagpost_consumer.operator.imports.run import Run, Sink
+from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.progress import measured
 from flagpost_consumer.settings import Needs, Settings
