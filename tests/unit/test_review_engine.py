@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -346,6 +347,21 @@ def test_a_value_is_sent_again_when_another_may_have_been_taken_since(answer: An
 def test_a_null_id_in_an_answer_names_nobody() -> None:
     body = b'{"failed":1,"errors":[{"id":null,"index":1,"error":"no"}]}'
     assert set(read_errors(body, ["None", "v"]).refused) == {"v"}
+
+
+def test_what_has_ended_needs_no_garbage_collector() -> None:
+    """The service lets it run seldom: what named each other would stay for millions of records."""
+    engine = engine_with(NO_LINGER)
+    gc.collect()
+    gc.disable()
+    try:
+        for offset in range(0, 200, 2):
+            engine.receive([record(metadata(f"v{offset}", plan="x"), offset)], instant(2.0))
+            engine.receive([record(decision(f"d{offset}"), offset + 1)], instant(2.0))
+        assert len(take_all(engine, 3.0)) == 200
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
 
 
 def test_what_is_remembered_of_sent_values_keeps_within_the_limit_of_the_process() -> None:

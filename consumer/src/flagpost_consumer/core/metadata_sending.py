@@ -144,6 +144,8 @@ class MetadataSending:
     def _settle_ended(self, now: Instant) -> None:
         ended, self._batches.ended = self._batches.ended, []
         for item, ending in ended:
+            # The two name each other: left so, they would wait for the garbage collector, a million at a time.
+            item.owner.item = None
             self._settling.settle(item.owner, ending, now)
 
     def _put_back(self, deliveries: Iterable[Delivery]) -> None:
