@@ -18,8 +18,8 @@ from flagpost_consumer.demo.pendo_stand_in import (
     StandInConfig,
     UnmappedFields,
 )
-from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import AccountMetadata, DecisionEvent, MetadataGroup, MetadataValue, VisitorMetadata
+from in_process import settings_for
 from running import eventually, total
 from scenes import Scene
 from simulation import decision
@@ -154,19 +154,8 @@ async def test_fields_that_cannot_be_read_at_start_are_read_soon_after(
 
 
 def service_between(kafka: EmbeddedKafka, pendo: PendoStandIn) -> app.Service:
-    values = {
-        "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "PENDO__TRACK_URL": pendo.track_url,
-        "PENDO__API_URL": pendo.api_url,
-        "PENDO__TRACK_SECRET": pendo.keys.track_secret,
-        "PENDO__INTEGRATION_KEY": pendo.keys.integration_key,
-        "ADMIN__HOST": "127.0.0.1",
-        "ADMIN__PORT": "0",
-        "DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
-        "METADATA__LINGER_SECONDS": "0.1",
-    }
-    environ = {f"FLAGPOST_{key}": value for key, value in values.items()}
-    return app.Service(load_settings(None, environ, Needs.KAFKA | Needs.PENDO), announce=False)
+    quick = {"DELIVERY__VISITOR_INTERVAL_SECONDS": "0", "METADATA__LINGER_SECONDS": "0.1"}
+    return app.Service(settings_for(kafka, pendo, **quick), announce=False)
 
 
 def decisions(*flags: str) -> list[DecisionEvent]:

@@ -15,7 +15,7 @@ from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.records import Actions
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
-from flagpost_consumer.settings import Needs, Settings, load_settings
+from in_process import settings_for
 from simulation import decision
 from traffic import publish
 
@@ -26,20 +26,6 @@ TOPIC = "flagpost.events"
 def kafka() -> Iterator[EmbeddedKafka]:
     with EmbeddedKafka({TOPIC: 2, "flagpost.ledger": 2, "flagpost.dead-letters": 2}) as embedded:
         yield embedded
-
-
-def settings_for(kafka: EmbeddedKafka, pendo: PendoStandIn, **more: str) -> Settings:
-    values = {
-        "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "PENDO__TRACK_URL": pendo.track_url,
-        "PENDO__API_URL": pendo.api_url,
-        "PENDO__TRACK_SECRET": pendo.keys.track_secret,
-        "PENDO__INTEGRATION_KEY": pendo.keys.integration_key,
-        "ADMIN__HOST": "127.0.0.1",
-        "ADMIN__PORT": "0",
-        **more,
-    }
-    return load_settings(None, {f"FLAGPOST_{k}": v for k, v in values.items()}, Needs.KAFKA | Needs.PENDO)
 
 
 async def get(service: Service, path: str) -> str:
