@@ -54,13 +54,19 @@ def decision(
 
 
 def record(
-    event: Event | DecodeFailure, offset: int = 0, partition: int = 0, key: str | None = None
+    event: Event | DecodeFailure,
+    offset: int = 0,
+    partition: int = 0,
+    key: str | None = None,
+    value_bytes: int = 8,
 ) -> Record:
     """An event as a record of the log."""
     if key is None:
         key = getattr(event, "visitor_id", None) or getattr(event, "account_id", None) or ""
     occurred_at = getattr(event, "occurred_at", START_MS)
-    return Record(partition, offset, occurred_at, key.encode(), b"original", (), event)
+    return Record(
+        partition, offset, occurred_at, key.encode(), b"original"[:value_bytes].ljust(value_bytes), (), event
+    )
 
 
 def ready(engine: Engine, numbers: Iterable[int], count: int, now: Instant, policy: Policy) -> None:
@@ -166,6 +172,8 @@ class World:
         self.acknowledge_seconds = acknowledge_seconds
         self.restore_seconds = restore_seconds
         self.now = 0.0
+        self.value_bytes: Callable[[Event | DecodeFailure], int] = lambda _: 8
+        """How large the value of an event's record is."""
         self.wall_step_ms = 0
         """How far the wall clock has been put forward or back."""
         self.log: dict[int, list[Record]] = {number: [] for number in range(partitions)}
@@ -185,7 +193,7 @@ class World:
 
     def publish(self, event: Event | DecodeFailure, key: str | None = None) -> Record:
         """Append an event where Kafka's partitioner puts it."""
-        made = record(event, key=key)
+        made = record(event, key=key, value_bytes=self.value_bytes(event))
         number = partition_of(made.key or b"", self.partitions)
         made = made._replace(partition=number, offset=len(self.log[number]))
         self.log[number].append(made)

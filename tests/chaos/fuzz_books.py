@@ -14,15 +14,16 @@ from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from chaos.fuzz_world import EVENTS, PARTITIONS
+from chaos.fuzz_world import EVENTS, PARTITIONS, SCHEMA_IDS
 from chaos.mutations import Headers, Mutant
 from chaos.understood import complaints
 from flagpost_consumer.adapters.message_headers import headers_of
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Record, Settlement
+from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.demo.pendo_stand_in import Violation
+from flagpost_schemas import DecodeError, Decoder, Event, schema_of
 from flagpost_schemas.ledger import decode_settlements
 
 READ_SECONDS = 60.0
@@ -48,15 +49,23 @@ def as_kept(headers: Headers) -> Headers:
     return tuple(header for header in headers if not str(header[0]).startswith(PREFIX))
 
 
-def personal_texts(record: Record) -> list[str]:
+def personal_texts(decoded: Event | DecodeFailure) -> list[str]:
     """The ids and values of a record; flags, event names and properties' names may be named."""
-    if isinstance(record.event, DecodeFailure):
+    if isinstance(decoded, DecodeFailure):
         return []
-    event = asdict(record.event)
+    event = asdict(decoded)
     members = {**event.get("attributes", {}), **event.get("properties", {}), **event.get("values", {})}
     values = [*event.values(), *members.values()]
     named = {event.get("flag_key"), event.get("event"), *members}
     return [value for value in values if isinstance(value, str) and value not in named]
+
+
+def decoder_of_the_registry() -> Decoder:
+    """A decoder that knows what the fuzz's registry knows."""
+    decoder = Decoder()
+    for event_type, number in SCHEMA_IDS.items():
+        decoder.add_schema(number, schema_of(event_type).text)
+    return decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +106,7 @@ class Seen:
     """Its entries: kind, outcome and reason."""
     wrong: Counter[str] = field(default_factory=Counter)
     """What must not be, with how often it was."""
+    decoder: Decoder = field(default_factory=decoder_of_the_registry)
 
     def settle(self, settlement: Settlement) -> None:
         """A delivery has ended, and Kafka has acknowledged it."""
@@ -108,7 +118,15 @@ class Seen:
         )
         if ending.outcome is Outcome.DEAD_LETTERED:
             self.wanted[_letter_for(settlement)] += 1
-            self.wrong.update(complaints(ending.reason, ending.detail, personal_texts(record)))
+            self.wrong.update(
+                complaints(ending.reason, ending.detail, personal_texts(self._decoded(record.value)))
+            )
+
+    def _decoded(self, value: bytes | None) -> Event | DecodeFailure:
+        try:
+            return self.decoder.decode(value)
+        except DecodeError as error:
+            return DecodeFailure(Reason.UNDECODABLE, str(error))
 
     def take_letter(self, message: Message) -> None:
         """A record of the dead-letter topic."""

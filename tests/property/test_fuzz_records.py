@@ -109,6 +109,15 @@ def test_every_record_ends_with_a_reason_that_a_person_understands(seed: int, po
         (settlement,) = settlements
         record, ending = settlement.delivery.record, settlement.ending
         if ending.outcome is Outcome.DEAD_LETTERED:
-            assert list(complaints(ending.reason, ending.detail, personal_texts(record))) == []
+            assert (
+                list(
+                    complaints(
+                        ending.reason,
+                        ending.detail,
+                        personal_texts(world.log[record.partition][record.offset].event),
+                    )
+                )
+                == []
+            )
     for sight in world.sights:
         assert breaches(sight.endpoint, sight.body) == []

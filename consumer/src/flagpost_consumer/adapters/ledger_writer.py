@@ -21,12 +21,10 @@ from flagpost_consumer.adapters.kafka_producer import KafkaProducer
 from flagpost_consumer.core import records
 from flagpost_consumer.core.records import Partition, Settlement, Stage
 from flagpost_schemas import (
-    DecisionEvent,
     Gap,
     LedgerEntry,
     Settlements,
     encode_settlements,
-    variation_as_sent,
 )
 
 log = structlog.get_logger(__name__)
@@ -138,22 +136,18 @@ def entry_of(settlement: Settlement) -> LedgerEntry:
     """A settlement as the ledger has it (CONTRACT section 10)."""
     delivery, ending = settlement.delivery, settlement.ending
     planned, record = delivery.planned, delivery.record
-    event: Any = record.event
-    track = planned.track
-    decision = event if isinstance(event, DecisionEvent) else None
+    track, facts = planned.track, record.facts
     return LedgerEntry(
         offset=record.offset,
         kind=planned.kind.value,
         outcome=ending.outcome.value,
         reason=ending.reason.value,
-        event_id=_cut(getattr(event, "event_id", None)),
-        visitor_id=_cut(
-            track.visitor_id or None if track is not None else getattr(event, "visitor_id", None)
-        ),
-        account_id=_cut(getattr(event, "account_id", None)),
+        event_id=_cut(facts.event_id),
+        visitor_id=_cut(facts.visitor_id if track is None else track.visitor_id or None),
+        account_id=_cut(facts.account_id),
         event=None if track is None else _cut(track.event),
-        flag_key=None if decision is None else _cut(decision.flag_key),
-        variation_key=None if decision is None else _cut(variation_as_sent(decision)),
+        flag_key=_cut(facts.flag_key),
+        variation_key=_cut(facts.variation_key),
         dedupe_key=planned.dedupe_key,
         duplicate_of=ending.duplicate_of,
         occurred_at=record.occurred_at,

@@ -22,9 +22,8 @@ from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
 from flagpost_consumer.core.pendo_rules import Rule
-from flagpost_consumer.core.records import Attempt, EndpointName, Settlement
+from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Settlement
 from flagpost_consumer.core.verdict import Answer
-from flagpost_schemas import DecisionEvent, variation_as_sent
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800)
@@ -104,11 +103,11 @@ class Metrics:
         if ending.reason is Reason.OK and occurred_at is not None:
             self._event_age.observe(max(0, settlement.settled_at_ms - occurred_at) / 1000)
         if self._flags and delivery.kind is Kind.TRACK:
-            self._count_decision(delivery.record.event, ending.outcome)
+            self._count_decision(delivery.record.facts, ending.outcome)
 
-    def _count_decision(self, event: object, outcome: Outcome) -> None:
-        if isinstance(event, DecisionEvent) and event.flag_key in self._flags:
-            self.observed.decisions[event.flag_key, variation_as_sent(event) or "", outcome] += 1
+    def _count_decision(self, facts: EventFacts, outcome: Outcome) -> None:
+        if facts.flag_key in self._flags:
+            self.observed.decisions[facts.flag_key, facts.variation_key or "", outcome] += 1
 
     # What a scrape reads
 

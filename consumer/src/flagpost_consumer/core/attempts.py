@@ -19,19 +19,20 @@ from flagpost_consumer.core.verdict import Answer, Verdict, retry_after_seconds
 MAX_SAID_CHARACTERS = 200
 
 
-def tell(endpoint: Endpoint, ticket: Ticket, answer: Answer, verdict: Verdict, now: Instant) -> str | None:
-    """Tell an endpoint of an answer; gives the visitor whose delivery the answer exposes as poison."""
+def tell(endpoint: Endpoint, ticket: Ticket, answer: Answer, verdict: Verdict, now: Instant) -> bool:
+    """Tell an endpoint of an answer; returns whether the answer says something of the set-up of now."""
+    retry_after = retry_after_seconds(answer.retry_after, now.wall_ms)
     if verdict is Verdict.DELIVERED:
-        return endpoint.succeeded(ticket)
-    if verdict is Verdict.TRANSIENT:
-        endpoint.failed(ticket, now.monotonic)
+        endpoint.succeeded(ticket, now.monotonic)
+    elif verdict is Verdict.TRANSIENT:
+        endpoint.failed(ticket, now.monotonic, retry_after)
     elif verdict is Verdict.THROTTLED:
-        endpoint.throttled(ticket, retry_after_seconds(answer.retry_after, now.wall_ms), now.monotonic)
+        endpoint.throttled(ticket, retry_after, now.monotonic)
     elif verdict is Verdict.SETUP:
-        endpoint.refused(ticket, now.monotonic)
+        return endpoint.refused(ticket, now.monotonic)
     else:
         endpoint.rejected(ticket, now.monotonic)
-    return None
+    return True
 
 
 class Attempts:
@@ -41,23 +42,26 @@ class Attempts:
         self._max_attempts = max_attempts
         self._random = random
 
-    def note(self, delivery: Delivery, answer: Answer, verdict: Verdict, endpoint: Endpoint) -> Ending | None:
-        """Note an attempt at a delivery; gives the delivery's ending, or None to try again.
+    def note(
+        self, delivery: Delivery, answer: Answer, verdict: Verdict, endpoint: Endpoint, *, is_current: bool
+    ) -> Ending | None:
+        """Note an attempt at a delivery; returns the delivery's ending, or None for a retry.
 
-        An attempt counts only if another visitor had a 2xx since the one before. A visitor's own deliveries go
-        one at a time, so any 2xx in between was another's.
+        `is_current`: what `tell` returned. An attempt counts only if another visitor had a 2xx since the one before.
         """
         delivery.attempts += 1
         delivery.unseen += answer.unseen
         if answer.status is not None:
             delivery.status = answer.status
-        others_passed = endpoint.successes > delivery.successes_seen
+        others_passed = endpoint.passed_another(delivery.who) > delivery.successes_seen
         delivery.successes_seen = endpoint.successes
         if verdict is Verdict.DELIVERED:
             return DELIVERED
         if verdict is Verdict.REJECTED:
             return Ending(Reason.REJECTED, refusal(answer))
         delivery.failures += 1
+        if verdict is Verdict.SETUP and is_current:
+            return _poison(delivery) if _is_poison(delivery, endpoint) else None
         delivery.counted_attempts += verdict is Verdict.TRANSIENT and others_passed
         if delivery.counted_attempts >= self._max_attempts:
             detail = (
@@ -82,7 +86,16 @@ def refusal(answer: Answer) -> str:
     return f"Pendo answered {answer.label}" + (f": {said}" if said else "")
 
 
-def poison(delivery: Delivery) -> Ending:
-    """The ending of a delivery that met an answer of the kind "set up wrongly" while another's passed."""
-    detail = f"Pendo answered {delivery.status} to this delivery while it took another's: look at its ids"
+def _is_poison(delivery: Delivery, endpoint: Endpoint) -> bool:
+    """Whether a refused delivery was refused before, and another's request that started since then passed."""
+    first = delivery.refused_at_ticket
+    if first is None:
+        delivery.refused_at_ticket = endpoint.tickets
+        return False
+    return endpoint.another_started_after(first, delivery.who)
+
+
+def _poison(delivery: Delivery) -> Ending:
+    """The ending of a delivery that met an answer of the kind "set up wrongly" twice while others passed."""
+    detail = f"Pendo answered {delivery.status} to this delivery twice while it took others': look at its ids"
     return Ending(Reason.REJECTED, detail)

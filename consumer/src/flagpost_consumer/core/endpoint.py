@@ -1,12 +1,12 @@
 """Whether another request may start at one of Pendo's endpoints, and what its answers say of it as a whole.
 
-In: the start of each request and what its answer means. Out: when the next request may start, whether intake
-must pause, and which deliveries turn out to be poison.
+In: the start of each request and what its answer means. Out: when the next request may start, whether the endpoint
+is down, and whether others' requests passed since a moment.
 
-Three modes. NORMAL: requests up to a limit that adapts. SUSPECT: as before, but one visitor's request met an answer
-that says "set up wrongly", and the next answer to another visitor tells whether it is that delivery or all of
-them. DOWN: one probe at a time, from 1 s doubling to 30 s. A single visitor that fails never takes the endpoint
-down: its own backoff spaces its tries, and only another visitor's delivery could tell more.
+Two modes. NORMAL: requests up to a limit that adapts. DOWN: one probe at a time, from 1 s doubling to 30 s. What is
+random (a few refusals, a few 429s) never takes the endpoint down, however many requests there are: it takes failures
+in a row without a 2xx between them, of at least two visitors. A single visitor that fails never takes it down: its
+own backoff spaces its retries, and only another visitor's delivery could tell more.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from flagpost_consumer.core.backoff import next_probe_delay
 from flagpost_consumer.core.budget import Budget
 
 FAILURES_THAT_OPEN = 10
-"""Transient failures in a row, without a 2xx, after which the endpoint counts as unreachable."""
+"""Failures in a row, without a 2xx, after which the endpoint counts as down."""
 THROTTLED_VISITORS_THAT_HOLD = 3
+THROTTLED_SHARE_THAT_HOLDS = 0.05
+"""429s hold the endpoint only if they are at least this share of the answers in the same time."""
 THROTTLE_WINDOW_SECONDS = 10.0
 
 
@@ -35,7 +37,6 @@ class EndpointState(StrEnum):
 
 class _Mode(Enum):
     NORMAL = "normal"
-    SUSPECT = "suspect"
     DOWN = "down"
 
 
@@ -47,6 +48,49 @@ class Ticket:
     """The visitor, or for metadata the first id of the batch."""
     number: int
     """Tickets are numbered in the order in which their requests start."""
+    of_several: bool = False
+    """Whether the request carries more than one id: its success is another's for each of them."""
+
+
+class _Passes:
+    """The latest 2xx, as far as it takes to tell whether anybody but one visitor had one since a moment.
+
+    The latest two of different visitors are enough: at least one of the two is another's.
+    """
+
+    def __init__(self) -> None:
+        self._latest: list[tuple[int, Ticket]] = []
+
+    def note(self, moment: int, ticket: Ticket) -> None:
+        """`moment`: any number that rises from one pass to the next."""
+        others = [entry for entry in self._latest if entry[1].who != ticket.who]
+        self._latest = sorted([(moment, ticket), *others], key=_moment, reverse=True)[:2]
+
+    def of_another(self, who: str) -> int:
+        """The moment of the latest pass that was not this visitor's alone; 0 if there was none."""
+        for moment, ticket in self._latest:
+            if ticket.of_several or ticket.who != who:
+                return moment
+        return 0
+
+
+class _RecentAnswers:
+    """How many answers there were in the last ten seconds, to a second."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[list[int]] = deque()
+        """[second, answers]"""
+
+    def note(self, now: float) -> None:
+        second = int(now)
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append([second, 0])
+            while self._seconds[0][0] < now - THROTTLE_WINDOW_SECONDS:
+                self._seconds.popleft()
+        self._seconds[-1][1] += 1
+
+    def count(self) -> int:
+        return sum(answers for _, answers in self._seconds)
 
 
 class Endpoint:
@@ -58,21 +102,28 @@ class Endpoint:
         self.in_flight = 0
         self.successes = 0
         """How many 2xx there have been."""
-        self._tickets = 0
+        self.tickets = 0
+        """How many requests have started."""
         self._limit = float(max_in_flight)
         self._slow_start_until = float(max_in_flight)
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
-        self._refused_at_ticket = 0
-        self._refusals_count_after_ticket = 0
-        self._suspect: str | None = None
-        self._suspect_refused_again = False
-        self._last_probed: str | None = None
+        self._down_at_ticket = 0
+        self._believed_after_ticket = 0
+        """Failures of requests up to this number say nothing of now: the endpoint, or the secret, was another."""
+        self._passes_by_answer = _Passes()
+        self._passes_by_start = _Passes()
+        self._failures = 0
+        self._refusals = 0
+        self._failing: set[str] = set()
+        """Two of the visitors that failed since the last 2xx: more tell nothing more."""
+        self._refused: set[str] = set()
+        self.last_failed: str | None = None
+        """Whose request failed last, while none has passed since."""
         self._probe: Ticket | None = None
         self._probe_at = 0.0
         self._probe_delay = 0.0
-        self._failures = 0
-        self._failing: set[str] = set()
+        self._answers = _RecentAnswers()
         self._throttles: deque[tuple[float, str]] = deque()
         self._throttled = False
         self._held_at_ticket = 0
@@ -89,29 +140,28 @@ class Endpoint:
         return self.budget.opens_at(now)
 
     def _allowed_at(self, now: float) -> float | None:
-        if self._probes:
+        if self.probes:
             return None if self._probe else max(now, self._probe_at, self._held_until)
-        return None if self.in_flight >= int(self._limit) else now
+        return None if self.in_flight >= self.limit else now
 
     @property
-    def _probes(self) -> bool:
+    def limit(self) -> int:
+        """How many requests may be in flight."""
+        return int(self._limit)
+
+    @property
+    def probes(self) -> bool:
         """Whether one request at a time must do, until one passes."""
         return self._mode is _Mode.DOWN or self._throttled
 
-    @property
-    def avoid(self) -> str | None:
-        """Whose request should not be the next one, if there is another's."""
-        return self._suspect if self._mode is _Mode.SUSPECT else self._last_probed
-
-    def start(self, who: str) -> Ticket:
+    def start(self, who: str, *, of_several: bool = False) -> Ticket:
         """Start a request; `opens_at` said that one may."""
         self.budget.spend()
         self.in_flight += 1
-        self._tickets += 1
-        ticket = Ticket(who, self._tickets)
-        if self._probes:
+        self.tickets += 1
+        ticket = Ticket(who, self.tickets, of_several)
+        if self.probes:
             self._probe = ticket
-            self._last_probed = who
         return ticket
 
     # What is known
@@ -119,8 +169,10 @@ class Endpoint:
     @property
     def state(self) -> EndpointState:
         """The state that operators see."""
-        if self._mode is _Mode.DOWN or self._suspect_refused_again:
+        if self._mode is _Mode.DOWN:
             return self._cause
+        if self._all_refused:
+            return EndpointState.UNAUTHORIZED
         if self._failures >= FAILURES_THAT_OPEN:
             return EndpointState.UNREACHABLE
         return EndpointState.THROTTLED if self._throttled else EndpointState.OK
@@ -135,54 +187,60 @@ class Endpoint:
         """Whether deliveries wait for nothing but capacity."""
         return self._mode is _Mode.NORMAL and not self._throttled
 
+    def passed_another(self, who: str) -> int:
+        """How many 2xx there had been when the latest one of another visitor came; 0 if none did."""
+        return self._passes_by_answer.of_another(who)
+
+    def another_started_after(self, ticket_number: int, who: str) -> bool:
+        """Whether another visitor's request passed that started after so many had been started."""
+        return self._passes_by_start.of_another(who) > ticket_number
+
     # Answers
 
-    def succeeded(self, ticket: Ticket) -> str | None:
-        """A 2xx. Gives the visitor whose delivery it shows to be poison, if there is one."""
-        self._finish(ticket)
+    def succeeded(self, ticket: Ticket, now: float) -> None:
+        """A 2xx."""
+        self._finish(ticket, now)
         self.successes += 1
+        self._passes_by_answer.note(self.successes, ticket)
+        self._passes_by_start.note(ticket.number, ticket)
         if not self._proves_health(ticket):
-            return None
-        poison = self._suspect if self._suspect != ticket.who else None
+            return
         if self._mode is _Mode.DOWN:
             self._limit, self._slow_start_until = 1.0, float(self._max_in_flight)
-            self._refusals_count_after_ticket = ticket.number
+            self._believed_after_ticket = ticket.number
         else:
             self._grow()
         self._recover(ticket)
-        return poison
 
-    def failed(self, ticket: Ticket, now: float) -> None:
-        """A transient failure."""
-        was_probe = self._finish(ticket)
-        self._failures += 1
-        self._failing.add(ticket.who)
+    def failed(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
+        """A transient failure; `retry_after`: how many seconds Pendo asked to wait, if it did."""
+        was_probe = self._finish(ticket, now)
         if self._mode is _Mode.DOWN:
             if was_probe:
-                self._next_probe(now)
-        elif self._failures >= FAILURES_THAT_OPEN and len(self._failing) > 1:
-            self._go_down(EndpointState.UNREACHABLE, now)
+                self._next_probe(now, retry_after or 0.0)
+        elif ticket.number > self._believed_after_ticket:
+            self._note_failure(ticket)
+            self._judge(now)
 
-    def refused(self, ticket: Ticket, now: float) -> None:
-        """An answer that says that something is set up wrongly."""
-        was_probe = self._finish(ticket)
-        if ticket.number <= self._refusals_count_after_ticket:
-            return
-        self._failing.add(ticket.who)
-        if self._mode is _Mode.DOWN and self._cause is EndpointState.UNAUTHORIZED:
+    def refused(self, ticket: Ticket, now: float) -> bool:
+        """An answer that says that something is set up wrongly. Returns whether it says so of the set-up of now."""
+        was_probe = self._finish(ticket, now)
+        if ticket.number <= self._believed_after_ticket:
+            return False
+        if self._mode is _Mode.DOWN:
             if was_probe:
+                self._cause = EndpointState.UNAUTHORIZED
                 self._next_probe(now)
-        elif self._mode is not _Mode.SUSPECT:
-            self._suspect_one(ticket.who)
-        elif ticket.who != self._suspect:
-            self._go_down(EndpointState.UNAUTHORIZED, now)
-        else:
-            # Nobody else could try. The delivery's own retries are spaced by its backoff.
-            self._suspect_refused_again = True
+            return True
+        self._note_failure(ticket)
+        self._refusals += 1
+        _add_up_to_two(self._refused, ticket.who)
+        self._judge(now)
+        return True
 
     def throttled(self, ticket: Ticket, retry_after: float | None, now: float) -> None:
         """A 429."""
-        was_probe = self._finish(ticket)
+        was_probe = self._finish(ticket, now)
         if self._mode is _Mode.DOWN:
             if was_probe:
                 self._next_probe(now, retry_after or 0.0)
@@ -194,30 +252,29 @@ class Endpoint:
         self._throttles.append((now, ticket.who))
         while self._throttles[0][0] < now - THROTTLE_WINDOW_SECONDS:
             self._throttles.popleft()
-        if len({who for _, who in self._throttles}) >= THROTTLED_VISITORS_THAT_HOLD:
+        if self._too_many_throttled():
             self._hold(retry_after or 0.0, now)
 
     def rejected(self, ticket: Ticket, now: float) -> None:
         """A final answer to one delivery; it says nothing of the endpoint."""
-        if self._finish(ticket) and self._mode is _Mode.DOWN:
+        if self._finish(ticket, now) and self._mode is _Mode.DOWN:
             self._next_probe(now)
 
     def secret_changed(self, now: float) -> None:
         """The credential is a new one: try at once, and believe no answer to the old one."""
-        self._refusals_count_after_ticket = self._refused_at_ticket = self._tickets
-        if self._mode is _Mode.SUSPECT:
-            self._mode = _Mode.NORMAL
-            self._cause = EndpointState.OK
-            self._clear_suspect()
+        self._believed_after_ticket = self._down_at_ticket = self.tickets
+        if self._mode is _Mode.NORMAL:
+            self._forget_failures()
         self._probe = None
         self._probe_delay = 0.0
         self._probe_at = now
 
     # Inside
 
-    def _finish(self, ticket: Ticket) -> bool:
+    def _finish(self, ticket: Ticket, now: float) -> bool:
         """Note the end of a request; whether it was the probe."""
         self.in_flight -= 1
+        self._answers.note(now)
         was_probe = ticket is self._probe
         if was_probe:
             self._probe = None
@@ -225,7 +282,31 @@ class Endpoint:
 
     def _proves_health(self, ticket: Ticket) -> bool:
         """Whether a 2xx says that the endpoint works now: a refusal outweighs what started before it."""
-        return self._cause is not EndpointState.UNAUTHORIZED or ticket.number > self._refused_at_ticket
+        is_refusing = self._mode is _Mode.DOWN and self._cause is EndpointState.UNAUTHORIZED
+        return not is_refusing or ticket.number > self._down_at_ticket
+
+    def _note_failure(self, ticket: Ticket) -> None:
+        self._failures += 1
+        self.last_failed = ticket.who
+        _add_up_to_two(self._failing, ticket.who)
+
+    @property
+    def _all_refused(self) -> bool:
+        """Whether refusals outweigh what is still in flight: with many requests, two in a row mean little."""
+        return self._refusals >= 2 and self._refusals > min(self.in_flight, FAILURES_THAT_OPEN - 1)
+
+    def _judge(self, now: float) -> None:
+        """Whether what failed since the last 2xx takes the endpoint down."""
+        if self._all_refused and len(self._refused) > 1:
+            self._go_down(EndpointState.UNAUTHORIZED, now)
+        elif self._failures >= FAILURES_THAT_OPEN and len(self._failing) > 1:
+            mostly_refused = 2 * self._refusals > self._failures
+            self._go_down(EndpointState.UNAUTHORIZED if mostly_refused else EndpointState.UNREACHABLE, now)
+
+    def _too_many_throttled(self) -> bool:
+        visitors = len({who for _, who in self._throttles})
+        share = THROTTLED_SHARE_THAT_HOLDS * self._answers.count()
+        return visitors >= THROTTLED_VISITORS_THAT_HOLD and len(self._throttles) >= share
 
     def _grow(self) -> None:
         if self._limit < self._max_in_flight:
@@ -235,35 +316,27 @@ class Endpoint:
     def _recover(self, ticket: Ticket) -> None:
         self._mode = _Mode.NORMAL
         self._cause = EndpointState.OK
-        self._clear_suspect()
+        self._forget_failures()
         self._probe_delay = 0.0
-        self._failures = 0
-        self._failing.clear()
         if self._throttled and ticket.number > self._held_at_ticket:
             self._throttled = False
             self._hold_delay = 0.0
         if not self._throttled:
-            self._last_probed = self._probe = None
+            self._probe = None
+
+    def _forget_failures(self) -> None:
+        self._failures = self._refusals = 0
+        self._failing.clear()
+        self._refused.clear()
+        self.last_failed = None
 
     def _go_down(self, cause: EndpointState, now: float) -> None:
         self._mode = _Mode.DOWN
         self._cause = cause
-        self._refused_at_ticket = self._tickets
-        self._clear_suspect()
+        self._down_at_ticket = self.tickets
         self._probe = None
         self._probe_delay = 0.0
         self._next_probe(now)
-
-    def _suspect_one(self, who: str) -> None:
-        self._mode = _Mode.SUSPECT
-        self._cause = EndpointState.UNAUTHORIZED
-        self._refused_at_ticket = self._tickets
-        self._suspect = who
-        self._probe = None
-
-    def _clear_suspect(self) -> None:
-        self._suspect = None
-        self._suspect_refused_again = False
 
     def _next_probe(self, now: float, at_least: float = 0.0) -> None:
         """Wait longer than before the probe that just ended."""
@@ -278,5 +351,14 @@ class Endpoint:
         self._throttles.clear()
         self._throttled = True
         self._hold_delay = next_probe_delay(self._hold_delay)
-        self._held_at_ticket = self._tickets
+        self._held_at_ticket = self.tickets
         self._held_until = now + max(retry_after, self._hold_delay)
+
+
+def _moment(entry: tuple[int, Ticket]) -> int:
+    return entry[0]
+
+
+def _add_up_to_two(names: set[str], name: str) -> None:
+    if len(names) < 2:
+        names.add(name)

@@ -45,9 +45,11 @@ from flagpost_consumer.core.track_sending import TrackSending
 from flagpost_consumer.core.verdict import Answer, judge
 
 CUT_FROM = 0.8
-"""The part of `delivery.max_pending` from which long lines are cut (CONTRACT section 5)."""
+"""The part of what may be pending, in records or bytes, from which long lines are cut (CONTRACT section 5)."""
 RESUME_AT = 0.6
-"""The part of `delivery.max_pending` at which intake resumes: well below, for a pause refetches."""
+"""The part of what may be pending at which intake resumes: well below, for a pause refetches."""
+UNWRITTEN_SHARE = 8
+"""A partition whose settlements Kafka does not take may hold one of so many parts of `delivery.max_pending`."""
 
 
 class Engine:
@@ -174,11 +176,12 @@ class Engine:
         if partition.settled_before:
             plans = _not_settled(plans, partition.settled_before.kinds(record.offset))
             if not plans:
-                self._settling.pass_over(record, partition)
+                self._settling.pass_over(record.offset, partition)
                 return
         deadline_ms = self._planner.deadline_ms(record.event)
-        deliveries = [Delivery(record, partition, planned, deadline_ms) for planned in plans]
-        self._settling.take(record, partition, deliveries)
+        held = record.held()
+        deliveries = [Delivery(held, partition, planned, deadline_ms) for planned in plans]
+        self._settling.take(held, partition, deliveries)
         for delivery in deliveries:
             self._enter(delivery, now)
 
@@ -197,35 +200,61 @@ class Engine:
     # Time
 
     def poll(self, now: Instant) -> Actions:
-        """Start what may start, and give all that is to be done."""
-        if self.pending_records >= CUT_FROM * self._policy.delivery.max_pending:
+        """Start what may start, and return all that is to be done."""
+        if self._fullness >= CUT_FROM:
             self._tracks.cut_long_lines(now)
+        may_send = self._may_send(now)
+        if self._settling.unacknowledged.take_released():
+            self._tracks.lanes.unpark(now.monotonic)
         attempts: list[Attempt] = []
-        if self._may_send(now):
+        if may_send:
             attempts += self._metadata.start(now, self._has_connection)
             attempts += self._tracks.start(now, self._has_connection)
-        if self._draining and not self.metadata.is_open:
+        if self._draining and self._settling.waiting and not self.metadata.is_open:
             self._hand_back_waiting(self._partitions.values())
-        return Actions(attempts, self._settling.collect(), self._wake_at(now), self._intake_paused())
+        return Actions(
+            attempts,
+            self._settling.collect(),
+            self._wake_at(now, may_send=may_send),
+            self._intake_paused(),
+            self._partitions_paused(),
+        )
 
     def _may_send(self, now: Instant) -> bool:
         limits = self._policy.limits
         is_member = now.monotonic + limits.request_timeout_seconds < self._member_until
-        return is_member and not self._settling.is_overdue(2 * limits.max_connections, now)
+        must_stop = self._settling.unacknowledged.must_stop(2 * limits.max_connections, now.monotonic)
+        return is_member and not must_stop
 
     def _has_connection(self) -> bool:
         return self.track.in_flight + self.metadata.in_flight < self._policy.limits.max_connections
 
-    def _wake_at(self, now: Instant) -> float | None:
+    def _wake_at(self, now: Instant, *, may_send: bool) -> float | None:
         # No time, but an acknowledgement, lets sending go on: of the answers, or of a commit.
-        if not self._may_send(now) or not self._has_connection():
+        if not may_send or not self._has_connection():
             return None
         return earliest(self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
 
+    @property
+    def _fullness(self) -> float:
+        """How much of what may be pending is: 1.0 when intake must pause."""
+        delivery, settling = self._policy.delivery, self._settling
+        return max(
+            settling.pending_records / delivery.max_pending,
+            settling.pending_bytes / delivery.max_pending_bytes,
+        )
+
     def _intake_paused(self) -> bool:
-        most = self._policy.delivery.max_pending
-        self._full = self.pending_records >= (RESUME_AT * most if self._full else most)
+        self._full = self._fullness >= (RESUME_AT if self._full else 1.0)
         return self._full or self._draining or (self.track.is_down and self._tracks.can_probe)
+
+    def _partitions_paused(self) -> frozenset[int]:
+        """Partitions whose settlements Kafka does not take: what is read of them could only pile up."""
+        most = max(1, self._policy.delivery.max_pending // UNWRITTEN_SHARE)
+        held = {partition.number for partition in self._settling.unacknowledged.held}
+        return frozenset(
+            held | {n for n, partition in self._partitions.items() if partition.unwritten > most}
+        )
 
     # Answers
 
@@ -271,8 +300,7 @@ class Engine:
     @property
     def is_drained(self) -> bool:
         """Whether nothing is in flight, unacknowledged, or waiting to be sent."""
-        waiting = any(d.stage is Stage.WAITING for d in _deliveries(self._partitions.values()))
-        return not waiting and self.is_quiet()
+        return not self._settling.waiting and self.is_quiet()
 
     # What the shell tells and asks
 
@@ -315,9 +343,14 @@ class Engine:
         return self._settling.pending_records
 
     @property
+    def pending_bytes(self) -> int:
+        """Bytes of their keys, values and headers."""
+        return self._settling.pending_bytes
+
+    @property
     def unacknowledged(self) -> int:
         """Answers of Pendo whose settlement Kafka has not acknowledged."""
-        return self._settling.unacknowledged
+        return len(self._settling.unacknowledged)
 
     def sendable(self, now: Instant) -> int:
         """Track deliveries that could go out now if there were capacity."""

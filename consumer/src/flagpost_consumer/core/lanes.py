@@ -2,14 +2,22 @@
 
 In: deliveries in the order of their offsets, and word of each answer. Out: the next delivery that may go.
 What waits sits in a heap or a queue of this module; it holds no connection, task or slot.
+
+A lane whose last request failed is *failing*. Failing lanes share a small part of the connections and of the
+requests, so that visitors whose requests hang or fail take nothing from the others (DESIGN, invariant 4).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
+
+RETRY_SHARE = 8
+"""While other lanes are ready, failing lanes get one of this many connections and of this many requests."""
+IDLE_RETRY_SHARE = 2
+"""While no other lane is ready, they get one of this many connections: the next visitor finds the rest free."""
 
 
 class Queued(Protocol):
@@ -22,6 +30,14 @@ class Queued(Protocol):
     def not_before(self) -> float:
         """The monotonic second before which nothing of its partition may go."""
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing of its partition may go until `Lanes.unpark`."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds in memory."""
+
 
 Item = TypeVar("Item", bound=Queued)
 
@@ -29,37 +45,77 @@ Item = TypeVar("Item", bound=Queued)
 class Lane(Generic[Item]):
     """One visitor's line. The first of `queue` is the one that is sent next, or is on its way."""
 
-    __slots__ = ("in_flight", "queue", "resting_until", "visitor_id")
+    __slots__ = (
+        "behind",
+        "behind_bytes",
+        "failures",
+        "in_flight",
+        "is_parked",
+        "is_retry",
+        "queue",
+        "queue_bytes",
+        "resting_until",
+        "unfailed",
+        "visitor_id",
+    )
 
     def __init__(self, visitor_id: str) -> None:
         self.visitor_id = visitor_id
         self.queue: deque[Item] = deque()
+        self.queue_bytes = 0
         self.resting_until = 0.0
         self.in_flight = False
+        self.is_parked = False
+        self.failures = 0
+        """How many of its requests have failed in a row."""
+        self.is_retry = False
+        """Whether the request in flight started while the lane was failing."""
+        # How the lane counts in the sums of `Lanes`.
+        self.behind = 0
+        self.behind_bytes = 0
+        self.unfailed = 0
 
 
 class Lanes(Generic[Item]):
     """All lanes of a process. A lane exists while it has a delivery, or rests after one."""
 
-    def __init__(self, interval_seconds: float) -> None:
+    def __init__(self, interval_seconds: float, long_length: int = 0) -> None:
+        """`long_length`: lanes with more deliveries are in `long`; 0: none are."""
         self._interval = interval_seconds
+        self._long_length = long_length
         self._lanes: dict[str, Lane[Item]] = {}
         self._ready: list[tuple[float, int, Lane[Item]]] = []
+        self._retries: list[tuple[float, int, Lane[Item]]] = []
+        """Failing lanes that are ready."""
         self._delayed: list[tuple[float, int, Lane[Item]]] = []
         # Lanes after an answer, by the end of their rest: the interval is the same for all, so a queue does.
         self._resting: deque[tuple[float, Lane[Item]]] = deque()
+        self._parked: list[Lane[Item]] = []
         self._number = 0
+        self._others_since_retry = 0
+        self.retries_in_flight = 0
+        """Requests in flight of lanes that were failing as they started."""
         self.waiting = 0
         """Deliveries in the lanes that are not on their way."""
+        self.behind = 0
+        """Deliveries that wait behind another of their own visitor."""
+        self.behind_bytes = 0
+        self.unfailed = 0
+        """Lanes that have a delivery and are not failing: what can tell whether an endpoint is back."""
+        self.long: dict[str, Lane[Item]] = {}
+        """Lanes with more than `long_length` deliveries."""
 
     def __len__(self) -> int:
         return len(self._lanes)
+
+    def __iter__(self) -> Iterator[Lane[Item]]:
+        return iter(self._lanes.values())
 
     def lane(self, visitor_id: str) -> Lane[Item] | None:
         """The lane of a visitor, where there is one."""
         return self._lanes.get(visitor_id)
 
-    def push(self, visitor_id: str, item: Item, now: float) -> Lane[Item]:
+    def push(self, visitor_id: str, item: Item, now: float) -> None:
         """Put a delivery at the end of its visitor's line."""
         lane = self._lanes.get(visitor_id)
         if lane is None:
@@ -68,50 +124,109 @@ class Lanes(Generic[Item]):
             self._schedule(lane, now)
         else:
             lane.queue.append(item)
+        lane.queue_bytes += item.size_bytes
         self.waiting += 1
-        return lane
+        self._count(lane)
 
-    def take(self, now: float, avoid: str | None = None) -> Lane[Item] | None:
-        """Give the lane whose first delivery is to go now, and mark it in flight.
+    # Out
 
-        Another visitor than `avoid` goes first, if one is ready.
+    def take(self, now: float, connections: int) -> Lane[Item] | None:
+        """Return the lane whose first delivery goes now, and mark it in flight.
+
+        `connections`: how many requests may be in flight; failing lanes get a part of them.
         """
         self.advance(now)
-        lane = self._pop_ready(now)
-        if lane is not None and lane.visitor_id == avoid and (other := self._pop_ready(now)) is not None:
-            self._make_ready(lane)
-            lane = other
-        if lane is not None:
-            lane.in_flight = True
-            self.waiting -= 1
-        return lane
+        queue = self._next_queue(now, connections)
+        return None if queue is None else self._start(heapq.heappop(queue)[2])
+
+    def take_least_failed(self, now: float) -> Lane[Item] | None:
+        """Return the lane that failed least, and mark it in flight: the best probe of an endpoint that is down."""
+        self.advance(now)
+        if self._first(self._ready, now) is not None:
+            return self._start(heapq.heappop(self._ready)[2])
+        if self._first(self._retries, now) is None:
+            return None
+        usable = [
+            entry for entry in self._retries if _may_go(entry[2], now) and not entry[2].queue[0].is_held
+        ]
+        best = min(usable, key=lambda entry: (entry[2].failures, entry[0], entry[1]))
+        self._retries.remove(best)
+        heapq.heapify(self._retries)
+        return self._start(best[2])
+
+    def due_at(self, now: float, connections: int) -> float | None:
+        """When `take` returns a lane next: `now` if at once, None if no time but an answer can tell."""
+        if self._next_queue(now, connections) is not None:
+            return now
+        return self._next_wait()
+
+    def probe_due_at(self, now: float) -> float | None:
+        """When `take_least_failed` returns a lane next."""
+        if self._first(self._ready, now) is not None or self._first(self._retries, now) is not None:
+            return now
+        return self._next_wait()
+
+    def advance(self, now: float) -> None:
+        """Make ready what has waited long enough."""
+        while self._resting and self._resting[0][0] <= now:
+            self._settle_down(self._resting.popleft()[1], now)
+        while self._delayed and self._delayed[0][0] <= now:
+            self._settle_down(heapq.heappop(self._delayed)[2], now)
+
+    def unpark(self, now: float) -> None:
+        """Go on with lanes whose partition was held; those that are still held are parked again."""
+        parked, self._parked = self._parked, []
+        for lane in parked:
+            lane.is_parked = False
+            self._settle_down(lane, now)
+            self._count(lane)
+
+    # Answers
+
+    def passed(self, lane: Lane[Item]) -> None:
+        """The request of a lane in flight has not failed: the lane is not failing."""
+        lane.failures = 0
+
+    def failed(self, lane: Lane[Item]) -> None:
+        """The request of a lane in flight has failed."""
+        lane.failures += 1
 
     def answered(self, lane: Lane[Item], now: float) -> None:
-        """The first delivery of a lane in flight has its answer and leaves the line."""
-        lane.queue.popleft()
-        self._rest(lane, now)
+        """The first delivery of a lane in flight has ended and leaves the line."""
+        self._landed(lane)
+        self._pop_first(lane)
+        lane.resting_until = now + self._interval
+        if self._interval > 0:
+            self._resting.append((lane.resting_until, lane))
+        else:
+            self._settle_down(lane, now)
+        self._count(lane)
 
     def again(self, lane: Lane[Item], now: float, delay: float) -> None:
-        """The first delivery of a lane in flight is to be tried again, after the pace and `delay` seconds."""
-        lane.in_flight = False
+        """The first delivery of a lane in flight is retried, after the pace and `delay` seconds."""
+        self._landed(lane)
         self.waiting += 1
         lane.resting_until = now + max(self._interval, delay)
         self._delay(lane, lane.resting_until)
+        self._count(lane)
 
     def discard_first(self, lane: Lane[Item], now: float) -> None:
-        """The first delivery of a lane that `take` gave ends without a request: no rest is due."""
-        lane.queue.popleft()
-        lane.in_flight = False
+        """The first delivery of a lane that `take` returned ends without a request: no rest is due."""
+        self._landed(lane)
+        self._pop_first(lane)
         self._settle_down(lane, now)
+        self._count(lane)
 
-    def discard_waiting_first(self, lane: Lane[Item]) -> Item:
-        """The first delivery of a lane that is not in flight ends without another request."""
-        self.waiting -= 1
-        return lane.queue.popleft()
+    # Taking out
 
-    def shorten(self, lane: Lane[Item], length: int) -> list[Item]:
-        """Take the newest deliveries out of a line that is longer than `length`."""
-        removed = [lane.queue.pop() for _ in range(len(lane.queue) - max(length, 1 if lane.in_flight else 0))]
+    def shorten(self, lane: Lane[Item], length: int, size_bytes: float) -> list[Item]:
+        """Take the newest deliveries out of a line while more than these wait behind the first; return them."""
+        removed = []
+        while lane.behind > length or lane.behind_bytes > size_bytes:
+            item = lane.queue.pop()
+            lane.queue_bytes -= item.size_bytes
+            removed.append(item)
+            self._count(lane)
         self.waiting -= len(removed)
         return removed
 
@@ -125,46 +240,69 @@ class Lanes(Generic[Item]):
             kept = [item for item in lane.queue if not unwanted(item)]
             self.waiting -= len(lane.queue) - len(kept)
             lane.queue = deque(head + kept)
+            lane.queue_bytes = sum(item.size_bytes for item in lane.queue)
+            self._count(lane)
 
-    def advance(self, now: float) -> None:
-        """Make ready what has waited long enough."""
-        while self._resting and self._resting[0][0] <= now:
-            self._settle_down(self._resting.popleft()[1], now)
-        while self._delayed and self._delayed[0][0] <= now:
-            self._settle_down(heapq.heappop(self._delayed)[2], now)
-
-    def due_at(self, now: float) -> float | None:
-        """When a lane is ready next: `now` if one is, None if none waits for a time."""
-        if self._ready:
-            return now
-        moments = [queue[0][0] for queue in (self._resting, self._delayed) if queue]
-        return min(moments, default=None)
+    # For people
 
     def ready(self, now: float) -> int:
-        """How many lanes could send at once."""
+        """How many lanes could send at once and are not failing."""
         self.advance(now)
-        return sum(_may_go(lane, now) for _, _, lane in self._ready)
+        return sum(_may_go(lane, now) and not lane.queue[0].is_held for _, _, lane in self._ready)
 
     def lengths(self) -> Iterable[tuple[str, int]]:
         """Each visitor's number of deliveries."""
         return ((lane.visitor_id, len(lane.queue)) for lane in self._lanes.values())
 
-    def _pop_ready(self, now: float) -> Lane[Item] | None:
-        while self._ready:
-            lane = heapq.heappop(self._ready)[2]
-            if _may_go(lane, now):
-                return lane
-            # What made it ready was taken out of it meanwhile.
-            self._settle_down(lane, now)
+    # Inside
+
+    def _next_queue(self, now: float, connections: int) -> list[tuple[float, int, Lane[Item]]] | None:
+        """The heap whose first lane goes next."""
+        other, retry = self._first(self._ready, now), self._first(self._retries, now)
+        if retry is None:
+            return None if other is None else self._ready
+        if other is None:
+            return self._retries if self._may_retry(connections, IDLE_RETRY_SHARE) else None
+        is_turn = self._others_since_retry >= RETRY_SHARE - 1 and self._may_retry(connections, RETRY_SHARE)
+        return self._retries if is_turn and retry < other else self._ready
+
+    def _may_retry(self, connections: int, share: int) -> bool:
+        return self.retries_in_flight < max(1, connections // share)
+
+    def _first(self, queue: list[tuple[float, int, Lane[Item]]], now: float) -> float | None:
+        """The deadline of the first lane of a heap that may go; what must wait leaves the heap."""
+        while queue:
+            lane = queue[0][2]
+            if not _may_go(lane, now):
+                heapq.heappop(queue)
+                # What made it ready was taken out of it meanwhile.
+                self._settle_down(lane, now)
+            elif lane.queue[0].is_held:
+                heapq.heappop(queue)
+                self._park(lane)
+            else:
+                return queue[0][0]
         return None
 
-    def _rest(self, lane: Lane[Item], now: float) -> None:
+    def _next_wait(self) -> float | None:
+        moments = [queue[0][0] for queue in (self._resting, self._delayed) if queue]
+        return min(moments, default=None)
+
+    def _start(self, lane: Lane[Item]) -> Lane[Item]:
+        lane.in_flight = True
+        lane.is_retry = lane.failures > 0
+        self.waiting -= 1
+        self.retries_in_flight += lane.is_retry
+        self._others_since_retry = 0 if lane.is_retry else self._others_since_retry + 1
+        return lane
+
+    def _landed(self, lane: Lane[Item]) -> None:
         lane.in_flight = False
-        lane.resting_until = now + self._interval
-        if self._interval > 0:
-            self._resting.append((lane.resting_until, lane))
-        else:
-            self._settle_down(lane, now)
+        self.retries_in_flight -= lane.is_retry
+        lane.is_retry = False
+
+    def _pop_first(self, lane: Lane[Item]) -> None:
+        lane.queue_bytes -= lane.queue.popleft().size_bytes
 
     def _settle_down(self, lane: Lane[Item], now: float) -> None:
         """A lane's rest is over: it goes on, or ends."""
@@ -178,15 +316,33 @@ class Lanes(Generic[Item]):
         if start > now:
             self._delay(lane, start)
         else:
-            self._make_ready(lane)
-
-    def _make_ready(self, lane: Lane[Item]) -> None:
-        self._number += 1
-        heapq.heappush(self._ready, (lane.queue[0].deadline_ms, self._number, lane))
+            self._number += 1
+            ready = self._retries if lane.failures else self._ready
+            heapq.heappush(ready, (lane.queue[0].deadline_ms, self._number, lane))
 
     def _delay(self, lane: Lane[Item], until: float) -> None:
         self._number += 1
         heapq.heappush(self._delayed, (until, self._number, lane))
+
+    def _park(self, lane: Lane[Item]) -> None:
+        lane.is_parked = True
+        self._parked.append(lane)
+        self._count(lane)
+
+    def _count(self, lane: Lane[Item]) -> None:
+        """Bring the sums up to date with one lane."""
+        length = len(lane.queue)
+        behind = max(0, length - 1)
+        behind_bytes = lane.queue_bytes - lane.queue[0].size_bytes if behind else 0
+        unfailed = int(length > 0 and not lane.failures and not lane.is_parked)
+        self.behind += behind - lane.behind
+        self.behind_bytes += behind_bytes - lane.behind_bytes
+        self.unfailed += unfailed - lane.unfailed
+        lane.behind, lane.behind_bytes, lane.unfailed = behind, behind_bytes, unfailed
+        if 0 < self._long_length < length:
+            self.long[lane.visitor_id] = lane
+        elif self.long:
+            self.long.pop(lane.visitor_id, None)
 
 
 def _may_go(lane: Lane[Item], now: float) -> bool:

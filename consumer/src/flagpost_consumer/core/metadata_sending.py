@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from flagpost_consumer.core.attempts import Attempts, poison, refusal, tell
+from flagpost_consumer.core.attempts import Attempts, refusal, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint
@@ -63,14 +63,14 @@ class MetadataSending:
         """Start what may start."""
         moment = now.monotonic
         while has_connection() and is_now(self.due_at(moment), moment):
-            batch = self._batches.take(moment, self.endpoint.avoid)
+            batch = self._batches.take(moment, self.endpoint.last_failed)
             if batch is None:
                 return
             records = self._batches.gather(batch, moment)
             if records:
                 for item in self._batches.items(batch):
                     self._settling.start(item.owner)
-                ticket = self.endpoint.start(batch.who)
+                ticket = self.endpoint.start(batch.who, of_several=len(batch.ids) > 1)
                 body = metadata_body(batch.target, records)
                 yield Attempt(EndpointName.METADATA, body, ticket, batch=batch)
 
@@ -84,21 +84,19 @@ class MetadataSending:
         self, attempt: Attempt, batch: Batch, answer: Answer, verdict: Verdict, now: Instant
     ) -> None:
         """Take in what came of a request."""
-        poisonous = tell(self.endpoint, attempt.ticket, answer, verdict, now)
+        is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
         deliveries = [item.owner for item in self._batches.items(batch)]
         endings = {
-            delivery: self._attempts.note(delivery, answer, verdict, self.endpoint) for delivery in deliveries
+            delivery: self._attempts.note(delivery, answer, verdict, self.endpoint, is_current=is_current)
+            for delivery in deliveries
         }
         if verdict is Verdict.DELIVERED:
             self._accepted(batch, answer, now)
         elif verdict is Verdict.REJECTED:
             self._rejected(batch, answer, now)
         else:
-            batch.suspected = verdict is Verdict.SETUP
             wait = self._attempts.wait(deliveries, answer, verdict, now)
             self._batches.again(batch, now.monotonic + wait, lambda item: endings.get(item.owner))
-        if poisonous is not None:
-            self._end_poison(poisonous, now)
         self._settle_ended(now)
         self._put_back(deliveries)
 
@@ -133,13 +131,6 @@ class MetadataSending:
             self._batches.refused(batch, ids[0], ending, now.monotonic)
         else:
             self._batches.split(batch, ids, now.monotonic)
-
-    def _end_poison(self, who: str, now: Instant) -> None:
-        batch = self._batches.withdraw_suspected(who)
-        if batch is None or not self._batches.gather(batch, now.monotonic):
-            return
-        first = next(iter(self._batches.items(batch))).owner
-        self._halve(batch, list(batch.ids), poison(first), now)
 
     def _settle_ended(self, now: Instant) -> None:
         ended, self._batches.ended = self._batches.ended, []

@@ -41,6 +41,7 @@ class DeliverySettings(Section):
 
     visitor_interval_seconds: Seconds = 1.0
     max_pending: PositiveInt = 20_000
+    max_pending_bytes: PositiveInt = 67_108_864
     max_pending_per_visitor: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 600
     max_attempts: PositiveInt = 10
     max_age_seconds: Annotated[float, Field(gt=0, le=PENDO_MAX_AGE_SECONDS)] = 600_000.0

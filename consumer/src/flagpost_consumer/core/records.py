@@ -19,7 +19,7 @@ from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned
 from flagpost_consumer.core.settled_before import SettledBefore
-from flagpost_schemas import Event
+from flagpost_schemas import AccountMetadata, DecisionEvent, Event, variation_as_sent
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -36,10 +36,49 @@ class Record(NamedTuple):
     headers: Headers
     event: Event | DecodeFailure
 
-    @property
-    def occurred_at(self) -> int | None:
-        """When the event occurred, epoch ms, where the record could be decoded."""
-        return None if isinstance(self.event, DecodeFailure) else self.event.occurred_at
+    def held(self) -> HeldRecord:
+        """What is kept of it while its deliveries are pending."""
+        size = len(self.key or b"") + len(self.value or b"")
+        if self.headers:
+            size += sum(len(name) + len(content or b"") for name, content in self.headers)
+        event = self.event
+        if isinstance(event, DecodeFailure):
+            return HeldRecord(*self[:6], size, None, EventFacts())
+        flag_key = variation_key = None
+        if isinstance(event, DecisionEvent):
+            flag_key, variation_key = event.flag_key, variation_as_sent(event)
+        visitor_id = None if isinstance(event, AccountMetadata) else event.visitor_id
+        facts = EventFacts(event.event_id, visitor_id, event.account_id, flag_key, variation_key)
+        return HeldRecord(*self[:6], size, event.occurred_at, facts)
+
+
+class EventFacts(NamedTuple):
+    """What the ledger and the metrics tell of an event besides its delivery; nothing where it was not decoded."""
+
+    event_id: str | None = None
+    visitor_id: str | None = None
+    account_id: str | None = None
+    flag_key: str | None = None
+    """Of a decision."""
+    variation_key: str | None = None
+    """Of a decision, as sent."""
+
+
+class HeldRecord(NamedTuple):
+    """A record without its decoded event, which planning alone needs. The bytes are for a dead letter."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """When it was produced, epoch ms."""
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    size_bytes: int
+    """Key, value and headers."""
+    occurred_at: int | None
+    """When the event occurred, epoch ms; None where the record could not be decoded."""
+    facts: EventFacts
 
 
 class EndpointName(StrEnum):
@@ -64,7 +103,7 @@ class Stage(Enum):
 class Delivery:
     """One thing to tell Pendo, from planning to its end."""
 
-    record: Record
+    record: HeldRecord
     partition: Partition
     planned: Planned
     deadline_ms: float
@@ -80,12 +119,32 @@ class Delivery:
     """The last HTTP status."""
     successes_seen: int = 0
     """The endpoint's successes when the attempt before was answered, or when the delivery began."""
+    refused_at_ticket: int | None = None
+    """How many requests had started when it first met an answer that says that something is set up wrongly."""
     item: Item[Delivery] | None = None
 
     @property
     def kind(self) -> Kind:
         """What it tells Pendo."""
         return self.planned.kind
+
+    @property
+    def who(self) -> str:
+        """The visitor or account that it tells something of."""
+        planned = self.planned
+        if planned.track is not None:
+            return planned.track.visitor_id
+        return "" if planned.metadata is None else planned.metadata.target_id
+
+    @property
+    def size_bytes(self) -> int:
+        """What its record holds in memory."""
+        return self.record.size_bytes
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing of its partition may be sent."""
+        return self.partition.held
 
     @property
     def is_tried_again(self) -> bool:
@@ -112,6 +171,10 @@ class Partition:
     offsets: Offsets[list[Delivery]] = field(default_factory=Offsets)
     busy: int = 0
     """Deliveries in flight, or settled and not acknowledged."""
+    unwritten: int = 0
+    """Deliveries that are settled and not acknowledged."""
+    held: bool = False
+    """Nothing of it is sent: Kafka does not take its settlements (`Unacknowledged`)."""
     closing: bool = False
     """No record is taken in, and what fails is handed back: it is being revoked, or the process stops."""
     leaving: bool = False
@@ -166,3 +229,6 @@ class Actions:
     wake_at: float | None
     """The monotonic second at which to poll again, if nothing happens before."""
     intake_paused: bool
+    """Nothing is to be read."""
+    partitions_paused: frozenset[int] = frozenset()
+    """Of these nothing is to be read, although of others it may be."""

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.outcomes import Ending, Outcome
-from flagpost_consumer.core.records import Delivery, Gap, Partition, Record, Settlement, Stage
-
-UNACKNOWLEDGED_SECONDS = 1.0
-"""Sending stops while an answer has waited this long for its acknowledgement."""
+from flagpost_consumer.core.records import Delivery, Gap, HeldRecord, Partition, Settlement, Stage
+from flagpost_consumer.core.unacknowledged import Unacknowledged
 
 
 class Settling:
@@ -25,18 +23,19 @@ class Settling:
         self.accounts = Accounts()
         self.pending_records = 0
         """Records held in memory."""
+        self.pending_bytes = 0
+        """Their keys, values and headers."""
+        self.waiting = 0
+        """Deliveries that are not in flight and not ended."""
+        self.unacknowledged = Unacknowledged()
         self._settlements: list[Settlement] = []
-        self._unacknowledged: dict[Delivery, float] = {}
 
-    @property
-    def unacknowledged(self) -> int:
-        """Answers of Pendo whose settlement Kafka has not acknowledged."""
-        return len(self._unacknowledged)
-
-    def take(self, record: Record, partition: Partition, deliveries: list[Delivery]) -> None:
+    def take(self, record: HeldRecord, partition: Partition, deliveries: list[Delivery]) -> None:
         """A record begins."""
         partition.offsets.take(record.offset, deliveries)
         self.pending_records += 1
+        self.pending_bytes += record.size_bytes
+        self.waiting += len(deliveries)
         self.accounts.records += 1
         for delivery in deliveries:
             self.accounts.plan(delivery.kind)
@@ -46,10 +45,11 @@ class Settling:
         if delivery.stage is Stage.WAITING:
             delivery.stage = Stage.IN_FLIGHT
             delivery.partition.busy += 1
+            self.waiting -= 1
 
-    def pass_over(self, record: Record, partition: Partition) -> None:
+    def pass_over(self, offset: int, partition: Partition) -> None:
         """A record comes again that the ledger settles."""
-        partition.offsets.pass_over(record.offset)
+        partition.offsets.pass_over(offset)
         self.accounts.records += 1
         self.accounts.redeliveries += 1
 
@@ -72,6 +72,7 @@ class Settling:
         if delivery.stage is Stage.IN_FLIGHT:
             delivery.stage = Stage.WAITING
             delivery.partition.busy -= 1
+            self.waiting += 1
 
     def settle(self, delivery: Delivery, ending: Ending, now: Instant) -> None:
         """A delivery has ended; nothing happens if it was handed back before."""
@@ -79,22 +80,26 @@ class Settling:
             return
         if delivery.stage is Stage.WAITING:
             delivery.partition.busy += 1
+            self.waiting -= 1
         delivery.stage = Stage.SETTLED
+        delivery.partition.unwritten += 1
         if ending.outcome is Outcome.DEAD_LETTERED:
             _release_claim(delivery)
-        if delivery.attempts:
-            self._unacknowledged[delivery] = now.monotonic
+        self.unacknowledged.add(delivery, ending, now.monotonic)
         self._settlements.append(Settlement(delivery, ending, now.wall_ms))
 
     def hand_back(self, delivery: Delivery) -> None:
         """A delivery is given up unsettled: whoever has its partition next begins with it anew."""
+        self.waiting -= delivery.stage is Stage.WAITING
+        delivery.partition.unwritten -= delivery.stage is Stage.SETTLED
         delivery.stage = Stage.RETURNED
-        self._unacknowledged.pop(delivery, None)
+        self.unacknowledged.discard(delivery)
         self.accounts.hand_back(delivery.kind)
 
     def forget(self, partition: Partition) -> None:
         """A partition is another member's: its records are no longer held."""
         self.pending_records -= len(partition.offsets)
+        self.pending_bytes -= sum(map(_size_bytes, partition.offsets.unsettled()))
         partition.offsets.clear()
 
     def collect(self) -> list[Settlement]:
@@ -110,25 +115,17 @@ class Settling:
             if delivery.stage is Stage.SETTLED:
                 self._close(delivery, settlement.ending)
 
-    def is_overdue(self, limit: int, now: Instant) -> bool:
-        """Whether so many answers wait for their acknowledgement, or one for so long, that sending must stop.
-
-        They are what a crash would send again.
-        """
-        if not self._unacknowledged:
-            return False
-        oldest = next(iter(self._unacknowledged.values()))
-        return len(self._unacknowledged) > limit or now.monotonic - oldest > UNACKNOWLEDGED_SECONDS
-
     def _close(self, delivery: Delivery, ending: Ending) -> None:
         delivery.stage = Stage.ACKNOWLEDGED
         partition, offset = delivery.partition, delivery.record.offset
         partition.busy -= 1
-        self._unacknowledged.pop(delivery, None)
+        partition.unwritten -= 1
+        self.unacknowledged.acknowledged(delivery)
         self.accounts.settle(delivery.kind, ending)
         if all(sibling.stage is Stage.ACKNOWLEDGED for sibling in partition.offsets.entry(offset)):
             partition.offsets.settle(offset)
             self.pending_records -= 1
+            self.pending_bytes -= delivery.size_bytes
 
 
 def _remember(settlements: Sequence[Settlement], ledger_offset: int) -> None:
@@ -137,6 +134,11 @@ def _remember(settlements: Sequence[Settlement], ledger_offset: int) -> None:
     offsets = [settlement.delivery.record.offset for settlement in settlements]
     window = settlements[0].delivery.partition.window
     window.note(ledger_offset, len(settlements), max(claims), max(offsets))
+
+
+def _size_bytes(deliveries: Sequence[Delivery]) -> int:
+    """What the record of these deliveries holds; a gap has none."""
+    return deliveries[0].size_bytes if deliveries else 0
 
 
 def _claimed_at(settlement: Settlement) -> int:

@@ -6,8 +6,9 @@ In: planned track deliveries in the order of their offsets, answers. Out: attemp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 
-from flagpost_consumer.core.attempts import Attempts, poison, tell
+from flagpost_consumer.core.attempts import Attempts, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
@@ -18,9 +19,14 @@ from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.partitioner import partition_of
 from flagpost_consumer.core.plan import expired
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, Record, Stage
+from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, HeldRecord, Stage
 from flagpost_consumer.core.settling import Settling
+from flagpost_consumer.core.shares import fair_share
 from flagpost_consumer.core.verdict import Answer, Verdict
+
+HOT_SHARE = 0.5
+"""The part of what may be pending that may wait behind others of the same visitor, once memory runs short."""
+_FAILURES = frozenset({Verdict.TRANSIENT, Verdict.SETUP})
 
 
 class TrackSending:
@@ -30,8 +36,9 @@ class TrackSending:
         self._delivery = policy.delivery
         self._attempts = attempts
         self._settling = settling
-        self.lanes: Lanes[Delivery] = Lanes(policy.delivery.visitor_interval_seconds)
-        self._long: set[str] = set()
+        self.lanes: Lanes[Delivery] = Lanes(
+            policy.delivery.visitor_interval_seconds, policy.delivery.max_pending_per_visitor
+        )
         self.endpoint = Endpoint(
             policy.limits.max_connections, Budget(policy.limits.track_requests_per_minute)
         )
@@ -50,43 +57,59 @@ class TrackSending:
         accounts.repairs.update(repair.rule for repair in delivery.planned.repairs)
         if self.lanes.lane(visitor_id) is None and not self._is_in_place(delivery.record, visitor_id):
             accounts.mispartitioned += 1
-        lane = self.lanes.push(visitor_id, delivery, now.monotonic)
-        if 0 < self._delivery.max_pending_per_visitor < len(lane.queue):
-            self._long.add(visitor_id)
+        self.lanes.push(visitor_id, delivery, now.monotonic)
 
-    def _is_in_place(self, record: Record, visitor_id: str) -> bool:
+    def _is_in_place(self, record: HeldRecord, visitor_id: str) -> bool:
         """Whether a record is where Kafka's default partitioner puts its visitor's others."""
         key = visitor_id.encode()
         return record.key == key and partition_of(key, self.partition_count) == record.partition
 
     def cut_long_lines(self, now: Instant) -> None:
-        """Cut the lines that could stop all others; only while Pendo takes events (CONTRACT section 5)."""
-        if not self._long or self.endpoint.state is not EndpointState.OK:
-            return
+        """Cut the lines that could stop all others; only while Pendo takes events (CONTRACT section 5).
+
+        A line keeps at most `delivery.max_pending_per_visitor`, and at most its fair share of half of what may be
+        pending: dozens of hot visitors would fill the memory although each keeps to its own limit.
+        """
         longest = self._delivery.max_pending_per_visitor
-        detail = f"over {longest} of this visitor's events wait (delivery.max_pending_per_visitor)"
-        for visitor_id in self._long:
-            lane = self.lanes.lane(visitor_id)
-            for cut in self.lanes.shorten(lane, longest) if lane else ():
-                self._settling.settle(cut, Ending(Reason.VISITOR_BACKLOG, detail), now)
-        self._long.clear()
+        if not longest or self.endpoint.state is not EndpointState.OK:
+            return
+        for lane in list(self.lanes.long.values()):
+            self._cut(lane, longest - 1, inf, f"over {longest} of this visitor's events wait", now)
+        room, room_bytes = (
+            int(HOT_SHARE * self._delivery.max_pending),
+            int(HOT_SHARE * self._delivery.max_pending_bytes),
+        )
+        if self.lanes.behind > room or self.lanes.behind_bytes > room_bytes:
+            share = fair_share((lane.behind for lane in self.lanes if lane.behind), room)
+            share_bytes = fair_share((lane.behind_bytes for lane in self.lanes if lane.behind), room_bytes)
+            for lane in list(self.lanes):
+                self._cut(lane, share, share_bytes, "this visitor's events wait beyond their fair share", now)
+
+    def _cut(self, lane: Lane[Delivery], length: int, size_bytes: float, why: str, now: Instant) -> None:
+        detail = f"{why} (delivery.max_pending_per_visitor)"
+        for cut in self.lanes.shorten(lane, length, size_bytes):
+            self._settling.settle(cut, Ending(Reason.VISITOR_BACKLOG, detail), now)
 
     # Out
 
     @property
     def can_probe(self) -> bool:
-        """Whether there is a delivery whose answer could tell that the endpoint is back."""
-        return self.lanes.waiting > 0 or self.endpoint.in_flight > 0
+        """Whether there is a delivery of a visitor that is not failing: it can tell that the endpoint is back."""
+        return self.lanes.unfailed > 0
 
     def due_at(self, moment: float) -> float | None:
         """When a request is to start: `moment` if at once, None if only an answer or a record can tell."""
-        return latest(self.lanes.due_at(moment), self.endpoint.opens_at(moment))
+        if self.endpoint.probes:
+            due = self.lanes.probe_due_at(moment)
+        else:
+            due = self.lanes.due_at(moment, self.endpoint.limit)
+        return latest(due, self.endpoint.opens_at(moment))
 
     def start(self, now: Instant, has_connection: Callable[[], bool]) -> Iterator[Attempt]:
         """Start what may start."""
         moment = now.monotonic
         while has_connection() and is_now(self.endpoint.opens_at(moment), moment):
-            lane = self.lanes.take(moment, self.endpoint.avoid)
+            lane = self._next_lane(moment)
             if lane is None:
                 return
             delivery = lane.queue[0]
@@ -98,6 +121,11 @@ class TrackSending:
                 ticket = self.endpoint.start(lane.visitor_id)
                 yield Attempt(EndpointName.TRACK, track_body(delivery.planned.track), ticket, lane=lane)
 
+    def _next_lane(self, moment: float) -> Lane[Delivery] | None:
+        if self.endpoint.probes:
+            return self.lanes.take_least_failed(moment)
+        return self.lanes.take(moment, self.endpoint.limit)
+
     # Answers
 
     def answered(
@@ -105,8 +133,12 @@ class TrackSending:
     ) -> None:
         """Take in what came of a request."""
         delivery = lane.queue[0]
-        poisonous = tell(self.endpoint, attempt.ticket, answer, verdict, now)
-        ending = self._attempts.note(delivery, answer, verdict, self.endpoint)
+        is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
+        ending = self._attempts.note(delivery, answer, verdict, self.endpoint, is_current=is_current)
+        if verdict in _FAILURES:
+            self.lanes.failed(lane)
+        elif verdict is not Verdict.THROTTLED:
+            self.lanes.passed(lane)
         if ending is not None:
             self.lanes.answered(lane, now.monotonic)
             self._settling.settle(delivery, ending, now)
@@ -116,20 +148,11 @@ class TrackSending:
         else:
             self.lanes.answered(lane, now.monotonic)
             self._give_up(delivery)
-        if poisonous is not None:
-            self._end_poison(poisonous, now)
 
     def _give_up(self, delivery: Delivery) -> None:
         if delivery.stage is not Stage.RETURNED:
             self._settling.put_back(delivery)
             self._settling.hand_back(delivery)
-
-    def _end_poison(self, visitor_id: str, now: Instant) -> None:
-        lane = self.lanes.lane(visitor_id)
-        if lane is None or lane.in_flight or not lane.queue or not lane.queue[0].attempts:
-            return
-        delivery = self.lanes.discard_waiting_first(lane)
-        self._settling.settle(delivery, poison(delivery), now)
 
     # Handing back
 

@@ -1,0 +1,207 @@
+"""Worlds in which some visitors fail, hang, are refused or are hot, and what becomes of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+
+import pytest
+
+from flagpost_consumer.core.endpoint import EndpointState
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
+from flagpost_consumer.core.records import Attempt
+from flagpost_consumer.core.verdict import Answer
+from simulation import OK, START_MS, TIMED_OUT, World, decision
+
+Poison = Callable[[World, str], Answer | None]
+"""What a visitor is answered; None: 200."""
+
+POISONS = [
+    pytest.param(answer, id=str(answer.status or "hangs"))
+    for answer in (Answer(500), Answer(404), Answer(403), Answer(302), TIMED_OUT)
+]
+
+
+def policy_of(connections: int = 16, **delivery: float) -> Policy:
+    return Policy(
+        delivery=DeliverySettings(**{"visitor_interval_seconds": 1.0, **delivery}),  # type: ignore[arg-type]
+        decisions=DecisionsSettings(visitor_metadata=False),
+        limits=EndpointLimits(max_connections=connections),
+    )
+
+
+def world_of(policy: Policy, poison: Poison, latency_seconds: float = 0.05, **world: object) -> World:
+    def answering(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
+        assert attempt.lane is not None
+        return poison(world, attempt.lane.visitor_id) or OK, 0.0, latency_seconds
+
+    return World(policy, Random(5), answering=answering, **world)  # type: ignore[arg-type]
+
+
+def event_at(world: World, moment: float, visitor: str, number: int) -> None:
+    occurred_at = START_MS + int(moment * 1000)
+    world.publish_at(moment, decision(visitor, f"flag{number}", occurred_at=occurred_at))
+
+
+def delivered_visitors(world: World) -> list[str]:
+    return [sight.ids[0] for sight in world.track_sights if sight.answer.status == 200]
+
+
+@pytest.mark.parametrize("answer", POISONS)
+def test_two_poisonous_visitors_and_a_lull_stop_nobody(answer: Answer) -> None:
+    """Before, intake paused with only the two in memory to probe with, until they expired 6.9 days later."""
+    poisonous = {"a", "b"}
+    world = world_of(policy_of(), lambda _, visitor: answer if visitor in poisonous else None)
+    member = world.join()
+    for number in range(6):
+        for visitor in poisonous:
+            event_at(world, 2.0 + number, visitor, number)
+    world.run(until=300.0)
+    assert member.engine.track.state is not EndpointState.OK
+    assert not member.paused, "nothing in memory could tell that Pendo is back"
+    event_at(world, 301.0, "healthy", 0)
+    world.run(until=400.0)
+    assert delivered_visitors(world) == ["healthy"]
+
+
+@pytest.mark.parametrize("answer", POISONS)
+def test_a_trickle_of_healthy_visitors_goes_through_among_poisonous_ones(answer: Answer) -> None:
+    """Each healthy event is sent within the longest pause between two probes, and the time-out of one."""
+    world = world_of(policy_of(), lambda _, visitor: answer if visitor.startswith("bad") else None)
+    world.join()
+    for number in range(200):
+        event_at(world, 2.0 + number * 0.5, f"bad{number % 10}", number)
+    moments = [300.0 + 60.0 * number for number in range(10)]
+    for number, moment in enumerate(moments):
+        event_at(world, moment, f"healthy{number}", number)
+    world.run(until=1000.0)
+    assert sorted(delivered_visitors(world)) == [f"healthy{number}" for number in range(10)]
+    arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights if sight.answer is OK}
+    waited = [arrived[f"healthy{number}"] - moment for number, moment in enumerate(moments)]
+    assert max(waited) < 30.0 + 10.0 + 2.0
+
+
+def test_in_an_outage_the_probe_is_the_delivery_that_failed_least() -> None:
+    world = world_of(policy_of(), lambda w, _: Answer(503) if w.now < 600 else None)
+    member = world.join()
+    for number in range(60):
+        event_at(world, 2.0, f"v{number}", 0)
+    world.run(until=500.0)
+    assert member.paused, "there are deliveries to probe with that never failed"
+    probed = [sight.ids[0] for sight in world.track_sights]
+    assert len(probed) == len(set(probed)), "nobody is probed with twice while others never failed"
+    world.run(until=1000.0)
+    world.check_nothing_lost()
+
+
+@pytest.mark.parametrize("percent", [1, 5])
+@pytest.mark.parametrize("answer", [Answer(500), TIMED_OUT], ids=["500", "hangs"])
+def test_others_keep_nine_tenths_of_their_rate(answer: Answer, percent: int) -> None:
+    """Before, half of the others' events, or a sixth, were sent within the same time."""
+    visitors, rate, seconds = 200, 100, 100
+    world = world_of(
+        policy_of(connections=8),
+        lambda _, visitor: answer if int(visitor) % 100 < percent else None,
+        latency_seconds=0.05,
+        batch=200,
+    )
+    world.join()
+    draw = Random(9)
+    published = 0
+    for number in range(rate * seconds):
+        visitor = draw.randrange(visitors)
+        event_at(world, 2.0 + number / rate, str(visitor), number)
+        published += visitor % 100 >= percent
+    world.run(until=seconds + 4.0)
+    assert len(delivered_visitors(world)) >= 0.9 * published
+
+
+def test_random_refusals_kill_no_delivery() -> None:
+    """2 % random 404s dead-lettered 1.4 % of the events when one refusal was enough."""
+    draw = Random(3)
+    world = world_of(
+        policy_of(connections=16),
+        lambda *_: Answer(404) if draw.random() < 0.02 else None,
+        latency_seconds=0.02,
+    )
+    world.join()
+    for number in range(4000):
+        event_at(world, 2.0 + number / 200, f"v{number}", 0)
+    world.run()
+    world.check_nothing_lost()
+    reasons = list(world.reasons().values())
+    assert reasons.count(Reason.REJECTED) <= 8, "2 % of 2 %, and some luck"
+    assert world.now < 2.0 + 20.0 + 15.0, "no refusal has taken the endpoint down"
+
+
+def test_random_throttling_costs_no_throughput() -> None:
+    """0.5 % random 429s cut it from 1,103 to 252 a second when three in ten seconds held the endpoint."""
+    draw = Random(3)
+    world = world_of(
+        policy_of(connections=16),
+        lambda *_: Answer(429) if draw.random() < 0.005 else None,
+        latency_seconds=0.05,
+    )
+    member = world.join()
+    for number in range(4000):
+        event_at(world, 2.0 + number / 250, f"v{number}", 0)
+    world.run(until=20.0)
+    assert len(delivered_visitors(world)) >= 0.97 * 4000
+    assert member.engine.track.limit == 16
+
+
+def test_dozens_of_hot_visitors_hold_back_no_cold_one() -> None:
+    """34 visitors with 600 events each fill the memory at the default settings; here 40 with a tenth of all."""
+    policy = policy_of(max_pending=1000, max_pending_per_visitor=30)
+    world = world_of(policy, lambda *_: None, latency_seconds=0.01, batch=100)
+    world.join()
+    for second in range(30):
+        for hot in range(40):
+            for number in range(3):
+                event_at(world, 2.0 + second, f"hot{hot}", 100 * second + number)
+        for cold in range(20):
+            event_at(world, 2.5 + second, f"cold{second}-{cold}", 0)
+    world.run(until=40.0)
+    cold_sights = [sight for sight in world.track_sights if sight.ids[0].startswith("cold")]
+    assert len(cold_sights) == 30 * 20
+    published_at = {f"cold{second}-{cold}": 2.5 + second for second in range(30) for cold in range(20)}
+    assert max(sight.arrived_at - published_at[sight.ids[0]] for sight in cold_sights) < 2.0
+    cut = [key for key, reason in world.reasons().items() if reason is Reason.VISITOR_BACKLOG]
+    assert cut, "something had to give"
+    assert {world.log[p][o].event.visitor_id[:3] for p, o in cut} == {"hot"}  # type: ignore[union-attr]
+
+
+def test_hot_visitors_of_large_events_hold_back_no_cold_one() -> None:
+    policy = policy_of(max_pending=2000, max_pending_bytes=400_000, max_pending_per_visitor=600)
+    world = world_of(policy, lambda *_: None, latency_seconds=0.01, batch=20)
+    world.value_bytes = lambda event: 5000 if event.visitor_id.startswith("hot") else 200  # type: ignore[union-attr]
+    member = world.join()
+    for second in range(60):
+        for hot in range(20):
+            event_at(world, 2.0 + second, f"hot{hot}", 2 * second)
+            event_at(world, 2.0 + second, f"hot{hot}", 2 * second + 1)
+        event_at(world, 2.5 + second, f"cold{second}", 0)
+    most_bytes = 0
+    for second in range(70):
+        world.run(until=float(second))
+        most_bytes = max(most_bytes, member.engine.pending_bytes)
+    arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights}
+    assert max(arrived[f"cold{second}"] - (2.5 + second) for second in range(60)) < 2.0
+    assert most_bytes <= 400_000 + 20 * 5200
+
+
+def test_a_visitors_order_and_pace_hold_while_it_fails() -> None:
+    world = world_of(
+        policy_of(), lambda w, visitor: Answer(500) if visitor == "sick" and w.now < 60 else None
+    )
+    world.join()
+    for number in range(10):
+        event_at(world, 2.0, "sick", number)
+        event_at(world, 2.0 + number, f"well{number}", 0)
+    world.run()
+    world.check_nothing_lost()
+    world.check_spacing()
+    offsets = [sight.offset or 0 for sight in world.by_visitor()["sick"]]
+    assert all(before <= after for before, after in pairwise(offsets))
