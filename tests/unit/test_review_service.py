@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import repeat
 from math import inf
 from typing import Any, cast
@@ -54,7 +54,8 @@ class Intake:
         self.committed: list[dict[int, Position]] = []
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, paused: bool, partitions: Collection[int] = ()) -> None:
+        assert not partitions
         self.paused = paused
 
     def commit(self, positions: Mapping[int, Position]) -> None:

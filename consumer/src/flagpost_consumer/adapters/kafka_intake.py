@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -97,6 +97,8 @@ class KafkaIntake:
         self._room = threading.Semaphore(MAX_BATCHES_HANDED_OVER)
         self._pause_wanted = False
         self._paused = False
+        self._still_wanted: frozenset[int] = frozenset()
+        self._still: frozenset[int] = frozenset()
         self._owned: set[int] = set()
         self._held: dict[int, int] = {}
         """Partitions that are not released yet, and the assignment that brought them."""
@@ -126,9 +128,13 @@ class KafkaIntake:
         """Start the thread."""
         self._thread.start()
 
-    def pause(self, paused: bool) -> None:
-        """Say whether messages are wanted."""
+    def pause(self, paused: bool, partitions: Collection[int] = ()) -> None:
+        """Say whether messages are wanted; those of the named partitions are not, whatever `paused` says.
+
+        Each call replaces what the one before said.
+        """
         self._pause_wanted = paused
+        self._still_wanted = frozenset(partitions)
 
     def release(self, partition: int, offset: int, assignment: int) -> None:
         """Read a partition, whose next offset is this, if it is still ours by this assignment."""
@@ -286,21 +292,23 @@ class KafkaIntake:
             command(consumer)
 
     def _apply_pause(self, consumer: Consumer, *, paused: bool) -> None:
-        if paused == self._paused:
-            return
-        self._paused = paused
-        self._set_flow(consumer, self._owned)
+        still = self._still_wanted
+        changed = self._owned if paused != self._paused else self._owned & (still ^ self._still)
+        self._paused, self._still = paused, still
+        if changed:
+            self._set_flow(consumer, changed)
 
     def _set_flow(self, consumer: Consumer, numbers: set[int]) -> None:
         partitions = {number: TopicPartition(self._topic, number) for number in numbers}
-        flowing = [
-            each for number, each in partitions.items() if not self._paused and number not in self._held
-        ]
+        flowing = [each for number, each in partitions.items() if self._flows(number)]
         still = [each for each in partitions.values() if each not in flowing]
         if still:
             consumer.pause(still)
         if flowing:
             consumer.resume(flowing)
+
+    def _flows(self, number: int) -> bool:
+        return not (self._paused or number in self._held or number in self._still)
 
     def _release(self, consumer: Consumer, number: int, offset: int, assignment: int) -> None:
         if self._held.get(number) != assignment:
