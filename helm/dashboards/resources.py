@@ -29,6 +29,14 @@ PROCESSES = Row(
             runbook="FlagpostDedupeTooSmall",
         ),
         graph(
+            "Bytes held",
+            "Keys, values and headers of the records in memory. Intake pauses at delivery.max_pending_bytes "
+            "(64 MiB) in each.",
+            "bytes",
+            bad_from(51 * MEBIBYTE, 64 * MEBIBYTE),
+            Query(series("flagpost_pending_bytes"), "{{pod}}"),
+        ),
+        graph(
             "Loop lag",
             "How late a consumer's event loop runs. Above 0.25 s for minutes: too little CPU.",
             "s",

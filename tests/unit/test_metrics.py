@@ -37,6 +37,7 @@ NAMES = [
     "flagpost_dedupe_late_total",
     "flagpost_properties_trimmed_total",
     "flagpost_mispartitioned_total",
+    "flagpost_pending_bytes",
     "flagpost_ledger_unacknowledged",
     "flagpost_ledger_restore_seconds",
     "flagpost_loop_lag_seconds",

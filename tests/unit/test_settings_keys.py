@@ -72,6 +72,7 @@ KEYS = [
     Key("pendo.metadata_requests_per_minute", 1000.0, "null", None, "none", float("inf")),
     Key("delivery.visitor_interval_seconds", 1.0, "0", 0.0, "0", -1),
     Key("delivery.max_pending", 20_000, "5", 5, 5.5, 0),
+    Key("delivery.max_pending_bytes", 67_108_864, "65536", 65_536, 5.5, 0),
     Key("delivery.max_pending_per_visitor", 600, "0", 0, False, -1),
     Key("delivery.max_attempts", 10, "1", 1, "1", 0),
     Key("delivery.max_age_seconds", 600_000.0, "604800", 604_800.0, "1", 604_801),

@@ -309,7 +309,7 @@ class Service:
                 "intake paused" if self._paused else "intake resumed", pending=self.engine.pending_records
             )
         if self._intake is not None:
-            self._intake.pause(self._paused)
+            self._intake.pause(self._paused, actions.partitions_paused)
 
     def _set_timer(self, wake_at: float | None) -> None:
         if self._timer is not None:

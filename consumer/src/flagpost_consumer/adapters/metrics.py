@@ -182,6 +182,11 @@ class Metrics:
         yield _gauge(
             "flagpost_backlog_paced", "Deliveries that wait for their visitor's turn.", engine.paced(now)
         )
+        yield _gauge(
+            "flagpost_pending_bytes",
+            "Keys, values and headers of the records held in memory.",
+            engine.pending_bytes,
+        )
         yield self._hottest_lanes()
         oldest = engine.oldest_pending_ms()
         yield _gauge(
