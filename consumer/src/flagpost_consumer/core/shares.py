@@ -1,7 +1,7 @@
 """Fair shares of what may be pending.
 
-In: what each visitor's line holds, and the room there is for all. Out: the most that one line may hold, so that all fit
-and no line is cut that is shorter.
+In: what each visitor's line holds, and the room there is for all. Out: the most that one line may hold, so that all
+fit and no line is cut that is shorter.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 In: track deliveries whose ending Pendo knows, and word of each acknowledgement. Out: whether sending must stop, and
 which partitions must stop alone: those with an answer that has waited too long. Once Kafka acknowledges something
-of another partition, it is that partition alone that waits: its answers then no longer count against the bound of all,
-so a ledger partition without a leader, or a dead letter that is not taken, stops no other partition.
+of another partition, it is that partition alone that waits, and its answers no longer count against the bound of
+all: a ledger partition without a leader, or a dead letter that is not taken, stops no other partition.
 """
 
 from __future__ import annotations

@@ -1,0 +1,189 @@
+"""What Kafka does not take holds its own partition, and nothing else (DESIGN, invariants 4, 6 and 11)."""
+
+from __future__ import annotations
+
+from random import Random
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
+from flagpost_consumer.core.records import Settlement
+from flagpost_consumer.core.verdict import Answer
+from simulation import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
+
+POLICY = Policy(
+    decisions=DecisionsSettings(visitor_metadata=False),
+    delivery=DeliverySettings(visitor_interval_seconds=0.1, max_pending=80, max_attempts=1),
+    limits=EndpointLimits(max_connections=4),
+)
+LIMIT = 2 * 4
+
+
+def instant(seconds: float) -> Instant:
+    return Instant(seconds, START_MS + int(seconds * 1000))
+
+
+class Run:
+    """An engine whose requests are answered at once, and settlements that Kafka takes of some partitions only."""
+
+    def __init__(self, *partitions: int) -> None:
+        self.engine = Engine(POLICY, Random(1).random)
+        ready(self.engine, partitions, 8, instant(0.0), POLICY)
+        self.deaf: set[int] = set()
+        """Partitions whose settlements Kafka does not take."""
+        self.untaken: list[Settlement] = []
+        self.sent: list[str] = []
+        self.paused: frozenset[int] = frozenset()
+        self.now = 1.0
+        self._offsets = dict.fromkeys(partitions, 0)
+
+    def publish(self, partition: int, visitor: str) -> None:
+        offset = self._offsets[partition]
+        self._offsets[partition] = offset + 1
+        self.engine.receive([record(decision(visitor), offset, partition)], instant(self.now))
+
+    def publish_damaged(self, partition: int) -> None:
+        offset = self._offsets[partition]
+        self._offsets[partition] = offset + 1
+        damaged = record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset, partition)
+        self.engine.receive([damaged], instant(self.now))
+
+    def go(self, seconds: float = 0.0, answer: Answer = OK) -> None:
+        """Let time pass, and do what the engine asks for until it asks for nothing."""
+        self.now += seconds
+        while True:
+            actions = self.engine.poll(instant(self.now))
+            self.paused = actions.partitions_paused
+            for attempt in actions.attempts:
+                assert attempt.lane is not None
+                self.sent.append(attempt.lane.visitor_id)
+                self.engine.answered(attempt, answer, instant(self.now))
+            for settlement in actions.settlements:
+                if settlement.delivery.partition.number in self.deaf:
+                    self.untaken.append(settlement)
+                else:
+                    acknowledge(self.engine, [settlement])
+            if not actions.attempts and not actions.settlements:
+                return
+
+    def take_all(self) -> None:
+        """Kafka takes everything from now on."""
+        self.deaf = set()
+        untaken, self.untaken = self.untaken, []
+        acknowledge(self.engine, untaken)
+
+
+def test_a_ledger_partition_without_a_leader_holds_its_own_partition_only() -> None:
+    """Before, nothing was sent any more, of any partition, a second later."""
+    run = Run(0, 1)
+    run.deaf = {0}
+    run.publish(0, "a0")
+    run.go()
+    run.go(2.0)
+    for number in range(30):
+        run.publish(0, f"a{number + 1}")
+        run.publish(1, f"b{number}")
+        run.go(0.2)
+    assert sorted(run.sent) == sorted(["a0", *(f"b{number}" for number in range(30))])
+    assert run.paused == {0}
+    run.take_all()
+    run.go(1.0)
+    assert {f"a{number}" for number in range(31)} <= set(run.sent)
+    assert run.paused == frozenset()
+
+
+def test_no_partition_sends_when_kafka_takes_nothing_at_all() -> None:
+    """A crash would send again what is unacknowledged: twice the connections, and what was in flight."""
+    run = Run(*range(8))
+    run.deaf = set(range(8))
+    for second in range(20):
+        for partition in range(8):
+            for number in range(5):
+                run.publish(partition, f"v{partition}-{second}-{number}")
+        run.go(0.5)
+    assert len(run.sent) <= LIMIT + 4
+    assert run.engine.unacknowledged == len(run.sent)
+
+
+def test_a_held_partition_counts_again_no_more_once_others_are_acknowledged() -> None:
+    run = Run(0, 1)
+    run.deaf = {0}
+    for number in range(LIMIT + 1):
+        run.publish(0, f"a{number}")
+    run.go()
+    held = len(run.sent)
+    assert held == LIMIT + 1, "up to the bound, and what a check lets start"
+    run.publish(1, "b")
+    run.publish_damaged(1)
+    run.go(1.5)
+    assert run.sent[held:] == ["b"]
+
+
+def test_a_dead_letter_that_pendo_cannot_have_taken_stops_no_sending() -> None:
+    """Before, one dead letter that Kafka did not take stopped everything after a second."""
+    run = Run(0)
+    run.deaf = {0}
+    run.publish(0, "refused")
+    run.go(answer=Answer(400))
+    run.deaf = set()
+    for number in range(10):
+        run.publish(0, f"v{number}")
+        run.go(1.0)
+    assert len(run.sent) == 11
+    assert run.engine.unacknowledged == 0
+    assert run.paused == frozenset()
+
+
+def test_a_dead_letter_that_pendo_may_have_taken_holds_its_partition() -> None:
+    run = Run(0, 1)
+    run.publish(1, "b")
+    run.go()
+    run.publish(0, "slow")
+    run.go(answer=TIMED_OUT)
+    run.publish(1, "c")
+    run.go()
+    run.deaf = {0}
+    for _ in range(40):
+        run.go(3.0, answer=TIMED_OUT)
+        run.publish(1, f"d{run.now}")
+        run.go()
+    assert run.untaken, "its attempts are exhausted"
+    assert run.engine.unacknowledged == 1
+    assert run.paused == {0}
+
+
+def test_settlements_that_pile_up_pause_the_intake_of_their_partition_only() -> None:
+    """Damaged records are dead letters; a tenth of `max_pending` of them must not fill the memory of all."""
+    run = Run(0, 1)
+    run.deaf = {0}
+    for _ in range(12):
+        run.publish_damaged(0)
+        run.go(0.1)
+    assert run.paused == {0}
+    assert not run.engine.poll(instant(run.now)).intake_paused
+    run.publish(1, "b")
+    run.go(1.0)
+    assert run.sent == ["b"]
+    run.take_all()
+    run.go(0.1)
+    assert run.paused == frozenset()
+
+
+def test_what_is_handed_back_releases_nothing_twice() -> None:
+    run = Run(0, 1)
+    run.deaf = {0}
+    run.publish(0, "a")
+    run.go()
+    run.go(2.0)
+    assert run.paused == {0}
+    run.engine.forget([0], instant(run.now))
+    ready(run.engine, [0], 8, instant(run.now), POLICY)
+    run.take_all()
+    run.go(1.0)
+    run._offsets[0] = 0
+    run.publish(0, "a")
+    run.go(1.0)
+    assert run.sent == ["a", "a"]
+    assert (run.engine.unacknowledged, run.paused) == (0, frozenset())

@@ -1,0 +1,164 @@
+"""Lanes: who goes next, and what failing lanes may take from the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from flagpost_consumer.core.lanes import Lane, Lanes
+from flagpost_consumer.core.shares import fair_share
+
+
+@dataclass
+class Item:
+    name: str
+    deadline_ms: float = 0.0
+    not_before: float = 0.0
+    is_held: bool = False
+    size_bytes: int = 10
+
+
+Line = Lanes[Item]
+
+
+def lanes_of(*names: str, failing: int = 0) -> Line:
+    """A lane each, the first `failing` of which have failed once and wait no more."""
+    lanes: Line = Lanes(0.0)
+    for place, name in enumerate(names):
+        lanes.push(name, Item(name, deadline_ms=place), 0.0)
+    for _ in range(failing):
+        lane = taken(lanes, 100)
+        lanes.failed(lane)
+        lanes.again(lane, 0.0, 0.5)
+    lanes.advance(1.0)
+    return lanes
+
+
+def taken(lanes: Line, connections: int, now: float = 0.0) -> Lane[Item]:
+    lane = lanes.take(now, connections)
+    assert lane is not None
+    return lane
+
+
+def start(lanes: Line, connections: int, now: float = 1.0) -> list[str]:
+    """All that may start with no answer coming."""
+    started = []
+    while (lane := lanes.take(now, connections)) is not None:
+        started.append(lane.visitor_id)
+    return started
+
+
+@pytest.mark.parametrize(("connections", "most"), [(64, 8), (16, 2), (7, 1), (1, 1)])
+def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_connections(
+    connections: int, most: int
+) -> None:
+    lanes = lanes_of(*(f"f{n:02}" for n in range(30)), *(f"v{n:03}" for n in range(200)), failing=30)
+    started = start(lanes, connections)[:200]
+    assert sum(name.startswith("f") for name in started) == most
+
+
+def test_and_an_eighth_of_the_requests() -> None:
+    """Retries that fail at once hold few connections, and would still take every other request."""
+    lanes = lanes_of(*(f"f{n:02}" for n in range(40)), *(f"v{n:03}" for n in range(200)), failing=40)
+    names = []
+    for _ in range(80):
+        lane = taken(lanes, 64, 1.0)
+        names.append(lane.visitor_id)
+        lanes.answered(lane, 1.0)
+    assert sum(name.startswith("f") for name in names) == 10
+
+
+def test_while_nobody_else_is_ready_they_leave_half_of_the_connections() -> None:
+    lanes = lanes_of(*(f"f{n:02}" for n in range(30)), failing=30)
+    assert len(start(lanes, 16)) == 8
+    assert lanes.due_at(1.0, 16) is None, "only an answer lets the next one go"
+    lanes.push("new", Item("new"), 1.0)
+    assert lanes.due_at(1.0, 16) == 1.0
+    assert start(lanes, 16) == ["new"]
+
+
+def test_a_lane_that_passes_is_one_of_the_others_again() -> None:
+    lanes = lanes_of("f", "v", failing=1)
+    for _ in range(2):
+        lane = lanes.lane("f")
+        assert lane is not None
+        lanes.push("f", Item("f"), 1.0)
+    first = taken(lanes, 8, 1.0)
+    second = taken(lanes, 8, 1.0)
+    assert [first.visitor_id, second.visitor_id] == ["v", "f"]
+    lanes.passed(second)
+    lanes.answered(second, 1.0)
+    assert (second.failures, lanes.retries_in_flight, lanes.unfailed) == (0, 0, 2)
+
+
+def test_the_probe_is_the_lane_that_failed_least() -> None:
+    lanes = lanes_of("twice", "once", failing=2)
+    lane = lanes.lane("twice")
+    assert lane is not None
+    lane.failures = 2
+    names = []
+    for _ in range(2):
+        probe = lanes.take_least_failed(1.0)
+        assert probe is not None
+        names.append(probe.visitor_id)
+    assert names == ["once", "twice"]
+    lanes.push("never", Item("never", deadline_ms=1e12), 1.0)
+    never = lanes.take_least_failed(1.0)
+    assert never is not None
+    assert never.visitor_id == "never"
+    assert lanes.take_least_failed(1.0) is None
+
+
+def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
+    lanes: Line = Lanes(0.0)
+    held, free = Item("held", is_held=True), Item("free", deadline_ms=5.0)
+    for item in (held, free):
+        lanes.push(item.name, item, 0.0)
+    assert start(lanes, 8) == ["free"]
+    assert lanes.due_at(1.0, 8) is None
+    assert lanes.unfailed == 1, "a held lane can tell nothing of Pendo"
+    lanes.unpark(1.0)
+    assert start(lanes, 8) == [], "it is still held"
+    held.is_held = False
+    lanes.unpark(1.0)
+    assert start(lanes, 8) == ["held"]
+
+
+def test_the_sums_are_those_of_the_lanes() -> None:
+    lanes: Line = Lanes(1.0, long_length=3)
+    for number in range(5):
+        lanes.push("hot", Item(f"h{number}", size_bytes=100), 0.0)
+    lanes.push("cold", Item("c"), 0.0)
+    assert (lanes.behind, lanes.behind_bytes, lanes.waiting, lanes.unfailed) == (4, 400, 6, 2)
+    assert set(lanes.long) == {"hot"}
+    lane = lanes.lane("hot")
+    assert lane is not None
+    cut = lanes.shorten(lane, 10, 250)
+    assert [item.name for item in cut] == ["h4", "h3"], "the newest go"
+    assert (lanes.behind, lanes.behind_bytes, lanes.waiting) == (2, 200, 4)
+    assert lanes.long == {}
+    lanes.remove(["hot"], lambda _: True)
+    assert (lanes.behind, lanes.behind_bytes, lanes.waiting, lanes.unfailed) == (0, 0, 1, 1)
+    taken_lane = taken(lanes, 8, 0.0)
+    lanes.answered(taken_lane, 0.0)
+    lanes.advance(2.0)
+    assert (len(lanes), lanes.unfailed) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("holdings", "room", "share"),
+    [
+        ([10, 10, 10], 30, 30),
+        ([10, 10, 10], 29, 9),
+        ([1, 1, 100], 50, 48),
+        ([600] * 34, 10_000, 294),
+        ([5, 5], 0, 0),
+        ([], 7, 7),
+    ],
+)
+def test_a_fair_share_fits_and_is_the_greatest_that_does(holdings: list[int], room: int, share: int) -> None:
+    assert fair_share(holdings, room) == share
+    if sum(holdings) > room:
+        assert sum(min(held, share) for held in holdings) <= room
+        assert sum(min(held, share + 1) for held in holdings) > room
