@@ -92,4 +92,56 @@ def test_at_the_limit_the_oldest_go_early_and_are_counted() -> None:
         subject.claim(number.to_bytes(16, "big"), number * 200, number)
     assert counts.entries == 100
     assert counts.evicted_early == 50
-    assert subject.claim((149).to_bytes(16, "big"), 149 * 200, 999) == 149, "the newest stay"
+    for number in range(50, 150):
+        assert subject.claim(number.to_bytes(16, "big"), number * 200, 999) == number, "the newest stay"
+
+
+def test_at_the_limit_the_oldest_of_one_moment_go_first_too() -> None:
+    """Before, the newest claims of the oldest slice went first: those that were to be repeated soonest."""
+    subject, counts = dedupe(max_entries=100)
+    for number in range(150):
+        subject.claim(number.to_bytes(16, "big"), 5_000, number)
+    assert counts.entries == 100
+    repeats = [subject.claim(number.to_bytes(16, "big"), 5_001, 999) for number in range(50, 150)]
+    assert repeats == list(range(50, 150))
+
+
+def test_at_the_limit_a_quiet_partitions_old_claims_go_before_a_busy_ones() -> None:
+    """Before, each partition forgot its own: one of a quiet partition from yesterday outlived one of now."""
+    counts = DedupeCounts()
+    quiet, busy = (Dedupe(TTL_MS / 1000, 100, counts) for _ in range(2))
+    for number in range(60):
+        quiet.claim(number.to_bytes(16, "big"), 1_000, number)
+    now = 86_400_000
+    for number in range(100):
+        busy.claim(number.to_bytes(16, "big"), now, number)
+    assert (counts.entries, counts.evicted_early) == (100, 60)
+    assert all(busy.claim(number.to_bytes(16, "big"), now, 999) == number for number in range(100))
+    busy.claim(b"x" * 16, now + 10 * TTL_MS, 1000)
+    quiet.claim(b"y" * 16, 2_000, 1000)
+    assert counts.evicted_early == 60, "what is outdated goes first, and not before its time"
+
+
+def test_at_the_limit_partitions_that_are_equally_busy_give_equally() -> None:
+    counts = DedupeCounts()
+    both = [Dedupe(TTL_MS / 1000, 1_000, counts) for _ in range(2)]
+    for number in range(60_000):
+        both[number % 2].claim(number.to_bytes(16, "big"), 5_000, number)
+    left = [sum(map(len, subject._slices.values())) for subject in both]
+    assert sum(left) == counts.entries == 1_000
+    assert min(left) > 0
+
+
+def test_a_partition_that_is_given_up_while_it_makes_room_takes_only_its_own_with_it() -> None:
+    counts = DedupeCounts()
+    first, second = (Dedupe(TTL_MS / 1000, 100, counts) for _ in range(2))
+    for number in range(120):
+        first.claim(number.to_bytes(16, "big"), 1_000, number)
+    first.forget()
+    assert counts.entries == 0
+    for number in range(120):
+        second.claim(number.to_bytes(16, "big"), 1_000, number)
+    assert counts.entries == 100
+    second.count_in(DedupeCounts())
+    assert counts.entries == 0
+    assert counts.partitions == []

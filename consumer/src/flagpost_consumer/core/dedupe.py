@@ -13,11 +13,16 @@ and offset and time within the slice in one.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
 
 SWEEP_ENTRIES = 64
 """How many entries one claim frees at most: more than it adds, so that sweeping keeps up."""
 
+VICTIMS_AT_ONCE = 16_384
+"""How many entries are chosen at once to be forgotten at the limit: to find the first of a dict from which many have
+gone takes a walk past all of these."""
 NEVER_MS = 2**63
 
 Slice = dict[int, int]
@@ -25,13 +30,68 @@ Slice = dict[int, int]
 
 @dataclass(slots=True)
 class DedupeCounts:
-    """What happened to the entries of one process, over all its partitions."""
+    """What the partitions of one process remember together, and what happened to it.
+
+    `dedupe.max_entries` is the process's, so what goes at the limit is what is oldest by event time, whichever
+    partition it is of: a quiet partition's claims of yesterday make room for a busy one's of now.
+    """
 
     entries: int = 0
     late: int = 0
     """Events more than one ttl behind their partition's watermark: their judgement may miss a repeat."""
     evicted_early: int = 0
     """Claims forgotten before their time because `dedupe.max_entries` was reached."""
+    partitions: list[Dedupe] = field(default_factory=list, compare=False, repr=False)
+    _victims: _Victims | None = field(default=None, compare=False, repr=False)
+
+    def make_room(self, max_entries: int) -> None:
+        """Forget what is over the limit, a few entries at each step."""
+        for _ in range(SWEEP_ENTRIES):
+            if self.entries <= max_entries or not self._forget_one():
+                return
+
+    def forget_victims(self) -> None:
+        """Slices are given up as a whole: what was chosen of them to be forgotten is gone."""
+        self._victims = None
+
+    def _forget_one(self) -> bool:
+        """Forget the oldest entry; False where there is none."""
+        while True:
+            if self._victims is None or not self._victims.keys:
+                self._victims = self._choose_victims()
+            if self._victims is None:
+                return False
+            claims, keys, is_early = self._victims
+            if claims.pop(keys.pop(), None) is not None:
+                self.entries -= 1
+                self.evicted_early += is_early
+                return True
+
+    def _choose_victims(self) -> _Victims | None:
+        """The next entries to go: those that are outdated, else the first of the oldest slice."""
+        for partition in self.partitions:
+            if (outdated := partition.outdated) is not None:
+                return _Victims.first_of(outdated, is_early=False)
+        oldest = [slice_ for partition in self.partitions if (slice_ := partition.oldest) is not None]
+        if not oldest:
+            return None
+        # Of slices that are equally old, the one with the most.
+        number = min(number for number, _ in oldest)
+        return _Victims.first_of(max((claims for n, claims in oldest if n == number), key=len), is_early=True)
+
+
+class _Victims(NamedTuple):
+    """Entries of one slice that are forgotten next."""
+
+    claims: Slice
+    keys: list[int]
+    """The one that goes first is the last."""
+    is_early: bool
+
+    @classmethod
+    def first_of(cls, claims: Slice, *, is_early: bool) -> _Victims:
+        """The entries that were made first: a dict keeps the order of its insertions."""
+        return cls(claims, list(islice(claims, VICTIMS_AT_ONCE))[::-1], is_early)
 
 
 class Dedupe:
@@ -41,6 +101,7 @@ class Dedupe:
         self._ttl_ms = int(ttl_seconds * 1000)
         self._max_entries = max_entries
         self._counts = counts
+        counts.partitions.append(self)
         self._slices: dict[int, Slice] = {}
         self._outdated: deque[Slice] = deque()
         self._watermark_ms = 0
@@ -65,7 +126,8 @@ class Dedupe:
         self._slices.setdefault(number, {})[wanted] = offset * self._ttl_ms + place
         self._counts.entries += 1
         self._sweep()
-        self._make_room()
+        if self._counts.entries > self._max_entries:
+            self._counts.make_room(self._max_entries)
         return None
 
     def release(self, key: bytes, occurred_at: int, offset: int) -> None:
@@ -92,29 +154,51 @@ class Dedupe:
             claims[wanted] = offset * self._ttl_ms + place
             self._counts.entries += 1
             if self._counts.entries > self._max_entries:
-                self._make_room()
+                self._counts.make_room(self._max_entries)
 
     def observe(self, occurred_at: int) -> None:
         """Note the time of a delivery that was judged before this process had the partition."""
         if self._ttl_ms:
             self._advance(occurred_at)
-            self._counts.entries -= sum(map(len, self._outdated))
-            self._outdated.clear()
+            if self._outdated:
+                self._counts.entries -= sum(map(len, self._outdated))
+                self._counts.forget_victims()
+                self._outdated.clear()
 
     def count_in(self, counts: DedupeCounts) -> None:
         """Count in other books from now on, and move to them what was counted in these."""
         held = self._held
-        self._counts.entries -= held
+        self._leave()
         counts.entries += held
         counts.evicted_early += self._counts.evicted_early
         self._counts.evicted_early = 0
         self._counts = counts
+        counts.partitions.append(self)
 
     def forget(self) -> None:
         """Give up all entries: the partition is another member's."""
-        self._counts.entries -= self._held
+        self._leave()
         self._slices.clear()
         self._outdated.clear()
+
+    def _leave(self) -> None:
+        self._counts.entries -= self._held
+        self._counts.forget_victims()
+        if self in self._counts.partitions:
+            self._counts.partitions.remove(self)
+
+    @property
+    def oldest(self) -> tuple[int, Slice] | None:
+        """The oldest slice that holds anything, with its number."""
+        for number in sorted(self._slices):
+            if self._slices[number]:
+                return number, self._slices[number]
+        return None
+
+    @property
+    def outdated(self) -> Slice | None:
+        """A slice that nothing can repeat any more."""
+        return next((claims for claims in self._outdated if claims), None)
 
     @property
     def needed_from_ms(self) -> int:
@@ -157,15 +241,3 @@ class Dedupe:
                 return
             self._outdated[0].popitem()
             self._counts.entries -= 1
-
-    def _make_room(self) -> None:
-        for _ in range(SWEEP_ENTRIES):
-            if self._counts.entries <= self._max_entries or not self._slices:
-                return
-            oldest = min(self._slices)
-            if not self._slices[oldest]:
-                del self._slices[oldest]
-                continue
-            self._slices[oldest].popitem()
-            self._counts.entries -= 1
-            self._counts.evicted_early += 1
