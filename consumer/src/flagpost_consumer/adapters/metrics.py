@@ -40,7 +40,7 @@ _REASONS = {
     Kind.ACCOUNT_METADATA: (
         frozenset(Reason) - _TRACK_ONLY - _DECISIONS_ONLY - _UNDECODED - {Reason.NO_VISITOR_ID}
     ),
-    Kind.UNKNOWN: _UNDECODED,
+    Kind.UNKNOWN: _UNDECODED | {Reason.INVALID},
 }
 """Which reasons a kind of delivery can end with; their series exist from the start."""
 

@@ -21,6 +21,8 @@ class Accounts:
     offsets_lost: int = 0
     redeliveries: int = 0
     mispartitioned: int = 0
+    quarantined: int = 0
+    """Records that made our own code raise twice, and were dead-lettered for it."""
     planned: Counter[Kind] = field(default_factory=Counter)
     settled: Counter[tuple[Kind, Outcome, Reason]] = field(default_factory=Counter)
     returned: Counter[Kind] = field(default_factory=Counter)

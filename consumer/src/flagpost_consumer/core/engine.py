@@ -24,9 +24,10 @@ from flagpost_consumer.core.endpoint import Endpoint
 from flagpost_consumer.core.metadata_sending import MetadataSending
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.offsets import Offsets
-from flagpost_consumer.core.outcomes import Kind
+from flagpost_consumer.core.outcomes import Ending, Kind, Reason
 from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner, replayed_only
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.quarantine import Suspects, twice
 from flagpost_consumer.core.records import (
     Actions,
     Attempt,
@@ -55,8 +56,10 @@ UNWRITTEN_SHARE = 8
 class Engine:
     """One process's part of the work."""
 
-    def __init__(self, policy: Policy, random: RandomSource) -> None:
+    def __init__(self, policy: Policy, random: RandomSource, suspects: Suspects | None = None) -> None:
+        """`suspects`: what is known from engines of this process that have failed."""
         self._policy = policy
+        self._suspects = Suspects() if suspects is None else suspects
         self._planner = Planner(policy)
         self._settling = Settling()
         attempts = Attempts(policy.delivery.max_attempts, random)
@@ -169,10 +172,12 @@ class Engine:
                 continue
             position = partition.offsets.position
             if position is None or record.offset >= position:
+                self._suspects.handled = (record.partition, record.offset)
                 self._take(record, partition, now)
+        self._suspects.handled = None
 
     def _take(self, record: Record, partition: Partition, now: Instant) -> None:
-        plans = self._plan(record, now)
+        plans = self._condemned(record) or self._plan(record, now)
         if partition.settled_before:
             plans = _not_settled(plans, partition.settled_before.kinds(record.offset))
             if not plans:
@@ -186,7 +191,16 @@ class Engine:
             self._enter(delivery, now)
 
     def _plan(self, record: Record, now: Instant) -> Sequence[Planned]:
-        return replayed_only(self._planner.plan(record.event, now.wall_ms), record.headers)
+        plans = twice(lambda: replayed_only(self._planner.plan(record.event, now.wall_ms), record.headers))
+        return self._quarantine(plans) if isinstance(plans, Ending) else plans
+
+    def _condemned(self, record: Record) -> Sequence[Planned]:
+        detail = self._suspects.condemned(record.partition, record.offset)
+        return () if detail is None else self._quarantine(Ending(Reason.INVALID, detail))
+
+    def _quarantine(self, ending: Ending) -> Sequence[Planned]:
+        self.accounts.quarantined += 1
+        return (Planned(Kind.UNKNOWN, ending),)
 
     def _enter(self, delivery: Delivery, now: Instant) -> None:
         planned, occurred_at = delivery.planned, delivery.record.occurred_at
@@ -262,9 +276,12 @@ class Engine:
         """Take in what came of a request."""
         verdict = judge(answer)
         if attempt.lane is not None:
+            record = attempt.lane.queue[0].record
+            self._suspects.handled = (record.partition, record.offset)
             self._tracks.answered(attempt, attempt.lane, answer, verdict, now)
         elif attempt.batch is not None:
             self._metadata.answered(attempt, attempt.batch, answer, verdict, now)
+        self._suspects.handled = None
 
     def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
         """Kafka has the settlements, which are of one partition, at an offset of the ledger."""

@@ -6,13 +6,20 @@ before it is quarantined; whoever catches the exception counts (`flagpost_quaran
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from traceback import walk_tb
 from types import FrameType
+from typing import TypeVar
 
 from flagpost_consumer.core.legible import legible
+from flagpost_consumer.core.outcomes import Ending, Reason
+
+Made = TypeVar("Made")
 
 MAX_NAME_CHARACTERS = 60
 OUR_PACKAGES = ("flagpost_",)
+MAX_SUSPECTS = 1_000
+FAILURES_THAT_CONDEMN = 2
 
 
 def fingerprint(error: BaseException) -> str:
@@ -30,6 +37,48 @@ def defect_detail(error: BaseException) -> str:
         f"a defect of Flagpost's: {fingerprint(error)}; report this line to Flagpost's maintainers, "
         "upgrade to a release that fixes it, then replay the dead letter"
     )
+
+
+def twice(work: Callable[[], Made]) -> Made | Ending:
+    """What `work` returns; or, where it raises a second time too, the ending of the record's delivery."""
+    try:
+        return work()
+    except Exception:  # noqa: BLE001 - whatever a defect raises
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001
+            return Ending(Reason.INVALID, defect_detail(error))
+
+
+class Suspects:
+    """The records that an engine handled as it failed. They outlive the engine, which does not outlive its failure.
+
+    A record during whose handling two engines have failed is not handled a third time: it would come again after
+    every restart, and stop its partition for ever.
+    """
+
+    def __init__(self) -> None:
+        self.handled: tuple[int, int] | None = None
+        """Partition and offset of the record that is handled just now."""
+        self._failures: dict[tuple[int, int], int] = {}
+        self._details: dict[tuple[int, int], str] = {}
+
+    def blame(self, error: Exception) -> bool:
+        """The engine has failed. Returns whether a record is to blame, so that a new engine can go on."""
+        place, self.handled = self.handled, None
+        if place is None:
+            return False
+        self._failures[place] = self._failures.pop(place, 0) + 1
+        self._details[place] = defect_detail(error)
+        if len(self._failures) > MAX_SUSPECTS:
+            oldest = next(iter(self._failures))
+            del self._failures[oldest], self._details[oldest]
+        return True
+
+    def condemned(self, partition: int, offset: int) -> str | None:
+        """The detail of the dead letter of a record that is not to be handled again."""
+        place = (partition, offset)
+        return self._details[place] if self._failures.get(place, 0) >= FAILURES_THAT_CONDEMN else None
 
 
 def _type_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ In: planned track deliveries in the order of their offsets, answers. Out: attemp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import inf
 
 from flagpost_consumer.core.attempts import Attempts, tell
@@ -19,6 +20,7 @@ from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.partitioner import partition_of
 from flagpost_consumer.core.plan import expired
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.quarantine import twice
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, HeldRecord, Stage
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.shares import fair_share
@@ -116,10 +118,13 @@ class TrackSending:
             if now.wall_ms > delivery.deadline_ms:
                 self.lanes.discard_first(lane, moment)
                 self._settling.settle(delivery, expired(self._delivery.max_age_seconds), now)
-            elif delivery.planned.track is not None:
+            elif isinstance(body := twice(partial(_body, delivery)), Ending):
+                self.lanes.discard_first(lane, moment)
+                self._settling.accounts.quarantined += 1
+                self._settling.settle(delivery, body, now)
+            else:
                 self._settling.start(delivery)
-                ticket = self.endpoint.start(lane.visitor_id)
-                yield Attempt(EndpointName.TRACK, track_body(delivery.planned.track), ticket, lane=lane)
+                yield Attempt(EndpointName.TRACK, body, self.endpoint.start(lane.visitor_id), lane=lane)
 
     def _next_lane(self, moment: float) -> Lane[Delivery] | None:
         if self.endpoint.probes:
@@ -159,6 +164,11 @@ class TrackSending:
     def remove_returned(self, visitor_ids: Iterable[str]) -> None:
         """Take what was handed back out of these visitors' lines; what is in flight stays at their heads."""
         self.lanes.remove(visitor_ids, lambda delivery: delivery.stage is Stage.RETURNED)
+
+
+def _body(delivery: Delivery) -> bytes:
+    track = delivery.planned.track
+    return b"" if track is None else track_body(track)
 
 
 def _claim(delivery: Delivery) -> int | None:

@@ -1,0 +1,130 @@
+"""A record that makes our own code raise costs itself, and not its partition (DESIGN, invariant 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.lanes import Lanes
+from flagpost_consumer.core.mapping import track_body
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.plan import Planner
+from flagpost_consumer.core.policy import DecisionsSettings, Policy
+from flagpost_consumer.core.quarantine import MAX_SUSPECTS, Suspects
+from simulation import START_MS, World, acknowledge, decision, positions, ready, record
+
+TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
+
+
+def instant(seconds: float) -> Instant:
+    return Instant(seconds, START_MS + int(seconds * 1000))
+
+
+def raising_for(visitor: str, work: Callable[..., Any], visitor_of: Callable[..., str]) -> Callable[..., Any]:
+    """Work that has a defect which one visitor's events meet."""
+
+    def defective(*arguments: Any) -> Any:
+        if visitor_of(*arguments) == visitor:
+            raise KeyError(visitor)
+        return work(*arguments)
+
+    return defective
+
+
+def test_a_record_that_planning_cannot_take_is_dead_lettered_and_delays_no_other(monkeypatch: Any) -> None:
+    """Before, the process ended, and met the record again after each restart."""
+    plan = raising_for("strange", Planner.plan, lambda _, event, __: event.visitor_id)
+    monkeypatch.setattr(Planner, "plan", plan)
+    world = World(TRACKS_ONLY, Random(1))
+    for visitor in ("a", "strange", "b"):
+        world.publish(decision(visitor))
+    member = world.join()
+    world.run()
+    world.check_nothing_lost()
+    assert world.reasons() == {(0, 0): Reason.OK, (0, 2): Reason.OK}
+    (quarantined,) = world.settled[0, 1, Kind.UNKNOWN]
+    assert (quarantined.ending.outcome, quarantined.ending.reason) == (Outcome.DEAD_LETTERED, Reason.INVALID)
+    assert "a defect of Flagpost's: KeyError at " in quarantined.ending.detail
+    assert "strange" not in quarantined.ending.detail
+    assert member.engine.accounts.quarantined == 1
+
+
+def test_a_defect_that_comes_once_costs_nothing(monkeypatch: Any) -> None:
+    plan, failures = Planner.plan, [MemoryError()]
+
+    def failing_once(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return plan(*arguments)
+
+    monkeypatch.setattr(Planner, "plan", failing_once)
+    world = World(TRACKS_ONLY, Random(1))
+    world.publish(decision("a"))
+    world.join()
+    world.run()
+    assert world.reasons() == {(0, 0): Reason.OK}
+
+
+def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_line_goes_on(monkeypatch: Any) -> None:
+    body = raising_for("strange", track_body, lambda track: track.properties["flag_key"])
+    monkeypatch.setattr("flagpost_consumer.core.track_sending.track_body", body)
+    world = World(TRACKS_ONLY, Random(1))
+    for flag in ("one", "strange", "two"):
+        world.publish(decision("v", flag))
+    member = world.join()
+    world.run()
+    world.check_nothing_lost()
+    assert world.reasons() == {(0, 0): Reason.OK, (0, 1): Reason.INVALID, (0, 2): Reason.OK}
+    assert member.engine.accounts.quarantined == 1
+
+
+def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkeypatch: Any) -> None:
+    """An engine that fails within its own state is not used again: the next one knows what it was at."""
+    push = raising_for("strange", Lanes.push, lambda _, visitor, *__: visitor)
+    monkeypatch.setattr(Lanes, "push", push)
+    suspects = Suspects()
+    records = [record(decision(visitor), offset) for offset, visitor in enumerate(("a", "strange", "b"))]
+    for _ in range(2):
+        engine = engine_with(suspects)
+        with pytest.raises(KeyError) as failed:
+            engine.receive(records, instant(0.0))
+        assert suspects.blame(failed.value)
+    engine = engine_with(suspects)
+    engine.receive(records, instant(0.0))
+    settlements = engine.poll(instant(0.0)).settlements
+    assert [each.delivery.record.offset for each in settlements] == [1]
+    assert settlements[0].ending.reason is Reason.INVALID
+    assert "KeyError at " in settlements[0].ending.detail
+    acknowledge(engine, settlements)
+    assert positions(engine) == {0: 0}
+    assert engine.accounts.quarantined == 1
+
+
+def engine_with(suspects: Suspects) -> Engine:
+    engine = Engine(TRACKS_ONLY, Random(1).random, suspects)
+    ready(engine, [0], 8, instant(0.0), TRACKS_ONLY)
+    return engine
+
+
+def test_a_failure_while_no_record_is_handled_blames_none() -> None:
+    suspects = Suspects()
+    engine = engine_with(suspects)
+    engine.receive([record(decision("a"))], instant(0.0))
+    assert not suspects.blame(KeyError())
+    assert suspects.condemned(0, 0) is None
+
+
+def test_suspects_are_forgotten_beyond_their_number_the_oldest_first() -> None:
+    suspects = Suspects()
+    for offset in range(MAX_SUSPECTS + 1):
+        for _ in range(2):
+            suspects.handled = (0, offset)
+            suspects.blame(KeyError())
+    assert suspects.condemned(0, 0) is None
+    assert suspects.condemned(0, 1) is not None
+    assert suspects.condemned(0, MAX_SUSPECTS) is not None
