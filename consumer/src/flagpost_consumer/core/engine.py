@@ -12,6 +12,7 @@ each ending out, and closes the books when it is `acknowledged`.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
@@ -19,6 +20,7 @@ from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.attempts import Attempts
 from flagpost_consumer.core.backoff import RandomSource
 from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.clock_check import ClockCheck
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.endpoint import Endpoint
 from flagpost_consumer.core.metadata_sending import MetadataSending
@@ -42,6 +44,7 @@ from flagpost_consumer.core.records import (
 )
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.settling import Settling
+from flagpost_consumer.core.stalls import Stall
 from flagpost_consumer.core.track_sending import TrackSending
 from flagpost_consumer.core.verdict import Answer, judge
 
@@ -49,8 +52,13 @@ CUT_FROM = 0.8
 """The part of what may be pending, in records or bytes, from which long lines are cut (CONTRACT section 5)."""
 RESUME_AT = 0.6
 """The part of what may be pending at which intake resumes: well below, for a pause refetches."""
+CLOCK_SECONDS = 1.0
+"""How often a record that waits for a clock that can be believed is looked at again."""
 UNWRITTEN_SHARE = 8
 """A partition whose settlements Kafka does not take may hold one of so many parts of `delivery.max_pending`."""
+NO_PARTITIONS: frozenset[int] = frozenset()
+READINGS_A_BATCH = 8
+"""Of about so many records of a batch the timestamps are held against the local clock."""
 
 
 class Engine:
@@ -61,12 +69,15 @@ class Engine:
         self._policy = policy
         self._suspects = Suspects() if suspects is None else suspects
         self._planner = Planner(policy)
-        self._settling = Settling()
+        self._clock_check = ClockCheck(policy.delivery.max_future_seconds)
+        self._settling = Settling(max(1, policy.delivery.max_pending // UNWRITTEN_SHARE))
         attempts = Attempts(policy.delivery.max_attempts, random)
-        self._tracks = TrackSending(policy, attempts, self._settling)
+        self._tracks = TrackSending(policy, attempts, self._settling, self._clock_check)
         self._metadata = MetadataSending(policy, attempts, self._settling)
         self._partitions: dict[int, Partition] = {}
         self._partition_count = 0
+        self._clock_waits: dict[Partition, deque[Record]] = {}
+        """Records that wait for a clock that can be believed, and those after them; their partitions are paused."""
         self._full = False
         self._draining = False
         self._member_until = -inf
@@ -145,6 +156,7 @@ class Engine:
             left = _deliveries([partition])
             abandoned += sum(delivery.stage is Stage.IN_FLIGHT for delivery in left)
             self._hand_back(left, {Stage.WAITING, Stage.IN_FLIGHT, Stage.SETTLED})
+            self._clock_waits.pop(partition, None)
             self._settling.forget(partition)
             partition.dedupe.forget()
             self._metadata.forget_partition(partition.number)
@@ -166,29 +178,49 @@ class Engine:
 
     def receive(self, records: Sequence[Record], now: Instant) -> None:
         """Take records in; those of partitions that are not ours, not restored, or seen before are left out."""
+        for record in records[:: max(1, len(records) // READINGS_A_BATCH)]:
+            self._clock_check.note(record, now)
         for record in records:
             partition = self._partitions.get(record.partition)
             if partition is None or partition.closing or not partition.restored:
                 continue
-            position = partition.offsets.position
-            if position is None or record.offset >= position:
-                self._suspects.handled = (record.partition, record.offset)
-                self._take(record, partition, now)
-        self._suspects.handled = None
+            if partition in self._clock_waits or not self._take(record, partition, now):
+                self._clock_waits.setdefault(partition, deque()).append(record)
 
-    def _take(self, record: Record, partition: Partition, now: Instant) -> None:
+    def _take(self, record: Record, partition: Partition, now: Instant) -> bool:
+        """Take a record in; False where it must wait for a clock that can be believed."""
+        position = partition.offsets.position
+        if position is not None and record.offset < position:
+            return True
+        self._suspects.handled = (record.partition, record.offset)
+        taken = self._take_next(record, partition, now)
+        self._suspects.handled = None
+        return taken
+
+    def _take_next(self, record: Record, partition: Partition, now: Instant) -> bool:
         plans = self._condemned(record) or self._plan(record, now)
+        if any(self._clock_check.doubts(plan.ending, now) for plan in plans):
+            return False
         if partition.settled_before:
             plans = _not_settled(plans, partition.settled_before.kinds(record.offset))
             if not plans:
                 self._settling.pass_over(record.offset, partition)
-                return
+                return True
         deadline_ms = self._planner.deadline_ms(record.event)
         held = record.held()
         deliveries = [Delivery(held, partition, planned, deadline_ms) for planned in plans]
         self._settling.take(held, partition, deliveries)
         for delivery in deliveries:
             self._enter(delivery, now)
+        return True
+
+    def _take_untaken(self, now: Instant) -> None:
+        """Look again at records that wait for the clock."""
+        for partition, records in list(self._clock_waits.items()):
+            while records and not partition.closing and self._take(records[0], partition, now):
+                records.popleft()
+            if not records or partition.closing:
+                del self._clock_waits[partition]
 
     def _plan(self, record: Record, now: Instant) -> Sequence[Planned]:
         plans = twice(lambda: replayed_only(self._planner.plan(record.event, now.wall_ms), record.headers))
@@ -215,6 +247,8 @@ class Engine:
 
     def poll(self, now: Instant) -> Actions:
         """Start what may start, and return all that is to be done."""
+        if self._clock_waits:
+            self._take_untaken(now)
         if self._fullness >= CUT_FROM:
             self._tracks.cut_long_lines(now)
         may_send = self._may_send(now)
@@ -244,10 +278,11 @@ class Engine:
         return self.track.in_flight + self.metadata.in_flight < self._policy.limits.max_connections
 
     def _wake_at(self, now: Instant, *, may_send: bool) -> float | None:
+        look_again = now.monotonic + CLOCK_SECONDS if self._clock_waits else None
         # No time, but an acknowledgement, lets sending go on: of the answers, or of a commit.
         if not may_send or not self._has_connection():
-            return None
-        return earliest(self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
+            return look_again
+        return earliest(look_again, self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
 
     @property
     def _fullness(self) -> float:
@@ -263,12 +298,17 @@ class Engine:
         return self._full or self._draining or (self.track.is_down and self._tracks.can_probe)
 
     def _partitions_paused(self) -> frozenset[int]:
-        """Partitions whose settlements Kafka does not take: what is read of them could only pile up."""
-        most = max(1, self._policy.delivery.max_pending // UNWRITTEN_SHARE)
-        held = {partition.number for partition in self._settling.unacknowledged.held}
-        return frozenset(
-            held | {n for n, partition in self._partitions.items() if partition.unwritten > most}
-        )
+        """Partitions of which what is read could only pile up."""
+        if not (self._clock_waits or self._settling.piled_up or self._settling.unacknowledged.held):
+            return NO_PARTITIONS
+        return frozenset(self.stalled)
+
+    @property
+    def stalled(self) -> dict[int, Stall]:
+        """Partitions of which nothing is read, and why."""
+        waits = {partition.number: Stall.CLOCK for partition in self._clock_waits}
+        unwritten = {*self._settling.unacknowledged.held, *self._settling.piled_up}
+        return waits | {partition.number: Stall.LEDGER for partition in unwritten}
 
     # Answers
 

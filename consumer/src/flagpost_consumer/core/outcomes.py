@@ -78,6 +78,8 @@ class Ending:
     detail: str = ""
     duplicate_of: int | None = None
     """The offset of the delivery that this one repeats, where the reason is `dedupe`."""
+    by_clock: bool = False
+    """Whether it is the local clock's word: with another clock the event might be sent."""
 
     @property
     def outcome(self) -> Outcome:

@@ -222,6 +222,7 @@ class Planner:
                 f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock, and "
                 f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}: "
                 "look at the clock of the service",
+                by_clock=True,
             )
         if event.occurred_at < 0:
             return Ending(Reason.INVALID, "occurred_at is before 1970; it must be epoch milliseconds")
@@ -286,6 +287,7 @@ def expired(max_age_seconds: float) -> Ending:
     return Ending(
         Reason.EXPIRED,
         f"older than delivery.max_age_seconds, {max_age_seconds:g} s; Pendo ignores events over 7 days old",
+        by_clock=True,
     )
 
 

@@ -35,6 +35,8 @@ class Record(NamedTuple):
     value: bytes | None
     headers: Headers
     event: Event | DecodeFailure
+    fresh: bool = False
+    """Whether it was appended while we waited at the end of its partition: its timestamp is about the time now."""
 
     def held(self) -> HeldRecord:
         """What is kept of it while its deliveries are pending."""

@@ -19,7 +19,9 @@ from flagpost_consumer.core.unacknowledged import Unacknowledged
 class Settling:
     """Where the deliveries of one process are."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_unwritten: int) -> None:
+        """`max_unwritten`: a partition with more endings that Kafka has not acknowledged is in `piled_up`."""
+        self._max_unwritten = max_unwritten
         self.accounts = Accounts()
         self.pending_records = 0
         """Records held in memory."""
@@ -28,6 +30,7 @@ class Settling:
         self.waiting = 0
         """Deliveries that are not in flight and not ended."""
         self.unacknowledged = Unacknowledged()
+        self.piled_up: set[Partition] = set()
         self._settlements: list[Settlement] = []
 
     def take(self, record: HeldRecord, partition: Partition, deliveries: list[Delivery]) -> None:
@@ -83,6 +86,8 @@ class Settling:
             self.waiting -= 1
         delivery.stage = Stage.SETTLED
         delivery.partition.unwritten += 1
+        if delivery.partition.unwritten > self._max_unwritten:
+            self.piled_up.add(delivery.partition)
         if ending.outcome is Outcome.DEAD_LETTERED:
             _release_claim(delivery)
         self.unacknowledged.add(delivery, ending, now.monotonic)
@@ -98,6 +103,7 @@ class Settling:
 
     def forget(self, partition: Partition) -> None:
         """A partition is another member's: its records are no longer held."""
+        self.piled_up.discard(partition)
         self.pending_records -= len(partition.offsets)
         self.pending_bytes -= sum(map(_size_bytes, partition.offsets.unsettled()))
         partition.offsets.clear()
@@ -120,6 +126,8 @@ class Settling:
         partition, offset = delivery.partition, delivery.record.offset
         partition.busy -= 1
         partition.unwritten -= 1
+        if self.piled_up and partition.unwritten <= self._max_unwritten:
+            self.piled_up.discard(partition)
         self.unacknowledged.acknowledged(delivery)
         self.accounts.settle(delivery.kind, ending)
         if all(sibling.stage is Stage.ACKNOWLEDGED for sibling in partition.offsets.entry(offset)):

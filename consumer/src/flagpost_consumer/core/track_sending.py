@@ -12,6 +12,7 @@ from math import inf
 from flagpost_consumer.core.attempts import Attempts, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.clock_check import ClockCheck
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.lanes import Lane, Lanes
 from flagpost_consumer.core.mapping import Track, track_body
@@ -26,6 +27,8 @@ from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.shares import fair_share
 from flagpost_consumer.core.verdict import Answer, Verdict
 
+CLOCK_SECONDS = 5.0
+"""How often a delivery is looked at again that is too old only by a clock that is not believed."""
 HOT_SHARE = 0.5
 """The part of what may be pending that may wait behind others of the same visitor, once memory runs short."""
 _FAILURES = frozenset({Verdict.TRANSIENT, Verdict.SETUP})
@@ -34,10 +37,13 @@ _FAILURES = frozenset({Verdict.TRANSIENT, Verdict.SETUP})
 class TrackSending:
     """The track deliveries of one process."""
 
-    def __init__(self, policy: Policy, attempts: Attempts, settling: Settling) -> None:
+    def __init__(
+        self, policy: Policy, attempts: Attempts, settling: Settling, clock_check: ClockCheck
+    ) -> None:
         self._delivery = policy.delivery
         self._attempts = attempts
         self._settling = settling
+        self._clock_check = clock_check
         self.lanes: Lanes[Delivery] = Lanes(
             policy.delivery.visitor_interval_seconds, policy.delivery.max_pending_per_visitor
         )
@@ -116,8 +122,7 @@ class TrackSending:
                 return
             delivery = lane.queue[0]
             if now.wall_ms > delivery.deadline_ms:
-                self.lanes.discard_first(lane, moment)
-                self._settling.settle(delivery, expired(self._delivery.max_age_seconds), now)
+                self._expire(lane, delivery, now)
             elif isinstance(body := twice(partial(_body, delivery)), Ending):
                 self.lanes.discard_first(lane, moment)
                 self._settling.accounts.quarantined += 1
@@ -125,6 +130,15 @@ class TrackSending:
             else:
                 self._settling.start(delivery)
                 yield Attempt(EndpointName.TRACK, body, self.endpoint.start(lane.visitor_id), lane=lane)
+
+    def _expire(self, lane: Lane[Delivery], delivery: Delivery, now: Instant) -> None:
+        """End a delivery that has grown too old, unless it is the local clock that is wrong."""
+        ending = expired(self._delivery.max_age_seconds)
+        if self._clock_check.doubts(ending, now):
+            self.lanes.again(lane, now.monotonic, CLOCK_SECONDS)
+        else:
+            self.lanes.discard_first(lane, now.monotonic)
+            self._settling.settle(delivery, ending, now)
 
     def _next_lane(self, moment: float) -> Lane[Delivery] | None:
         if self.endpoint.probes:

@@ -1,0 +1,27 @@
+"""Why a partition makes no progress: the reasons that `flagpost_stalled` shows (DESIGN, invariant 11).
+
+In: nothing. Out: one name for each thing that a partition can wait for, besides Pendo and the pace of its visitors.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stall(StrEnum):
+    """What a partition waits for."""
+
+    RESTORING = "restoring"
+    """The ledger is being read; nothing else is until that is done."""
+    HELD = "held"
+    """Somebody must act: the ledger has no such partition, or holds what only a later release can read."""
+    REGISTRY = "registry"
+    """The schema registry has not told a schema that a record needs."""
+    LEDGER = "ledger"
+    """Kafka does not take its settlements."""
+    DEAD_LETTERS = "dead_letters"
+    """Kafka does not take its dead letters."""
+    CLOCK = "clock"
+    """The local clock would condemn its events, and does not agree with Kafka's timestamps."""
+    READING = "reading"
+    """There are records to read, nothing forbids it, and none comes."""

@@ -1,0 +1,163 @@
+"""A local clock that is wrong condemns nothing, as long as Kafka's timestamps show that it is wrong."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.policy import DecisionsSettings, Policy
+from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.stalls import Stall
+from simulation import OK, START_MS, acknowledge, decision, ready, record
+
+POLICY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
+DAY = 86_400.0
+
+
+class Process:
+    """An engine whose wall clock is `wrong_seconds` ahead of the world's."""
+
+    def __init__(self, wrong_seconds: float) -> None:
+        self.wrong_seconds = wrong_seconds
+        self.engine = Engine(POLICY, Random(1).random)
+        self.now = 0.0
+        ready(self.engine, [0, 1], 8, self.instant, POLICY)
+        self.now = 10.0
+        self.reasons: dict[tuple[int, int], Reason] = {}
+        self._next = [0, 0]
+
+    @property
+    def instant(self) -> Instant:
+        return Instant(self.now, START_MS + int((self.now + self.wrong_seconds) * 1000))
+
+    def event(
+        self, visitor: str, *, partition: int = 0, age: float = 0.0, stamped: float = 0.0, fresh: bool = True
+    ) -> Record:
+        """An event of `age` seconds, whose record Kafka has since `stamped` seconds."""
+        at = START_MS + int((self.now - age) * 1000)
+        offset = self._next[partition]
+        self._next[partition] += 1
+        made = record(decision(visitor, f"flag{offset}", occurred_at=at), offset, partition)
+        timestamp_ms = START_MS + int((self.now - stamped) * 1000)
+        return made._replace(timestamp_ms=timestamp_ms, fresh=fresh)
+
+    def receive(self, *records: Record) -> None:
+        self.engine.receive(records, self.instant)
+        self.go()
+
+    def go(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        while True:
+            actions = self.engine.poll(self.instant)
+            for attempt in actions.attempts:
+                self.engine.answered(attempt, OK, self.instant)
+            for settlement in actions.settlements:
+                made = settlement.delivery.record
+                self.reasons[made.partition, made.offset] = settlement.ending.reason
+            acknowledge(self.engine, actions.settlements)
+            if not actions.attempts and not actions.settlements:
+                self.wake_at = actions.wake_at
+                return
+
+
+def test_a_clock_that_is_behind_dead_letters_nothing_as_too_far_ahead() -> None:
+    """Before, every event was dead-lettered `invalid` while the clock was more than five minutes behind."""
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(40)))
+    assert process.reasons == {}
+    assert process.engine.stalled == {0: Stall.CLOCK}
+    assert process.engine.poll(process.instant).partitions_paused == {0}
+    assert process.wake_at is not None, "nobody else would look again"
+    process.go(250.0)
+    assert process.reasons == {}
+    process.go(60.0)  # now the events are within what is allowed, by the wrong clock too
+    assert set(process.reasons.values()) == {Reason.OK}
+    assert len(process.reasons) == 40
+    assert process.engine.stalled == {}
+
+
+def test_a_clock_that_is_set_right_is_believed_at_once() -> None:
+    process = Process(wrong_seconds=-3600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(40)))
+    assert process.reasons == {}
+    process.wrong_seconds = 0.0
+    process.go(1.0)
+    assert set(process.reasons.values()) == {Reason.OK}
+
+
+def test_a_clock_that_is_ahead_expires_nothing() -> None:
+    """Before, a clock of next week dead-lettered every event as expired."""
+    process = Process(wrong_seconds=8 * DAY)
+    process.receive(*(process.event(f"v{number}") for number in range(40)))
+    assert process.reasons == {}
+    assert process.engine.stalled == {0: Stall.CLOCK}
+    process.wrong_seconds = 0.0
+    process.go(1.0)
+    assert set(process.reasons.values()) == {Reason.OK}
+
+
+def test_what_waits_in_its_line_does_not_expire_by_a_clock_that_jumps() -> None:
+    process = Process(wrong_seconds=0.0)
+    process.receive(*(process.event(f"v{number}") for number in range(5)))
+    hot = [process.event("hot"), process.event("hot")]
+    process.receive(*hot)
+    process.wrong_seconds = 8 * DAY
+    process.go(2.0)
+    process.wrong_seconds = 0.0
+    process.go(6.0)
+    assert set(process.reasons.values()) == {Reason.OK}
+    assert len(process.reasons) == 7
+
+
+def test_a_backlog_that_is_old_by_right_expires() -> None:
+    process = Process(wrong_seconds=0.0)
+    old = [process.event(f"v{n}", age=8 * DAY, stamped=8 * DAY, fresh=False) for n in range(40)]
+    process.receive(*old)
+    assert set(process.reasons.values()) == {Reason.EXPIRED}
+    assert len(process.reasons) == 40
+
+
+def test_one_service_whose_clock_is_wrong_is_judged_by_the_others() -> None:
+    """CONTRACT section 5, delivery.max_future_seconds."""
+    process = Process(wrong_seconds=0.0)
+    process.receive(*(process.event(f"v{number}") for number in range(40)))
+    process.receive(process.event("ahead", age=-3600.0, stamped=-3600.0))
+    assert process.reasons[0, 40] is Reason.INVALID
+
+
+def test_a_wrong_time_in_the_event_alone_is_the_events_fault() -> None:
+    process = Process(wrong_seconds=0.0)
+    process.receive(*(process.event(f"v{number}", age=-3600.0) for number in range(40)))
+    assert set(process.reasons.values()) == {Reason.INVALID}
+
+
+def test_the_first_batch_is_not_condemned_before_anything_is_known() -> None:
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(3)))
+    assert process.reasons == {}
+
+
+def test_the_other_partition_goes_on_and_order_is_kept_in_the_held_one() -> None:
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(10)))
+    process.receive(process.event("late", age=590.0), process.event("w", partition=1, age=590.0))
+    assert process.reasons == {(1, 0): Reason.OK}, "by the wrong clock it is ten seconds ahead: allowed"
+    process.go(400.0)
+    assert set(process.reasons) == {(1, 0), *((0, offset) for offset in range(11))}
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: bool) -> None:
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(10)))
+    if drain:
+        process.engine.drain(process.instant)
+    else:
+        process.engine.revoke([0], process.instant)
+    process.go(1000.0)
+    process.engine.forget([0], process.instant)
+    assert (process.reasons, process.engine.pending_records, process.engine.stalled) == ({}, 0, {})
