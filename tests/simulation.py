@@ -147,7 +147,15 @@ class Member:
     positions: dict[int, int] = field(default_factory=dict)
     wake_number: int = 0
     paused: bool = False
+    still: frozenset[int] = frozenset()
+    """Partitions that the engine wants nothing of."""
     alive: bool = True
+    frozen_until: float = 0.0
+    """Its loop does nothing before."""
+    cut_off: bool = False
+    """It cannot reach Kafka: no commit of its, and no settlement, gets through."""
+    proven_at: float = 0.0
+    """When the group last heard of it."""
 
 
 class World:
@@ -163,6 +171,7 @@ class World:
         batch: int = 50,
         acknowledge_seconds: float = 0.05,
         restore_seconds: float = 0.5,
+        session_seconds: float = inf,
     ) -> None:
         self.policy = policy
         self.random = random
@@ -171,6 +180,8 @@ class World:
         self.batch = batch
         self.acknowledge_seconds = acknowledge_seconds
         self.restore_seconds = restore_seconds
+        self.session_seconds = session_seconds
+        """How long the group counts on a member that it does not hear of."""
         self.now = 0.0
         self.value_bytes: Callable[[Event | DecodeFailure], int] = lambda _: 8
         """How large the value of an event's record is."""
@@ -217,13 +228,21 @@ class World:
         """Give partitions to a member, from their committed offsets on, once it has read the ledger."""
         member.assigned |= partitions
         member.restored -= partitions
-        member.engine.prove_membership(inf)
+        self.prove(member)
         for partition in member.engine.assign(sorted(partitions), self.partitions, self.instant):
             delay = self.random.uniform(0, self.restore_seconds)
             self.at(self.now + delay, partial(self._restore, member, partition))
 
+    def prove(self, member: Member) -> None:
+        """A commit of a member is acknowledged: the group counts on it for one more session."""
+        member.proven_at = self.now
+        member.engine.prove_membership(self.now + self.session_seconds)
+
     def _restore(self, member: Member, partition: Partition) -> None:
         if not member.alive or not member.engine.is_current(partition):
+            return
+        if self.is_frozen(member):
+            self.at(member.frozen_until, partial(self._restore, member, partition))
             return
         number = partition.number
         restoration = Restoration(self.committed[number], self.policy.dedupe)
@@ -234,6 +253,10 @@ class World:
         member.positions[number] = self.committed[number]
         member.restored.add(number)
         self._read(member)
+
+    def is_frozen(self, member: Member) -> bool:
+        """Whether a member's loop does nothing just now."""
+        return self.now < member.frozen_until
 
     def at(self, moment: float, what: Callable[[], object]) -> None:
         """Do something at a moment."""
@@ -264,6 +287,8 @@ class World:
         def wait() -> None:
             if not member.alive:
                 then()
+            elif self.is_frozen(member):
+                self.at(member.frozen_until, wait)
             elif member.engine.is_quiet(partitions) or self.now >= deadline:
                 self.commit(member, partitions)
                 member.engine.forget(partitions, self.instant)
@@ -276,7 +301,11 @@ class World:
 
     def commit(self, member: Member, partitions: set[int] | None = None) -> None:
         """Commit what a member says may be; checks that it is settled."""
-        for number, (position, ledger_offset) in member.engine.committable(partitions).items():
+        if member.cut_off:
+            return
+        # Kafka takes no commit of partitions that are another member's by now.
+        numbers = member.assigned if partitions is None else partitions
+        for number, (position, ledger_offset) in member.engine.committable(numbers).items():
             for offset in range(self.committed[number], position):
                 self.check_settled(number, offset)
             assert position >= self.committed[number] or not member.alive
@@ -309,9 +338,12 @@ class World:
             self.most_pending = max(self.most_pending, member.engine.pending_records)
 
     def _read(self, member: Member) -> None:
-        if not member.alive or member.paused:
+        if not member.alive or member.paused or member.cut_off:
             return
-        for number in sorted(member.assigned & member.restored):
+        if self.is_frozen(member):
+            self.at(member.frozen_until, lambda: self._read(member))
+            return
+        for number in sorted(member.assigned & member.restored - member.still):
             position = member.positions[number]
             records = self.log[number][position : position + self.batch]
             if records:
@@ -325,14 +357,18 @@ class World:
         """Do what the engine asks for."""
         if not member.alive:
             return
+        if self.is_frozen(member):
+            self.at(member.frozen_until, lambda: self._act(member))
+            return
         actions = member.engine.poll(self.instant)
         for attempt in actions.attempts:
             self._send(member, attempt)
         if actions.settlements:
-            delay = self.random.uniform(0, self.acknowledge_seconds)
-            self.at(self.now + delay, lambda: self._acknowledge(member, actions.settlements))
-        resumed = member.paused and not actions.intake_paused
-        member.paused = actions.intake_paused
+            self.write(member, actions.settlements)
+        resumed = (member.paused and not actions.intake_paused) or bool(
+            member.still - actions.partitions_paused
+        )
+        member.paused, member.still = actions.intake_paused, actions.partitions_paused
         if resumed:
             self.at(self.now, lambda: self._read(member))
         member.wake_number += 1
@@ -341,6 +377,11 @@ class World:
             number = member.wake_number
             self.at(actions.wake_at, lambda: self._wake(member, number))
 
+    def write(self, member: Member, settlements: list[Settlement]) -> None:
+        """Kafka takes settlements a moment later."""
+        delay = self.random.uniform(0, self.acknowledge_seconds)
+        self.at(self.now + delay, lambda: self._acknowledge(member, settlements))
+
     def _wake(self, member: Member, number: int) -> None:
         if number == member.wake_number:
             self._act(member)
@@ -348,6 +389,9 @@ class World:
     def _acknowledge(self, member: Member, settlements: list[Settlement]) -> None:
         if not member.alive and self.random.random() < 0.5:
             return  # the process ended before it was written; else before it heard of it
+        if member.alive and self.is_frozen(member):
+            self.at(member.frozen_until, lambda: self._acknowledge(member, settlements))
+            return
         for settlement in settlements:
             made = settlement.delivery.record
             self.settled[made.partition, made.offset, settlement.delivery.kind].append(settlement)
@@ -381,7 +425,9 @@ class World:
         self.at(answered_at, lambda: self._answer(member, attempt, answer))
 
     def _answer(self, member: Member, attempt: Attempt, answer: Answer) -> None:
-        if member.alive:
+        if member.alive and self.is_frozen(member):
+            self.at(member.frozen_until, lambda: self._answer(member, attempt, answer))
+        elif member.alive:
             member.engine.answered(attempt, answer, self.instant)
             self._act(member)
 

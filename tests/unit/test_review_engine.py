@@ -432,3 +432,18 @@ def test_the_work_of_telling_colliding_names_apart_grows_with_their_number(monke
     kept, _ = pendo_rules.trim(dict.fromkeys(foreign, True))
     assert list(kept)[:3] == ["_", "_2", "_3"]
     assert len(tried) < 20 * len(foreign)
+
+
+def test_what_waits_for_the_budget_is_not_sendable_and_more_capacity_would_not_help() -> None:
+    """CONTRACT section 9: pods do not help a backlog that waits for Pendo's limits."""
+    limits = EndpointLimits(track_requests_per_minute=60.0 * 8)  # of eight partitions one is ours
+    policy = TRACKS_ONLY.model_copy(update={"limits": limits})
+    engine = engine_with(policy)
+    for offset in range(10):
+        engine.receive([record(decision(f"v{offset}"), offset)], instant(2.0))
+    assert engine.sendable(instant(2.0)) == 1
+    assert engine.waits_for_pendo(instant(2.0))
+    for second in range(3, 12):
+        for attempt in attempts_at(engine, float(second)):
+            engine.answered(attempt, OK, instant(float(second)))
+    assert not engine.waits_for_pendo(instant(13.0))

@@ -169,11 +169,7 @@ class Metrics:
 
     def _backlog_series(self, now: Instant) -> Iterable[Metric]:
         engine = self._engine
-        unread = (
-            0
-            if self._engine.waits_for_pendo
-            else sum(lag.end - lag.position for lag in self.observed.lag.values())
-        )
+        unread = 0 if engine.waits_for_pendo(now) else self._unread()
         yield _gauge(
             "flagpost_backlog_sendable",
             "Deliveries that could go out now if there were capacity, and records not yet read.",
@@ -194,6 +190,11 @@ class Metrics:
             "When the oldest pending event occurred; now, when nothing is pending.",
             (now.wall_ms if oldest is None else oldest) / 1000,
         )
+
+    def _unread(self) -> int:
+        """Records not yet read of the partitions that wait for nothing but capacity."""
+        stalled = self._engine.stalled
+        return sum(lag.end - lag.position for n, lag in self.observed.lag.items() if n not in stalled)
 
     def _hottest_lanes(self) -> Metric:
         hottest = [waiting for _, waiting in self._engine.hottest_visitors(HOTTEST_LANES)]

@@ -43,6 +43,13 @@ class Budget:
             return now
         return now + (1.0 - self._tokens) / self._rate if self._rate > 0 else None
 
+    def available(self, now: float) -> float:
+        """How many requests may start at once as far as the budget goes; infinite where there is no limit."""
+        if self._per_minute is None:
+            return inf
+        self._refill(now)
+        return float(int(self._tokens))
+
     def spend(self) -> None:
         """Take note of a request that starts; `opens_at` said that it may."""
         if self._per_minute is not None:

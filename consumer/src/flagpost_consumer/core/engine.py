@@ -389,10 +389,10 @@ class Engine:
         for endpoint in (self.track, self.metadata):
             endpoint.budget.share(fraction, now.monotonic)
 
-    @property
-    def waits_for_pendo(self) -> bool:
-        """Whether intake is paused, or would be, because of what Pendo does and how visitors are paced."""
-        return self._full or not self.track.is_open
+    def waits_for_pendo(self, now: Instant) -> bool:
+        """Whether what Pendo does, its limits, or the pace of visitors hold up what is read: no capacity would help."""
+        ready = self._tracks.lanes.ready(now.monotonic)
+        return self._full or not self.track.is_open or ready > self.track.budget.available(now.monotonic)
 
     @property
     def pending_records(self) -> int:
@@ -410,8 +410,10 @@ class Engine:
         return len(self._settling.unacknowledged)
 
     def sendable(self, now: Instant) -> int:
-        """Track deliveries that could go out now if there were capacity."""
-        return self._tracks.lanes.ready(now.monotonic) if self.track.is_open else 0
+        """Track deliveries that could go out now if there were capacity: that wait for no pace, budget or retry."""
+        if not self.track.is_open:
+            return 0
+        return int(min(self._tracks.lanes.ready(now.monotonic), self.track.budget.available(now.monotonic)))
 
     def paced(self, now: Instant) -> int:
         """Track deliveries that wait for their visitor's turn."""

@@ -1,0 +1,344 @@
+"""A world that does not cooperate: everything around the engine fails in its own way, and some visitors always do.
+
+In: a seed. Out: a run of ten minutes of virtual time. In the first half troubles come and go: outages of Pendo,
+ledger partitions without a leader, dead letters that are not taken, loops that freeze, members that are cut off from
+Kafka and do not know it yet, wall clocks that jump beyond every allowance, crashes, hand-overs, topics made anew.
+In the second half only what is always there is left: poisonous and hot visitors, and large events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import (
+    DecisionsSettings,
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    MetadataSettings,
+    Policy,
+)
+from flagpost_consumer.core.records import Attempt, EndpointName, Record, Settlement
+from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_schemas import Event
+from simulation import (
+    BROKEN,
+    OK,
+    REFUSED_CONNECTION,
+    START_MS,
+    TIMED_OUT,
+    Member,
+    World,
+    by_partition,
+    decision,
+)
+
+PARTITIONS = 4
+SESSION_SECONDS = 6.0
+CALM_FROM = 300.0
+END = 600.0
+PROGRESS_SECONDS = 150.0
+"""A healthy visitor's event is settled within this time, while nothing but other visitors is in trouble: the longest
+pause between probes, the longest wait for a retry, and a few time-outs."""
+FLAKY = (Answer(500), Answer(503, "3"), Answer(429), TIMED_OUT, BROKEN, REFUSED_CONNECTION, Answer(404))
+
+
+def hostile_policy(draw: Random) -> Policy:
+    return Policy(
+        decisions=DecisionsSettings(visitor_metadata=draw.random() < 0.0),
+        delivery=DeliverySettings(
+            max_pending=draw.choice((120, 400)),
+            max_pending_bytes=draw.choice((1_500_000, 64_000_000)),
+            max_pending_per_visitor=draw.choice((10, 40)),
+            visitor_interval_seconds=draw.choice((0.2, 1.0)),
+            max_attempts=draw.choice((3, 10)),
+        ),
+        dedupe=DedupeSettings(ttl_seconds=60.0, max_entries=draw.choice((300, 100_000))),
+        metadata=MetadataSettings(batch_size=draw.choice((3, 1000)), linger_seconds=0.5),
+        limits=EndpointLimits(
+            max_connections=draw.choice((2, 8)), request_timeout_seconds=2.0, metadata_timeout_seconds=4.0
+        ),
+    )
+
+
+class HostileWorld(World):
+    """Runs itself: `run_all` goes from the first event to the end, and checks progress on the way."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = Random(seed)
+        super().__init__(
+            hostile_policy(Random(seed ^ 0x5EED)),
+            Random(seed),
+            partitions=PARTITIONS,
+            answering=HostileWorld.answer,
+            batch=20,
+            session_seconds=SESSION_SECONDS,
+        )
+        self.poison = {f"poison{number}": self.draw.choice((*FLAKY[:1], Answer(404), Answer(403), Answer(302), TIMED_OUT))
+                       for number in range(self.draw.choice((1, 2, 6)))}  # fmt: skip
+        self.outage: Answer | None = None
+        """What everybody is answered."""
+        self.deaf: dict[int, float] = {}
+        """Partitions whose ledger takes nothing before a moment."""
+        self.dead_letters_from = 0.0
+        """Before, the dead-letter topic takes nothing."""
+        self.published_at: dict[tuple[int, int], float] = {}
+        self.replaced: set[int] = set()
+        self.value_bytes = lambda event: (
+            1_000_000 if getattr(event, "visitor_id", "").startswith("large") else 300
+        )
+
+    # Pendo
+
+    @staticmethod
+    def answer(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
+        assert isinstance(world, HostileWorld)
+        draw = world.draw
+        ids = (
+            [attempt.lane.visitor_id]
+            if attempt.lane is not None
+            else attempt.batch.ids
+            if attempt.batch
+            else []
+        )
+        poisons = [world.poison[each] for each in ids if each in world.poison]
+        answer = world.outage or (poisons[0] if poisons else OK)
+        if answer is OK and world.now < CALM_FROM and draw.random() < 0.02:
+            answer = draw.choice(FLAKY)
+        late = 20.0 if answer is BROKEN and draw.random() < 0.2 else 0.0
+        return answer, draw.uniform(0, 0.01), draw.choice((0.0, 0.02, 0.3)) + late
+
+    # Kafka
+
+    def publish(self, event: Event | DecodeFailure, key: str | None = None) -> Record:
+        made = super().publish(event, key)
+        self.published_at[made.partition, made.offset] = self.now
+        return made
+
+    def _read(self, member: Member) -> None:
+        for number in member.assigned & member.restored:
+            records = self.log[number]
+            for offset in range(
+                member.positions[number], min(len(records), member.positions[number] + self.batch)
+            ):
+                fresh = self.now - self.published_at[number, offset] < 1.0
+                records[offset] = records[offset]._replace(fresh=fresh)
+        super()._read(member)
+
+    def write(self, member: Member, settlements: list[Settlement]) -> None:
+        """Each partition's ledger takes what it gets when it can; so does the dead-letter topic, before it."""
+        for group in by_partition(settlements):
+            dead = [each for each in group if each.ending.outcome is Outcome.DEAD_LETTERED]
+            self._write_when_taken(member, [each for each in group if each not in dead], self.now)
+            self._write_when_taken(member, dead, self.dead_letters_from)
+
+    def _write_when_taken(self, member: Member, settlements: list[Settlement], earliest: float) -> None:
+        if not settlements:
+            return
+        number = settlements[0].delivery.partition.number
+        moment = max(self.now, earliest, self.deaf.get(number, 0.0)) + self.random.uniform(0, 0.05)
+
+        def take() -> None:
+            if member.cut_off or self.deaf.get(number, 0.0) > self.now:
+                self.at(self.now + 0.5, take)
+            else:
+                self._acknowledge(member, settlements)
+
+        self.at(moment, take)
+
+    def beat(self) -> None:
+        """Members that reach the group prove that they are there; the others lose what they have in the end."""
+        for member in self.members:
+            if not member.alive or not member.assigned:
+                continue
+            if not member.cut_off and not self.is_frozen(member):
+                self.commit(member)
+                self.prove(member)
+                self._act(member)
+            elif self.now >= member.proven_at + SESSION_SECONDS:
+                self._expel(member)
+        if self.now < END:
+            self.at(self.now + SESSION_SECONDS / 3, self.beat)
+
+    def _expel(self, member: Member) -> None:
+        """The group gives the partitions of a member that it does not hear of to another, which it does not know yet."""
+        partitions, member.assigned = member.assigned, set()
+        member.restored -= partitions
+        self.give(partitions, but=member)
+
+        def hear() -> None:
+            if member.cut_off or self.is_frozen(member):
+                self.at(self.now + 0.5, hear)
+            elif member.alive:
+                # What it was given back meanwhile is another assignment.
+                member.engine.forget(sorted(partitions - member.assigned), self.instant)
+                self._act(member)
+
+        hear()
+
+    def give(self, partitions: set[int], but: Member | None = None) -> None:
+        usable = [
+            m for m in self.members if m.alive and m is not but and not m.cut_off and not self.is_frozen(m)
+        ]
+        if partitions:
+            self.assign(self.draw.choice(usable) if usable else self.join(set()), partitions)
+
+    # Troubles
+
+    def any_member(self) -> Member:
+        living = [member for member in self.members if member.alive and member.assigned]
+        return self.draw.choice(living) if living else self.join(set())
+
+    def do_outage(self) -> None:
+        self.outage = self.draw.choice(
+            (Answer(503), Answer(401), TIMED_OUT, REFUSED_CONNECTION, Answer(429, "2"))
+        )
+        self.at(self.now + self.draw.choice((5.0, 40.0)), self._end_outage)
+
+    def _end_outage(self) -> None:
+        self.outage = None
+
+    def do_leaderless(self) -> None:
+        self.deaf[self.draw.randrange(PARTITIONS)] = self.now + self.draw.choice((3.0, 30.0))
+
+    def do_deaf_dead_letters(self) -> None:
+        self.dead_letters_from = self.now + self.draw.choice((3.0, 60.0))
+
+    def do_freeze(self) -> None:
+        self.any_member().frozen_until = self.now + self.draw.choice((0.5, 2.5, 5.0, 15.0))
+
+    def do_cut_off(self) -> None:
+        member = self.any_member()
+        member.cut_off = True
+
+        def back() -> None:
+            member.cut_off = False
+            self._read(member)
+
+        self.at(self.now + self.draw.choice((2.0, 5.0, 20.0)), back)
+
+    def do_jump(self) -> None:
+        self.wall_step_ms = self.draw.choice((-3_600_000, -400_000, 400_000, 8 * 86_400_000))
+        self.at(self.now + self.draw.choice((5.0, 40.0)), self._set_clock)
+
+    def _set_clock(self) -> None:
+        self.wall_step_ms = 0
+
+    def do_crash(self) -> None:
+        freed = self.crash(self.any_member())
+        self.at(self.now + SESSION_SECONDS, lambda: self.give(freed))
+
+    def do_hand_over(self) -> None:
+        member = self.any_member()
+        if self.is_frozen(member) or member.cut_off:
+            return
+        moved = {number for number in member.assigned if self.draw.random() < 0.6}
+        self.revoke(member, moved, lambda: self.give(moved, but=member))
+
+    def do_replace_topic(self) -> None:
+        """A partition is made anew: what was in it and undelivered is gone with it, and new records begin at 0."""
+        number = self.draw.randrange(PARTITIONS)
+        for member in self.members:
+            if member.alive and number in member.assigned:
+                if self.is_frozen(member) or member.cut_off:
+                    return
+                member.engine.forget([number], self.instant)
+                self.log[number] = []
+                self.committed[number] = self.needed_from[number] = 0
+                self.ledger[number] = []
+                for key in [key for key in self.settled if key[0] == number]:
+                    del self.settled[key]
+                self.replaced.add(number)
+                self.assign(member, {number})
+                return
+
+    # Traffic
+
+    def publish_everything(self) -> None:
+        seconds = 0.0
+        number = 0
+        while seconds < END - PROGRESS_SECONDS:
+            seconds += self.draw.expovariate(2.5)
+            number += 1
+            who = self.draw.choices(
+                (f"v{self.draw.randrange(20)}", f"hot{self.draw.randrange(12)}", self.draw.choice(list(self.poison)),
+                 f"large{self.draw.randrange(3)}"),
+                (8, 8, 2, 0.3),
+            )[0]  # fmt: skip
+            count = 6 if who.startswith("hot") else 1
+            for repeat in range(count):
+                event = decision(
+                    who,
+                    f"flag{number}-{repeat}",
+                    self.draw.choice(("a", "b", None)),
+                    event_id=f"e{number}-{repeat}",
+                    occurred_at=START_MS + int(seconds * 1000),
+                )
+                self.publish_at(seconds, event)
+
+    def run_all(self) -> None:
+        self.join({0, 1})
+        self.join({2, 3})
+        self.publish_everything()
+        self.at(SESSION_SECONDS / 3, self.beat)
+        troubles: list[Callable[[], None]] = [
+            self.do_outage, self.do_leaderless, self.do_deaf_dead_letters, self.do_freeze, self.do_cut_off,
+            self.do_jump, self.do_crash, self.do_hand_over, self.do_replace_topic,
+        ]  # fmt: skip
+        for _ in range(self.draw.randrange(4, 16)):
+            self.at(self.draw.uniform(1, CALM_FROM - 60), self.draw.choice(troubles))
+        for moment in range(int(CALM_FROM + PROGRESS_SECONDS), int(END) + 1, 10):
+            self.at(float(moment), partial(self.check_progress, float(moment)))
+        self.run(until=END)
+
+    # What must hold
+
+    def is_healthy(self, made: Record) -> bool:
+        return (made.key or b"").startswith(b"v")
+
+    def check_progress(self, moment: float) -> None:
+        """Every healthy visitor's event of a while ago is settled, whatever the other visitors do."""
+        for number, records in self.log.items():
+            for made in records:
+                age = moment - self.published_at[number, made.offset]
+                if self.is_healthy(made) and age > PROGRESS_SECONDS:
+                    assert self.settled[number, made.offset, Kind.TRACK], (
+                        f"{made.key!r} at {number}/{made.offset}, published {age:.0f} s ago, is not settled"
+                    )
+
+    def check_spacing_from_answers(self) -> None:
+        """No two track requests of a visitor closer than the interval, from answer to arrival, whoever sends them."""
+        interval = self.policy.delivery.visitor_interval_seconds
+        for sights in self.by_visitor().values():
+            for before, after in zip(sights, sights[1:], strict=False):
+                assert after.arrived_at >= before.answered_at + interval - 1e-6, (before, after)
+
+    def repeats_of_sure_deliveries(self) -> list[tuple[int, int]]:
+        """Records that were sent again although the answer to an earlier request was written to the ledger."""
+        seen: set[tuple[int, int]] = set()
+        repeats = []
+        for sight in sorted(self.track_sights, key=lambda sight: sight.arrived_at):
+            place = (sight.partition or 0, sight.offset or 0)
+            if place in seen:
+                repeats.append(place)
+            if sight.answer.status == 200:
+                seen.add(place)
+        return repeats
+
+
+def was_never_seen(answer: Answer) -> bool:
+    """Whether the request never reached Pendo."""
+    return answer.failure is Failure.UNREACHABLE
+
+
+def metadata_ids_never_overlap(world: World) -> None:
+    """Within one member no two metadata requests of an id are under way at once."""
+    busy: dict[tuple[int, str], float] = {}
+    for sight in sorted(world.sights, key=lambda sight: sight.arrived_at):
+        for target in sight.ids if sight.endpoint is EndpointName.METADATA else ():
+            assert sight.arrived_at >= busy.get((sight.member, target), 0.0)
+            busy[sight.member, target] = sight.answered_at

@@ -1,0 +1,30 @@
+"""The engine in surroundings that do not cooperate: nothing is lost, order and pace hold, and everybody else goes on."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from property.hostile_world import HostileWorld, metadata_ids_never_overlap
+
+SEEDS = st.integers(min_value=0, max_value=2**32)
+
+
+@given(seed=SEEDS)
+@settings(deadline=None, max_examples=25)
+def test_whatever_fails_healthy_visitors_go_on_and_nothing_is_lost(seed: int) -> None:
+    world = HostileWorld(seed)
+    world.run_all()
+    world.check_order()
+    world.check_spacing_from_answers()
+    metadata_ids_never_overlap(world)
+    for number, records in world.log.items():
+        for made in records:
+            settlements = world.settled[number, made.offset, Kind.TRACK]
+            if world.is_healthy(made):
+                assert settlements, f"{made.key!r} at {number}/{made.offset} is lost"
+                reasons = {each.ending.reason for each in settlements}
+                assert reasons <= {Reason.OK, Reason.DEDUPE}, (made, reasons)
+            elif (made.key or b"").startswith(b"poison"):
+                assert all(each.ending.outcome is not Outcome.DELIVERED for each in settlements)
