@@ -10,8 +10,9 @@ import orjson
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.adapters.pendo_fields import GROUPS, parse_schema
-from flagpost_consumer.adapters.pendo_http import MAX_ANSWER_BYTES, PendoAddress, PendoHttp
+from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.metadata_answers import read_errors
 from flagpost_consumer.core.outcomes import Outcome

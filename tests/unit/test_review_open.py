@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from types import MappingProxyType, SimpleNamespace
-from typing import Any, Self, cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, Message
 
-from flagpost_consumer.adapters import pendo_http
 from flagpost_consumer.adapters.decoding import Decoding
+from flagpost_consumer.adapters.http_client import HttpClient, Target
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
@@ -67,23 +66,11 @@ async def test_an_attempt_has_an_answer_whatever_goes_wrong(monkeypatch: pytest.
     http.open()
     http.set_secret(EndpointName.TRACK, "secret")
 
-    async def broken(_: object) -> bytes:
+    def broken(*_: object) -> Target:
         raise RuntimeError("nobody thought of this")
 
-    class Response:
-        status = 200
-        headers: Mapping[str, str] = MappingProxyType({})
-
-        async def __aenter__(self) -> Self:
-            return self
-
-        async def __aexit__(self, *_: object) -> None:
-            return None
-
-    assert http._session is not None
-    monkeypatch.setattr(http._session, "request", lambda *_, **__: Response())
-    monkeypatch.setattr(pendo_http, "read_answer", broken)
+    monkeypatch.setattr(HttpClient, "target", broken)
     http.start(Attempt(EndpointName.TRACK, b"{}", Ticket("v", 1)))
     answer = await asyncio.wait_for(answers.get(), 5.0)
     await http.close()
-    assert answer.failure is Failure.BROKEN
+    assert answer.failure is Failure.UNREACHABLE

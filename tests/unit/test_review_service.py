@@ -16,9 +16,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from flagpost_consumer import app
 from flagpost_consumer.adapters import kafka_intake, kafka_output, kafka_producer
 from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
 from flagpost_consumer.adapters.kafka_output import DeadLetters
-from flagpost_consumer.adapters.pendo_http import MAX_ANSWER_BYTES, PendoAddress, PendoHttp
+from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.engine import Engine

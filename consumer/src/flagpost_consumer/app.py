@@ -104,7 +104,7 @@ class Service:
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
         self._status = Status(self.engine, self.metrics)
-        self._http = PendoHttp(pendo_address(settings), self._answered)
+        self._http = PendoHttp(pendo_address(settings), self._answered, settings.pendo.outbound)
         self._dead_letters = DeadLetters(
             producer_config(settings.kafka),
             settings.kafka.dead_letter_topic,

@@ -13,11 +13,12 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from flagpost_settings.outbound import Outbound
 from flagpost_settings.owned_properties import instead_of
 from flagpost_settings.problems import Finding, KeyPath, given_twice
 from flagpost_settings.secrets import ANY_TEXT, Secret, SecretSource, source_of
 from flagpost_settings.section import EMPTY_IF_NULL, PositiveSeconds, Section, Text, TopicName
-from flagpost_settings.urls import http_url
+from flagpost_settings.urls import http_url, shows_secrets
 
 
 class GroupProtocol(StrEnum):
@@ -46,6 +47,19 @@ class SchemaRegistrySettings(Section):
     username: Text | None = None
     password: Secret | None = None
     password_file: Text | None = None
+    proxy: Secret | None = None
+    """It may hold a password."""
+    ca_file: Text | None = None
+    certificate_file: Text | None = None
+    key_file: Text | None = None
+    allow_insecure_http: bool = False
+
+    @property
+    def outbound(self) -> Outbound:
+        """How requests to the registry leave."""
+        proxy = None if self.proxy is None else self.proxy.reveal()
+        section = "kafka.schema_registry"
+        return Outbound(section, proxy, self.ca_file, self.certificate_file, self.key_file)
 
     @property
     def password_source(self) -> SecretSource | None:
@@ -146,18 +160,34 @@ def _not_to_be_given(kafka: KafkaSettings) -> Iterator[Finding]:
                 yield path, f"leave this librdkafka property out: {why}"
 
 
+def wrong_files_in(kafka: KafkaSettings) -> Iterator[Finding]:
+    """Files of certificates that a program with a registry cannot use."""
+    if kafka.schema_registry.url is not None:
+        for key, text in kafka.schema_registry.outbound.wrong_files():
+            yield ("kafka", "schema_registry", key), text
+
+
 def _registry(registry: SchemaRegistrySettings) -> Iterator[Finding]:
     if registry.password_source is not None and registry.username is None:
         yield ("kafka", "schema_registry", "username"), "it is required with a password"
-    wrong = None if registry.url is None else _wrong_with(registry.url)
+    wrong = None if registry.url is None else _wrong_with(registry.url, registry)
     if wrong is not None:
         yield ("kafka", "schema_registry", "url"), wrong
+    if (wrong := registry.outbound.wrong_proxy()) is not None:
+        yield ("kafka", "schema_registry", "proxy"), wrong
+    if registry.key_file is not None and registry.certificate_file is None:
+        yield ("kafka", "schema_registry", "certificate_file"), "it is required with a key"
 
 
-def _wrong_with(registry_url: str) -> str | None:
-    parts = http_url(registry_url)
+def _wrong_with(url: str, registry: SchemaRegistrySettings) -> str | None:
+    parts = http_url(url)
     if parts is None:
         return "it should be a URL such as http://registry:8081"
     if "@" in parts.netloc:
         return "it should hold no user name or password; use kafka.schema_registry.username and .password"
+    if shows_secrets(parts) and registry.password_source is not None and not registry.allow_insecure_http:
+        return (
+            "plain http shows the password to the network; use https, "
+            "or set kafka.schema_registry.allow_insecure_http"
+        )
     return None

@@ -1,6 +1,6 @@
-"""Which texts are URLs that a client can connect to.
+"""Which texts are URLs that a client can connect to, and whether the network sees what is sent there.
 
-In: text. Out: its parts, or None.
+In: text. Out: its parts, or None; yes or no.
 """
 
 from __future__ import annotations
@@ -30,3 +30,16 @@ def _is_host(name: str) -> bool:
     except ValueError:
         return HOST_NAME.fullmatch(name) is not None
     return True
+
+
+def shows_secrets(parts: SplitResult) -> bool:
+    """Whether others could read what is sent there: plain http that leaves this machine."""
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")  # RFC 6761

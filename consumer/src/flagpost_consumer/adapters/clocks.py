@@ -15,4 +15,9 @@ _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 def clock() -> Instant:
     """The time now; the monotonic one also runs while the process, or the machine, is frozen."""
-    return Instant(time.clock_gettime(_STEADY), time.time_ns() // 1_000_000)
+    return Instant(steady_seconds(), time.time_ns() // 1_000_000)
+
+
+def steady_seconds() -> float:
+    """The time now on the monotonic clock alone."""
+    return time.clock_gettime(_STEADY)

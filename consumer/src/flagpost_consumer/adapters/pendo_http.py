@@ -1,41 +1,64 @@
 """The HTTP client for Pendo.
 
-In: attempts that the engine starts. Out: for each attempt exactly one answer: a status, or why there is none.
-It follows no redirect and retries nothing; what an answer means is the engine's business.
+In: attempts that the engine starts. Out: for each attempt exactly one answer: a status, or why there is none,
+whatever happens to its task, its connection or the loop. It follows no redirect and retries nothing; what an answer
+means is the engine's business.
+
+A request's time is measured on a clock that runs while the process is frozen. What has not been written when its
+time is over is not written any more: Pendo cannot have seen it. What was written is given up only after the loop has
+had turns to read what came meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from functools import partial
+from itertools import chain, takewhile
 
-import aiohttp
 import structlog
-from yarl import URL
 
+from flagpost_consumer.adapters.clocks import steady_seconds
+from flagpost_consumer.adapters.http_answers import Reply
+from flagpost_consumer.adapters.http_client import (
+    IDENTITY,
+    NOT_SENT,
+    Exchange,
+    HttpClient,
+    NoReply,
+    Target,
+    header_lines,
+    request_bytes,
+)
+from flagpost_consumer.core.metadata_batches import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_consumer.settings import Settings
+from flagpost_settings.outbound import Outbound
 
 log = structlog.get_logger(__name__)
 
-MAX_ANSWER_BYTES = 1_048_576
-"""More of an answer is not read: the errors of 1,000 metadata records take a fraction of it."""
-KEEP_ALIVE_SECONDS = 15.0
-"""Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
-would fail for nothing."""
-
 SWEEP_SECONDS = 0.05
-"""How late a time-out may be."""
+"""How often requests are looked at whose time may be over."""
+GRACE_SWEEPS = 2
+"""So many more sweeps go by before a request that was written is given up. Between two of them the loop reads every
+socket, so what came while the loop stood still is read first. A time-out is late by 3 sweeps at most: 0.15 s."""
+FORGOTTEN_WATCHES = 30
+"""So many calls of `watch` may find an attempt overdue; then something of ours has lost it. They are counted, not
+timed: a process that was frozen has lost nothing. With a call a second, half a minute."""
+
+RETRY_AFTER_STATUSES = frozenset({429, 503})
+PROXY_REFUSES = 407
+"""Only a proxy says this: Pendo has not seen the request."""
 
 OnAnswer = Callable[[Attempt, Answer, float], None]
 """Called with the attempt, its answer, and the seconds that it took."""
 
 
 INTEGRATION_KEY_HEADER = "x-pendo-integration-key"
+DIRECT = Outbound("pendo")
+UNSENT = Answer(failure=Failure.UNREACHABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +81,7 @@ class PendoAddress:
         """The headers of a request that we set; the HTTP client adds host and length."""
         track = endpoint is EndpointName.TRACK
         name = self.track_secret_header if track else INTEGRATION_KEY_HEADER
-        return {name: secret, "content-type": "application/json"}
+        return {name: secret, "content-type": "application/json", **IDENTITY}
 
 
 def pendo_address(settings: Settings) -> PendoAddress:
@@ -74,33 +97,76 @@ def pendo_address(settings: Settings) -> PendoAddress:
     )
 
 
+@dataclass(slots=True, eq=False)
+class _Request:
+    """An attempt that has no answer yet."""
+
+    attempt: Attempt
+    started: float
+    deadline: float
+    task: asyncio.Task[None] | None = None
+    exchange: Exchange | None = None
+    overdue_sweeps: int = 0
+    overdue_watches: int = 0
+    answered: bool = False
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether it has been written; until then Pendo cannot have seen it."""
+        return self.exchange is not None and self.exchange.is_sent
+
+
 class PendoHttp:
     """Makes requests; the engine says how many at once."""
 
-    def __init__(self, address: PendoAddress, on_answer: OnAnswer) -> None:
+    def __init__(
+        self,
+        address: PendoAddress,
+        on_answer: OnAnswer,
+        outbound: Outbound = DIRECT,
+        now: Callable[[], float] = steady_seconds,
+    ) -> None:
+        """`now` gives seconds on a clock that never steps, and runs while the process is frozen.
+
+        Raises:
+            SettingsError: the environment's proxy cannot be used.
+        """
         self._address = address
         self._on_answer = on_answer
-        self._track_url = URL(address.track_url)
-        self._headers: dict[EndpointName, Mapping[str, str]] = {}
+        self._now = now
+        self._client = HttpClient(outbound)
+        for url in (address.track_url, address.api_url):
+            self._client.check_proxy(url)
+        self._targets: dict[tuple[str, str] | None, Target] = {}
+        self._headers: dict[EndpointName, bytes] = {}
         self._secrets: dict[EndpointName, str] = {}
         self._timeouts = {
             EndpointName.TRACK: address.request_timeout_seconds,
             EndpointName.METADATA: address.metadata_timeout_seconds,
         }
-        # Under way, by endpoint, the oldest first: its time-out is the next one of that endpoint.
-        self._under_way: dict[EndpointName, OrderedDict[asyncio.Task[None], float]] = {
-            name: OrderedDict() for name in EndpointName
-        }
+        # Without an answer yet, by endpoint, the oldest first: its time-out is the next one of that endpoint.
+        self._under_way: dict[EndpointName, dict[_Request, None]] = {name: {} for name in EndpointName}
         self._sweep: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._session: aiohttp.ClientSession | None = None
+        self._is_open = False
+
+    @property
+    def oldest_attempt_seconds(self) -> float:
+        """How long the oldest attempt has waited for its answer; 0.0 when none does."""
+        oldest = [next(iter(requests)).started for requests in self._under_way.values() if requests]
+        return max(0.0, self._now() - min(oldest)) if oldest else 0.0
 
     def set_secret(self, endpoint: EndpointName, secret: str) -> bool:
         """Use a credential from the next request on; whether it is another one than before."""
         if self._secrets.get(endpoint) == secret:
             return False
         self._secrets[endpoint] = secret
-        self._headers[endpoint] = self._address.headers(endpoint, secret)
+        self._headers[endpoint] = header_lines(
+            {
+                name: value
+                for name, value in self._address.headers(endpoint, secret).items()
+                if name not in IDENTITY
+            }
+        )
         return True
 
     def has_secret(self, endpoint: EndpointName) -> bool:
@@ -108,109 +174,148 @@ class PendoHttp:
         return endpoint in self._secrets
 
     def open(self) -> None:
-        """Make the session; it needs the running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-        )
+        """Get ready to connect; it needs the running loop.
+
+        Raises:
+            SettingsError: a file of certificates cannot be used.
+        """
+        self._client.open()
+        self._is_open = True
 
     def start(self, attempt: Attempt) -> None:
         """Make a request; its answer is given to `on_answer` later."""
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._run(attempt))
-        self._under_way[attempt.endpoint][task] = loop.time() + self._timeouts[attempt.endpoint]
-        if self._sweep is None:
-            self._sweep = loop.call_later(SWEEP_SECONDS, self._end_overdue)
+        started = self._now()
+        request = _Request(attempt, started, started + self._timeouts[attempt.endpoint])
+        self._under_way[attempt.endpoint][request] = None
+        if not self._is_open:
+            loop.call_soon(self._answer, request, UNSENT)
+            return
+        request.task = loop.create_task(self._send(request))
+        request.task.add_done_callback(partial(self._task_ended, request))
+        self._sweep_later()
 
     async def close(self) -> None:
-        """Abandon what is in flight, and close the connections."""
-        tasks = [task for tasks in self._under_way.values() for task in tasks]
-        self._closing = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Give up what is under way, each with its answer, and close the connections."""
+        self._is_open = False
+        left = list(chain.from_iterable(self._under_way.values()))
+        for request in left:
+            self._give_up(request, Failure.BROKEN)
+        await asyncio.gather(*(r.task for r in left if r.task is not None), return_exceptions=True)
         if self._sweep is not None:
             self._sweep.cancel()
-        if self._session is not None:
-            await self._session.close()
+        await self._client.close()
 
-    def _end_overdue(self) -> None:
-        """End requests whose time is over. One sweep for all of them: a timer each would cost more."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for tasks in self._under_way.values():
-            while tasks and next(iter(tasks.values())) <= now:
-                task, _ = tasks.popitem(last=False)
-                task.cancel()
-        waiting = any(self._under_way.values())
-        self._sweep = loop.call_later(SWEEP_SECONDS, self._end_overdue) if waiting else None
+    def watch(self) -> None:
+        """Answer attempts that have been lost, so that nothing waits for them for ever. To be called each second.
+
+        There are none, unless something of ours is broken: the sweep ends what is overdue.
+        """
+        now = self._now()
+        for request in list(chain.from_iterable(self._under_way.values())):
+            request.overdue_watches += now >= request.deadline
+            if request.overdue_watches > FORGOTTEN_WATCHES:
+                log.error(
+                    "a defect: an attempt was left without an answer; it is given up",
+                    endpoint=request.attempt.endpoint.value,
+                    seconds=round(now - request.started, 1),
+                )
+                self._give_up(request, Failure.BROKEN)
 
     async def get_json(self, path: str) -> bytes | None:
         """Read a document of Pendo's API; None when the answer is no 2xx, or none comes in time."""
-        url = URL(self._address.api_url + path)
+        endpoint = EndpointName.METADATA
+        headers = {INTEGRATION_KEY_HEADER: self._secrets[endpoint]}
         try:
-            async with asyncio.timeout(self._timeouts[EndpointName.METADATA]):
-                answer = await self._request("GET", url, EndpointName.METADATA, None)
-        except TimeoutError:
+            reply = await self._client.fetch(
+                "GET",
+                self._address.api_url + path,
+                headers,
+                timeout_seconds=self._timeouts[endpoint],
+            )
+        except NoReply:
             return None
-        return answer.body if answer.status is not None and 200 <= answer.status < 300 else None
+        return self._without_secret(reply.body, endpoint) if 200 <= reply.status < 300 else None
 
-    async def _run(self, attempt: Attempt) -> None:
-        started = perf_counter()
+    # One request
+
+    async def _send(self, request: _Request) -> None:
+        """Write the request. What becomes of it is told by its exchange from then on."""
+        attempt = request.attempt
         try:
-            answer = await self._request("POST", self._url(attempt), attempt.endpoint, attempt.body)
-        except asyncio.CancelledError:
-            if self._closing:
-                raise
-            answer = Answer(failure=Failure.TIMEOUT)
-        if (task := asyncio.current_task()) is not None:
-            self._under_way[attempt.endpoint].pop(task, None)
-        self._on_answer(attempt, answer, perf_counter() - started)
-
-    def _url(self, attempt: Attempt) -> URL:
-        batch = attempt.batch
-        if batch is None:
-            return self._track_url
-        return URL(self._address.metadata_url(batch.target, batch.group))
-
-    async def _request(self, method: str, url: URL, endpoint: EndpointName, body: bytes | None) -> Answer:
-        if self._session is None:
-            raise RuntimeError("PendoHttp.open() was not called")
-        try:
-            async with self._session.request(
-                method, url, data=body, headers=self._headers[endpoint], allow_redirects=False
-            ) as response:
-                content = await read_answer(response)
-                status = response.status
-                retry_after = response.headers.get("Retry-After") if status == 429 else None
-                return Answer(status, retry_after, self._without_secret(content, endpoint))
-        except aiohttp.ClientConnectorError:
-            return Answer(failure=Failure.UNREACHABLE)
-        except (aiohttp.ClientError, OSError, ValueError):
-            # ValueError: aiohttp's parser lets some of what is no HTTP through to its own int() and URL().
-            return Answer(failure=Failure.BROKEN)
+            target = self._target(attempt.batch)
+            exchange = await self._client.connect(target, partial(self._exchange_ended, request))
+            if request.answered or self._now() >= request.deadline:
+                exchange.hand_back()
+                return
+            request.exchange = exchange
+            exchange.send(request_bytes(target, self._headers[attempt.endpoint], attempt.body))
+        except NOT_SENT:
+            return
         except Exception:
-            # Nobody thought of this one; but an attempt without an answer would hold its visitor for ever.
-            log.exception("a request failed in an unknown way", endpoint=endpoint.value)
-            return Answer(failure=Failure.BROKEN)
+            # Nobody thought of this one; the answer is the same.
+            log.exception("a request failed in an unknown way", endpoint=attempt.endpoint.value)
+
+    def _target(self, batch: Batch | None) -> Target:
+        key = None if batch is None else (batch.target, batch.group)
+        if key not in self._targets:
+            url = self._address.track_url if key is None else self._address.metadata_url(*key)
+            self._targets[key] = self._client.target("POST", url)
+        return self._targets[key]
+
+    def _task_ended(self, request: _Request, task: asyncio.Task[None]) -> None:
+        """However a task ended: what it did not write was not sent."""
+        if not task.cancelled():
+            task.exception()  # one that is no Exception is raised by the loop itself
+        if not request.is_sent:
+            self._answer(request, UNSENT)
+
+    def _exchange_ended(self, request: _Request, reply: Reply | None) -> None:
+        self._answer(request, self._answer_of(request, reply, Failure.BROKEN))
+
+    def _give_up(self, request: _Request, failure: Failure) -> None:
+        """Wait no longer. A status that has come is the answer, whatever is missing of the rest."""
+        if request.task is not None:
+            request.task.cancel()
+        reply = None if request.exchange is None else request.exchange.give_up()
+        self._answer(request, self._answer_of(request, reply, failure) if request.is_sent else UNSENT)
+
+    def _answer(self, request: _Request, answer: Answer) -> None:
+        """Tell the answer, once: whoever comes second says nothing."""
+        if request.answered:
+            return
+        request.answered = True
+        del self._under_way[request.attempt.endpoint][request]
+        self._on_answer(request.attempt, answer, self._now() - request.started)
+
+    def _answer_of(self, request: _Request, reply: Reply | None, failure: Failure) -> Answer:
+        if reply is None:
+            return Answer(failure=failure)
+        if reply.status == PROXY_REFUSES:
+            return UNSENT
+        retry_after = reply.headers.get("Retry-After") if reply.status in RETRY_AFTER_STATUSES else None
+        body = self._without_secret(reply.body, request.attempt.endpoint)
+        return Answer(reply.status, retry_after, body)
 
     def _without_secret(self, content: bytes, endpoint: EndpointName) -> bytes:
         """An answer may echo the request's headers; its text may go into dead letters."""
         return content.replace(self._secrets[endpoint].encode(), b"***")
 
+    # Time-outs
 
-async def read_answer(response: aiohttp.ClientResponse) -> bytes:
-    """Read the whole answer, so that the connection can be used again; of an endless one, the beginning."""
-    length = response.content_length
-    is_plain = "Content-Encoding" not in response.headers
-    if length is not None and length <= MAX_ANSWER_BYTES and is_plain:
-        return await response.read()
-    content = bytearray()
-    async for chunk in response.content.iter_any():
-        content += chunk
-        if len(content) >= MAX_ANSWER_BYTES:
-            response.close()
-            break
-    return bytes(content[:MAX_ANSWER_BYTES])
+    def _sweep_later(self) -> None:
+        """One sweep for all requests: a timer each would cost more."""
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        """End requests whose time is over."""
+        self._sweep = None
+        if any(self._under_way.values()):
+            self._sweep_later()
+        now = self._now()
+        for requests in self._under_way.values():
+            for request in list(takewhile(lambda r: r.deadline <= now, requests)):
+                request.overdue_sweeps += 1
+                if not request.is_sent or request.overdue_sweeps > GRACE_SWEEPS:
+                    self._give_up(request, Failure.TIMEOUT)

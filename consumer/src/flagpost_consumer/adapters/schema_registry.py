@@ -7,13 +7,11 @@ from a proxy or a wrong path must not turn good records into dead letters.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any
 
-import aiohttp
 import orjson
 
-from flagpost_consumer.adapters.pendo_http import read_answer
+from flagpost_consumer.adapters.http_client import HttpClient, NoReply, basic
 from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
 
 TIMEOUT_SECONDS = 10.0
@@ -38,9 +36,14 @@ class SchemaRegistry:
 
         Args:
             url: the address of the API, such as http://registry:8081.
-            settings: the user name and the password, if there are any.
+            settings: the user name and the password, if there are any; proxy and certificates.
+
+        Raises:
+            SettingsError: the environment's proxy cannot be used.
         """
         self._url = url.rstrip("/")
+        self._outbound = settings.outbound
+        HttpClient(self._outbound).check_proxy(self._url)
         self._username = settings.username
         self._password = settings.password_source
 
@@ -54,8 +57,8 @@ class SchemaRegistry:
         url = f"{self._url}/schemas/ids/{schema_id}"
         try:
             status, answer = await self._get(url)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, SettingsError) as error:
-            raise RegistryNotAnswering(f"{url}: {str(error) or type(error).__name__}") from error
+        except (NoReply, SettingsError) as error:
+            raise RegistryNotAnswering(f"{url}: {error}") from error
         if status == 404 and answer.get("error_code") in NOT_FOUND_CODES:
             raise SchemaDoesNotExist(f"the registry has no schema with id {schema_id}")
         if status != 200:
@@ -63,18 +66,15 @@ class SchemaRegistry:
         return _avro(schema_id, answer)
 
     async def _get(self, url: str) -> tuple[int, dict[str, Any]]:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
-        async with (
-            aiohttp.ClientSession(timeout=timeout, headers=self._credentials()) as session,
-            session.get(url, allow_redirects=False) as response,
-        ):
-            return response.status, _json_object(await read_answer(response))
+        async with HttpClient(self._outbound) as http:
+            reply = await http.fetch("GET", url, self._credentials(), timeout_seconds=TIMEOUT_SECONDS)
+        return reply.status, _json_object(reply.body)
 
     def _credentials(self) -> dict[str, str]:
         if self._username is None:
             return {}
         password = "" if self._password is None else self._password.current()
-        return {"authorization": f"Basic {b64encode(f'{self._username}:{password}'.encode()).decode()}"}
+        return {"authorization": basic(self._username, password)}
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

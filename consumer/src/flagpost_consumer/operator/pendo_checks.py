@@ -7,13 +7,14 @@ the integration key is verified by Pendo's own endpoint for it; for the track se
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 
-from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, read_answer
+from flagpost_consumer.adapters.http_answers import Reply
+from flagpost_consumer.adapters.http_client import NOT_SENT, HttpClient, NoReply
+from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, PROXY_REFUSES
 from flagpost_consumer.core.legible import legible, quoted
 from flagpost_consumer.core.pendo_rules import Rule, trim
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
@@ -43,21 +44,22 @@ async def check_pendo(settings: Settings) -> list[Check]:
 
 
 async def _track_endpoint(pendo: PendoSettings) -> Check:
-    """Connect, with TLS, and send nothing."""
-    url = urlsplit(pendo.urls.track)
-    secure = url.scheme == "https"
+    """Connect, with TLS and through the proxy, and send nothing."""
+    url = pendo.urls.track
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(
-                url.hostname, url.port or (443 if secure else 80), ssl=secure
-            )
-    except OSError as error:  # a TimeoutError is one, and so are TLS errors
-        why = str(error) or f"no connection within {TIMEOUT_SECONDS:g} s"
-        return fail(
-            TRACK, f"{pendo.urls.track}: {why}", "see pendo.region and pendo.track_url, and the firewall"
-        )
-    writer.close()
-    return ok(TRACK, f"{pendo.urls.track} takes connections")
+        async with HttpClient(pendo.outbound) as http, asyncio.timeout(TIMEOUT_SECONDS):
+            connected = await http.connect(http.target("POST", url), lambda _: None)
+            connected.give_up()
+    except TimeoutError:
+        return _no_track_endpoint(url, f"no connection within {TIMEOUT_SECONDS:g} s")
+    except NOT_SENT as error:
+        return _no_track_endpoint(url, str(error) or type(error).__name__)
+    return ok(TRACK, f"{url} takes connections")
+
+
+def _no_track_endpoint(url: str, why: str) -> Check:
+    fix = "see pendo.region and pendo.track_url, pendo.proxy and pendo.ca_file, and the firewall"
+    return fail(TRACK, f"{url}: {legible(why, MAX_WHY_CHARACTERS)}", fix)
 
 
 def _track_secret(pendo: PendoSettings) -> Check:
@@ -87,36 +89,34 @@ async def _api(settings: Settings) -> list[Check]:
     key = settings.pendo.integration_key_source
     if key is None:
         return [ok(KEY, "none is set, and decisions.visitor_metadata is false: no metadata is sent")]
-    async with aiohttp.ClientSession(
-        headers={INTEGRATION_KEY_HEADER: key.current()},
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-    ) as session:
+    async with HttpClient(settings.pendo.outbound) as http:
+        headers = {INTEGRATION_KEY_HEADER: key.current()}
+
+        async def get(path: str) -> Reply:
+            url = settings.pendo.urls.api + path
+            return await http.fetch("GET", url, headers, timeout_seconds=TIMEOUT_SECONDS)
 
         async def get_json(path: str) -> bytes | None:
-            answer = await _get(session, settings.pendo.urls.api + path)
-            return answer[1] if isinstance(answer, tuple) and answer[0] == 200 else None
+            try:
+                reply = await get(path)
+            except NoReply:
+                return None
+            return reply.body if reply.status == 200 else None
 
-        verified, fields = await asyncio.gather(
-            _key(session, settings.pendo), check_fields(get_json, settings)
-        )
+        verified, fields = await asyncio.gather(_key(get, settings.pendo), check_fields(get_json, settings))
     return [verified, fields]
 
 
-async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, bytes] | str:
-    """The answer, or why there is none."""
+async def _key(get: Callable[[str], Awaitable[Reply]], pendo: PendoSettings) -> Check:
+    path = "/api/v1/token/verify"
     try:
-        async with session.get(url, allow_redirects=False) as response:
-            return response.status, await read_answer(response)
-    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: as in pendo_http
-        why = legible(str(error), MAX_WHY_CHARACTERS)
-        return f"{url}: {why or f'no answer within {TIMEOUT_SECONDS:g} s'}"
-
-
-async def _key(session: aiohttp.ClientSession, pendo: PendoSettings) -> Check:
-    answer = await _get(session, f"{pendo.urls.api}/api/v1/token/verify")
-    if isinstance(answer, str):
-        return fail(KEY, answer, "see pendo.region and pendo.api_url, and the firewall")
-    status, body = answer
+        reply = await get(path)
+    except NoReply as error:
+        why = f"{pendo.urls.api}{path}: {legible(str(error), MAX_WHY_CHARACTERS)}"
+        return fail(
+            KEY, why, "see pendo.region, pendo.api_url, pendo.proxy and pendo.ca_file, and the firewall"
+        )
+    status, body = reply.status, reply.body
     if status == 200:
         return _verified(_json(body))
     if status in (401, 403):
@@ -127,6 +127,10 @@ async def _key(session: aiohttp.ClientSession, pendo: PendoSettings) -> Check:
             KEY,
             f"{pendo.urls.api} does not know the endpoint ({status}): pendo.region is {pendo.region.value}",
             "set pendo.region to where your subscription lives, or pendo.api_url",
+        )
+    if status == PROXY_REFUSES:
+        return fail(
+            KEY, f"the proxy refuses us ({status})", "set pendo.proxy, with its user name and password"
         )
     return fail(KEY, f"Pendo answers {status}", "check again later; https://status.pendo.io tells of outages")
 

@@ -6,17 +6,15 @@ section are in `flagpost_settings.kafka`, for all programs.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from enum import Flag, auto
-from urllib.parse import SplitResult
 
 from flagpost_consumer.settings.sections import PendoSettings, Settings
-from flagpost_settings.kafka import contradictions_in, missing_in, topics_of_one_name
+from flagpost_settings.kafka import contradictions_in, missing_in, topics_of_one_name, wrong_files_in
 from flagpost_settings.load import Rules
 from flagpost_settings.problems import Finding, given_twice
 from flagpost_settings.secrets import SecretSource
-from flagpost_settings.urls import http_url
+from flagpost_settings.urls import http_url, shows_secrets
 
 
 class Needs(Flag):
@@ -43,8 +41,11 @@ def rules_for(needs: Needs) -> Rules[Settings]:
 def _missing(settings: Settings, needs: Needs) -> Iterator[Finding]:
     if Needs.KAFKA in needs:
         yield from missing_in(settings.kafka)
+        yield from wrong_files_in(settings.kafka)
     if Needs.PENDO in needs:
         yield from _missing_secrets(settings)
+        for key, text in settings.pendo.outbound.wrong_files():
+            yield ("pendo", key), text
 
 
 def _missing_secrets(settings: Settings) -> Iterator[Finding]:
@@ -91,6 +92,8 @@ def _impossible_urls(pendo: PendoSettings) -> Iterator[Finding]:
         wrong = None if url is None else _wrong_with_url(url, pendo)
         if wrong is not None:
             yield ("pendo", key), wrong
+    if (wrong := pendo.outbound.wrong_proxy()) is not None:
+        yield ("pendo", "proxy"), wrong
 
 
 def _wrong_with_url(url: str, pendo: PendoSettings) -> str | None:
@@ -99,20 +102,9 @@ def _wrong_with_url(url: str, pendo: PendoSettings) -> str | None:
         return "it should be an http or https URL such as https://app.pendo.io"
     if parts.username is not None or parts.password is not None or parts.fragment:
         return "it should hold no user name, password or fragment; keys have settings of their own"
-    if _is_insecure(parts) and not pendo.allow_insecure_http:
+    if shows_secrets(parts) and not pendo.allow_insecure_http:
         return "plain http shows the secret to the network; use https, or set pendo.allow_insecure_http"
     return None
-
-
-def _is_insecure(parts: SplitResult) -> bool:
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")  # RFC 6761
 
 
 def _timeouts(settings: Settings) -> Iterator[Finding]:

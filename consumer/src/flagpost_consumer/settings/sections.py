@@ -23,6 +23,7 @@ from flagpost_consumer.core.policy import (
 )
 from flagpost_settings.kafka import GatewayTopics, KafkaSettings
 from flagpost_settings.log_section import LogSettings
+from flagpost_settings.outbound import Outbound
 from flagpost_settings.secrets import HEADER_TEXT, Secret, SecretSource, source_of
 from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, Section, Text
 
@@ -69,12 +70,20 @@ class PendoSettings(EndpointLimits):
     integration_key: Secret | None = None
     integration_key_file: Text | None = None
     track_secret_header: HeaderName = "x-pendo-integration-key"  # noqa: S105 (a name)
+    proxy: Secret | None = None
+    """It may hold a password."""
+    ca_file: Text | None = None
 
     @property
     def urls(self) -> PendoUrls:
         """The region's, unless given outright; the API's without a slash at the end."""
         region = REGION_URLS[self.region]
         return PendoUrls(self.track_url or region.track, (self.api_url or region.api).rstrip("/"))
+
+    @property
+    def outbound(self) -> Outbound:
+        """How requests to Pendo leave."""
+        return Outbound("pendo", None if self.proxy is None else self.proxy.reveal(), self.ca_file)
 
     @property
     def track_secret_source(self) -> SecretSource | None:

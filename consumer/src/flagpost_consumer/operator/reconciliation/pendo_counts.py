@@ -15,15 +15,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import orjson
 
+from flagpost_consumer.adapters.http_answers import Reply
+from flagpost_consumer.adapters.http_client import HttpClient, NoAnswerInTime, NoReply
 from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER
 from flagpost_consumer.operator.reconciliation.counting import Counts, Row
 from flagpost_consumer.settings import PendoSettings
 
 TIMEOUT_SECONDS = 300.0
 """Pendo gives up after five minutes itself."""
+MAX_COUNTS_BYTES = 67_108_864
+"""More of its answer is not read."""
 DAY_MS = 86_400_000
 COUNTED = "counted"
 
@@ -78,11 +81,8 @@ async def count_decisions(pendo: PendoSettings, event_name: str, days: Days) -> 
     if key is None:
         raise PendoNotCounting("--pendo needs Pendo's integration key: set pendo.integration_key")
     counts: dict[Row, int] = {}
-    async with aiohttp.ClientSession(
-        headers={INTEGRATION_KEY_HEADER: key.current()},
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
-    ) as session:
-        api = _Aggregation(session, pendo)
+    async with HttpClient(pendo.outbound) as http:
+        api = _Aggregation(http, pendo, key.current())
         # An event name has an id in each application that sends it.
         for type_id in _ids(await api.run([{"source": {"trackTypes": None}}]), event_name):
             for row, count in _counts(await api.run(_pipeline(type_id, days))):
@@ -102,33 +102,37 @@ def _pipeline(type_id: str, days: Days) -> list[dict[str, Any]]:
 class _Aggregation:
     """The endpoint."""
 
-    def __init__(self, session: aiohttp.ClientSession, pendo: PendoSettings) -> None:
-        self._session = session
+    def __init__(self, http: HttpClient, pendo: PendoSettings, key: str) -> None:
+        self._http = http
+        self._headers = {INTEGRATION_KEY_HEADER: key, "content-type": "application/json"}
         self._region = pendo.region.value
         self._url = f"{pendo.urls.api}/api/v1/aggregation"
 
     async def run(self, pipeline: list[dict[str, Any]]) -> list[Any]:
         """The rows that a pipeline gives. Raises PendoNotCounting."""
         body = {"response": {"mimeType": "application/json"}, "request": {"pipeline": pipeline}}
-        status, answer = await self._post(orjson.dumps(body))
-        if not 200 <= status < 300:
-            raise PendoNotCounting(f"{self._url}: status {status}; {self._mend(status)}")
-        return self._rows(answer)
+        reply = await self._post(orjson.dumps(body))
+        if not 200 <= reply.status < 300:
+            raise PendoNotCounting(f"{self._url}: status {reply.status}; {self._mend(reply.status)}")
+        return self._rows(reply.body)
 
-    async def _post(self, body: bytes) -> tuple[int, bytes]:
-        headers = {"content-type": "application/json"}
+    async def _post(self, body: bytes) -> Reply:
         try:
-            async with self._session.post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                return answer.status, await answer.read()
-        except TimeoutError:
+            return await self._http.fetch(
+                "POST",
+                self._url,
+                self._headers,
+                body=body,
+                timeout_seconds=TIMEOUT_SECONDS,
+                max_body_bytes=MAX_COUNTS_BYTES,
+            )
+        except NoAnswerInTime:
             raise PendoNotCounting(
                 f"{self._url}: no answer within {TIMEOUT_SECONDS:g} s; choose a shorter window with --since"
             ) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except NoReply as error:
             raise PendoNotCounting(
-                f"{self._url}: {error}; see pendo.region and pendo.api_url, and the firewall"
+                f"{self._url}: {error}; see pendo.region, pendo.api_url and pendo.proxy, and the firewall"
             ) from None
 
     def _mend(self, status: int) -> str:

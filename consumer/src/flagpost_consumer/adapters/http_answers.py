@@ -1,0 +1,151 @@
+"""One HTTP answer, read as its bytes come; the status first.
+
+In: what a connection receives. Out: a reply with everything that could be read, from the moment at which the status
+is known. What follows the status may be cut short, packed, over a limit or no HTTP at all: it is read as far as it
+goes, and never changes the status. Nothing is unpacked. aiohttp's parser does the reading; where it gives up in the
+middle of a head, the status line is looked for in the bytes themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.client_exceptions import ClientPayloadError
+from aiohttp.http_parser import HttpResponseParser, RawResponseMessage
+from aiohttp.streams import StreamReader
+
+MAX_ANSWER_BYTES = 1_048_576
+"""More of an answer is not read: the errors of 1,000 metadata records take a fraction of it."""
+MAX_HEADER_BYTES = 65_536
+"""A longer header, or reason, ends the reading; the status is known by then."""
+MAX_HEADERS = 1_000
+MAX_HEAD_BYTES = 1_048_576
+"""Of heads that have not ended yet no more is kept: interim answers without end are no answer."""
+NEVER_PAUSE_BYTES = 1 << 30
+"""The parser's own limit: beyond it the parser would pause the connection, which we close long before."""
+
+INTERIM = range(100, 200)
+SWITCHING_PROTOCOLS = 101
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})[ \r\n]")
+_END_OF_HEAD = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What could be read of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class AnswerReader:
+    """Reads one answer. Takes the place of aiohttp's own reader on a connection (`ResponseHandler.set_parser`)."""
+
+    def __init__(self, on_end: Callable[[bool], None], max_body_bytes: int) -> None:
+        """`on_end` is called once, with whether the answer was whole and the connection can be used again."""
+        self._on_end = on_end
+        self._max_body_bytes = max_body_bytes
+        loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(
+            _NeverPaused(loop),
+            loop,
+            NEVER_PAUSE_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            max_field_size=MAX_HEADER_BYTES,
+            payload_exception=ClientPayloadError,
+            read_until_eof=True,
+            auto_decompress=False,
+        )
+        self._head = b""
+        self._message: RawResponseMessage | None = None
+        self._payload: StreamReader | None = None
+        self._ended = False
+        self.is_untouched = True
+        """Whether no byte has come yet."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take what came. Gives what aiohttp expects of a reader: no error, nothing left over."""
+        self.is_untouched = False
+        if not self._ended:
+            self._take(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The connection has ended."""
+        self.is_untouched = False
+        if not self._ended:
+            self._end(whole=False)
+
+    def reply(self) -> Reply | None:
+        """What is known by now; None: not even the status."""
+        if self._message is None:
+            status = _status_in(self._head)
+            return None if status is None else Reply(status, {}, b"")
+        return Reply(self._message.code, self._message.headers, self._body())
+
+    def _take(self, data: bytes) -> None:
+        if self._message is None:
+            self._head += data
+        try:
+            messages, upgraded, _ = self._parser.feed_data(data)
+        except Exception:  # noqa: BLE001 - whatever the parser cannot read: what is known is known
+            self._end(whole=False)
+            return
+        finals = [(m, payload) for m, payload in messages if not _is_interim(m.code)]
+        if finals and self._message is None:
+            self._message, self._payload = finals[0]
+            self._head = b""
+        if len(finals) > 1 or upgraded or self._is_too_much():
+            self._end(whole=False)
+        elif self._message is not None and self._payload is not None and self._payload.is_eof():
+            self._end(whole=not self._message.should_close)
+
+    def _is_too_much(self) -> bool:
+        if self._payload is None:
+            return len(self._head) > MAX_HEAD_BYTES
+        return self._payload.total_bytes >= self._max_body_bytes
+
+    def _body(self) -> bytes:
+        payload = self._payload
+        # The parser marks the body of a broken answer; what came before is as good as before.
+        if payload is None or payload.exception() is not None:
+            return b""
+        return payload.read_nowait()[: self._max_body_bytes]
+
+    def _end(self, *, whole: bool) -> None:
+        self._ended = True
+        self._on_end(whole)
+
+
+class _NeverPaused(BaseProtocol):
+    """What the parser takes for the connection, and asks to pause: what is too much ends the reading instead."""
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        pass
+
+
+def _is_interim(status: int) -> bool:
+    return status in INTERIM and status != SWITCHING_PROTOCOLS
+
+
+def _status_in(head: bytes) -> int | None:
+    """The status of the first answer that is no interim one, in bytes that the parser could not read."""
+    begin = 0
+    while (line := _STATUS_LINE.match(head, begin)) is not None:
+        status = int(line[1])
+        if not _is_interim(status):
+            return status
+        end = head.find(_END_OF_HEAD, begin)
+        if end < 0:
+            return None
+        begin = end + len(_END_OF_HEAD)
+    return None

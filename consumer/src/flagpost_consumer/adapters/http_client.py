@@ -1,0 +1,256 @@
+"""The HTTP client of all that is asked or told over HTTP: Pendo, and the schema registry.
+
+In: requests. Out: for each, a reply as far as it could be read, or none. aiohttp's connector makes the connections
+(names, TLS, proxies) and keeps them for the next request; `http_answers` reads what comes back. No redirect is
+followed, nothing is tried again, and nothing is timed: that is the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from yarl import URL
+
+from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, AnswerReader, Reply
+from flagpost_settings.outbound import Outbound, Proxy
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
+would fail for nothing."""
+STALE_TRIES = 4
+"""How many connections are given up, one after the other, because bytes came on them that nobody had asked for."""
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+
+IDENTITY = {"accept-encoding": "identity"}
+"""Sent with every request: answers are not unpacked."""
+
+NOT_SENT = (aiohttp.ClientError, OSError, ValueError)
+"""What `HttpClient.connect` raises. ValueError: what a proxy said let aiohttp's parser reach its own int()."""
+
+
+class NoReply(Exception):  # noqa: N818 (a fact, told by an exception)
+    """A request had no answer with a status; the text says why."""
+
+
+class NoAnswerInTime(NoReply):
+    """None came within the time that was allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests of one kind go, prepared once."""
+
+    request: aiohttp.ClientRequest
+    """What aiohttp's connector wants to know of a request; it is not sent."""
+    head: bytes
+    """The first lines of each request."""
+
+
+class Exchange:
+    """One connection for one request and its answer."""
+
+    def __init__(
+        self, connection: Connection, on_end: Callable[[Reply | None], None], max_body_bytes: int
+    ) -> None:
+        """`on_end` is told the reply when the answer ends; None: there was not even a status."""
+        self._connection: Connection | None = connection
+        self._on_end = on_end
+        self.is_sent = False
+        """Whether the request has been written; until then the server cannot have seen it."""
+        self._reader = AnswerReader(self._ended, max_body_bytes)
+        self._protocol(connection).set_parser(self._reader, None)
+
+    @property
+    def can_be_used(self) -> bool:
+        """Whether the connection is open, and as quiet as it should be before a request."""
+        return self._connection is not None and not self._connection.closed and self._reader.is_untouched
+
+    def send(self, request: bytes) -> None:
+        """Write the request; from now on `on_end` will be called, or `give_up` must be."""
+        transport = None if self._connection is None else self._connection.transport
+        if transport is None:
+            raise aiohttp.ClientConnectionError("the connection has ended")
+        self.is_sent = True
+        transport.write(request)
+
+    def give_up(self) -> Reply | None:
+        """Wait no longer: close the connection, and give what is known of the answer."""
+        reply = self._reader.reply()
+        self._part(usable=False)
+        return reply
+
+    def hand_back(self) -> None:
+        """Nothing was sent: the connection is as good as before."""
+        self._part(usable=self.can_be_used)
+
+    def _ended(self, whole: bool) -> None:
+        if self._connection is None:
+            return
+        if not self.is_sent:  # an answer to nobody, or the end of an idle connection
+            self._part(usable=False)
+            return
+        reply = self._reader.reply()
+        self._part(usable=whole)
+        self._on_end(reply)
+
+    def _part(self, *, usable: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if usable:
+            self._protocol(connection).set_parser(None, None)
+            connection.release()
+        else:
+            connection.close()
+
+    @staticmethod
+    def _protocol(connection: Connection) -> ResponseHandler:
+        if connection.protocol is None:
+            raise aiohttp.ClientConnectionError("the connection has ended")
+        return connection.protocol
+
+
+class HttpClient:
+    """Connections to one destination."""
+
+    def __init__(self, outbound: Outbound, environ: Mapping[str, str] | None = None) -> None:
+        """`environ`: where the proxies of the environment are; by default, that of the process."""
+        self._outbound = outbound
+        self._environ = os.environ if environ is None else environ
+        self._connector: aiohttp.TCPConnector | None = None
+
+    def open(self) -> None:
+        """Read the certificates, and get ready; it needs the running loop.
+
+        Raises:
+            SettingsError: a file of certificates cannot be used.
+        """
+        self._connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._outbound.tls()
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._connector is not None:
+            await self._connector.close()
+
+    async def __aenter__(self) -> Self:
+        """Open."""
+        self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close."""
+        await self.close()
+
+    def check_proxy(self, url: str) -> None:
+        """Raises SettingsError where the environment's proxy for a URL cannot be used."""
+        self._outbound.proxy_to(url, self._environ)
+
+    def target(self, method: str, url: str) -> Target:
+        """Prepare requests to a URL; it needs the running loop.
+
+        Raises:
+            SettingsError: the environment's proxy for it cannot be used.
+        """
+        proxy = self._outbound.proxy_to(url, self._environ)
+        request = aiohttp.ClientRequest(
+            method,
+            URL(url),
+            loop=asyncio.get_running_loop(),
+            proxy=None if proxy is None else URL(proxy.url),
+            proxy_auth=None if proxy is None else _credentials(proxy),
+        )
+        is_forwarded = proxy is not None and not request.is_ssl()
+        where = str(request.url) if is_forwarded else request.url.raw_path_qs
+        headers = {"host": request.headers["Host"], **IDENTITY}
+        if is_forwarded and proxy is not None and proxy.username is not None:
+            headers["proxy-authorization"] = basic(proxy.username, proxy.password)
+        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + header_lines(headers))
+
+    async def connect(
+        self,
+        target: Target,
+        on_end: Callable[[Reply | None], None],
+        max_body_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Exchange:
+        """Get a connection, an idle one or a new one. Raises NOT_SENT: nothing can have been sent."""
+        if self._connector is None:
+            raise RuntimeError("HttpClient.open() was not called")
+        for _ in range(STALE_TRIES):
+            connection = await self._connector.connect(target.request, [], NO_TIMEOUT)
+            exchange = Exchange(connection, on_end, max_body_bytes)
+            if exchange.can_be_used:
+                return exchange
+            exchange.give_up()
+        raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        timeout_seconds: float,
+        body: bytes = b"",
+        max_body_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Reply:
+        """Make one request, and wait for its answer.
+
+        Raises:
+            NoReply: no status came in time.
+            SettingsError: the environment's proxy for the URL cannot be used.
+        """
+        target = self.target(method, url)
+        ended: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        exchange: Exchange | None = None
+
+        def end(reply: Reply | None) -> None:
+            if not ended.done():
+                ended.set_result(reply)
+
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                exchange = await self.connect(target, end, max_body_bytes)
+                exchange.send(request_bytes(target, header_lines(headers), body))
+                reply = await ended
+        except TimeoutError:
+            reply = None if exchange is None else exchange.give_up()
+            if reply is None:
+                raise NoAnswerInTime(f"no answer within {timeout_seconds:g} s") from None
+        except NOT_SENT as error:
+            raise NoReply(str(error) or type(error).__name__) from None
+        finally:
+            if exchange is not None:
+                exchange.give_up()
+        if reply is None:
+            raise NoReply("the answer is no HTTP, or the connection ended before it came")
+        return reply
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
+def request_bytes(target: Target, headers: bytes, body: bytes) -> bytes:
+    """One request as it is sent; one without a body, such as GET, has no length."""
+    length = b"content-length: %d\r\n" % len(body) if body else b""
+    return b"".join((target.head, headers, length, b"\r\n", body))
+
+
+def basic(username: str, password: str) -> str:
+    """The value of an authorization header."""
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
+
+
+def _credentials(proxy: Proxy) -> aiohttp.BasicAuth | None:
+    return None if proxy.username is None else aiohttp.BasicAuth(proxy.username, proxy.password, "utf-8")

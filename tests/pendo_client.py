@@ -1,0 +1,173 @@
+"""Pendo's HTTP client in tests, and servers that say whatever they are told to.
+
+In: bytes to answer with, or a coroutine that serves a connection. Out: the server's URL; the client, and a queue of
+the answers that it gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Self
+
+from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
+from flagpost_consumer.core.endpoint import Ticket
+from flagpost_consumer.core.records import Attempt, EndpointName
+from flagpost_consumer.core.verdict import Answer
+
+Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+BODY = b'{"type":"track"}'
+GENEROUS_SECONDS = 60.0
+"""How long anything may take on a slow machine before a test gives up."""
+
+
+@asynccontextmanager
+async def serving(serve: Serving) -> AsyncIterator[str]:
+    """A server that speaks whatever it is told to; gives its URL."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """One request, whole."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(
+        (
+            int(line.split(b":")[1])
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length")
+        ),
+        0,
+    )
+    return head + await reader.readexactly(length)
+
+
+def answering(raw: bytes) -> Serving:
+    """Answers one request with these bytes, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await writer.drain()
+
+    return serve
+
+
+def hanging_after(raw: bytes, held: asyncio.Event) -> Serving:
+    """Answers one request with these bytes, and says nothing more until `held` is set."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await writer.drain()
+        await held.wait()
+
+    return serve
+
+
+def track_attempt(visitor: str = "v") -> Attempt:
+    """A track request of a visitor."""
+    return Attempt(EndpointName.TRACK, BODY, Ticket(visitor, 1))
+
+
+@asynccontextmanager
+async def client(
+    url: str, timeout_seconds: float = GENEROUS_SECONDS
+) -> AsyncIterator[tuple[PendoHttp, asyncio.Queue[Answer]]]:
+    """A client of one server, and what it answers."""
+    answers: asyncio.Queue[Answer] = asyncio.Queue()
+    address = PendoAddress(url + "/data/track", url, "x-track", True, timeout_seconds, timeout_seconds)
+    http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer))
+    http.open()
+    http.set_secret(EndpointName.TRACK, "track-secret")
+    http.set_secret(EndpointName.METADATA, "api-key")
+    try:
+        yield http, answers
+    finally:
+        await http.close()
+
+
+async def answer_to(serve: Serving, timeout_seconds: float = GENEROUS_SECONDS) -> Answer:
+    """What the client makes of one server's answer to a track request."""
+    async with serving(serve) as url, client(url, timeout_seconds) as (http, answers):
+        http.start(track_attempt())
+        return await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+
+
+class ServerInThread:
+    """Takes requests and, once released, answers them all: also while the client's own loop stands still."""
+
+    def __init__(self, expected: int, raw: bytes) -> None:
+        self._expected = expected
+        self._raw = raw
+        self._writers: list[asyncio.StreamWriter] = []
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
+        self.received = threading.Event()
+        """Every expected request is here."""
+        self.answered = threading.Event()
+        """Every answer is in a socket."""
+        self.url = ""
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._listening.wait(GENEROUS_SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(GENEROUS_SECONDS)
+        self._loop.close()
+
+    def release(self) -> None:
+        """Answer what is here."""
+        self._loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        for writer in self._writers:
+            writer.write(self._raw)
+        self.answered.set()
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await read_request(reader)
+                self.count += 1
+                self._writers.append(writer)
+                if self.count >= self._expected:
+                    self.received.set()
+        writer.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._take, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._listening.set()
+        await self._stop.wait()
+        server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.wait(
+            asyncio.all_tasks() - {asyncio.current_task()} or {asyncio.create_task(asyncio.sleep(0))}
+        )
+
+
+@contextmanager
+def server_in_thread(expected: int, raw: bytes) -> Iterator[ServerInThread]:
+    """A server in a thread of its own."""
+    with ServerInThread(expected, raw) as server:
+        yield server

@@ -1,0 +1,142 @@
+"""Any 2xx is success, whatever becomes of the rest of the answer (CONTRACT section 4).
+
+What came after the status used to decide: each of these answers was a broken connection, so the event was sent
+again up to `delivery.max_attempts` times, counted by Pendo each time, and dead-lettered in the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+import pytest
+
+from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge
+from pendo_client import answer_to, answering, client, hanging_after, read_request, serving, track_attempt
+
+TAKEN = b"HTTP/1.1 200 OK\r\n"
+PACKED = gzip.compress(b'{"updated":1}' * 100)
+
+UNREADABLE = {
+    "in br": TAKEN + b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\nhello",
+    "in zstd": TAKEN + b"Content-Encoding: zstd\r\nContent-Length: 5\r\n\r\nhello",
+    "falsely gzip": TAKEN + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "gzip cut short": TAKEN + b"Content-Encoding: gzip\r\nContent-Length: 999\r\n\r\n" + PACKED[:20],
+    "cut short": TAKEN + b"Content-Length: 10\r\n\r\nhalf",
+    "no end of the head": TAKEN + b"Content-Le",
+    "no end of the status line": b"HTTP/1.1 200 OK",
+    "a header over every limit": TAKEN + b"X: " + b"y" * 200_000 + b"\r\nContent-Length: 0\r\n\r\n",
+    "more headers than anyone sends": TAKEN + b"x: y\r\n" * 5_000 + b"Content-Length: 0\r\n\r\n",
+    "a header without a colon": TAKEN + b"no colon\r\nContent-Length: 0\r\n\r\n",
+    "a length that is none": TAKEN + b"Content-Length: many\r\n\r\n",
+    "two lengths": TAKEN + b"Content-Length: 2\r\nContent-Length: 4\r\n\r\n{}",
+    "a chunk that is none": TAKEN + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a chunk that is none, after a good one": TAKEN + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
+    "a NUL in a header": TAKEN + b"X: \x00\r\nContent-Length: 0\r\n\r\n",
+    "more after its end": TAKEN + b"Content-Length: 0\r\n\r\nand more, which is no HTTP",
+    "after an interim answer": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nno colon\r\n\r\n",
+    "a reason over the limit": b"HTTP/1.1 200 " + b"O" * 100_000 + b"K\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", UNREADABLE.values(), ids=UNREADABLE.keys())
+async def test_a_2xx_is_delivered_whatever_follows_it(raw: bytes) -> None:
+    answer = await answer_to(answering(raw))
+    assert answer.failure is None
+    assert judge(answer) is Verdict.DELIVERED
+
+
+async def test_the_answer_from_the_field_is_delivered_once() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 5\r\n\r\nhello"
+    assert await answer_to(answering(raw)) == Answer(200, body=b"hello")
+
+
+@pytest.mark.parametrize("raw", [TAKEN, TAKEN + b"Content-Length: 10\r\n\r\nhalf"])
+async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over(raw: bytes) -> None:
+    held = asyncio.Event()
+    async with serving(hanging_after(raw, held)) as url, client(url, 0.2) as (http, answers):
+        http.start(track_attempt())
+        answer = await asyncio.wait_for(answers.get(), 30)
+        held.set()
+    assert (answer.status, answer.failure) == (200, None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"HTTP/1.1 500 Oops\r\nContent-Length: 99\r\n\r\nhalf", 500),
+        (b"HTTP/1.1 400 Bad\r\nno colon\r\n\r\n", 400),
+        (b"HTTP/1.1 503 Busy\r\nX: " + b"y" * 200_000 + b"\r\n\r\n", 503),
+    ],
+)
+async def test_any_status_that_came_is_the_answer(raw: bytes, status: int) -> None:
+    assert (await answer_to(answering(raw))).status == status
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"HTTP/1.1 20",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"no http at all\r\n\r\n",
+        b"HTTP/1.1 9999 What\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n" + b"x: y\r\n" * 50_000,
+        b"\x00" * 100,
+    ],
+)
+async def test_without_a_status_there_is_no_answer(raw: bytes) -> None:
+    answer = await answer_to(answering(raw))
+    assert (answer.status, answer.failure) == (None, Failure.BROKEN)
+    assert answer.unseen
+
+
+async def test_a_compressed_answer_is_left_as_it_is() -> None:
+    """Nobody asked for it, and unpacked it could be of any size."""
+    packed = gzip.compress(bytes(30_000_000))
+    head = f"HTTP/1.1 400 Bad\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+    assert await answer_to(answering(head + packed)) == Answer(400, body=packed)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_is_kept_of_a_429_and_of_a_503(status: int) -> None:
+    raw = b"HTTP/1.1 %d Wait\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status
+    assert await answer_to(answering(raw)) == Answer(status, retry_after="7")
+
+
+@pytest.mark.parametrize("status", [200, 302, 500, 502])
+async def test_retry_after_of_other_answers_says_nothing(status: int) -> None:
+    raw = b"HTTP/1.1 %d Word\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status
+    assert (await answer_to(answering(raw))).retry_after is None
+
+
+async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -> None:
+    """A server, or a proxy, said 200 once more on an idle connection: the next event was called delivered unsent."""
+    requests = 0
+    late = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        while True:
+            try:
+                await read_request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            requests += 1
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+            if requests == 1:
+                await late.wait()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                await writer.drain()
+
+    async with serving(serve) as url, client(url) as (http, answers):
+        http.start(track_attempt())
+        assert (await asyncio.wait_for(answers.get(), 30)).status == 200
+        late.set()
+        await asyncio.sleep(0.2)
+        http.start(track_attempt())
+        assert (await asyncio.wait_for(answers.get(), 30)).status == 200
+    assert requests == 2
