@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Self
 
-from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
+from flagpost_consumer.adapters.clocks import steady_seconds
+from flagpost_consumer.adapters.pendo_http import DIRECT, PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
+from flagpost_settings.outbound import Outbound
 
 Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BODY = b'{"type":"track"}'
@@ -84,12 +86,15 @@ def track_attempt(visitor: str = "v") -> Attempt:
 
 @asynccontextmanager
 async def client(
-    url: str, timeout_seconds: float = GENEROUS_SECONDS
+    url: str,
+    timeout_seconds: float = GENEROUS_SECONDS,
+    outbound: Outbound = DIRECT,
+    now: Callable[[], float] = steady_seconds,
 ) -> AsyncIterator[tuple[PendoHttp, asyncio.Queue[Answer]]]:
     """A client of one server, and what it answers."""
     answers: asyncio.Queue[Answer] = asyncio.Queue()
     address = PendoAddress(url + "/data/track", url, "x-track", True, timeout_seconds, timeout_seconds)
-    http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer))
+    http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer), outbound, now)
     http.open()
     http.set_secret(EndpointName.TRACK, "track-secret")
     http.set_secret(EndpointName.METADATA, "api-key")

@@ -1,0 +1,39 @@
+"""A process that is stopped (SIGSTOP) while Pendo answers, for longer than its requests may take."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pendo_client import GENEROUS_SECONDS, server_in_thread
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+REQUESTS = 64
+TIMEOUT_SECONDS = 5.0
+"""Long beside what it takes to stop the process once its requests are here."""
+
+
+def test_answers_that_came_while_the_process_was_stopped_are_read_before_anything_times_out() -> None:
+    """Before: every request was called timed out, with its answer in the socket buffer, and sent again."""
+    program = Path(__file__).parents[1] / "pendo_client_process.py"
+    with server_in_thread(REQUESTS, OK) as server:
+        arguments = [server.url, str(REQUESTS), str(TIMEOUT_SECONDS)]
+        process = subprocess.Popen([sys.executable, str(program), *arguments], stdout=subprocess.PIPE)
+        try:
+            assert server.received.wait(GENEROUS_SECONDS)
+            os.kill(process.pid, signal.SIGSTOP)
+            server.release()
+            assert server.answered.wait(GENEROUS_SECONDS)
+            time.sleep(TIMEOUT_SECONDS + 0.5)
+            os.kill(process.pid, signal.SIGCONT)
+            told, _ = process.communicate(timeout=GENEROUS_SECONDS)
+        finally:
+            process.kill()
+            process.wait(GENEROUS_SECONDS)
+    assert json.loads(told) == {"200": REQUESTS}
+    assert server.count == REQUESTS

@@ -1,0 +1,30 @@
+"""Pendo's HTTP client as a process of its own, which a test can stop and continue.
+
+In: a server's URL, how many requests to make at once, their time-out. Out: one line of JSON: how often each label of
+an answer came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+
+import uvloop
+
+from pendo_client import GENEROUS_SECONDS, client, track_attempt
+
+
+async def run(url: str, count: int, timeout_seconds: float) -> Counter[str]:
+    async with client(url, timeout_seconds) as (http, answers):
+        for number in range(count):
+            http.start(track_attempt(f"v{number}"))
+        return Counter(
+            [(await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)).label for _ in range(count)]
+        )
+
+
+if __name__ == "__main__":
+    url, count, timeout_seconds = sys.argv[1:]
+    sys.stdout.write(json.dumps(uvloop.run(run(url, int(count), float(timeout_seconds)))))
