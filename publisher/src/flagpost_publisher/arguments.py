@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from flagpost_publisher.registry import INSECURE_PROPERTY, shows_password
 from flagpost_settings.owned_properties import instead_of
 
 Attributes: TypeAlias = Mapping[str, Any]
@@ -51,6 +52,12 @@ def checked(options: Options) -> Options:
     """`options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
     for name, check in _CHECKS.items():
         check(name, getattr(options, name))
+    url = options.schema_registry_url
+    if url is not None and shows_password(url, options.properties):
+        raise ValueError(
+            "schema_registry_url is plain http, which shows the password to the network; use https, "
+            f"or set the property {INSECURE_PROPERTY} to true"
+        )
     return replace(options, attributes=tuple(options.attributes), properties=dict(options.properties))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from flagpost_publisher.complaints import log
-from flagpost_publisher.registry import CA_PROPERTY, USER_INFO_PROPERTY
+from flagpost_publisher.registry import REGISTRY_PROPERTIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,9 +36,7 @@ client_log = logging.getLogger(f"{log.name}.kafka")
 
 def librdkafkas(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the user's properties that are meant for librdkafka, and not for the schema registry."""
-    return {
-        name: value for name, value in properties.items() if name not in {USER_INFO_PROPERTY, CA_PROPERTY}
-    }
+    return {name: value for name, value in properties.items() if name not in REGISTRY_PROPERTIES}
 
 
 def producer_config(options: Options) -> dict[str, Any]:

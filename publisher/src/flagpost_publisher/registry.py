@@ -9,15 +9,27 @@ from __future__ import annotations
 import base64
 import json
 import operator
-import ssl
+import os
+from dataclasses import replace
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import (
+    BaseHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 from flagpost_publisher.errors import RegistryTrouble
 from flagpost_schemas import EVENT_TYPES, confluent_header, schema_of, single_object_header
+from flagpost_settings.outbound import Outbound
+from flagpost_settings.problems import SettingsError
+from flagpost_settings.urls import shows_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +38,15 @@ if TYPE_CHECKING:
 
 USER_INFO_PROPERTY: Final = "schema.registry.basic.auth.user.info"
 CA_PROPERTY: Final = "schema.registry.ssl.ca.location"
+CERTIFICATE_PROPERTY: Final = "schema.registry.ssl.certificate.location"
+KEY_PROPERTY: Final = "schema.registry.ssl.key.location"
+INSECURE_PROPERTY: Final = "schema.registry.allow.insecure.http"
+REGISTRY_PROPERTIES: Final = frozenset(
+    {USER_INFO_PROPERTY, CA_PROPERTY, CERTIFICATE_PROPERTY, KEY_PROPERTY, INSECURE_PROPERTY}
+)
+"""Those of the user's properties that are the registry's, and none of librdkafka's."""
+MAX_ANSWER_BYTES: Final = 1_048_576
+"""More of an answer is not read: an id takes a fraction of it."""
 TIMEOUT_SECONDS: Final = 5.0
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
@@ -41,18 +62,25 @@ class Registry:
     """A schema registry.
 
     `url` may hold `user:password@`; so may the property `schema.registry.basic.auth.user.info`
-    (`user:password`). `schema.registry.ssl.ca.location` is a file of trusted certificates.
+    (`user:password`). `schema.registry.ssl.ca.location` is a file of trusted certificates,
+    `schema.registry.ssl.certificate.location` and `schema.registry.ssl.key.location` are our own.
     """
 
-    def __init__(self, url: str, properties: Mapping[str, Any]) -> None:
-        """Makes no call yet."""
+    def __init__(self, url: str, properties: Mapping[str, Any], outbound: Outbound | None = None) -> None:
+        """Makes no call yet. `outbound`: proxy and certificates, where settings give them."""
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
         self._headers = {"content-type": _CONTENT_TYPE, "accept": _CONTENT_TYPE}
         user_info = properties.get(USER_INFO_PROPERTY) or unquote(parts.netloc.rpartition("@")[0])
         if user_info:
-            self._headers["authorization"] = f"Basic {base64.b64encode(user_info.encode()).decode()}"
-        self._ca_file = properties.get(CA_PROPERTY)
+            self._headers["authorization"] = _basic(user_info)
+        given = Outbound("kafka.schema_registry") if outbound is None else outbound
+        self._outbound = replace(
+            given,
+            ca_file=given.ca_file or properties.get(CA_PROPERTY),
+            certificate_file=given.certificate_file or properties.get(CERTIFICATE_PROPERTY),
+            key_file=given.key_file or properties.get(KEY_PROPERTY),
+        )
 
     def ids_for(self, topic: str) -> dict[type[Event], int]:
         """The schema id of every event class, registering schemas that are missing.
@@ -82,19 +110,56 @@ class Registry:
         body = json.dumps({"schema": schema}).encode()
         request = Request(self._url + path, body, self._headers)  # noqa: S310 - http or https: checked at the start
         try:
-            context = (
-                ssl.create_default_context(cafile=self._ca_file) if self._url.startswith("https") else None
-            )
-            with urlopen(request, timeout=TIMEOUT_SECONDS, context=context) as answer:  # noqa: S310 - see above
-                return operator.index(json.load(answer)["id"])
+            self._use_proxy(request)
+            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
+                return operator.index(json.loads(answer.read(MAX_ANSWER_BYTES))["id"])
         except HTTPError as error:
             error.close()
             raise
+        except SettingsError as error:
+            raise RegistryTrouble("registry", f"{error}; events wait") from None
         except (OSError, HTTPException, ValueError, TypeError, LookupError) as error:
             raise RegistryTrouble(
                 "registry",
                 f"the schema registry gave no answer that can be used ({type(error).__name__}); events wait",
             ) from None
+
+    def _opener(self) -> OpenerDirector:
+        """What follows no redirect, and reads the certificates as they are now."""
+        # urllib would take proxies from the environment by rules of its own.
+        handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
+        if self._url.startswith("https"):
+            handlers.append(HTTPSHandler(context=self._outbound.tls()))
+        return build_opener(*handlers)
+
+    def _use_proxy(self, request: Request) -> None:
+        proxy = self._outbound.proxy_to(self._url, os.environ)
+        if proxy is None:
+            return
+        request.set_proxy(proxy.url.removeprefix("http://"), "http")
+        if proxy.username is not None:
+            request.add_unredirected_header(
+                "Proxy-Authorization", _basic(f"{proxy.username}:{proxy.password}")
+            )
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Our password goes where it is meant to go, and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def shows_password(url: str, properties: Mapping[str, Any]) -> bool:
+    """Whether the registry's password would go over plain http, and nobody said that it may."""
+    parts = urlsplit(url)
+    has_password = parts.password is not None or bool(properties.get(USER_INFO_PROPERTY))
+    allowed = str(properties.get(INSECURE_PROPERTY, "")).lower() == "true"
+    return has_password and shows_secrets(parts) and not allowed
+
+
+def _basic(user_info: str) -> str:
+    return f"Basic {base64.b64encode(user_info.encode()).decode()}"
 
 
 def _refused(subject: str, status: int) -> RegistryTrouble:

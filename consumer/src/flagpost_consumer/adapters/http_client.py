@@ -162,19 +162,19 @@ class HttpClient:
             SettingsError: the environment's proxy for it cannot be used.
         """
         proxy = self._outbound.proxy_to(url, self._environ)
-        request = aiohttp.ClientRequest(
-            method,
-            URL(url),
-            loop=asyncio.get_running_loop(),
-            proxy=None if proxy is None else URL(proxy.url),
-            proxy_auth=None if proxy is None else _credentials(proxy),
-        )
-        is_forwarded = proxy is not None and not request.is_ssl()
-        where = str(request.url) if is_forwarded else request.url.raw_path_qs
-        headers = {"host": request.headers["Host"], **IDENTITY}
-        if is_forwarded and proxy is not None and proxy.username is not None:
-            headers["proxy-authorization"] = basic(proxy.username, proxy.password)
-        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + header_lines(headers))
+        request = aiohttp.ClientRequest(method, URL(url), loop=asyncio.get_running_loop())
+        headers = {"host": request.headers["Host"]}
+        where = request.url.raw_path_qs
+        if proxy is not None:
+            login = _login(proxy)
+            # The connector adds the host to these, and idle connections are told apart by them: it is in from
+            # the start, or the second request would not find the first one's connection.
+            request.update_proxy(URL(proxy.url), None, {"Host": headers["host"], **login})
+            if not request.is_ssl():  # no tunnel: the proxy reads the request itself
+                where = str(request.url)
+                headers |= login
+        lines = header_lines({**headers, **IDENTITY})
+        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + lines)
 
     async def connect(
         self,
@@ -252,5 +252,5 @@ def basic(username: str, password: str) -> str:
     return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
-def _credentials(proxy: Proxy) -> aiohttp.BasicAuth | None:
-    return None if proxy.username is None else aiohttp.BasicAuth(proxy.username, proxy.password, "utf-8")
+def _login(proxy: Proxy) -> dict[str, str]:
+    return {} if proxy.username is None else {"proxy-authorization": basic(proxy.username, proxy.password)}

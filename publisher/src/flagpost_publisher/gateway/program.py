@@ -186,7 +186,7 @@ def _registry(kafka: KafkaSettings) -> Registry | None:
     if registry.username is not None:
         password = "" if registry.password_source is None else registry.password_source.current()
         properties[USER_INFO_PROPERTY] = f"{registry.username}:{password}"
-    return Registry(registry.url, properties)
+    return Registry(registry.url, properties, registry.outbound)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -19,6 +19,7 @@ from flagpost_settings.kafka import (
     contradictions_in,
     missing_in,
     topics_of_one_name,
+    wrong_files_in,
 )
 from flagpost_settings.load import Loader, Rules
 from flagpost_settings.log_section import LogSettings
@@ -88,6 +89,7 @@ def load_settings(config_path: Path | None, environ: Mapping[str, str]) -> Setti
 
 def _missing(settings: Settings) -> Iterator[Finding]:
     yield from missing_in(settings.kafka)
+    yield from wrong_files_in(settings.kafka)
     if settings.gateway.write_keys_source is None:
         yield (
             ("gateway", "write_keys"),
