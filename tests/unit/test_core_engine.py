@@ -84,7 +84,8 @@ def test_a_newly_assigned_partition_sends_nothing_for_one_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer(500), Answer(429), Answer(429, "3"), TIMED_OUT, BROKEN, Answer(408)]
+    "answer",
+    [Answer(500), Answer(429), Answer(429, "3"), Answer(503, "3"), TIMED_OUT, BROKEN, Answer(408)],
 )
 def test_a_retry_goes_before_what_comes_after_it_and_keeps_the_pace(answer: Answer) -> None:
     events = [decision("v", "one"), decision("v", "two"), decision("w", "three")]

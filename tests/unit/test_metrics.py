@@ -27,6 +27,7 @@ NAMES = [
     "flagpost_pendo_request_seconds_bucket",
     "flagpost_pendo_in_flight",
     "flagpost_pendo_state",
+    "flagpost_oldest_attempt_seconds",
     "flagpost_event_age_seconds_bucket",
     "flagpost_oldest_pending_timestamp_seconds",
     "flagpost_partitions_assigned",

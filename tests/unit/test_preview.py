@@ -28,6 +28,13 @@ def preview(event: object, *options: str, env: dict[str, str] | None = None) -> 
     return CliRunner().invoke(flagpost, ["preview", *options], input=text, env=env or {})
 
 
+HEADERS = {
+    "x-pendo-integration-key": "***",
+    "content-type": "application/json",
+    "accept-encoding": "identity",
+}
+
+
 def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
     result = preview(DECISION, "--json", env={"FLAGPOST_PENDO__REGION": "eu"})
@@ -37,7 +44,7 @@ def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
             {
                 "method": "POST",
                 "url": "https://data.eu.pendo.io/data/track",
-                "headers": {"x-pendo-integration-key": "***", "content-type": "application/json"},
+                "headers": HEADERS,
                 "body": '{"type":"track","event":"Experiment Viewed","visitorId":"v1","accountId":"acme",'
                 '"timestamp":1800000000000,"properties":{"flag_key":"checkout","variation_key":"treatment",'
                 '"rule_key":"rule","enabled":true},"context":{"ip":"203.0.113.7"}}',
@@ -45,7 +52,7 @@ def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
             {
                 "method": "POST",
                 "url": "https://app.eu.pendo.io/api/v1/metadata/visitor/custom/value?create=true",
-                "headers": {"x-pendo-integration-key": "***", "content-type": "application/json"},
+                "headers": HEADERS,
                 "body": '[{"visitorId":"v1","values":{"[Optimizely] checkout":"treatment"}}]',
             },
         ],

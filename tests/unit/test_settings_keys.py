@@ -40,6 +40,7 @@ class Key:
 
 LONG = "x" * 250
 USER = (("FLAGPOST_KAFKA__SCHEMA_REGISTRY__USERNAME", "u"),)
+CERTIFICATE = (("FLAGPOST_KAFKA__SCHEMA_REGISTRY__CERTIFICATE_FILE", "/c"),)
 EVENTS = {"page": "page_view", "Product Viewed": "product_viewed", "Order Completed": "purchase"}
 
 KEYS = [
@@ -56,6 +57,11 @@ KEYS = [
     Key("kafka.schema_registry.username", None, "u", "u", 1, ""),
     Key("kafka.schema_registry.password", None, "0123", Secret("0123"), 123, "", USER),
     Key("kafka.schema_registry.password_file", None, "/p", "/p", 1, "", USER),
+    Key("kafka.schema_registry.proxy", None, "none", Secret("none"), 3128, "socks5://p:1080"),
+    Key("kafka.schema_registry.ca_file", None, "/ca", "/ca", True, ""),
+    Key("kafka.schema_registry.certificate_file", None, "/c", "/c", 1, ""),
+    Key("kafka.schema_registry.key_file", None, "/k", "/k", 1, "", CERTIFICATE),
+    Key("kafka.schema_registry.allow_insecure_http", False, "true", True, "yes"),
     Key("pendo.region", "us", "eu", "eu", 1, "mars"),
     Key("pendo.track_url", None, "https://t/x", "https://t/x", 1, "ftp://t"),
     Key("pendo.api_url", None, "https://a", "https://a", 1, "app.pendo.io"),
@@ -65,6 +71,8 @@ KEYS = [
     Key("pendo.integration_key", None, "k", Secret("k"), ["k"], ""),
     Key("pendo.integration_key_file", None, "/k", "/k", 1, ""),
     Key("pendo.track_secret_header", "x-pendo-integration-key", "x-secret", "x-secret", 1, "x secret"),
+    Key("pendo.proxy", None, "http://u:p@p:3128", Secret("http://u:p@p:3128"), 3128, "https://p:3128"),
+    Key("pendo.ca_file", None, "/ca", "/ca", True, ""),
     Key("pendo.max_connections", 64, "8", 8, "8", 0),
     Key("pendo.request_timeout_seconds", 10.0, "5.5", 5.5, "5", 0),
     Key("pendo.metadata_timeout_seconds", 60.0, "90", 90.0, True, -1),

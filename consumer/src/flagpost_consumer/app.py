@@ -105,6 +105,7 @@ class Service:
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
         self._status = Status(self.engine, self.metrics)
         self._http = PendoHttp(pendo_address(settings), self._answered, settings.pendo.outbound)
+        self.metrics.observed.oldest_attempt_seconds = lambda: self._http.oldest_attempt_seconds
         self._dead_letters = DeadLetters(
             producer_config(settings.kafka),
             settings.kafka.dead_letter_topic,
@@ -139,6 +140,8 @@ class Service:
         self._drained = False
         self._abandoned_while_stopping = 0
         self._failed = False
+        self._ended = False
+        """Whether nothing is committed or written any more: answers come too late to be anybody's."""
         self._commits = Commits(self.engine, settings.kafka.session_timeout_seconds, self._send_commit)
         self._fields: FieldCatalog = {}
         self._loop_measured_at = time.monotonic()
@@ -179,6 +182,7 @@ class Service:
                 (repeat(SECRETS_SECONDS), self._read_secrets),
                 (self._field_pauses(), self._read_fields),
                 (repeat(LOOP_SECONDS), self._measure_loop),
+                (repeat(LOOP_SECONDS), self._http.watch),
                 (repeat(SERVE_SECONDS), self._dead_letters.serve),
                 (repeat(SERVE_SECONDS), self._ledger.serve),
             )
@@ -190,6 +194,7 @@ class Service:
                 chore.cancel()
             self._restore.cancel()
             self._decoding.stop()
+            self._ended = True
             await self._http.close()
             await self._admin.stop()
 
@@ -331,6 +336,8 @@ class Service:
 
     @_vital
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
+        if self._ended:
+            return
         self.metrics.request_answered(attempt, answer, seconds)
         self._status.note(attempt, answer, clock())
         self.engine.answered(attempt, answer, clock())

@@ -58,6 +58,8 @@ class Observed:
     lag: dict[int, Lag] = field(default_factory=dict)
     loop_lag_seconds: float = 0.0
     restore_seconds: float = 0.0
+    oldest_attempt_seconds: Callable[[], float] = lambda: 0.0
+    """Asked at each scrape."""
 
 
 class Metrics:
@@ -231,6 +233,11 @@ class Metrics:
         yield in_flight
         yield budget
         yield state
+        yield _gauge(
+            "flagpost_oldest_attempt_seconds",
+            "How long the oldest request to Pendo has waited for its answer; 0 when none does.",
+            self.observed.oldest_attempt_seconds(),
+        )
 
     def _endpoints(self) -> Mapping[EndpointName, Endpoint]:
         return {EndpointName.TRACK: self._engine.track, EndpointName.METADATA: self._engine.metadata}

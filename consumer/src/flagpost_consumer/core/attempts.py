@@ -72,12 +72,15 @@ class Attempts:
         return None
 
     def wait(self, deliveries: Iterable[Delivery], answer: Answer, verdict: Verdict, now: Instant) -> float:
-        """How many seconds deliveries whose attempt failed wait for the next one."""
-        if verdict is Verdict.THROTTLED:
-            asked = retry_after_seconds(answer.retry_after, now.wall_ms)
-            if asked:  # "after 0 s" is no wait: the backoff must do
-                return asked
-        return retry_delay(max((delivery.failures for delivery in deliveries), default=1), self._random)
+        """How many seconds deliveries whose attempt failed wait for the next one: never less than was asked for.
+
+        A 429 says when to come back. A 503 says when to come back at the earliest: the backoff may wait longer.
+        """
+        asked = retry_after_seconds(answer.retry_after, now.wall_ms) or 0.0
+        if verdict is Verdict.THROTTLED and asked:  # "after 0 s" is no wait: the backoff must do
+            return asked
+        failures = max((delivery.failures for delivery in deliveries), default=1)
+        return max(asked, retry_delay(failures, self._random))
 
 
 def refusal(answer: Answer) -> str:

@@ -113,9 +113,8 @@ async def _key(get: Callable[[str], Awaitable[Reply]], pendo: PendoSettings) -> 
         reply = await get(path)
     except NoReply as error:
         why = f"{pendo.urls.api}{path}: {legible(str(error), MAX_WHY_CHARACTERS)}"
-        return fail(
-            KEY, why, "see pendo.region, pendo.api_url, pendo.proxy and pendo.ca_file, and the firewall"
-        )
+        fix = "see pendo.region and pendo.api_url, pendo.proxy and pendo.ca_file, and the firewall"
+        return fail(KEY, why, fix)
     status, body = reply.status, reply.body
     if status == 200:
         return _verified(_json(body))

@@ -132,7 +132,8 @@ class _Aggregation:
             ) from None
         except NoReply as error:
             raise PendoNotCounting(
-                f"{self._url}: {error}; see pendo.region, pendo.api_url and pendo.proxy, and the firewall"
+                f"{self._url}: {error}; "
+                "see pendo.region and pendo.api_url, pendo.proxy and pendo.ca_file, and the firewall"
             ) from None
 
     def _mend(self, status: int) -> str:
