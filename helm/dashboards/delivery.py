@@ -102,6 +102,15 @@ LIMITS = Row(
             Query(greatest(series("flagpost_pendo_in_flight"), "pod", "endpoint"), "{{pod}} {{endpoint}}"),
             runbook="FlagpostLagGrows",
         ),
+        graph(
+            "Oldest request",
+            "How long each consumer's oldest request has waited for its answer. A track request ends after "
+            "pendo.request_timeout_seconds (10), one of metadata after pendo.metadata_timeout_seconds (60).",
+            "s",
+            bad_from(60, 90),
+            Query(series("flagpost_oldest_attempt_seconds"), "{{pod}}"),
+            runbook="FlagpostPendoUnreachable",
+        ),
     ),
 )
 
