@@ -197,5 +197,8 @@ def test_whatever_bytes_come_each_request_has_one_answer(responses: list[bytes])
     for answer in answers:
         assert (answer.status is None) == (answer.failure is not None)
         assert len(answer.body) <= MAX_ANSWER_BYTES
+    # The status line decides, whatever follows it.
+    taken = sum(response.startswith(b"HTTP/1.1 200 OK") for response in responses)
+    assert sum(answer.status == 200 for answer in answers) == taken
     assert len(checks) == 4
     assert all(check.detail and check.detail.isprintable() for check in checks)

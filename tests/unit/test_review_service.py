@@ -163,6 +163,19 @@ async def test_a_request_that_a_hand_over_abandons_during_the_drain_makes_the_st
     assert not await draining
 
 
+async def test_answers_that_come_when_the_run_has_ended_are_nobodys() -> None:
+    """Closing the HTTP client answers what is left: that must start nothing, and settle nothing, any more."""
+    service, requests, _ = service_with()
+    take_over(service, [0])
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    service._ended = True
+    service._answered(requests.under_way[0], OK, 0.1)
+    await go_on()
+    assert service.engine.track.in_flight == 1
+    assert not service.engine.accounts.settled
+
+
 async def test_a_hand_over_waits_no_longer_once_the_drain_is_over() -> None:
     service, requests, _ = service_with(PENDO__REQUEST_TIMEOUT_SECONDS="20", DELIVERY__DRAIN_SECONDS="0.05")
     take_over(service, [0])

@@ -1,0 +1,64 @@
+"""The service, on the embedded Kafka, with a Pendo whose answers nobody can read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flagpost_consumer.app import Service
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from in_process import settings_for
+from pendo_client import read_request, serving
+from running import eventually
+from simulation import decision
+from traffic import publish
+
+TOPIC = "flagpost.events"
+VISITORS = 8
+UNREADABLE = b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 5\r\n\r\nhello"
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka({TOPIC: 2, "flagpost.ledger": 2, "flagpost.dead-letters": 2}) as embedded:
+        yield embedded
+
+
+async def test_what_pendo_took_is_delivered_once_though_its_answer_cannot_be_read(
+    kafka: EmbeddedKafka,
+) -> None:
+    """Before: each event was sent eleven times, while others passed, and then dead-lettered."""
+    requests = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await read_request(reader)
+                requests += 1
+                writer.write(UNREADABLE)
+
+    async with PendoStandIn() as pendo, serving(serve) as url:
+        more = {
+            "PENDO__TRACK_URL": url,
+            "DECISIONS__VISITOR_METADATA": "false",
+            "DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
+        }
+        events = [
+            decision(f"v{number}", occurred_at=time.time_ns() // 1_000_000) for number in range(VISITORS)
+        ]
+        publish(kafka.bootstrap_servers, TOPIC, events)
+        service = Service(settings_for(kafka, pendo, **more))
+        running = asyncio.ensure_future(service.run())
+        settled = service.engine.accounts.settled
+        await eventually(lambda: settled[Kind.TRACK, Outcome.DELIVERED, Reason.OK] == VISITORS, 60)
+        assert service.metrics.observed.oldest_attempt_seconds() == 0.0
+        service.stop()
+        assert await running == 0
+    assert requests == VISITORS
