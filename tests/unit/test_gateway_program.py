@@ -145,6 +145,19 @@ def test_properties_that_librdkafka_refuses_end_it_with_2_and_are_not_shown() ->
     assert "hunter2" not in done.stderr
 
 
+def test_a_proxy_of_the_environment_that_cannot_be_used_ends_it_with_2(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://u:hunter2@p:1080")
+    needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["k"]}
+    done = run(kafka__schema_registry__url="https://registry:8081", **needed)
+    assert done.returncode == 2
+    assert "HTTPS_PROXY: is no proxy that can be used" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
 @pytest.mark.parametrize("key", ["port", "admin_port"])
 def test_a_port_that_is_taken_ends_it_with_1(key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from certificates import Authority
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering, SchemaRegistry
@@ -178,6 +179,25 @@ async def test_only_what_the_ca_file_vouches_for_is_trusted(authority: Authority
         assert await answer_through(f"https://localhost:{port}", trusting) == [UNSENT], "another name"
     assert len(heads) == 1
     assert others == []
+
+
+def test_uvloop_goes_the_same_ways(authority: Authority) -> None:
+    """The service runs on uvloop, whose TLS and whose proxies' tunnels are its own."""
+
+    async def histories() -> None:
+        async with pendo_behind_a_proxy(authority, f"flagpost:{PASSWORD}") as (proxy, heads):
+            outbound = Outbound("pendo", f"http://{LOGIN}127.0.0.1:{proxy.port}", str(authority.file))
+            assert await answer_through(f"https://{PENDO}", outbound, 3) == [Answer(200, body=b"{}")] * 3
+            assert len(proxy.asked) == 1
+        assert len(heads) == 3
+        async with answering_server(authority.server_context("localhost")) as (port, heads):
+            url = f"https://localhost:{port}"
+            trusting = Outbound("pendo", ca_file=str(authority.file))
+            assert await answer_through(url, trusting, 2) == [Answer(200, body=b"{}")] * 2
+            assert await answer_through(url, Outbound("pendo")) == [UNSENT]
+        assert len(heads) == 2
+
+    uvloop.run(histories())
 
 
 def pendo_settings(**pendo: object) -> Settings:

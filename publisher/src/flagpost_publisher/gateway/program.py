@@ -44,6 +44,7 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
     try:
         settings = load_settings(config_path, environ)
         config = _usable(writer_config(settings.kafka))
+        _check_proxy(settings.kafka, environ)
         keys = FreshSecret(settings.gateway.write_keys_source)
         webhook_secret = FreshSecret(settings.gateway.webhook_secret_source)
     except SettingsError as error:
@@ -176,6 +177,12 @@ def _usable(config: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise SettingsError([Problem("kafka.properties", "", f"librdkafka refuses them: {error}")]) from None
     return config
+
+
+def _check_proxy(kafka: KafkaSettings, environ: Mapping[str, str]) -> None:
+    """Raises SettingsError where the environment's proxy cannot be used for the registry."""
+    if kafka.schema_registry.url is not None:
+        kafka.schema_registry.outbound.proxy_to(kafka.schema_registry.url, environ)
 
 
 def _registry(kafka: KafkaSettings) -> Registry | None:
