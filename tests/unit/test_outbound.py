@@ -235,6 +235,7 @@ def test_a_wrong_ca_file_of_pendos_ends_with_code_2(files: Mapping[str, str]) ->
 def test_a_wrong_proxy_of_the_environment_ends_with_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("flagpost_consumer.operator.consume.configure_logging", lambda *_: None)
     environ = _environ({}) | {"HTTPS_PROXY": f"socks5://u:{SECRET}@p:1"}
     result = CliRunner().invoke(flagpost, ["consume"], env=environ)
     assert result.exit_code == 2
