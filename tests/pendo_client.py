@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Self
+from typing import Any, Self
 
 from flagpost_consumer.adapters.clocks import steady_seconds
 from flagpost_consumer.adapters.pendo_http import DIRECT, PendoAddress, PendoHttp
@@ -18,6 +18,7 @@ from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
 from flagpost_settings.outbound import Outbound
+from running import eventually
 
 Serving = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 BODY = b'{"type":"track"}'
@@ -109,6 +110,35 @@ async def answer_to(serve: Serving, timeout_seconds: float = GENEROUS_SECONDS) -
     async with serving(serve) as url, client(url, timeout_seconds) as (http, answers):
         http.start(track_attempt())
         return await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+
+
+class Clock:
+    """A clock for the client; it stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        """The time now."""
+        return self.seconds
+
+
+async def sent(http: PendoHttp) -> None:
+    """Wait until every request that was started has been written."""
+    await eventually(lambda: all(request.is_sent for request in _under_way(http)), GENEROUS_SECONDS)
+
+
+async def status_known(http: PendoHttp) -> None:
+    """Wait until the status of every answer has come, though not its end."""
+    exchanges = [request.exchange for request in _under_way(http)]
+    await eventually(
+        lambda: all(exchange is not None and exchange._reader.reply() for exchange in exchanges),
+        GENEROUS_SECONDS,
+    )
+
+
+def _under_way(http: PendoHttp) -> list[Any]:
+    return [request for requests in http._under_way.values() for request in requests]
 
 
 class ServerInThread:

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from itertools import chain
+from typing import cast
 
+import aiohttp
 import pytest
 
 from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge
-from pendo_client import answer_to, answering, client, hanging_after, read_request, serving, track_attempt
+from pendo_client import (
+    Clock,
+    answer_to,
+    answering,
+    client,
+    hanging_after,
+    read_request,
+    sent,
+    serving,
+    status_known,
+    track_attempt,
+)
+from running import eventually
 
 TAKEN = b"HTTP/1.1 200 OK\r\n"
 PACKED = gzip.compress(b'{"updated":1}' * 100)
@@ -54,8 +69,12 @@ async def test_the_answer_from_the_field_is_delivered_once() -> None:
 @pytest.mark.parametrize("raw", [TAKEN, TAKEN + b"Content-Length: 10\r\n\r\nhalf"])
 async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over(raw: bytes) -> None:
     held = asyncio.Event()
-    async with serving(hanging_after(raw, held)) as url, client(url, 0.2) as (http, answers):
+    clock = Clock()
+    async with serving(hanging_after(raw, held)) as url, client(url, 10.0, now=clock) as (http, answers):
         http.start(track_attempt())
+        await sent(http)
+        await status_known(http)
+        clock.seconds += 10.0
         answer = await asyncio.wait_for(answers.get(), 30)
         held.set()
     assert (answer.status, answer.failure) == (200, None)
@@ -136,7 +155,9 @@ async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -
         http.start(track_attempt())
         assert (await asyncio.wait_for(answers.get(), 30)).status == 200
         late.set()
-        await asyncio.sleep(0.2)
+        connector = cast("aiohttp.TCPConnector", http._client._connector)
+        idle = [each for each, _ in chain.from_iterable(connector._conns.values())]
+        await eventually(lambda: all(each._tail for each in idle))
         http.start(track_attempt())
         assert (await asyncio.wait_for(answers.get(), 30)).status == 200
     assert requests == 2

@@ -11,29 +11,31 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import structlog
 import uvloop
 
-from flagpost_consumer.adapters.http_client import Exchange, HttpClient
+from flagpost_consumer.adapters.http_client import HttpClient
 from flagpost_consumer.adapters.pendo_http import (
     FORGOTTEN_WATCHES,
     GRACE_SWEEPS,
     SWEEP_SECONDS,
     PendoHttp,
 )
-from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from pendo_client import (
     GENEROUS_SECONDS,
+    Clock,
     answering,
     client,
     hanging_after,
     read_request,
+    sent,
     server_in_thread,
     serving,
+    status_known,
     track_attempt,
 )
 from running import eventually
@@ -46,19 +48,10 @@ TIMED_OUT = Answer(failure=Failure.TIMEOUT)
 Answers = asyncio.Queue[Answer]
 
 
-class Clock:
-    """The client's clock; it stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-    def freeze_the_loop(self) -> None:
-        """Nothing of the loop runs while every request's time goes by, and the next sweep becomes due."""
-        self.seconds += 2 * TIMEOUT_SECONDS
-        time.sleep(2 * SWEEP_SECONDS)
+def freeze_the_loop(clock: Clock) -> None:
+    """Nothing of the loop runs while every request's time goes by, and the next sweep becomes due."""
+    clock.seconds += 2 * TIMEOUT_SECONDS
+    time.sleep(2 * SWEEP_SECONDS)
 
 
 async def next_answer(answers: Answers) -> Answer:
@@ -80,7 +73,7 @@ async def frozen_before_the_first_step() -> None:
     async with serving(serve) as url, client(url, TIMEOUT_SECONDS, now=clock) as (http, answers):
         for number in range(3):
             http.start(track_attempt(f"v{number}"))
-        clock.freeze_the_loop()
+        freeze_the_loop(clock)
         assert [await next_answer(answers) for _ in range(3)] == [UNSENT] * 3
         assert http.oldest_attempt_seconds == 0.0
         http.start(track_attempt())
@@ -99,7 +92,7 @@ async def frozen_while_answers_come() -> None:
             assert await asyncio.to_thread(server.received.wait, GENEROUS_SECONDS)
             server.release()
             assert server.answered.wait(GENEROUS_SECONDS)
-            clock.freeze_the_loop()
+            freeze_the_loop(clock)
             assert [await next_answer(answers) for _ in range(32)] == [Answer(200)] * 32
     assert server.count == 32
 
@@ -116,18 +109,12 @@ async def frozen_again_and_again() -> None:
         await sent(http)
         freezes = 0
         while answers.empty():
-            clock.freeze_the_loop()
+            freeze_the_loop(clock)
             freezes += 1
             await asyncio.sleep(SWEEP_SECONDS)
         assert answers.get_nowait() == TIMED_OUT
         assert freezes <= 2 * (GRACE_SWEEPS + 2)
         held.set()
-
-
-async def sent(http: PendoHttp) -> None:
-    """Wait until every request has been written."""
-    requests = [request for requests in http._under_way.values() for request in requests]
-    await eventually(lambda: all(request.is_sent for request in requests), GENEROUS_SECONDS)
 
 
 @pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
@@ -202,9 +189,7 @@ async def test_closing_answers_what_is_under_way_by_what_is_known_of_it() -> Non
         other.start(track_attempt())
         await sent(http)
         await sent(other)
-        (request,) = other._under_way[EndpointName.TRACK]
-        reader = cast("Exchange", request.exchange)._reader
-        await eventually(reader.reply, GENEROUS_SECONDS)
+        await status_known(other)
         http.start(track_attempt("not begun"))
         await http.close()
         await other.close()

@@ -11,7 +11,7 @@ from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.metadata_batches import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
-from pendo_client import BODY, answer_to, answering, client, read_request, serving, track_attempt
+from pendo_client import BODY, Clock, answer_to, answering, client, read_request, sent, serving, track_attempt
 
 
 async def test_a_track_request_is_as_the_contract_says() -> None:
@@ -73,9 +73,12 @@ async def test_a_server_that_hangs_is_a_time_out_and_leaves_nothing_behind() -> 
         await read_request(reader)
         await held.wait()
 
-    async with serving(serve) as url, client(url, timeout_seconds=0.2) as (http, answers):
+    clock = Clock()
+    async with serving(serve) as url, client(url, 10.0, now=clock) as (http, answers):
         for _ in range(5):
             http.start(track_attempt())
+        await sent(http)
+        clock.seconds += 10.0
         for _ in range(5):
             assert await asyncio.wait_for(answers.get(), 10) == Answer(failure=Failure.TIMEOUT)
         assert not any(http._under_way.values())

@@ -65,6 +65,7 @@ class AnswerReader:
         self._head = b""
         self._message: RawResponseMessage | None = None
         self._payload: StreamReader | None = None
+        self._content = b""
         self._ended = False
         self.is_untouched = True
         """Whether no byte has come yet."""
@@ -112,11 +113,9 @@ class AnswerReader:
         return self._payload.total_bytes >= self._max_body_bytes
 
     def _body(self) -> bytes:
-        payload = self._payload
-        # The parser marks the body of a broken answer; what came before is as good as before.
-        if payload is None or payload.exception() is not None:
-            return b""
-        return payload.read_nowait()[: self._max_body_bytes]
+        if self._payload is not None and self._payload.exception() is None:
+            self._content += self._payload.read_nowait()
+        return self._content[: self._max_body_bytes]
 
     def _end(self, *, whole: bool) -> None:
         self._ended = True
