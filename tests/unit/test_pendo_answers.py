@@ -119,6 +119,10 @@ async def test_a_compressed_answer_is_left_as_it_is() -> None:
     assert await answer_to(answering(head + packed)) == Answer(400, body=packed)
 
 
+async def test_a_407_without_a_proxy_is_an_answer_like_others() -> None:
+    assert await answer_to(answering(b"HTTP/1.1 407 Who\r\nContent-Length: 0\r\n\r\n")) == Answer(407)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 async def test_retry_after_is_kept_of_a_429_and_of_a_503(status: int) -> None:
     raw = b"HTTP/1.1 %d Wait\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status

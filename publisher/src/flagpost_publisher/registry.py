@@ -121,7 +121,7 @@ class Registry:
         except (OSError, HTTPException, ValueError, TypeError, LookupError) as error:
             raise RegistryTrouble(
                 "registry",
-                f"the schema registry gave no answer that can be used ({type(error).__name__}); events wait",
+                f"the schema registry gave no answer that can be used ({_kind(error)}); events wait",
             ) from None
 
     def _opener(self) -> OpenerDirector:
@@ -141,6 +141,12 @@ class Registry:
             request.add_unredirected_header(
                 "Proxy-Authorization", _basic(f"{proxy.username}:{proxy.password}")
             )
+
+
+def _kind(error: Exception) -> str:
+    """What kind of error it is; urllib wraps those of TLS and of the network."""
+    reason = getattr(error, "reason", None)
+    return type(reason if isinstance(reason, Exception) else error).__name__
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -52,6 +52,8 @@ class Target:
     """What aiohttp's connector wants to know of a request; it is not sent."""
     head: bytes
     """The first lines of each request."""
+    is_forwarded: bool
+    """Whether a proxy reads the requests, and may answer them itself; in a tunnel it cannot."""
 
 
 class Exchange:
@@ -165,16 +167,17 @@ class HttpClient:
         request = aiohttp.ClientRequest(method, URL(url), loop=asyncio.get_running_loop())
         headers = {"host": request.headers["Host"]}
         where = request.url.raw_path_qs
+        is_forwarded = proxy is not None and not request.is_ssl()
         if proxy is not None:
             login = _login(proxy)
             # The connector adds the host to these, and idle connections are told apart by them: it is in from
             # the start, or the second request would not find the first one's connection.
             request.update_proxy(URL(proxy.url), None, {"Host": headers["host"], **login})
-            if not request.is_ssl():  # no tunnel: the proxy reads the request itself
+            if is_forwarded:
                 where = str(request.url)
                 headers |= login
         lines = header_lines({**headers, **IDENTITY})
-        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + lines)
+        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + lines, is_forwarded)
 
     async def connect(
         self,

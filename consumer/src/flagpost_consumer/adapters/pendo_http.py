@@ -50,7 +50,7 @@ timed: a process that was frozen has lost nothing. With a call a second, half a 
 
 RETRY_AFTER_STATUSES = frozenset({429, 503})
 PROXY_REFUSES = 407
-"""Only a proxy says this: Pendo has not seen the request."""
+"""A proxy says this for itself: Pendo has not seen the request."""
 
 OnAnswer = Callable[[Attempt, Answer, float], None]
 """Called with the attempt, its answer, and the seconds that it took."""
@@ -291,7 +291,7 @@ class PendoHttp:
     def _answer_of(self, request: _Request, reply: Reply | None, failure: Failure) -> Answer:
         if reply is None:
             return Answer(failure=failure)
-        if reply.status == PROXY_REFUSES:
+        if reply.status == PROXY_REFUSES and self._target(request.attempt.batch).is_forwarded:
             return UNSENT
         retry_after = reply.headers.get("Retry-After") if reply.status in RETRY_AFTER_STATUSES else None
         body = self._without_secret(reply.body, request.attempt.endpoint)
