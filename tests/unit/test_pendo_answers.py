@@ -14,6 +14,9 @@ from typing import cast
 import aiohttp
 import pytest
 
+from flagpost_consumer.adapters.http_answers import MAX_HEAD_BYTES, AnswerReader
+from flagpost_consumer.adapters.http_client import STALE_TRIES
+from flagpost_consumer.adapters.pendo_http import PendoHttp
 from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge
 from pendo_client import (
     Clock,
@@ -29,6 +32,7 @@ from pendo_client import (
 )
 from running import eventually
 
+EMPTY_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 TAKEN = b"HTTP/1.1 200 OK\r\n"
 PACKED = gzip.compress(b'{"updated":1}' * 100)
 
@@ -135,33 +139,87 @@ async def test_retry_after_of_other_answers_says_nothing(status: int) -> None:
     assert (await answer_to(answering(raw))).retry_after is None
 
 
+class Talkative:
+    """A server that answers each request, and says 200 once more on every connection when told to."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.say_more = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await read_request(reader)
+            self.requests += 1
+            writer.write(EMPTY_OK)
+            if not self.say_more.is_set():
+                await self.say_more.wait()
+                writer.write(EMPTY_OK)
+            await read_request(reader)
+            self.requests += 1
+            writer.write(EMPTY_OK)
+        except asyncio.IncompleteReadError:
+            return
+
+
+async def idle_connections_have_heard(http: PendoHttp) -> None:
+    """Wait until bytes that nobody asked for have come on every idle connection."""
+    connector = cast("aiohttp.TCPConnector", http._client._connector)
+    idle = [each for each, _ in chain.from_iterable(connector._conns.values())]
+    await eventually(lambda: all(each._tail for each in idle))
+
+
 async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -> None:
     """A server, or a proxy, said 200 once more on an idle connection: the next event was called delivered unsent."""
-    requests = 0
-    late = asyncio.Event()
+    server = Talkative()
+    async with serving(server) as url, client(url) as (http, answers):
+        http.start(track_attempt())
+        assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+        server.say_more.set()
+        await idle_connections_have_heard(http)
+        http.start(track_attempt())
+        assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+    assert server.requests == 2
 
+
+async def test_only_so_many_connections_are_given_up_for_one_request() -> None:
+    server = Talkative()
+    count = STALE_TRIES + 1
+    async with serving(server) as url, client(url) as (http, answers):
+        for number in range(count):
+            http.start(track_attempt(f"v{number}"))
+        for _ in range(count):
+            assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+        server.say_more.set()
+        await idle_connections_have_heard(http)
+        http.start(track_attempt())
+        assert await asyncio.wait_for(answers.get(), 30) == Answer(failure=Failure.UNREACHABLE)
+        http.start(track_attempt())
+        assert await asyncio.wait_for(answers.get(), 30) == Answer(200), (
+            "one stale connection, then a new one"
+        )
+    assert server.requests == count + 1
+
+
+async def test_interim_answers_without_end_are_no_answer() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal requests
-        while True:
-            try:
-                await read_request(reader)
-            except asyncio.IncompleteReadError:
-                return
-            requests += 1
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await read_request(reader)
+        while not writer.is_closing():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
             await writer.drain()
-            if requests == 1:
-                await late.wait()
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-                await writer.drain()
 
-    async with serving(serve) as url, client(url) as (http, answers):
-        http.start(track_attempt())
-        assert (await asyncio.wait_for(answers.get(), 30)).status == 200
-        late.set()
-        connector = cast("aiohttp.TCPConnector", http._client._connector)
-        idle = [each for each, _ in chain.from_iterable(connector._conns.values())]
-        await eventually(lambda: all(each._tail for each in idle))
-        http.start(track_attempt())
-        assert (await asyncio.wait_for(answers.get(), 30)).status == 200
-    assert requests == 2
+    assert await answer_to(serve) == Answer(failure=Failure.BROKEN)
+
+
+async def test_the_head_that_is_kept_for_its_status_is_bounded() -> None:
+    ended: list[bool] = []
+    reader = AnswerReader(ended.append, 1_000)
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    fed = 0
+    while not ended:
+        reader.feed_data(interim)
+        fed += len(interim)
+    assert MAX_HEAD_BYTES < fed <= MAX_HEAD_BYTES + len(interim)
+    assert ended == [False]
+    reader.feed_data(interim)
+    reader.feed_eof()
+    assert ended == [False], "the end is told once"

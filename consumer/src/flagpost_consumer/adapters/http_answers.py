@@ -62,7 +62,7 @@ class AnswerReader:
             read_until_eof=True,
             auto_decompress=False,
         )
-        self._head = b""
+        self._head = bytearray()
         self._message: RawResponseMessage | None = None
         self._payload: StreamReader | None = None
         self._content = b""
@@ -101,7 +101,7 @@ class AnswerReader:
         finals = [(m, payload) for m, payload in messages if not _is_interim(m.code)]
         if finals and self._message is None:
             self._message, self._payload = finals[0]
-            self._head = b""
+            self._head.clear()
         if len(finals) > 1 or upgraded or self._is_too_much():
             self._end(whole=False)
         elif self._message is not None and self._payload is not None and self._payload.is_eof():
@@ -136,7 +136,7 @@ def _is_interim(status: int) -> bool:
     return status in INTERIM and status != SWITCHING_PROTOCOLS
 
 
-def _status_in(head: bytes) -> int | None:
+def _status_in(head: bytearray) -> int | None:
     """The status of the first answer that is no interim one, in bytes that the parser could not read."""
     begin = 0
     while (line := _STATUS_LINE.match(head, begin)) is not None:
