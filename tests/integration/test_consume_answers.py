@@ -1,4 +1,4 @@
-"""The service, on the embedded Kafka, with a Pendo whose answers nobody can read."""
+"""The service, on the embedded Kafka: answers that nobody can read, and answers that come while it is frozen."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from flagpost_consumer.adapters.pendo_http import SWEEP_SECONDS
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from in_process import settings_for
-from pendo_client import read_request, serving
+from pendo_client import GENEROUS_SECONDS, Clock, read_request, server_in_thread, serving
 from running import eventually
 from simulation import decision
 from traffic import publish
@@ -62,3 +63,35 @@ async def test_what_pendo_took_is_delivered_once_though_its_answer_cannot_be_rea
         service.stop()
         assert await running == 0
     assert requests == VISITORS
+
+
+async def test_answers_that_come_while_the_service_is_frozen_are_read_and_nothing_is_sent_again(
+    kafka: EmbeddedKafka,
+) -> None:
+    """Before: every request in flight timed out as the loop went on, its answer unread, and was sent again."""
+    clock = Clock()
+    async with PendoStandIn() as pendo:
+        with server_in_thread(VISITORS, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
+            more = {
+                "PENDO__TRACK_URL": server.url,
+                "DECISIONS__VISITOR_METADATA": "false",
+                "DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
+            }
+            events = [
+                decision(f"v{number}", occurred_at=time.time_ns() // 1_000_000) for number in range(VISITORS)
+            ]
+            publish(kafka.bootstrap_servers, TOPIC, events)
+            service = Service(settings_for(kafka, pendo, **more))
+            service._http._now = clock
+            running = asyncio.ensure_future(service.run())
+            assert await asyncio.to_thread(server.received.wait, GENEROUS_SECONDS)
+            clock.seconds += 11.0
+            assert service.metrics.observed.oldest_attempt_seconds() == 11.0
+            server.release()
+            assert server.answered.wait(GENEROUS_SECONDS)
+            time.sleep(2 * SWEEP_SECONDS)  # noqa: ASYNC251 - the freeze; the sweep is due
+            settled = service.engine.accounts.settled
+            await eventually(lambda: settled[Kind.TRACK, Outcome.DELIVERED, Reason.OK] == VISITORS, 60)
+            service.stop()
+            assert await running == 0
+        assert server.count == VISITORS
