@@ -44,6 +44,8 @@ END = 600.0
 PROGRESS_SECONDS = 150.0
 """A healthy visitor's event is settled within this time, while nothing but other visitors is in trouble: the longest
 pause between probes, the longest wait for a retry, and a few time-outs."""
+POISONOUS = (Answer(500), Answer(404), Answer(403), Answer(302), TIMED_OUT)
+"""What some visitors are always answered."""
 FLAKY = (Answer(500), Answer(503, "3"), Answer(429), TIMED_OUT, BROKEN, REFUSED_CONNECTION, Answer(404))
 
 
@@ -78,8 +80,8 @@ class HostileWorld(World):
             batch=20,
             session_seconds=SESSION_SECONDS,
         )
-        self.poison = {f"poison{number}": self.draw.choice((*FLAKY[:1], Answer(404), Answer(403), Answer(302), TIMED_OUT))
-                       for number in range(self.draw.choice((1, 2, 6)))}  # fmt: skip
+        poisons = self.draw.choice((1, 2, 6))
+        self.poison = {f"poison{number}": self.draw.choice(POISONOUS) for number in range(poisons)}
         self.outage: Answer | None = None
         """What everybody is answered."""
         self.deaf: dict[int, float] = {}

@@ -390,7 +390,7 @@ class Engine:
             endpoint.budget.share(fraction, now.monotonic)
 
     def waits_for_pendo(self, now: Instant) -> bool:
-        """Whether what Pendo does, its limits, or the pace of visitors hold up what is read: no capacity would help."""
+        """Whether Pendo, its limits, or the pace of visitors hold up what is read: no capacity would help."""
         ready = self._tracks.lanes.ready(now.monotonic)
         return self._full or not self.track.is_open or ready > self.track.budget.available(now.monotonic)
 
