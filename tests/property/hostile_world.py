@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from random import Random
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
@@ -167,7 +168,7 @@ class HostileWorld(World):
             self.at(self.now + SESSION_SECONDS / 3, self.beat)
 
     def _expel(self, member: Member) -> None:
-        """The group gives the partitions of a member that it does not hear of to another, which it does not know yet."""
+        """The group gives away the partitions of a member that it does not hear of, and that does not know it yet."""
         partitions, member.assigned = member.assigned, set()
         member.restored -= partitions
         self.give(partitions, but=member)
@@ -316,7 +317,7 @@ class HostileWorld(World):
         """No two track requests of a visitor closer than the interval, from answer to arrival, whoever sends them."""
         interval = self.policy.delivery.visitor_interval_seconds
         for sights in self.by_visitor().values():
-            for before, after in zip(sights, sights[1:], strict=False):
+            for before, after in pairwise(sights):
                 assert after.arrived_at >= before.answered_at + interval - 1e-6, (before, after)
 
     def repeats_of_sure_deliveries(self) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The engine in surroundings that do not cooperate: nothing is lost, order and pace hold, and everybody else goes on."""
+"""The engine in surroundings that do not cooperate: nothing is lost, order and pace hold, and the others go on."""
 
 from __future__ import annotations
 
