@@ -1,0 +1,85 @@
+"""Steps by which a test drives the engine by hand: the time, what starts, what Kafka has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import DecisionsSettings, MetadataSettings, Policy
+from flagpost_consumer.core.records import Attempt, Record, Settlement
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import MetadataValue, VisitorMetadata
+from simulation import OK, START_MS, acknowledge, ready, record
+
+TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
+NO_LINGER = Policy(metadata=MetadataSettings(linger_seconds=0.0))
+
+
+def instant(seconds: float) -> Instant:
+    """A moment on both clocks."""
+    return Instant(seconds, START_MS + int(seconds * 1000))
+
+
+def engine_with(policy: Policy, partitions: Iterable[int] = (0,), count: int = 8) -> Engine:
+    """An engine that has these of `count` partitions, restored, from second 0 on."""
+    engine = Engine(policy, Random(1).random)
+    ready(engine, partitions, count, instant(0.0), policy)
+    return engine
+
+
+def metadata(visitor: str, at: int = 0, **values: MetadataValue) -> VisitorMetadata:
+    """Metadata of a visitor that occurred `at` ms after the start."""
+    return VisitorMetadata(
+        event_id=f"{visitor}-{at}", occurred_at=START_MS + at, visitor_id=visitor, values=values
+    )
+
+
+def damaged(offset: int, partition: int = 0) -> Record:
+    """A record that cannot be decoded: it ends without a request."""
+    return record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset, partition, key="damaged")
+
+
+def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
+    """What starts at a moment; Kafka acknowledges at once what has been settled."""
+    attempts: list[Attempt] = []
+    for _ in range(2):
+        actions = engine.poll(instant(seconds))
+        acknowledge(engine, actions.settlements)
+        attempts += actions.attempts
+    return attempts
+
+
+def answer_all(engine: Engine, seconds: float, answer: Answer) -> int:
+    """Give all that starts at a moment the same answer; gives how many requests there were."""
+    attempts = attempts_at(engine, seconds)
+    for attempt in attempts:
+        engine.answered(attempt, answer, instant(seconds))
+    return len(attempts)
+
+
+def settle_all(engine: Engine, seconds: float) -> dict[int, Settlement]:
+    """Let Pendo take everything from a moment on; gives how each offset ended."""
+    settled: dict[int, Settlement] = {}
+    for _ in range(100):
+        actions = engine.poll(instant(seconds))
+        settled.update({each.delivery.record.offset: each for each in actions.settlements})
+        acknowledge(engine, actions.settlements)
+        for attempt in actions.attempts:
+            engine.answered(attempt, OK, instant(seconds))
+        seconds += 1.0
+    assert engine.pending_records == 0
+    return settled
+
+
+def reasons(settled: dict[int, Settlement]) -> dict[int, Reason]:
+    """Offset to reason."""
+    return {offset: settlement.ending.reason for offset, settlement in settled.items()}
+
+
+def visitors(attempts: Iterable[Attempt]) -> list[str]:
+    """Whose track events go."""
+    return [attempt.lane.visitor_id for attempt in attempts if attempt.lane is not None]

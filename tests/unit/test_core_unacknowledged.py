@@ -1,0 +1,92 @@
+"""What a crash would send again is bounded (DESIGN, invariant 6): sending waits for Kafka's acknowledgements."""
+
+from __future__ import annotations
+
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.policy import DecisionsSettings, EndpointLimits, Policy
+from flagpost_consumer.core.records import Settlement
+from flagpost_consumer.core.settling import UNACKNOWLEDGED_SECONDS
+from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
+from simulation import OK, acknowledge, decision, record
+
+ONE_CONNECTION = Policy(
+    decisions=DecisionsSettings(visitor_metadata=False), limits=EndpointLimits(max_connections=1)
+)
+
+
+def deliver(engine: Engine, offset: int, at: float) -> list[Settlement]:
+    """Let Pendo take one event; gives its settlement, which Kafka does not have yet."""
+    engine.receive([record(decision(f"v{offset}"), offset)], instant(at))
+    (attempt,) = engine.poll(instant(at)).attempts
+    engine.answered(attempt, OK, instant(at))
+    return engine.poll(instant(at)).settlements
+
+
+def may_send(engine: Engine, offset: int, at: float) -> bool:
+    """Whether another visitor's event would go at a moment."""
+    engine.receive([record(decision(f"v{offset}"), offset)], instant(at))
+    return bool(engine.poll(instant(at)).attempts)
+
+
+def test_sending_goes_on_while_an_answer_waits_for_its_acknowledgement_for_one_second() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    deliver(engine, 0, at=2.0)
+    assert may_send(engine, 1, at=2.0 + UNACKNOWLEDGED_SECONDS)
+
+
+def test_sending_stops_when_an_answer_waits_longer_and_goes_on_once_kafka_has_it() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    settlements = deliver(engine, 0, at=2.0)
+    assert not may_send(engine, 1, at=2.01 + UNACKNOWLEDGED_SECONDS)
+    assert engine.poll(instant(60.0)).wake_at is None, "no time, but an acknowledgement, lets it go on"
+    acknowledge(engine, settlements)
+    assert visitors(engine.poll(instant(60.0)).attempts) == ["v1"]
+
+
+def test_the_oldest_answer_counts_not_the_newest() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    first = deliver(engine, 0, at=2.0)
+    second = deliver(engine, 1, at=2.9)
+    acknowledge(engine, second)
+    assert not may_send(engine, 2, at=3.5)
+    acknowledge(engine, first)
+    assert len(engine.poll(instant(3.5)).attempts) == 1
+
+
+def test_once_the_oldest_is_acknowledged_the_next_one_counts_from_its_own_answer() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    first = deliver(engine, 0, at=2.0)
+    deliver(engine, 1, at=2.9)
+    acknowledge(engine, first)
+    assert may_send(engine, 2, at=3.5)
+    assert not may_send(engine, 3, at=4.0)
+
+
+def test_more_than_twice_the_connections_may_not_be_unacknowledged() -> None:
+    engine = engine_with(ONE_CONNECTION)
+    deliver(engine, 0, at=2.0)
+    deliver(engine, 1, at=2.0)
+    assert engine.unacknowledged == 2
+    third = deliver(engine, 2, at=2.0)
+    assert engine.unacknowledged == 3
+    assert not may_send(engine, 3, at=2.0)
+    acknowledge(engine, third)
+    assert len(engine.poll(instant(2.0)).attempts) == 1
+
+
+def test_what_ended_without_a_request_stops_nothing() -> None:
+    """A crash sends nothing of it again: however many wait, and however long, sending goes on."""
+    engine = engine_with(ONE_CONNECTION)
+    engine.receive([damaged(offset) for offset in range(100)], instant(2.0))
+    assert len(engine.poll(instant(2.0)).settlements) == 100
+    assert engine.unacknowledged == 0
+    assert may_send(engine, 100, at=500.0)
+
+
+def test_what_is_handed_back_before_its_acknowledgement_stops_nothing_any_more() -> None:
+    engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
+    deliver(engine, 0, at=2.0)
+    engine.forget([0], instant(3.0))
+    assert engine.unacknowledged == 0
+    engine.receive([record(decision("w"), 0, partition=1)], instant(60.0))
+    assert len(engine.poll(instant(60.0)).attempts) == 1
