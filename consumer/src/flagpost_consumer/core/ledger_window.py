@@ -51,4 +51,5 @@ class LedgerWindow:
 
 
 def _is_needed(chunk: _Chunk, position: int, claims_from_ms: int) -> bool:
-    return chunk.highest_offset >= position or chunk.newest_claim_ms >= claims_from_ms
+    # Before the first claim of all, `claims_from_ms` lies before 1970; no claim (-1) must not pass for one.
+    return chunk.highest_offset >= position or chunk.newest_claim_ms >= max(claims_from_ms, 0)
