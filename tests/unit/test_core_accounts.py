@@ -1,0 +1,47 @@
+"""The books: each delivery is in one place, from planning to its end."""
+
+from __future__ import annotations
+
+from flagpost_consumer.core.accounts import Accounts
+from flagpost_consumer.core.outcomes import OUTCOME_OF, Ending, Kind, Outcome, Reason
+
+
+def test_a_delivery_is_pending_from_its_plan_to_its_acknowledged_end() -> None:
+    books = Accounts()
+    books.plan(Kind.TRACK)
+    assert (books.planned[Kind.TRACK], books.pending[Kind.TRACK]) == (1, 1)
+    assert books.difference(Kind.TRACK) == 0
+    books.settle(Kind.TRACK, Ending(Reason.OK))
+    assert (books.planned[Kind.TRACK], books.pending[Kind.TRACK]) == (1, 0)
+    assert books.difference(Kind.TRACK) == 0
+
+
+def test_what_is_handed_back_has_left_the_books_unsettled() -> None:
+    books = Accounts()
+    books.plan(Kind.TRACK)
+    books.hand_back(Kind.TRACK)
+    assert (books.pending[Kind.TRACK], books.returned[Kind.TRACK]) == (0, 1)
+    assert books.settled.total() == 0
+    assert books.difference(Kind.TRACK) == 0
+
+
+def test_kinds_are_counted_apart_and_outcomes_over_all_their_reasons() -> None:
+    books = Accounts()
+    for kind in (Kind.TRACK, Kind.UNKNOWN):
+        for reason in Reason:
+            books.plan(kind)
+            books.settle(kind, Ending(reason))
+    for outcome in Outcome:
+        expected = sum(of is outcome for of in OUTCOME_OF.values())
+        assert books.total(Kind.TRACK, outcome) == books.total(Kind.UNKNOWN, outcome) == expected > 0
+        assert books.total(Kind.VISITOR_METADATA, outcome) == 0
+
+
+def test_what_the_books_lack_is_told_by_kind_and_sign() -> None:
+    books = Accounts()
+    books.planned[Kind.TRACK] = 3
+    books.settled[Kind.UNKNOWN, Outcome.DROPPED, Reason.NO_CONSENT] = 2
+    books.pending[Kind.VISITOR_METADATA] = 1
+    books.returned[Kind.ACCOUNT_METADATA] = 4
+    assert [books.difference(kind) for kind in (Kind.TRACK, Kind.UNKNOWN)] == [3, -2]
+    assert [books.difference(kind) for kind in (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA)] == [-1, -4]

@@ -1,0 +1,205 @@
+"""Duplicates at their boundaries: one ttl apart, the edges of slices, the latest that is still exact, the limit.
+
+The times are tried one by one around each boundary, with a ttl of a few ms, against the rule as it is written:
+less than one ttl apart, on either side, is a duplicate.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from flagpost_consumer.core.dedupe import NEVER_MS, SWEEP_ENTRIES, Dedupe, DedupeCounts
+
+TTL_MS = 5
+KEY, OTHER = b"k" * 16, b"o" * 16
+SLICE_EDGES = range(20, 26)
+"""Each place in a slice, and the first of the next one."""
+
+
+def dedupe(max_entries: int = 1_000, ttl_ms: int = TTL_MS) -> tuple[Dedupe, DedupeCounts]:
+    counts = DedupeCounts()
+    return Dedupe(ttl_ms / 1000, max_entries, counts), counts
+
+
+@pytest.mark.parametrize("claimed_at", SLICE_EDGES)
+def test_less_than_one_ttl_apart_is_a_duplicate_wherever_slices_end(claimed_at: int) -> None:
+    for apart in range(-2 * TTL_MS, 2 * TTL_MS + 1):
+        subject, _ = dedupe()
+        assert subject.claim(KEY, claimed_at, 7) is None
+        assert subject.claim(KEY, claimed_at + apart, 8) == (7 if abs(apart) < TTL_MS else None), apart
+        assert subject.claim(OTHER, claimed_at, 9) is None
+
+
+@pytest.mark.parametrize("claimed_at", SLICE_EDGES)
+def test_a_restored_claim_is_repeated_like_any_other(claimed_at: int) -> None:
+    for apart in range(-2 * TTL_MS, 2 * TTL_MS + 1):
+        subject, _ = dedupe()
+        subject.restore(KEY, claimed_at, 7)
+        assert subject.claim(KEY, claimed_at + apart, 8) == (7 if abs(apart) < TTL_MS else None), apart
+
+
+@pytest.mark.parametrize("watermark", range(30, 36))
+def test_it_is_exact_for_events_up_to_one_ttl_late(watermark: int) -> None:
+    """However old the claim is that such an event may repeat, and wherever the slices end."""
+    for claimed_at in range(watermark - 3 * TTL_MS, watermark):
+        for late_ms in range(TTL_MS + 1):
+            subject, counts = dedupe()
+            assert subject.claim(KEY, claimed_at, 7) is None
+            assert subject.claim(OTHER, watermark, 8) is None
+            occurred_at = watermark - late_ms
+            expected = 7 if abs(occurred_at - claimed_at) < TTL_MS else None
+            assert subject.claim(KEY, occurred_at, 9) == expected, (claimed_at, late_ms)
+            assert counts.late == 0
+
+
+@pytest.mark.parametrize("watermark", range(30, 36))
+def test_what_is_more_than_one_ttl_late_is_counted(watermark: int) -> None:
+    for late_ms in range(2 * TTL_MS):
+        subject, counts = dedupe()
+        subject.claim(OTHER, watermark, 7)
+        subject.claim(KEY, watermark - late_ms, 8)
+        assert counts.late == (late_ms > TTL_MS), late_ms
+
+
+@pytest.mark.parametrize("watermark", range(30, 36))
+def test_a_claim_is_kept_from_the_oldest_needed_time_on(watermark: int) -> None:
+    """That is at least two ttl behind the watermark, and less than three."""
+    subject, _ = dedupe()
+    subject.observe(watermark)
+    needed_from_ms = subject.needed_from_ms
+    assert watermark - 3 * TTL_MS < needed_from_ms <= watermark - 2 * TTL_MS
+    for occurred_at in range(needed_from_ms - 1, needed_from_ms + 2):
+        restored, counts = dedupe()
+        restored.observe(watermark)
+        restored.restore(KEY, occurred_at, 7)
+        assert counts.entries == (occurred_at >= needed_from_ms)
+        lived, lived_counts = dedupe()
+        lived.claim(KEY, occurred_at, 7)
+        lived.observe(watermark)
+        assert lived_counts.entries == counts.entries
+
+
+def test_two_claims_of_a_key_one_ttl_apart_stand_side_by_side() -> None:
+    subject, counts = dedupe()
+    assert subject.claim(KEY, 20, 7) is None
+    assert subject.claim(KEY, 25, 8) is None
+    assert counts.entries == 2
+    assert [subject.claim(KEY, at, 9) for at in (16, 24, 29)] == [7, 7, 8]
+    assert subject.claim(KEY, 15, 9) is None
+
+
+def test_the_watermark_never_goes_back() -> None:
+    subject, counts = dedupe()
+    for at in (40, 36, 35):
+        subject.claim(KEY, at, at)
+    subject.observe(10)
+    needed_from_ms = subject.needed_from_ms
+    subject.claim(OTHER, 34, 1)
+    assert counts.late == 1
+    assert subject.needed_from_ms == needed_from_ms == 30
+
+
+# Releasing
+
+
+@pytest.mark.parametrize("claimed_at", SLICE_EDGES)
+def test_only_the_delivery_that_made_a_claim_releases_it(claimed_at: int) -> None:
+    subject, counts = dedupe()
+    subject.claim(KEY, claimed_at, 7)
+    for key, at, offset in product((KEY, OTHER), range(claimed_at - 1, claimed_at + 2), (6, 7, 8)):
+        if (key, at, offset) != (KEY, claimed_at, 7):
+            subject.release(key, at, offset)
+    assert subject.claim(KEY, claimed_at, 9) == 7
+    subject.release(KEY, claimed_at, 7)
+    assert counts.entries == 0
+    subject.release(KEY, claimed_at, 7)
+    assert counts.entries == 0
+    assert subject.claim(KEY, claimed_at, 9) is None
+
+
+# Limits
+
+
+def test_at_the_limit_nothing_is_forgotten_and_one_beyond_it_one_is() -> None:
+    subject, counts = dedupe(max_entries=10)
+    for number in range(10):
+        subject.claim(bytes([number]) * 16, 100, number)
+    assert (counts.entries, counts.evicted_early) == (10, 0)
+    subject.claim(OTHER, 100 + TTL_MS, 10)
+    assert (counts.entries, counts.evicted_early) == (10, 1)
+    assert subject.claim(OTHER, 100 + TTL_MS, 11) == 10, "the newest stays"
+
+
+def test_a_restore_keeps_to_the_limit_too() -> None:
+    subject, counts = dedupe(max_entries=10)
+    for number in range(10):
+        subject.restore(bytes([number]) * 16, 100, number)
+    assert (counts.entries, counts.evicted_early) == (10, 0)
+    subject.restore(OTHER, 100, 10)
+    assert (counts.entries, counts.evicted_early) == (10, 1)
+
+
+def test_a_claim_restored_twice_is_one_and_the_first_one_stands() -> None:
+    subject, counts = dedupe()
+    subject.restore(KEY, 20, 7)
+    subject.restore(KEY, 21, 8)
+    assert counts.entries == 1
+    assert subject.claim(KEY, 20, 9) == 7
+
+
+def test_one_claim_frees_a_bounded_number_of_outdated_ones() -> None:
+    subject, counts = dedupe(max_entries=10_000)
+    for number in range(3 * SWEEP_ENTRIES):
+        subject.claim(number.to_bytes(16), 20, number)
+    held = []
+    for at in range(1_000, 1_004):
+        subject.claim(at.to_bytes(16), at, at)
+        held.append(counts.entries)
+    assert held == [2 * SWEEP_ENTRIES + 1, SWEEP_ENTRIES + 2, 3, 4]
+
+
+def test_what_was_judged_before_frees_all_that_is_outdated() -> None:
+    subject, counts = dedupe(max_entries=10_000)
+    for number in range(3 * SWEEP_ENTRIES):
+        subject.restore(number.to_bytes(16), 20, number)
+    subject.observe(1_000)
+    assert counts.entries == 0
+
+
+# A ttl of 0
+
+
+def test_without_a_ttl_nothing_is_a_duplicate_nothing_is_kept_and_nothing_is_needed() -> None:
+    subject, counts = dedupe(ttl_ms=0)
+    for _ in range(3):
+        assert subject.claim(KEY, 20, 7) is None
+        subject.restore(KEY, 20, 7)
+        subject.observe(20)
+        subject.release(KEY, 20, 7)
+    assert counts == DedupeCounts()
+    assert subject.needed_from_ms == NEVER_MS
+
+
+def test_a_ttl_of_less_than_a_second_is_one() -> None:
+    subject, _ = dedupe(ttl_ms=1)
+    assert subject.claim(KEY, 20, 7) is None
+    assert subject.claim(KEY, 20, 8) == 7
+    assert subject.claim(KEY, 21, 9) is None
+
+
+# Books
+
+
+def test_what_moves_to_other_books_is_counted_there_and_no_longer_here() -> None:
+    subject, before = dedupe(max_entries=2)
+    for number in range(3):
+        subject.claim(bytes([number]) * 16, 20 + 4 * number, number)
+    process = DedupeCounts(entries=5, late=1, evicted_early=1)
+    subject.count_in(process)
+    assert (before.entries, before.evicted_early) == (0, 0)
+    assert (process.entries, process.late, process.evicted_early) == (7, 1, 2)
+    subject.forget()
+    assert process.entries == 5
+    assert subject.claim(bytes([2]) * 16, 28, 9) is None
