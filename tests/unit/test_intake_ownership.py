@@ -1,0 +1,272 @@
+"""The Kafka thread and partitions that are not ours any more: nothing of them is committed, nothing handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from queue import Empty, Queue
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from flagpost_consumer.adapters import kafka_intake
+from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.core.records import Position
+from running import eventually
+
+TOPIC = "events"
+PARTITIONS = 3
+SECONDS = 10.0
+"""How long a test waits for what must come."""
+
+Rebalance = Callable[["ScriptedConsumer", list[TopicPartition]], None]
+
+
+class Message:
+    """A record as confluent-kafka gives it."""
+
+    def __init__(self, partition: int, offset: int) -> None:
+        self._partition, self._offset = partition, offset
+
+    def partition(self) -> int:
+        return self._partition
+
+    def offset(self) -> int:
+        return self._offset
+
+    def error(self) -> None:
+        return None
+
+    def value(self) -> bytes:
+        return b""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one read of the thread brings."""
+
+    call: Callable[[], object] = lambda: None
+    """Made inside of poll(), as librdkafka makes its rebalance callbacks."""
+    messages: tuple[Message, ...] = ()
+    meanwhile: Callable[[], object] = lambda: None
+    """Made between the first message and the others: inside of consume()."""
+
+
+class ScriptedConsumer:
+    """Plays confluent-kafka's Consumer: each poll takes the next step of a script, on the thread that polls.
+
+    Whatever is called on it beyond that is answered and does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Queue[Step] = Queue()
+        self.committed: list[dict[int, int]] = []
+        self.on_assign: Rebalance
+        self.on_revoke: Rebalance
+        self.on_lost: Rebalance
+        self._step = Step()
+
+    def __call__(self, *_: object, **__: object) -> ScriptedConsumer:
+        return self
+
+    def __getattr__(self, name: str) -> Mock:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Mock(return_value=[])
+
+    def list_topics(self, topic: str, **_: object) -> Any:
+        found = SimpleNamespace(error=None, partitions=dict.fromkeys(range(PARTITIONS)))
+        return SimpleNamespace(topics={topic: found})
+
+    def subscribe(self, _: list[str], on_assign: Rebalance, on_revoke: Rebalance, on_lost: Rebalance) -> None:
+        self.on_assign, self.on_revoke, self.on_lost = on_assign, on_revoke, on_lost
+
+    def poll(self, seconds: float) -> Message | None:
+        try:
+            self._step = self.steps.get(timeout=seconds)
+        except Empty:
+            return None
+        self._step.call()
+        return self._step.messages[0] if self._step.messages else None
+
+    def consume(self, *_: object) -> list[Message]:
+        self._step.meanwhile()
+        return list(self._step.messages[1:])
+
+    def commit(self, offsets: list[TopicPartition], **_: object) -> None:
+        self.committed.append({each.partition: each.offset for each in offsets})
+
+    def get_watermark_offsets(self, *_: object, **__: object) -> tuple[int, int]:
+        return 0, 1_000
+
+
+def partitions(*numbers: int) -> list[TopicPartition]:
+    return [TopicPartition(TOPIC, number) for number in numbers]
+
+
+class Running:
+    """A Kafka thread on a scripted consumer, and what the loop hears of it."""
+
+    def __init__(self, consumer: ScriptedConsumer) -> None:
+        self.consumer = consumer
+        self.handler = Mock(spec=IntakeHandler)
+        self.handler.on_revoked.side_effect = self._revoked
+        self.handler.on_messages.side_effect = self._take
+        self.handed_over: list[tuple[int, int]] = []
+        self.left_positions: dict[int, Position] = {}
+        """What the loop wants to be committed of partitions that are revoked."""
+        self.intake = KafkaIntake({}, TOPIC, self.handler, asyncio.get_running_loop())
+
+    async def _revoked(self, _: list[int]) -> dict[int, Position]:
+        return self.left_positions
+
+    def _take(self, messages: list[Message], done: Callable[[], None]) -> None:
+        self.handed_over += [(message.partition(), message.offset()) for message in messages]
+        done()
+
+    async def assign(self, *numbers: int) -> None:
+        """Partitions are assigned, and released to be read from offset 0."""
+        calls = len(self.handler.on_assigned.call_args_list)
+        self.consumer.steps.put(Step(lambda: self.consumer.on_assign(self.consumer, partitions(*numbers))))
+        await eventually(lambda: len(self.handler.on_assigned.call_args_list) > calls, SECONDS)
+        assignment = self.handler.on_assigned.call_args.args[2]
+        for number in numbers:
+            self.intake.release(number, 0, assignment)
+        await self.idle()
+
+    async def lose(self, *numbers: int) -> None:
+        self.consumer.steps.put(Step(lambda: self.consumer.on_lost(self.consumer, partitions(*numbers))))
+        await eventually(lambda: self.handler.on_lost.called, SECONDS)
+
+    async def revoke(self, *numbers: int) -> None:
+        self.consumer.steps.put(Step(lambda: self.consumer.on_revoke(self.consumer, partitions(*numbers))))
+        await self.idle()
+
+    async def idle(self) -> None:
+        """Wait until the thread has taken all its steps and carried out all that the loop asked of it."""
+        reached = asyncio.Event()
+        self.consumer.steps.put(Step(lambda: self.intake._loop.call_soon_threadsafe(reached.set)))
+        await asyncio.wait_for(reached.wait(), SECONDS)
+        await asyncio.sleep(0)
+
+    async def commit(self, *numbers: int) -> None:
+        """Ask for a commit of offset 10 + number of each of these partitions, and wait until it was carried out."""
+        self.intake.commit({number: Position(10 + number, None) for number in numbers})
+        await self.idle()
+        await self.idle()
+
+
+@pytest.fixture
+async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    consumer = ScriptedConsumer()
+    monkeypatch.setattr(kafka_intake, "Consumer", consumer)
+    running = Running(consumer)
+    running.intake.start()
+    yield running
+    running.intake.stop()
+    await asyncio.wait_for(asyncio.wrap_future(running.intake.finished), SECONDS)
+
+
+# Commits
+
+
+async def test_what_is_ours_is_committed(running: Running) -> None:
+    await running.assign(0, 1)
+    await running.commit(0, 1)
+    assert running.consumer.committed == [{0: 10, 1: 11}]
+
+
+async def test_of_a_partition_that_was_lost_nothing_is_committed_any_more(running: Running) -> None:
+    """It is another member's already: a commit would move that one's position back."""
+    await running.assign(0, 1)
+    await running.lose(1)
+    await running.commit(0, 1)
+    assert running.consumer.committed == [{0: 10}]
+
+
+async def test_a_commit_of_nothing_that_is_ours_is_not_made_and_proves_nothing(running: Running) -> None:
+    await running.assign(0, 1)
+    await running.lose(0, 1)
+    await running.commit(0, 1)
+    await eventually(lambda: running.handler.on_commit_ended.called, SECONDS)
+    assert running.consumer.committed == []
+    running.handler.on_commit_ended.assert_called_once_with(None)
+
+
+async def test_a_partition_that_was_never_ours_is_not_committed(running: Running) -> None:
+    await running.assign(0)
+    await running.commit(0, 2)
+    assert running.consumer.committed == [{0: 10}]
+
+
+async def test_a_partition_that_is_revoked_is_committed_once_and_then_no_more(running: Running) -> None:
+    await running.assign(0, 1)
+    running.left_positions = {1: Position(41, None), 2: Position(42, None)}
+    await running.revoke(1)
+    assert running.consumer.committed == [{1: 41}], "the last of what was ours, and of nothing else"
+    await running.commit(0, 1)
+    assert running.consumer.committed == [{1: 41}, {0: 10}]
+
+
+async def test_a_partition_that_comes_back_is_committed_again(running: Running) -> None:
+    await running.assign(0, 1)
+    await running.lose(1)
+    await running.assign(1)
+    await running.commit(1)
+    assert running.consumer.committed == [{1: 11}]
+
+
+# Messages
+
+
+@pytest.mark.parametrize("how", ["lost", "revoked"])
+async def test_messages_of_a_partition_that_is_taken_away_while_they_are_read_are_left_out(
+    running: Running, how: str
+) -> None:
+    """The loop has given the partition up by then: they would be the next member's to deliver, too."""
+    await running.assign(0, 1)
+    consumer = running.consumer
+
+    def take_away() -> None:
+        (consumer.on_lost if how == "lost" else consumer.on_revoke)(consumer, partitions(1))
+
+    messages = (Message(1, 0), Message(0, 0), Message(1, 1), Message(0, 1))
+    consumer.steps.put(Step(messages=messages, meanwhile=take_away))
+    await running.idle()
+    await eventually(lambda: running.handed_over, SECONDS)
+    assert running.handed_over == [(0, 0), (0, 1)]
+
+
+async def test_messages_of_a_partition_that_is_taken_away_and_given_back_in_one_read_are_left_out(
+    running: Running,
+) -> None:
+    """What came back begins anew at its committed offset, once the ledger has been read."""
+    await running.assign(0, 1)
+    consumer = running.consumer
+
+    def take_away_and_give_back() -> None:
+        consumer.on_lost(consumer, partitions(1))
+        consumer.on_assign(consumer, partitions(1))
+
+    messages = (Message(0, 0), Message(1, 0), Message(0, 1))
+    consumer.steps.put(Step(messages=messages, meanwhile=take_away_and_give_back))
+    await running.idle()
+    await eventually(lambda: running.handed_over, SECONDS)
+    assert running.handed_over == [(0, 0), (0, 1)]
+    await eventually(lambda: running.handler.on_assigned.call_count == 2, SECONDS)
+    running.intake.release(1, 0, running.handler.on_assigned.call_args.args[2])
+    await running.idle()
+    assert running.handed_over == [(0, 0), (0, 1)]
+    consumer.steps.put(Step(messages=(Message(1, 0),)))
+    await eventually(lambda: (1, 0) in running.handed_over, SECONDS)
+
+
+async def test_messages_of_partitions_that_stay_are_handed_over_in_order(running: Running) -> None:
+    await running.assign(0, 1)
+    running.consumer.steps.put(Step(messages=(Message(0, 0), Message(1, 0), Message(0, 1))))
+    await eventually(lambda: len(running.handed_over) == 3, SECONDS)
+    assert running.handed_over == [(0, 0), (1, 0), (0, 1)]
