@@ -1,0 +1,100 @@
+"""What is written to the ledger, on the embedded Kafka: what is settled here, and nothing that was handed back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from flagpost_consumer.adapters.ledger_writer import LedgerWriter
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.records import Settlement
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_schemas import decode_settlements
+from engine_steps import TRACKS_ONLY, damaged, engine_with, instant
+from kafka_reading import read_topic
+from running import eventually
+
+TOPIC = "ledger"
+SECONDS = 30.0
+"""How long a test waits for what must come."""
+
+
+@pytest.fixture
+def kafka() -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka({TOPIC: 2}) as embedded:
+        yield embedded
+
+
+class Written:
+    """A ledger, and what it has told."""
+
+    def __init__(self, kafka: EmbeddedKafka, write_at: int = 1_000) -> None:
+        self.told: list[tuple[list[Settlement], int]] = []
+        config = {"bootstrap.servers": kafka.bootstrap_servers, "enable.idempotence": True}
+        self.ledger = LedgerWriter(config, TOPIC, "group", self._on_written, write_at=write_at)
+
+    def _on_written(self, settlements: Sequence[Settlement], offset: int) -> None:
+        self.told.append((list(settlements), offset))
+
+    def write(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            self.ledger.write(settlement)
+
+    async def has_told_of(self, count: int) -> None:
+        await eventually(lambda: sum(len(settlements) for settlements, _ in self.told) >= count, SECONDS)
+
+
+def settled(engine: Engine, partition: int, *offsets: int) -> list[Settlement]:
+    """Records that have ended."""
+    engine.receive([damaged(offset, partition) for offset in offsets], instant(0.0))
+    return engine.poll(instant(0.0)).settlements
+
+
+def in_kafka(kafka: EmbeddedKafka) -> list[tuple[int, list[int]]]:
+    """The partition and the offsets of each record of the ledger."""
+    return [
+        (read.partition, [entry.offset for entry in decode_settlements(read.value or b"").entries])
+        for read in read_topic(kafka.bootstrap_servers, TOPIC)
+    ]
+
+
+async def test_settlements_of_a_partition_are_one_record_on_the_same_partition(kafka: EmbeddedKafka) -> None:
+    engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka)
+    first, second = settled(engine, 0, 3, 4), settled(engine, 1, 7)
+    written.write([*first, *second])
+    await written.has_told_of(3)
+    assert sorted(written.told, key=lambda told: len(told[0])) == [(second, 0), (first, 0)]
+    assert await asyncio.to_thread(in_kafka, kafka) == [(0, [3, 4]), (1, [7])]
+
+
+async def test_what_was_handed_back_before_it_was_written_is_not_written(kafka: EmbeddedKafka) -> None:
+    """CONTRACT section 8: returned is never in the ledger. It would settle what the next member begins anew."""
+    engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka)
+    gone, kept = settled(engine, 0, 3), settled(engine, 1, 7)
+    written.write([*gone, *kept])
+    engine.forget([0], instant(0.0))
+    await written.has_told_of(1)
+    assert written.told == [(kept, 0)]
+    assert await asyncio.to_thread(in_kafka, kafka) == [(1, [7])]
+
+
+async def test_when_all_was_handed_back_nothing_is_written_and_writing_goes_on(kafka: EmbeddedKafka) -> None:
+    engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka, write_at=2)
+    gone = settled(engine, 0, 3, 4)
+    engine.forget([0], instant(0.0))
+    written.write(gone)
+    kept = settled(engine, 1, 7)
+    written.write(kept)
+    await written.has_told_of(1)
+    assert await asyncio.to_thread(in_kafka, kafka) == [(1, [7])]
+
+
+async def test_enough_settlements_are_written_without_waiting_for_more(kafka: EmbeddedKafka) -> None:
+    """Sending waits for them (DESIGN, invariant 6): what comes later goes into a record of its own."""
+    engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
+    written.write(settled(engine, 0, 1, 2, 3, 4, 5))
+    await written.has_told_of(5)
+    assert await asyncio.to_thread(in_kafka, kafka) == [(0, [1, 2, 3]), (0, [4, 5])]
+    assert [offset for _, offset in written.told] == [0, 1]
