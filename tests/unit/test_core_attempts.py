@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+from engine_steps import TRACKS_ONLY, attempts_at, engine_with, instant, reasons, settle_all, visitors
 from flagpost_consumer.adapters.ledger_writer import entry_of
 from flagpost_consumer.core.endpoint import EndpointState
+from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.policy import DeliverySettings
 from flagpost_consumer.core.records import Attempt
 from flagpost_consumer.core.verdict import Answer
-from engine_steps import TRACKS_ONLY, attempts_at, engine_with, instant, reasons, settle_all, visitors
 from simulation import (
     BROKEN,
     OK,
@@ -35,6 +36,10 @@ def in_turn(visitor: str, answers: list[Answer]) -> Answering:
         return given, 0.0, 0.01
 
     return answer
+
+
+def track_state(engine: Engine) -> EndpointState:
+    return engine.track.state
 
 
 def test_a_429_never_counts_as_an_attempt_however_many_others_pass_meanwhile() -> None:
@@ -68,14 +73,14 @@ def test_refusals_of_requests_from_before_a_recovery_do_not_take_the_endpoint_do
     slow, also_slow, third, *rest = attempts_at(engine, 1.0)
     for refused in (third, *rest):
         engine.answered(refused, Answer(401), instant(1.1))
-    assert engine.track.state is EndpointState.UNAUTHORIZED
+    assert track_state(engine) is EndpointState.UNAUTHORIZED
     engine.receive([record(decision("fresh"), 5)], instant(2.0))
     (probe,) = attempts_at(engine, 60.0)
     engine.answered(probe, OK, instant(60.1))
-    assert engine.track.state is EndpointState.OK
+    assert track_state(engine) is EndpointState.OK
     for late in (slow, also_slow):
         engine.answered(late, Answer(401), instant(60.2))
-    assert engine.track.state is EndpointState.OK
+    assert track_state(engine) is EndpointState.OK
     after = engine.poll(instant(60.2))
     assert not after.intake_paused
     acknowledge(engine, after.settlements)

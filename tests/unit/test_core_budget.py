@@ -46,7 +46,9 @@ def test_the_moment_that_is_told_is_the_moment_at_which_a_request_may_go() -> No
     assert now - 100.0 == pytest.approx(1_000 * 60.0 / 7.0)
 
 
-@pytest.mark.parametrize(("per_minute", "burst"), [(600.0, 10), (A_SECOND, 1), (6.0, 1), (90.0, 1), (150.0, 2)])
+@pytest.mark.parametrize(
+    ("per_minute", "burst"), [(600.0, 10), (A_SECOND, 1), (6.0, 1), (90.0, 1), (150.0, 2)]
+)
 def test_after_a_rest_there_is_a_second_s_worth_and_at_least_one(per_minute: float, burst: int) -> None:
     subject = budget(per_minute)
     assert spend_all(subject, 100_000.0) == burst

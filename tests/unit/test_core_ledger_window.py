@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine_steps import NO_LINGER, TRACKS_ONLY, damaged, engine_with, instant, metadata
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.ledger_window import CHUNK_ENTRIES, LedgerWindow
@@ -11,7 +12,6 @@ from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.policy import DedupeSettings, MetadataSettings, Policy
 from flagpost_consumer.core.records import Position
 from flagpost_consumer.core.restoration import Restoration, Settled
-from engine_steps import NO_LINGER, TRACKS_ONLY, damaged, engine_with, instant, metadata
 from simulation import OK, START_MS, acknowledge, decision, in_the_ledger, record
 
 NEVER_MS = 2**63
@@ -122,9 +122,7 @@ def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
 
 def test_what_is_settled_of_the_record_at_the_committed_position_is_not_sent_again_after_a_restart() -> None:
     """Without dedupe only the ledger's settlement at this very offset keeps it from being sent twice."""
-    policy = Policy(
-        metadata=MetadataSettings(linger_seconds=60.0), dedupe=DedupeSettings(ttl_seconds=0.0)
-    )
+    policy = Policy(metadata=MetadataSettings(linger_seconds=60.0), dedupe=DedupeSettings(ttl_seconds=0.0))
     first = engine_with(policy)
     ledger = {40: settled_in_part(first, 40)}
     position = first.committable()[0]
@@ -268,7 +266,11 @@ def test_the_highest_offset_and_the_newest_claim_of_a_record_count_whatever_thei
 def test_a_restore_tells_how_many_settlements_a_record_had_and_where_the_ledger_ended() -> None:
     restoration = Restoration(0, DedupeSettings())
     entry: Settled = (7, Kind.TRACK, Outcome.DROPPED, None, None)
-    assert [restoration.take(5, []), restoration.take(6, [entry]), restoration.take(7, [entry] * 3)] == [0, 1, 3]
+    assert [restoration.take(5, []), restoration.take(6, [entry]), restoration.take(7, [entry] * 3)] == [
+        0,
+        1,
+        3,
+    ]
     restoration.finish(12)
     assert restoration.window.oldest_needed(8, NEVER_MS) == 12
 

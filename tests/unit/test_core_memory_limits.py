@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome, Reason
 from flagpost_consumer.core.policy import DeliverySettings, Policy
 from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.core.verdict import Answer
-from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant
 from simulation import OK, acknowledge, decision, record
 
 MAX_PENDING = 100
@@ -53,13 +53,10 @@ def test_intake_resumes_well_below_the_limit_and_pauses_again_only_at_the_limit(
     assert not is_paused(engine)
 
 
-
 def backlog(settlements: list[Settlement]) -> list[int]:
     """The offsets that were cut off their line."""
     return [
-        each.delivery.record.offset
-        for each in settlements
-        if each.ending.reason is Reason.VISITOR_BACKLOG
+        each.delivery.record.offset for each in settlements if each.ending.reason is Reason.VISITOR_BACKLOG
     ]
 
 
@@ -92,7 +89,9 @@ def test_lines_are_cut_once_pendo_takes_events_again_and_the_newest_go() -> None
     engine.receive(hot, instant(1.0))
     assert answer_all(engine, 60.0, OK) == 1, "a probe"
     cut = sorted(backlog(engine.poll(instant(60.0)).settlements))
-    assert 20 + LINE <= cut[0] <= 20 + LINE + 1, "the oldest stay, beside the one that may have been the probe"
+    assert 20 + LINE <= cut[0] <= 20 + LINE + 1, (
+        "the oldest stay, beside the one that may have been the probe"
+    )
     assert cut == list(range(cut[0], 20 + CUT_FROM))
 
 

@@ -76,7 +76,9 @@ def test_records_are_given_in_the_order_of_their_offsets() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=40), st.randoms(use_true_random=False))
-def test_all_below_the_position_is_settled_and_the_record_at_it_is_not(taken: list[bool], random: object) -> None:
+def test_all_below_the_position_is_settled_and_the_record_at_it_is_not(
+    taken: list[bool], random: object
+) -> None:
     subject = offsets(0)
     records = [offset for offset, is_there in enumerate(taken) if is_there]
     for offset in records:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.policy import DecisionsSettings, EndpointLimits, Policy
 from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.core.settling import UNACKNOWLEDGED_SECONDS
-from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
 from simulation import OK, acknowledge, decision, record
 
 ONE_CONNECTION = Policy(

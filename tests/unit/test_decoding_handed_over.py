@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 from aiohttp import web
@@ -41,7 +41,7 @@ class SlowRegistry:
         await self.go.wait()
         return web.json_response({"schema": schema_of(DecisionEvent).text})
 
-    async def __aenter__(self) -> SlowRegistry:
+    async def __aenter__(self) -> Self:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -121,7 +121,7 @@ async def give_up(service: Service, how: str, number: int) -> None:
 async def test_what_waited_for_its_schema_does_not_pass_for_a_record_of_the_next_assignment(
     registry: SlowRegistry, how: str
 ) -> None:
-    """The partition comes back at its committed offset 0. Were offset 5 taken in then, 0 to 4 would be passed over."""
+    """The partition comes back at its committed offset 0: were offset 5 taken in, 0 to 4 would be passed over."""
     service = service_with(registry)
     take_over(service, 0)
     service.on_messages([message(UNKNOWN_YET, 5), message(KNOWN, 6)], lambda: None)

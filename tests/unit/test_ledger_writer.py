@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from engine_steps import TRACKS_ONLY, damaged, engine_with, instant
 from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import decode_settlements
-from engine_steps import TRACKS_ONLY, damaged, engine_with, instant
 from kafka_reading import read_topic
 from running import eventually
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from engine_steps import NO_LINGER, engine_with, instant, metadata, reasons
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Attempt, Settlement
 from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import VisitorMetadata
-from engine_steps import NO_LINGER, engine_with, instant, metadata, reasons
 from simulation import OK, acknowledge, record
 
 TTL_MS = 10_000
