@@ -242,6 +242,39 @@ def test_only_what_was_delivered_is_claimed(
     assert restoration.dedupe.claim(KEY, START_MS + 1, 8) == (7 if makes_claim else None)
 
 
+def test_a_settlement_without_a_time_makes_no_claim() -> None:
+    restoration = restored(9, (7, Kind.TRACK, Outcome.DELIVERED, KEY, None))
+    assert restoration.window.oldest_needed(9, 0) == 6
+    assert restoration.dedupe.claim(KEY, START_MS, 8) is None
+
+
+def test_a_record_that_settles_nothing_is_not_needed() -> None:
+    """One that only tells of a gap, or of another group's settlements."""
+    assert restored(0).window.oldest_needed(0, 0) == 6
+
+
+def test_partitions_that_are_restored_side_by_side_share_one_limit() -> None:
+    counts = DedupeCounts()
+    settings = DedupeSettings(ttl_seconds=10.0, max_entries=3)
+    for number in range(2):
+        restoration = Restoration(0, settings, counts)
+        for offset in range(3):
+            key = bytes([number, offset]) * 8
+            restoration.take(offset, [(offset, Kind.TRACK, Outcome.DELIVERED, key, START_MS)])
+    assert (counts.entries, counts.evicted_early) == (3, 3)
+
+
+def test_what_a_restore_has_counted_goes_with_it_to_whoever_takes_the_partition_over() -> None:
+    counts, process = DedupeCounts(), DedupeCounts()
+    restoration = Restoration(0, DedupeSettings(ttl_seconds=10.0), counts)
+    restoration.take(0, [(7, Kind.TRACK, Outcome.DELIVERED, KEY, START_MS)])
+    assert counts.entries == 1
+    restoration.finish(1)
+    assert counts.entries == 0, "the next restore begins with room of its own"
+    restoration.dedupe.count_in(process)
+    assert process.entries == 1
+
+
 def test_a_duplicate_moves_the_watermark_as_it_did_when_it_was_judged() -> None:
     counts = DedupeCounts()
     restoration = restored(9, (7, Kind.TRACK, Outcome.DUPLICATE, KEY, START_MS))

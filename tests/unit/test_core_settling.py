@@ -1,0 +1,182 @@
+"""The books on each ending: when a delivery starts, waits again, ends, is acknowledged, and is seen a second time."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine_steps import (
+    NO_LINGER,
+    TRACKS_ONLY,
+    attempts_at,
+    damaged,
+    engine_with,
+    instant,
+    metadata,
+    visitors,
+)
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import DedupeSettings, Policy
+from flagpost_consumer.core.records import Gap, Partition
+from flagpost_consumer.core.restoration import Restoration, Settled
+from flagpost_consumer.core.verdict import Answer
+from simulation import OK, START_MS, acknowledge, decision, positions, record
+
+NO_DEDUPE = Policy(dedupe=DedupeSettings(ttl_seconds=0.0))
+
+
+def restored(position: int, *settled: Settled, policy: Policy = NO_DEDUPE) -> tuple[Engine, Partition]:
+    """An engine with a partition of which the ledger settles something from the committed position on."""
+    engine = engine_with(policy, partitions=[])
+    (partition,) = engine.assign([0], 8, instant(0.0))
+    restoration = Restoration(position, policy.dedupe)
+    restoration.take(0, settled)
+    restoration.finish(1)
+    engine.restore(partition, restoration)
+    return engine, partition
+
+
+def delivered(offset: int, kind: Kind) -> Settled:
+    return offset, kind, Outcome.DELIVERED, None, START_MS
+
+
+# Seen again
+
+
+def test_a_record_that_the_ledger_settles_whole_is_passed_over() -> None:
+    engine, _ = restored(5, delivered(5, Kind.TRACK), delivered(5, Kind.VISITOR_METADATA))
+    engine.receive([record(decision("v"), 5)], instant(1.0))
+    assert (engine.accounts.records, engine.accounts.redeliveries) == (1, 1)
+    assert engine.accounts.planned == {}
+    assert engine.pending_records == 0
+    assert positions(engine) == {0: 6}, "it need not be read a third time"
+
+
+def test_what_is_passed_over_does_not_hold_back_or_overtake_what_is_pending() -> None:
+    engine, _ = restored(5, delivered(6, Kind.TRACK), delivered(6, Kind.VISITOR_METADATA))
+    engine.receive([damaged(5), record(decision("v"), 6)], instant(1.0))
+    assert positions(engine) == {0: 5}
+    acknowledge(engine, engine.poll(instant(1.0)).settlements)
+    assert positions(engine) == {0: 7}
+
+
+def test_a_record_is_taken_in_once_however_often_it_is_read() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    for offset in (0, 1, 0, 1, 2, 1):
+        engine.receive([record(decision(f"v{offset}"), offset)], instant(1.0))
+    assert engine.accounts.planned == {Kind.TRACK: 3}
+    assert engine.pending_records == 3
+
+
+# Gaps
+
+
+def test_lost_offsets_hold_the_position_until_the_ledger_tells_of_them() -> None:
+    engine, partition = restored(100)
+    gap = Gap(100, 250)
+    engine.lose(partition, gap)
+    assert engine.accounts.offsets_lost == 150
+    assert (positions(engine), engine.pending_records) == ({0: 100}, 1)
+    assert not engine.is_quiet([0]), "a hand-over waits for it"
+    engine.receive([damaged(249), damaged(250)], instant(1.0))
+    assert engine.accounts.records == 1, "what is lost is not taken in"
+    engine.gap_written(partition, gap)
+    acknowledge(engine, engine.poll(instant(1.0)).settlements)
+    assert (positions(engine), engine.pending_records) == ({0: 251}, 0)
+    assert engine.is_quiet([0])
+
+
+def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_book() -> None:
+    engine, partition = restored(100)
+    gap = Gap(100, 250)
+    engine.lose(partition, gap)
+    assert engine.forget([0], instant(1.0)) == 0
+    assert engine.pending_records == 0
+    engine.gap_written(partition, gap)
+    assert engine.pending_records == 0
+
+
+# From the start to the end
+
+
+def test_a_partition_is_busy_from_the_start_of_a_request_to_its_acknowledged_end() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    assert engine.is_quiet()
+    engine.receive([record(decision("v"))], instant(0.0))
+    assert engine.is_quiet([0])
+    (attempt,) = engine.poll(instant(1.0)).attempts
+    assert not engine.is_quiet([0])
+    engine.answered(attempt, Answer(503), instant(1.1))
+    assert engine.is_quiet([0]), "what waits for another try is handed back at once"
+    (attempt,) = engine.poll(instant(60.0)).attempts
+    engine.answered(attempt, OK, instant(60.1))
+    assert not engine.is_quiet([0])
+    acknowledge(engine, engine.poll(instant(60.1)).settlements)
+    assert engine.is_quiet([0])
+    assert positions(engine) == {0: 1}
+
+
+def test_a_settlement_is_given_out_once_and_counts_once() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([damaged(0)], instant(0.0))
+    settlements = engine.poll(instant(0.0)).settlements
+    assert len(settlements) == 1
+    assert engine.poll(instant(0.0)).settlements == []
+    assert engine.accounts.pending == {Kind.UNKNOWN: 1}, "pending until Kafka has it"
+    for _ in range(2):
+        acknowledge(engine, settlements)
+    assert engine.accounts.total(Kind.UNKNOWN, Outcome.DEAD_LETTERED) == 1
+    assert engine.accounts.pending.total() == 0
+    assert engine.accounts.difference(Kind.UNKNOWN) == 0
+    assert engine.pending_records == 0
+    assert engine.is_quiet()
+
+
+@pytest.mark.parametrize("first", [Kind.TRACK, Kind.VISITOR_METADATA])
+def test_a_record_is_settled_when_the_last_of_its_deliveries_is(first: Kind) -> None:
+    engine = engine_with(NO_LINGER)
+    engine.receive([record(decision("v"))], instant(0.0))
+    for attempt in engine.poll(instant(1.0)).attempts:
+        engine.answered(attempt, OK, instant(1.1))
+    by_kind = {each.delivery.kind: each for each in engine.poll(instant(1.1)).settlements}
+    assert set(by_kind) == {Kind.TRACK, Kind.VISITOR_METADATA}
+    acknowledge(engine, [by_kind.pop(first)])
+    assert (positions(engine), engine.pending_records) == ({0: 0}, 1)
+    acknowledge(engine, by_kind.values())
+    assert (positions(engine), engine.pending_records) == ({0: 1}, 0)
+
+
+def test_a_settlement_is_dated_by_the_wall_clock() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([damaged(0)], instant(7.0))
+    (settlement,) = engine.poll(instant(9.0)).settlements
+    assert settlement.settled_at_ms == START_MS + 7_000
+
+
+# Claims
+
+
+def test_a_delivery_that_ends_undelivered_frees_its_claim_and_a_delivered_one_keeps_it() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    for offset, (visitor, answer) in enumerate((("refused", Answer(400)), ("taken", OK))):
+        engine.receive([record(decision(visitor), offset)], instant(1.0 + offset))
+        (attempt,) = attempts_at(engine, 1.0 + offset)
+        engine.answered(attempt, answer, instant(1.0 + offset))
+        acknowledge(engine, engine.poll(instant(1.0 + offset)).settlements)
+    engine.receive([record(decision("refused"), 2), record(decision("taken"), 3)], instant(4.0))
+    actions = engine.poll(instant(4.0))
+    (duplicate,) = actions.settlements
+    assert (duplicate.delivery.record.offset, duplicate.ending.duplicate_of) == (3, 1)
+    assert visitors(actions.attempts) == ["refused"]
+
+
+def test_what_is_handed_back_frees_nothing_of_another_owner() -> None:
+    """Metadata has no claim; the claims of a partition go with it."""
+    engine = engine_with(NO_LINGER, partitions=[0, 1])
+    engine.receive([record(decision("v"), 0, partition=0)], instant(0.0))
+    engine.receive([record(metadata("w", plan="pro"), 0, partition=1)], instant(0.0))
+    assert engine.dedupe_counts.entries == 1
+    engine.forget([1], instant(0.5))
+    assert engine.dedupe_counts.entries == 1
+    engine.forget([0], instant(0.5))
+    assert engine.dedupe_counts.entries == 0
