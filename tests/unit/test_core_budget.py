@@ -104,6 +104,18 @@ def test_what_was_gained_is_kept_while_there_is_no_partition() -> None:
     assert subject.opens_at(500.0) is None
 
 
+def test_with_the_last_partition_a_burst_goes_too() -> None:
+    subject = budget(600.0)
+    assert subject.opens_at(200.0) == 200.0, "ten are there"
+    subject.share(0.0, 200.0)
+    assert spend_all(subject, 200.0) == 1
+
+
+def test_before_a_share_is_known_nothing_goes() -> None:
+    subject = Budget(A_SECOND)
+    assert (subject.per_minute, subject.opens_at(1_000.0)) == (0.0, None)
+
+
 def test_without_a_limit_it_never_says_no() -> None:
     subject = budget(None)
     assert subject.per_minute == inf
