@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 from random import Random
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from flagpost_consumer.core.lanes import Lane, Lanes
 
 INTERVAL = 1.0
+CONNECTIONS = 100
 
 
 @dataclass(eq=False)
@@ -21,21 +23,31 @@ class Item:
     name: str
     deadline_ms: float = inf
     not_before: float = 0.0
+    is_held: bool = False
+    size_bytes: int = 10
 
 
 def lanes(interval: float = INTERVAL) -> Lanes[Item]:
     return Lanes(interval)
 
 
-def push(subject: Lanes[Item], visitor: str, *names: str, now: float = 0.0, **more: float) -> None:
+def push(subject: Lanes[Item], visitor: str, *names: str, now: float = 0.0, **more: Any) -> None:
     for name in names:
         subject.push(visitor, Item(name, **more), now)
 
 
-def take(subject: Lanes[Item], now: float, avoid: str | None = None) -> Lane[Item]:
-    lane = subject.take(now, avoid)
+def take(subject: Lanes[Item], now: float) -> Lane[Item]:
+    lane = subject.take(now, CONNECTIONS)
     assert lane is not None
     return lane
+
+
+def due_at(subject: Lanes[Item], now: float) -> float | None:
+    return subject.due_at(now, CONNECTIONS)
+
+
+def may_take(subject: Lanes[Item], now: float) -> bool:
+    return subject.take(now, CONNECTIONS) is not None
 
 
 def names(lane: Lane[Item]) -> list[str]:
@@ -48,14 +60,14 @@ def names(lane: Lane[Item]) -> list[str]:
 def test_the_first_delivery_goes_at_once_and_the_next_one_an_interval_after_its_answer() -> None:
     subject = lanes()
     push(subject, "v", "first", "second", now=10.0)
-    assert subject.due_at(10.0) == 10.0
+    assert due_at(subject, 10.0) == 10.0
     lane = take(subject, 10.0)
     assert names(lane)[0] == "first"
-    assert subject.take(500.0) is None, "one at a time, however long the answer takes"
-    assert subject.due_at(500.0) is None
+    assert not may_take(subject, 500.0), "one at a time, however long the answer takes"
+    assert due_at(subject, 500.0) is None
     subject.answered(lane, 20.0)
-    assert subject.due_at(20.0) == 21.0
-    assert subject.take(20.999) is None
+    assert due_at(subject, 20.0) == 21.0
+    assert not may_take(subject, 20.999)
     assert names(take(subject, 21.0)) == ["second"]
 
 
@@ -64,7 +76,7 @@ def test_a_delivery_that_comes_while_its_visitor_rests_waits_for_the_end_of_the_
     push(subject, "v", "first")
     subject.answered(take(subject, 0.0), 5.0)
     push(subject, "v", "second", now=5.5)
-    assert subject.take(5.999) is None
+    assert not may_take(subject, 5.999)
     assert names(take(subject, 6.0)) == ["second"]
 
 
@@ -75,7 +87,7 @@ def test_a_line_that_is_empty_after_its_rest_is_forgotten() -> None:
     subject.advance(5.999)
     assert len(subject) == 1
     subject.advance(6.0)
-    assert (len(subject), subject.lane("v"), subject.due_at(6.0)) == (0, None, None)
+    assert (len(subject), subject.lane("v"), due_at(subject, 6.0)) == (0, None, None)
 
 
 def test_without_an_interval_the_next_one_goes_at_the_moment_of_the_answer() -> None:
@@ -92,8 +104,8 @@ def test_a_retry_waits_for_its_delay_and_never_less_than_the_pace() -> None:
         push(subject, "v", "first", "second")
         lane = take(subject, 0.0)
         subject.again(lane, 5.0, delay)
-        assert subject.due_at(5.0) == expected
-        assert subject.take(expected - 0.001) is None
+        assert due_at(subject, 5.0) == expected
+        assert not may_take(subject, expected - 0.001)
         assert names(take(subject, expected)) == ["first", "second"]
 
 
@@ -111,8 +123,8 @@ def test_nothing_of_a_partition_goes_before_its_time() -> None:
     subject = lanes()
     push(subject, "new", "first", not_before=7.0)
     push(subject, "old", "first", now=6.9, not_before=7.0)
-    assert subject.due_at(0.0) == 7.0
-    assert subject.take(6.999) is None
+    assert due_at(subject, 0.0) == 7.0
+    assert not may_take(subject, 6.999)
     assert {take(subject, 7.0).visitor_id, take(subject, 7.0).visitor_id} == {"new", "old"}
     push(subject, "at once", "first", now=7.0, not_before=7.0)
     assert take(subject, 7.0).visitor_id == "at once"
@@ -123,8 +135,8 @@ def test_what_follows_in_a_line_waits_for_its_own_partition_too() -> None:
     push(subject, "v", "first")
     push(subject, "v", "second", not_before=60.0)
     subject.answered(take(subject, 0.0), 5.0)
-    assert subject.take(6.0) is None
-    assert subject.due_at(6.0) == 60.0
+    assert not may_take(subject, 6.0)
+    assert due_at(subject, 6.0) == 60.0
     assert names(take(subject, 60.0)) == ["second"]
 
 
@@ -141,39 +153,41 @@ def test_the_nearest_deadline_goes_first_and_among_equals_who_was_ready_first() 
     assert order == ["nearest", "first equal", "second equal", "later"]
 
 
-def test_another_than_the_one_to_avoid_goes_first_if_there_is_one() -> None:
-    subject = lanes()
-    push(subject, "bad", "x", deadline_ms=1.0)
-    push(subject, "good", "x", deadline_ms=2.0)
-    assert take(subject, 0.0, avoid="bad").visitor_id == "good"
-    assert take(subject, 0.0, avoid="bad").visitor_id == "bad"
-    assert subject.take(0.0, avoid="bad") is None
-    push(subject, "good too", "x")
-    assert take(subject, 0.0, avoid="somebody").visitor_id == "good too"
-
-
 # Shortening and removing
 
 
-def test_a_line_is_shortened_by_its_newest() -> None:
+def shorten(subject: Lanes[Item], lane: Lane[Item], length: int, size_bytes: float = inf) -> list[str]:
+    return [item.name for item in subject.shorten(lane, length, size_bytes)]
+
+
+def test_a_line_is_shortened_by_its_newest_to_what_may_wait_behind_the_first() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3", "4")
     lane = subject.lane("v")
     assert lane is not None
-    assert subject.shorten(lane, 4) == []
-    assert [item.name for item in subject.shorten(lane, 2)] == ["4", "3"]
+    assert shorten(subject, lane, 3) == []
+    assert shorten(subject, lane, 1) == ["4", "3"]
     assert (names(lane), subject.waiting) == (["1", "2"], 2)
-    assert [item.name for item in subject.shorten(lane, 0)] == ["2", "1"]
-    assert (subject.waiting, subject.ready(0.0)) == (0, 0)
-    assert subject.take(0.0) is None
-    assert len(subject) == 0
+    assert shorten(subject, lane, 0) == ["2"]
+    assert (names(lane), subject.waiting) == (["1"], 1), "the first stays"
+
+
+def test_a_line_is_shortened_by_bytes_too() -> None:
+    subject = lanes()
+    push(subject, "v", "1", "2", "3", size_bytes=10)
+    lane = subject.lane("v")
+    assert lane is not None
+    assert shorten(subject, lane, 3, 20) == []
+    assert shorten(subject, lane, 3, 19.9) == ["3"]
+    assert shorten(subject, lane, 3, 0) == ["2"]
+    assert names(lane) == ["1"]
 
 
 def test_what_is_in_flight_stays_in_a_line_that_is_shortened() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3")
     lane = take(subject, 0.0)
-    assert [item.name for item in subject.shorten(lane, 0)] == ["3", "2"]
+    assert shorten(subject, lane, 0) == ["3", "2"]
     assert (names(lane), subject.waiting) == (["1"], 0)
     subject.answered(lane, 0.0)
     subject.advance(INTERVAL)
@@ -199,21 +213,9 @@ def test_a_line_whose_first_was_removed_waits_for_what_is_first_now() -> None:
     push(subject, "v", "keep", not_before=9.0)
     subject.remove(["v"], lambda item: item.name == "drop")
     assert subject.ready(0.0) == 0
-    assert subject.take(0.0) is None
-    assert subject.take(8.999) is None
+    assert not may_take(subject, 0.0)
+    assert not may_take(subject, 8.999)
     assert names(take(subject, 9.0)) == ["keep"]
-
-
-def test_the_first_of_a_line_that_waits_may_end_without_another_request() -> None:
-    subject = lanes()
-    push(subject, "v", "poison", "next")
-    lane = take(subject, 0.0)
-    subject.again(lane, 0.0, 30.0)
-    assert subject.waiting == 2
-    assert subject.discard_waiting_first(lane).name == "poison"
-    assert subject.waiting == 1
-    assert subject.take(29.999) is None, "the pace of what was sent holds"
-    assert names(take(subject, 30.0)) == ["next"]
 
 
 # Counts
@@ -250,7 +252,7 @@ def test_whatever_happens_each_line_keeps_its_order_its_pace_and_its_count(seed:
             visitor = random.choice("abc")
             expected[visitor].append(str(number))
             push(subject, visitor, str(number), now=now)
-        elif step < 0.7 and (lane := subject.take(now)) is not None:
+        elif step < 0.7 and (lane := subject.take(now, CONNECTIONS)) is not None:
             assert now >= free_at[lane.visitor_id]
             assert names(lane)[0] == expected[lane.visitor_id][0]
             flying.append(lane)
@@ -265,9 +267,9 @@ def test_whatever_happens_each_line_keeps_its_order_its_pace_and_its_count(seed:
         assert subject.waiting == sum(map(len, expected.values())) - len(flying)
     for lane in flying:
         subject.again(lane, now, 0.0)
-    while (due := subject.due_at(now)) is not None:
+    while (due := due_at(subject, now)) is not None:
         now = due
-        ready = subject.take(now)
+        ready = subject.take(now, CONNECTIONS)
         if ready is not None:
             assert names(ready)[0] == expected[ready.visitor_id].pop(0)
             subject.answered(ready, now)

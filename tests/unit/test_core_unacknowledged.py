@@ -6,7 +6,7 @@ from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.policy import DecisionsSettings, EndpointLimits, Policy
 from flagpost_consumer.core.records import Settlement
-from flagpost_consumer.core.settling import UNACKNOWLEDGED_SECONDS
+from flagpost_consumer.core.unacknowledged import MAX_WAIT_SECONDS
 from simulation import OK, acknowledge, decision, record
 
 ONE_CONNECTION = Policy(
@@ -31,13 +31,13 @@ def may_send(engine: Engine, offset: int, at: float) -> bool:
 def test_sending_goes_on_while_an_answer_waits_for_its_acknowledgement_for_one_second() -> None:
     engine = engine_with(TRACKS_ONLY)
     deliver(engine, 0, at=2.0)
-    assert may_send(engine, 1, at=2.0 + UNACKNOWLEDGED_SECONDS)
+    assert may_send(engine, 1, at=2.0 + MAX_WAIT_SECONDS)
 
 
 def test_sending_stops_when_an_answer_waits_longer_and_goes_on_once_kafka_has_it() -> None:
     engine = engine_with(TRACKS_ONLY)
     settlements = deliver(engine, 0, at=2.0)
-    assert not may_send(engine, 1, at=2.01 + UNACKNOWLEDGED_SECONDS)
+    assert not may_send(engine, 1, at=2.01 + MAX_WAIT_SECONDS)
     assert engine.poll(instant(60.0)).wake_at is None, "no time, but an acknowledgement, lets it go on"
     acknowledge(engine, settlements)
     assert visitors(engine.poll(instant(60.0)).attempts) == ["v1"]
