@@ -60,6 +60,24 @@ def backlog(settlements: list[Settlement]) -> list[int]:
     ]
 
 
+def test_intake_pauses_and_resumes_by_bytes_as_it_does_by_records() -> None:
+    size = len(b"damaged") + len(b"original")
+    delivery = DeliverySettings(max_pending_bytes=MAX_PENDING * size)
+    engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": delivery}))
+    engine.receive([damaged(offset) for offset in range(MAX_PENDING - 1)], instant(0.0))
+    first = engine.poll(instant(0.0))
+    assert not first.intake_paused
+    engine.receive([damaged(MAX_PENDING - 1)], instant(0.0))
+    left = first.settlements + engine.poll(instant(0.0)).settlements
+    paused_at = []
+    while left:
+        if is_paused(engine):
+            paused_at.append(len(left))
+        acknowledge(engine, [left.pop(0)])
+    assert paused_at == list(range(MAX_PENDING, min(paused_at) - 1, -1)), "it resumes once"
+    assert 50 <= min(paused_at) <= 70
+
+
 @pytest.mark.parametrize("state", [EndpointState.UNREACHABLE, EndpointState.UNAUTHORIZED])
 def test_no_line_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
     """CONTRACT section 8: an outage fills no dead letters, however long it lasts."""

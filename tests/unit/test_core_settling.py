@@ -96,6 +96,37 @@ def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_book() -> N
     assert engine.pending_records == 0
 
 
+# Bytes
+
+
+def test_a_record_holds_its_bytes_until_the_last_of_its_deliveries_is_acknowledged() -> None:
+    engine = engine_with(NO_LINGER)
+    made = record(decision("v"))._replace(
+        key=b"v", value=b"x" * 100, headers=(("trace", b"12345"), ("t", None))
+    )
+    engine.receive([made], instant(0.0))
+    held = 1 + 100 + len("trace") + 5 + len("t")
+    assert engine.pending_bytes == held
+    for attempt in engine.poll(instant(1.0)).attempts:
+        engine.answered(attempt, OK, instant(1.1))
+    first, second = engine.poll(instant(1.1)).settlements
+    acknowledge(engine, [first])
+    assert engine.pending_bytes == held
+    acknowledge(engine, [second])
+    assert engine.pending_bytes == 0
+
+
+def test_what_is_handed_back_or_passed_over_or_lost_holds_no_bytes() -> None:
+    engine, partition = restored(5, delivered(5, Kind.TRACK), delivered(5, Kind.VISITOR_METADATA))
+    engine.receive([record(decision("v"), 5)], instant(0.0))
+    engine.lose(partition, Gap(6, 9))
+    assert engine.pending_bytes == 0
+    engine.receive([record(decision("v"), 9), damaged(10)], instant(0.0))
+    assert engine.pending_bytes == 2 * len(b"original") + len(b"v") + len(b"damaged")
+    engine.forget([0], instant(0.0))
+    assert engine.pending_bytes == 0
+
+
 # From the start to the end
 
 
