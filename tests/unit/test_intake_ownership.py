@@ -41,8 +41,17 @@ class Message:
     def error(self) -> None:
         return None
 
+    def key(self) -> bytes:
+        return b"v"
+
     def value(self) -> bytes:
-        return b""
+        return b"value"
+
+    def headers(self) -> None:
+        return None
+
+    def leader_epoch(self) -> None:
+        return None
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,10 @@ class Running:
         calls = len(self.handler.on_assigned.call_args_list)
         self.consumer.steps.put(Step(lambda: self.consumer.on_assign(self.consumer, partitions(*numbers))))
         await eventually(lambda: len(self.handler.on_assigned.call_args_list) > calls, SECONDS)
+        await self.release(*numbers)
+
+    async def release(self, *numbers: int) -> None:
+        """Let partitions be read from offset 0, by the newest assignment."""
         assignment = self.handler.on_assigned.call_args.args[2]
         for number in numbers:
             self.intake.release(number, 0, assignment)
@@ -258,8 +271,7 @@ async def test_messages_of_a_partition_that_is_taken_away_and_given_back_in_one_
     await eventually(lambda: running.handed_over, SECONDS)
     assert running.handed_over == [(0, 0), (0, 1)]
     await eventually(lambda: running.handler.on_assigned.call_count == 2, SECONDS)
-    running.intake.release(1, 0, running.handler.on_assigned.call_args.args[2])
-    await running.idle()
+    await running.release(1)
     assert running.handed_over == [(0, 0), (0, 1)]
     consumer.steps.put(Step(messages=(Message(1, 0),)))
     await eventually(lambda: (1, 0) in running.handed_over, SECONDS)
