@@ -116,3 +116,60 @@ def test_what_follows_an_expired_delivery_that_was_refused_is_not_taken_for_the_
     engine.receive([record(other, 2)], instant(60.0))
     settled = reasons(settle_all(engine, 60.0))
     assert settled == {0: Reason.EXPIRED, 1: Reason.OK, 2: Reason.OK}
+
+
+# Poison
+
+
+def refused(engine: Engine, at: float) -> dict[int, Reason]:
+    """Let Pendo refuse the poisonous visitor's next attempt; gives what ended by that."""
+    (attempt,) = attempts_at(engine, at)
+    assert visitors([attempt]) == ["bad"]
+    engine.answered(attempt, Answer(404), instant(at))
+    return reasons({each.delivery.record.offset: each for each in engine.poll(instant(at)).settlements})
+
+
+def passes(engine: Engine, visitor: str, offset: int, at: float) -> None:
+    """Let Pendo take an event of a visitor."""
+    engine.receive([record(decision(visitor), offset)], instant(at))
+    (attempt,) = attempts_at(engine, at)
+    engine.answered(attempt, OK, instant(at))
+    acknowledge(engine, engine.poll(instant(at)).settlements)
+
+
+def test_a_delivery_that_is_refused_twice_while_another_visitor_passes_between_is_poison() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([record(decision("bad"), 0)], instant(1.0))
+    assert refused(engine, 1.0) == {}
+    passes(engine, "other", 1, 1.1)
+    assert refused(engine, 60.0) == {0: Reason.REJECTED}
+
+
+def test_a_delivery_that_is_refused_again_and_again_while_nobody_else_passes_is_not() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([record(decision("bad"), 0)], instant(1.0))
+    for at in (1.0, 60.0, 120.0, 180.0):
+        assert refused(engine, at) == {}
+    passes(engine, "other", 1, 180.1)
+    assert refused(engine, 240.0) == {0: Reason.REJECTED}
+
+
+def test_a_request_that_started_before_the_refusal_proves_nothing() -> None:
+    """When a key is revoked, what began a moment before still passes."""
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive(
+        [record(decision(visitor), offset) for offset, visitor in enumerate(("bad", "other"))], instant(1.0)
+    )
+    by_visitor = {each.ticket.who: each for each in attempts_at(engine, 1.0)}
+    engine.answered(by_visitor["bad"], Answer(404), instant(1.1))
+    engine.answered(by_visitor["other"], OK, instant(1.2))
+    acknowledge(engine, engine.poll(instant(1.2)).settlements)
+    assert refused(engine, 60.0) == {}
+
+
+def test_a_visitors_own_success_does_not_show_its_next_delivery_to_be_poison() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    passes(engine, "bad", 0, 1.0)
+    engine.receive([record(decision("bad", "next"), 1)], instant(2.0))
+    for at in (2.0, 60.0, 120.0):
+        assert refused(engine, at) == {}

@@ -19,7 +19,7 @@ from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_obje
 from running import eventually
 from simulation import decision
 
-SECONDS = 10.0
+SECONDS = 30.0
 """How long a test waits for what must come."""
 SCHEMA_ID = 7
 EVENT = decision("v", occurred_at=clock().wall_ms)

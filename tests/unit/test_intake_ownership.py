@@ -20,7 +20,7 @@ from running import eventually
 
 TOPIC = "events"
 PARTITIONS = 3
-SECONDS = 10.0
+SECONDS = 30.0
 """How long a test waits for what must come."""
 
 Rebalance = Callable[["ScriptedConsumer", list[TopicPartition]], None]
