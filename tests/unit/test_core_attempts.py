@@ -118,6 +118,38 @@ def test_what_follows_an_expired_delivery_that_was_refused_is_not_taken_for_the_
     assert settled == {0: Reason.EXPIRED, 1: Reason.OK, 2: Reason.OK}
 
 
+# Attempts that count
+
+
+def passes(engine: Engine, visitor: str, offset: int, at: float) -> None:
+    """Let Pendo take an event of a visitor."""
+    engine.receive([record(decision(visitor), offset)], instant(at))
+    (attempt,) = attempts_at(engine, at)
+    engine.answered(attempt, OK, instant(at))
+    acknowledge(engine, engine.poll(instant(at)).settlements)
+
+
+def fails(engine: Engine, at: float) -> dict[int, Reason]:
+    """Let the poor visitor's next attempt fail; gives what ended by that."""
+    (attempt,) = attempts_at(engine, at)
+    assert visitors([attempt]) == ["poor"]
+    engine.answered(attempt, Answer(503), instant(at))
+    return reasons({each.delivery.record.offset: each for each in engine.poll(instant(at)).settlements})
+
+
+def test_an_attempt_counts_only_if_another_visitor_passed_since_the_one_before() -> None:
+    engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_attempts=3)}))
+    engine.receive([record(decision("poor"), 0)], instant(1.0))
+    assert fails(engine, 1.0) == {}, "nobody has passed"
+    passes(engine, "first", 1, 1.1)
+    for number in range(1, 6):
+        assert fails(engine, 70.0 * number) == {}, "one success of another lets one attempt count"
+    passes(engine, "second", 2, 351.0)
+    assert fails(engine, 420.0) == {}
+    passes(engine, "third", 3, 421.0)
+    assert fails(engine, 490.0) == {0: Reason.ATTEMPTS_EXHAUSTED}
+
+
 # Poison
 
 
@@ -127,14 +159,6 @@ def refused(engine: Engine, at: float) -> dict[int, Reason]:
     assert visitors([attempt]) == ["bad"]
     engine.answered(attempt, Answer(404), instant(at))
     return reasons({each.delivery.record.offset: each for each in engine.poll(instant(at)).settlements})
-
-
-def passes(engine: Engine, visitor: str, offset: int, at: float) -> None:
-    """Let Pendo take an event of a visitor."""
-    engine.receive([record(decision(visitor), offset)], instant(at))
-    (attempt,) = attempts_at(engine, at)
-    engine.answered(attempt, OK, instant(at))
-    acknowledge(engine, engine.poll(instant(at)).settlements)
 
 
 def test_a_delivery_that_is_refused_twice_while_another_visitor_passes_between_is_poison() -> None:

@@ -132,6 +132,33 @@ def test_at_the_limit_nothing_is_forgotten_and_one_beyond_it_one_is() -> None:
     assert subject.claim(OTHER, 100 + TTL_MS, 11) == 10, "the newest stays"
 
 
+def test_what_is_outdated_makes_room_first_and_is_not_counted_as_early() -> None:
+    quiet, counts = dedupe(max_entries=2 * SWEEP_ENTRIES)
+    busy = Dedupe(TTL_MS / 1000, 2 * SWEEP_ENTRIES, counts)
+    for number in range(2 * SWEEP_ENTRIES):
+        quiet.claim(number.to_bytes(16), 20, number)
+    quiet.claim(KEY, 1_000, 7)
+    assert counts.entries == SWEEP_ENTRIES + 1, "half of what is outdated is still held"
+    for number in range(2 * SWEEP_ENTRIES - 1):
+        busy.claim(number.to_bytes(16), 1_000, number)
+    assert (counts.entries, counts.evicted_early) == (2 * SWEEP_ENTRIES, 0)
+    assert quiet.claim(KEY, 1_000, 9) == 7
+
+
+def test_what_was_restored_beyond_the_limit_goes_a_few_at_each_claim() -> None:
+    counts = DedupeCounts()
+    for partition in range(2):
+        subject = Dedupe(TTL_MS / 1000, 100, DedupeCounts())
+        for number in range(100):
+            subject.restore(bytes([partition, number]) * 8, 20, number)
+        subject.count_in(counts)
+    assert counts.entries == 200
+    subject.claim(OTHER, 20, 100)
+    assert counts.entries == 201 - SWEEP_ENTRIES
+    subject.claim(KEY, 20, 101)
+    assert (counts.entries, counts.evicted_early) == (100, 102)
+
+
 def test_a_restore_keeps_to_the_limit_too() -> None:
     subject, counts = dedupe(max_entries=10)
     for number in range(10):
