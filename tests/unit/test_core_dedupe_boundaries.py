@@ -101,6 +101,18 @@ def test_the_watermark_never_goes_back() -> None:
     assert subject.needed_from_ms == needed_from_ms == 30
 
 
+def test_a_restored_claim_moves_the_watermark_as_the_claim_itself_did() -> None:
+    subject, counts = dedupe()
+    subject.restore(OTHER, 20, 6)
+    subject.restore(KEY, 40, 7)
+    assert subject.needed_from_ms == 30
+    assert counts.entries == 1, "the older one is outdated"
+    subject.restore(OTHER, 36, 8)
+    assert subject.needed_from_ms == 30
+    subject.claim(b"late" * 4, 34, 9)
+    assert counts.late == 1
+
+
 # Releasing
 
 
