@@ -242,3 +242,18 @@ def test_what_moves_to_other_books_is_counted_there_and_no_longer_here() -> None
     subject.forget()
     assert process.entries == 5
     assert subject.claim(bytes([2]) * 16, 28, 9) is None
+
+
+@pytest.mark.parametrize("how", ["forgotten", "moved"])
+def test_what_is_outdated_and_not_swept_yet_leaves_the_books_with_its_partition(how: str) -> None:
+    subject, counts = dedupe()
+    for number in range(2 * SWEEP_ENTRIES):
+        subject.claim(number.to_bytes(16), 20, number)
+    subject.claim(KEY, 1_000, 7)
+    assert counts.entries == SWEEP_ENTRIES + 1
+    others = DedupeCounts()
+    if how == "forgotten":
+        subject.forget()
+    else:
+        subject.count_in(others)
+    assert (counts.entries, others.entries) == (0, 0 if how == "forgotten" else SWEEP_ENTRIES + 1)
