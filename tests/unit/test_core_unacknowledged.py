@@ -90,3 +90,18 @@ def test_what_is_handed_back_before_its_acknowledgement_stops_nothing_any_more()
     assert engine.unacknowledged == 0
     engine.receive([record(decision("w"), 0, partition=1)], instant(60.0))
     assert len(engine.poll(instant(60.0)).attempts) == 1
+
+
+def test_an_answer_that_comes_while_its_partition_is_held_is_waited_for_too() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([record(decision(f"v{offset}"), offset) for offset in range(2)], instant(2.0))
+    early, late = engine.poll(instant(2.0)).attempts
+    engine.answered(early, OK, instant(2.0))
+    first = engine.poll(instant(2.0)).settlements
+    assert not may_send(engine, 2, at=4.0)
+    engine.answered(late, OK, instant(4.1))
+    second = engine.poll(instant(4.1)).settlements
+    acknowledge(engine, first)
+    assert engine.poll(instant(4.2)).attempts == []
+    acknowledge(engine, second)
+    assert visitors(engine.poll(instant(4.3)).attempts) == ["v2"]
