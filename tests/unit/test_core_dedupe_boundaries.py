@@ -159,15 +159,15 @@ def test_what_is_outdated_makes_room_first_and_is_not_counted_as_early() -> None
 
 def test_what_was_restored_beyond_the_limit_goes_a_few_at_each_claim() -> None:
     counts = DedupeCounts()
-    for partition in range(2):
-        subject = Dedupe(TTL_MS / 1000, 100, DedupeCounts())
+    restored = [Dedupe(TTL_MS / 1000, 100, DedupeCounts()) for _ in range(2)]
+    for partition, each in enumerate(restored):
         for number in range(100):
-            subject.restore(bytes([partition, number]) * 8, 20, number)
-        subject.count_in(counts)
+            each.restore(bytes([partition, number]) * 8, 20, number)
+        each.count_in(counts)
     assert counts.entries == 200
-    subject.claim(OTHER, 20, 100)
+    restored[0].claim(OTHER, 20, 100)
     assert counts.entries == 201 - SWEEP_ENTRIES
-    subject.claim(KEY, 20, 101)
+    restored[0].claim(KEY, 20, 101)
     assert (counts.entries, counts.evicted_early) == (100, 102)
 
 
