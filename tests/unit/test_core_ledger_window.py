@@ -187,6 +187,22 @@ def test_a_partition_in_which_nothing_was_ever_claimed_needs_nothing_of_its_ledg
     assert engine.committable()[0] == Position(3, 10)
 
 
+def test_metadata_alone_lets_event_time_go_on_and_the_ledger_of_old_claims_go() -> None:
+    """Before, one decision followed by metadata only kept its ledger record needed for good."""
+    engine = engine_with(NO_LINGER)
+    engine.receive([record(decision("v", variation=None), 0)], instant(2.0))
+    (attempt,) = engine.poll(instant(2.0)).attempts
+    engine.answered(attempt, OK, instant(2.0))
+    acknowledge(engine, engine.poll(instant(2.0)).settlements, ledger_offset=4)
+    assert engine.committable()[0] == Position(1, 4)
+    ttl_ms = 1800 * 1000
+    engine.receive([record(metadata("v", 4 * ttl_ms, plan="pro"), 1)], instant(4 * 1800.0))
+    (attempt,) = engine.poll(instant(4 * 1800.0)).attempts
+    engine.answered(attempt, OK, instant(4 * 1800.0))
+    acknowledge(engine, engine.poll(instant(4 * 1800.0)).settlements, ledger_offset=5)
+    assert engine.committable()[0] == Position(2, 6)
+
+
 def test_a_window_without_claims_is_let_go_before_any_time_is_known() -> None:
     assert window_with((5, 1, -1, 0)).oldest_needed(1, -2 * 10_000) == 6
     assert window_with((5, 1, 0, 0)).oldest_needed(1, -2 * 10_000) == 5

@@ -156,6 +156,11 @@ class Dedupe:
             if self._counts.entries > self._max_entries:
                 self._counts.make_room(self._max_entries)
 
+    def advance(self, occurred_at: int) -> None:
+        """Note the time of a record that claims nothing: event time goes on without claims, too."""
+        if self._ttl_ms:
+            self._advance(occurred_at)
+
     def observe(self, occurred_at: int) -> None:
         """Note the time of a delivery that was judged before this process had the partition."""
         if self._ttl_ms:

@@ -241,6 +241,7 @@ class Engine:
         elif planned.track is not None:
             self._tracks.enter(delivery, planned.track, now)
         elif planned.metadata is not None and occurred_at is not None:
+            delivery.partition.dedupe.advance(occurred_at)
             self._metadata.enter(delivery, planned.metadata, occurred_at, now)
 
     # Time
