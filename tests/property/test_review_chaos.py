@@ -279,9 +279,9 @@ def check_empty(member: Member) -> None:
         return  # Without a partition there is no budget: what is left, empty by now, goes once there is one.
     lanes, batches = engine._tracks.lanes, engine._metadata._batches
     assert (len(lanes), lanes.waiting, lanes._ready, lanes._delayed) == (0, 0, [], [])
-    assert batches._targets == {}
+    assert (batches._targets, batches._not_yet) == ({}, {})
     assert not any(batches._queues.values())
-    assert batches._retries == []
+    assert len(batches._retries) == len(batches._order) == 0
 
 
 def policy_of(draw: Random) -> Policy:

@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from flagpost_consumer.core.mapping import Metadata
-from flagpost_consumer.core.metadata_batches import Item, MetadataBatches
+from flagpost_consumer.core.metadata_batches import MetadataBatches
+from flagpost_consumer.core.metadata_items import Item
 from flagpost_consumer.core.outcomes import DELIVERED
 
 VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
@@ -34,7 +35,11 @@ def shuffled() -> list[Change]:
 def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: float = 2.0) -> int:
     """Let changes arrive at an even pace, and Pendo answer at once; gives the number of requests."""
     batches: MetadataBatches[None] = MetadataBatches(
-        batch_size=1_000, linger_seconds=linger_seconds, ttl_seconds=1_800.0, max_entries=2_000_000
+        batch_size=1_000,
+        batch_bytes=4_194_304,
+        linger_seconds=linger_seconds,
+        ttl_seconds=1_800.0,
+        max_entries=2_000_000,
     )
     requests, offered = 0, 0
     for offered, (visitor, flag) in enumerate(changes):
@@ -44,7 +49,7 @@ def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: f
         batches.offer(Item(None, metadata, 0, offered, 1_000, missing=False), now)
     while (due := batches.due_at(offered / per_second)) is not None:
         requests += send_due(batches, due)
-    assert [ending for _, ending in batches.ended] == [DELIVERED] * (offered + 1)
+    assert [ending for _, ending in batches.take_ended()] == [DELIVERED] * (offered + 1)
     return requests
 
 

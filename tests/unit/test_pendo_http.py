@@ -8,7 +8,7 @@ import pytest
 
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.metadata_batches import Batch
+from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from pendo_client import BODY, Clock, answer_to, answering, client, read_request, sent, serving, track_attempt

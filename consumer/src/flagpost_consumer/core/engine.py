@@ -255,6 +255,7 @@ class Engine:
         may_send = self._may_send(now)
         if self._settling.unacknowledged.take_released():
             self._tracks.lanes.unpark(now.monotonic)
+        self._metadata.settle_ended(now)
         attempts: list[Attempt] = []
         if may_send:
             attempts += self._metadata.start(now, self._has_connection)
@@ -327,6 +328,7 @@ class Engine:
     def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
         """Kafka has the settlements, which are of one partition, at an offset of the ledger."""
         self._settling.acknowledged(settlements, ledger_offset)
+        self._metadata.acknowledged(settlements)
 
     # Handing back
 

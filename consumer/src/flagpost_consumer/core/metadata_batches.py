@@ -4,79 +4,32 @@ In: metadata deliveries in the order of their offsets, and word of each request.
 each delivery ends. For each field of a visitor or account only the newest value by `occurred_at` waits; a
 value that Pendo already has is not sent again; and an id has at most one request in flight.
 
-A batch is a list of ids. Its values are gathered when it is sent, so that a batch that is tried again carries
-the newest ones.
+A batch is a list of ids. Its values are gathered when it is sent, so that a batch that is sent again carries
+the newest ones. No operation takes longer because more ids wait, but for those on which it acts.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Generic, TypeVar
+from math import inf
+from typing import Generic
 
-from flagpost_consumer.core.mapping import Metadata
-from flagpost_consumer.core.outcomes import DELIVERED, Ending, Reason
-from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, value_digest
-from flagpost_schemas import MetadataValue
-
-_PRECEDENCE = (
-    Reason.REJECTED,
-    Reason.ATTEMPTS_EXHAUSTED,
-    Reason.FIELD_MISSING,
-    Reason.SUPERSEDED,
-    Reason.UNCHANGED,
+from flagpost_consumer.core.metadata_items import (
+    BRACKETS_BYTES,
+    Item,
+    Owner,
+    Value,
+    record_bytes,
+    values_of,
 )
-"""Which reason stands for a delivery none of whose fields was accepted."""
-
-
-Owner = TypeVar("Owner")
-
-
-@dataclass(slots=True, eq=False)
-class Item(Generic[Owner]):
-    """One metadata delivery, field by field."""
-
-    owner: Owner
-    """Whose delivery it is; of no interest here."""
-    metadata: Metadata
-    partition: int
-    offset: int
-    occurred_at: int
-    missing: bool
-    """Whether some of its fields do not exist in Pendo."""
-    open_fields: int = 0
-    accepted: bool = False
-    endings: list[Ending] = field(default_factory=list)
-    removed: bool = False
-    """Handed back unsettled; what is in flight of it is of no interest any more."""
-
-    def ending(self) -> Ending:
-        """How the delivery ends once no field is open."""
-        if self.accepted:
-            return DELIVERED
-        found = {ending.reason: ending for ending in self.endings}
-        if self.missing:
-            found.setdefault(Reason.FIELD_MISSING, Ending(Reason.FIELD_MISSING))
-        return next(found[reason] for reason in _PRECEDENCE if reason in found)
-
-
-Age = tuple[int, int]
-"""What decides which of two values is newer: occurred_at, then the offset."""
-
-
-@dataclass(slots=True, eq=False)
-class Value(Generic[Owner]):
-    """A value that waits for a field, or is on its way."""
-
-    value: MetadataValue
-    digest: bytes
-    item: Item[Owner]
-    age: Age
-    """Its own; or that of the newest value that was found to be the same, for which it then stands too."""
-
+from flagpost_consumer.core.metadata_order import SettlingOrder
+from flagpost_consumer.core.metadata_queues import Queue
+from flagpost_consumer.core.metadata_retries import Batch, Retries
+from flagpost_consumer.core.moments import earliest
+from flagpost_consumer.core.outcomes import Ending, Reason
+from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key
+from flagpost_schemas import MetadataValue
 
 FieldKey = tuple[str, str]
 """(group, field)"""
@@ -87,107 +40,132 @@ QueueKey = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
-class _Target(Generic[Owner]):
-    """One visitor or account."""
+class _Waiting(Generic[Owner]):
+    """The values of one group that wait for one id."""
 
-    waiting: dict[FieldKey, Value[Owner]] = field(default_factory=dict)
-    in_flight: dict[FieldKey, Value[Owner]] = field(default_factory=dict)
-    busy: bool = False
-    """Part of a batch that is in flight or is to be tried again."""
+    size: int
+    """Bytes of the record that they make."""
+    values: dict[str, Value[Owner]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
-    """The ids of one request."""
+class _Target(Generic[Owner]):
+    """One visitor or account."""
 
-    target: str
-    group: str
-    ids: list[str]
-    suspected: bool = False
-    """Its last answer said that something is set up wrongly."""
+    key: TargetKey
+    record_bytes: int
+    """What its record takes without values."""
+    whose: int
+    """Stands for it among the values that were sent."""
+    send_from: float = -inf
+    """A newly assigned partition sends nothing for one interval."""
+    waiting: dict[str, _Waiting[Owner]] = field(default_factory=dict)
+    """By group."""
+    in_flight: dict[FieldKey, Value[Owner]] = field(default_factory=dict)
+    batch: Batch | None = None
+    """The batch that it is part of, be it in flight or waiting to be sent again."""
 
-    @property
-    def who(self) -> str:
-        """What tells this batch from others, for the endpoint."""
-        return self.ids[0]
+    def waiting_value(self, key: FieldKey) -> Value[Owner] | None:
+        """The value that waits for a field."""
+        waiting = self.waiting.get(key[0])
+        return None if waiting is None else waiting.values.get(key[1])
 
 
 class MetadataBatches(Generic[Owner]):
     """All metadata that waits, is in flight, or was sent lately."""
 
     def __init__(
-        self, *, batch_size: int, linger_seconds: float, ttl_seconds: float, max_entries: int
+        self,
+        *,
+        batch_size: int,
+        batch_bytes: int,
+        linger_seconds: float,
+        ttl_seconds: float,
+        max_entries: int,
     ) -> None:
         self._batch_size = batch_size
+        self._batch_bytes = batch_bytes
         self._linger = linger_seconds
         self._ttl_ms = int(ttl_seconds * 1000)
-        self._max_entries = max_entries
         self._targets: dict[TargetKey, _Target[Owner]] = {}
-        self._queues: dict[QueueKey, OrderedDict[str, float]] = {}
-        self._retries: list[tuple[float, int, Batch]] = []
-        self._number = 0
-        self._sent: dict[int, SentValues] = {}
-        self.ended: list[tuple[Item[Owner], Ending]] = []
-        """Deliveries that have ended since this was last emptied; the engine empties it."""
+        self._queues: dict[QueueKey, Queue] = {}
+        self._not_yet: dict[float, dict[TargetKey, None]] = {}
+        """When partitions that were newly assigned may send, to the ids that wait for it."""
+        self._retries = Retries()
+        self._sent = SentValues(self._ttl_ms, max_entries)
+        self._order: SettlingOrder[Owner] = SettlingOrder()
+        self._refused: list[tuple[Item[Owner], Ending]] = []
 
     # Deliveries
 
-    def offer(self, item: Item[Owner], now: float) -> None:
-        """Take in one delivery."""
-        metadata = item.metadata
-        target = self._targets.setdefault((metadata.target, metadata.target_id), _Target())
-        item.open_fields = len(metadata.values)
-        for name, content in metadata.values.items():
-            value = Value(content, value_digest(content), item, (item.occurred_at, item.offset))
-            self._offer_field(target, (metadata.group, name), value)
-        self._enqueue(metadata.target, metadata.target_id, target, now)
+    def offer(self, item: Item[Owner], now: float, send_from: float = -inf) -> None:
+        """Take in one delivery, of which nothing is sent before `send_from`."""
+        values = dict(values_of(item))
+        key = item.metadata.target, item.metadata.target_id
+        target = self._targets.get(key) or _Target(key, record_bytes(*key), id_key(*key))
+        size = target.record_bytes + _size(values)
+        if size > self._most_bytes:
+            self._refused.append((item, self._too_large(size)))
+            return
+        self._targets[key] = target
+        if send_from > max(target.send_from, now):
+            self._leave_queues(target)
+            target.send_from = send_from
+        item.open_fields = len(values)
+        self._order.begin(item)
+        for name, value in values.items():
+            self._offer_field(target, (item.metadata.group, name), value)
+        self._enqueue(target, now)
 
-    def remove(self, items: Iterable[Item[Owner]]) -> None:
+    def remove(self, items: Sequence[Item[Owner]]) -> None:
         """Hand back deliveries: their values are not sent any more, and answers say nothing of them."""
+        self._order.give_back(items)
         for item in items:
-            item.removed = True
-            key = (item.metadata.target, item.metadata.target_id)
-            if (target := self._targets.get(key)) is None:
-                continue
-            for name in item.metadata.values:
-                waiting = target.waiting.get((item.metadata.group, name))
-                if waiting is not None and waiting.item is item:
-                    del target.waiting[item.metadata.group, name]
-                flying = target.in_flight.get((item.metadata.group, name))
-                if flying is not None and flying.item is item:
-                    del target.in_flight[item.metadata.group, name]
-            self._tidy(key, target)
+            target = self._targets.get((item.metadata.target, item.metadata.target_id))
+            if target is not None:
+                self._take_out(target, item)
+                self._tidy(target)
+
+    def acknowledge(self, item: Item[Owner]) -> None:
+        """Kafka has the settlement of a delivery that was dead-lettered."""
+        self._order.acknowledge(item)
+
+    def take_ended(self) -> list[tuple[Item[Owner], Ending]]:
+        """Give the deliveries that are to be settled, in this order, since the last call."""
+        ended = [*self._refused, *self._order.settled]
+        self._refused.clear()
+        self._order.settled.clear()
+        return ended
+
+    def take_returned(self) -> list[Item[Owner]]:
+        """Give the deliveries that are to be handed back since the last call."""
+        returned, self._order.returned = self._order.returned, []
+        return returned
 
     def forget_partition(self, partition: int) -> None:
         """Forget what was sent for a partition that is another member's."""
-        self._sent.pop(partition, None)
-
-    def is_in_flight(self, item: Item[Owner]) -> bool:
-        """Whether a request that carries a value of this delivery is under way."""
-        target = self._targets.get((item.metadata.target, item.metadata.target_id))
-        return target is not None and any(value.item is item for value in target.in_flight.values())
+        self._sent.forget_partition(partition)
 
     # Batches
 
     def flush(self, now: float) -> None:
         """Send what waits without lingering from now on."""
         self._linger = 0.0
-        self._retries = [(now, number, batch) for _, number, batch in self._retries]
-        heapq.heapify(self._retries)
+        self._retries.hurry(now)
 
     def due_at(self, now: float) -> float | None:
         """When a batch is to be sent: `now` if at once, None if nothing waits."""
-        moments = [self._leaves_at(queue) for queue in self._queues.values() if queue]
-        if self._retries:
-            moments.append(self._retries[0][0])
-        return max(now, min(moments)) if moments else None
+        self._let_in(now)
+        moments = [queue.leaves_at(self._linger) for queue in self._queues.values()]
+        due = earliest(self._retries.first_at(), *self._not_yet, *moments)
+        return None if due is None else max(now, due)
 
     def take(self, now: float, avoid: str | None = None) -> Batch | None:
         """Give a batch that is to be sent now; another than `avoid`'s first, if there is one."""
         fresh = self._take_fresh(now)
         if fresh is not None and fresh.who != avoid:
             return fresh
-        again = self._take_retry(now)
+        again = self._retries.pop(now)
         if again is None:
             return fresh
         if fresh is not None:
@@ -197,98 +175,106 @@ class MetadataBatches(Generic[Owner]):
     def gather(self, batch: Batch, now: float) -> list[tuple[str, dict[str, MetadataValue]]]:
         """Take the newest values of a batch's ids into flight; ids with none left leave the batch."""
         records = []
-        for target_id in batch.ids:
-            target = self._targets[batch.target, target_id]
-            taken = {key: value for key, value in target.waiting.items() if key[0] == batch.group}
-            for key, value in taken.items():
-                del target.waiting[key]
-                target.in_flight[key] = value
-            if taken:
-                records.append((target_id, {key[1]: value.value for key, value in taken.items()}))
-        left = {target_id for target_id, _ in records}
-        for target_id in batch.ids:
-            if target_id not in left:
-                self._release(batch.target, target_id, now)
+        left = self._most_bytes
+        for target in self._targets_of(batch):
+            values = self._sendable(target, batch.group, now)
+            size = target.record_bytes + _size(values)
+            if not values or size > left:
+                self._release(target, now, first=bool(values))
+                continue
+            left -= size
+            for name, value in values.items():
+                self._unwait(target, (batch.group, name))
+                target.in_flight[batch.group, name] = value
+                value.item.flying += 1
+            records.append((target.key[1], {name: value.value for name, value in values.items()}))
         batch.ids = [target_id for target_id, _ in records]
         return records
 
     def items(self, batch: Batch) -> list[Item[Owner]]:
         """The deliveries that have a value in flight in a batch."""
-        values = [value for key in self._keys(batch) for value in self._targets[key].in_flight.values()]
+        values = [value for target in self._targets_of(batch) for value in target.in_flight.values()]
         return list({id(value.item): value.item for value in values}.values())
 
     # Answers
 
     def accepted(self, batch: Batch, ids: Sequence[str], now: float) -> None:
         """Pendo took the values of these ids."""
-        for target_id in ids:
-            target = self._targets[batch.target, target_id]
-            for key, value in target.in_flight.items():
-                self._remember(batch.target, target_id, key, value)
+        for target in self._targets_of(batch, ids):
+            for key, value in self._land(target):
+                self._remember(target, key, value)
                 value.item.accepted = True
                 self._close(value.item)
-            self._done(batch, target_id, target, now)
+            self._release(target, now)
 
     def refused(self, batch: Batch, target_id: str, ending: Ending, now: float) -> None:
         """The values of one id end undelivered."""
-        target = self._targets[batch.target, target_id]
-        for value in target.in_flight.values():
-            value.item.endings.append(ending)
-            self._close(value.item)
-        self._done(batch, target_id, target, now)
+        for target in self._targets_of(batch, [target_id]):
+            for key, value in self._land(target):
+                self._doubt(target, key, value)
+                value.item.endings.append(ending)
+                self._close(value.item)
+            self._release(target, now)
 
     def again(
-        self, batch: Batch, at: float, give_up: Callable[[Item[Owner]], Ending | None] | None = None
+        self,
+        batch: Batch,
+        now: float,
+        wait_seconds: float = 0.0,
+        give_up: Callable[[Item[Owner]], Ending | None] | None = None,
     ) -> None:
-        """Try a batch again at a time, but for the deliveries that `give_up` has an ending for."""
-        for key in self._keys(batch):
-            target = self._targets[key]
-            flying, target.in_flight = target.in_flight, {}
-            for group_and_name, value in flying.items():
-                self._doubt(key, group_and_name, value)
-                ending = give_up(value.item) if give_up else None
-                self._back(target, group_and_name, value, ending)
-        self._number += 1
-        heapq.heappush(self._retries, (at, self._number, batch))
+        """Send a batch again after a while, but for the deliveries that `give_up` has an ending for."""
+        batch.waiting_ids = 0
+        for target in self._targets_of(batch):
+            for key, value in self._land(target):
+                self._doubt(target, key, value)
+                self._back(target, key, value, give_up(value.item) if give_up else None)
+            if batch.group in target.waiting:
+                batch.waiting_ids += 1
+            else:
+                self._release(target, now)
+        if batch.waiting_ids:
+            self._retries.push(now + wait_seconds, batch)
 
-    def split(self, batch: Batch, ids: Sequence[str], now: float) -> None:
-        """Try these ids of a batch again at once, in two halves."""
+    def part(self, batch: Batch, ids: Sequence[str], now: float) -> None:
+        """Send these ids of a batch again at once, without the others."""
+        part = Batch(batch.target, batch.group, list(ids), halvings=batch.halvings, narrowed=batch.narrowed)
+        for target in self._targets_of(batch, ids):
+            target.batch = part
+        self.again(part, now)
+
+    def halve(self, batch: Batch, ids: Sequence[str], now: float) -> None:
+        """Send these ids of a batch again at once, in two halves."""
+        batch.halvings += 1
+        batch.narrowed |= batch.failed_alone
         middle = (len(ids) + 1) // 2
         for half in (ids[:middle], ids[middle:]):
             if half:
-                self.again(Batch(batch.target, batch.group, list(half)), now)
+                self.part(batch, half, now)
 
-    def withdraw_suspected(self, who: str) -> Batch | None:
-        """Give the batch that turned out to be poison, out of those that wait to be tried again."""
-        for entry in self._retries:
-            if entry[2].suspected and entry[2].who == who:
-                self._retries.remove(entry)
-                heapq.heapify(self._retries)
-                return entry[2]
-        return None
-
-    # Inside
+    # What becomes of a field
 
     def _offer_field(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
-        waiting = target.waiting.get(key)
+        waiting = target.waiting_value(key)
         flying = target.in_flight.get(key)
         if any(other is not None and other.age > value.age for other in (waiting, flying)):
             self._end_field(value, Reason.SUPERSEDED)
             return
-        if waiting is not None:
-            # The newer value also stands where the older one waited, should it turn out to be unchanged.
-            del target.waiting[key]
-            self._end_field(waiting, Reason.SUPERSEDED)
         reason = self._known(target, key, value)
         if reason is None:
-            target.waiting[key] = value
-        else:
+            self._wait(target, key, value)
+        elif waiting is not None:
+            # The newer value also stands where the older one waited, unchanged as it is.
+            self._unwait(target, key)
+        if waiting is not None:
+            self._end_field(waiting, Reason.SUPERSEDED)
+        if reason is not None:
             self._end_field(value, reason)
 
     def _known(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> Reason | None:
         """Why a value need not be sent, judged by the last one that was.
 
-        A value that is the same lends that one its age: what is older than either is superseded.
+        When the new value equals that one, that one takes the newer age: what is older than either is superseded.
         """
         flying = target.in_flight.get(key)
         if flying is not None:
@@ -297,17 +283,15 @@ class MetadataBatches(Generic[Owner]):
                 return None
             flying.age = value.age
             return Reason.UNCHANGED
-        metadata = value.item.metadata
-        sent_values = self._sent_values(value.item.partition)
-        whose, field = id_key(metadata.target, metadata.target_id), field_key(*key)
-        sent = sent_values.near(whose, field, value.age[0])
+        partition, whose, sent_field = value.item.partition, target.whose, field_key(*key)
+        sent = self._sent.near(partition, whose, sent_field, value.age[0])
         if sent is None:
             return None
         if (sent.occurred_at, sent.offset) > value.age:
             return Reason.SUPERSEDED
         if sent.digest != value.digest:
             return None
-        sent_values.remember(whose, Sent(field, *value.age, value.digest))
+        self._sent.remember(partition, whose, Sent(sent_field, *value.age, value.digest))
         return Reason.UNCHANGED
 
     def _end_field(self, value: Value[Owner], reason: Reason) -> None:
@@ -316,8 +300,8 @@ class MetadataBatches(Generic[Owner]):
 
     def _close(self, item: Item[Owner]) -> None:
         item.open_fields -= 1
-        if item.open_fields == 0 and not item.removed:
-            self.ended.append((item, item.ending()))
+        if item.open_fields == 0:
+            self._order.end(item)
 
     def _back(
         self, target: _Target[Owner], key: FieldKey, value: Value[Owner], ending: Ending | None
@@ -326,81 +310,182 @@ class MetadataBatches(Generic[Owner]):
         if ending is not None:
             value.item.endings.append(ending)
             self._close(value.item)
-        elif key in target.waiting:
+        elif target.waiting_value(key) is not None:
             self._end_field(value, Reason.SUPERSEDED)
-        elif not value.item.removed:
-            target.waiting[key] = value
+        else:
+            self._wait(target, key, value)
 
-    def _remember(self, target: str, target_id: str, key: FieldKey, value: Value[Owner]) -> None:
-        if not value.item.removed:
-            self._sent_values(value.item.partition).remember(
-                id_key(target, target_id), Sent(field_key(*key), *value.age, value.digest)
-            )
-            self._make_room()
+    def _land(self, target: _Target[Owner]) -> Iterable[tuple[FieldKey, Value[Owner]]]:
+        """Take the values of an id out of flight."""
+        landed, target.in_flight = target.in_flight, {}
+        for value in landed.values():
+            value.item.flying -= 1
+        return landed.items()
 
-    def _make_room(self) -> None:
-        """Keep what is remembered within the limit of the process: the partition with the most forgets."""
-        while sum(map(len, self._sent.values())) > self._max_entries:
-            max(self._sent.values(), key=len).forget_older()
+    def _take_out(self, target: _Target[Owner], item: Item[Owner]) -> None:
+        """A delivery's values are no longer of interest."""
+        for name in item.metadata.values:
+            key = item.metadata.group, name
+            waiting, flying = target.waiting_value(key), target.in_flight.get(key)
+            if waiting is not None and waiting.item is item:
+                self._unwait(target, key)
+            if flying is not None and flying.item is item:
+                del target.in_flight[key]
+                item.flying -= 1
 
-    def _doubt(self, target: TargetKey, key: FieldKey, value: Value[Owner]) -> None:
+    def _remember(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
+        sent = Sent(field_key(*key), *value.age, value.digest)
+        self._sent.remember(value.item.partition, target.whose, sent)
+
+    def _doubt(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
         """Pendo may have taken this value although nobody said so: what it has is not known any more."""
-        self._sent_values(value.item.partition).doubt(id_key(*target), field_key(*key))
+        self._sent.doubt(value.item.partition, target.whose, field_key(*key))
 
-    def _sent_values(self, partition: int) -> SentValues:
-        if partition not in self._sent:
-            self._sent[partition] = SentValues(self._ttl_ms)
-        return self._sent[partition]
+    # What waits
 
-    def _enqueue(self, kind: str, target_id: str, target: _Target[Owner], now: float) -> None:
-        if target.busy:
+    @property
+    def _most_bytes(self) -> int:
+        return self._batch_bytes - BRACKETS_BYTES
+
+    def _too_large(self, size: int) -> Ending:
+        return Ending(
+            Reason.INVALID,
+            f"its values take {size} bytes as JSON, and metadata.batch_bytes allows {self._batch_bytes} for a "
+            "request: the service must send fewer or shorter ones",
+        )
+
+    def _wait(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
+        waiting = target.waiting.get(key[0])
+        if waiting is None:
+            waiting = target.waiting[key[0]] = _Waiting(target.record_bytes)
+        before = waiting.values.get(key[1])
+        waiting.values[key[1]] = value
+        self._resize(target, key[0], waiting, value.size - (before.size if before else 0))
+
+    def _unwait(self, target: _Target[Owner], key: FieldKey) -> None:
+        waiting = target.waiting[key[0]]
+        value = waiting.values.pop(key[1])
+        self._resize(target, key[0], waiting, -value.size)
+        if not waiting.values:
+            self._leave_queue(target, key[0], waiting)
+            del target.waiting[key[0]]
+
+    def _resize(self, target: _Target[Owner], group: str, waiting: _Waiting[Owner], size: int) -> None:
+        waiting.size += size
+        if target.batch is None and (queue := self._queues.get((target.key[0], group))) is not None:
+            queue.grow(target.key[1], size)
+
+    def _enqueue(self, target: _Target[Owner], now: float, *, first: bool = False) -> None:
+        if target.batch is not None:
             return
-        if not target.waiting:
-            self._tidy((kind, target_id), target)
-        for group in {key[0] for key in target.waiting}:
-            self._queues.setdefault((kind, group), OrderedDict()).setdefault(target_id, now)
+        if target.waiting and target.send_from > now:
+            self._not_yet.setdefault(target.send_from, {})[target.key] = None
+            return
+        kind, target_id = target.key
+        for group, waiting in target.waiting.items():
+            queue = self._queues.get((kind, group))
+            if queue is None:
+                queue = self._queues[kind, group] = Queue(self._batch_size, self._most_bytes)
+            if target_id not in queue:
+                queue.enter(target_id, waiting.size, -inf if first else now)
+        self._tidy(target)
+
+    def _leave_queues(self, target: _Target[Owner]) -> None:
+        for group, waiting in target.waiting.items():
+            self._leave_queue(target, group, waiting)
+        held = self._not_yet.get(target.send_from, {})
+        if target.key in held:
+            del held[target.key]
+            if not held:
+                del self._not_yet[target.send_from]
+
+    def _leave_queue(self, target: _Target[Owner], group: str, waiting: _Waiting[Owner]) -> None:
+        queue = self._queues.get((target.key[0], group))
+        if queue is not None:
+            queue.leave(target.key[1], waiting.size)
+
+    def _let_in(self, now: float) -> None:
+        """Let ids of partitions that may send by now wait for company."""
+        for send_from in [moment for moment in self._not_yet if moment <= now]:
+            for key in self._not_yet.pop(send_from):
+                self._enqueue(self._targets[key], now)
+
+    def _tidy(self, target: _Target[Owner]) -> None:
+        """Forget an id for which nothing waits and nothing is in flight."""
+        batch = target.batch
+        if target.waiting or (batch is not None and batch.number is None):
+            return
+        self._leave_queues(target)
+        self._targets.pop(target.key, None)
+        if batch is not None:
+            target.batch = None
+            batch.waiting_ids -= 1
+            if not batch.waiting_ids:
+                self._retries.drop(batch)
+
+    # What a batch holds
 
     def _take_fresh(self, now: float) -> Batch | None:
-        for (kind, group), queue in self._queues.items():
-            if queue and self._leaves_at(queue) <= now:
-                due = (target_id for target_id, since in queue.items() if since <= now)
-                ids = list(islice(due, self._batch_size))
-                for target_id in ids:
-                    self._targets[kind, target_id].busy = True
-                    self._leave_queues(kind, target_id)
-                return Batch(kind, group, ids)
-        return None
+        self._let_in(now)
+        due = [
+            (at, key)
+            for key, queue in self._queues.items()
+            if (at := queue.leaves_at(self._linger)) is not None and at <= now
+        ]
+        if not due:
+            return None
+        _, (kind, group) = min(due)
+        batch = Batch(kind, group, self._first_ids(kind, group))
+        for target_id in batch.ids:
+            target = self._targets[kind, target_id]
+            self._leave_queues(target)
+            target.batch = batch
+        return batch
 
-    def _leaves_at(self, queue: OrderedDict[str, float]) -> float:
-        """When a queue's first ids go: once they are enough for a batch, or have waited for company."""
-        since = next(iter(queue.values()))
-        return since if len(queue) >= self._batch_size else since + self._linger
+    def _first_ids(self, kind: str, group: str) -> list[str]:
+        """The ids of a queue that go in one request."""
+        ids: list[str] = []
+        left = self._most_bytes
+        for target_id in self._queues[kind, group]:
+            size = self._targets[kind, target_id].waiting[group].size
+            if ids and (len(ids) == self._batch_size or size > left):
+                break
+            ids.append(target_id)
+            left -= size
+        return ids
 
-    def _leave_queues(self, kind: str, target_id: str) -> None:
-        for (queue_kind, _), queue in self._queues.items():
-            if queue_kind == kind:
-                queue.pop(target_id, None)
+    def _sendable(self, target: _Target[Owner], group: str, now: float) -> dict[str, Value[Owner]]:
+        """The values of an id that may be sent in one request.
 
-    def _take_retry(self, now: float) -> Batch | None:
-        if self._retries and self._retries[0][0] <= now:
-            return heapq.heappop(self._retries)[2]
-        return None
+        Where there are too many for one, deliveries go in the order of their offsets, each one whole.
+        """
+        waiting = target.waiting.get(group)
+        if waiting is None or target.send_from > now:
+            return {}
+        if waiting.size <= self._most_bytes:
+            return waiting.values.copy()
+        deliveries: dict[tuple[int, int], dict[str, Value[Owner]]] = {}
+        for name, value in waiting.values.items():
+            deliveries.setdefault((value.item.offset, value.item.partition), {})[name] = value
+        chosen: dict[str, Value[Owner]] = {}
+        left = self._most_bytes - target.record_bytes
+        for place in sorted(deliveries):
+            left -= _size(deliveries[place])
+            if left < 0:
+                break
+            chosen.update(deliveries[place])
+        return chosen
 
-    def _keys(self, batch: Batch) -> list[TargetKey]:
-        return [(batch.target, target_id) for target_id in batch.ids]
+    def _targets_of(self, batch: Batch, ids: Sequence[str] | None = None) -> list[_Target[Owner]]:
+        """The ids of a batch that are still part of it."""
+        found = [self._targets.get((batch.target, name)) for name in (batch.ids if ids is None else ids)]
+        return [target for target in found if target is not None and target.batch is batch]
 
-    def _done(self, batch: Batch, target_id: str, target: _Target[Owner], now: float) -> None:
-        target.in_flight = {}
-        target.busy = False
-        self._enqueue(batch.target, target_id, target, now)
+    def _release(self, target: _Target[Owner], now: float, *, first: bool = False) -> None:
+        """An id leaves its batch."""
+        target.batch = None
+        self._enqueue(target, now, first=first)
 
-    def _release(self, kind: str, target_id: str, now: float) -> None:
-        """An id leaves a batch without a request."""
-        target = self._targets[kind, target_id]
-        target.busy = False
-        self._enqueue(kind, target_id, target, now)
 
-    def _tidy(self, key: TargetKey, target: _Target[Owner]) -> None:
-        if not target.waiting and not target.busy:
-            self._leave_queues(*key)
-            del self._targets[key]
+def _size(values: dict[str, Value[Owner]]) -> int:
+    return sum(value.size for value in values.values())

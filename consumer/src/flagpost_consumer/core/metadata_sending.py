@@ -13,16 +13,22 @@ from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint
 from flagpost_consumer.core.mapping import Metadata, metadata_body
 from flagpost_consumer.core.metadata_answers import read_errors
-from flagpost_consumer.core.metadata_batches import Batch, Item, MetadataBatches
+from flagpost_consumer.core.metadata_batches import MetadataBatches
+from flagpost_consumer.core.metadata_items import Item
+from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.moments import is_now, latest
-from flagpost_consumer.core.outcomes import Ending, Reason
+from flagpost_consumer.core.outcomes import Ending, Outcome, Reason
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, Stage
+from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, Settlement, Stage
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.verdict import Answer, Verdict
+from flagpost_schemas import MetadataValue
 
 MAX_IN_FLIGHT = 4
 """Metadata goes by the thousand: a few requests at once suffice, and a hanging one holds few connections."""
+FAILURES_THAT_HALVE = 2
+"""Failures after which a batch is halved although nothing else passed: perhaps there is nothing else. In an outage
+all batches fail: each half waits for twice as many failures as what it came of, so that batches stay large."""
 
 
 class MetadataSending:
@@ -33,10 +39,13 @@ class MetadataSending:
         self._settling = settling
         self._batches: MetadataBatches[Delivery] = MetadataBatches(
             batch_size=policy.metadata.batch_size,
+            batch_bytes=policy.metadata.batch_bytes,
             linger_seconds=policy.metadata.linger_seconds,
             ttl_seconds=policy.dedupe.ttl_seconds,
             max_entries=policy.dedupe.max_entries,
         )
+        self._written: list[Item[Delivery]] = []
+        """Deliveries whose dead letters Kafka has, since the last poll."""
         limits = policy.limits
         in_flight = max(1, min(MAX_IN_FLIGHT, limits.max_connections // 2))
         self.endpoint = Endpoint(in_flight, Budget(limits.metadata_requests_per_minute))
@@ -45,13 +54,12 @@ class MetadataSending:
 
     def enter(self, delivery: Delivery, metadata: Metadata, occurred_at: int, now: Instant) -> None:
         """Take in a delivery: some values end at once, the others wait for company."""
-        delivery.successes_seen = self.endpoint.successes
         record = delivery.record
         missing = bool(delivery.planned.missing_fields)
         delivery.item = Item(delivery, metadata, record.partition, record.offset, occurred_at, missing)
-        # A newly assigned partition sends nothing for one interval, metadata included.
-        self._batches.offer(delivery.item, max(now.monotonic, delivery.not_before))
-        self._settle_ended(now)
+        delivery.successes_seen = self.endpoint.successes
+        self._batches.offer(delivery.item, now.monotonic, delivery.not_before)
+        self.settle_ended(now)
 
     # Out
 
@@ -66,13 +74,28 @@ class MetadataSending:
             batch = self._batches.take(moment, self.endpoint.last_failed)
             if batch is None:
                 return
+            if self._is_to_be_halved(batch):
+                self._batches.halve(batch, batch.ids, moment)
+                continue
             records = self._batches.gather(batch, moment)
             if records:
-                for item in self._batches.items(batch):
-                    self._settling.start(item.owner)
-                ticket = self.endpoint.start(batch.who, of_several=len(batch.ids) > 1)
-                body = metadata_body(batch.target, records)
-                yield Attempt(EndpointName.METADATA, body, ticket, batch=batch)
+                yield self._attempt(batch, records)
+
+    def _attempt(self, batch: Batch, records: list[tuple[str, dict[str, MetadataValue]]]) -> Attempt:
+        if not batch.failures:
+            batch.successes_seen = self.endpoint.successes
+        for item in self._batches.items(batch):
+            self._settling.start(item.owner)
+        ticket = self.endpoint.start(batch.who, of_several=len(batch.ids) > 1)
+        return Attempt(EndpointName.METADATA, metadata_body(batch.target, records), ticket, batch=batch)
+
+    def _is_to_be_halved(self, batch: Batch) -> bool:
+        """Whether one of a batch's ids, and not Pendo, seems to be why its requests fail."""
+        if not batch.failures or len(batch.ids) == 1:
+            return False
+        other_half_passed = batch.narrowed and self.endpoint.successes > batch.successes_seen
+        patience = FAILURES_THAT_HALVE << batch.halvings
+        return batch.failed_alone or other_half_passed or batch.failures >= patience
 
     def flush(self, now: Instant) -> None:
         """Let nothing wait for company any more."""
@@ -86,8 +109,15 @@ class MetadataSending:
         """Take in what came of a request."""
         is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
         deliveries = [item.owner for item in self._batches.items(batch)]
+        alone = len(batch.ids) == 1
+        if not alone:
+            # Nobody can tell whose failure it was: it counts for none of them, and the batch is halved.
+            for delivery in deliveries:
+                delivery.successes_seen = self.endpoint.successes
         endings = {
-            delivery: self._attempts.note(delivery, answer, verdict, self.endpoint, is_current=is_current)
+            delivery: self._attempts.note(
+                delivery, answer, verdict, self.endpoint, is_current=is_current and alone
+            )
             for delivery in deliveries
         }
         if verdict is Verdict.DELIVERED:
@@ -95,9 +125,13 @@ class MetadataSending:
         elif verdict is Verdict.REJECTED:
             self._rejected(batch, answer, now)
         else:
+            if verdict is not Verdict.THROTTLED and is_current:
+                batch.failures += 1
+                batch.failed_alone = self.endpoint.successes > batch.successes_seen
+                batch.successes_seen = self.endpoint.successes
             wait = self._attempts.wait(deliveries, answer, verdict, now)
-            self._batches.again(batch, now.monotonic + wait, lambda item: endings.get(item.owner))
-        self._settle_ended(now)
+            self._batches.again(batch, now.monotonic, wait, lambda item: endings.get(item.owner))
+        self.settle_ended(now)
         self._put_back(deliveries)
 
     def _accepted(self, batch: Batch, answer: Answer, now: Instant) -> None:
@@ -113,7 +147,7 @@ class MetadataSending:
         named = len(batch.ids)
         rest, _ = self._refuse_named(batch, answer, now)
         if rest and len(rest) < named:
-            self._batches.again(Batch(batch.target, batch.group, rest), now.monotonic)
+            self._batches.part(batch, rest, now.monotonic)
         else:
             self._halve(batch, rest, Ending(Reason.REJECTED, refusal(answer)), now)
 
@@ -130,33 +164,56 @@ class MetadataSending:
         if len(ids) == 1:
             self._batches.refused(batch, ids[0], ending, now.monotonic)
         else:
-            self._batches.split(batch, ids, now.monotonic)
+            self._batches.halve(batch, ids, now.monotonic)
 
-    def _settle_ended(self, now: Instant) -> None:
-        ended, self._batches.ended = self._batches.ended, []
-        for item, ending in ended:
+    def acknowledged(self, settlements: Iterable[Settlement]) -> None:
+        """Kafka has settlements: what waits for a dead letter among them is settled at the next poll."""
+        for settlement in settlements:
+            delivery = settlement.delivery
+            if delivery.item is not None:
+                self._written.append(delivery.item)
+                delivery.item = None
+
+    def settle_ended(self, now: Instant) -> None:
+        """Settle the deliveries that have ended, or hand them back with those that they follow."""
+        for item in self._written:
+            self._batches.acknowledge(item)
+        self._written.clear()
+        for item, ending in self._batches.take_ended():
             # The two name each other: left so, they would wait for the garbage collector, a million at a time.
-            item.owner.item = None
+            if ending.outcome is not Outcome.DEAD_LETTERED:
+                item.owner.item = None
             self._settling.settle(item.owner, ending, now)
+        for item in self._batches.take_returned():
+            item.owner.item = None
+            if item.owner.stage is not Stage.RETURNED:
+                self._settling.put_back(item.owner)
+                self._settling.hand_back(item.owner)
 
     def _put_back(self, deliveries: Iterable[Delivery]) -> None:
         """Deliveries whose request failed wait again, or are handed back."""
-        for delivery in deliveries:
-            if delivery.stage is not Stage.IN_FLIGHT or self._is_in_flight(delivery):
-                continue
+        failed = [
+            delivery
+            for delivery in deliveries
+            if delivery.stage is Stage.IN_FLIGHT and not (delivery.item and delivery.item.flying)
+        ]
+        for delivery in failed:
             self._settling.put_back(delivery)
-            if not delivery.is_tried_again:
-                self._settling.hand_back(delivery)
-                self.remove([delivery])
-
-    def _is_in_flight(self, delivery: Delivery) -> bool:
-        return delivery.item is not None and self._batches.is_in_flight(delivery.item)
+        given_up = [delivery for delivery in failed if not delivery.is_tried_again]
+        for delivery in given_up:
+            self._settling.hand_back(delivery)
+        self.remove(given_up)
 
     # Handing back
 
     def remove(self, deliveries: Iterable[Delivery]) -> None:
         """Take deliveries that were handed back out of what waits."""
-        self._batches.remove([delivery.item for delivery in deliveries if delivery.item is not None])
+        items: list[Item[Delivery]] = []
+        for delivery in deliveries:
+            if delivery.item is not None:
+                items.append(delivery.item)
+                delivery.item = None
+        self._batches.remove(items)
 
     def forget_partition(self, number: int) -> None:
         """Forget what was sent for a partition that is another member's."""

@@ -73,6 +73,7 @@ class MetadataSettings(Section):
     """How metadata values are batched."""
 
     batch_size: Annotated[int, Field(gt=0, le=PENDO_MAX_METADATA_RECORDS)] = PENDO_MAX_METADATA_RECORDS
+    batch_bytes: Annotated[int, Field(ge=65_536, le=MAX_COUNT)] = 4_194_304
     linger_seconds: Seconds = 2.0
     create_missing: bool = True
 

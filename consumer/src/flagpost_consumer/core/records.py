@@ -14,7 +14,8 @@ from flagpost_consumer.core.dedupe import Dedupe
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.lanes import Lane
 from flagpost_consumer.core.ledger_window import LedgerWindow
-from flagpost_consumer.core.metadata_batches import Batch, Item
+from flagpost_consumer.core.metadata_items import Item
+from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned

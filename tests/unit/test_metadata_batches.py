@@ -1,0 +1,551 @@
+"""Metadata batches: their bytes, newly assigned partitions, and that nothing grows or slows down without a bound."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from random import Random
+from types import FrameType
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.mapping import Metadata, metadata_body
+from flagpost_consumer.core.metadata_batches import MetadataBatches
+from flagpost_consumer.core.metadata_items import Item
+from flagpost_consumer.core.metadata_retries import Batch
+from flagpost_consumer.core.outcomes import DELIVERED, Ending, Kind, Reason
+from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
+from flagpost_consumer.core.records import Attempt
+from flagpost_consumer.core.restoration import Restoration
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import MetadataValue, VisitorMetadata
+from simulation import OK, START_MS, TIMED_OUT, acknowledge, ready, record
+
+Batches = MetadataBatches[None]
+
+
+def batches_of(
+    *, batch_size: int = 1000, batch_bytes: int = 4_194_304, linger_seconds: float = 0.0
+) -> Batches:
+    return MetadataBatches(
+        batch_size=batch_size,
+        batch_bytes=batch_bytes,
+        linger_seconds=linger_seconds,
+        ttl_seconds=1800.0,
+        max_entries=1000,
+    )
+
+
+def offer(
+    batches: Batches,
+    offset: int,
+    visitor: str,
+    values: dict[str, MetadataValue],
+    *,
+    now: float = 0.0,
+    send_from: float = 0.0,
+    partition: int = 0,
+) -> Item[None]:
+    metadata = Metadata("visitor", "custom", visitor, values)
+    item: Item[None] = Item(None, metadata, partition, offset, START_MS + offset, missing=False)
+    batches.offer(item, now, send_from)
+    return item
+
+
+def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
+    """Start what is due: a batch, and the body of its request."""
+    due = batches.due_at(now)
+    while due is not None and due <= now and (batch := batches.take(now)) is not None:
+        if records := batches.gather(batch, now):
+            return batch, metadata_body(batch.target, records)
+        due = batches.due_at(now)
+    return None
+
+
+def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
+    """Send all that is due, and let Pendo take it; gives the bodies."""
+    bodies = []
+    while (sent := send(batches, now)) is not None:
+        batches.accepted(sent[0], sent[0].ids, now)
+        bodies.append(sent[1])
+    return bodies
+
+
+def visitors_in(body: bytes) -> list[str]:
+    return [entry["visitorId"] for entry in orjson.loads(body)]
+
+
+# Bytes
+
+
+def test_a_batch_has_at_most_the_bytes_that_it_may_have() -> None:
+    """A thousand records of 196 KB made one request of 196 MB."""
+    batches = batches_of(batch_bytes=1_000_000)
+    for offset in range(100):
+        offer(batches, offset, f"v{offset}", {f"f{number}": "x" * 5_000 for number in range(10)})
+    bodies = send_all(batches)
+    assert max(map(len, bodies)) <= 1_000_000
+    assert len(bodies) == 6
+    assert sum(len(visitors_in(body)) for body in bodies) == 100
+    assert [ending for _, ending in batches.take_ended()] == [DELIVERED] * 100
+
+
+def test_the_values_of_one_visitor_go_in_several_requests_when_they_are_too_many() -> None:
+    """Each event may be small; together they made one record of any size."""
+    batches = batches_of(batch_bytes=100_000)
+    for offset in range(100):
+        offer(batches, offset, "v", {f"f{offset}": "x" * 9_000})
+    offer(batches, 100, "w", {"f": 1})
+    bodies = send_all(batches)
+    assert max(map(len, bodies)) <= 100_000
+    assert len(bodies) <= 12
+    sent = [name for body in bodies for entry in orjson.loads(body) for name in entry["values"]]
+    assert sorted(sent) == sorted(["f", *(f"f{offset}" for offset in range(100))])
+    ended = batches.take_ended()
+    assert [item.offset for item, _ in ended if item.metadata.target_id == "v"] == list(range(100))
+
+
+def test_a_delivery_of_several_fields_is_never_in_two_requests() -> None:
+    """Its offset would be settled late: what a newer value supersedes in it must not wait for another request."""
+    batches = batches_of(batch_bytes=1_000)
+    for offset in range(6):
+        offer(batches, offset, "v", {f"f{offset}": "x" * 200, f"g{offset}": "x" * 200})
+    names = [set(orjson.loads(body)[0]["values"]) for body in send_all(batches)]
+    assert all(f"f{offset}" in sent for offset in range(6) for sent in names if f"g{offset}" in sent)
+    assert [min(sent) for sent in names] == ["f0", "f2", "f4"]
+
+
+def test_a_batch_that_is_sent_again_keeps_the_bound_with_the_newer_values() -> None:
+    batches = batches_of(batch_bytes=10_000)
+    for offset in range(10):
+        offer(batches, offset, f"v{offset}", {"f": "x" * 100})
+    first = send(batches)
+    assert first is not None
+    batches.again(first[0], 0.0, 5.0)
+    for offset in range(10):
+        offer(batches, 10 + offset, f"v{offset}", {"f": "x" * 4_000})
+    bodies = send_all(batches, 5.0)
+    assert max(map(len, bodies)) <= 10_000
+    assert sum(len(visitors_in(body)) for body in bodies) == 10
+
+
+def test_a_record_that_no_request_holds_is_invalid_and_supersedes_nothing() -> None:
+    batches = batches_of(batch_bytes=1_000)
+    offer(batches, 0, "v", {"f": "small"})
+    offer(batches, 1, "v", {"f": "x" * 1_000})
+    ((item, ending),) = batches.take_ended()
+    assert (item.offset, ending.reason) == (1, Reason.INVALID)
+    assert "metadata.batch_bytes" in ending.detail
+    assert [orjson.loads(body)[0]["values"] for body in send_all(batches)] == [{"f": "small"}]
+
+
+@given(
+    ids=st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True),
+    names=st.lists(st.text(max_size=6), min_size=1, max_size=4, unique=True),
+    values=st.lists(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text()
+        ),
+        min_size=4,
+        max_size=4,
+    ),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=100)
+def test_what_is_counted_is_what_is_sent(
+    ids: list[str], names: list[str], values: list[MetadataValue], seed: int
+) -> None:
+    """The bytes that are added up are those of the body, but for a comma at each end."""
+    draw = Random(seed)
+    batches = batches_of()
+    for offset in range(20):
+        chosen = draw.sample(names, draw.randint(1, len(names)))
+        offer(batches, offset, draw.choice(ids), {name: draw.choice(values) for name in chosen})
+    waiting = [target.waiting["custom"] for target in batches._targets.values()]
+    counted = 2 + sum(each.size for each in waiting)
+    assert batches._queues["visitor", "custom"]._bytes == counted - 2
+    (body,) = send_all(batches)
+    assert len(body) == counted - len(waiting) - 1
+    assert batches._queues["visitor", "custom"]._bytes == 0
+    assert batches._targets == {}
+
+
+def test_a_batch_that_is_full_by_its_bytes_does_not_wait_for_company() -> None:
+    batches = batches_of(batch_bytes=10_000, linger_seconds=60.0)
+    for offset in range(4):
+        offer(batches, offset, f"v{offset}", {"f": "x" * 2_400})
+        assert batches.due_at(0.0) == 60.0
+    offer(batches, 4, "v4", {"f": "x" * 2_400})
+    assert batches.due_at(0.0) == 0.0
+    assert [len(visitors_in(body)) for body in send_all(batches)] == [4]
+    assert batches.due_at(0.0) == 60.0
+
+
+# Company
+
+
+def test_newer_values_do_not_keep_an_id_waiting_for_company() -> None:
+    batches = batches_of(linger_seconds=2.0)
+    for offset in range(10):
+        offer(batches, offset, "v", {"f": offset}, now=float(offset) / 10)
+    assert batches.due_at(1.0) == 2.0
+
+
+def test_a_busy_kind_of_metadata_does_not_starve_another() -> None:
+    """Visitors' batches went first, for as long as there was a full one."""
+    batches = batches_of(batch_size=10, linger_seconds=1.0)
+    for offset in range(30):
+        offer(batches, offset, f"v{offset}", {"f": 1}, now=offset / 10)
+    account = Item(None, Metadata("account", "custom", "a", {"f": 1}), 0, 99, START_MS, missing=False)
+    batches.offer(account, 0.3)
+    kinds = []
+    for _ in range(4):
+        sent = send(batches, 3.0)
+        assert sent is not None
+        kinds.append(sent[0].target)
+    assert kinds == ["visitor", "visitor", "account", "visitor"]
+
+
+# Newly assigned partitions
+
+
+def test_an_id_of_a_newly_assigned_partition_holds_back_no_other() -> None:
+    """The first of the queue said when it leaves, and the first was one that may not leave yet."""
+    batches = batches_of(linger_seconds=0.5)
+    offer(batches, 0, "new", {"f": 1}, now=0.0, send_from=100.0, partition=1)
+    offer(batches, 0, "old", {"f": 1}, now=0.0)
+    assert batches.due_at(0.0) == 0.5
+    assert [visitors_in(body) for body in send_all(batches, 0.5)] == [["old"]]
+    assert batches.due_at(1.0) == 100.0
+    assert send_all(batches, 100.0) == []
+    assert [visitors_in(body) for body in send_all(batches, 100.5)] == [["new"]]
+
+
+def test_a_busy_id_of_a_newly_assigned_partition_waits_for_its_interval_too() -> None:
+    """Once its request was answered it went with the next batch, whatever its partition's interval."""
+    batches = batches_of()
+    abandoned = offer(batches, 0, "v", {"f": 1})
+    sent = send(batches)
+    assert sent is not None
+    batches.remove([abandoned])
+    offer(batches, 0, "v", {"f": 1}, now=1.0, send_from=100.0)
+    batches.accepted(sent[0], sent[0].ids, 2.0)
+    assert send_all(batches, 2.0) == []
+    assert [visitors_in(body) for body in send_all(batches, 100.0)] == [["v"]]
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_batch_that_is_sent_again_leaves_out_what_may_not_go_yet(drains: bool) -> None:
+    """It took the newest values of its ids, of a partition that had come back a moment before, too."""
+    batches = batches_of()
+    gone = offer(batches, 0, "moved", {"f": 1}, partition=1)
+    offer(batches, 0, "stays", {"f": 1})
+    sent = send(batches)
+    assert sent is not None
+    batches.remove([gone])
+    offer(batches, 0, "moved", {"f": 1}, now=1.0, send_from=100.0, partition=1)
+    batches.again(sent[0], 2.0, 3.0)
+    if drains:
+        batches.flush(5.0)
+    assert [visitors_in(body) for body in send_all(batches, 5.0)] == [["stays"]]
+    assert [visitors_in(body) for body in send_all(batches, 100.0)] == [["moved"]]
+
+
+def test_metadata_keeps_a_new_partitions_interval_while_its_old_request_is_answered() -> None:
+    policy = Policy(
+        delivery=DeliverySettings(visitor_interval_seconds=5.0),
+        metadata=MetadataSettings(linger_seconds=0.0),
+        limits=EndpointLimits(metadata_requests_per_minute=None),
+    )
+    engine = Engine(policy, Random(1).random)
+    made = record(VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={"plan": "pro"}))
+    ready(engine, [0], 1, at(0.0), policy)
+    engine.receive([made], at(0.0))
+    (abandoned,) = attempts_at(engine, 5.0)
+    engine.forget([0], at(6.0))
+    ready(engine, [0], 1, at(6.0), policy)
+    engine.receive([made], at(6.0))
+    engine.answered(abandoned, OK, at(7.0))
+    assert attempts_at(engine, 7.0) == attempts_at(engine, 10.9) == []
+    assert len(attempts_at(engine, 11.0)) == 1
+
+
+def at(seconds: float) -> Instant:
+    return Instant(seconds, START_MS + int(seconds * 1000))
+
+
+def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
+    actions = engine.poll(at(seconds))
+    acknowledge(engine, actions.settlements)
+    return actions.attempts
+
+
+# Bounds
+
+
+def sizes(batches: Batches) -> dict[str, int]:
+    """What is held, by the name of its collection."""
+    return {
+        "targets": len(batches._targets),
+        "queued": sum(map(len, batches._queues.values())),
+        "not yet": sum(map(len, batches._not_yet.values())),
+        "retries": len(batches._retries),
+        "retry moments": len(batches._retries._heap),
+        "order": len(batches._order),
+    }
+
+
+def nothing(batches: Batches) -> bool:
+    return set(sizes(batches).values()) <= {0}
+
+
+def test_what_was_handed_back_leaves_nothing_behind_while_pendo_is_down() -> None:
+    """The ids of batches that waited to be sent again stayed: each hand-over during an outage added to them."""
+    batches = batches_of(batch_size=10)
+    for hand_over in range(50):
+        items = [
+            offer(batches, offset, f"v{hand_over}-{offset}", {"f": 1}, now=float(hand_over))
+            for offset in range(100)
+        ]
+        while (sent := send(batches, float(hand_over))) is not None:
+            batches.again(sent[0], float(hand_over), 3600.0)
+        assert sizes(batches)["retries"] == 10
+        batches.remove(items)
+        left = sizes(batches)
+        assert left.pop("retry moments") <= 16
+        assert set(left.values()) == {0}
+    assert len(batches.take_ended()) == len(batches.take_returned()) == 0
+
+
+def test_a_batch_of_which_something_is_left_goes_on() -> None:
+    batches = batches_of()
+    items = [offer(batches, offset, f"v{offset}", {"f": 1}) for offset in range(10)]
+    sent = send(batches)
+    assert sent is not None
+    batches.again(sent[0], 0.0, 5.0)
+    batches.remove(items[:9])
+    offer(batches, 10, "v0", {"f": 2})
+    assert sizes(batches)["targets"] == 2
+    assert [visitors_in(body) for body in send_all(batches, 5.0)] == [["v0"], ["v9"]]
+    assert nothing(batches)
+
+
+def test_ids_that_wait_for_their_partition_are_let_go_with_it() -> None:
+    batches = batches_of()
+    for number in range(20):
+        items = [
+            offer(batches, offset, f"v{offset}", {"f": 1}, send_from=1000.0 + number) for offset in range(10)
+        ]
+        assert sizes(batches)["not yet"] == 10
+        batches.remove(items)
+        assert nothing(batches)
+    assert batches.due_at(0.0) is None
+
+
+class Life:
+    """Values of a few visitors that are offered, sent, answered and handed back at random."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = Random(seed)
+        self.batches = batches_of(
+            batch_size=self.draw.choice((1, 3, 100)), batch_bytes=self.draw.choice((300, 10_000))
+        )
+        self.under_way: list[Batch] = []
+        self.living: dict[int, Item[None]] = {}
+        self.now = 0.0
+
+    def offer(self, offset: int) -> None:
+        names = self.draw.sample("pqr", self.draw.randint(1, 3))
+        values: dict[str, MetadataValue] = {name: self.draw.choice((1, "x" * 40)) for name in names}
+        send_from = self.now + self.draw.choice((-1.0, 1.0))
+        visitor = f"v{self.draw.randrange(5)}"
+        self.living[offset] = offer(self.batches, offset, visitor, values, now=self.now, send_from=send_from)
+
+    def send(self) -> None:
+        sent = send(self.batches, self.now)
+        if sent is not None:
+            assert len(sent[1]) <= self.batches._batch_bytes
+            self.under_way.append(sent[0])
+
+    def answer(self) -> None:
+        if not self.under_way:
+            return
+        batch = self.under_way.pop(self.draw.randrange(len(self.under_way)))
+        how = self.draw.randrange(5)
+        if how == 0:
+            self.batches.again(batch, self.now, self.draw.choice((0.0, 2.0)))
+        elif how == 1:
+            self.batches.halve(batch, batch.ids, self.now)
+        elif how == 2:
+            for target_id in list(batch.ids):
+                self.batches.refused(batch, target_id, Ending(Reason.REJECTED), self.now)
+        else:
+            self.batches.accepted(batch, list(batch.ids), self.now)
+
+    def hand_back(self) -> None:
+        self.batches.remove(list(self.living.values()))
+        self.living.clear()
+
+    def settle(self) -> None:
+        while ended := self.batches.take_ended():
+            for item, ending in ended:
+                del self.living[item.offset]
+                if ending.reason is Reason.REJECTED:
+                    self.batches.acknowledge(item)
+        for item in self.batches.take_returned():
+            del self.living[item.offset]
+
+    def step(self, number: int) -> None:
+        self.now += self.draw.choice((0.0, 0.5))
+        happenings: list[Callable[[], None]] = [
+            lambda: self.offer(number),
+            self.send,
+            self.answer,
+            self.hand_back,
+        ]
+        self.draw.choices(happenings, (20, 10, 10, 1))[0]()
+        self.settle()
+
+    def finish(self) -> None:
+        for _ in range(200):
+            self.now += 1.0
+            for batch in self.under_way:
+                self.batches.accepted(batch, list(batch.ids), self.now)
+            self.under_way.clear()
+            send_all(self.batches, self.now)
+            self.settle()
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=100)
+def test_nothing_is_left_once_all_has_ended(seed: int) -> None:
+    life = Life(seed)
+    for number in range(200):
+        life.step(number)
+    life.finish()
+    assert life.living == {}
+    left = sizes(life.batches)
+    assert left.pop("retry moments") <= 16
+    assert set(left.values()) == {0}
+
+
+# Costs
+
+
+def steps_of(work: Callable[[], object]) -> int:
+    """How many lines of our code a piece of work takes: the same on every machine."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if "flagpost_consumer" not in frame.f_code.co_filename:
+            return None  # Whatever the garbage collector calls just now.
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def waiting_batches(ids: int, *, send_from: float = 0.0) -> Batches:
+    batches = batches_of(batch_size=10, linger_seconds=1.0)
+    for offset in range(ids):
+        offer(batches, offset, f"v{offset}", {"f": 1}, send_from=send_from)
+    return batches
+
+
+@pytest.mark.parametrize("send_from", [0.0, 50.0], ids=["sendable", "not yet"])
+def test_what_a_poll_costs_does_not_grow_with_what_waits(send_from: float) -> None:
+    def work(ids: int) -> list[int]:
+        batches = waiting_batches(ids, send_from=send_from)
+        moments = (0.0, 0.0, 10.0)
+        looks = [steps_of(lambda now=now: batches.due_at(now)) for now in moments]  # type: ignore[misc]
+        takes = [steps_of(lambda now=now: batches.take(now)) for now in moments]  # type: ignore[misc]
+        return [*looks, *takes]
+
+    assert work(50) == work(5_000)
+
+
+def test_what_a_batch_costs_does_not_grow_with_what_else_waits() -> None:
+    def work(batches: Batches) -> int:
+        sent = send(batches, 2.0)
+        assert sent is not None
+        batch = sent[0]
+
+        def answer_twice() -> None:
+            batches.items(batch)
+            batches.again(batch, 2.0)
+            again = send(batches, 2.0)
+            assert again is not None
+            batches.accepted(again[0], again[0].ids, 2.0)
+
+        return steps_of(answer_twice)
+
+    assert work(waiting_batches(50)) == work(waiting_batches(5_000))
+
+
+def test_what_a_value_costs_does_not_grow_with_those_that_its_visitor_has() -> None:
+    """An id with ten thousand fields took a hundred million steps."""
+
+    def work(fields: int) -> int:
+        batches = batches_of(linger_seconds=60.0)
+        for offset in range(fields):
+            offer(batches, offset, "v", {f"f{offset}": 1})
+        return steps_of(lambda: offer(batches, fields, "v", {"one more": 1}))
+
+    work(1)  # Names are kept in a cache, too.
+    assert work(10) == work(1_000)
+
+
+# What the engine makes of it
+
+
+def test_a_record_that_no_request_holds_is_dead_lettered_invalid() -> None:
+    policy = Policy(
+        metadata=MetadataSettings(batch_bytes=65_536, linger_seconds=0.0),
+        limits=EndpointLimits(metadata_requests_per_minute=None),
+    )
+    engine = Engine(policy, Random(1).random)
+    (partition,) = engine.assign([0], 1, at(0.0))
+    engine.restore(partition, Restoration(0, policy.dedupe))
+    event = VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={"f": "\x01" * 11_000})
+    engine.receive([record(event)], at(0.0))
+    (settlement,) = engine.poll(at(0.0)).settlements
+    assert settlement.ending.reason is Reason.INVALID
+    acknowledge(engine, [settlement])
+    assert engine.accounts.difference(Kind.VISITOR_METADATA) == 0
+    assert engine.pending_records == 0
+
+
+@pytest.mark.parametrize("answer", [Answer(500), TIMED_OUT])
+def test_large_records_that_fail_are_sent_again_within_the_bound(answer: Answer) -> None:
+    policy = Policy(
+        metadata=MetadataSettings(batch_bytes=65_536, linger_seconds=0.0),
+        delivery=DeliverySettings(visitor_interval_seconds=0.0),
+        limits=EndpointLimits(metadata_requests_per_minute=None),
+    )
+    engine = Engine(policy, Random(1).random)
+    ready(engine, [0], 1, at(0.0), policy)
+    for offset in range(20):
+        event = VisitorMetadata(
+            event_id=f"e{offset}", occurred_at=START_MS, visitor_id=f"v{offset}", values={"f": "x" * 20_000}
+        )
+        engine.receive([record(event, offset)], at(0.0))
+    seconds, answers = 1.0, [answer] * 3
+    while engine.pending_records:
+        for attempt in attempts_at(engine, seconds):
+            assert len(attempt.body) <= 65_536
+            engine.answered(attempt, answers.pop() if answers else OK, at(seconds))
+        seconds += 10.0
+    assert not answers

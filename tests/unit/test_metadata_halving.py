@@ -1,0 +1,224 @@
+"""Batches that fail: a bad record costs only itself, in few requests and in minutes; an outage breaks no batch up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
+from flagpost_consumer.core.records import Attempt, EndpointName
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import MetadataValue, VisitorMetadata
+from simulation import OK, START_MS, TIMED_OUT, World
+
+BAD = "bad"
+METADATA_TIMEOUT_SECONDS = 60.0
+Script = Callable[[World, set[str]], Answer]
+
+
+def value(visitor: str, number: int = 0, **values: MetadataValue) -> VisitorMetadata:
+    return VisitorMetadata(
+        event_id=f"{visitor}-{number}",
+        occurred_at=START_MS + number,
+        visitor_id=visitor,
+        values=values or {"plan": "pro"},
+    )
+
+
+class Pendo:
+    """Answers by what a request holds; a time-out takes as long as the setting says."""
+
+    def __init__(self, script: Script, *, seconds: float = 0.05) -> None:
+        self.script = script
+        self.seconds = seconds
+        self.sizes: list[int] = []
+
+    def __call__(self, world: World, attempt: Attempt) -> tuple[Answer, float, float]:
+        assert attempt.batch is not None
+        self.sizes.append(len(attempt.batch.ids))
+        answer = self.script(world, set(attempt.batch.ids))
+        return answer, 0.0, self.seconds
+
+
+def one_bad(answer: Answer) -> Pendo:
+    return Pendo(lambda _, ids: answer if BAD in ids else OK)
+
+
+def world_with(
+    pendo: Pendo, *, max_attempts: int = 10, request_timeout_seconds: float = 10.0, batch_size: int = 1000
+) -> World:
+    policy = Policy(
+        delivery=DeliverySettings(visitor_interval_seconds=0.0, max_attempts=max_attempts),
+        metadata=MetadataSettings(linger_seconds=0.5, batch_size=batch_size),
+        limits=EndpointLimits(request_timeout_seconds=request_timeout_seconds),
+    )
+    return World(policy, Random(1), answering=pendo)
+
+
+def publish_batch(world: World, size: int) -> None:
+    for number in range(size - 1):
+        world.publish(value(f"v{number}"))
+        if number == size // 2:
+            world.publish(value(BAD))
+
+
+def publish_others(world: World, seconds: int) -> None:
+    """A healthy visitor each second, whose requests pass."""
+    for number in range(seconds):
+        world.publish_at(float(number), value(f"o{number}"))
+
+
+def endings(world: World) -> dict[str, Reason]:
+    """By visitor."""
+    return {
+        (settlements[0].delivery.record.key or b"").decode(): settlements[0].ending.reason
+        for settlements in world.settled.values()
+    }
+
+
+def others_settled_at(world: World) -> float:
+    """When the last of the others had ended, in virtual seconds."""
+    return max(
+        (settlement.settled_at_ms - START_MS) / 1000
+        for settlements in world.settled.values()
+        for settlement in settlements
+        if settlement.delivery.record.key != BAD.encode()
+    )
+
+
+def check_only_the_bad_one_died(world: World, reason: Reason, size: int) -> None:
+    found = endings(world)
+    assert found.pop(BAD) is reason
+    assert set(found.values()) == {Reason.OK}
+    assert len(found) >= size - 1
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(408)])
+def test_a_record_that_pendo_fails_on_costs_only_itself(answer: Answer) -> None:
+    """All 501 were dead-lettered as attempts_exhausted."""
+    world = world_with(one_bad(answer))
+    world.join()
+    publish_batch(world, 501)
+    publish_others(world, 1200)
+    world.run(until=3600.0)
+    check_only_the_bad_one_died(world, Reason.ATTEMPTS_EXHAUSTED, 501)
+    assert others_settled_at(world) < 1250.0
+    (settlement,) = world.settled[0, 251, Kind.VISITOR_METADATA]
+    assert settlement.delivery.counted_attempts == 10
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(403)])
+def test_a_bad_record_among_a_thousand_is_found_in_few_requests_when_nobody_else_is_there(
+    answer: Answer,
+) -> None:
+    """The batch twice, and two halves of it ten times. They were sent again whole, without end.
+
+    The bad one itself waits: no attempt counts, since nobody else's request passes.
+    """
+    pendo = one_bad(answer)
+    world = world_with(pendo)
+    world.join()
+    publish_batch(world, 1000)
+    world.run(until=1200.0)
+    found = endings(world)
+    assert len(found) == 999
+    assert set(found.values()) == {Reason.OK}
+    assert len([size for size in pendo.sizes if size > 1]) <= 2 + 2 * 10
+    assert len(pendo.sizes) <= 2 + 2 * 10 + 1200 / 20
+
+
+def test_a_record_on_which_pendo_hangs_holds_the_others_for_minutes_not_for_hours() -> None:
+    """Each request with it takes 60 s, and both halves go at once. They were sent again whole, without end."""
+    world = world_with(one_bad(TIMED_OUT), request_timeout_seconds=METADATA_TIMEOUT_SECONDS)
+    world.join()
+    publish_batch(world, 1000)
+    world.run(until=2 * 3600.0)
+    assert len(endings(world)) == 999
+    assert others_settled_at(world) < 25 * 60
+
+
+@pytest.mark.parametrize("status", [403, 404, 302])
+def test_a_record_that_pendo_answers_as_if_set_up_wrongly_costs_only_itself(status: int) -> None:
+    pendo = one_bad(Answer(status))
+    world = world_with(pendo)
+    world.join()
+    publish_batch(world, 501)
+    publish_others(world, 1200)
+    world.run(until=3600.0)
+    check_only_the_bad_one_died(world, Reason.REJECTED, 501)
+
+
+def test_several_bad_records_cost_only_themselves() -> None:
+    bad = {f"v{number}" for number in range(7, 500, 97)}
+    world = world_with(Pendo(lambda _, ids: Answer(500) if ids & bad else OK))
+    world.join()
+    for number in range(500):
+        world.publish(value(f"v{number}"))
+    for minute in range(180):
+        world.publish_at(60.0 * minute, value(f"o{minute}"))
+    world.run(until=3 * 3600.0)
+    found = endings(world)
+    assert {visitor for visitor, reason in found.items() if reason is Reason.ATTEMPTS_EXHAUSTED} == bad
+    assert list(found.values()).count(Reason.OK) == 500 - len(bad) + 180
+
+
+@pytest.mark.parametrize("answer", [Answer(503), Answer(403), Answer(429)])
+def test_an_outage_of_a_day_breaks_batches_up_but_little(answer: Answer) -> None:
+    """What waits goes in few requests afterwards: ten batches of a hundred visitors as at most 200, not as 1,000."""
+    over = 24 * 3600.0
+    pendo = Pendo(lambda world, _: answer if world.now < over else OK)
+    world = world_with(pendo, batch_size=100)
+    world.join()
+    for number in range(1000):
+        world.publish(value(f"v{number}"))
+    world.run(until=over)
+    during = len(pendo.sizes)
+    world.run(until=over + 3600.0)
+    assert set(endings(world).values()) == {Reason.OK}
+    assert during < 24 * 3600 / 30 + 150
+    assert len(pendo.sizes) - during <= 200
+
+
+def test_failures_at_random_cost_few_more_requests() -> None:
+    """One request in five fails: a batch is halved now and then, and never broken up."""
+    random = Random(3)
+    pendo = Pendo(lambda *_: Answer(503) if random.random() < 0.2 else OK)
+    world = world_with(pendo, batch_size=100)
+    world.join()
+    for number in range(3_000):
+        world.publish(value(f"v{number}"))
+    world.run()
+    assert set(endings(world).values()) == {Reason.OK}
+    assert len(pendo.sizes) < 3 * 30
+
+
+# Whose success is another's
+
+
+def test_a_visitors_own_success_does_not_make_an_attempt_count() -> None:
+    """Only another visitor's 2xx does; the failure counted, since the visitor's own request passed before it."""
+    answers = [OK, Answer(500), Answer(500)]
+    pendo = Pendo(lambda *_: answers.pop(0) if answers else OK, seconds=5.0)
+    world = world_with(pendo, max_attempts=1)
+    world.join()
+    world.publish(value("v", 0, plan="a"))
+    world.publish_at(3.0, value("v", 1, plan="b"))
+    world.run()
+    assert list(world.reasons(Kind.VISITOR_METADATA).values()) == [Reason.OK, Reason.OK]
+
+
+def test_an_attempt_counts_once_another_visitors_request_passed() -> None:
+    pendo = one_bad(Answer(500))
+    world = world_with(pendo, max_attempts=2)
+    world.join()
+    world.publish(value(BAD))
+    world.run(until=600.0)
+    assert endings(world) == {}, "nobody else passed"
+    for number in range(600):
+        world.publish_at(600.0 + number, value(f"o{number}"))
+    world.run(until=1300.0)
+    check_only_the_bad_one_died(world, Reason.ATTEMPTS_EXHAUSTED, 601)
+    assert {sight.endpoint for sight in world.sights} == {EndpointName.METADATA}

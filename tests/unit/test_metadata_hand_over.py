@@ -1,0 +1,229 @@
+"""Metadata of one partition when it is handed over: what one owner settles, and what it leaves to the next."""
+
+from __future__ import annotations
+
+from math import inf
+from random import Random
+
+import orjson
+import pytest
+
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
+from flagpost_consumer.core.records import Attempt, Record, Settlement
+from flagpost_consumer.core.restoration import Restoration
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import MetadataValue, VisitorMetadata
+from simulation import OK, START_MS, acknowledge, in_the_ledger, positions, record
+
+POLICY = Policy(
+    delivery=DeliverySettings(visitor_interval_seconds=0.0),
+    metadata=MetadataSettings(linger_seconds=0.0),
+    limits=EndpointLimits(metadata_requests_per_minute=None),
+)
+
+
+def values(offset: int, **fields: MetadataValue) -> Record:
+    event = VisitorMetadata(
+        event_id=f"e{offset}", occurred_at=START_MS + offset, visitor_id="v", values=fields
+    )
+    return record(event, offset)
+
+
+class Owner:
+    """An engine that owns the partition, with what Kafka acknowledges at once unless it is told otherwise."""
+
+    def __init__(self, before: Owner | None = None) -> None:
+        self.engine = Engine(POLICY, Random(1).random)
+        self.ledger: list[Settlement] = [] if before is None else before.ledger
+        self.seconds: float = 100.0 if before is None else before.seconds + 100.0
+        self.acknowledges = True
+        (partition,) = self.engine.assign([0], 1, self.instant)
+        start = 0 if before is None else positions(before.engine).get(0, before.first_unsettled())
+        restoration = Restoration(start, POLICY.dedupe)
+        for offset, settlement in enumerate(self.ledger):
+            restoration.take(offset, [in_the_ledger(settlement)])
+        restoration.finish(len(self.ledger))
+        self.engine.restore(partition, restoration)
+        self.engine.prove_membership(inf)
+
+    @property
+    def instant(self) -> Instant:
+        return Instant(self.seconds, START_MS + int(self.seconds * 1000))
+
+    @property
+    def reasons(self) -> dict[int, Reason]:
+        return {settlement.delivery.record.offset: settlement.ending.reason for settlement in self.ledger}
+
+    def first_unsettled(self) -> int:
+        return next(offset for offset in range(100) if offset not in self.reasons)
+
+    def receive(self, *records: Record) -> None:
+        self.engine.receive(records, self.instant)
+
+    def act(self, after_seconds: float = 0.0) -> list[Attempt]:
+        """What starts now; what is settled goes to the ledger."""
+        self.seconds += after_seconds
+        attempts = []
+        for _ in range(3):
+            actions = self.engine.poll(self.instant)
+            attempts += actions.attempts
+            self.ledger += actions.settlements
+            if self.acknowledges:
+                acknowledge(self.engine, actions.settlements)
+        return attempts
+
+    def answer(self, attempt: Attempt, answer: Answer = OK) -> None:
+        self.engine.answered(attempt, answer, self.instant)
+
+    def send(self, *records: Record) -> Attempt:
+        """Take records in, and start the one request that they make."""
+        self.receive(*records)
+        (attempt,) = self.act()
+        return attempt
+
+    def deliver(self, *records: Record) -> None:
+        self.answer(self.send(*records))
+        self.act()
+
+    def returned(self) -> int:
+        assert self.engine.accounts.difference(Kind.VISITOR_METADATA) == 0
+        return self.engine.accounts.returned[Kind.VISITOR_METADATA]
+
+
+def carried(attempt: Attempt) -> dict[str, MetadataValue]:
+    (entry,) = orjson.loads(attempt.body)
+    found: dict[str, MetadataValue] = entry["values"]
+    return found
+
+
+def carried_last(owner: Owner, *records: Record) -> dict[str, MetadataValue]:
+    """What the next owner sends of the records from the first on that is not settled."""
+    owner = Owner(owner)
+    owner.receive(*records[owner.first_unsettled() :])
+    sent: dict[str, MetadataValue] = {}
+    for _ in range(5):
+        for attempt in owner.act(1.0):
+            sent.update(carried(attempt))
+            owner.answer(attempt)
+    assert positions(owner.engine) == {0: len(records)}
+    return sent
+
+
+@pytest.mark.parametrize("how", ["revoked", "killed"])
+def test_a_value_found_unchanged_is_not_settled_before_one_that_it_supersedes(how: str) -> None:
+    """The last record was settled `unchanged` at once; the one before was sent after it, and Pendo kept B."""
+    records = values(0, p="A"), values(1, p="B", q="X"), values(2, p="A")
+    owner = Owner()
+    owner.deliver(records[0])
+    owner.receive(*records[1:])
+    if how == "revoked":
+        owner.engine.revoke([0], owner.instant)
+    owner.act()
+    assert owner.reasons == {0: Reason.OK}
+    assert carried_last(owner, *records) == {"p": "A", "q": "X"}
+
+
+def test_a_value_that_drains_after_one_that_failed_is_handed_back_with_it() -> None:
+    """The second record was delivered and settled while the first, handed back, was sent anew by the next owner."""
+    records = values(0, q="x", r=1), values(1, q="x", r=2)
+    owner = Owner()
+    first = owner.send(records[0])
+    owner.receive(records[1])
+    owner.engine.drain(owner.instant)
+    owner.answer(first, Answer(500))
+    for attempt in owner.act(100.0):
+        owner.answer(attempt)
+    owner.act()
+    assert owner.engine.is_drained
+    assert (owner.reasons, owner.returned()) == ({}, 2)
+    assert carried_last(owner, *records) == {"q": "x", "r": 2}
+
+
+def test_what_follows_a_delivery_that_was_handed_back_is_handed_back_although_pendo_took_it() -> None:
+    """The record in the middle waits for no answer of its own: revoked, it would have come back as the last."""
+    records = values(0, p=1, q="X"), values(1, p=2), values(2, p=3)
+    owner = Owner()
+    attempt = owner.send(*records)
+    assert carried(attempt) == {"p": 3, "q": "X"}
+    owner.engine.revoke([0], owner.instant)
+    owner.answer(attempt)
+    owner.act()
+    assert owner.engine.is_quiet([0])
+    assert (owner.reasons, owner.returned()) == ({0: Reason.OK}, 2)
+    assert carried_last(owner, *records) == {"p": 3}
+
+
+def test_a_value_that_equals_the_one_in_flight_is_settled_with_it() -> None:
+    owner = Owner()
+    attempt = owner.send(values(0, p="A"))
+    owner.receive(values(1, p="A"))
+    assert owner.act() == []
+    assert owner.reasons == {}
+    owner.answer(attempt)
+    owner.act()
+    assert owner.reasons == {0: Reason.OK, 1: Reason.UNCHANGED}
+    assert [settlement.delivery.record.offset for settlement in owner.ledger] == [0, 1]
+
+
+def test_a_value_that_equals_one_whose_request_failed_is_handed_back_with_it() -> None:
+    owner = Owner()
+    attempt = owner.send(values(0, p="A"))
+    owner.receive(values(1, p="A"))
+    owner.engine.revoke([0], owner.instant)
+    owner.answer(attempt, Answer(500))
+    owner.act()
+    assert (owner.reasons, owner.returned()) == ({}, 2)
+
+
+def test_a_newer_value_waits_until_the_dead_letter_of_an_older_one_is_written() -> None:
+    """Until then the older one may come again, and would be sent last."""
+    records = values(0, p="bad"), values(1, p="good")
+    owner = Owner()
+    owner.acknowledges = False
+    owner.answer(owner.send(records[0]), Answer(400))
+    (dead_letter,) = owner.engine.poll(owner.instant).settlements
+    owner.answer(owner.send(records[1]))
+    owner.act()
+    assert owner.reasons == {}
+    owner.engine.acknowledged([dead_letter], 0)
+    owner.acknowledges = True
+    owner.act()
+    assert owner.reasons == {1: Reason.OK}
+    assert positions(owner.engine) == {0: 2}
+    assert len(owner.engine._metadata._batches._order) == 0
+
+
+def test_a_newer_value_is_handed_back_with_an_older_one_whose_dead_letter_is_not_written() -> None:
+    records = values(0, p="bad"), values(1, p="good")
+    owner = Owner()
+    owner.answer(owner.send(records[0]), Answer(400))
+    assert owner.engine.poll(owner.instant).settlements, "which is not acknowledged"
+    owner.deliver(records[1])
+    owner.engine.forget([0], owner.instant)
+    owner.act()
+    assert (owner.reasons, owner.returned()) == ({}, 2)
+    assert carried_last(owner, *records) == {"p": "good"}
+
+
+def test_a_long_line_of_values_is_settled_without_a_deep_stack() -> None:
+    """Ten thousand values of one field follow one another, and all of them a delivery that is in flight."""
+    owner = Owner()
+    attempt = owner.send(values(0, p=0, q="X"))
+    owner.receive(*(values(offset, p=offset) for offset in range(1, 10_000)))
+    owner.act()
+    assert owner.reasons == {}
+    owner.answer(attempt)
+    (last,) = owner.act()
+    assert len(owner.reasons) == 9_999
+    assert carried(last) == {"p": 9_999}
+
+
+def test_fields_that_nothing_unsettled_sets_do_not_wait() -> None:
+    owner = Owner()
+    owner.send(values(0, p="A"))
+    owner.receive(values(1, q=1), values(2, q=2))
+    owner.act()
+    assert owner.reasons == {1: Reason.SUPERSEDED}

@@ -1,0 +1,176 @@
+"""What is remembered of the values that Pendo has: what it is worth, and that it stays within its bound."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from flagpost_consumer.core.sent_values import MAX_FIELDS_OF_AN_ID, Sent, SentValues, field_key, id_key
+
+TTL_MS = 1_000
+FIELD = field_key("custom", "plan")
+
+
+def sent(at: int, *, name: str = "plan", offset: int = 0) -> Sent:
+    return Sent(field_key("custom", name), at, offset, b"12345678")
+
+
+def whose(number: int) -> int:
+    return id_key("visitor", f"v{number}")
+
+
+def known(values: SentValues, partition: int, numbers: range, at: int) -> list[int]:
+    return [number for number in numbers if values.near(partition, whose(number), FIELD, at)]
+
+
+def test_the_last_value_of_a_field_is_known_within_one_ttl() -> None:
+    values = SentValues(TTL_MS, 100)
+    values.remember(0, whose(1), sent(5_000, offset=7))
+    values.remember(0, whose(1), sent(5_000, name="seats"))
+    values.remember(0, whose(1), sent(5_500, offset=8))
+    assert len(values) == 2
+    assert values.near(0, whose(1), FIELD, 6_499) == sent(5_500, offset=8)
+    assert values.near(0, whose(1), FIELD, 6_500) is None
+    assert values.near(0, whose(1), FIELD, 4_500) is None
+    assert values.near(1, whose(1), FIELD, 5_500) is None, "what another partition sent"
+    assert values.near(0, whose(2), FIELD, 5_500) is None
+
+
+def test_a_doubted_value_keeps_its_time_only() -> None:
+    values = SentValues(TTL_MS, 100)
+    values.remember(0, whose(1), sent(5_000, name="seats"))
+    values.remember(0, whose(1), sent(5_000))
+    values.doubt(0, whose(1), FIELD)
+    values.doubt(0, whose(2), FIELD)
+    found = values.near(0, whose(1), FIELD, 5_000)
+    assert found is not None
+    assert (found.occurred_at, found.digest) == (5_000, bytes(8))
+    assert values.near(0, whose(1), field_key("custom", "seats"), 5_000) == sent(5_000, name="seats")
+
+
+def test_nothing_is_remembered_where_no_value_is_near_another() -> None:
+    values = SentValues(0, 100)
+    values.remember(0, whose(1), sent(5_000))
+    assert len(values) == 0
+
+
+# The limit of the process
+
+
+def test_at_the_limit_the_oldest_are_forgotten_first() -> None:
+    """The whole older generation of a partition went at once, with what was sent a moment ago."""
+    values = SentValues(TTL_MS, 100)
+    for number in range(1_000):
+        values.remember(0, whose(number), sent(5_000))
+        assert len(values) == min(number + 1, 100)
+        assert known(values, 0, range(max(0, number - 99), number + 1), 5_000)[0] == max(0, number - 99)
+    assert known(values, 0, range(1_000), 5_000) == list(range(900, 1_000))
+
+
+def test_a_quiet_partitions_values_go_before_a_busy_ones() -> None:
+    """The partition with the most lost half of what it knew, and the quiet one kept what was a day old."""
+    values = SentValues(TTL_MS, 100)
+    for number in range(40):
+        values.remember(0, whose(number), sent(5_000))
+    for number in range(100):
+        values.remember(1, whose(number), sent(90_000_000))
+    assert known(values, 0, range(40), 5_000) == []
+    assert known(values, 1, range(100), 90_000_000) == list(range(100))
+
+
+def test_what_is_looked_at_again_is_not_among_the_oldest() -> None:
+    values = SentValues(TTL_MS, 100)
+    for number in range(1_000):
+        values.remember(0, whose(number), sent(5_000))
+        values.remember(0, whose(0), sent(5_000))
+    assert known(values, 0, range(1_000), 5_000) == [0, *range(901, 1_000)]
+
+
+def test_an_id_with_very_many_fields_keeps_the_newest_of_them() -> None:
+    """It counted as one, and every field more took a walk through all the others."""
+    values = SentValues(TTL_MS, 10_000)
+    for number in range(2_000):
+        values.remember(0, whose(0), sent(5_000, name=f"f{number}"))
+    assert len(values) == MAX_FIELDS_OF_AN_ID
+    for number in range(2_000):
+        found = values.near(0, whose(0), field_key("custom", f"f{number}"), 5_000)
+        assert (found is not None) is (number >= 2_000 - MAX_FIELDS_OF_AN_ID)
+
+
+def test_the_limit_counts_values_whatever_ids_they_are_of() -> None:
+    values = SentValues(TTL_MS, 1_000)
+    for number in range(100):
+        for field in range(50):
+            values.remember(0, whose(number), sent(5_000, name=f"f{field}"))
+    assert 900 < len(values) <= 1_000
+    assert len(values._of_partition[0]) <= 10
+
+
+# Time
+
+
+def test_what_is_older_than_two_ttl_goes_by_and_by() -> None:
+    values = SentValues(TTL_MS, 1_000_000)
+    for number in range(20_000):
+        values.remember(0, whose(number), sent(5_000 + number * 10))
+        assert len(values) <= 6 * TTL_MS / 10
+        assert values.near(0, whose(max(0, number - 99)), FIELD, 5_000 + number * 10)
+    assert len(values._slices) < 10
+
+
+def test_a_leap_in_event_time_lets_go_of_a_few_at_a_time() -> None:
+    """Nothing ever walks through all that is remembered."""
+    values = SentValues(TTL_MS, 1_000_000)
+    for number in range(10_000):
+        values.remember(0, whose(number), sent(5_000))
+    for number in range(10_000, 14_000):
+        before = len(values)
+        values.remember(0, whose(number), sent(9_000_000))
+        assert before - len(values) <= 4
+    assert len(values) == 4_000
+    assert len(values._slices) == 1
+
+
+@pytest.mark.parametrize("step_ms", [0, TTL_MS + 1, 5 * TTL_MS])
+def test_slices_do_not_pile_up_however_event_time_moves(step_ms: int) -> None:
+    values = SentValues(TTL_MS, 800)
+    for number in range(5_000):
+        values.remember(0, whose(number % 10), sent(5_000 + number * step_ms))
+        assert len(values._slices) <= 12
+    assert len(values) <= 10
+
+
+# Partitions
+
+
+def test_a_partition_that_leaves_is_forgotten_at_once() -> None:
+    values = SentValues(TTL_MS, 1_000)
+    for partition in range(3):
+        for number in range(100):
+            values.remember(partition, whose(number), sent(5_000))
+    values.forget_partition(1)
+    values.forget_partition(7)
+    assert len(values) == 200
+    assert known(values, 1, range(100), 5_000) == []
+    assert known(values, 0, range(100), 5_000) == known(values, 2, range(100), 5_000) == list(range(100))
+    assert {held.partition for held in values._slices} == {0, 2}
+
+
+def test_the_count_is_right_whatever_happens() -> None:
+    draw = Random(1)
+    for limit in (1, 7, 300):
+        values = SentValues(TTL_MS, limit)
+        at = 5_000
+        for _ in range(5_000):
+            at += draw.choice((0, 0, 30, -500, 2_500))
+            partition, number, name = draw.randrange(3), draw.randrange(60), f"f{draw.randrange(4)}"
+            values.remember(partition, whose(number), sent(max(0, at), name=name))
+            if draw.random() < 0.01:
+                values.forget_partition(draw.randrange(3))
+        held = sum(len(packed) // 32 for each in values._slices for packed in each.ids.values())
+        assert len(values) == held <= limit
+        assert sum(each.values for each in values._slices) == held
+        assert sorted(map(id, values._slices)) == sorted(
+            id(each) for slices in values._of_partition.values() for each in slices
+        )
