@@ -99,6 +99,7 @@ KEYS = [
     ),
     Key("decisions.metadata_fields", {}, '{"a": "f"}', {"a": "f"}, ["a"], {"a": 1}),
     Key("metadata.batch_size", 1000, "10", 10, "10", 1001),
+    Key("metadata.batch_bytes", 4_194_304, "65536", 65_536, 1e6, 65_535),
     Key("metadata.linger_seconds", 2.0, "0.5", 0.5, "0.5", -1),
     Key("metadata.create_missing", True, "false", False, 0),
     Key("mapping.events", EVENTS, '{"a": "b"}', {"a": "b"}, "a", {"a": 1}),
