@@ -31,7 +31,7 @@ from flagpost_consumer.adapters.http_client import (
     header_lines,
     request_bytes,
 )
-from flagpost_consumer.core.metadata_batches import Batch
+from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_consumer.settings import Settings
