@@ -52,7 +52,7 @@ FLAKY = (Answer(500), Answer(503, "3"), Answer(429), TIMED_OUT, BROKEN, REFUSED_
 
 def hostile_policy(draw: Random) -> Policy:
     return Policy(
-        decisions=DecisionsSettings(visitor_metadata=draw.random() < 0.0),
+        decisions=DecisionsSettings(visitor_metadata=draw.random() < 0.5),
         delivery=DeliverySettings(
             max_pending=draw.choice((120, 400)),
             max_pending_bytes=draw.choice((1_500_000, 64_000_000)),
