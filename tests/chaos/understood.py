@@ -16,7 +16,7 @@ TELLING_CHARACTERS = 6
 """A shorter text may stand in a sentence by chance."""
 
 STRANGER = "; look for what writes to this topic besides Flagpost's publisher and gateway"
-MEND = "; mend that, restart Flagpost, then replay the dead letter"
+MEND = "; fix that, then replay the dead letter"
 UPGRADE = "; upgrade Flagpost, then replay the dead letter"
 BREACH = "its schema breaks FULL_TRANSITIVE compatibility; publish with one that keeps it"
 FUTURE = r"and delivery.max_future_seconds allows \d+: look at the clock of the service"

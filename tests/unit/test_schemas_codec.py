@@ -21,6 +21,7 @@ from flagpost_schemas import (
     UndecodableRecord,
     UnknownSchema,
     VisitorMetadata,
+    decode,
     encode_body,
     encode_confluent,
     encode_single_object,
@@ -283,16 +284,78 @@ def test_a_refused_id_says_why() -> None:
         decoder.decode(encode_confluent(DECISION, 4))
 
 
-def test_ids_are_remembered_within_a_bound() -> None:
+def test_refused_ids_are_remembered_within_a_bound_and_cost_no_schema_its_place() -> None:
+    """5,000 refused ids used to push out the schemas in use, which were asked for again."""
     decoder = Decoder()
-    for schema_id in range(5_000):
-        decoder.refuse_schema(schema_id, "unknown")
+    decoder.add_schema(7, schema_of(DecisionEvent).text)
+    for schema_id in range(1_000, 21_000):
+        decoder.refuse_schema(schema_id, "x" * 10_000)
 
-    assert len(decoder._by_id) == 1_000
+    assert len(decoder._refused) == 10_000
+    assert {len(why) for why in decoder._refused.values()} == {300}
     with pytest.raises(SchemaNeeded):
-        decoder.decode(encode_confluent(DECISION, 0))
+        decoder.decode(encode_confluent(DECISION, 1_000))
     with pytest.raises(UnknownSchema):
-        decoder.decode(encode_confluent(DECISION, 4_999))
+        decoder.decode(encode_confluent(DECISION, 20_999))
+    assert decoder.decode(encode_confluent(DECISION, 7)) == DECISION
+
+
+def test_schemas_are_remembered_within_a_bound_of_number_and_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "_MAX_SCHEMAS", 20)
+    monkeypatch.setattr(decode, "_MAX_SCHEMA_CHARACTERS", 20_000)
+    text = schema_of(TrackEvent).text
+    decoder = Decoder()
+    for schema_id in range(30):
+        assert decoder.add_schema(
+            schema_id, '{"type":"record","name":"io.flagpost.v1.TrackEvent","fields":[]}'
+        )
+    assert list(decoder._by_id) == list(range(10, 30))
+    for schema_id in range(30, 50):
+        assert decoder.add_schema(schema_id, text)
+    assert 20_000 - len(text) < decoder._characters <= 20_000
+    assert len(decoder._by_id) < 20
+    assert decoder.schema_needed(encode_confluent(DECISION, 49)) is None
+    assert decoder.schema_needed(encode_confluent(DECISION, 30)) == 30
+
+
+def test_what_is_forgotten_is_needed_again() -> None:
+    decoder = Decoder()
+    decoder.refuse_schema(4, "unknown")
+    decoder.add_schema(5, schema_of(DecisionEvent).text)
+    for schema_id in (4, 5, 6):
+        decoder.forget_schema(schema_id)
+        with pytest.raises(SchemaNeeded):
+            decoder.decode(encode_confluent(DECISION, schema_id))
+    assert decoder._characters == 0
+
+
+def test_the_newer_of_two_answers_about_an_id_holds() -> None:
+    decoder = Decoder()
+    decoder.refuse_schema(4, "unknown")
+    assert decoder.add_schema(4, schema_of(DecisionEvent).text)
+    assert decoder.decode(encode_confluent(DECISION, 4)) == DECISION
+    assert not decoder.add_schema(4, "{}")
+    with pytest.raises(UnknownSchema):
+        decoder.decode(encode_confluent(DECISION, 4))
+
+
+@pytest.mark.parametrize("schema_id", [2**31, 2**32 - 1])
+def test_an_id_that_no_registry_gives_is_unknown_unasked(schema_id: int) -> None:
+    """A record of five bytes, `00 FF FF FF FF`, was asked for at the registry without end."""
+    value = b"\x00" + schema_id.to_bytes(4, "big")
+    decoder = Decoder()
+    assert decoder.schema_needed(value) is None
+    with pytest.raises(UnknownSchema, match=f"schema id {schema_id} is impossible"):
+        decoder.decode(value)
+    with pytest.raises(SchemaNeeded):
+        decoder.decode(b"\x00\x7f\xff\xff\xff")
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\x00\x00\x00", encode_single_object(DECISION)])
+def test_what_is_not_in_confluents_format_needs_no_schema(value: bytes | None) -> None:
+    assert Decoder().schema_needed(value) is None
 
 
 def test_an_extra_schema_must_be_one_of_ours() -> None:

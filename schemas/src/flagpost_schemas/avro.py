@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _AVRO = files("flagpost_schemas") / "avro"
 _NOT_FOR_READING = frozenset({"doc", "logicalType"})
+MAX_TEXT_CHARACTERS = 100_000
+"""Of a schema's JSON; Flagpost's own have less than 5,000."""
+MAX_TEXT_DEPTH = 300
+"""Of JSON values within one another; fastavro's parser descends into them without a bound of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +46,31 @@ class AvroSchema:
     @classmethod
     def parse(cls, text: str) -> AvroSchema:
         """Read the schema of a record. Raises SchemaError with what is wrong with the text."""
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise SchemaError(f"it has {len(text)} characters; Flagpost reads at most {MAX_TEXT_CHARACTERS}")
         try:
             parsed = parse_schema(_readable(json.loads(text)), named_schemas={})
+            require_bounded(parsed)
             crc = fingerprint(to_parsing_canonical_form(parsed), "CRC-64-AVRO")
-        except (Exception, RecursionError) as error:  # noqa: BLE001 - fastavro raises all kinds for a bad schema
+        except SchemaError:
+            raise
+        except Exception as error:  # noqa: BLE001 - fastavro raises all kinds for a bad schema
             raise SchemaError(f"not an Avro schema ({type(error).__name__}: {str(error)[:200]})") from None
         if not isinstance(parsed, dict) or parsed.get("type") != "record":
             raise SchemaError("not the schema of an Avro record")
-        require_bounded(parsed)
         return cls(text, parsed["name"], bytes.fromhex(crc), parsed)
 
 
-def _readable(schema: object) -> Any:  # noqa: ANN401 - JSON
+def _readable(schema: object, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
     """`schema` without what changes how fastavro reads values, and without fastavro's own marks."""
+    if depth > MAX_TEXT_DEPTH:
+        raise SchemaError(f"its JSON is nested more than {MAX_TEXT_DEPTH} deep")
     if isinstance(schema, list):
-        return [_readable(member) for member in schema]
+        return [_readable(member, depth + 1) for member in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: value if key == "default" else _readable(value)
+        key: value if key == "default" else _readable(value, depth + 1)
         for key, value in schema.items()
         if key not in _NOT_FOR_READING and not key.startswith("__")
     }

@@ -26,8 +26,14 @@ from flagpost_schemas.wire import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_MAX_SCHEMA_IDS = 1_000
-"""Ids remembered; hostile records can name four billion. What is forgotten is asked for again."""
+_MAX_SCHEMA_ID = 2**31 - 1
+"""Registries number schemas with Java's int; the four bytes of a record can say more."""
+_MAX_SCHEMAS = 1_000
+_MAX_SCHEMA_CHARACTERS = 4_000_000
+"""Of the texts of all schemas that are remembered by id; in memory a schema takes about ten times its text."""
+_MAX_REFUSED_IDS = 10_000
+"""Hostile records can name two billion ids. What is forgotten is asked for again."""
+_MAX_REASON_CHARACTERS = 300
 
 _PROBLEMS: dict[type[Exception], str] = {
     EOFError: "the body is cut short",
@@ -43,6 +49,8 @@ class _Reader:
     event_type: type[Event]
     writer: Any
     reader: Any
+    characters: int
+    """Of the writer's schema as JSON."""
 
 
 class Decoder:
@@ -56,24 +64,51 @@ class Decoder:
     def __init__(self, extra_writer_schemas: Iterable[str] = ()) -> None:
         """Raises SchemaError for an extra schema that is not Avro or whose record is not one of ours."""
         self._by_fingerprint: dict[bytes, _Reader] = {}
-        self._by_id: dict[int, _Reader | str] = {}
+        self._by_id: dict[int, _Reader] = {}
+        self._characters = 0
+        """Of the texts of the schemas in `_by_id`."""
+        self._refused: dict[int, str] = {}
         known = [schema for event_type in EVENT_TYPES for schema in versions_of(event_type)]
         for schema in (*known, *map(AvroSchema.parse, extra_writer_schemas)):
             self._by_fingerprint[schema.fingerprint] = _reader_for(schema)
 
-    def add_schema(self, schema_id: int, schema_json_text: str) -> None:
-        """Take the registry's answer for `schema_id`.
+    def add_schema(self, schema_id: int, schema_json_text: str) -> bool:
+        """Take the registry's answer for `schema_id`; returns whether its values can be read as one of ours.
 
-        A text that cannot be read as one of ours raises nothing here: decoding its values does.
+        A text that cannot raises nothing here: decoding its values does.
         """
         try:
-            self._remember(schema_id, _reader_for(AvroSchema.parse(schema_json_text)))
+            reader = _reader_for(AvroSchema.parse(schema_json_text))
         except SchemaError as error:
             self.refuse_schema(schema_id, str(error))
+            return False
+        self.forget_schema(schema_id)
+        self._by_id[schema_id] = reader
+        self._characters += reader.characters
+        while len(self._by_id) > _MAX_SCHEMAS or self._characters > _MAX_SCHEMA_CHARACTERS:
+            self.forget_schema(next(iter(self._by_id)))
+        return True
 
     def refuse_schema(self, schema_id: int, why: str) -> None:
         """Let values with `schema_id` raise UnknownSchema, because `why`."""
-        self._remember(schema_id, why)
+        self.forget_schema(schema_id)
+        self._refused[schema_id] = why[:_MAX_REASON_CHARACTERS]
+        if len(self._refused) > _MAX_REFUSED_IDS:
+            del self._refused[next(iter(self._refused))]
+
+    def forget_schema(self, schema_id: int) -> None:
+        """Forget what was added, or why it was refused: values with `schema_id` raise SchemaNeeded again."""
+        self._refused.pop(schema_id, None)
+        if (reader := self._by_id.pop(schema_id, None)) is not None:
+            self._characters -= reader.characters
+
+    def schema_needed(self, value: bytes | None) -> int | None:
+        """The id that `decode` would raise SchemaNeeded for; None if it would not."""
+        if value is None or not value.startswith(CONFLUENT_MAGIC) or len(value) < CONFLUENT_HEADER_BYTES:
+            return None
+        schema_id = _schema_id(value)
+        known = schema_id > _MAX_SCHEMA_ID or schema_id in self._by_id or schema_id in self._refused
+        return None if known else schema_id
 
     def decode(self, value: bytes | None) -> Event:
         """The event in `value`.
@@ -103,20 +138,24 @@ class Decoder:
     def _confluent_reader(self, value: bytes) -> _Reader:
         if len(value) < CONFLUENT_HEADER_BYTES:
             raise UndecodableRecord(f"the value is cut short: {len(value)} bytes, its header alone has 5")
-        schema_id = int.from_bytes(value[1:CONFLUENT_HEADER_BYTES], "big")
+        schema_id = _schema_id(value)
         reader = self._by_id.get(schema_id)
-        if reader is None:
-            raise SchemaNeeded(schema_id)
-        if isinstance(reader, str):
+        if reader is not None:
+            return reader
+        if schema_id > _MAX_SCHEMA_ID:
             raise UnknownSchema(
-                f"schema id {schema_id}: {reader}; mend that, restart Flagpost, then replay the dead letter"
+                f"schema id {schema_id} is impossible: registries give none above {_MAX_SCHEMA_ID}; "
+                "look for what writes to this topic besides Flagpost's publisher and gateway"
             )
-        return reader
+        if schema_id not in self._refused:
+            raise SchemaNeeded(schema_id)
+        raise UnknownSchema(
+            f"schema id {schema_id}: {self._refused[schema_id]}; fix that, then replay the dead letter"
+        )
 
-    def _remember(self, schema_id: int, answer: _Reader | str) -> None:
-        if len(self._by_id) >= _MAX_SCHEMA_IDS:
-            del self._by_id[next(iter(self._by_id))]
-        self._by_id[schema_id] = answer
+
+def _schema_id(value: bytes) -> int:
+    return int.from_bytes(value[1:CONFLUENT_HEADER_BYTES], "big")
 
 
 def _reader_for(writer: AvroSchema) -> _Reader:
@@ -124,8 +163,8 @@ def _reader_for(writer: AvroSchema) -> _Reader:
         ours = schema_of(event_type)
         if ours.full_name == writer.full_name:
             if ours.fingerprint == writer.fingerprint:  # the same bytes: no resolution, which is slower
-                return _Reader(event_type, ours.parsed, None)
-            return _Reader(event_type, writer.parsed, ours.parsed)
+                return _Reader(event_type, ours.parsed, None, len(writer.text))
+            return _Reader(event_type, writer.parsed, ours.parsed, len(writer.text))
     raise SchemaError(f"its record {writer.full_name[:200]} is not one of Flagpost's")
 
 
@@ -134,12 +173,28 @@ def _read(reader: _Reader, value: bytes, start: int) -> Event:
     return _event(reader.event_type, fields)
 
 
+class _Body(BytesIO):
+    """The bytes of a record, whose end is an error.
+
+    What the writer's schema has and ours has not, fastavro 1.13 passes over without a look at the end: an array of
+    2**62 booleans is ten bytes long and would be passed over for ever.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        found = super().read(size)
+        if size is None or size < 0:
+            raise ValueError("a length is negative")
+        if len(found) < size:
+            raise EOFError
+        return found
+
+
 def read_body(record: str, writer: Any, reader: Any, value: bytes, start: int) -> dict[str, Any]:  # noqa: ANN401 - fastavro's
     """The fields in `value` from `start` to its end, read with fastavro's forms of the schemas of `record`.
 
     `reader` is None where the writer's schema is ours. Raises UndecodableRecord or UnknownSchema.
     """
-    body = BytesIO(value[start:])
+    body = BytesIO(value[start:]) if reader is None else _Body(value[start:])
     try:
         fields: Any = schemaless_reader(body, writer, reader)
     except SchemaResolutionError:
@@ -150,7 +205,7 @@ def read_body(record: str, writer: Any, reader: Any, value: bytes, start: int) -
     except Exception as error:  # noqa: BLE001 - damaged bytes make fastavro raise all kinds
         problem = _PROBLEMS.get(type(error), f"the body does not fit its schema ({type(error).__name__})")
         raise UndecodableRecord(problem) from None
-    if body.read(1):
+    if body.tell() < len(value) - start:
         raise UndecodableRecord("bytes are left after the body")
     return cast("dict[str, Any]", fields)
 
