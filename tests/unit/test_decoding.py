@@ -1,88 +1,62 @@
-"""From messages to records: order, failures with their reasons, and a registry that is waited for."""
+"""From messages to records: order, failures with their reasons, and partitions that wait for the registry."""
 
 from __future__ import annotations
 
-import asyncio
+import tracemalloc
+from itertools import islice
 from typing import Any, cast
 
+import pytest
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters import schema_source
-from flagpost_consumer.adapters.decoding import Decoding, no_registry
-from flagpost_consumer.adapters.schema_registry import (
-    RegistryNotAnswering,
-    SchemaDoesNotExist,
-    SchemaRegistry,
-)
-from flagpost_consumer.adapters.schema_source import RegistrySchemas
+from flagpost_consumer.adapters import held_records
+from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.schema_lookups import (
+    Found,
+    NoAnswer,
+    Refused,
+    SchemaAnswer,
+    Unusable,
+)
 from flagpost_schemas import DecisionEvent, Decoder, encode_confluent, encode_single_object, schema_of
-from simulation import decision
-
-
-class Fake:
-    """A message as the consumer gives it."""
-
-    def __init__(self, value: bytes | None, offset: int, partition: int = 0) -> None:
-        self._value, self._offset, self._partition = value, offset, partition
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def offset(self) -> int:
-        return self._offset
-
-    def partition(self) -> int:
-        return self._partition
-
-    def key(self) -> bytes:
-        return b"v"
-
-    def headers(self) -> list[tuple[str, bytes]]:
-        return [("trace", b"x")]
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 1_800_000_000_000
-
-
-def messages(*values: bytes | None, partition: int = 0) -> list[Message]:
-    return cast("list[Message]", [Fake(value, offset, partition) for offset, value in enumerate(values)])
-
+from registry_world import FakeMessage, RegistryWorld, messages
+from simulation import START_MS, decision
 
 EVENT = decision("v")
+GOOD = encode_single_object(EVENT)
+SCHEMA = Found(schema_of(DecisionEvent).text)
+NOT_FOUND = Refused("the registry has no schema with this id")
+FORBIDDEN = Refused("status 403 of the registry: a missing right, to read this schema")
+SILENT = NoAnswer("status 503")
+MINUTE, HOUR = 60.0, 3600.0
 
 
-class Registry:
-    """Answers for id 7 after some time; knows no other."""
+def confluent(schema_id: int) -> bytes:
+    return encode_confluent(EVENT, schema_id)
 
-    def __init__(self, silent_for: int) -> None:
-        self.silent_for = silent_for
-        self.asked: list[int] = []
 
-    async def fetch(self, schema_id: int) -> str:
-        self.asked.append(schema_id)
-        if len(self.asked) <= self.silent_for:
-            raise RegistryNotAnswering("no answer")
-        if schema_id != 7:
-            raise SchemaDoesNotExist("there is no such id")
-        return schema_of(DecisionEvent).text
+def only(message: FakeMessage) -> Message:
+    return cast("Message", message)
+
+
+def reason_of(record: Record) -> Reason:
+    assert isinstance(record.event, DecodeFailure)
+    return record.event.reason
 
 
 def test_what_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
     taken: list[Record] = []
     done: list[bool] = []
-    decoding = Decoding(no_registry, taken.extend)
-    good = encode_single_object(EVENT)
+    decoding = Decoding(None, taken.extend)
     decoding.take(
-        messages(good, None, good[:-1], b"", b"\xc3\x01" + b"?" * 8, good), lambda: done.append(True)
+        messages(GOOD, None, GOOD[:-1], b"", b"\xc3\x01" + b"?" * 8, GOOD), lambda: done.append(True)
     )
     assert [record.offset for record in taken] == [0, 1, 2, 3, 4, 5]
     assert taken[0].event == taken[5].event == EVENT
-    failures = [record.event for record in taken[1:5]]
-    assert all(isinstance(failure, DecodeFailure) for failure in failures)
-    assert [cast("DecodeFailure", failure).reason for failure in failures] == [
+    assert [reason_of(record) for record in taken[1:5]] == [
         Reason.UNDECODABLE,
         Reason.UNDECODABLE,
         Reason.UNDECODABLE,
@@ -90,72 +64,458 @@ def test_what_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
     ]
     assert all(
         "look for what writes to this topic" in detail or "upgrade Flagpost" in detail
-        for detail in (cast("DecodeFailure", failure).detail for failure in failures)
+        for detail in (cast("DecodeFailure", record.event).detail for record in taken[1:5])
     )
     assert done == [True]
 
 
-async def test_without_a_registry_confluents_format_is_an_unknown_schema() -> None:
+def test_without_a_registry_confluents_format_is_an_unknown_schema() -> None:
     taken: list[Record] = []
-    decoding = Decoding(no_registry, taken.extend)
-    ended = asyncio.Event()
-    decoding.take(messages(encode_confluent(EVENT, 7)), ended.set)
-    await asyncio.wait_for(ended.wait(), 5)
-    failure = cast("DecodeFailure", taken[0].event)
+    decoding = Decoding(None, taken.extend)
+    decoding.take(messages(confluent(7), GOOD), lambda: None)
+    assert [record.offset for record in taken] == [0, 1]
+    assert reason_of(taken[0]) is Reason.UNKNOWN_SCHEMA
+    assert "kafka.schema_registry.url" in cast("DecodeFailure", taken[0].event).detail
+
+
+# One id's answers (docs: the registry that is a second behind, the id that nobody has, the missing right)
+
+
+def test_a_replica_that_is_behind_costs_nobody_a_record() -> None:
+    """One 404 made 31 of 31 records dead letters until the next restart."""
+    answers = iter([NOT_FOUND, NOT_FOUND, SCHEMA])
+    world = RegistryWorld(lambda _id, _now: next(answers))
+    world.take(*messages(*[confluent(41)] * 31), *messages(GOOD, partition=1))
+    assert world.taken_at(1) == [0.0], "the others never waited"
+    assert world.decoding.waiting_partitions == {0}
+    world.run()
+    assert world.offsets(0) == list(range(31))
+    assert not world.failures()
+    assert world.seconds < 5
+    assert world.decoding.waiting_partitions == frozenset()
+
+
+@pytest.mark.parametrize("answer", [NOT_FOUND, FORBIDDEN])
+def test_an_id_that_stays_refused_is_unknown_after_a_minute_and_asked_for_anew_after_ten(
+    answer: SchemaAnswer,
+) -> None:
+    """A 403 for one subject was asked for without end, and every partition waited behind it."""
+    world = RegistryWorld(lambda _id, now: answer if now < HOUR else SCHEMA)
+    world.take(*messages(confluent(42), GOOD), *messages(GOOD, partition=1))
+    world.run(MINUTE - 1)
+    assert world.offsets(0) == []
+    world.run(MINUTE + 1)
+    assert world.offsets(0) == [0, 1]
+    [failure] = world.failures()
     assert failure.reason is Reason.UNKNOWN_SCHEMA
-    assert "kafka.schema_registry.url" in failure.detail
+    assert failure.detail.startswith(f"schema id 42: {cast('Refused', answer).why}, for 60 s; ")
+    assert 5 <= len(world.requests_of(42)) <= 10
+    world.take(*messages(confluent(42), first=2))
+    assert reason_of(world.taken[-1][1]) is Reason.UNKNOWN_SCHEMA, "while it is remembered"
+    asked = len(world.asked)
+    world.run(2 * HOUR)
+    assert len(world.asked) == asked, "nobody needs it"
+    world.take(*messages(confluent(42), first=3))
+    world.run()
+    assert world.taken[-1][1].event == EVENT, "an hour later it is asked for again"
 
 
-async def test_a_registry_that_is_down_is_waited_for_and_asked_once(monkeypatch: Any) -> None:
-    monkeypatch.setattr(schema_source, "FIRST_WAIT_SECONDS", 0.01)
-    registry, taken = Registry(silent_for=3), list[Record]()
-    decoding = Decoding(RegistrySchemas(cast("SchemaRegistry", registry)), taken.extend)
-    first, second = asyncio.Event(), asyncio.Event()
-    known, unknown = encode_confluent(EVENT, 7), encode_confluent(EVENT, 8)
-    decoding.take(messages(encode_single_object(EVENT), known, unknown, known), first.set)
-    decoding.take(messages(known, partition=1), second.set)
-    assert len(taken) == 1, "what comes before goes on"
-    await asyncio.wait_for(first.wait(), 5)
-    await asyncio.wait_for(second.wait(), 5)
-    assert [(record.partition, record.offset) for record in taken] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0)]
-    assert cast("DecodeFailure", taken[2].event).reason is Reason.UNKNOWN_SCHEMA
-    assert [record.event for record in taken if record.offset != 2] == [EVENT] * 4
-    assert registry.asked == [7, 7, 7, 7, 8]
+def test_an_impossible_id_is_unknown_without_a_request() -> None:
+    """A five-byte record stopped all partitions for good."""
+    world = RegistryWorld()
+    world.take(*messages(b"\x00\xff\xff\xff\xff", GOOD))
+    assert world.offsets(0) == [0, 1]
+    assert world.failures()[0].reason is Reason.UNKNOWN_SCHEMA
+    assert not world.asked
 
 
-async def test_what_waits_of_a_partition_that_is_taken_away_is_forgotten() -> None:
-    go = asyncio.Event()
-
-    async def source(decoder: Decoder, schema_id: int) -> None:
-        await go.wait()
-        decoder.add_schema(schema_id, schema_of(DecisionEvent).text)
-
-    taken: list[Record] = []
-    decoding = Decoding(source, taken.extend)
-    ended = asyncio.Event()
-    known = encode_confluent(EVENT, 7)
-    decoding.take(messages(known, known), lambda: None)
-    decoding.take(messages(known, partition=1), ended.set)
-    decoding.discard([0])
-    go.set()
-    await asyncio.wait_for(ended.wait(), 5)
-    assert [(record.partition, record.offset) for record in taken] == [(1, 0)]
+def test_no_answer_is_waited_for_without_end_by_this_partition_only() -> None:
+    """A hundred hours later it still waits, and is asked for every half minute at most."""
+    world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id == 44 else SCHEMA)
+    world.take(*messages(confluent(44)), *messages(confluent(7), partition=1))
+    world.run(100 * HOUR)
+    assert world.offsets(0) == []
+    assert world.offsets(1) == [0]
+    assert len(world.requests_of(44)) < 100 * 121
+    [wait] = world.decoding.waits()
+    assert (wait.partition, wait.schema_id, wait.since_ms) == (0, 44, START_MS)
+    assert wait.last_answer == "status 503"
+    world.answers = lambda _id, _now: SCHEMA
+    world.run(101 * HOUR)
+    assert world.offsets(0) == [0]
 
 
-class WithUnreadableHeaders(Fake):
-    """As confluent-kafka gives a record whose header's name is not UTF-8."""
+def test_a_schema_that_no_record_can_be_read_with_is_unknown_at_once() -> None:
+    world = RegistryWorld(lambda _id, _now: Unusable("the schema with id 7 is PROTOBUF, not Avro"))
+    world.take(*messages(confluent(7)))
+    world.run(1)
+    assert "PROTOBUF" in world.failures()[0].detail
+    assert "asks for it again after 600 s" in world.failures()[0].detail
 
-    def headers(self) -> list[tuple[str, bytes]]:
-        return [(b"\xff".decode(), b"x")]
+
+def test_a_text_that_is_no_schema_of_ours_is_unknown_and_asked_for_anew_later() -> None:
+    world = RegistryWorld(
+        lambda _id, now: Found('{"type":"record","name":"\\ud800","fields":[]}') if now < 9 else SCHEMA
+    )
+    world.take(*messages(confluent(7)))
+    world.run(1)
+    [failure] = world.failures()
+    assert failure.reason is Reason.UNKNOWN_SCHEMA
+    failure.detail.encode()
+    world.run(HOUR)
+    world.take(*messages(confluent(7), first=1))
+    world.run(HOUR + 1)
+    assert world.taken[-1][1].event == EVENT
 
 
-def test_a_headers_name_that_is_not_utf8_stops_neither_its_record_nor_those_behind_it() -> None:
-    taken: list[Record] = []
-    done: list[bool] = []
-    decoding = Decoding(no_registry, taken.extend)
-    first = cast("Message", WithUnreadableHeaders(encode_single_object(EVENT), 0))
+def test_what_makes_the_decoder_raise_over_a_schema_costs_only_its_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def defective(_self: Decoder, _schema_id: int, _text: str) -> bool:
+        raise KeyError("nobody thought of this")
 
-    decoding.take([first, *messages(encode_single_object(EVENT))], lambda: done.append(True))
+    monkeypatch.setattr(Decoder, "add_schema", defective)
+    world = RegistryWorld(lambda _id, _now: SCHEMA)
+    world.take(*messages(confluent(7), GOOD))
+    world.run()
+    assert world.offsets(0) == [0, 1]
+    assert "a defect of Flagpost's: KeyError at" in world.failures()[0].detail
 
-    assert [(record.event, record.headers) for record in taken] == [(EVENT, ()), (EVENT, (("trace", b"x"),))]
-    assert done == [True]
+
+# A registry that is silent
+
+
+def test_a_dead_registry_has_one_backoff_for_all_ids() -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < HOUR else SCHEMA)
+    for partition in range(24):
+        world.take(*messages(confluent(100 + partition), partition=partition))
+    world.run(10 * MINUTE)
+    assert len(world.asked) < 40, "it was asked for each id on its own"
+    assert world.most_at_once <= 8
+    assert not world.taken
+    world.run(HOUR + MINUTE)
+    assert {record.partition for _, record in world.taken} == set(range(24))
+    assert max(second for second, _ in world.taken) < HOUR + 35
+
+
+def test_a_minute_of_silence_is_no_minute_of_refusals() -> None:
+    """A registry that comes back empty for a moment was silent, and has not refused, all the while."""
+
+    def answers(_id: int, now: float) -> SchemaAnswer:
+        if now < 0.1 or 10 * MINUTE < now < 10 * MINUTE + 20:
+            return NOT_FOUND
+        return SILENT if now < 10 * MINUTE else SCHEMA
+
+    world = RegistryWorld(answers)
+    world.take(*messages(confluent(41)))
+    world.run(20 * MINUTE)
+    assert world.offsets(0) == [0]
+    assert not world.failures()
+
+
+def test_a_registry_that_never_answers_at_all_is_asked_once_at_a_time() -> None:
+    world = RegistryWorld(lambda _id, _now: None)
+    for partition in range(50):
+        world.take(*messages(confluent(100 + partition), partition=partition))
+    world.run(MINUTE)
+    assert len(world.asked) == 8
+
+
+def test_an_id_that_is_never_answered_does_not_delay_others() -> None:
+    """Whether the registry or one id is silent: others tell."""
+    world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id in (44, 45) else SCHEMA)
+    world.take(*messages(confluent(44)), *messages(confluent(45), partition=1))
+    world.run(HOUR)
+    for number in range(20):
+        began = world.seconds
+        world.take(*messages(confluent(1_000 + number), partition=2 + number))
+        world.run(began + 40)
+        assert world.taken_at(2 + number), number
+        later = world.taken_at(2 + number)[0] - began
+        assert later <= (31 if number == 0 else 2), "after the first one has shown that the registry answers"
+
+
+# Floods
+
+
+def test_a_flood_of_unknown_ids_costs_others_nothing() -> None:
+    """10,000 unknown ids in one partition: another partition's schema is asked for as if they were not there."""
+    world = RegistryWorld(lambda schema_id, _now: SCHEMA if schema_id == 7 else NOT_FOUND)
+    flood = iter(messages(*(confluent(1_000 + number) for number in range(10_000))))
+    while not world.decoding.full_partitions:
+        world.take(*islice(flood, 250))
+    assert world.decoding.full_partitions == {0}
+    world.run(20.0)
+    world.take(*messages(confluent(7), partition=1))
+    world.run(21.0)
+    assert world.taken_at(1)
+    assert world.taken_at(1)[0] < 20.1
+    assert world.most_requests_in_a_second() <= 51
+    assert world.most_at_once <= 8
+
+
+def test_a_flood_ends_and_each_of_its_ids_was_asked_for_twice() -> None:
+    """Ids are asked for ahead, or each would wait a minute after the other: a week for 10,000."""
+    world = RegistryWorld(lambda schema_id, _now: SCHEMA if schema_id == 7 else NOT_FOUND)
+    values = [confluent(1_000 + number) for number in range(1_000)]
+    world.take(*messages(*values, confluent(7)))
+    world.run()
+    assert world.offsets(0) == list(range(1_001))
+    assert world.taken[-1][1].event == EVENT
+    assert world.seconds < 3 * MINUTE
+    assert all(
+        (times := world.requests_of(1_000 + number))[-1] - times[0] >= MINUTE for number in range(1_000)
+    )
+    assert len(world.asked) < 2_100
+
+
+def test_what_is_kept_of_a_flood_is_bounded() -> None:
+    world = RegistryWorld(lambda _id, _now: NOT_FOUND)
+    for first in range(0, 30_000, 500):
+        values = [confluent(1_000 + first + number) for number in range(500)]
+        world.take(*messages(*values, first=first))
+        world.run(reached=lambda: not world.decoding.waiting_partitions)
+    lookups = world.decoding._lookups
+    assert len(lookups._unknown) == len(world.decoding._decoder._refused) <= 10_000
+    assert not lookups._lookups
+    assert not lookups._fresh
+    assert not lookups._last_tries
+    assert not lookups._asked
+
+
+# Holding
+
+
+def test_others_go_on_and_the_partition_keeps_its_order() -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
+    world.take(*messages(GOOD, confluent(7), GOOD, confluent(8)), *messages(GOOD, GOOD, partition=1))
+    world.take(*messages(b"", GOOD, first=4), *messages(GOOD, partition=1, first=2))
+    assert world.offsets(0) == [0]
+    assert world.offsets(1) == [0, 1, 2]
+    world.run()
+    assert world.offsets(0) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_partition_that_waits_is_to_be_paused_once_it_holds_a_bound_and_read_again_at_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flagpost_consumer.adapters.decoding.RELEASED_AT_ONCE", 100)
+    world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
+    world.take(*messages(*[confluent(7)] * (held_records.MAX_RECORDS - 1)))
+    assert world.decoding.full_partitions == frozenset()
+    changes = world.changes
+    world.take(*messages(confluent(7), first=999))
+    assert world.decoding.full_partitions == {0}
+    assert world.changes > changes, "the service hears of it"
+    world.run(reached=lambda: len(world.taken) == 400)
+    assert world.decoding.full_partitions == {0}
+    world.run(reached=lambda: len(world.taken) == 600)
+    assert world.decoding.full_partitions == frozenset()
+    world.run()
+    assert world.offsets(0) == list(range(1_000))
+
+
+def test_what_is_held_is_bounded_in_bytes_and_over_all_partitions() -> None:
+    world = RegistryWorld(lambda _id, _now: None)
+    big = confluent(7) + b"x" * 60_000
+    for partition in range(20):
+        world.take(*messages(*[big] * 18, partition=partition))
+        assert (partition in world.decoding.full_partitions) == (partition < 0 or 18 * len(big) >= 1_048_576)
+    assert world.decoding.full_partitions == frozenset(range(20))
+    few = RegistryWorld(lambda _id, _now: None)
+    for partition in range(held_records.MAX_ALL_RECORDS // 100):
+        assert few.decoding.full_partitions == frozenset()
+        few.take(*messages(*[confluent(7)] * 100, partition=partition))
+    assert len(few.decoding.full_partitions) == held_records.MAX_ALL_RECORDS // 100
+
+
+def test_headers_count_among_what_is_held() -> None:
+    world = RegistryWorld(lambda _id, _now: None)
+    for offset in range(17):
+        message = FakeMessage(confluent(7), offset).with_headers([("big", b"x" * 65_000)])
+        world.take(only(message))
+    assert world.decoding.full_partitions == {0}
+
+
+def test_what_is_held_of_a_partition_that_is_taken_away_is_forgotten() -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
+    world.take(*messages(confluent(7), confluent(8)), *messages(confluent(7), partition=1))
+    told: list[str] = []
+    world.decoding.in_turn(0, lambda: told.append("gap"))
+    world.decoding.discard([0, 5])
+    assert world.decoding.waiting_partitions == {1}
+    world.run()
+    assert world.offsets(0) == []
+    assert world.offsets(1) == [0]
+    assert told == []
+    assert 8 not in {schema_id for _, schema_id in world.asked}
+    world.take(*messages(GOOD))
+    assert world.offsets(0) == [0], "the next assignment begins anew"
+
+
+def test_a_gap_is_told_after_what_came_before_it() -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
+    told: list[int] = []
+    world.take(*messages(confluent(7)))
+    world.decoding.in_turn(0, lambda: told.append(len(world.taken)))
+    world.decoding.in_turn(1, lambda: told.append(-1))
+    world.take(*messages(GOOD, first=9))
+    assert told == [-1]
+    world.run()
+    assert told == [-1, 1]
+    assert world.offsets(0) == [0, 9]
+
+
+def test_a_schema_that_was_forgotten_while_its_record_was_held_is_asked_for_again() -> None:
+    world = RegistryWorld(lambda schema_id, now: NOT_FOUND if schema_id == 8 and now < 9 else SCHEMA)
+    world.take(*messages(confluent(7)))
+    world.run(1)
+    world.take(*messages(confluent(8), confluent(7), first=1))
+    world.decoding._decoder.forget_schema(7)
+    world.run()
+    assert world.offsets(0) == [0, 1, 2]
+    assert not world.failures()
+    assert len(world.requests_of(7)) == 2
+
+
+# What makes our own code raise
+
+
+@pytest.mark.parametrize("part", ["value", "key", "timestamp"])
+def test_a_record_that_raises_twice_is_quarantined_and_the_others_go_on(part: str) -> None:
+    """It ended the process, came again after every restart, and ended that."""
+    world = RegistryWorld()
+    bad = FakeMessage(GOOD, 0)
+    bad.raises[part] = [ValueError("visitor-4711") for _ in range(9)]
+    world.take(only(bad), *messages(GOOD, first=1))
+    assert world.offsets(0) == [0, 1]
+    [failure] = world.failures()
+    assert failure.reason is Reason.INVALID
+    assert failure.detail.startswith("a defect of Flagpost's: ValueError at flagpost_consumer.")
+    assert "4711" not in failure.detail
+    assert world.quarantined == 1
+    record = world.taken[0][1]
+    assert (record.value, record.key) == (None if part == "value" else GOOD, None if part == "key" else b"v")
+    assert record.headers == (("trace", b"x"),)
+
+
+def test_a_decoder_that_raises_is_no_decode_error_and_quarantines(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Decoder.decode
+
+    def defective(self: Decoder, value: bytes | None) -> Any:
+        if value == b"\xc3\x01poison":
+            raise RecursionError
+        return right(self, value)
+
+    monkeypatch.setattr(Decoder, "decode", defective)
+    world = RegistryWorld()
+    world.take(*messages(GOOD, b"\xc3\x01poison", GOOD))
+    assert world.offsets(0) == [0, 1, 2]
+    assert world.failures()[0].detail.startswith("a defect of Flagpost's: RecursionError at ")
+    assert world.taken[1][1].value == b"\xc3\x01poison", "its dead letter has the original"
+
+
+def test_a_record_that_raises_once_is_decoded() -> None:
+    world = RegistryWorld()
+    odd = FakeMessage(GOOD, 0)
+    odd.raises["value"] = [MemoryError()]
+    world.take(only(odd))
+    assert world.taken[0][1].event == EVENT
+    assert world.quarantined == 0
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_headers_that_raise_are_read_once_and_quarantine(held: bool) -> None:
+    """Asked for a second time, confluent-kafka may return a list with a null pointer in it."""
+    world = RegistryWorld(lambda _id, _now: SCHEMA)
+    bad = FakeMessage(confluent(7) if held else GOOD, 0)
+    bad.raises["headers"] = [MemoryError()]
+    world.take(only(bad), *messages(GOOD, first=1))
+    world.run()
+    assert world.offsets(0) == [0, 1]
+    assert bad.header_reads == 1
+    assert world.failures()[0].detail.startswith("a defect of Flagpost's: MemoryError at ")
+    assert world.quarantined == 1
+
+
+@pytest.mark.parametrize("part", ["value", "key"])
+def test_a_record_that_raises_while_others_are_held_keeps_its_place(part: str) -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
+    bad = FakeMessage(GOOD, 1)
+    bad.raises[part] = [ValueError() for _ in range(9)]
+    once = FakeMessage(confluent(8), 2)
+    once.raises[part] = [ValueError()]
+    world.take(*messages(confluent(7)), only(bad), only(once), *messages(GOOD, first=3))
+    world.run()
+    assert world.offsets(0) == [0, 1, 2, 3]
+    assert [reason_of(record) for _, record in world.taken if record.offset == 1] == [Reason.INVALID]
+    assert len(world.failures()) == 1
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_headers_name_that_is_not_utf8_stops_neither_its_record_nor_those_behind_it(held: bool) -> None:
+    world = RegistryWorld(lambda _id, _now: SCHEMA)
+    unreadable = FakeMessage(confluent(7) if held else GOOD, 0)
+    unreadable.raises["headers"] = [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")]
+    world.take(only(unreadable), *messages(GOOD, first=1))
+    world.run()
+    assert [(record.event, record.headers) for _, record in world.taken] == [
+        (EVENT, ()),
+        (EVENT, (("trace", b"x"),)),
+    ]
+    assert unreadable.header_reads == 1
+
+
+# Records that are too large
+
+
+def test_a_record_over_the_limit_is_invalid_and_keeps_no_bytes() -> None:
+    world = RegistryWorld(max_event_bytes=1_000)
+    limit = FakeMessage(GOOD + b"x" * (999 - len(GOOD)), 0)
+    over = FakeMessage(GOOD + b"x" * (1_000 - len(GOOD)), 1)
+    world.take(only(limit), only(over))
+    at_limit, too_large = (record for _, record in world.taken)
+    assert reason_of(at_limit) is Reason.UNDECODABLE, "it is read"
+    assert reason_of(too_large) is Reason.INVALID
+    assert (too_large.value, too_large.key, too_large.truncated) == (None, b"v", True)
+    detail = cast("DecodeFailure", too_large.event).detail
+    assert "1001 bytes" in detail
+    assert "kafka.max_event_bytes" in detail
+    assert "flagpost-source" in detail
+
+
+def test_a_key_over_the_limit_is_left_out_too() -> None:
+    world = RegistryWorld()
+    world.take(only(FakeMessage(GOOD, 0, key=b"k" * 100_000)))
+    record = world.taken[0][1]
+    assert (record.key, record.value, record.truncated) == (None, None, True)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_headers_over_the_limit_are_left_out(held: bool) -> None:
+    world = RegistryWorld(lambda _id, _now: SCHEMA)
+    value = confluent(7) if held else GOOD
+    world.take(only(FakeMessage(value, 0).with_headers([("n" * 40_000, b"v" * 40_000)])))
+    world.run()
+    record = world.taken[0][1]
+    assert reason_of(record) is Reason.INVALID
+    assert (record.headers, record.value, record.truncated) == ((), value, False)
+    assert "80000 bytes" in cast("DecodeFailure", record.event).detail
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_600_records_of_450_kb_hold_next_to_nothing(waiting: bool) -> None:
+    """They were 541 MB."""
+    world = RegistryWorld(lambda _id, _now: None)
+    if waiting:
+        world.take(*messages(confluent(7)))
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for offset in range(1, 601):
+        value = (confluent(9) if offset % 2 else GOOD) + bytes(450_000)
+        world.take(only(FakeMessage(value, offset)))
+        del value
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 2_000_000
+    assert len(world.taken) == (0 if waiting else 600)

@@ -22,7 +22,7 @@ from confluent_kafka import Message
 
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
 from flagpost_consumer.adapters.clocks import clock
-from flagpost_consumer.adapters.decoding import Decoding, SchemaSource, no_registry
+from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
 from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
 from flagpost_consumer.adapters.kafka_output import DeadLetters
@@ -32,7 +32,7 @@ from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
-from flagpost_consumer.adapters.schema_source import RegistrySchemas
+from flagpost_consumer.adapters.schema_source import RegistryRequests
 from flagpost_consumer.commits import Commits
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
@@ -103,6 +103,15 @@ class Service:
         self._on_settled = on_settled
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
         self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
+        self._decoding = Decoding(
+            self._schema_requests(),
+            self._receive,
+            max_event_bytes=settings.kafka.max_event_bytes,
+            unknown_seconds=settings.kafka.schema_registry.unknown_seconds,
+            on_change=self._wake,
+            on_quarantined=self._count_quarantined,
+        )
+        self.metrics.observed.registry_waits = self._decoding.waits
         self._status = Status(self.engine, self.metrics)
         self._http = PendoHttp(pendo_address(settings), self._answered, settings.pendo.outbound)
         self.metrics.observed.oldest_attempt_seconds = lambda: self._http.oldest_attempt_seconds
@@ -121,7 +130,6 @@ class Service:
         )
         self._restore: LedgerRestore | None = None
         self._assignment_of: dict[Partition, int] = {}
-        self._decoding = Decoding(_schema_source(settings), self._receive)
         self._admin = AdminHttp(
             settings.admin.host,
             settings.admin.port,
@@ -314,7 +322,7 @@ class Service:
                 "intake paused" if self._paused else "intake resumed", pending=self.engine.pending_records
             )
         if self._intake is not None:
-            self._intake.pause(self._paused, actions.partitions_paused)
+            self._intake.pause(self._paused, actions.partitions_paused | self._decoding.full_partitions)
 
     def _set_timer(self, wake_at: float | None) -> None:
         if self._timer is not None:
@@ -347,6 +355,15 @@ class Service:
     def _receive(self, records: list[Record]) -> None:
         self.engine.receive(records, clock())
         self._wake()
+
+    def _count_quarantined(self) -> None:
+        self.metrics.observed.quarantined += 1
+
+    def _schema_requests(self) -> RegistryRequests | None:
+        registry = self._settings.kafka.schema_registry
+        if registry.url is None:
+            return None
+        return RegistryRequests(SchemaRegistry(registry.url, registry), self._fail)
 
     # What the Kafka thread brings
 
@@ -406,7 +423,7 @@ class Service:
         """Offsets are gone that were to be read next; what was read before them is decoded first."""
         current = self.engine.current(partition)
         if current is not None:
-            self._decoding.take([], lambda: self._lose(current, gap))
+            self._decoding.in_turn(partition, lambda: self._lose(current, gap))
 
     @_vital
     def _lose(self, partition: Partition, gap: Gap) -> None:
@@ -563,11 +580,6 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-
-
-def _schema_source(settings: Settings) -> SchemaSource:
-    registry = settings.kafka.schema_registry
-    return RegistrySchemas(SchemaRegistry(registry.url, registry)) if registry.url else no_registry
 
 
 async def serve(settings: Settings) -> int:

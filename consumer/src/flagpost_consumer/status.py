@@ -50,6 +50,15 @@ class Status:
                 "metadata": {"state": engine.metadata.state.value, "in_flight": engine.metadata.in_flight},
             },
             "pending": {kind.value: engine.accounts.pending[kind] for kind in Kind},
+            "registry_waits": [
+                {
+                    "partition": wait.partition,
+                    "schema_id": wait.schema_id,
+                    "since": wait.since_ms,
+                    "last_answer": wait.last_answer,
+                }
+                for wait in self._metrics.observed.registry_waits()
+            ],
             "hottest_visitors": [
                 {"visitor": self._hash(visitor), "waiting": waiting}
                 for visitor, waiting in engine.hottest_visitors(HOTTEST_VISITORS)

@@ -17,7 +17,7 @@ from flagpost_settings.outbound import Outbound
 from flagpost_settings.owned_properties import instead_of
 from flagpost_settings.problems import Finding, KeyPath, given_twice
 from flagpost_settings.secrets import ANY_TEXT, Secret, SecretSource, source_of
-from flagpost_settings.section import EMPTY_IF_NULL, PositiveSeconds, Section, Text, TopicName
+from flagpost_settings.section import EMPTY_IF_NULL, PositiveInt, PositiveSeconds, Section, Text, TopicName
 from flagpost_settings.urls import http_url, shows_secrets
 
 
@@ -47,6 +47,7 @@ class SchemaRegistrySettings(Section):
     username: Text | None = None
     password: Secret | None = None
     password_file: Text | None = None
+    unknown_seconds: Annotated[PositiveSeconds, Field(le=3600)] = 60.0
     proxy: Secret | None = None
     """It may hold a password."""
     ca_file: Text | None = None
@@ -79,6 +80,7 @@ class KafkaSettings(Section):
     properties_files: dict[Text, Text] = Field(default={})
     group_protocol: Annotated[GroupProtocol, Field(strict=False)] = GroupProtocol.CLASSIC
     session_timeout_seconds: Annotated[PositiveSeconds, Field(le=3600)] = 45.0
+    max_event_bytes: PositiveInt = 65536
     schema_registry: Annotated[SchemaRegistrySettings, EMPTY_IF_NULL] = SchemaRegistrySettings()
 
     def client_properties(self) -> dict[str, str]:

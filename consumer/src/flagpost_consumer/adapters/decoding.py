@@ -1,136 +1,269 @@
 """From Kafka messages to records the engine takes.
 
-In: messages in order. Out: records in the same order; what cannot be decoded is a record that says why. A writer
-schema that only the registry knows is fetched once; while the registry does not answer, it and what comes after
-it wait.
+In: messages, each partition's in order. Out: records, each partition's in the same order; what cannot be decoded is
+a record that says why. A partition whose next record needs a writer schema that is not known yet waits for the
+registry, and holds what comes after it; the other partitions go on.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from itertools import islice
+from math import inf
 from typing import Protocol, cast
 
 import structlog
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
 
-from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
-from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Headers, Record
-from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownSchema
+from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.held_records import Held, HeldRecords
+from flagpost_consumer.adapters.message_records import HeldMessage, MessageReader
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.legible import legible
+from flagpost_consumer.core.quarantine import defect_detail
+from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.schema_lookups import (
+    Found,
+    NoAnswer,
+    Refused,
+    RegistryWait,
+    SchemaAnswer,
+    SchemaLookups,
+    Unknown,
+)
+from flagpost_schemas import Decoder, SchemaNeeded
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 1.0
-STRANGER = "look for what writes to this topic besides Flagpost's publisher and gateway"
-"""What to do about bytes that are no event: our own writers write none."""
+RELEASED_AT_ONCE = 250
+"""Held records of a partition that are handed on before the loop turns to other work."""
+LOG_SECONDS = 1.0
+"""Between two lines of the log about the registry."""
+MAX_REASON_CHARACTERS = 200
 
 
-class SchemaSource(Protocol):
-    """Tells the decoder about a schema that it does not know."""
+class SchemaRequests(Protocol):
+    """Asks the registry, and wakes: `schema_source.RegistryRequests`."""
 
-    async def __call__(self, decoder: Decoder, schema_id: int) -> None:
-        """Add the schema, or refuse it; returns when one of the two is done."""
+    def ask(self, schema_id: int, on_answer: Callable[[int, SchemaAnswer], None]) -> None:
+        """Ask for a schema; `on_answer` is called once, later."""
 
+    def wake_after(self, seconds: float | None, action: Callable[[], None]) -> None:
+        """Call `action` after so many seconds, in place of what was to be called before; None: call nothing."""
 
-async def no_registry(decoder: Decoder, schema_id: int) -> None:
-    """The source where no registry is set."""
-    decoder.refuse_schema(schema_id, "the record needs a schema registry: set kafka.schema_registry.url")
+    def stop(self) -> None:
+        """Give up what is under way."""
 
 
 class Decoding:
     """Decodes what the intake brings and hands it on."""
 
-    def __init__(self, source: SchemaSource, on_records: Callable[[list[Record]], None]) -> None:
-        self._decoder = Decoder()
-        self._source = source
+    def __init__(
+        self,
+        requests: SchemaRequests | None,
+        on_records: Callable[[list[Record]], None],
+        *,
+        max_event_bytes: int = 65_536,
+        unknown_seconds: float = 60.0,
+        on_change: Callable[[], None] = lambda: None,
+        on_quarantined: Callable[[], None] = lambda: None,
+        now: Callable[[], Instant] = clock,
+    ) -> None:
+        """Build it.
+
+        Args:
+            requests: asks the registry; None: there is none.
+            on_records: takes records.
+            max_event_bytes: of key and value together, and of the headers; what is larger is dead-lettered.
+            unknown_seconds: how long an id that the registry refuses is asked for again.
+            on_change: is called when partitions begin or cease to wait, or hold too much.
+            on_quarantined: is called for each record that made our code raise twice.
+            now: the time.
+        """
+        self._requests = requests
         self._on_records = on_records
-        self._waiting: deque[tuple[list[Message], Callable[[], None]]] = deque()
-        self._fetch: asyncio.Task[None] | None = None
+        self._on_change = on_change
+        self._now = now
+        self._decoder = Decoder()
+        self._reader = MessageReader(self._decoder, max_event_bytes, on_quarantined)
+        self._lookups = SchemaLookups(unknown_seconds)
+        self._held = HeldRecords()
+        self._releasable: dict[int, None] = {}
+        """Partitions whose first held record may be decoded now."""
+        self._logged_at = -inf
 
     def take(self, messages: list[Message], done: Callable[[], None]) -> None:
-        """Decode messages after those that wait; `done` is called once all are handed on."""
-        self._waiting.append((messages, done))
-        if self._fetch is None:
-            self._decode_waiting()
+        """Decode messages, or hold those of partitions that wait; `done` is called once the others are handed on."""
+        for schema_id in self._lookups.forgotten(self._now()):
+            self._decoder.forget_schema(schema_id)
+        ready: list[Record] = []
+        any_held = False
+        for message in messages:
+            if (record := self._record(message)) is not None:
+                ready.append(record)
+            else:
+                any_held = True
+        self._on_records(ready)
+        done()
+        if any_held:
+            self._step()
+
+    def in_turn(self, partition: int, action: Callable[[], None]) -> None:
+        """Do something once all that came of a partition is handed on; never, if it is taken away before."""
+        if partition in self._held:
+            self._held.append(partition, action)
+        else:
+            action()
 
     def discard(self, partitions: Collection[int]) -> None:
-        """Forget what waits of partitions that are another member's: it would pass for a later assignment's."""
-        self._waiting = deque(
-            ([message for message in messages if message.partition() not in partitions], done)
-            for messages, done in self._waiting
-        )
+        """Forget what is held of partitions that are another member's: it would pass for a later assignment's."""
+        for partition in partitions:
+            self._releasable.pop(partition, None)
+            self._lookups.go_on(partition)
+            for held in self._held.drop(partition):
+                self._let_go(held)
+        self._step()
 
     def stop(self) -> None:
-        """Give up what waits for the registry."""
-        if self._fetch is not None:
-            self._fetch.cancel()
+        """Ask the registry nothing more."""
+        if self._requests is not None:
+            self._requests.stop()
 
-    def _decode_waiting(self) -> None:
-        while self._waiting:
-            messages, done = self._waiting[0]
-            records: list[Record] = []
-            needed = self._decode_some(messages, records)
-            self._on_records(records)
-            if needed is not None:
-                self._waiting[0] = (messages[len(records) :], done)
-                self._fetch = asyncio.get_running_loop().create_task(self._learn(needed))
-                return
-            self._waiting.popleft()
-            done()
+    @property
+    def waiting_partitions(self) -> frozenset[int]:
+        """The partitions that wait for the registry."""
+        return self._lookups.waiting_partitions
 
-    def _decode_some(self, messages: list[Message], records: list[Record]) -> int | None:
-        """Decode up to the first message whose schema must be fetched; gives that schema's id."""
-        for message in messages:
-            try:
-                records.append(self._decode(message))
-            except SchemaNeeded as needed:
-                return needed.schema_id
+    @property
+    def full_partitions(self) -> frozenset[int]:
+        """The partitions that hold so much that their intake is to pause (`held_records`)."""
+        return self._held.full_partitions
+
+    def waits(self) -> list[RegistryWait]:
+        """Who waits, for what, since when, and what the registry said last."""
+        return self._lookups.waits()
+
+    # Holding
+
+    def _record(self, message: Message) -> Record | None:
+        """The record in a message; None: it is held."""
+        partition = cast("int", message.partition())
+        if partition in self._held:
+            self._hold(partition, message)
+            return None
+        try:
+            return self._reader.record(message)
+        except SchemaNeeded as needed:
+            if self._requests is None:
+                self._decoder.refuse_schema(
+                    needed.schema_id, "the record needs a schema registry: set kafka.schema_registry.url"
+                )
+                return self._reader.record(message)
+        self._hold(partition, message)
+        self._releasable[partition] = None
         return None
 
-    def _decode(self, message: Message) -> Record:
-        value = message.value()
+    def _hold(self, partition: int, message: Message) -> None:
+        held = self._reader.hold(message)
+        self._held.append(partition, held)
+        if isinstance(held, HeldMessage) and held.schema_id is not None:
+            self._lookups.hold(held.schema_id)
+
+    def _let_go(self, held: Held) -> None:
+        if isinstance(held, HeldMessage) and held.schema_id is not None:
+            self._lookups.let_go(held.schema_id)
+
+    def _release(self, partition: int) -> None:
+        """Hand on what a partition holds, up to a number, or to the first record whose schema is not known yet."""
+        records: list[Record] = []
+        for _ in range(RELEASED_AT_ONCE):
+            held = self._held.first(partition)
+            if held is None:
+                break
+            if not isinstance(held, HeldMessage | Record):
+                self._on_records(records)
+                records = []
+                self._held.pop(partition)
+                held()
+                continue
+            try:
+                records.append(held if isinstance(held, Record) else self._reader.held_record(held))
+            except SchemaNeeded as needed:
+                self._wait(partition, held, needed.schema_id)
+                break
+            self._held.pop(partition)
+            self._let_go(held)
+        if partition not in self._held:
+            self._releasable.pop(partition, None)
+        elif partition in self._releasable:  # the others have their turn first
+            self._releasable[partition] = self._releasable.pop(partition)
+        self._on_records(records)
+
+    def _wait(self, partition: int, held: Held, schema_id: int) -> None:
+        if isinstance(held, HeldMessage) and held.schema_id is None:  # it was known when the message came
+            self._lookups.hold(schema_id)
+            self._held.replace_first(partition, replace(held, schema_id=schema_id))
+        self._lookups.wait(partition, schema_id, self._now())
+        self._releasable.pop(partition)
+
+    # The registry
+
+    def _step(self) -> None:
+        """Do all that can be done now, and say when to come again."""
+        for partition in islice(tuple(self._releasable), 1):
+            self._release(partition)
+        now = self._now()
+        if self._requests is None:
+            return
+        while (schema_id := self._lookups.next(now)) is not None:
+            self._requests.ask(schema_id, self._answered)
+        wake_at = now.monotonic if self._releasable else self._lookups.wake_at()
+        seconds = None if wake_at is None else max(0.0, wake_at - now.monotonic)
+        self._requests.wake_after(seconds, self._step)
+        self._on_change()
+
+    def _answered(self, schema_id: int, answer: SchemaAnswer) -> None:
+        now = self._now()
+        outcome = self._lookups.answered(schema_id, answer, now)
+        self._tell(schema_id, answer, outcome, now)
+        if isinstance(outcome, Found):
+            self._learn(schema_id, outcome.text, now)
+        elif isinstance(outcome, Unknown):
+            self._decoder.refuse_schema(schema_id, outcome.why)
+        if outcome is not None:
+            for partition in self._lookups.waiting_for(schema_id):
+                self._lookups.go_on(partition)
+                self._releasable[partition] = None
+        self._step()
+
+    def _learn(self, schema_id: int, text: str, now: Instant) -> None:
         try:
-            event: Event | DecodeFailure = self._decoder.decode(value)
-        except SchemaNeeded:
-            raise
-        except UnknownSchema as error:
-            event = DecodeFailure(Reason.UNKNOWN_SCHEMA, str(error))
-        except DecodeError as error:
-            event = DecodeFailure(Reason.UNDECODABLE, f"{error}; {STRANGER}")
-        kind, timestamp = message.timestamp()
-        # What was consumed has a partition and an offset; the types allow for more.
-        return Record(
-            cast("int", message.partition()),
-            cast("int", message.offset()),
-            0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp,
-            message.key(),
-            value,
-            _headers(message),
-            event,
-        )
+            is_readable = self._decoder.add_schema(schema_id, text)
+        except Exception as error:  # noqa: BLE001 - whatever a schema makes of us, its partition goes on
+            self._decoder.refuse_schema(schema_id, defect_detail(error))
+            is_readable = False
+        if not is_readable:
+            self._lookups.refuse(schema_id, now)
 
-    async def _learn(self, schema_id: int) -> None:
-        try:
-            await self._source(self._decoder, schema_id)
-        except Exception:
-            log.exception("a schema could not be had; it is asked for again", schema_id=schema_id)
-            await asyncio.sleep(RETRY_SECONDS)
-        # What is still unknown is asked for again when its record comes to be decoded.
-        self._fetch = None
-        self._decode_waiting()
-
-
-def _headers(message: Message) -> Headers:
-    """The headers; none where they cannot be read, for what is in them is not what the event says."""
-    try:
-        return headers_of(message)
-    except UnreadableHeaders:
-        log.warning(
-            "a record has a header whose name is not UTF-8; it goes on without headers",
-            partition=message.partition(),
-            offset=message.offset(),
-        )
-        return ()
+    def _tell(
+        self, schema_id: int, answer: SchemaAnswer, outcome: Found | Unknown | None, now: Instant
+    ) -> None:
+        """Log what is waited for, within a rate: hostile records can name many ids."""
+        if isinstance(answer, Found) or now.monotonic < self._logged_at + LOG_SECONDS:
+            return
+        self._logged_at = now.monotonic
+        reason = legible(answer.why, MAX_REASON_CHARACTERS)
+        waiting = sorted(self.waiting_partitions)
+        if isinstance(outcome, Unknown):
+            log.warning(
+                "a schema is unknown; its records become dead letters", schema_id=schema_id, reason=reason
+            )
+        elif isinstance(answer, Refused):
+            log.warning(
+                "the schema registry refuses a schema; it is asked again", schema_id=schema_id, reason=reason
+            )
+        elif isinstance(answer, NoAnswer):
+            log.warning(
+                "waiting for the schema registry", schema_id=schema_id, reason=reason, partitions=waiting
+            )

@@ -45,7 +45,7 @@ class DeadLetters:
 
     def write(self, settlement: Settlement) -> None:
         """Write a dead letter; `on_written` is called on the loop once Kafka has it."""
-        self._produce(settlement, truncated=False)
+        self._produce(settlement, truncated=settlement.delivery.record.truncated)
 
     def _produce(self, settlement: Settlement, *, truncated: bool) -> None:
         record = settlement.delivery.record

@@ -8,7 +8,7 @@ scrape is one consistent moment, and counting costs the hot path next to nothing
 from __future__ import annotations
 
 from collections import Counter as CountOf
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
@@ -23,6 +23,7 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
 from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Settlement
+from flagpost_consumer.core.schema_lookups import RegistryWait
 from flagpost_consumer.core.verdict import Answer
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -55,6 +56,10 @@ class Observed:
     held: dict[int, str] = field(default_factory=dict)
     """Partitions that cannot be consumed, and why."""
     ledger_damaged: int = 0
+    quarantined: int = 0
+    """Records that made the decoder raise twice; the engine counts its own."""
+    registry_waits: Callable[[], Sequence[RegistryWait]] = tuple
+    """The partitions that wait for the schema registry."""
     lag: dict[int, Lag] = field(default_factory=dict)
     loop_lag_seconds: float = 0.0
     restore_seconds: float = 0.0
@@ -266,6 +271,16 @@ class Metrics:
             "flagpost_partitions_held",
             "Partitions that are assigned and not consumed until somebody sees to their ledger.",
             len(self.observed.held),
+        )
+        yield _gauge(
+            "flagpost_registry_waiting",
+            "Partitions whose next record waits for a schema of the schema registry.",
+            len(self.observed.registry_waits()),
+        )
+        yield _counter(
+            "flagpost_quarantined",
+            "Records dead-lettered because they made Flagpost's own code raise twice: a defect.",
+            self.observed.quarantined + self._engine.accounts.quarantined,
         )
         yield _counter(
             "flagpost_ledger_damaged",

@@ -1,8 +1,8 @@
 """The schema registry, asked for the schemas of Confluent's wire format.
 
-In: a schema id. Out: the schema's JSON, or one of two errors: the registry has no such Avro schema (its record can
-be dead-lettered), or it does not answer (its record waits). Only a registry's own 404 counts as the first: a 404
-from a proxy or a wrong path must not turn good records into dead letters.
+In: a schema id. Out: the schema's JSON, or an error that says which of three it is: the registry does not give this
+schema (now: it may be a replica that is behind, or a right that is missing), no record can be read with it, or the
+registry says nothing about it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,34 @@ from typing import Any
 import orjson
 
 from flagpost_consumer.adapters.http_client import HttpClient, NoReply, basic
+from flagpost_consumer.core.legible import legible
 from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
 
 TIMEOUT_SECONDS = 10.0
+MAX_KIND_CHARACTERS = 20
 NOT_FOUND_CODES = range(40_400, 40_500)
 """The registry's own words for what it does not have: 40403 for a schema (Confluent's API; Apicurio's too). An
 address that it does not know is 404 with code 404 or 0, which says nothing about schemas."""
 
 
-class SchemaDoesNotExist(Exception):  # noqa: N818 (a fact, told by an exception)
-    """The registry answered: it has no Avro schema with this id."""
+SAYS_NOTHING_OF_THE_ID = frozenset({401, 407, 408, 425, 429})
+"""Of the 4xx, those that concern whoever asks, or the moment: credentials, time-outs, too many requests."""
+
+
+class SchemaRefused(Exception):  # noqa: N818 (a fact, told by an exception)
+    """The registry, or what stands before it, answered about this id, and gave no schema."""
+
+
+class SchemaDoesNotExist(SchemaRefused):
+    """The registry answered in its own words: it has no schema with this id."""
+
+
+class SchemaUnusable(Exception):  # noqa: N818
+    """The registry has it, and it is not Avro, or refers to other schemas."""
 
 
 class RegistryNotAnswering(Exception):  # noqa: N818
-    """No answer, or none that a registry gives; ask again later."""
+    """No answer, or none that says anything about the id; ask again later."""
 
 
 class SchemaRegistry:
@@ -51,7 +65,8 @@ class SchemaRegistry:
         """The schema's JSON.
 
         Raises:
-            SchemaDoesNotExist: there is none, or it is not Avro, or it refers to others.
+            SchemaRefused: the answer is 404, 403, or another 4xx about this id.
+            SchemaUnusable: it is not Avro, or it refers to others.
             RegistryNotAnswering: whatever else is not the schema.
         """
         url = f"{self._url}/schemas/ids/{schema_id}"
@@ -59,8 +74,8 @@ class SchemaRegistry:
             status, answer = await self._get(url)
         except (NoReply, SettingsError) as error:
             raise RegistryNotAnswering(f"{url}: {error}") from error
-        if status == 404 and answer.get("error_code") in NOT_FOUND_CODES:
-            raise SchemaDoesNotExist(f"the registry has no schema with id {schema_id}")
+        if 400 <= status < 500 and status not in SAYS_NOTHING_OF_THE_ID:
+            raise _refusal(schema_id, status, answer)
         if status != 200:
             raise RegistryNotAnswering(f"{url}: status {status}; see kafka.schema_registry")
         return _avro(schema_id, answer)
@@ -86,15 +101,29 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
+def _refusal(schema_id: int, status: int, answer: dict[str, Any]) -> SchemaRefused:
+    if status == 404 and answer.get("error_code") in NOT_FOUND_CODES:
+        return SchemaDoesNotExist(f"the registry has no schema with id {schema_id}")
+    if status == 403:
+        return SchemaRefused("status 403 of the registry: a missing right, to read this schema")
+    if status == 404:
+        return SchemaRefused(
+            "status 404, not in a schema registry's words: look whether kafka.schema_registry.url is right"
+        )
+    return SchemaRefused(f"status {status} of the registry")
+
+
 def _avro(schema_id: int, answer: dict[str, Any]) -> str:
     schema = answer.get("schema")
     if not isinstance(schema, str):
         raise RegistryNotAnswering(f"the answer for schema id {schema_id} holds no schema")
     kind = answer.get("schemaType", "AVRO")
     if kind != "AVRO":
-        raise SchemaDoesNotExist(f"the schema with id {schema_id} is {kind}, not Avro")
+        raise SchemaUnusable(
+            f"the schema with id {schema_id} is {legible(str(kind), MAX_KIND_CHARACTERS)}, not Avro"
+        )
     if answer.get("references"):
-        raise SchemaDoesNotExist(
+        raise SchemaUnusable(
             f"the schema with id {schema_id} refers to others, which Flagpost does not follow"
         )
     return schema

@@ -38,6 +38,8 @@ class Record(NamedTuple):
     event: Event | DecodeFailure
     fresh: bool = False
     """Whether it was appended while we waited at the end of its partition: its timestamp is about the time now."""
+    truncated: bool = False
+    """Whether the value was left out because the event is too large: only its place in Kafka is known."""
 
     def held(self) -> HeldRecord:
         """What is kept of it while its deliveries are pending."""
@@ -46,7 +48,7 @@ class Record(NamedTuple):
             size += sum(len(name) + len(content or b"") for name, content in self.headers)
         event = self.event
         if isinstance(event, DecodeFailure):
-            return HeldRecord(*self[:6], size, None, EventFacts())
+            return HeldRecord(*self[:6], size, None, EventFacts(), self.truncated)
         flag_key = variation_key = None
         if isinstance(event, DecisionEvent):
             flag_key, variation_key = event.flag_key, variation_as_sent(event)
@@ -82,6 +84,8 @@ class HeldRecord(NamedTuple):
     occurred_at: int | None
     """When the event occurred, epoch ms; None where the record could not be decoded."""
     facts: EventFacts
+    truncated: bool = False
+    """As the record's."""
 
 
 class EndpointName(StrEnum):

@@ -18,7 +18,9 @@ from rich.text import Text
 from flagpost_consumer.adapters.schema_registry import (
     RegistryNotAnswering,
     SchemaDoesNotExist,
+    SchemaRefused,
     SchemaRegistry,
+    SchemaUnusable,
 )
 from flagpost_consumer.operator.check_results import Check, Status, fail, ok
 from flagpost_consumer.operator.cli import SettingsLoader
@@ -76,8 +78,11 @@ async def check_registry(registry: SchemaRegistrySettings) -> list[Check]:
         return []
     try:
         await SchemaRegistry(registry.url, registry).fetch(ANY_SCHEMA_ID)
-    except SchemaDoesNotExist:
+    except (SchemaDoesNotExist, SchemaUnusable):
         return [ok(REGISTRY, f"{registry.url} answers")]
+    except SchemaRefused as error:
+        todo = "fix kafka.schema_registry: records become dead letters where it goes on"
+        return [fail(REGISTRY, f"{registry.url}: {error}", todo)]
     except RegistryNotAnswering as error:
         return [
             fail(REGISTRY, str(error), "mend kafka.schema_registry: records wait until the registry answers")

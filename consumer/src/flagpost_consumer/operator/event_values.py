@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import asdict
 from typing import Any
 
-from flagpost_consumer.adapters.schema_registry import SchemaDoesNotExist, SchemaRegistry
+from flagpost_consumer.adapters.schema_registry import SchemaRefused, SchemaRegistry, SchemaUnusable
 from flagpost_consumer.settings import SchemaRegistrySettings
 from flagpost_schemas import Decoder, Event, SchemaNeeded
 from flagpost_schemas.json_form import TYPES
@@ -45,7 +45,7 @@ class Values:
             return
         try:
             self._decoder.add_schema(schema_id, asyncio.run(self._registry.fetch(schema_id)))
-        except SchemaDoesNotExist as error:
+        except (SchemaRefused, SchemaUnusable) as error:
             self._decoder.refuse_schema(schema_id, str(error))
 
 

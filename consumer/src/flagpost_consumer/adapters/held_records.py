@@ -1,0 +1,110 @@
+"""What partitions that wait for the registry hold, within a bound of records and bytes.
+
+In: what comes for a partition that waits, in order. Out: the same, in the same order, and the partitions that hold so
+much that no more of them is to be read. Beyond that comes at most what the Kafka thread has handed over already.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from flagpost_consumer.adapters.message_records import HeldMessage
+from flagpost_consumer.core.records import Record
+
+MAX_RECORDS = 1_000
+"""Of one partition."""
+MAX_BYTES = 1_048_576
+"""Of one partition: keys, values and headers."""
+MAX_ALL_RECORDS = 5_000
+MAX_ALL_BYTES = 16_777_216
+RESUME_AT = 0.5
+"""The part of a bound at which a partition is read again: well below, for a pause refetches."""
+
+Action: TypeAlias = Callable[[], None]
+Held: TypeAlias = HeldMessage | Record | Action
+"""A message, a record that is one already (a large one, without its bytes), or what is to be done in turn."""
+
+
+@dataclass(slots=True)
+class _Amount:
+    """How much is held."""
+
+    most_records: int
+    most_bytes: int
+    records: int = 0
+    bytes: int = 0
+    is_full: bool = False
+
+    def change(self, records: int, size_bytes: int) -> None:
+        self.records += records
+        self.bytes += size_bytes
+        part = RESUME_AT if self.is_full else 1
+        self.is_full = self.records >= part * self.most_records or self.bytes >= part * self.most_bytes
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One partition's."""
+
+    items: deque[Held] = field(default_factory=deque)
+    amount: _Amount = field(default_factory=lambda: _Amount(MAX_RECORDS, MAX_BYTES))
+
+
+class HeldRecords:
+    """All partitions'."""
+
+    def __init__(self) -> None:
+        self._queues: dict[int, _Queue] = {}
+        self._all = _Amount(MAX_ALL_RECORDS, MAX_ALL_BYTES)
+
+    def __contains__(self, partition: int) -> bool:
+        """Whether a partition holds anything."""
+        return partition in self._queues
+
+    @property
+    def full_partitions(self) -> frozenset[int]:
+        """The partitions of which no more is to be read: all, where they hold too much together."""
+        if self._all.is_full:
+            return frozenset(self._queues)
+        return frozenset(n for n, queue in self._queues.items() if queue.amount.is_full)
+
+    def append(self, partition: int, held: Held) -> None:
+        """Hold one more."""
+        queue = self._queues.setdefault(partition, _Queue())
+        queue.items.append(held)
+        self._change(queue, 1, _bytes(held))
+
+    def first(self, partition: int) -> Held | None:
+        """The oldest; None: nothing is held."""
+        queue = self._queues.get(partition)
+        return None if queue is None else queue.items[0]
+
+    def replace_first(self, partition: int, held: Held) -> None:
+        """Put something of the same size in the oldest one's place."""
+        self._queues[partition].items[0] = held
+
+    def pop(self, partition: int) -> None:
+        """Give up the oldest."""
+        queue = self._queues[partition]
+        self._change(queue, -1, -_bytes(queue.items.popleft()))
+        if not queue.items:
+            del self._queues[partition]
+
+    def drop(self, partition: int) -> Iterable[Held]:
+        """Give up all of a partition; returns it."""
+        queue = self._queues.pop(partition, None)
+        if queue is None:
+            return ()
+        self._change(queue, -queue.amount.records, -queue.amount.bytes)
+        return queue.items
+
+    def _change(self, queue: _Queue, records: int, size_bytes: int) -> None:
+        queue.amount.change(records, size_bytes)
+        self._all.change(records, size_bytes)
+
+
+def _bytes(held: Held) -> int:
+    return held.size_bytes if isinstance(held, HeldMessage) else 0

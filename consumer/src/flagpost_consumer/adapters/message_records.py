@@ -1,0 +1,217 @@
+"""From one Kafka message to one record, whatever the message holds.
+
+In: a message, the writer schemas that the decoder knows. Out: a record; what cannot be decoded, is too large, or
+makes our own code raise is a record that says so. Only a schema that has to be asked for is missing (SchemaNeeded).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar, cast
+
+import structlog
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
+from flagpost_consumer.core.legible import legible
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.quarantine import defect_detail, fingerprint
+from flagpost_consumer.core.records import Headers, Record
+from flagpost_schemas import DecodeError, Decoder, Event, SchemaNeeded, UnknownSchema
+
+log = structlog.get_logger(__name__)
+
+STRANGER = "look for what writes to this topic besides Flagpost's publisher and gateway"
+"""What to do about bytes that are no event: our own writers write none."""
+MAX_KEY_BYTES_KEPT = 1_024
+"""Of a record that is too large: a longer key is left out with the value."""
+MAX_DETAIL_CHARACTERS = 300
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldMessage:
+    """A message that waits for a schema, or behind one that does; its headers are read once, and so they are here."""
+
+    message: Message
+    headers: Headers | DecodeFailure
+    size_bytes: int
+    schema_id: int | None
+    """The schema that it needs and that is not known yet."""
+
+
+class _Body(NamedTuple):
+    """A record without its headers."""
+
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    event: Event | DecodeFailure
+    truncated: bool = False
+
+
+class MessageReader:
+    """Makes records of messages."""
+
+    def __init__(self, decoder: Decoder, max_event_bytes: int, on_quarantined: Callable[[], None]) -> None:
+        self._decoder = decoder
+        self._max_event_bytes = max_event_bytes
+        self._on_quarantined = on_quarantined
+
+    def record(self, message: Message) -> Record:
+        """The record in a message that nobody has looked at.
+
+        Raises SchemaNeeded, before it reads the headers: they can be read only once.
+        """
+        return self._join(message, self._body(message), self._headers(message))
+
+    def held_record(self, held: HeldMessage) -> Record:
+        """The record in a message that was held. Raises SchemaNeeded."""
+        return self._join(held.message, self._body(held.message), held.headers)
+
+    def hold(self, message: Message) -> HeldMessage | Record:
+        """What to keep of a message that cannot be decoded yet, or not before another: of a large one, no bytes."""
+        try:
+            key, value = message.key(), message.value()
+            size_bytes = _size(key) + _size(value)
+            schema_id = None if self._is_too_large(size_bytes) else self._decoder.schema_needed(value)
+        except Exception:  # noqa: BLE001 - whatever it is, `record` tells
+            return self._record_or_hold(message)
+        if self._is_too_large(size_bytes):
+            return self.record(message)
+        headers = self._headers(message)
+        if not isinstance(headers, DecodeFailure):
+            size_bytes += _headers_size(headers)
+        return HeldMessage(message, headers, size_bytes, schema_id)
+
+    def _record_or_hold(self, message: Message) -> HeldMessage | Record:
+        try:
+            return self.record(message)
+        except SchemaNeeded as needed:
+            return HeldMessage(message, self._headers(message), 0, needed.schema_id)
+
+    def _join(self, message: Message, body: _Body, headers: Headers | DecodeFailure) -> Record:
+        event = body.event
+        if isinstance(headers, DecodeFailure):
+            event, headers = headers, ()
+        # What was consumed has a partition and an offset; the types allow for more.
+        partition, offset = cast("int", message.partition()), cast("int", message.offset())
+        return Record(
+            partition,
+            offset,
+            body.timestamp_ms,
+            body.key,
+            body.value,
+            headers,
+            event,
+            truncated=body.truncated,
+        )
+
+    def _body(self, message: Message) -> _Body:
+        """Decode a message; one that makes our code raise twice is quarantined."""
+        try:
+            return self._decoded(message)
+        except SchemaNeeded:
+            raise
+        except Exception:  # noqa: BLE001 - the second time tells
+            log.warning(
+                "a record made Flagpost raise; it is decoded once more",
+                partition=message.partition(),
+                offset=message.offset(),
+            )
+        try:
+            return self._decoded(message)
+        except SchemaNeeded:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other records go on
+            failure = self._quarantine(message, error)
+        # Each part for itself: one of them is what raises.
+        return _Body(
+            _part(message.key), _part(message.value), _part(lambda: _timestamp_ms(message)) or 0, failure
+        )
+
+    def _decoded(self, message: Message) -> _Body:
+        key, value, timestamp_ms = message.key(), message.value(), _timestamp_ms(message)
+        size_bytes = _size(key) + _size(value)
+        if self._is_too_large(size_bytes):
+            kept = key if _size(key) <= MAX_KEY_BYTES_KEPT else None
+            return _Body(kept, None, timestamp_ms, self._too_large(size_bytes), truncated=True)
+        return _Body(key, value, timestamp_ms, self._event(value))
+
+    def _event(self, value: bytes | None) -> Event | DecodeFailure:
+        try:
+            return self._decoder.decode(value)
+        except SchemaNeeded:
+            raise
+        except UnknownSchema as error:
+            return DecodeFailure(Reason.UNKNOWN_SCHEMA, legible(str(error), MAX_DETAIL_CHARACTERS))
+        except DecodeError as error:
+            return DecodeFailure(Reason.UNDECODABLE, legible(f"{error}; {STRANGER}", MAX_DETAIL_CHARACTERS))
+
+    def _headers(self, message: Message) -> Headers | DecodeFailure:
+        """The headers, or why the record is none; none where a name is not UTF-8, for no event is told by them.
+
+        What else raises here is quarantined at once: headers cannot be asked for twice (`message_headers`).
+        """
+        try:
+            headers = headers_of(message)
+        except UnreadableHeaders:
+            log.warning(
+                "a record has a header whose name is not UTF-8; it goes on without headers",
+                partition=message.partition(),
+                offset=message.offset(),
+            )
+            return ()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other records go on
+            return self._quarantine(message, error)
+        if headers and (size_bytes := _headers_size(headers)) > self._max_event_bytes:
+            return DecodeFailure(
+                Reason.INVALID,
+                f"the headers have {size_bytes} bytes, and kafka.max_event_bytes allows {self._max_event_bytes}; "
+                "they are left out here: read them at flagpost-source, and look for what writes them",
+            )
+        return headers
+
+    def _is_too_large(self, size_bytes: int) -> bool:
+        return size_bytes > self._max_event_bytes
+
+    def _too_large(self, size_bytes: int) -> DecodeFailure:
+        return DecodeFailure(
+            Reason.INVALID,
+            f"the event has {size_bytes} bytes (key and value), and kafka.max_event_bytes allows "
+            f"{self._max_event_bytes}; its value is left out here: read it at flagpost-source, and publish less",
+        )
+
+    def _quarantine(self, message: Message, error: Exception) -> DecodeFailure:
+        self._on_quarantined()
+        log.error(
+            "a record makes Flagpost raise: a defect; it becomes a dead letter",
+            partition=message.partition(),
+            offset=message.offset(),
+            fingerprint=fingerprint(error),
+        )
+        return DecodeFailure(Reason.INVALID, defect_detail(error))
+
+
+def _timestamp_ms(message: Message) -> int:
+    kind, timestamp = message.timestamp()
+    return 0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp
+
+
+def _size(part: bytes | None) -> int:
+    return 0 if part is None else len(part)
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(len(name) + _size(value) for name, value in headers)
+
+
+def _part(read: Callable[[], Part]) -> Part | None:
+    """A part of a message that is quarantined, if it can be had."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001 - this part may be what makes our code raise
+        return None
