@@ -100,6 +100,7 @@ def settings_for(bootstrap_servers: str, registry_url: str, pendo: PendoStandIn)
         "kafka.dead_letter_topic": DEAD_LETTERS,
         "kafka.properties": {"fetch.wait.max.ms": 20},
         "kafka.schema_registry.url": registry_url,
+        "kafka.schema_registry.unknown_seconds": 0.2,
         "pendo.track_url": pendo.track_url,
         "pendo.api_url": pendo.api_url,
         "pendo.track_secret": pendo.keys.track_secret,

@@ -16,11 +16,14 @@ TELLING_CHARACTERS = 6
 """A shorter text may stand in a sentence by chance."""
 
 STRANGER = "; look for what writes to this topic besides Flagpost's publisher and gateway"
+AGAIN = r"(; Flagpost asks for it again after \d+ s)?"
 MEND = "; fix that, then replay the dead letter"
 UPGRADE = "; upgrade Flagpost, then replay the dead letter"
 BREACH = "its schema breaks FULL_TRANSITIVE compatibility; publish with one that keeps it"
 FUTURE = r"and delivery.max_future_seconds allows \d+: look at the clock of the service"
 REPAIR = "; mapping.properties_policy trim would repair it"
+READ_AT_SOURCE = ": read it at flagpost-source, and "
+READ_THEM_AT_SOURCE = ": read them at flagpost-source, and "
 QUOTED = '".*"'
 
 SENTENCES: dict[Reason, tuple[str, ...]] = {
@@ -39,9 +42,14 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
     Reason.UNKNOWN_SCHEMA: (
         "no schema with the fingerprint [0-9a-f]{16} is known to this release" + UPGRADE,
         r"schema id \d+: the record needs a schema registry: set kafka.schema_registry.url" + MEND,
-        r"schema id \d+: the registry has no schema with id \d+" + MEND,
-        r"schema id \d+: the schema with id \d+ is [A-Z]+, not Avro" + MEND,
-        r"schema id \d+: the schema with id \d+ refers to others, which Flagpost does not follow" + MEND,
+        r"schema id \d+: the registry has no schema with id \d+(, for [\d.]+ s)?" + AGAIN + MEND,
+        r"schema id \d+: the schema with id \d+ is [A-Z]+, not Avro" + AGAIN + MEND,
+        r"schema id \d+: the schema with id \d+ refers to others, which Flagpost does not follow"
+        + AGAIN
+        + MEND,
+        r"schema id \d+ is impossible: registries give none above 2147483647" + STRANGER,
+        r"schema id \d+: it has more than \d+ types, those in what it refers to counted each time" + MEND,
+        r"schema id \d+: its types are nested more than \d+ deep" + MEND,
         r"schema id \d+: not an Avro schema \(\w+: .*\)" + MEND,
         r"schema id \d+: not the schema of an Avro record" + MEND,
         r"schema id \d+: its record [\w.]+ is not one of Flagpost's" + MEND,
@@ -50,6 +58,12 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         r"the writer's \w+ cannot be read as this release's: " + BREACH,
     ),
     Reason.INVALID: (
+        r"the event has \d+ bytes \(key and value\), and kafka.max_event_bytes allows \d+; its value is left out here"
+        + READ_AT_SOURCE
+        + "publish less",
+        r"the headers have \d+ bytes, and kafka.max_event_bytes allows \d+; they are left out here"
+        + READ_THEM_AT_SOURCE
+        + "look for what writes them",
         r"event_id has \d+ characters; at most 128 are allowed",
         r"occurred_at is \d+ s ahead of the consumer's clock, " + FUTURE,
         "occurred_at is before 1970; it must be epoch milliseconds",

@@ -17,7 +17,9 @@ from flagpost_consumer.adapters import schema_registry as adapter
 from flagpost_consumer.adapters.schema_registry import (
     RegistryNotAnswering,
     SchemaDoesNotExist,
+    SchemaRefused,
     SchemaRegistry,
+    SchemaUnusable,
 )
 from flagpost_consumer.settings import SchemaRegistrySettings, Secret
 from real_kafka.registry import SchemaRegistry as RealRegistry
@@ -65,11 +67,10 @@ async def test_a_real_registry_says_that_an_id_does_not_exist(schema_registry: R
 
 
 @pytest.mark.registry
-async def test_a_wrong_path_at_a_real_registry_is_no_answer_about_schemas(
-    schema_registry: RealRegistry,
-) -> None:
-    with pytest.raises(RegistryNotAnswering, match="404"):
+async def test_a_wrong_path_at_a_real_registry_is_told_as_such(schema_registry: RealRegistry) -> None:
+    with pytest.raises(SchemaRefused, match=r"kafka\.schema_registry\.url") as refused:
         await _fetch(f"{schema_registry.url}/elsewhere")
+    assert not isinstance(refused.value, SchemaDoesNotExist)
 
 
 async def test_the_schema_is_given_as_it_is() -> None:
@@ -84,16 +85,43 @@ async def test_an_unknown_id_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            _json({"error_code": 404, "message": "HTTP 404 Not Found"}, 404),
+            "not in a schema registry's words",
+        ),
+        (_json({"error_code": 0, "message": "Could not find resource"}, 404), "not in a schema registry's"),
+        (lambda _: web.Response(text="<html>", status=404), "not in a schema registry's words"),
+        (_json({"error_code": 40301}, 403), "status 403 of the registry: a missing right"),
+        (_json({}, 403), "a missing right"),
+        (_json({"error_code": 42201}, 422), "status 422"),
+        (_json({}, 400), "status 400"),
+        (_json({}, 410), "status 410"),
+    ],
+)
+async def test_any_4xx_about_the_id_is_a_refusal_and_only_the_registrys_404_says_not_there(
+    answer: Handler, says: str
+) -> None:
+    """Without a known error code they were asked for without end, and every partition waited."""
+    async with _serving(answer) as url:
+        with pytest.raises(SchemaRefused, match=says) as refused:
+            await _fetch(url)
+    assert not isinstance(refused.value, SchemaDoesNotExist)
+
+
+@pytest.mark.parametrize(
     "answer",
     [
-        _json({"error_code": 404, "message": "HTTP 404 Not Found"}, 404),
-        _json({"error_code": 0, "message": "Could not find resource"}, 404),
         _json({"error_code": 50001}, 500),
+        _json({}, 503),
         _json({"error_code": 40101}, 401),
+        _json({}, 407),
+        _json({}, 408),
+        _json({}, 425),
         _json({}, 429),
         _json({"id": 7}),
         _json([SCHEMA]),
-        lambda _: web.Response(text="<html>", status=404),
         lambda _: web.Response(text="<html>"),
         lambda _: web.Response(status=302, headers={"location": "/elsewhere"}),
     ],
@@ -108,13 +136,15 @@ async def test_anything_else_is_no_answer(answer: Handler) -> None:
     ("answer", "says"),
     [
         ({"schema": "message A {}", "schemaType": "PROTOBUF"}, "PROTOBUF, not Avro"),
+        ({"schema": "{}", "schemaType": ["\x1b" * 100]}, "not Avro"),
         ({"schema": SCHEMA, "references": [{"name": "x", "subject": "x", "version": 1}]}, "refers to others"),
     ],
 )
-async def test_schemas_that_we_cannot_use_do_not_exist_for_us(answer: object, says: str) -> None:
+async def test_schemas_that_no_record_can_be_read_with_are_unusable(answer: object, says: str) -> None:
     async with _serving(_json(answer)) as url:
-        with pytest.raises(SchemaDoesNotExist, match=says):
+        with pytest.raises(SchemaUnusable, match=says) as unusable:
             await _fetch(url)
+    assert str(unusable.value).isprintable()
 
 
 async def test_nobody_listens() -> None:

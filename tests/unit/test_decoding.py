@@ -83,7 +83,7 @@ def test_without_a_registry_confluents_format_is_an_unknown_schema() -> None:
 
 def test_a_replica_that_is_behind_costs_nobody_a_record() -> None:
     """One 404 made 31 of 31 records dead letters until the next restart."""
-    answers = iter([NOT_FOUND, NOT_FOUND, SCHEMA])
+    answers = iter(list[SchemaAnswer]([NOT_FOUND, NOT_FOUND, SCHEMA]))
     world = RegistryWorld(lambda _id, _now: next(answers))
     world.take(*messages(*[confluent(41)] * 31), *messages(GOOD, partition=1))
     assert world.taken_at(1) == [0.0], "the others never waited"
@@ -320,7 +320,7 @@ def test_what_is_held_is_bounded_in_bytes_and_over_all_partitions() -> None:
     big = confluent(7) + b"x" * 60_000
     for partition in range(20):
         world.take(*messages(*[big] * 18, partition=partition))
-        assert (partition in world.decoding.full_partitions) == (partition < 0 or 18 * len(big) >= 1_048_576)
+        assert partition in world.decoding.full_partitions
     assert world.decoding.full_partitions == frozenset(range(20))
     few = RegistryWorld(lambda _id, _now: None)
     for partition in range(held_records.MAX_ALL_RECORDS // 100):

@@ -40,6 +40,8 @@ NAMES = [
     "flagpost_mispartitioned_total",
     "flagpost_pending_bytes",
     "flagpost_ledger_unacknowledged",
+    "flagpost_quarantined_total",
+    "flagpost_registry_waiting",
     "flagpost_ledger_restore_seconds",
     "flagpost_loop_lag_seconds",
     "flagpost_build_info",
@@ -63,6 +65,7 @@ def test_every_series_exists_from_the_start() -> None:
     for series in (
         'flagpost_deliveries_total{kind="track",outcome="dead_lettered",reason="expired"} 0.0',
         'flagpost_deliveries_total{kind="unknown",outcome="dead_lettered",reason="undecodable"} 0.0',
+        'flagpost_deliveries_total{kind="unknown",outcome="dead_lettered",reason="invalid"} 0.0',
         'flagpost_pendo_state{endpoint="track",state="ok"} 1.0',
         'flagpost_pendo_state{endpoint="metadata",state="unauthorized"} 0.0',
         'flagpost_pendo_requests_total{endpoint="track",status="timeout"} 0.0',

@@ -7,43 +7,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, Message
+from confluent_kafka import KafkaError
 
-from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.adapters.http_client import HttpClient, Target
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.records import Attempt, EndpointName, Record
+from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
-from flagpost_schemas import DecisionEvent, Decoder, encode_confluent, schema_of
-from running import eventually
-from simulation import decision
-
-
-async def test_a_schema_source_that_fails_once_does_not_end_all_decoding() -> None:
-    asked: list[int] = []
-
-    async def source(decoder: Decoder, schema_id: int) -> None:
-        asked.append(schema_id)
-        if len(asked) == 1:
-            raise RuntimeError("nobody thought of this")
-        decoder.add_schema(schema_id, schema_of(DecisionEvent).text)
-
-    value = encode_confluent(decision("v"), 7)
-    message = SimpleNamespace(
-        value=lambda: value,
-        partition=lambda: 0,
-        offset=lambda: 0,
-        key=lambda: b"v",
-        headers=lambda: None,
-        timestamp=lambda: (1, 1),
-    )
-    taken: list[Record] = []
-    decoding = Decoding(source, taken.extend)
-    decoding.take([cast("Message", message)], lambda: None)
-    await eventually(lambda: taken, 5.0)
-    assert taken[0].event == decision("v")
 
 
 async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:

@@ -11,7 +11,8 @@ from math import inf
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from prometheus_client import generate_latest
 
 from flagpost_consumer import app
 from flagpost_consumer.adapters import kafka_intake, kafka_output, kafka_producer
@@ -26,10 +27,13 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Attempt, EndpointName, Position, Settlement
+from flagpost_consumer.core.records import Attempt, EndpointName, Gap, Position, Settlement
 from flagpost_consumer.core.restoration import Restoration
+from flagpost_consumer.core.schema_lookups import Found
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Needs, load_settings
+from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
+from registry_world import FakeMessage, messages
 from running import eventually
 from simulation import OK, decision, positions, ready, record
 
@@ -52,12 +56,13 @@ class Intake:
 
     def __init__(self) -> None:
         self.paused: bool | None = None
+        self.paused_partitions: Collection[int] = ()
         self.committed: list[dict[int, Position]] = []
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pause(self, paused: bool, partitions: Collection[int] = ()) -> None:
-        assert not partitions
         self.paused = paused
+        self.paused_partitions = partitions
 
     def commit(self, positions: Mapping[int, Position]) -> None:
         self.committed.append(dict(positions))
@@ -359,10 +364,11 @@ class Producing:
         return len(reports)
 
 
-def dead_settlement() -> Settlement:
+def dead_settlement(*, truncated: bool = False) -> Settlement:
     engine = Engine(Policy(), lambda: 0.5)
     ready(engine, [0], 1, clock(), Policy())
-    engine.receive([record(DecodeFailure(Reason.UNDECODABLE, "cut short"))], clock())
+    dead = record(DecodeFailure(Reason.UNDECODABLE, "cut short"))
+    engine.receive([dead._replace(value=None, truncated=True) if truncated else dead], clock())
     (settlement,) = engine.poll(clock()).settlements
     return settlement
 
@@ -381,6 +387,20 @@ async def test_a_dead_letter_that_lost_its_value_does_not_get_it_back(
     assert producing.produced[-1][1]["flagpost-truncated"] == b"true"
 
 
+async def test_the_dead_letter_of_a_record_whose_value_was_not_kept_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producing = Producing([None])
+    monkeypatch.setattr(kafka_producer, "Producer", lambda *_, **__: producing)
+    written: list[Settlement] = []
+    DeadLetters({}, "dead", "events", written.append).write(dead_settlement(truncated=True))
+    await eventually(lambda: written)
+    [(value, headers)] = producing.produced
+    assert value is None
+    assert headers["flagpost-truncated"] == b"true"
+    assert headers["flagpost-source"] == b"events/0/0"
+
+
 async def test_each_dead_letter_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     producing = Producing([None, KafkaError._TRANSPORT, None, None])
     monkeypatch.setattr(kafka_producer, "Producer", lambda *_, **__: producing)
@@ -394,3 +414,79 @@ async def test_each_dead_letter_is_told_of_once(monkeypatch: pytest.MonkeyPatch)
     assert len(producing.produced) == 4
     assert len(written) == 3
     assert all(any(settlement is one for one in written) for settlement in settlements)
+
+
+def held(service: Service, count: int, partition: int = 0) -> None:
+    """Messages come that need a schema, which nobody tells."""
+    done: list[bool] = []
+    service.on_messages(
+        messages(*[encode_confluent(decision("v"), 7)] * count, partition=partition),
+        lambda: done.append(True),
+    )
+    assert done, "a partition that waits takes up no place in the hand-over"
+
+
+async def test_a_partition_that_waits_for_the_registry_is_told_and_paused_by_itself() -> None:
+    service, _, intake = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
+    take_over(service, [0, 1])
+    held(service, 1)
+    await eventually(
+        lambda: service._status.document(False)["registry_waits"][0]["last_answer"] != "not asked yet"
+    )
+    [wait] = service._status.document(False)["registry_waits"]
+    assert (wait["partition"], wait["schema_id"]) == (0, 7)
+    assert wait["since"] <= now_ms()
+    assert "127.0.0.1:1" in wait["last_answer"]
+    assert b"flagpost_registry_waiting 1.0" in generate_latest(service.metrics.registry)
+    assert intake.paused_partitions == frozenset()
+
+    held(service, 1_000)
+    await eventually(lambda: intake.paused_partitions == {0})
+    assert intake.paused is False, "the others go on"
+    service.on_messages(messages(encode_single_object(decision("w")), partition=1), lambda: None)
+    assert service.engine.accounts.records == 1
+
+    service.on_lost([0])
+    await eventually(lambda: intake.paused_partitions == frozenset())
+    assert service._status.document(False)["registry_waits"] == []
+    service._decoding.stop()
+
+
+async def test_a_gap_behind_records_that_wait_is_told_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told at once, it would be committed over records that nobody has decoded."""
+    service, _, _ = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
+    take_over(service, [0, 1])
+    lost: list[int] = []
+    monkeypatch.setattr(service, "_lose", lambda partition, _gap: lost.append(partition.number))
+    held(service, 1)
+    service.on_gap(0, Gap(5, 9))
+    service.on_gap(1, Gap(5, 9))
+    assert lost == [1]
+    service._decoding._answered(7, Found(schema_of(DecisionEvent).text))
+    assert lost == [1, 0]
+    service._decoding.stop()
+
+
+async def test_a_quarantined_record_is_counted() -> None:
+    service, _, _ = service_with()
+    take_over(service, [0])
+    bad = FakeMessage(b"", 0)
+    bad.raises["value"] = [KeyError(), KeyError()]
+    service.on_messages(cast("list[Message]", [bad]), lambda: None)
+    assert b"flagpost_quarantined_total 1.0" in generate_latest(service.metrics.registry)
+
+
+async def test_a_defect_in_an_answer_of_the_registry_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a callback of the loop's own it would be logged, and the partition would wait for ever."""
+    service, _, _ = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
+    take_over(service, [0])
+
+    def defective(*_: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(service._decoding, "_answered", defective)
+    held(service, 1)
+    await eventually(service._has_failed)
+    service._decoding.stop()
