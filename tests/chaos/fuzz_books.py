@@ -18,6 +18,7 @@ from chaos.fuzz_world import EVENTS, PARTITIONS, SCHEMA_IDS
 from chaos.mutations import Headers, Mutant
 from chaos.understood import complaints
 from flagpost_consumer.adapters.message_headers import headers_of
+from flagpost_consumer.adapters.message_records import MAX_KEY_BYTES_KEPT
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.plan import DecodeFailure
@@ -25,6 +26,7 @@ from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.demo.pendo_stand_in import Violation
 from flagpost_schemas import DecodeError, Decoder, Event, schema_of
 from flagpost_schemas.ledger import decode_settlements
+from flagpost_settings.kafka import KafkaSettings
 
 READ_SECONDS = 60.0
 PREFIX = "flagpost-"
@@ -42,6 +44,14 @@ def digest(key: bytes | None, value: bytes | None, headers: Headers) -> Digest:
 def as_read(headers: Headers) -> Headers:
     """What the consumer sees of a record's headers: confluent-kafka gives none where a name is not UTF-8."""
     return () if any(isinstance(name, bytes) for name, _ in headers) else headers
+
+
+def as_held(mutant: Mutant) -> tuple[bytes | None, bytes | None]:
+    """What the consumer keeps of a record's key and value: of a large one no value, and no large key."""
+    key, value = mutant.key, mutant.value
+    if len(key or b"") + len(value or b"") <= KafkaSettings().max_event_bytes:
+        return key, value
+    return (None if len(key or b"") > MAX_KEY_BYTES_KEPT else key), None
 
 
 def as_kept(headers: Headers) -> Headers:
@@ -146,7 +156,7 @@ class Seen:
 
     def publish(self, mutant: Mutant) -> None:
         """A record is on its way."""
-        identity = digest(mutant.key, mutant.value, as_read(mutant.headers))
+        identity = digest(*as_held(mutant), as_read(mutant.headers))
         self.published[identity] += 1
         self.mutation.setdefault(identity, mutant.mutation)
 
