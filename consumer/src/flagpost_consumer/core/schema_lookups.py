@@ -6,8 +6,8 @@ which to look again, and what became of an id. It awaits nothing and reads no cl
 An answer about one id holds only that id: refused, it is asked for again during `unknown_seconds` and is then
 unknown, and that is forgotten after ten times as long. A registry that does not answer is waited for without end.
 Partitions that wait come first, the one that has been due longest before the others; ids further back in the records
-that they hold are asked for with what is left over. So a flood of unknown ids delays no schema that a partition waits
-for.
+that they hold are asked for once with what is left over, so that their time begins early. A flood of unknown ids
+delays no schema that a partition waits for, and does not take a minute for each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import TypeAlias
 
@@ -117,9 +116,7 @@ class SchemaLookups:
         self._lookups: dict[int, _Lookup] = {}
         self._heads: dict[int, _Head] = {}
         self._fresh: OrderedDict[int, None] = OrderedDict()
-        """Ids that nobody has asked for yet."""
-        self._last_tries: OrderedDict[int, float] = OrderedDict()
-        """When refused ids are asked for the last time, the earliest first."""
+        """Ids that nobody has asked for yet, in the order of their records."""
         self._asked: set[int] = set()
         """Ids whose answer is to come."""
         self._next_request_at = -inf
@@ -149,7 +146,6 @@ class SchemaLookups:
         if not lookup.records:
             del self._lookups[schema_id]
             self._fresh.pop(schema_id, None)
-            self._last_tries.pop(schema_id, None)
             self._silent.discard(schema_id)
 
     def wait(self, partition: int, schema_id: int, now: Instant) -> None:
@@ -187,7 +183,6 @@ class SchemaLookups:
             self._next_request_at = now.monotonic + 1 / REQUESTS_PER_SECOND
             self._asked.add(schema_id)
             self._fresh.pop(schema_id, None)
-            self._last_tries.pop(schema_id, None)
         return schema_id
 
     def wake_at(self) -> float | None:
@@ -197,9 +192,8 @@ class SchemaLookups:
         moments = [due_at for due_at, _ in self._due_heads()]
         if self._is_silent:
             moments = [max(due_at, self._silent_until) for due_at in moments]
-        elif len(self._asked) < MAX_AHEAD_AT_ONCE:
-            moments += [-inf for _ in self._fresh][:1]
-            moments += list(islice(self._last_tries.values(), 1))
+        elif self._fresh and len(self._asked) < MAX_AHEAD_AT_ONCE:
+            moments.append(-inf)
         return max(min(moments), self._next_request_at) if moments else None
 
     def _due(self, now: float) -> int | None:
@@ -211,7 +205,7 @@ class SchemaLookups:
             return schema_id
         if is_silent or len(self._asked) >= MAX_AHEAD_AT_ONCE:
             return None
-        return self._due_ahead(now)
+        return next(iter(self._fresh), None)
 
     def _due_heads(self) -> Iterator[tuple[float, int]]:
         """The ids that partitions wait for and whose answer is not to come, each with when it is due."""
@@ -219,13 +213,6 @@ class SchemaLookups:
             if head.schema_id not in self._asked:
                 due_at = self._lookups[head.schema_id].due_at
                 yield max(due_at, head.since.monotonic), head.schema_id
-
-    def _due_ahead(self, now: float) -> int | None:
-        """An id that no partition waits for yet: asked for once early, and once more before it is unknown."""
-        for schema_id, due_at in islice(self._last_tries.items(), 1):
-            if due_at <= now:
-                return schema_id
-        return next(iter(self._fresh), None)
 
     # What the registry says
 
@@ -274,7 +261,6 @@ class SchemaLookups:
         lookup.is_alone = False
         last_try_at = now.monotonic + lookup.unknown_at - answering
         lookup.due_at = min(now.monotonic + _wait_seconds(lookup.refusals), last_try_at)
-        self._last_tries[schema_id] = last_try_at
         return None
 
     def _refuse(self, schema_id: int, why: str, now: Instant) -> Unknown:
