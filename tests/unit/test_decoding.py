@@ -200,6 +200,14 @@ def test_a_dead_registry_has_one_backoff_for_all_ids() -> None:
     assert world.taken[-1][0] - world.taken[0][0] < 2, "the first answer is a sign for all"
 
 
+def test_the_first_answer_after_a_silence_is_a_sign_for_all() -> None:
+    world = RegistryWorld(lambda _id, now: SILENT if now < HOUR else SCHEMA)
+    world.take(*messages(confluent(7)), *messages(confluent(8), partition=1))
+    world.run()
+    (first, _), (second, _) = world.taken
+    assert HOUR < first < second < first + 1
+
+
 def test_a_minute_of_silence_is_no_minute_of_refusals() -> None:
     """A registry that comes back empty for a moment was silent, and has not refused, all the while."""
 
@@ -531,6 +539,16 @@ def test_a_record_over_the_limit_is_invalid_and_keeps_no_bytes() -> None:
     assert "1001 bytes" in detail
     assert "kafka.max_event_bytes" in detail
     assert "flagpost-source" in detail
+
+
+def test_a_record_over_the_limit_that_raises_keeps_no_bytes_either() -> None:
+    world = RegistryWorld()
+    bad = FakeMessage(GOOD + bytes(450_000), 0)
+    bad.raises["timestamp"] = [ValueError() for _ in range(9)]
+    world.take(only(bad))
+    record = world.taken[0][1]
+    assert (record.key, record.value, record.truncated) == (b"v", None, True)
+    assert world.quarantined == 1
 
 
 def test_a_key_over_the_limit_is_left_out_too() -> None:

@@ -33,7 +33,8 @@ _MAX_SCHEMA_CHARACTERS = 4_000_000
 """Of the texts of all schemas that are remembered by id; in memory a schema takes about ten times its text."""
 _MAX_REFUSED_IDS = 10_000
 """Hostile records can name two billion ids. What is forgotten is asked for again."""
-_MAX_REASON_CHARACTERS = 300
+_MAX_REASON_CHARACTERS = 220
+"""So that what it is part of fits into a dead letter's detail of 300."""
 
 _PROBLEMS: dict[type[Exception], str] = {
     EOFError: "the body is cut short",

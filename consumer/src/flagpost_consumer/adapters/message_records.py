@@ -129,16 +129,17 @@ class MessageReader:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other records go on
             failure = self._quarantine(message, error)
         # Each part for itself: one of them is what raises.
-        return _Body(
-            _part(message.key), _part(message.value), _part(lambda: _timestamp_ms(message)) or 0, failure
-        )
+        key, value = _part(message.key), _part(message.value)
+        timestamp_ms = _part(lambda: _timestamp_ms(message)) or 0
+        if self._is_too_large(_size(key) + _size(value)):
+            return _Body(_kept(key), None, timestamp_ms, failure, truncated=True)
+        return _Body(key, value, timestamp_ms, failure)
 
     def _decoded(self, message: Message) -> _Body:
         key, value, timestamp_ms = message.key(), message.value(), _timestamp_ms(message)
         size_bytes = _size(key) + _size(value)
         if self._is_too_large(size_bytes):
-            kept = key if _size(key) <= MAX_KEY_BYTES_KEPT else None
-            return _Body(kept, None, timestamp_ms, self._too_large(size_bytes), truncated=True)
+            return _Body(_kept(key), None, timestamp_ms, self._too_large(size_bytes), truncated=True)
         return _Body(key, value, timestamp_ms, self._event(value))
 
     def _event(self, value: bytes | None) -> Event | DecodeFailure:
@@ -203,6 +204,11 @@ def _timestamp_ms(message: Message) -> int:
 
 def _size(part: bytes | None) -> int:
     return 0 if part is None else len(part)
+
+
+def _kept(key: bytes | None) -> bytes | None:
+    """What is kept of the key of a record that is too large."""
+    return key if _size(key) <= MAX_KEY_BYTES_KEPT else None
 
 
 def _headers_size(headers: Headers) -> int:
