@@ -111,7 +111,7 @@ class Decoding:
 
     def in_turn(self, partition: int, action: Callable[[], None]) -> None:
         """Do something once all that came of a partition is handed on; never, if it is taken away before."""
-        if partition in self._held:
+        if partition in self._held.partitions:
             self._held.append(partition, action)
         else:
             action()
@@ -149,7 +149,7 @@ class Decoding:
     def _record(self, message: Message) -> Record | None:
         """The record in a message; None: it is held."""
         partition = cast("int", message.partition())
-        if partition in self._held:
+        if partition in self._held.partitions:
             self._hold(partition, message)
             return None
         try:
@@ -194,7 +194,7 @@ class Decoding:
                 break
             self._held.pop(partition)
             self._let_go(held)
-        if partition not in self._held:
+        if partition not in self._held.partitions:
             self._releasable.pop(partition, None)
         elif partition in self._releasable:  # the others have their turn first
             self._releasable[partition] = self._releasable.pop(partition)

@@ -7,7 +7,7 @@ much that no more of them is to be read. Beyond that comes at most what the Kafk
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, KeysView
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -58,11 +58,9 @@ class HeldRecords:
 
     def __init__(self) -> None:
         self._queues: dict[int, _Queue] = {}
+        self.partitions: KeysView[int] = self._queues.keys()
+        """Those that hold anything: looked at for every message, and so no method."""
         self._all = _Amount(MAX_ALL_RECORDS, MAX_ALL_BYTES)
-
-    def __contains__(self, partition: int) -> bool:
-        """Whether a partition holds anything."""
-        return partition in self._queues
 
     @property
     def full_partitions(self) -> frozenset[int]:

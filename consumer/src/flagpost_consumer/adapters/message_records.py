@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import structlog
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -43,14 +43,9 @@ class HeldMessage:
     """The schema that it needs and that is not known yet."""
 
 
-class _Body(NamedTuple):
-    """A record without its headers."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp_ms: int
-    event: Event | DecodeFailure
-    truncated: bool = False
+_Body: TypeAlias = tuple[bytes | None, bytes | None, int, Event | DecodeFailure, bool]
+"""A record without its headers: key, value, timestamp, event, whether it is truncated. A plain tuple: one is made of
+every record."""
 
 
 class MessageReader:
@@ -94,21 +89,12 @@ class MessageReader:
             return HeldMessage(message, self._headers(message), 0, needed.schema_id)
 
     def _join(self, message: Message, body: _Body, headers: Headers | DecodeFailure) -> Record:
-        event = body.event
+        key, value, timestamp_ms, event, truncated = body
         if isinstance(headers, DecodeFailure):
             event, headers = headers, ()
         # What was consumed has a partition and an offset; the types allow for more.
-        partition, offset = cast("int", message.partition()), cast("int", message.offset())
-        return Record(
-            partition,
-            offset,
-            body.timestamp_ms,
-            body.key,
-            body.value,
-            headers,
-            event,
-            truncated=body.truncated,
-        )
+        partition, offset = cast("tuple[int, int]", (message.partition(), message.offset()))
+        return Record(partition, offset, timestamp_ms, key, value, headers, event, truncated=truncated)
 
     def _body(self, message: Message) -> _Body:
         """Decode a message; one that makes our code raise twice is quarantined."""
@@ -132,15 +118,15 @@ class MessageReader:
         key, value = _part(message.key), _part(message.value)
         timestamp_ms = _part(lambda: _timestamp_ms(message)) or 0
         if self._is_too_large(_size(key) + _size(value)):
-            return _Body(_kept(key), None, timestamp_ms, failure, truncated=True)
-        return _Body(key, value, timestamp_ms, failure)
+            return _kept(key), None, timestamp_ms, failure, True
+        return key, value, timestamp_ms, failure, False
 
     def _decoded(self, message: Message) -> _Body:
         key, value, timestamp_ms = message.key(), message.value(), _timestamp_ms(message)
-        size_bytes = _size(key) + _size(value)
-        if self._is_too_large(size_bytes):
-            return _Body(_kept(key), None, timestamp_ms, self._too_large(size_bytes), truncated=True)
-        return _Body(key, value, timestamp_ms, self._event(value))
+        size_bytes = len(key or b"") + len(value or b"")
+        if size_bytes > self._max_event_bytes:
+            return _kept(key), None, timestamp_ms, self._too_large(size_bytes), True
+        return key, value, timestamp_ms, self._event(value), False
 
     def _event(self, value: bytes | None) -> Event | DecodeFailure:
         try:
