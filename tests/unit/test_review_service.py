@@ -44,6 +44,8 @@ SECONDS = 5.0
 class Requests:
     """Stands for the HTTP client: keeps the attempts, answers when told."""
 
+    oldest_attempt_seconds = 0.0
+
     def __init__(self) -> None:
         self.under_way: list[Attempt] = []
 
