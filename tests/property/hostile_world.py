@@ -92,7 +92,7 @@ class HostileWorld(World):
         self.published_at: dict[tuple[int, int], float] = {}
         self.replaced: set[int] = set()
         self.value_bytes = lambda event: (
-            1_000_000 if getattr(event, "visitor_id", "").startswith("large") else 300
+            65_000 if getattr(event, "visitor_id", "").startswith("large") else 300
         )
 
     # Pendo

@@ -252,6 +252,7 @@ class Engine:
             self._take_untaken(now)
         if self._fullness >= CUT_FROM:
             self._tracks.cut_long_lines(now)
+            self._metadata.give_up_hoards(now)
         may_send = self._may_send(now)
         if self._settling.unacknowledged.take_released():
             self._tracks.lanes.unpark(now.monotonic)

@@ -126,6 +126,15 @@ class MetadataBatches(Generic[Owner]):
                 self._take_out(target, item)
                 self._tidy(target)
 
+    def give_up(self, item: Item[Owner], ending: Ending) -> None:
+        """End a delivery at once that is not in flight, whatever it waits for."""
+        target = self._targets.get((item.metadata.target, item.metadata.target_id))
+        if target is not None:
+            self._take_out(target, item)
+            self._tidy(target)
+        item.given_up = True
+        self._refused.append((item, ending))
+
     def acknowledge(self, item: Item[Owner]) -> None:
         """Kafka has the settlement of a delivery that was dead-lettered."""
         self._order.acknowledge(item)

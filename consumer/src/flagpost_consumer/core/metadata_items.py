@@ -50,6 +50,10 @@ class Item(Generic[Owner]):
     endings: list[Ending] = field(default_factory=list)
     removed: bool = False
     """Handed back unsettled; what is in flight of it is of no interest any more."""
+    given_up: bool = False
+    """Dead-lettered before its turn, because it held too much; what follows it waits for it all the same."""
+    written: bool = False
+    """Kafka has the dead letter of a delivery that was given up."""
     blockers: int = 0
     """How many fields of it are set by an earlier delivery, too, that is not settled yet."""
     followers: list[Item[Owner]] = field(default_factory=list)

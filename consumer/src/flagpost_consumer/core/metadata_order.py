@@ -53,7 +53,9 @@ class SettlingOrder(Generic[Owner]):
 
     def acknowledge(self, item: Item[Owner]) -> None:
         """Kafka has the dead letter of a delivery, and its settlement."""
-        self._pass([item])
+        item.written = True
+        if not item.blockers:
+            self._pass([item])
 
     def give_back(self, items: Sequence[Item[Owner]]) -> None:
         """Deliveries are handed back."""
@@ -65,6 +67,8 @@ class SettlingOrder(Generic[Owner]):
         """Settle a delivery that no other is before, or hand it back; gives whether what follows it may go on."""
         if item.removed:
             return True
+        if item.given_up:
+            return item.written
         if item.open_fields:
             return False
         if item.follows_returned:

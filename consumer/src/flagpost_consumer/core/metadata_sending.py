@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from flagpost_consumer.core.attempts import Attempts, refusal, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.endpoint import Endpoint
+from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.mapping import Metadata, metadata_body
 from flagpost_consumer.core.metadata_answers import read_errors
 from flagpost_consumer.core.metadata_batches import MetadataBatches
+from flagpost_consumer.core.metadata_holdings import Holdings
 from flagpost_consumer.core.metadata_items import Item
 from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.moments import is_now, latest
@@ -26,6 +27,12 @@ from flagpost_schemas import MetadataValue
 
 MAX_IN_FLIGHT = 4
 """Metadata goes by the thousand: a few requests at once suffice, and a hanging one holds few connections."""
+SHARE = 0.15
+"""The part of what may be pending that metadata may take that waits behind other metadata of the same id."""
+HOARD = Ending(
+    Reason.VISITOR_BACKLOG,
+    "this id's metadata waits beyond its fair share of memory (delivery.max_pending_per_visitor)",
+)
 FAILURES_THAT_HALVE = 2
 """Failures after which a batch is halved although nothing else passed: perhaps there is nothing else. In an outage
 all batches fail: each half waits for twice as many failures as what it came of, so that batches stay large."""
@@ -44,6 +51,8 @@ class MetadataSending:
             ttl_seconds=policy.dedupe.ttl_seconds,
             max_entries=policy.dedupe.max_entries,
         )
+        self._delivery = policy.delivery
+        self._holdings: Holdings[Delivery] = Holdings()
         self._written: list[Item[Delivery]] = []
         """Deliveries whose dead letters Kafka has, since the last poll."""
         limits = policy.limits
@@ -58,7 +67,21 @@ class MetadataSending:
         missing = bool(delivery.planned.missing_fields)
         delivery.item = Item(delivery, metadata, record.partition, record.offset, occurred_at, missing)
         delivery.successes_seen = self.endpoint.successes
+        self._holdings.add(delivery.item, delivery.size_bytes)
         self._batches.offer(delivery.item, now.monotonic, delivery.not_before)
+        self.settle_ended(now)
+
+    def give_up_hoards(self, now: Instant) -> None:
+        """Dead-letter the newest deliveries of ids whose metadata takes more than its share of memory.
+
+        An id whose requests hang keeps all that follows pending. Only while Pendo takes metadata.
+        """
+        delivery = self._delivery
+        if not delivery.max_pending_per_visitor or self.endpoint.state is not EndpointState.OK:
+            return
+        room, room_bytes = int(SHARE * delivery.max_pending), int(SHARE * delivery.max_pending_bytes)
+        for item in self._holdings.beyond_fair_share(room, room_bytes):
+            self._batches.give_up(item, HOARD)
         self.settle_ended(now)
 
     # Out
@@ -180,11 +203,13 @@ class MetadataSending:
             self._batches.acknowledge(item)
         self._written.clear()
         for item, ending in self._batches.take_ended():
+            self._holdings.discard(item)
             # The two name each other: left so, they would wait for the garbage collector, a million at a time.
             if ending.outcome is not Outcome.DEAD_LETTERED:
                 item.owner.item = None
             self._settling.settle(item.owner, ending, now)
         for item in self._batches.take_returned():
+            self._holdings.discard(item)
             item.owner.item = None
             if item.owner.stage is not Stage.RETURNED:
                 self._settling.put_back(item.owner)
@@ -211,6 +236,7 @@ class MetadataSending:
         items: list[Item[Delivery]] = []
         for delivery in deliveries:
             if delivery.item is not None:
+                self._holdings.discard(delivery.item)
                 items.append(delivery.item)
                 delivery.item = None
         self._batches.remove(items)

@@ -29,8 +29,9 @@ from flagpost_consumer.core.verdict import Answer, Verdict
 
 CLOCK_SECONDS = 5.0
 """How often a delivery is looked at again that is too old only by a clock that is not believed."""
-HOT_SHARE = 0.5
-"""The part of what may be pending that may wait behind others of the same visitor, once memory runs short."""
+HOT_SHARE = 0.35
+"""The part of what may be pending that may wait behind others of the same visitor, once memory runs short. With the
+share of metadata it stays below the part at which intake resumes."""
 _FAILURES = frozenset({Verdict.TRANSIENT, Verdict.SETUP})
 
 
@@ -75,8 +76,8 @@ class TrackSending:
     def cut_long_lines(self, now: Instant) -> None:
         """Cut the lines that could stop all others; only while Pendo takes events (CONTRACT section 5).
 
-        A line keeps at most `delivery.max_pending_per_visitor`, and at most its fair share of half of what may be
-        pending: dozens of hot visitors would fill the memory although each keeps to its own limit.
+        A line keeps at most `delivery.max_pending_per_visitor`, and at most its fair share of a third of what may
+        be pending: dozens of hot visitors would fill the memory although each keeps to its own limit.
         """
         longest = self._delivery.max_pending_per_visitor
         if not longest or self.endpoint.state is not EndpointState.OK:
