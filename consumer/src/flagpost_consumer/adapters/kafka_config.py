@@ -6,6 +6,7 @@ which the guarantees rest (the settings refuse the user's word on these).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flagpost_consumer.settings import KafkaSettings
@@ -14,6 +15,21 @@ from flagpost_settings.kafka import GroupProtocol
 MAX_POLL_INTERVAL_MS = 300_000
 FETCH_QUEUE_KBYTES = 16_384
 """What librdkafka fetches ahead; its default of 64 MiB alone is half the memory that we promise."""
+FETCH_QUEUE_MESSAGES = 5_000
+"""The same in messages of one partition; each costs some 400 bytes besides what is in it, and the default is
+100,000."""
+FETCH_QUEUE_BACKOFF_MS = 10
+"""After which time a queue that was full is looked at again; the default of a second would starve its reader."""
+FETCH_BYTES = 2_000_000
+"""What one fetch brings of one broker, compressed as it is in the log."""
+FETCH_PARTITION_BYTES = 256_000
+"""The same of one partition."""
+RECEIVE_BYTES = 4_000_000
+"""The largest answer of a broker, and what a batch of zstd may become: librdkafka makes a message of every seven
+bytes of it, if it has to. A batch beyond it is passed over as a gap; a producer with its default settings makes
+none beyond 1 MB."""
+PROTOCOL_BYTES = 512
+"""By how much an answer may be larger than what it brings, as librdkafka reckons."""
 MAX_MESSAGE_BYTES = 100_000_000
 """As much as librdkafka allows: how large a dead letter may be is the topic's to say."""
 
@@ -29,10 +45,11 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
     }
     # With KIP-848 the broker decides how partitions are assigned and how long a session is.
     by_broker = {"group.protocol": "consumer", "max.poll.interval.ms": MAX_POLL_INTERVAL_MS}
+    properties = kafka.client_properties()
     return {
         "client.id": "flagpost",
-        "queued.max.messages.kbytes": FETCH_QUEUE_KBYTES,
-        **kafka.client_properties(),
+        **_fetch_bounds(properties),
+        **properties,
         **(classic if kafka.group_protocol is GroupProtocol.CLASSIC else by_broker),
         "group.id": kafka.group_id,
         "enable.auto.commit": False,
@@ -43,19 +60,46 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
     }
 
 
+def _fetch_bounds(properties: Mapping[str, str]) -> dict[str, Any]:
+    """What bounds the memory of the service's consumers, where `properties` do not say otherwise.
+
+    librdkafka wants them in order: message.max.bytes, fetch.max.bytes, receive.message.max.bytes.
+    """
+    fetch_bytes = max(FETCH_BYTES, *_numbers(properties, "message.max.bytes", "fetch.max.bytes"))
+    return {
+        "queued.max.messages.kbytes": FETCH_QUEUE_KBYTES,
+        "queued.min.messages": FETCH_QUEUE_MESSAGES,
+        "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
+        "message.max.bytes": FETCH_BYTES,
+        "fetch.max.bytes": fetch_bytes,
+        "fetch.message.max.bytes": FETCH_PARTITION_BYTES,
+        "receive.message.max.bytes": max(RECEIVE_BYTES, fetch_bytes + PROTOCOL_BYTES),
+    }
+
+
+def _numbers(properties: Mapping[str, str], *names: str) -> list[int]:
+    """The values of some properties, where they are numbers; librdkafka says what is wrong with others."""
+    return [int(value) for name in names if (value := properties.get(name, "0")).isdecimal()]
+
+
+def stand_in_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of the consumer that reads the partitions that stay during a hand-over."""
+    return {**_fetch_bounds(kafka.client_properties()), **reader_config(kafka)}
+
+
 RESTORE_QUEUE_KBYTES = 4_096
-RESTORE_FETCH_BYTES = 4_000_000
+RESTORE_FETCH_BYTES = 500_000
 """A restore reads no faster with more, and what it holds at once stays with the process."""
 
 
 def restore_config(kafka: KafkaSettings) -> dict[str, Any]:
     """Properties of the consumer that reads the ledger when partitions are assigned."""
     return {
+        **_fetch_bounds(kafka.client_properties()),
         **reader_config(kafka),
         "queued.max.messages.kbytes": RESTORE_QUEUE_KBYTES,
-        "fetch.max.bytes": RESTORE_FETCH_BYTES,
-        "fetch.message.max.bytes": RESTORE_FETCH_BYTES // 8,
-        "fetch.queue.backoff.ms": 5,  # by default fetching pauses for a second when the queue is full
+        "fetch.message.max.bytes": RESTORE_FETCH_BYTES,
+        "fetch.queue.backoff.ms": 5,
     }
 
 

@@ -1,0 +1,48 @@
+"""The properties of the service's own Kafka clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer
+
+from flagpost_consumer.adapters.kafka_config import (
+    FETCH_QUEUE_KBYTES,
+    RECEIVE_BYTES,
+    consumer_config,
+    restore_config,
+    stand_in_config,
+)
+from flagpost_consumer.settings import KafkaSettings
+
+CONFIGS = [consumer_config, restore_config, stand_in_config]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {},
+        {"message.max.bytes": "10000000"},
+        {"fetch.max.bytes": "20000000"},
+        {"receive.message.max.bytes": "50000000"},
+        {"queued.min.messages": "1"},
+    ],
+)
+def test_librdkafka_takes_them_whatever_is_set(
+    config: Callable[[KafkaSettings], dict[str, Any]], properties: dict[str, str]
+) -> None:
+    made = config(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
+    assert made.items() >= properties.items()
+    Consumer({**made, "log_level": 0}).close()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_a_consumer_holds_is_bounded(config: Callable[[KafkaSettings], dict[str, Any]]) -> None:
+    """31 KB of zstd became 1.7 GB: a batch might become 100 MB, and each 7 bytes of it a message."""
+    made = config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    assert int(made["receive.message.max.bytes"]) == RECEIVE_BYTES
+    assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
+    assert int(made["queued.min.messages"]) <= 5_000
