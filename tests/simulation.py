@@ -305,7 +305,7 @@ class World:
             return
         # Kafka takes no commit of partitions that are another member's by now.
         numbers = member.assigned if partitions is None else partitions
-        for number, (position, ledger_offset) in member.engine.committable(numbers).items():
+        for number, (position, ledger_offset, _) in member.engine.committable(numbers).items():
             for offset in range(self.committed[number], position):
                 self.check_settled(number, offset)
             assert position >= self.committed[number] or not member.alive

@@ -34,6 +34,14 @@ NOW = Row(
             runbook="FlagpostOffsetsLost",
         ),
         stat(
+            "Topics made anew",
+            "Topics deleted and made anew under their old name, and logs that went back, as each consumer tells of "
+            "it, since the consumers started.",
+            total(series("flagpost_topic_replaced_total")),
+            "none",
+            NONE_AT_ALL,
+        ),
+        stat(
             "Ledger records damaged",
             "Passed over, since the consumers started: what they settled may be sent again.",
             total(series("flagpost_ledger_damaged_total")),

@@ -33,6 +33,7 @@ NAMES = [
     "flagpost_partitions_assigned",
     "flagpost_rebalances_total",
     "flagpost_offsets_lost_total",
+    "flagpost_topic_replaced_total",
     "flagpost_dedupe_entries",
     "flagpost_dedupe_evicted_early_total",
     "flagpost_dedupe_late_total",

@@ -20,11 +20,12 @@ from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
 from flagpost_consumer.adapters.kafka_output import DeadLetters
+from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, EndpointName, Gap, Position, Settlement
@@ -59,12 +60,20 @@ class Intake:
     def __init__(self) -> None:
         self.paused: bool | None = None
         self.paused_partitions: Collection[int] = ()
+        self.began_anew = 0
+        self.ids: tuple[str | None, str | None] = None, None
         self.committed: list[dict[int, Position]] = []
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pause(self, paused: bool, partitions: Collection[int] = ()) -> None:
         self.paused = paused
         self.paused_partitions = partitions
+
+    def begin_anew(self) -> None:
+        self.began_anew += 1
+
+    def know_ids(self, topic_id: str | None, ledger_id: str | None) -> None:
+        self.ids = topic_id, ledger_id
 
     def commit(self, positions: Mapping[int, Position]) -> None:
         self.committed.append(dict(positions))
@@ -241,7 +250,7 @@ async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(app, "COMMIT_SECONDS", 0.01)
     service, _, _ = service_with()
     intake = KafkaIntake({}, "events", service, asyncio.get_running_loop())
-    intake._owned.add(0)
+    intake._readings[0] = PartitionReading(Start(0))
     service._intake = intake
     take_over(service, [0])
     service._receive([record(decision("", occurred_at=now_ms()))])
@@ -256,6 +265,79 @@ async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPat
                 await asyncio.sleep(0)
     committing.cancel()
     assert consumer.commits[:2] == [[1], [1]]
+
+
+# Partitions that begin anew
+
+
+async def test_the_newest_beginning_of_a_partition_counts() -> None:
+    """A log that goes back and a topic that is made anew are told one after the other: the second came while the
+    first waited for requests in flight, and the partition was never released.
+    """
+    service, requests, _ = service_with()
+    take_over(service, [0, 1])
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    before = service.engine.current(0)
+    tasks = [
+        asyncio.ensure_future(service.on_began_anew([0], 2, {0: Start(0)})),
+        asyncio.ensure_future(service.on_began_anew([0, 1], 3, {})),
+    ]
+    await go_on()
+    assert service.engine.current(0) is before, "what is in flight is waited for"
+    service._answered(requests.under_way[0], OK, 0.1)
+    await asyncio.wait_for(asyncio.gather(*tasks), SECONDS)
+    for number in (0, 1):
+        current = service.engine.current(number)
+        assert current is not None
+        assert not current.restored
+        assert service._assignment_of[current] == 3
+    assert service.engine.accounts.returned.get(Kind.TRACK, 0) == 0
+
+
+async def test_a_partition_that_is_taken_away_meanwhile_does_not_begin_anew() -> None:
+    service, requests, _ = service_with()
+    take_over(service, [0, 1])
+    service._receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    beginning = asyncio.ensure_future(service.on_began_anew([0, 1], 2, {}))
+    await go_on()
+    service.on_lost([0])
+    service.on_assigned([0], 2, 3)
+    await asyncio.wait_for(beginning, SECONDS)
+    current = service.engine.current(0)
+    assert current is not None
+    assert service._assignment_of[current] == 3
+
+
+class Ids:
+    """Stands for the ids of topics."""
+
+    def get(self, topic: str) -> str:
+        return f"new {topic}"
+
+
+async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_begin_anew() -> None:
+    service, _, intake = service_with()
+    service._topic_ids = cast("Any", Ids())
+    take_over(service, [0])
+    current = service.engine.current(0)
+    assert current is not None
+    current.window.note(500, 1, now_ms(), 3)
+    service.on_topic_id("flagpost.events", None)
+    assert current.topic_id == "new flagpost.events", "where the id was not told at once"
+    service.on_topic_id("flagpost.dead-letters", "old")
+    assert intake.began_anew == 0
+    assert service.engine.committable()[0].ledger_offset == 500
+    service.on_topic_id("flagpost.ledger", "old")
+    assert intake.began_anew == 0
+    assert service.engine.committable()[0].ledger_offset == 0
+    service.on_topic_id("flagpost.events", "old")
+    service.on_other_topic("flagpost.events", "new flagpost.events")
+    assert intake.began_anew == 1
+    counted = service.metrics.observed.topics_replaced
+    assert counted == {"flagpost.dead-letters": 1, "flagpost.ledger": 1, "flagpost.events": 1}
+    assert intake.ids == ("new flagpost.events", "new flagpost.ledger")
 
 
 # The Kafka thread

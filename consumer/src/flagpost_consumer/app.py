@@ -23,16 +23,19 @@ from confluent_kafka import Message
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.decoding import Decoding
-from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
+from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config, stand_in_config
 from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
 from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.ledger_restore import LedgerRestore, Restored
 from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.adapters.metrics import Metrics
+from flagpost_consumer.adapters.partition_reading import Start
 from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistryRequests
+from flagpost_consumer.adapters.topic_ids import TopicIds
+from flagpost_consumer.adapters.topic_watch import TopicWatch
 from flagpost_consumer.commits import Commits
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
@@ -49,7 +52,7 @@ from flagpost_consumer.core.records import (
     Settlement,
 )
 from flagpost_consumer.core.verdict import Answer
-from flagpost_consumer.settings import Settings, SettingsError, engine_policy
+from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, engine_policy
 from flagpost_consumer.status import Status
 
 log = structlog.get_logger(__name__)
@@ -102,7 +105,13 @@ class Service:
         self._announce = announce
         self._on_settled = on_settled
         self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
-        self.metrics = Metrics(self.engine, clock, topic=settings.kafka.topic, flags=settings.metrics.flags)
+        self.metrics = Metrics(
+            self.engine,
+            clock,
+            topic=settings.kafka.topic,
+            topics=_topics_of(settings.kafka),
+            flags=settings.metrics.flags,
+        )
         self._decoding = Decoding(
             self._schema_requests(),
             self._receive,
@@ -129,6 +138,9 @@ class Service:
             write_at=max(1, settings.pendo.max_connections // 2),
         )
         self._restore: LedgerRestore | None = None
+        self._topic_ids: TopicIds | None = None
+        self._replaced_by: dict[str, str] = {}
+        """Topics of which it is told that they were made anew, and the id of the newest."""
         self._assignment_of: dict[Partition, int] = {}
         self._admin = AdminHttp(
             settings.admin.host,
@@ -177,11 +189,17 @@ class Service:
         self._read_secrets()
         await self._read_fields_first()
         loop = asyncio.get_running_loop()
-        self._restore = LedgerRestore(self._settings.kafka, self._settings.dedupe, self, loop)
-        self._intake = KafkaIntake(
-            consumer_config(self._settings.kafka), self._settings.kafka.topic, self, loop
+        kafka = self._settings.kafka
+        self._topic_ids = TopicIds(
+            kafka.client_properties(),
+            _topics_of(kafka),
+            lambda topic, _, before: loop.call_soon_threadsafe(self.on_topic_id, topic, before),
         )
+        self._restore = LedgerRestore(kafka, self._settings.dedupe, self, loop, self._topic_ids)
+        self._intake = KafkaIntake(consumer_config(kafka), kafka.topic, self, loop, stand_in_config(kafka))
+        watch = TopicWatch(kafka.client_properties(), kafka.topic, self._topic_ids, self._intake)
         self._intake.start()
+        watch.start()
         self._loop_measured_at = time.monotonic()
         chores = [
             asyncio.create_task(self._again_and_again(pauses, chore))
@@ -200,6 +218,7 @@ class Service:
         finally:
             for chore in chores:
                 chore.cancel()
+            watch.stop()
             self._restore.cancel()
             self._decoding.stop()
             self._ended = True
@@ -395,11 +414,12 @@ class Service:
         if not self.engine.is_current(partition):
             return
         self.engine.restore(partition, restored.restoration)
+        partition.topic_id = restored.start.topic_id
         self.metrics.observed.restore_seconds = restored.seconds
         if restored.gap is not None:
             self._lose(partition, restored.gap)
         if self._intake is not None:
-            self._intake.release(partition.number, restored.next_offset, self._assignment_of[partition])
+            self._intake.release(partition.number, restored.start, self._assignment_of[partition])
         self._commits.now(clock().monotonic)
         if all(self.engine.is_restored(number) for number in self.engine.assigned):
             log.info("restored", partitions=len(self.engine.assigned), seconds=round(restored.seconds, 3))
@@ -415,9 +435,78 @@ class Service:
         """A ledger record was passed over."""
         self.metrics.observed.ledger_damaged += 1
 
-    def on_topic_id(self, topic_id: str) -> None:
-        """Kafka's id of the events topic."""
-        self._ledger.topic_id = topic_id
+    @_vital
+    def on_topic_id(self, topic: str, before: str | None) -> None:
+        """Kafka has told an id of a topic, which had another one before if it was made anew."""
+        if self._intake is None or self._topic_ids is None:
+            return
+        kafka = self._settings.kafka
+        topic_id, ledger_id = self._topic_ids.get(kafka.topic), self._topic_ids.get(kafka.ledger_topic)
+        if before is not None:
+            self.on_other_topic(topic, self._topic_ids.get(topic))
+        if topic == kafka.topic and before is not None:
+            self._intake.begin_anew()
+        elif topic == kafka.ledger_topic and before is not None:
+            self.engine.ledger_replaced()
+        for number in self.engine.assigned:
+            current = self.engine.current(number)
+            if current is not None and current.topic_id is None:
+                current.topic_id = topic_id
+        self._intake.know_ids(topic_id, ledger_id)
+        self._commits.now(clock().monotonic)
+
+    def on_other_topic(self, topic: str, topic_id: str | None) -> None:
+        """A topic is not the one that it was: told by its new id, or by a commit that was made on another."""
+        if topic_id is None or self._replaced_by.get(topic) != topic_id:
+            log.error("a topic was made anew under its old name: it is read from its beginning", topic=topic)
+            self.metrics.observed.topics_replaced[topic] += 1
+        if topic_id is not None:
+            self._replaced_by[topic] = topic_id
+
+    def on_log_back(self, partition: Partition, offset: int) -> None:
+        """The log of a partition has gone back to an offset; it is read from there."""
+        log.error("a log has gone back: it is read from there", partition=partition.number, offset=offset)
+        self.metrics.observed.topics_replaced[self._settings.kafka.topic] += 1
+
+    async def on_began_anew(
+        self, partitions: list[int], assignment: int, went_back: Mapping[int, Start]
+    ) -> None:
+        """What is in these partitions is new: begin with them as if they were lost and assigned anew.
+
+        What is in flight is waited for as in a hand-over, so that the ledger has what comes of it.
+        """
+        try:
+            await self._begin_anew(partitions, assignment, went_back)
+        except Exception as error:  # noqa: BLE001 - told, and then the end
+            self._fail(error)
+
+    async def _begin_anew(
+        self, partitions: list[int], assignment: int, went_back: Mapping[int, Start]
+    ) -> None:
+        await self._let_go(partitions)
+        # Meanwhile the group may have taken one away, or given it anew: that counts, and not what was before.
+        left = [number for number in partitions if self._is_older(number, assignment)]
+        abandoned = self.engine.forget(left, clock())
+        self._forget(left)
+        log.warning("read anew", partitions=left, abandoned_requests=abandoned)
+        assigned = self.engine.assign(left, self.engine.partition_count, clock())
+        self._assignment_of.update(dict.fromkeys(assigned, assignment))
+        if self._restore is not None:
+            self._restore.start(assigned, went_back)
+        self._wake()
+
+    def _is_older(self, number: int, assignment: int) -> bool:
+        """Whether a partition is ours by an assignment before this one."""
+        current = self.engine.current(number)
+        return current is not None and self._assignment_of.get(current, 0) < assignment
+
+    async def _let_go(self, partitions: list[int]) -> None:
+        """Hand back what waits of these partitions, and wait for what is in flight."""
+        self._decoding.discard(partitions)
+        self.engine.revoke(partitions, clock())
+        self._wake()
+        limit = self._settings.pendo.request_timeout_seconds
+        await self._until(lambda: self.engine.is_quiet(partitions) or self._drained, limit)
 
     def on_gap(self, partition: int, gap: Gap) -> None:
         """Offsets are gone that were to be read next; what was read before them is decoded first."""
@@ -440,11 +529,7 @@ class Service:
     async def on_revoked(self, partitions: list[int]) -> dict[int, Position]:
         """Hand partitions over: what waits at once, what is in flight when it has ended."""
         self.metrics.observed.rebalances["revoked"] += 1
-        self._decoding.discard(partitions)
-        self.engine.revoke(partitions, clock())
-        self._wake()
-        limit = self._settings.pendo.request_timeout_seconds
-        await self._until(lambda: self.engine.is_quiet(partitions) or self._drained, limit)
+        await self._let_go(partitions)
         offsets = {} if self._failed else self.engine.committable(partitions)
         abandoned = self.engine.forget(partitions, clock())
         if self._stop_requested.is_set():
@@ -580,6 +665,11 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
+def _topics_of(kafka: KafkaSettings) -> tuple[str, ...]:
+    """The topics that a consumer reads or writes."""
+    return kafka.topic, kafka.ledger_topic, kafka.dead_letter_topic
 
 
 async def serve(settings: Settings) -> int:

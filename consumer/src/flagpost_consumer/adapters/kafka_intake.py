@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -20,22 +20,35 @@ from typing import Any, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from flagpost_consumer.adapters.batch_end import BatchEnd
 from flagpost_consumer.adapters.clocks import clock
-from flagpost_consumer.adapters.ledger_restore import commit_metadata
+from flagpost_consumer.adapters.commit_metadata import write_metadata
+from flagpost_consumer.adapters.handed_over import (
+    MAX_BATCHES,
+    MAX_BYTES,
+    BatchSize,
+    HandedOver,
+    size_of,
+)
+from flagpost_consumer.adapters.log_beginnings import LogBeginnings
+from flagpost_consumer.adapters.partition_reading import Follows, PartitionReading, Start
 from flagpost_consumer.core.records import Gap, Position
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.1
-BATCH_MESSAGES = 250
-MAX_BATCHES_HANDED_OVER = 8
-"""Batches that the loop has not yet taken in; at this many the thread waits."""
 STARVED_SECONDS = 1.0
 """After waiting this long for the loop, partitions are paused, so that polling (and with it membership) goes on."""
 LAG_SECONDS = 1.0
 TOPIC_WAIT_SECONDS = 1.0
 METADATA_SECONDS = 5.0
+UNREADABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001 (their public names)
+"""What Kafka's client says of a batch that it cannot read: it decompresses to more than it may, or is damaged."""
+STAND_IN_SECONDS = 0.3
+"""After waiting this long for a hand-over, another consumer reads the partitions that stay."""
+
+_OF_A_PARTITION = frozenset({KafkaError._PARTITION_EOF, *UNREADABLE})  # noqa: SLF001 (its public name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,14 @@ class IntakeHandler(Protocol):
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
 
+    async def on_began_anew(
+        self, partitions: list[int], assignment: int, went_back: Mapping[int, Start]
+    ) -> None:
+        """What is in these partitions is new: nothing that is known of their offsets holds any longer. Each is
+        read on once it is released for this `assignment`. `went_back`: where some went back to, and in which
+        topic they were read until then.
+        """
+
     def on_gap(self, partition: int, gap: Gap) -> None:
         """Kafka no longer has offsets of a partition that were to be read next."""
 
@@ -87,31 +108,46 @@ class KafkaIntake:
         topic: str,
         handler: IntakeHandler,
         loop: asyncio.AbstractEventLoop,
+        stand_in_config: Mapping[str, Any] | None = None,
     ) -> None:
+        """`stand_in_config`: of the consumer that reads the partitions that stay during a hand-over; it belongs
+        to no group. Without one, these wait.
+        """
         self._config = dict(config)
+        self._stand_in_config = stand_in_config
         self._topic = topic
         self._handler = handler
         self._loop = loop
         self._commands: SimpleQueue[Callable[[Consumer], None]] = SimpleQueue()
         self._stop = threading.Event()
-        self._room = threading.Semaphore(MAX_BATCHES_HANDED_OVER)
+        self._room = HandedOver(MAX_BATCHES, MAX_BYTES)
+        self._batch = BatchSize()
         self._pause_wanted = False
         self._paused = False
         self._still_wanted: frozenset[int] = frozenset()
         self._still: frozenset[int] = frozenset()
-        self._owned: set[int] = set()
         self._held: dict[int, int] = {}
         """Partitions that are not released yet, and the assignment that brought them."""
+        self._readings: dict[int, PartitionReading] = {}
+        """Partitions that are read."""
+        self._in_client: set[int] = set()
+        """Partitions that Kafka's client has been told to read."""
+        self._displaced: set[int] = set()
+        """Partitions that a stand-in has read on: the member's own position is behind."""
         self._assignments = 0
         self._commit_began = 0.0
-        self._taken_away: set[int] = set()
+        self._handing_over = False
         self._partition_count = 0
         self._count_due = False
-        self._next: dict[int, int] = {}
-        """What is read next of each partition, as far as it has been released or read."""
+        self._lows = LogBeginnings(topic)
+        self._searches: dict[int, BatchEnd] = {}
+        """Partitions where the end of a batch is looked for that cannot be read."""
+        self._sought: set[int] = set()
+        """Partitions that were sent elsewhere while a batch is handed over: what is left of them in it is not
+        looked at.
+        """
         self._ends: dict[int, int] = {}
-        """Where each partition's end was when reading reached it: the marker that ends a transaction is passed
-        over without a word, and would look like a record to come for as long as none comes."""
+        """Where paused partitions end, as it was told from beside."""
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -121,6 +157,8 @@ class KafkaIntake:
         """When the thread last went round."""
         self.joined = False
         """Whether the group has given an assignment, be it an empty one."""
+        self.paused_partitions: frozenset[int] = frozenset()
+        """Partitions that are ours and not read just now."""
 
     # From the loop
 
@@ -136,9 +174,30 @@ class KafkaIntake:
         self._pause_wanted = paused
         self._still_wanted = frozenset(partitions)
 
-    def release(self, partition: int, offset: int, assignment: int) -> None:
-        """Read a partition, whose next offset is this, if it is still ours by this assignment."""
-        self._commands.put(lambda consumer: self._release(consumer, partition, offset, assignment))
+    def release(self, partition: int, start: Start, assignment: int) -> None:
+        """Read a partition from `start`, if it is still ours by this assignment."""
+        self._commands.put(lambda consumer: self._release(consumer, partition, start, assignment))
+
+    def begin_anew(self) -> None:
+        """The topic is a new one: hold all partitions until they are released anew."""
+        self._commands.put(lambda consumer: self._begin_anew(consumer, self._owned(), {}))
+
+    def know_ids(self, topic_id: str | None, ledger_id: str | None) -> None:
+        """Topics have told their ids; where one was known already, a new one of the events topic comes through
+        `begin_anew`.
+        """
+        self._commands.put(lambda _: self._know_ids(topic_id, ledger_id))
+
+    def know_ends(self, ends: Mapping[int, int]) -> None:
+        """Where partitions end that are paused, asked for from beside."""
+        self._commands.put(lambda _: self._ends.update(ends))
+
+    def is_fresh(self, message: Message) -> bool:
+        """Whether a message was read as it was written: after its partition's end had been reached, and without
+        a pause since. Where it is too late to tell, it is not.
+        """
+        reading = self._readings.get(message.partition() or 0)
+        return reading is not None and reading.is_fresh(message.offset() or 0)
 
     def commit(self, positions: Mapping[int, Position]) -> None:
         """Commit positions, of the partitions that are still ours when it happens; `on_commit_ended` tells.
@@ -201,18 +260,18 @@ class KafkaIntake:
 
     def _consume(self, consumer: Consumer) -> None:
         while not self._stop.is_set():
-            self.beat_at = time.monotonic()
             self._run_commands(consumer)
-            room = self._room.acquire(timeout=STARVED_SECONDS)
-            self._apply_pause(consumer, paused=self._pause_wanted or not room)
-            messages = self._read(consumer)
-            if messages:
-                self._hand_over(consumer, messages, room=room)
-            elif room:
-                self._room.release()
+            self._read_once(consumer)
             self._count_partitions(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
+
+    def _read_once(self, reader: Consumer) -> None:
+        """Read what there is, with the group's member or its stand-in, and hand it over."""
+        self.beat_at = time.monotonic()
+        room = self._room.wait(STARVED_SECONDS)
+        self._apply_pause(reader, paused=self._pause_wanted or not room)
+        self._hand_over(reader, self._read(reader))
 
     def _count_partitions(self, consumer: Consumer) -> None:
         """Learn the number of partitions after an assignment.
@@ -225,63 +284,130 @@ class KafkaIntake:
             if not self._look_for_topic(consumer):
                 self._loop.call_soon_threadsafe(self._handler.on_partition_count, self._partition_count)
 
-    def _read(self, consumer: Consumer) -> list[Message]:
-        self._taken_away.clear()
-        first = consumer.poll(POLL_SECONDS)
-        if first is None:
-            return []
-        messages = [first, *consumer.consume(BATCH_MESSAGES - 1, 0)]
-        for message in messages:
-            if (error := message.error()) is not None:
-                self._hear(message, error)
-        return [message for message in messages if message.error() is None and self._is_ours(message)]
+    def _read(self, reader: Consumer) -> list[Message]:
+        first = reader.poll(POLL_SECONDS)
+        messages = [] if first is None else [first, *reader.consume(self._batch.messages - 1, 0)]
+        if self._displaced and not self._handing_over:
+            # What was in hand, or fetched, when the hand-over began has been read again by the stand-in.
+            messages = [message for message in messages if message.partition() not in self._displaced]
+            self._find_place(reader)
+        return messages
 
-    def _hear(self, message: Message, error: KafkaError) -> None:
-        if error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
-            _report_read_error(error)
-        elif (number := message.partition()) in self._owned and (end := message.offset()) is not None:
-            self._ends[number] = end
-
-    def _is_ours(self, message: Message) -> bool:
-        """Whether a message is of a partition that is still ours.
-
-        The loop has given up by now what was taken away while it was read; what came back within the same read
-        begins anew at its committed offset.
-        """
-        number = message.partition()
-        if number in self._taken_away:
-            return False
-        if number in self._held:  # it was paused before anything was read: to pass over it would be a loss
-            raise RuntimeError(f"Kafka's client gave a record of partition {number}, which is paused")
-        return True
-
-    def _hand_over(self, consumer: Consumer, messages: list[Message], *, room: bool) -> None:
-        begun = 0
-        for place, message in enumerate(messages):
-            number, offset = message.partition() or 0, message.offset() or 0
-            wanted = self._next.get(number, offset)
-            self._next[number] = offset + 1
-            if wanted < offset and (gap := self._gap(consumer, number, wanted)) is not None:
-                self._tell(messages[begun:place], _nothing)
-                self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
-                begun = place
-        # A message can come just after the pause that lack of room brought; it is not turned away.
-        self._tell(messages[begun:], self._room.release if room else _nothing)
-
-    def _tell(self, messages: list[Message], done: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(self._handler.on_messages, messages, done)
-
-    def _gap(self, consumer: Consumer, number: int, wanted: int) -> Gap | None:
-        """Whether what was to be read next is gone; offsets may also have holes, which are no loss."""
-        partition = TopicPartition(self._topic, number)
-        while not self._stop.is_set():
+    def _find_place(self, consumer: Consumer) -> None:
+        """Read on where the stand-in stopped."""
+        self._searches.clear()
+        for number in sorted(self._displaced & self._readings.keys()):
             try:
-                low, _ = consumer.get_watermark_offsets(partition, timeout=METADATA_SECONDS)
+                consumer.seek(TopicPartition(self._topic, number, self._readings[number].next_offset))
             except KafkaException as error:
-                log.warning("the log's beginning is not to be had", reason=error.args[0].str())
+                log.warning("a partition cannot be read yet", partition=number, reason=error.args[0].str())
             else:
-                return Gap(wanted, low) if wanted < low else None
-        return None
+                self._displaced.discard(number)
+        self._displaced &= self._readings.keys()
+        self._set_flow(consumer, self._readings.keys())
+
+    def _hand_over(self, reader: Consumer, messages: list[Message]) -> None:
+        """Hand on what is read, in order, with each gap at its place."""
+        batch: list[Message] = []
+        self._lows.forget_cached()
+        self._sought.clear()
+        for message in messages:
+            number, offset = message.partition() or 0, message.offset() or 0
+            reading = self._readings.get(number)
+            if (error := message.error()) is not None:
+                self._hear(reader, reading, message, error)
+                continue
+            if reading is None or number in self._sought:  # it was taken away, or begins elsewhere, since
+                continue
+            if self._searches and (search := self._searches.get(number)) is not None:
+                search.readable()
+                self._search_on(reader, reading, number, search)
+                continue
+            follows = Follows.NEXT if offset == reading.next_offset else reading.follows(offset)
+            if follows is Follows.WENT_BACK:
+                log.error("offsets have gone back", partition=number, read=reading.next_offset, found=offset)
+                self._tell(batch)
+                batch = []
+                place = Start(offset, None, reading.topic_id, reading.ledger_id)
+                self._begin_anew(reader, {number}, {number: place})
+                continue
+            if follows is Follows.AFTER_HOLE and (gap := self._gap(reader, reading, number, offset)):
+                self._tell(batch)
+                batch = []
+                self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
+            reading.next_offset = offset + 1
+            if (epoch := message.leader_epoch()) != reading.epoch and epoch is not None:
+                reading.epoch_begins(offset, epoch)
+            batch.append(message)
+        self._tell(batch)
+
+    def _tell(self, messages: list[Message]) -> None:
+        """Hand messages to the loop. They may come just after the pause that lack of room brought: they are not
+        turned away.
+        """
+        if messages:
+            size = size_of(messages)
+            self._batch.adapt(len(messages), size)
+            self._room.take(size)
+            self._loop.call_soon_threadsafe(
+                self._handler.on_messages, messages, lambda: self._room.give_back(size)
+            )
+
+    def _gap(self, reader: Consumer, reading: PartitionReading, number: int, offset: int) -> Gap | None:
+        """What is gone of that which was to be read next; offsets may also have holes, which are no loss."""
+        wanted = reading.next_offset
+        # The message in hand is there, whatever has been deleted since it was fetched.
+        low = min(self._lows.of(reader, number), offset)
+        return Gap(wanted, low) if wanted < low else None
+
+    def _hear(
+        self, reader: Consumer, reading: PartitionReading | None, message: Message, error: KafkaError
+    ) -> None:
+        number, offset = message.partition() or 0, message.offset()
+        if reading is None or offset is None or error.code() not in _OF_A_PARTITION:
+            _report_read_error(error)
+        elif number in self._sought:
+            return
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
+            reading.reached_end(offset)
+            if (search := self._searches.get(number)) is not None:
+                search.readable()
+                self._search_on(reader, reading, number, search)
+        else:
+            self._pass_over(reader, reading, number, offset, error)
+
+    def _pass_over(
+        self, reader: Consumer, reading: PartitionReading, number: int, base: int, error: KafkaError
+    ) -> None:
+        """Look for the end of a batch that the client cannot read: it would give the same error for ever."""
+        search = self._searches.get(number)
+        if search is None:
+            log.error("a batch cannot be read", partition=number, offset=base, reason=error.str())
+            _, end = reader.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            search = self._searches[number] = BatchEnd(base, end)
+        else:
+            search.unreadable(base)
+        self._search_on(reader, reading, number, search)
+
+    def _search_on(self, reader: Consumer, reading: PartitionReading, number: int, search: BatchEnd) -> None:
+        self._sought.add(number)
+        if (behind := search.found) is None:
+            reader.seek(TopicPartition(self._topic, number, search.place))
+            return
+        del self._searches[number]
+        reader.seek(TopicPartition(self._topic, number, behind))
+        gap = Gap(max(search.base, reading.next_offset), behind)
+        reading.next_offset = behind
+        log.error("a batch that cannot be read is passed over", partition=number, gap=gap)
+        self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
+
+    def _search_anew(self, reader: Consumer, numbers: Collection[int]) -> None:
+        """Give up searches: another consumer reads from now on, or a pause has let the client forget its place."""
+        for number in self._searches.keys() & numbers:
+            del self._searches[number]
+            if number in self._readings:
+                self._sought.add(number)
+                reader.seek(TopicPartition(self._topic, number, self._readings[number].next_offset))
 
     def _run_commands(self, consumer: Consumer) -> None:
         while True:
@@ -291,55 +417,104 @@ class KafkaIntake:
                 return
             command(consumer)
 
-    def _apply_pause(self, consumer: Consumer, *, paused: bool) -> None:
+    def _owned(self) -> set[int]:
+        return self._held.keys() | self._readings.keys()
+
+    def _apply_pause(self, reader: Consumer, *, paused: bool) -> None:
         still = self._still_wanted
-        changed = self._owned if paused != self._paused else self._owned & (still ^ self._still)
+        readings = self._readings.keys() & self._displaced if self._handing_over else self._readings.keys()
+        changed = set(readings) if paused != self._paused else readings & (still ^ self._still)
         self._paused, self._still = paused, still
         if changed:
-            self._set_flow(consumer, changed)
+            self._set_flow(reader, changed)
 
-    def _set_flow(self, consumer: Consumer, numbers: set[int]) -> None:
-        partitions = {number: TopicPartition(self._topic, number) for number in numbers}
-        flowing = [each for number, each in partitions.items() if self._flows(number)]
-        still = [each for each in partitions.values() if each not in flowing]
-        if still:
-            consumer.pause(still)
+    def _set_flow(self, reader: Consumer, numbers: Collection[int]) -> None:
+        flowing = {number for number in numbers if self._flows(number)}
+        if still := set(numbers) - flowing:
+            for number in still & self._readings.keys():
+                self._readings[number].paused()
+            reader.pause([TopicPartition(self._topic, number) for number in still])
+        self._search_anew(reader, numbers)
         if flowing:
-            consumer.resume(flowing)
+            reader.resume([TopicPartition(self._topic, number) for number in flowing])
 
     def _flows(self, number: int) -> bool:
         return not (self._paused or number in self._held or number in self._still)
 
-    def _release(self, consumer: Consumer, number: int, offset: int, assignment: int) -> None:
+    def _release(self, consumer: Consumer, number: int, start: Start, assignment: int) -> None:
         if self._held.get(number) != assignment:
             return
+        place = _place(self._topic, number, start.offset, start.leader_epoch)
+        if number in self._in_client:
+            try:
+                consumer.seek(place)
+            except KafkaException as error:
+                log.warning("a partition cannot be read yet", partition=number, reason=error.args[0].str())
+                self.release(number, start, assignment)
+                return
+        else:
+            consumer.incremental_assign([place])
+            self._in_client.add(number)
         del self._held[number]
-        self._next[number] = offset
+        self._readings[number] = PartitionReading(start)
+        # A pause outlives revocation and assignment, so the state is set both ways.
         self._set_flow(consumer, {number})
+
+    def _begin_anew(self, consumer: Consumer, numbers: set[int], went_back: Mapping[int, Start]) -> None:
+        """Hold partitions: what is known of their offsets holds no longer.
+
+        They stay with Kafka's client, paused: to take them from it here could pass for the answer to a
+        revocation that it has not told of yet.
+        """
+        if not numbers:
+            return
+        self._assignments += 1
+        for number in numbers:
+            self._readings.pop(number, None)
+            self._searches.pop(number, None)
+            self._ends.pop(number, None)
+        self._held.update(dict.fromkeys(numbers, self._assignments))
+        if paused := numbers & self._in_client:
+            consumer.pause([TopicPartition(self._topic, number) for number in paused])
+        began_anew = self._handler.on_began_anew(sorted(numbers), self._assignments, went_back)
+        asyncio.run_coroutine_threadsafe(began_anew, self._loop)
+
+    def _know_ids(self, topic_id: str | None, ledger_id: str | None) -> None:
+        for reading in self._readings.values():
+            reading.topic_id = reading.topic_id or topic_id
+            reading.ledger_id = ledger_id
 
     def _commit_soon(self, consumer: Consumer, positions: Mapping[int, Position]) -> None:
         self._commit_began = clock().monotonic
+        offsets = self._offsets_of(positions)
+        if not offsets:
+            self._tell_commit_ended(None)
+            return
         try:
-            if owned := self._owned_of(positions):
-                consumer.commit(offsets=owned, asynchronous=True)
+            if (
+                self._handing_over
+            ):  # nobody would hear of a commit that does not wait: the member is not polled
+                self._on_commit(None, consumer.commit(offsets=offsets, asynchronous=False))
             else:
-                self._tell_commit_ended(None)
+                consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             self._on_commit(error.args[0], [])
 
     def _commit_now(self, consumer: Consumer, positions: Mapping[int, Position]) -> None:
         try:
-            if owned := self._owned_of(positions):
-                consumer.commit(offsets=owned, asynchronous=False)
+            if offsets := self._offsets_of(positions):
+                consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             log.warning("the last commit of partitions handed over has failed", reason=error.args[0].str())
 
-    def _owned_of(self, positions: Mapping[int, Position]) -> list[TopicPartition]:
-        """What is to be committed. For a partition that was revoked it would move another member's position."""
+    def _offsets_of(self, positions: Mapping[int, Position]) -> list[TopicPartition]:
+        """What is to be committed. For a partition that was revoked it would move another member's position, and
+        for one that has begun anew it would be a position in another log.
+        """
         return [
-            TopicPartition(self._topic, number, position.offset, commit_metadata(position.ledger_offset))
+            _commit_of(self._topic, number, position, self._readings[number])
             for number, position in positions.items()
-            if number in self._owned
+            if number in self._readings
         ]
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
@@ -356,12 +531,15 @@ class KafkaIntake:
         if time.monotonic() < self._lag_due:
             return
         self._lag_due = time.monotonic() + LAG_SECONDS
+        self.paused_partitions = frozenset(n for n in self._readings if not self._flows(n))
         lag = {}
-        for number in self._owned & self._next.keys():
-            _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+        for number, reading in self._readings.items():
+            _, cached = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+            # The client learns of an end as it fetches: of a paused partition it does not.
+            end = max(cached, self._ends.get(number, -1))
             if end >= 0:
-                read = self._next[number]
-                lag[number] = Lag(end, read, max(read, self._ends.get(number, 0)))
+                read = reading.next_offset
+                lag[number] = Lag(end, read, max(read, reading.end))
         self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
 
     # Rebalance callbacks; they run inside poll() and close()
@@ -389,41 +567,81 @@ class KafkaIntake:
         self._loop.call_soon_threadsafe(
             self._handler.on_assigned, numbers, self._partition_count, self._assignments
         )
-        self._owned.update(numbers)
         self._held.update(dict.fromkeys(numbers, self._assignments))
-        consumer.incremental_assign(partitions)
-        # A pause outlives revocation and assignment, so the state is set both ways.
-        self._set_flow(consumer, set(numbers))
+        # Each is given to the client once it is known where to begin.
+        consumer.incremental_assign([])
         self.joined = True
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = [partition.partition for partition in partitions]
-        positions = self._call(self._handler.on_revoked(numbers))
-        self._commit_now(consumer, positions)
-        self._give_up(numbers)
-        consumer.incremental_unassign(partitions)
+        numbers = {partition.partition for partition in partitions}
+        handing_over = asyncio.run_coroutine_threadsafe(self._handler.on_revoked(sorted(numbers)), self._loop)
+        self._serve_others(consumer, numbers, handing_over)
+        self._commit_now(consumer, handing_over.result())
+        self._give_up(consumer, numbers)
+
+    def _serve_others(
+        self, consumer: Consumer, leaving: set[int], handing_over: Future[dict[int, Position]]
+    ) -> None:
+        """Read the partitions that stay while those that leave are handed over.
+
+        The client reads none of them before this callback has ended, so that another consumer stands in.
+        """
+        wait([handing_over], STAND_IN_SECONDS)
+        staying = self._readings.keys() - leaving
+        if handing_over.done() or self._stop.is_set() or not staying or self._stand_in_config is None:
+            return
+        log.info("other partitions are read meanwhile", leaving=sorted(leaving), staying=sorted(staying))
+        self._searches.clear()
+        try:
+            self._stand_in(consumer, staying, handing_over)
+        except KafkaException as error:
+            log.warning("partitions that stay wait for the hand-over", reason=error.args[0].str())
+
+    def _stand_in(
+        self, consumer: Consumer, staying: set[int], handing_over: Future[dict[int, Position]]
+    ) -> None:
+        stand_in = Consumer(dict(self._stand_in_config or {}), logger=kafka_logger())
+        self._handing_over, self._displaced = True, set(staying)
+        try:
+            stand_in.assign(
+                [_place(self._topic, n, self._readings[n].next_offset, None) for n in sorted(staying)]
+            )
+            self._set_flow(stand_in, staying)
+            while not handing_over.done() and not self._stop.is_set():
+                self._run_commands(consumer)
+                self._read_once(stand_in)
+        finally:
+            self._handing_over = False
+            stand_in.close()
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        numbers = [partition.partition for partition in partitions]
-        self._loop.call_soon_threadsafe(self._handler.on_lost, numbers)
-        self._give_up(numbers)
-        consumer.incremental_unassign(partitions)
+        numbers = {partition.partition for partition in partitions}
+        self._loop.call_soon_threadsafe(self._handler.on_lost, sorted(numbers))
+        self._give_up(consumer, numbers)
 
-    def _give_up(self, numbers: list[int]) -> None:
-        self._owned.difference_update(numbers)
+    def _give_up(self, consumer: Consumer, numbers: set[int]) -> None:
         for number in numbers:
             self._held.pop(number, None)
-            self._next.pop(number, None)
+            self._readings.pop(number, None)
+            self._searches.pop(number, None)
             self._ends.pop(number, None)
-        self._taken_away.update(numbers)
-
-    def _call(self, work: Coroutine[Any, Any, dict[int, Position]]) -> dict[int, Position]:
-        """Run something on the loop and wait for it; polling waits meanwhile, heartbeats do not."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        known = numbers & self._in_client
+        self._in_client -= numbers
+        consumer.incremental_unassign([TopicPartition(self._topic, number) for number in sorted(known)])
 
 
-def _nothing() -> None:
-    """There is no room to give back."""
+def _place(topic: str, number: int, offset: int, leader_epoch: int | None) -> TopicPartition:
+    if leader_epoch is None:
+        return TopicPartition(topic, number, offset)
+    return TopicPartition(topic, number, offset, leader_epoch=leader_epoch)
+
+
+def _commit_of(topic: str, number: int, position: Position, reading: PartitionReading) -> TopicPartition:
+    metadata = write_metadata(position, reading.topic_id, reading.ledger_id)
+    epoch = reading.epoch_before(position.offset)
+    if epoch is None:
+        return TopicPartition(topic, number, position.offset, metadata)
+    return TopicPartition(topic, number, position.offset, metadata, epoch)
 
 
 def _report_read_error(error: KafkaError) -> None:

@@ -4,6 +4,9 @@ In: partitions of the events topic. Out, for each, on the event loop: a `Restora
 it cannot be consumed. Runs in a thread of its own with a consumer of its own, by assign() and up to the end that
 the ledger had at the assignment; the partitions' records wait meanwhile. Where Kafka does not answer it is asked
 again until the partitions are taken away.
+
+A commit that was made on another topic of the same name says nothing of this one: a topic that was made anew is
+read from its beginning, and one whose log went back from where it did.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from flagpost_consumer.adapters.commit_metadata import CommitMetadata, read_metadata
+from flagpost_consumer.adapters.handed_over import BatchSize, size_of
 from flagpost_consumer.adapters.kafka_config import restore_config
 from flagpost_consumer.adapters.ledger_entries import read_part
-from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.adapters.partition_reading import Start
+from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.core.dedupe import DedupeCounts
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Gap, Partition
@@ -33,11 +40,9 @@ log = structlog.get_logger(__name__)
 
 CALL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-BATCH_MESSAGES = 200
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 2.0
-METADATA_VERSION = "v1:"
-"""Before the ledger offset, in the metadata of an offset commit (DESIGN, Ledger)."""
+NOWHERE: Mapping[int, Start] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Restored:
 
     partition: Partition
     restoration: Restoration
-    next_offset: int
+    start: Start
     """Where records are read on."""
     gap: Gap | None
     """Offsets between the committed one and the log's beginning, if the ledger does not tell of them yet."""
@@ -66,19 +71,11 @@ class RestoreHandler(Protocol):
     def on_damaged(self) -> None:
         """A ledger record could not be read, and is passed over."""
 
-    def on_topic_id(self, topic_id: str) -> None:
-        """Kafka's id of the events topic, told before anything is restored, where the broker tells it."""
+    def on_other_topic(self, topic: str, topic_id: str | None) -> None:
+        """A commit is about another topic of this name than the one that has this id."""
 
-
-def commit_metadata(ledger_offset: int | None) -> str:
-    """The metadata of a commit: the oldest ledger offset that is still needed."""
-    return "" if ledger_offset is None else f"{METADATA_VERSION}{ledger_offset}"
-
-
-def ledger_offset_in(metadata: str | None) -> int:
-    """The ledger offset in a commit's metadata; 0, the ledger's beginning, where there is none."""
-    number = (metadata or "").removeprefix(METADATA_VERSION)
-    return int(number) if number.isascii() and number.isdigit() else 0
+    def on_log_back(self, partition: Partition, offset: int) -> None:
+        """The log of a partition has gone back to an offset."""
 
 
 @dataclass(slots=True)
@@ -87,13 +84,33 @@ class _Reading:
 
     partition: Partition
     restoration: Restoration
-    next_offset: int
-    """In the events topic."""
+    start: Start
     gap: Gap | None
     began_at: float
     first: int
     """In the ledger."""
     end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A partition that waits to be restored."""
+
+    partition: Partition
+    since: float
+    went_back_to: Start | None
+    """Where its offsets went back to, and in which topic it was read until then, if that is why it is restored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What Kafka says of one partition of the events topic."""
+
+    low: int
+    high: int
+    committed: TopicPartition
+    said: CommitMetadata
+    """What the commit says besides its offset."""
 
 
 class LedgerRestore:
@@ -105,28 +122,35 @@ class LedgerRestore:
         dedupe: DedupeSettings,
         handler: RestoreHandler,
         loop: asyncio.AbstractEventLoop,
+        ids: TopicIds,
     ) -> None:
         self._kafka = kafka
+        self._ids = ids
         self._dedupe = dedupe
         self._handler = handler
         self._loop = loop
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._left: dict[int, tuple[Partition, float]] = {}
-        """Partitions that wait, by number, and since when."""
-        self._topic_id: str | None = None
+        self._left: dict[int, _Wanted] = {}
+        """Partitions that wait, by number."""
         self._has_asked = False
+        self._batch = BatchSize()
         self._counts = DedupeCounts()
         self._said_at = 0.0
         self._trouble = ""
         self._settlements = 0
 
-    def start(self, partitions: Iterable[Partition]) -> None:
-        """Read these partitions in the background."""
+    def start(self, partitions: Iterable[Partition], went_back: Mapping[int, Start] = NOWHERE) -> None:
+        """Read these partitions in the background. `went_back`: where the offsets of some went back to."""
         with self._lock:
             now = time.monotonic()
-            self._left.update({partition.number: (partition, now) for partition in partitions})
+            self._left.update(
+                {
+                    partition.number: _Wanted(partition, now, went_back.get(partition.number))
+                    for partition in partitions
+                }
+            )
             if self._thread is None and self._left:
                 self._thread = threading.Thread(target=self._run, name="flagpost-restore", daemon=True)
                 self._thread.start()
@@ -152,8 +176,8 @@ class LedgerRestore:
                 self._cancelled.wait(RETRY_SECONDS)
             except Exception as error:  # a partition that is not restored must say so
                 log.exception("a restore has failed")
-                for partition, _ in self._waiting():
-                    self._hold(partition, f"the restore failed ({type(error).__name__}); see the log")
+                for wanted in self._waiting():
+                    self._hold(wanted.partition, f"the restore failed ({type(error).__name__}); see the log")
 
     def _goes_on(self) -> bool:
         with self._lock:
@@ -162,7 +186,7 @@ class LedgerRestore:
             self._thread = None
             return False
 
-    def _waiting(self) -> list[tuple[Partition, float]]:
+    def _waiting(self) -> list[_Wanted]:
         with self._lock:
             return list(self._left.values())
 
@@ -177,18 +201,23 @@ class LedgerRestore:
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
             readings = self._begin(consumer)
-            self._learn_topic_id()
             self._read(consumer, readings)
         finally:
             consumer.close()
 
-    def _learn_topic_id(self) -> None:
-        """Ask once, of a Kafka that answers: a broker that does not tell it takes seconds to say nothing."""
-        if not self._has_asked:
-            self._has_asked = True
-            self._topic_id = read_topic_id(self._kafka.client_properties(), self._kafka.topic)
-            if self._topic_id is not None:
-                self._tell(self._handler.on_topic_id, self._topic_id)
+    def _learn_ids(self) -> None:
+        """Ask which topics these are: anew at each assignment, as any of them may have been made anew.
+
+        A broker that has told no id yet is asked once here, and then from beside (`TopicWatch`): it takes
+        seconds to say nothing. Where a log has gone back an answer is needed, if there can be one.
+        """
+        known = self._ids.get(self._kafka.topic) is not None
+        if not known and self._has_asked:
+            return
+        self._has_asked = True
+        answered = self._ids.ask()
+        if known and not answered and any(each.went_back_to is not None for each in self._waiting()):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the topic's id is not told"))  # noqa: SLF001 - its public name
 
     def _begin(self, consumer: Consumer) -> dict[int, _Reading]:
         """Learn where each partition and its ledger begin and end."""
@@ -196,43 +225,70 @@ class LedgerRestore:
         found = ledger[self._kafka.ledger_topic]
         if found.error is not None:
             raise KafkaException(found.error)
+        self._learn_ids()
         waiting = self._waiting()
-        for partition, _ in waiting:
-            if partition.number not in found.partitions:
+        for wanted in waiting:
+            if wanted.partition.number not in found.partitions:
                 reason = (
                     f"{self._kafka.ledger_topic} has no such partition; docs/topics.md tells how to grow it"
                 )
-                self._hold(partition, reason)
-        asked = [TopicPartition(self._kafka.topic, partition.number) for partition, _ in waiting]
+                self._hold(wanted.partition, reason)
+        asked = [TopicPartition(self._kafka.topic, wanted.partition.number) for wanted in waiting]
         committed = {each.partition: each for each in consumer.committed(asked, timeout=CALL_SECONDS)}
         return {
-            partition.number: self._reading(consumer, partition, since, committed[partition.number])
-            for partition, since in waiting
-            if partition.number in found.partitions
+            wanted.partition.number: self._reading(consumer, wanted, committed[wanted.partition.number])
+            for wanted in waiting
+            if wanted.partition.number in found.partitions
         }
 
-    def _reading(
-        self, consumer: Consumer, partition: Partition, since: float, committed: TopicPartition
-    ) -> _Reading:
-        low, high = self._watermarks(consumer, self._kafka.topic, partition.number)
-        first, end = self._watermarks(consumer, self._kafka.ledger_topic, partition.number)
-        position, gap = low, None
-        if low <= committed.offset <= high:
-            position = committed.offset
-        elif 0 <= committed.offset < low:
-            position, gap = committed.offset, Gap(committed.offset, low)
-        elif committed.offset > high:
+    def _reading(self, consumer: Consumer, wanted: _Wanted, committed: TopicPartition) -> _Reading:
+        number = wanted.partition.number
+        low, high = self._watermarks(consumer, self._kafka.topic, number)
+        first, end = self._watermarks(consumer, self._kafka.ledger_topic, number)
+        topic_id, ledger_id = self._ids.get(self._kafka.topic), self._ids.get(self._kafka.ledger_topic)
+        said = read_metadata(committed.metadata) if committed.offset >= 0 else CommitMetadata()
+        log_ = _Log(low, high, committed, said)
+        start, gap, settles_from = self._start(log_, wanted, topic_id, ledger_id, end)
+        # What is not there any more, or not yet (the ledger is a new one), is no place to begin.
+        is_this_ledger = ledger_id is None or said.ledger_id in (None, ledger_id)
+        needed = said.needed if is_this_ledger and said.needed is not None else first
+        begin = needed if first <= needed <= end else first
+        position = start.offset if gap is None else gap.from_offset
+        restoration = Restoration(position, self._dedupe, self._counts, settles_from)
+        return _Reading(wanted.partition, restoration, start, gap, wanted.since, begin, end)
+
+    def _start(
+        self, log_: _Log, wanted: _Wanted, topic_id: str | None, ledger_id: str | None, ledger_end: int
+    ) -> tuple[Start, Gap | None, int]:
+        """Where reading starts, what is missing before it, and from where on the ledger settles anything."""
+        committed, number = log_.committed, wanted.partition.number
+        settles_from = log_.said.settles_from if log_.said.ledger_id in (None, ledger_id) else 0
+        was = log_.said.topic_id if wanted.went_back_to is None else wanted.went_back_to.topic_id
+        if _is_other(topic_id, was) or _is_other(topic_id, log_.said.topic_id):
+            log.warning("the topic is another one: read from the beginning", partition=number)
+            self._tell(self._handler.on_other_topic, self._kafka.topic, topic_id)
+            return Start(log_.low, None, topic_id, ledger_id), None, settles_from
+        if wanted.went_back_to is not None:
+            # Without an id it may be a new topic: to send again what was sent is less than to lose.
+            begin = log_.low if topic_id is None else max(wanted.went_back_to.offset, log_.low)
+            self._tell(self._handler.on_log_back, wanted.partition, begin)
+            return Start(begin, None, topic_id, ledger_id), None, ledger_end
+        if committed.offset > log_.high and (topic_id is None or log_.said.topic_id is None):
             log.warning(
                 "the committed offset is beyond the topic's end: a new topic, read from its beginning",
-                partition=partition.number,
+                partition=number,
                 committed=committed.offset,
-                end=high,
+                end=log_.high,
             )
-        needed = ledger_offset_in(committed.metadata) if committed.offset >= 0 else first
-        # What is not there any more, or not yet (the ledger is a new one), is no place to begin.
-        begin = needed if first <= needed <= end else first
-        restoration = Restoration(position, self._dedupe, self._counts)
-        return _Reading(partition, restoration, max(position, low), gap, since, begin, end)
+            self._tell(self._handler.on_other_topic, self._kafka.topic, topic_id)
+            return Start(log_.low, None, topic_id, ledger_id), None, ledger_end
+        if 0 <= committed.offset < log_.low:
+            gap = Gap(committed.offset, log_.low)
+            return Start(log_.low, None, topic_id, ledger_id), gap, settles_from
+        if committed.offset < 0:
+            return Start(log_.low, None, topic_id, ledger_id), None, settles_from
+        # Beyond the end, too: Kafka's client finds out by the epoch where the log went back, and the intake tells.
+        return Start(committed.offset, _epoch_of(committed), topic_id, ledger_id), None, settles_from
 
     def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CALL_SECONDS)
@@ -249,9 +305,12 @@ class LedgerRestore:
             ]
         )
         while readings and not self._cancelled.is_set():
-            for message in consumer.consume(BATCH_MESSAGES, POLL_SECONDS):
+            messages = consumer.consume(self._batch.messages, POLL_SECONDS)
+            for message in messages:
                 self._take(readings, message)
-            wanted = {partition for partition, _ in self._waiting()}
+            if messages:
+                self._batch.adapt(len(messages), size_of(messages))
+            wanted = {each.partition for each in self._waiting()}
             for reading in list(readings.values()):
                 if reading.partition not in wanted:
                     del readings[reading.partition.number]
@@ -282,7 +341,10 @@ class LedgerRestore:
         except UnknownSchema as error:
             self._hold(reading.partition, str(error))
             return False
-        if part.group != self._kafka.group_id or self._is_other_topic(part.topic_id):
+        if part.group != self._kafka.group_id:
+            return True
+        if _is_other(part.topic_id, reading.start.topic_id):
+            reading.restoration.take_claims(offset, part.settled)
             return True
         self._settlements += reading.restoration.take(offset, part.settled)
         for first, last in part.gaps:
@@ -293,17 +355,14 @@ class LedgerRestore:
                 )
         return True
 
-    def _is_other_topic(self, topic_id: str | None) -> bool:
-        return self._topic_id is not None and topic_id is not None and topic_id != self._topic_id
-
     def _finish(self, readings: dict[int, _Reading], reading: _Reading) -> None:
         del readings[reading.partition.number]
         self._done_with(reading.partition)
         reading.restoration.finish(reading.end)
         if reading.gap is None:
-            reading.restoration.position = reading.next_offset
+            reading.restoration.position = reading.start.offset
         seconds = time.monotonic() - reading.began_at
-        restored = Restored(reading.partition, reading.restoration, reading.next_offset, reading.gap, seconds)
+        restored = Restored(reading.partition, reading.restoration, reading.start, reading.gap, seconds)
         self._tell(self._handler.on_restored, restored)
 
     def _hold(self, partition: Partition, reason: str) -> None:
@@ -313,7 +372,8 @@ class LedgerRestore:
     def _done_with(self, partition: Partition) -> None:
         with self._lock:
             # The partition may have been assigned anew meanwhile: that waits for its own turn.
-            if self._left.get(partition.number, (None, 0.0))[0] is partition:
+            wanted = self._left.get(partition.number)
+            if wanted is not None and wanted.partition is partition:
                 del self._left[partition.number]
 
     def _report_progress(self, readings: Mapping[int, _Reading]) -> None:
@@ -324,6 +384,15 @@ class LedgerRestore:
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         if not self._cancelled.is_set():
             self._loop.call_soon_threadsafe(what, *arguments)
+
+
+def _is_other(topic_id: str | None, ours: str | None) -> bool:
+    return ours is not None and topic_id is not None and topic_id != ours
+
+
+def _epoch_of(committed: TopicPartition) -> int | None:
+    epoch: int | None = committed.leader_epoch
+    return None if epoch is None or epoch < 0 else epoch
 
 
 def _is_end(message: Message) -> bool:

@@ -63,8 +63,6 @@ class LedgerWriter:
         self._waiting: dict[Partition, list[Settlement]] = {}
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.topic_id: str | None = None
-        """Kafka's id of the events topic, where it is known."""
 
     def serve(self) -> None:
         """Take in what the client has to say."""
@@ -82,7 +80,7 @@ class LedgerWriter:
     def write_gap(self, partition: Partition, gap: records.Gap, on_written: Callable[[], None]) -> None:
         """Write that offsets were lost."""
         lost = Gap(from_offset=gap.from_offset, to_offset=gap.to_offset)
-        self._produce(partition.number, self._encode([], [lost]), lambda _: on_written())
+        self._produce(partition.number, self._encode(partition, [], [lost]), lambda _: on_written())
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -96,7 +94,7 @@ class LedgerWriter:
                 self._write_batch(partition, settled)
 
     def _write_batch(self, partition: Partition, settlements: Sequence[Settlement]) -> None:
-        value = self._encode([entry_of(settlement) for settlement in settlements], [])
+        value = self._encode(partition, [entry_of(settlement) for settlement in settlements], [])
         if len(value) > MAX_RECORD_BYTES and len(settlements) > 1:
             half = len(settlements) // 2
             self._write_batch(partition, settlements[:half])
@@ -104,10 +102,10 @@ class LedgerWriter:
         else:
             self._produce(partition.number, value, lambda offset: self._on_written(settlements, offset))
 
-    def _encode(self, entries: list[LedgerEntry], gaps: list[Gap]) -> bytes:
+    def _encode(self, partition: Partition, entries: list[LedgerEntry], gaps: list[Gap]) -> bytes:
         settlements = Settlements(
             group=self._group,
-            topic_id=self.topic_id,
+            topic_id=partition.topic_id,
             member=self._member,
             settled_at=time.time_ns() // 1_000_000,
             entries=entries,

@@ -60,6 +60,7 @@ class Observed:
     """Records that made the decoder raise twice; the engine counts its own."""
     registry_waits: Callable[[], Sequence[RegistryWait]] = tuple
     """The partitions that wait for the schema registry."""
+    topics_replaced: CountOf[str] = field(default_factory=CountOf)
     lag: dict[int, Lag] = field(default_factory=dict)
     loop_lag_seconds: float = 0.0
     restore_seconds: float = 0.0
@@ -71,11 +72,19 @@ class Metrics:
     """One process's metrics."""
 
     def __init__(
-        self, engine: Engine, clock: Callable[[], Instant], *, topic: str, flags: Iterable[str] = ()
+        self,
+        engine: Engine,
+        clock: Callable[[], Instant],
+        *,
+        topic: str,
+        topics: Iterable[str] = (),
+        flags: Iterable[str] = (),
     ) -> None:
+        """`topic`: that of events; `topics`: all that the consumer reads or writes."""
         self._engine = engine
         self._clock = clock
         self._topic = topic
+        self._topics = sorted({topic, *topics})
         self._flags = frozenset(flags)
         self.observed = Observed()
         self.registry = CollectorRegistry()
@@ -267,6 +276,14 @@ class Metrics:
             "Offsets between a committed one and the log's beginning: records nobody can read any more.",
             self._engine.accounts.offsets_lost,
         )
+        replaced = CounterMetricFamily(
+            "flagpost_topic_replaced",
+            "Topics made anew under their old name, and partitions whose log went back.",
+            labels=["topic"],
+        )
+        for topic in self._topics:
+            replaced.add_metric([topic], self.observed.topics_replaced[topic])
+        yield replaced
         yield _gauge(
             "flagpost_partitions_held",
             "Partitions that are assigned and not consumed until somebody sees to their ledger.",

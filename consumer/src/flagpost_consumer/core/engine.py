@@ -127,6 +127,11 @@ class Engine:
         """The ledger tells of a gap."""
         self._settling.gap_written(partition, gap)
 
+    def ledger_replaced(self) -> None:
+        """The ledger topic is a new one: what is known of offsets in the one before holds no longer."""
+        for partition in self._partitions.values():
+            partition.window.ledger_replaced()
+
     def prove_membership(self, until: float) -> None:
         """The group counts on us until this monotonic second: what ends before may be sent (DESIGN, fence)."""
         self._member_until = until
@@ -168,6 +173,11 @@ class Engine:
         chosen = self._partitions if numbers is None else numbers
         positions = {n: _position(self._partitions[n]) for n in chosen if n in self._partitions}
         return {number: position for number, position in positions.items() if position is not None}
+
+    @property
+    def partition_count(self) -> int:
+        """How many partitions the topic has."""
+        return self._partition_count
 
     @property
     def assigned(self) -> list[int]:
@@ -441,7 +451,9 @@ def _position(partition: Partition) -> Position | None:
     offset = partition.offsets.committable()
     if offset is None:
         return None
-    return Position(offset, partition.window.oldest_needed(offset, partition.dedupe.needed_from_ms))
+    window = partition.window
+    needed = window.oldest_needed(offset, partition.dedupe.needed_from_ms)
+    return Position(offset, needed, window.settles_from)
 
 
 def _not_settled(plans: Sequence[Planned], settled: frozenset[Kind]) -> Sequence[Planned]:

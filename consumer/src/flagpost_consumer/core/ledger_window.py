@@ -2,7 +2,8 @@
 
 In: each ledger record of a partition as it is written or restored: where it lies, and what it tells of. Out: the
 oldest ledger offset that still matters, which goes with the offset commit. A record matters while it holds a
-claim that may be repeated, or settles an offset that is not committed.
+claim that may be repeated, or settles an offset that is not committed. A ledger topic that is made anew begins
+at 0 again: then all of it matters for as long as what was in the one before did.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 
 CHUNK_ENTRIES = 1000
 """Records are remembered together until they hold so many settlements: a restart may read as many too many."""
+
+
+OUT_OF_ORDER = 1000
+"""Acknowledgements of one partition may come in another order than their records lie in, within this."""
 
 
 @dataclass(slots=True)
@@ -28,16 +33,35 @@ class LedgerWindow:
     def __init__(self) -> None:
         self._chunks: deque[_Chunk] = deque()
         self._next: int | None = None
+        self.settles_from = 0
+        """Ledger records below this offset settle nothing; they may hold claims."""
 
     def note(self, ledger_offset: int, entries: int, newest_claim_ms: int, highest_offset: int) -> None:
-        """A ledger record is there; they come in rising order. -1: it has no claim, or settles nothing."""
+        """A ledger record is there. -1: it has no claim, or settles nothing.
+
+        They come in rising order; one far below tells that the ledger is a new one.
+        """
+        if self._next is not None and ledger_offset < self._next - OUT_OF_ORDER:
+            self.ledger_replaced()
         if not self._chunks or self._chunks[-1].entries >= CHUNK_ENTRIES:
             self._chunks.append(_Chunk(ledger_offset))
         chunk = self._chunks[-1]
         chunk.entries += entries
         chunk.newest_claim_ms = max(chunk.newest_claim_ms, newest_claim_ms)
         chunk.highest_offset = max(chunk.highest_offset, highest_offset)
-        self._next = ledger_offset + 1
+        self._next = max(ledger_offset + 1, self._next or 0)
+
+    def ledger_replaced(self) -> None:
+        """The ledger is a new one: what this one still needed stands for its beginning."""
+        first = _Chunk(
+            0,
+            CHUNK_ENTRIES,
+            max((chunk.newest_claim_ms for chunk in self._chunks), default=-1),
+            max((chunk.highest_offset for chunk in self._chunks), default=-1),
+        )
+        self._chunks = deque([first])
+        self._next = 0
+        self.settles_from = 0
 
     def begin_at(self, ledger_offset: int) -> None:
         """The ledger has been read up to here."""

@@ -173,6 +173,8 @@ class Partition:
     dedupe: Dedupe
     restored: bool = False
     """Whether the ledger has been read; until then no record is taken in."""
+    topic_id: str | None = None
+    """Kafka's id of the topic that it is a partition of, where it is known."""
     settled_before: SettledBefore = field(default_factory=SettledBefore)
     window: LedgerWindow = field(default_factory=LedgerWindow)
     offsets: Offsets[list[Delivery]] = field(default_factory=Offsets)
@@ -217,6 +219,8 @@ class Position(NamedTuple):
     """Below it every record is settled."""
     ledger_offset: int | None
     """Where in the ledger whoever has the partition next begins to read; None: at its beginning."""
+    settles_from: int = 0
+    """Ledger records below this offset settle nothing: the log has gone back since they were written."""
 
 
 class Gap(NamedTuple):

@@ -20,11 +20,22 @@ Settled = tuple[int, Kind, Outcome | None, bytes | None, int | None]
 outcome: one that only a later release writes."""
 
 
+NO_OFFSET = 2**63
+"""Beyond every offset: nothing is settled from there on."""
+
+
 class Restoration:
     """The state of one partition, as far as it has been read."""
 
-    def __init__(self, position: int, settings: DedupeSettings, counts: DedupeCounts | None = None) -> None:
-        """`position`: the offset from which records will be read.
+    def __init__(
+        self,
+        position: int,
+        settings: DedupeSettings,
+        counts: DedupeCounts | None = None,
+        settles_from: int = 0,
+    ) -> None:
+        """`position`: the offset from which records will be read. `settles_from`: what lies below this offset of
+        the ledger tells of records that are no longer in the log; of it only claims are taken.
 
         Partitions that are restored side by side share `counts`, and so the limit of `dedupe.max_entries`.
         """
@@ -34,11 +45,23 @@ class Restoration:
             settings.ttl_seconds, settings.max_entries, DedupeCounts() if counts is None else counts
         )
         self.window = LedgerWindow()
+        self.window.settles_from = settles_from
 
     def take(self, ledger_offset: int, settlements: Iterable[Settled]) -> int:
-        """Take in one record of the ledger; gives how many settlements it had."""
+        """Take in one record of the ledger; returns how many settlements it had."""
+        if ledger_offset < self.window.settles_from:
+            return self.take_claims(ledger_offset, settlements)
+        return self._take(ledger_offset, settlements, self.position)
+
+    def take_claims(self, ledger_offset: int, settlements: Iterable[Settled]) -> int:
+        """Take in one record that settles nothing here, as it is about another topic or about records that are
+        gone: claims speak of keys and times, whatever they were read from.
+        """
+        return self._take(ledger_offset, settlements, NO_OFFSET)
+
+    def _take(self, ledger_offset: int, settlements: Iterable[Settled], position: int) -> int:
         count, newest_claim_ms, highest_offset = 0, -1, -1
-        add, restore, position = self.settled.add, self.dedupe.restore, self.position
+        add, restore = self.settled.add, self.dedupe.restore
         for offset, kind, outcome, key, occurred_at in settlements:
             count += 1
             if offset > highest_offset:  # noqa: PLR1730 - max() takes longer, a million times
@@ -53,7 +76,8 @@ class Restoration:
                 restore(key, occurred_at, offset)
             elif outcome is Outcome.DUPLICATE:
                 self.dedupe.observe(occurred_at)
-        self.window.note(ledger_offset, count, newest_claim_ms, highest_offset)
+        settles = -1 if position == NO_OFFSET else highest_offset
+        self.window.note(ledger_offset, count, newest_claim_ms, settles)
         return count
 
     def finish(self, ledger_end: int) -> None:

@@ -1,0 +1,226 @@
+"""The ledger where topics are not the ones that they were: what it settles, and where a restart begins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from flagpost_consumer.adapters import topic_ids
+from flagpost_consumer.adapters.commit_metadata import CommitMetadata
+from flagpost_consumer.adapters.ledger_restore import LedgerRestore, _Log, _Wanted
+from flagpost_consumer.adapters.partition_reading import Start
+from flagpost_consumer.adapters.topic_ids import TopicIds
+from flagpost_consumer.adapters.topic_watch import ENDS_SECONDS, IDS_SECONDS, MOST_IDS_SECONDS, TopicWatch
+from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.ledger_window import OUT_OF_ORDER, LedgerWindow
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import DedupeSettings, Policy
+from flagpost_consumer.core.records import Gap, Partition
+from flagpost_consumer.core.restoration import Restoration, Settled
+from flagpost_consumer.settings import KafkaSettings
+
+KEY = b"k" * 16
+AT_MS = 1_700_000_000_000
+DELIVERED: Settled = (6, Kind.TRACK, Outcome.DELIVERED, KEY, AT_MS)
+
+
+def test_what_is_about_another_topic_settles_nothing_and_keeps_its_claims() -> None:
+    restoration = Restoration(5, Policy().dedupe)
+    restoration.take_claims(0, [DELIVERED])
+    assert restoration.settled.kinds(6) == frozenset()
+    assert restoration.dedupe.claim(KEY, AT_MS, 7) == 6
+    assert restoration.window.oldest_needed(5, AT_MS) == 0, "the claim is still needed"
+    assert restoration.window.oldest_needed(5, AT_MS + 1) == 1, "and nothing else of it"
+
+
+def test_what_was_written_before_the_log_went_back_settles_nothing() -> None:
+    restoration = Restoration(5, Policy().dedupe, settles_from=3)
+    restoration.take(2, [DELIVERED])
+    assert restoration.settled.kinds(6) == frozenset()
+    restoration.take(3, [DELIVERED])
+    assert restoration.settled.kinds(6) == {Kind.TRACK}
+    assert restoration.dedupe.claim(KEY, AT_MS, 7) == 6
+    assert restoration.window.settles_from == 3
+
+
+def test_a_ledger_that_is_made_anew_is_needed_from_its_beginning() -> None:
+    """Its offsets begin at 0: a commit that named one of the old ledger would pass over what is needed."""
+    window = LedgerWindow()
+    window.note(50_000, 1, AT_MS, 10)
+    window.note(3, 1, AT_MS, 11)
+    assert window.oldest_needed(12, AT_MS) == 0
+    assert window.oldest_needed(12, AT_MS + 1) == 4
+
+
+def test_acknowledgements_out_of_order_are_no_new_ledger() -> None:
+    window = LedgerWindow()
+    window.note(50_000, 1, AT_MS, 10)
+    window.note(50_000 - OUT_OF_ORDER + 10, 1, AT_MS, 11)
+    assert window.oldest_needed(10, AT_MS) == 50_000
+
+
+# Where a restart begins
+
+
+def start_of(
+    log: _Log, *, topic_id: str | None = "now", went_back_to: Start | None = None
+) -> tuple[Start, Gap | None, int, list[str]]:
+    """What LedgerRestore makes of a log whose ledger ends at 900; and what it told."""
+    told: list[str] = []
+    handler = SimpleNamespace(
+        on_other_topic=lambda *_: told.append("other"), on_log_back=lambda *_: told.append("back")
+    )
+    loop = SimpleNamespace(call_soon_threadsafe=lambda what, *arguments: what(*arguments))
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    restore = LedgerRestore(
+        kafka, DedupeSettings(), cast("Any", handler), cast("Any", loop), cast("TopicIds", None)
+    )
+    partition = Partition(0, 0.0, Dedupe(1.0, 1, DedupeCounts()))
+    start, gap, settles_from = restore._start(
+        log, _Wanted(partition, 0.0, went_back_to), topic_id, "ledger", 900
+    )
+    return start, gap, settles_from, told
+
+
+def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said: Any) -> _Log:
+    """A log whose group has committed an offset (-1001: none)."""
+    place = (
+        TopicPartition("t", 0, committed)
+        if epoch is None
+        else TopicPartition("t", 0, committed, leader_epoch=epoch)
+    )
+    return _Log(low, high, place, CommitMetadata(**said))
+
+
+@pytest.mark.parametrize(
+    ("log", "more", "start", "gap", "settles_from", "told"),
+    [
+        (log_of(0, 100, 50, 4, topic_id="now"), {}, Start(50, 4, "now", "ledger"), None, 0, []),
+        (log_of(0, 100, 50), {}, Start(50, None, "now", "ledger"), None, 0, []),
+        (log_of(7, 100, -1001), {}, Start(7, None, "now", "ledger"), None, 0, []),
+        (log_of(60, 100, 50, topic_id="now"), {}, Start(60, None, "now", "ledger"), Gap(50, 60), 0, []),
+        # Another topic, be it shorter or longer than the one before.
+        (log_of(0, 100, 50, topic_id="then"), {}, Start(0, None, "now", "ledger"), None, 0, ["other"]),
+        (log_of(0, 10, 50, topic_id="then"), {}, Start(0, None, "now", "ledger"), None, 0, ["other"]),
+        # Beyond the end: Kafka's client finds by the epoch where the log went back.
+        (log_of(0, 10, 50, 4, topic_id="now"), {}, Start(50, 4, "now", "ledger"), None, 0, []),
+        # The same where no id is told.
+        (log_of(0, 10, 50), {"topic_id": None}, Start(0, None, None, "ledger"), None, 900, ["other"]),
+        # It went back while it was read.
+        (
+            log_of(0, 60, 50, topic_id="now"),
+            {"went_back_to": Start(40, None, "now")},
+            Start(40, None, "now", "ledger"),
+            None,
+            900,
+            ["back"],
+        ),
+        (
+            log_of(0, 60, -1001),
+            {"went_back_to": Start(40, None, "then")},
+            Start(0, None, "now", "ledger"),
+            None,
+            0,
+            ["other"],
+        ),
+        # It went back before: the ledger says so until its old records are out of sight.
+        (
+            log_of(0, 60, 50, topic_id="now", ledger_id="ledger", settles_from=70),
+            {},
+            Start(50, None, "now", "ledger"),
+            None,
+            70,
+            [],
+        ),
+        (
+            log_of(0, 60, 50, topic_id="now", ledger_id="another", settles_from=70),
+            {},
+            Start(50, None, "now", "ledger"),
+            None,
+            0,
+            [],
+        ),
+    ],
+)
+def test_where_a_restart_begins(
+    log: _Log, more: dict[str, Any], start: Start, gap: Gap | None, settles_from: int, told: list[str]
+) -> None:
+    assert start_of(log, **more) == (start, gap, settles_from, told)
+
+
+# Who tells
+
+
+class Described:
+    """A broker that tells these ids, in turn; None: it does not answer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: dict[str, str] | None) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        monkeypatch.setattr(topic_ids, "_describe", self.describe)
+
+    def describe(self, _: object, topics: Sequence[str]) -> dict[str, str]:
+        assert topics == ["events"]
+        self.asked += 1
+        return (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]) or {}
+
+
+def ids_of(told: list[tuple[str, str, str | None]]) -> TopicIds:
+    return TopicIds({"bootstrap.servers": "127.0.0.1:1"}, ["events"], lambda *each: told.append(each))
+
+
+def test_a_new_id_is_told_once_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question that was not answered was a reason never to ask again."""
+    told: list[tuple[str, str, str | None]] = []
+    Described(monkeypatch, None, {"events": "a"}, None, {"events": "a"}, {"events": "b"})
+    ids = ids_of(told)
+    assert [ids.ask() for _ in range(6)] == [False, True, False, True, True, True]
+    assert told == [("events", "a", None), ("events", "b", "a")]
+    assert ids.get("events") == "b"
+
+
+def test_a_broker_that_tells_no_ids_is_asked_less_often_and_never_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    described = Described(monkeypatch, None)
+    now = [0.0]
+    intake = SimpleNamespace(paused_partitions=frozenset(), know_ends=lambda _: None)
+    watch = TopicWatch({}, "events", ids_of([]), cast("Any", intake), monotonic=lambda: now[0])
+    asked_at = []
+    while now[0] < 1000:
+        now[0] += ENDS_SECONDS
+        before = described.asked
+        watch.look()
+        if described.asked > before:
+            asked_at.append(now[0])
+    pauses = [after - before for before, after in pairwise(asked_at)]
+    assert asked_at[0] <= IDS_SECONDS + ENDS_SECONDS
+    assert pauses == sorted(pauses)
+    assert pauses[-1] <= MOST_IDS_SECONDS + ENDS_SECONDS
+
+
+async def test_a_watch_that_cannot_look_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = Described(monkeypatch, {"events": "a"})
+    monkeypatch.setattr("flagpost_consumer.adapters.topic_watch.ENDS_SECONDS", 0.01)
+    looked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Broken:
+        @property
+        def paused_partitions(self) -> frozenset[int]:
+            if described.asked == 0:
+                described.asked = 1
+                raise RuntimeError("nobody thought of this")
+            loop.call_soon_threadsafe(looked.set)
+            return frozenset()
+
+    watch = TopicWatch({}, "events", ids_of([]), cast("Any", Broken()))
+    watch.start()
+    await asyncio.wait_for(looked.wait(), 10)
+    watch.stop()
