@@ -94,6 +94,10 @@ class KafkaBroker:
                 raise RuntimeError(f"the broker does not show {names} within {CALL_SECONDS:g} s")
             admin.poll(0.02)
 
+    def data_directories(self, partition: str) -> list[Path]:
+        """Where a partition's log lies, by `topic-number`; touch it only while the broker is stopped."""
+        return list((self._directory / "data").glob(partition))
+
     def stop(self) -> None:
         """Shut down in order; nothing happens when it is not running."""
         self._end(signal.SIGTERM)
