@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from random import Random
 
@@ -16,6 +17,7 @@ import pytest
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
+    HANG,
     Fate,
     PendoStandIn,
     Received,
@@ -175,6 +177,83 @@ async def test_a_newcomer_takes_over_partitions_without_loss(
         check_order(requests)
         assert {sender_of(request) for request in requests} == {"a", "b"}
         assert pendo.received.repeats() == 0
+
+
+HANG_SECONDS = 14.0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_partitions_that_stay_are_read_during_a_hand_over(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], protocol: str
+) -> None:
+    """A request that hangs holds up the hand-over of its partition; it held up reading all others as long."""
+    async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
+        group = Group(kafka, pendo, fresh_name("stay"), partitions=4)
+        group.settings |= {
+            "kafka.group_protocol": protocol,
+            "kafka.session_timeout_seconds": 40,
+            "pendo.request_timeout_seconds": HANG_SECONDS,
+        }
+        sent_at: dict[int, tuple[float, int]] = {}
+
+        def publish_some() -> None:
+            begin = len(sent_at)
+            now_ms = time.time_ns() // 1_000_000
+            events = [
+                TrackEvent(
+                    event_id=f"flow-{n}",
+                    occurred_at=now_ms,
+                    visitor_id=f"flow-{n}",
+                    event="Step",
+                    properties={"n": n},
+                )
+                for n in range(begin, begin + 8)
+            ]
+            at = time.monotonic()
+            published = group.publish(events)
+            sent_at.update({begin + place: (at, each.partition) for place, each in enumerate(published)})
+
+        with group.consumer("a") as first:
+            await eventually(partial(holds, first, 4))
+            for number in range(40):
+                pendo.faults.visitor(f"hanging-{number}", HANG)
+            hanging = [replace(event, visitor_id=f"hanging-{n}") for n, event in enumerate(events_of(40, 2))]
+            assert {each.partition for each in group.publish(hanging)} == set(range(4))
+            await eventually(lambda: first.value("flagpost_pendo_in_flight", endpoint="track") == 40)
+            with group.consumer("b") as second:
+                while not any('"event":"revoked"' in line for line in first.lines):
+                    await asyncio.to_thread(publish_some)
+                    await asyncio.sleep(0.1)
+                leaving = {number for number in range(4) if not is_still_held(first, number)}
+                assert leaving
+                flowed = {n: at for n, (at, partition) in sent_at.items() if partition not in leaving}
+                arrivals = partial(arrivals_of, pendo)
+                await eventually(lambda: flowed.keys() <= arrivals().keys())
+                # Somebody was handed over for as long as a request hangs, and those that stayed did not wait.
+                took = max(sent_at[n][0] for n in sent_at) - min(sent_at[n][0] for n in sent_at)
+                slowest = max(arrivals()[n] - at for n, at in flowed.items())
+                assert slowest < took / 2, f"one waited {slowest:.1f} s of {took:.1f} s"
+                await eventually(lambda: sent_at.keys() <= arrivals().keys())
+                for consumer in (first, second):
+                    await eventually(partial(has_nothing_pending, consumer))
+                assert await second.stop() == 0
+            assert await first.stop() == 0
+        requests = [each for each in tracks(pendo.received) if (each.visitor_id or "").startswith("flow-")]
+        assert len(requests) == len(sent_at), "nothing is read twice"
+        check_order(requests)
+
+
+def is_still_held(consumer: RunningConsumer, partition: int) -> bool:
+    return any(each["partition"] == partition for each in consumer.status()["assignment"])
+
+
+def arrivals_of(pendo: PendoStandIn) -> dict[int, float]:
+    """When each of the flowing events came first."""
+    return {
+        number_of(each): each.at_seconds
+        for each in reversed(tracks(pendo.received))
+        if (each.visitor_id or "").startswith("flow-")
+    }
 
 
 async def test_a_broker_that_is_killed_and_comes_back(

@@ -1,0 +1,87 @@
+"""Batches in the log that become more than a consumer may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, Message, Producer
+
+from flagpost_schemas import Gap, TrackEvent, decode_settlements
+from kafka_reading import read_topic
+from running import RunningConsumer, eventually
+from scenes import Scene
+from traffic import tracks
+
+MOST_BYTES = 400 * 1024 * 1024
+RECORDS = 800_000
+
+
+def publish_as_one_batch(scene: Scene, count: int, value: bytes, compression: str) -> None:
+    """Produce equal records so that they lie in the log as one compressed batch, or as few as can be."""
+    producer = Producer(
+        {
+            "bootstrap.servers": scene.kafka.bootstrap_servers,
+            "compression.type": compression,
+            "linger.ms": 20_000,
+            "batch.num.messages": 1_000_000,
+            "batch.size": 2_000_000_000,
+            "message.max.bytes": 1_000_000_000,
+            "queue.buffering.max.messages": 2_000_000,
+            "queue.buffering.max.kbytes": 2_000_000,
+        }
+    )
+    failed: list[object] = []
+
+    def report(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failed.append(error)
+
+    for _ in range(count):
+        producer.produce(scene.topic, value, b"k", partition=0, on_delivery=report)
+    assert producer.flush(120) == 0
+    assert not failed, failed[0]
+
+
+def flowing(name: str, count: int) -> list[TrackEvent]:
+    """Events of as many visitors."""
+    now_ms = time.time_ns() // 1_000_000
+    return [
+        TrackEvent(
+            event_id=f"{name}-{number}",
+            occurred_at=now_ms,
+            visitor_id=f"{name}-{number}",
+            event="Step",
+            properties={"n": number},
+        )
+        for number in range(count)
+    ]
+
+
+def peak_bytes(consumer: RunningConsumer) -> int:
+    """The most memory that the process ever had."""
+    status = Path(f"/proc/{consumer.process_id}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.timeout(300)
+async def test_a_batch_that_becomes_too_large_is_passed_over_as_a_gap(scene: Scene) -> None:
+    """31 KB of zstd became 1.7 GB in the consumer: a message of every few bytes, each held at once."""
+    scene.settings["decisions.visitor_metadata"] = False
+    await asyncio.to_thread(scene.publish, flowing("before", 40))
+    await asyncio.to_thread(publish_as_one_batch, scene, RECORDS, b"0123456789", "zstd")
+    await asyncio.to_thread(scene.publish, flowing("behind", 40))
+    with scene.consume() as consumer:
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 80, 120)
+        await consumer.caught_up(scene.partitions)
+        assert peak_bytes(consumer) < MOST_BYTES, f"{peak_bytes(consumer) / 1e6:.0f} MB"
+        lost = consumer.value("flagpost_offsets_lost_total")
+        assert await consumer.stop() == 0
+    read = await asyncio.to_thread(read_topic, scene.kafka.bootstrap_servers, scene.ledger)
+    gaps = [gap for each in read for gap in decode_settlements(each.value).gaps]
+    assert lost == RECORDS
+    assert sum(gap.to_offset - gap.from_offset for gap in gaps) == RECORDS
+    assert all(isinstance(gap, Gap) for gap in gaps)
