@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from flagpost_consumer.adapters.handed_over import BATCH_BYTES, BATCH_MESSAGES
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake, Lag
@@ -220,3 +220,95 @@ async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
     await go_on()
     assert told == [{0: Lag(1200, 0, 0)}]
     assert intake.paused_partitions == {0}
+
+
+async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_handed_over() -> None:
+    """The partition may be released before the hand-over has ended: what lies between would be taken for a hole."""
+    intake, heard = reading_intake(130)
+    member, stand_in = Log(cached=0, now=0), Log(cached=0, now=0)
+    intake._handing_over, intake._displaced = True, {0}
+    intake._hand_over(cast("Any", stand_in), [message(130)])
+    intake._begin_anew(cast("Any", member), {0}, {})
+    intake._release(cast("Any", member), 0, Start(40), 1)
+    intake._hand_over(cast("Any", stand_in), [message(131), message(132)])
+    await go_on()
+    assert heard.offsets == [130]
+    intake._handing_over = False
+    intake._hand_over(cast("Any", member), [message(40)])
+    await go_on()
+    assert heard.offsets == [130, 40]
+
+
+async def test_what_the_member_had_in_hand_when_a_stand_in_took_over_is_dropped() -> None:
+    intake, heard = reading_intake(10)
+
+    class Member(Log):
+        def poll(self, _: float) -> Any:
+            return message(5)  # read again by the stand-in, which has come to 10
+
+        def consume(self, count: int, _: float) -> list[Any]:
+            assert count == BATCH_MESSAGES - 1
+            return [message(6), message(0, partition=1)]
+
+    member = Member(cached=0, now=0)
+    intake._readings[1] = PartitionReading(Start(0))
+    intake._displaced = {0}
+    intake._hand_over(cast("Any", member), intake._read(cast("Any", member)))
+    await go_on()
+    assert heard.offsets == [0], "of the other partition"
+    assert member.places == [("seek", 10)]
+    assert intake._displaced == set()
+
+
+class Unreadable(Log):
+    """A consumer before whose log a batch lies that it cannot read, from 100 to 163."""
+
+    def __init__(self) -> None:
+        super().__init__(cached=0, now=0)
+        self.at = 90
+
+    def seek(self, place: TopicPartition) -> None:
+        super().seek(place)
+        self.at = place.offset
+
+    def read(self) -> list[Any]:
+        if self.at < 100:
+            return [message(offset) for offset in range(self.at, 100)] + [failing(100)]
+        return [failing(100)] if self.at < 164 else [message(self.at), message(self.at + 1)]
+
+
+def failing(offset: int) -> Any:
+    """What the client says of a batch that becomes too large."""
+    error = KafkaError(KafkaError._BAD_COMPRESSION)
+    return SimpleNamespace(partition=lambda: 0, offset=lambda: offset, error=lambda: error)
+
+
+async def test_a_batch_that_cannot_be_read_is_passed_over_exactly() -> None:
+    """The client gives the same error for it again and again, and goes no further."""
+    intake, heard = reading_intake(90)
+    log = Unreadable()
+    consumer = cast("Any", log)
+    for _ in range(40):
+        intake._hand_over(consumer, log.read())
+        if len(heard.offsets) > 10:
+            break
+        await go_on()
+    await go_on()
+    assert heard.gaps == [Gap(100, 164)]
+    assert heard.offsets == [*range(90, 100), 164, 165]
+
+
+async def test_a_pause_during_the_search_begins_it_anew() -> None:
+    """The client reads on from where it last gave something, and not from the place that was tried."""
+    intake, heard = reading_intake(90)
+    log = Unreadable()
+    consumer = cast("Any", log)
+    intake._hand_over(consumer, log.read())
+    for paused in (True, False):
+        intake._apply_pause(consumer, paused=paused)
+    assert log.at == 100
+    assert intake._searches == {}
+    for _ in range(40):
+        intake._hand_over(consumer, log.read())
+    await go_on()
+    assert heard.gaps == [Gap(100, 164)]

@@ -317,8 +317,12 @@ class KafkaIntake:
             if (error := message.error()) is not None:
                 self._hear(reader, reading, message, error)
                 continue
-            if reading is None or number in self._sought:  # it was taken away, or begins elsewhere, since
-                continue
+            if (
+                reading is None
+                or number in self._sought
+                or (self._handing_over and number not in self._displaced)
+            ):
+                continue  # it was taken away, or is read from elsewhere, since
             if self._searches and (search := self._searches.get(number)) is not None:
                 search.readable()
                 self._search_on(reader, reading, number, search)
@@ -340,6 +344,10 @@ class KafkaIntake:
                 reading.epoch_begins(offset, epoch)
             batch.append(message)
         self._tell(batch)
+
+    def _reads_of(self) -> set[int]:
+        """The partitions that are read just now: during a hand-over by the stand-in, only those it was given."""
+        return self._readings.keys() & self._displaced if self._handing_over else set(self._readings)
 
     def _tell(self, messages: list[Message]) -> None:
         """Hand messages to the loop. They may come just after the pause that lack of room brought: they are not
@@ -422,8 +430,8 @@ class KafkaIntake:
 
     def _apply_pause(self, reader: Consumer, *, paused: bool) -> None:
         still = self._still_wanted
-        readings = self._readings.keys() & self._displaced if self._handing_over else self._readings.keys()
-        changed = set(readings) if paused != self._paused else readings & (still ^ self._still)
+        readings = self._reads_of()
+        changed = readings if paused != self._paused else readings & (still ^ self._still)
         self._paused, self._still = paused, still
         if changed:
             self._set_flow(reader, changed)
@@ -474,6 +482,7 @@ class KafkaIntake:
             self._searches.pop(number, None)
             self._ends.pop(number, None)
         self._held.update(dict.fromkeys(numbers, self._assignments))
+        self._displaced -= numbers  # what the stand-in reads of them from now on is of no use
         if paused := numbers & self._in_client:
             consumer.pause([TopicPartition(self._topic, number) for number in paused])
         began_anew = self._handler.on_began_anew(sorted(numbers), self._assignments, went_back)
