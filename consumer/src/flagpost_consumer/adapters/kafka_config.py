@@ -16,7 +16,7 @@ MAX_POLL_INTERVAL_MS = 300_000
 FETCH_QUEUE_KBYTES = 16_384
 """What librdkafka fetches ahead; its default of 64 MiB alone is half the memory that we promise."""
 FETCH_QUEUE_MESSAGES = 5_000
-"""The same in messages of one partition; each costs some 400 bytes besides what is in it, and the default is
+"""The same in messages of one partition; each costs some 330 bytes besides what is in it, and the default is
 100,000."""
 FETCH_QUEUE_BACKOFF_MS = 10
 """After which time a queue that was full is looked at again; the default of a second would starve its reader."""
@@ -26,8 +26,8 @@ FETCH_PARTITION_BYTES = 256_000
 """The same of one partition."""
 RECEIVE_BYTES = 4_000_000
 """The largest answer of a broker, and what a batch of zstd may become: librdkafka makes a message of every seven
-bytes of it, if it has to. A batch beyond it is passed over as a gap; a producer with its default settings makes
-none beyond 1 MB."""
+bytes of it, if it has to. It guesses at the size in steps of three, so what becomes a third of this is read in any
+case. A batch beyond it is passed over as a gap; a producer with its default settings makes none beyond 1 MB."""
 PROTOCOL_BYTES = 512
 """By how much an answer may be larger than what it brings, as librdkafka reckons."""
 MAX_MESSAGE_BYTES = 100_000_000
