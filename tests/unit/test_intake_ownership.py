@@ -15,6 +15,7 @@ from confluent_kafka import TopicPartition
 
 from flagpost_consumer.adapters import kafka_intake
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.adapters.partition_reading import Start
 from flagpost_consumer.core.records import Position
 from running import eventually
 
@@ -148,7 +149,7 @@ class Running:
         """Let partitions be read from offset 0, by the newest assignment."""
         assignment = self.handler.on_assigned.call_args.args[2]
         for number in numbers:
-            self.intake.release(number, 0, assignment)
+            self.intake.release(number, Start(0), assignment)
         await self.idle()
 
     async def lose(self, *numbers: int) -> None:
