@@ -230,9 +230,13 @@ async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_hand
     intake._hand_over(cast("Any", stand_in), [message(130)])
     intake._begin_anew(cast("Any", member), {0}, {})
     intake._release(cast("Any", member), 0, Start(40), 1)
-    intake._hand_over(cast("Any", stand_in), [message(131), message(132)])
+    end = SimpleNamespace(
+        partition=lambda: 0, offset=lambda: 133, error=lambda: KafkaError(KafkaError._PARTITION_EOF)
+    )
+    intake._hand_over(cast("Any", stand_in), [message(131), message(132), cast("Any", end)])
     await go_on()
     assert heard.offsets == [130]
+    assert intake._readings[0].end == -1
     intake._handing_over = False
     intake._hand_over(cast("Any", member), [message(40)])
     await go_on()

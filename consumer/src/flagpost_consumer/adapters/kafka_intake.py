@@ -317,12 +317,10 @@ class KafkaIntake:
             if (error := message.error()) is not None:
                 self._hear(reader, reading, message, error)
                 continue
-            if (
-                reading is None
-                or number in self._sought
-                or (self._handing_over and number not in self._displaced)
-            ):
-                continue  # it was taken away, or is read from elsewhere, since
+            if reading is None or self._is_read_elsewhere(
+                number
+            ):  # it was taken away, or seeks another place
+                continue
             if self._searches and (search := self._searches.get(number)) is not None:
                 search.readable()
                 self._search_on(reader, reading, number, search)
@@ -344,6 +342,10 @@ class KafkaIntake:
                 reading.epoch_begins(offset, epoch)
             batch.append(message)
         self._tell(batch)
+
+    def _is_read_elsewhere(self, number: int) -> bool:
+        """Whether what is in hand of a partition comes from a place at which it is no longer read."""
+        return number in self._sought or (self._handing_over and number not in self._displaced)
 
     def _reads_of(self) -> set[int]:
         """The partitions that are read just now: during a hand-over by the stand-in, only those it was given."""
@@ -374,7 +376,7 @@ class KafkaIntake:
         number, offset = message.partition() or 0, message.offset()
         if reading is None or offset is None or error.code() not in _OF_A_PARTITION:
             _report_read_error(error)
-        elif number in self._sought:
+        elif self._is_read_elsewhere(number):
             return
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
             reading.reached_end(offset)
