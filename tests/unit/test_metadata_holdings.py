@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
@@ -95,7 +97,7 @@ def test_what_follows_a_delivery_that_was_given_up_waits_for_its_dead_letter(wri
     given_up.given_up = True
     last.open_fields, last.accepted = 0, True
     order.end(last)
-    steps = [lambda: order.acknowledge(given_up), lambda: end(order, first)]
+    steps: list[Callable[[], None]] = [partial(order.acknowledge, given_up), partial(end, order, first)]
     for step in steps if written_first else reversed(steps):
         assert last not in [settled for settled, _ in order.settled]
         step()
