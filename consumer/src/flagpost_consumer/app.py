@@ -119,6 +119,7 @@ class Service:
             unknown_seconds=settings.kafka.schema_registry.unknown_seconds,
             on_change=self._wake,
             on_quarantined=self._count_quarantined,
+            is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
         self.metrics.observed.registry_waits = self._decoding.waits
         self._status = Status(self.engine, self.metrics)

@@ -68,6 +68,7 @@ class Decoding:
         unknown_seconds: float = 60.0,
         on_change: Callable[[], None] = lambda: None,
         on_quarantined: Callable[[], None] = lambda: None,
+        is_fresh: Callable[[Message], bool] = lambda _: False,
         now: Callable[[], Instant] = clock,
     ) -> None:
         """Build it.
@@ -79,6 +80,7 @@ class Decoding:
             unknown_seconds: how long an id that the registry refuses is asked for again.
             on_change: is called when partitions begin or cease to wait, or hold too much.
             on_quarantined: is called for each record that made our code raise twice.
+            is_fresh: whether a message was read as it was written.
             now: the time.
         """
         self._requests = requests
@@ -86,7 +88,7 @@ class Decoding:
         self._on_change = on_change
         self._now = now
         self._decoder = Decoder()
-        self._reader = MessageReader(self._decoder, max_event_bytes, on_quarantined)
+        self._reader = MessageReader(self._decoder, max_event_bytes, on_quarantined, is_fresh)
         self._lookups = SchemaLookups(unknown_seconds)
         self._held = HeldRecords()
         self._releasable: dict[int, None] = {}

@@ -51,21 +51,30 @@ every record."""
 class MessageReader:
     """Makes records of messages."""
 
-    def __init__(self, decoder: Decoder, max_event_bytes: int, on_quarantined: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        max_event_bytes: int,
+        on_quarantined: Callable[[], None],
+        is_fresh: Callable[[Message], bool] = lambda _: False,
+    ) -> None:
+        """`is_fresh` tells of a message that nobody has held whether it was read as it was written."""
         self._decoder = decoder
         self._max_event_bytes = max_event_bytes
         self._on_quarantined = on_quarantined
+        self._is_fresh = is_fresh
 
     def record(self, message: Message) -> Record:
         """The record in a message that nobody has looked at.
 
         Raises SchemaNeeded, before it reads the headers: they can be read only once.
         """
-        return self._join(message, self._body(message), self._headers(message))
+        body = self._body(message)
+        return self._join(message, body, self._headers(message), fresh=self._is_fresh(message))
 
     def held_record(self, held: HeldMessage) -> Record:
         """The record in a message that was held. Raises SchemaNeeded."""
-        return self._join(held.message, self._body(held.message), held.headers)
+        return self._join(held.message, self._body(held.message), held.headers, fresh=False)
 
     def hold(self, message: Message) -> HeldMessage | Record:
         """What to keep of a message that cannot be decoded yet, or not before another: of a large one, no bytes."""
@@ -88,13 +97,15 @@ class MessageReader:
         except SchemaNeeded as needed:
             return HeldMessage(message, self._headers(message), 0, needed.schema_id)
 
-    def _join(self, message: Message, body: _Body, headers: Headers | DecodeFailure) -> Record:
+    def _join(
+        self, message: Message, body: _Body, headers: Headers | DecodeFailure, *, fresh: bool
+    ) -> Record:
         key, value, timestamp_ms, event, truncated = body
         if isinstance(headers, DecodeFailure):
             event, headers = headers, ()
         # What was consumed has a partition and an offset; the types allow for more.
         partition, offset = cast("tuple[int, int]", (message.partition(), message.offset()))
-        return Record(partition, offset, timestamp_ms, key, value, headers, event, truncated=truncated)
+        return Record(partition, offset, timestamp_ms, key, value, headers, event, fresh, truncated)
 
     def _body(self, message: Message) -> _Body:
         """Decode a message; one that makes our code raise twice is quarantined."""

@@ -66,7 +66,7 @@ class Holdings(Generic[Owner]):
             del self._held[_key(item)]
 
     def beyond_fair_share(self, room: int, room_bytes: int) -> Iterator[Item[Owner]]:
-        """Discard and return the newest deliveries of ids that hold more than their share, but for those in flight."""
+        """Discard and return the newest deliveries of ids that hold more than their share, but none in flight."""
         if self.behind <= room and self.behind_bytes <= room_bytes:
             return
         share = fair_share((held.behind for held in self._held.values()), room)
