@@ -59,7 +59,7 @@ class SchemaRequests(Protocol):
 class Decoding:
     """Decodes what the intake brings and hands it on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - limits and listeners, each by its name
         self,
         requests: SchemaRequests | None,
         on_records: Callable[[list[Record]], None],
