@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import wraps
-from itertools import repeat
+from itertools import count, repeat
 from random import Random
+from traceback import format_tb
 from typing import Any, TypeVar, cast
 
 import structlog
@@ -41,6 +42,7 @@ from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.plan import FieldCatalog
+from flagpost_consumer.core.quarantine import Suspects, fingerprint
 from flagpost_consumer.core.records import (
     Actions,
     Attempt,
@@ -69,6 +71,8 @@ LOOP_SECONDS = 1.0
 SERVE_SECONDS = 5.0
 LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
+MAX_SERVICES = 20
+"""How many services one process runs, one after another, if their engines fail."""
 GARBAGE_THRESHOLDS = (50_000, 20, 50)
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
@@ -78,10 +82,12 @@ Method = TypeVar("Method", bound=Callable[..., None])
 
 
 def _vital(method: Method) -> Method:
-    """A step of the engine: if it raises, the engine's state is in doubt, and the process must not go on."""
+    """A step of the engine: if it raises, the engine's state is in doubt, and nothing more is asked of it."""
 
     @wraps(method)
     def guarded(self: Service, *arguments: Any) -> None:  # noqa: ANN401 - the method's own
+        if self._failed:
+            return
         try:
             method(self, *arguments)
         except Exception as error:  # noqa: BLE001 - told, and then the end
@@ -99,12 +105,20 @@ class Service:
         *,
         on_settled: Callable[[Settlement], None] | None = None,
         announce: bool = True,
+        suspects: Suspects | None = None,
     ) -> None:
-        """`on_settled` hears of every settlement that counts; `announce` tells the admin address on stderr."""
+        """`on_settled` hears of every settlement that counts; `announce` tells the admin address on stderr.
+
+        `suspects`: what services of this process have failed at before.
+        """
         self._settings = settings
         self._announce = announce
         self._on_settled = on_settled
-        self.engine = Engine(engine_policy(settings), Random().random)  # noqa: S311 - jitter is no secret
+        self._suspects = Suspects() if suspects is None else suspects
+        self.may_begin_anew = False
+        """Whether the engine has failed, and it is known at which record: another service may go on."""
+        jitter = Random().random  # noqa: S311 - no secret
+        self.engine = Engine(engine_policy(settings), jitter, self._suspects)
         self.metrics = Metrics(
             self.engine,
             clock,
@@ -242,21 +256,26 @@ class Service:
 
     def _fail(self, error: Exception) -> None:
         """A defect of ours has come to light: what is not acknowledged is for whoever comes next."""
-        log.error("the engine has failed; the process ends, and commits nothing more", exc_info=error)
+        log.error(
+            "the engine has failed; it is not used again, and commits nothing more",
+            defect=fingerprint(error),  # its message may hold an id
+            stack="".join(format_tb(error.__traceback__)),
+        )
         self._failed = True
+        self.may_begin_anew = self._suspects.blame(error) and not self._stop_requested.is_set()
         self._abort()
 
     async def _serve(self, intake: KafkaIntake) -> int:
         ended = asyncio.ensure_future(asyncio.wrap_future(intake.finished))
         await _either(ended, self._stop_requested)
         if self._has_failed():
-            return 1
+            return await self._leave_after_failure(intake, ended)
         if ended.done():
             log.error("the Kafka thread has failed", error=repr(ended.exception()))
             return 1
         clean = await self._drain()
         if self._has_failed():
-            return 1
+            return await self._leave_after_failure(intake, ended)
         intake.commit(self.engine.committable())
         intake.stop()
         await _either(ended, self._abort_requested, LEAVE_SECONDS)
@@ -268,6 +287,12 @@ class Service:
             return 1
         log.info("stopped", clean=clean)
         return 0 if clean else 1
+
+    async def _leave_after_failure(self, intake: KafkaIntake, ended: asyncio.Future[None]) -> int:
+        """Leave the group without a commit, so that others need not wait for the session to end."""
+        intake.stop()
+        await asyncio.wait([ended], timeout=LEAVE_SECONDS)
+        return 1
 
     async def _drain(self) -> bool:
         """Let what is in flight end; whether it did in time."""
@@ -674,9 +699,19 @@ def _topics_of(kafka: KafkaSettings) -> tuple[str, ...]:
 
 
 async def serve(settings: Settings) -> int:
-    """Run the service until SIGTERM or SIGINT."""
-    service = Service(settings)
+    """Run the service until SIGTERM or SIGINT.
+
+    A service whose engine failed at a record is followed by another in the same process, which knows of the record;
+    at the second failure the record is quarantined. After too many the process ends, for its platform to see.
+    """
+    suspects = Suspects()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, service.stop)
-    return await service.run()
+    for begun in count(1):
+        service = Service(settings, suspects=suspects)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, service.stop)
+        code = await service.run()
+        if not service.may_begin_anew or begun >= MAX_SERVICES:
+            return code
+        log.warning("a new engine begins where the last one failed", begun=begun)
+    raise AssertionError("counting has no end")

@@ -1,0 +1,48 @@
+"""A record at which the engine itself fails costs two engines and no process: a real Kafka, the real service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from flagpost_consumer.app import serve
+from flagpost_consumer.core.lanes import Lanes
+from flagpost_consumer.settings import Needs, load_settings
+from running import environment, eventually
+from scenes import Scene
+from simulation import decision
+from traffic import tracks
+
+
+async def test_a_record_at_which_the_engine_fails_is_quarantined_and_the_others_go_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the process ended with 1, met the record again after each restart, and its partition stood still."""
+    push, failures = Lanes.push, []
+
+    def failing(lanes: Lanes[Any], visitor_id: str, *arguments: Any) -> None:
+        if visitor_id == "strange":
+            failures.append(visitor_id)
+            raise KeyError(visitor_id)
+        push(lanes, visitor_id, *arguments)
+
+    monkeypatch.setattr(Lanes, "push", failing)
+    scene.settings |= {"admin.host": "127.0.0.1", "admin.port": 0, "delivery.visitor_interval_seconds": 0.1}
+    environ = {name: value for name, value in environment(scene.settings).items() if "FLAGPOST" in name}
+    visitors = ["strange", *(f"v{number}" for number in range(20))]
+    now_ms = time.time_ns() // 1_000_000
+    await asyncio.to_thread(scene.publish, [decision(visitor, occurred_at=now_ms) for visitor in visitors])
+    running = asyncio.create_task(serve(load_settings(None, environ, Needs.KAFKA | Needs.PENDO)))
+    try:
+        await eventually(lambda: len({each.visitor_id for each in tracks(scene.pendo.received)}) == 20)
+        (letter,) = await asyncio.to_thread(scene.read_dead_letters, 1)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(failures) == 2
+    assert letter["headers"]["flagpost-reason"] == "invalid"
+    assert "a defect of Flagpost's: KeyError at " in letter["headers"]["flagpost-detail"]
+    assert "strange" not in letter["headers"]["flagpost-detail"]
