@@ -1,21 +1,14 @@
 """Whole application processes: with Kafka absent, at their end, and across forks."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from applications import DEADLINE_SECONDS, last_line, run
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import DecisionEvent, Decoder, TrackEvent
 from kafka_reading import read_topic
-
-TESTS = Path(__file__).parents[1]
-DEADLINE_SECONDS = 60
 
 ABSENT = {
     "nothing listens": "127.0.0.1:1",
@@ -33,23 +26,6 @@ def kafka() -> Iterator[EmbeddedKafka]:
 @pytest.fixture
 def topic() -> str:
     return f"events-{uuid4()}"
-
-
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `script` as an application would run, with the test modules to import from."""
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=TESTS,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-
-
-def last_line(finished: subprocess.CompletedProcess[str]) -> Any:
-    assert (finished.returncode, finished.stderr) == (0, "")
-    return json.loads(finished.stdout.splitlines()[-1])
 
 
 DECIDING = """
@@ -235,7 +211,7 @@ import sys
 from flagpost_publisher import Publisher
 publisher = Publisher(bootstrap_servers="127.0.0.1:1")
 publisher.track("v", "page")
-output = publisher._output
+output = publisher._here().output
 assert output._open.wait(10)
 references = sys.getrefcount(output._producer)
 output.abandon()

@@ -342,7 +342,7 @@ def test_an_event_too_large_for_kafka_is_refused(kafka: EmbeddedKafka, topic: st
 
 def test_an_event_too_large_that_waited_fails_and_holds_up_nothing(kafka: EmbeddedKafka, topic: str) -> None:
     publisher = Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic)
-    with publisher._output._lock:  # the thread cannot open the direct way: both wait
+    with publisher._here().output._lock:  # the thread cannot open the direct way: both wait
         publisher.track("v", "page", {"text": "x" * 2_000_000})
         publisher.track("v", "page")
     publisher.close()
@@ -383,9 +383,9 @@ def test_a_fatal_error_costs_the_producer_not_the_publisher(kafka: EmbeddedKafka
     with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic) as publisher:
         publisher.track("v", "before")
         assert publisher.flush() == 0
-        broken = publisher._output._producer
-        publisher._output._error(KafkaError(KafkaError._FATAL, "out of sequence", fatal=True))
-        eventually(lambda: publisher._output._producer is not broken)
+        broken = publisher._here().output._producer
+        publisher._here().output._error(KafkaError(KafkaError._FATAL, "out of sequence", fatal=True))
+        eventually(lambda: publisher._here().output._producer is not broken)
         publisher.track("v", "after")
 
     assert publisher.stats() == PublisherStats(accepted=2, delivered=2)

@@ -1,20 +1,27 @@
 """What becomes of publishers when their process forks or ends.
 
-In: every publisher, at construction. Out: before a fork each is asked to let its connection settle; in a forked
-child each is told to begin anew (its threads and its
-connection stayed with the parent); at exit each is told to send what it can, within a bound for all.
+In: every publisher, at construction. Out: before a fork each is asked to let its connection settle, and in the child
+it is told to begin anew; at the end each is told to send what it can, within a bound for all. Python's hooks tell of
+forks by os.fork() only: a publisher compares the process id as well (`per_process`).
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import sys
 from time import monotonic
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from multiprocessing.util import Finalize
 
 EXIT_SECONDS: Final = 0.5
 """The longest that all publishers together hold up the end of the process."""
+
+AFTER_ALL_OTHERS: Final = -1000
+"""The priority of our finalizer in a child of multiprocessing: those of the application may publish."""
 
 
 class Lives(Protocol):
@@ -36,6 +43,47 @@ _living: WeakSet[Lives] = WeakSet()
 def enrol(lives: Lives) -> None:
     """Tell `lives` of forks and of the end, for as long as it lives."""
     _living.add(lives)
+    if "multiprocessing" in sys.modules:
+        import multiprocessing.util  # noqa: F401, PLC0415 - only where the application has use for it
+    hear_of_the_end()
+
+
+def hear_of_the_end() -> None:
+    """Have publishers told of the end of a child of multiprocessing, which ends without atexit.
+
+    To be called in each process, after it has begun; imports nothing, for a fork may have copied the import lock.
+    """
+    _end_of_child.attend()
+
+
+class _EndOfChild:
+    """Multiprocessing's word that a child of its making ends."""
+
+    def __init__(self) -> None:
+        self._attended = 0
+        self._finalizer: Finalize | None = None
+        self._told_of_children = False
+
+    def attend(self) -> None:
+        """Ask for it, once a process. A child forgets what was asked for before it began: it is asked again then."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is None:
+            return
+        if not self._told_of_children:
+            self._told_of_children = True
+            util.register_after_fork(self, _EndOfChild.attend)
+        is_child = sys.modules["multiprocessing.process"].parent_process() is not None
+        if is_child and not self._is_attended():
+            self._attended = os.getpid()
+            self._finalizer = util.Finalize(None, _end, exitpriority=AFTER_ALL_OTHERS)
+
+    def _is_attended(self) -> bool:
+        return (
+            self._attended == os.getpid() and self._finalizer is not None and self._finalizer.still_active()
+        )
+
+
+_end_of_child = _EndOfChild()
 
 
 def _prepare_fork() -> None:

@@ -13,15 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
-from flagpost_publisher.complaints import Complaints
-from flagpost_publisher.duplicates import Claim, Duplicates, claim_of
+from flagpost_publisher.duplicates import Claim, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
 from flagpost_publisher.event_bodies import event_body
-from flagpost_publisher.kafka_output import KafkaOutput
 from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
+from flagpost_publisher.per_process import OwnedHere, PerProcess
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import producer_config, require_usable
-from flagpost_publisher.stats import PublisherStats, Tally
+from flagpost_publisher.stats import PublisherStats
 from flagpost_schemas import (
     AccountMetadata,
     DecisionEvent,
@@ -116,7 +115,8 @@ class Publisher:
         self._sdk_source = self._source("optimizely-sdk")
         self._own_source = self._source("flagpost-publisher")
         self._attached: list[tuple[Any, int]] = []
-        self._start_counting()
+        self._reader = DecisionReader(self._options, self._sdk_source, self._complain)
+        self._here = PerProcess(lambda: OwnedHere(self._options, self._undelivered))
         enrol(self)
 
     @classmethod
@@ -233,17 +233,18 @@ class Publisher:
 
     def flush(self, timeout_seconds: float = 10) -> int:
         """Wait until Kafka has acknowledged everything, at most `timeout_seconds`. Returns how many are left."""
-        return self._output.flush(timeout_seconds)
+        return self._here().output.flush(timeout_seconds)
 
     def close(self, timeout_seconds: float = 10) -> int:
         """Detach from all clients, flush, and stop. Returns how many events were left: they count as failed."""
         for client, _ in list(self._attached):
             self.detach(client)
-        return self._output.close(timeout_seconds)
+        return self._here().output.close(timeout_seconds)
 
     def stats(self) -> PublisherStats:
-        """What became of the events so far."""
-        return replace(self._output.stats(), duplicates=self._tally.duplicates, refused=self._tally.refused)
+        """What became of this process's events so far."""
+        here = self._here()
+        return replace(here.output.stats(), duplicates=here.tally.duplicates, refused=here.tally.refused)
 
     def __enter__(self) -> Self:
         """Enter its block."""
@@ -259,26 +260,21 @@ class Publisher:
 
     def prepare_fork(self) -> None:
         """Before a fork: let what must not be forked come to its end."""
-        self._output.let_connect()
+        self._here().output.let_connect()
 
     def begin_anew(self) -> None:
-        """In a forked child: leave the parent's connection to the parent, count from 0."""
-        self._output.abandon()
-        self._start_counting()
+        """In a forked child: leave the parent's connection to the parent, count from 0.
+
+        The first event would see to it as well. Here it is done before the child can drop the publisher, and with it
+        the parent's producer.
+        """
+        self._here()
 
     def end(self, timeout_seconds: float) -> None:
         """At the end of the process: send what can be sent in time."""
-        self._output.end(timeout_seconds)
+        self._here().output.end(timeout_seconds)
 
     # Inside.
-
-    def _start_counting(self) -> None:
-        options = self._options
-        self._tally = Tally()
-        self._complaints = Complaints(options.on_error)
-        self._duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
-        self._reader = DecisionReader(options, self._sdk_source, self._complain)
-        self._output = KafkaOutput(options, self._complaints, self._undelivered)
 
     def _source(self, distribution: str) -> Source:
         try:
@@ -329,34 +325,36 @@ class Publisher:
         try:
             action(*arguments)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
-            self._tally.add_refused()
+            self._here().tally.add_refused()
             self._complain(_refusal(error))
             return False
         return True
 
     def _send_once(self, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments) -> None:
         """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
-        if not self._duplicates.is_news(claim):
-            self._tally.add_duplicate()
+        here = self._here()
+        if not here.duplicates.is_news(claim):
+            here.tally.add_duplicate()
             return
         try:
-            self._output.send(DecisionEvent, claim[0][0], body(*arguments))
+            here.output.send(DecisionEvent, claim[0][0], body(*arguments))
         except Exception:
-            self._duplicates.forget(claim)
+            here.duplicates.forget(claim)
             raise
 
     def _send(self, event: Event) -> None:
-        self._output.send(type(event), partition_key(event), event_body(event))
+        self._here().output.send(type(event), partition_key(event), event_body(event))
 
     def _undelivered(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
-            self._duplicates.forget(claim_of(event))
+            self._here().duplicates.forget(claim_of(event))
 
     def _complain(self, error: PublisherError) -> None:
         """Have `error` told by the thread, which may not run yet."""
-        self._complaints.note(error)
+        here = self._here()
+        here.complaints.note(error)
         with contextlib.suppress(Exception):
-            self._output.start()
+            here.output.start()
 
 
 def _required(identity: str | None, name: str) -> str:

@@ -1,0 +1,63 @@
+"""What a publisher has in each process: counters, a memory of duplicates, a way to Kafka.
+
+In: the publisher's options. Out: this process's own, which nothing of another process has touched: a fork copies
+locks as they were, held by threads that it does not copy, and a producer whose threads stayed with the parent.
+"""
+
+from __future__ import annotations
+
+from os import getpid
+from typing import TYPE_CHECKING
+
+from flagpost_publisher.complaints import Complaints
+from flagpost_publisher.duplicates import Duplicates
+from flagpost_publisher.kafka_output import KafkaOutput
+from flagpost_publisher.processes import hear_of_the_end
+from flagpost_publisher.stats import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flagpost_publisher.arguments import Options
+    from flagpost_schemas import Event
+
+
+class OwnedHere:
+    """One process's share of a publisher. Starts nothing: the first event does."""
+
+    __slots__ = ("complaints", "duplicates", "output", "tally")
+
+    def __init__(self, options: Options, on_undelivered: Callable[[Event], None]) -> None:
+        """`on_undelivered` is told of the events that Kafka did not take."""
+        self.tally = Tally()
+        self.complaints = Complaints(options.on_error)
+        self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
+        self.output = KafkaOutput(options, self.complaints, on_undelivered)
+
+
+class PerProcess:
+    """Gives each process its own, told apart by the process id at each call.
+
+    No hook tells of every fork: uWSGI forks in C, without Python's. And no lock is taken here: a thread that a fork
+    does not copy might hold it.
+    """
+
+    def __init__(self, make: Callable[[], OwnedHere]) -> None:
+        """`make` makes a share; what it makes may be thrown away."""
+        self._make = make
+        self._by_process = {getpid(): make()}
+
+    def __call__(self) -> OwnedHere:
+        """This process's share. Threads may call it; 0.1 us but for the first time after a fork."""
+        return self._by_process.get(getpid()) or self._begin_anew()
+
+    def _begin_anew(self) -> OwnedHere:
+        hear_of_the_end()
+        # Of two threads one wins: setdefault is one step to the interpreter.
+        here = self._by_process.setdefault(getpid(), self._make())
+        for process in list(self._by_process):
+            if process != getpid():
+                inherited = self._by_process.pop(process, None)
+                if inherited is not None:
+                    inherited.output.abandon()
+        return here

@@ -1,0 +1,34 @@
+"""Applications that use a publisher, as processes of their own.
+
+In: a script. Out: how it ended, and what it printed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parent
+DEADLINE_SECONDS = 60
+
+
+def run(script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `script`, a text or a file, as an application would run, with the test modules to import from."""
+    program = [str(script)] if isinstance(script, Path) else ["-c", script]
+    return subprocess.run(
+        [sys.executable, *program, *arguments],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+def last_line(finished: subprocess.CompletedProcess[str]) -> Any:
+    """What the application printed last, from JSON; fails when it did not end well."""
+    assert (finished.returncode, finished.stderr) == (0, "")
+    return json.loads(finished.stdout.splitlines()[-1])
