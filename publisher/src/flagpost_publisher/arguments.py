@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from flagpost_publisher.registry import INSECURE_PROPERTY, shows_password
 from flagpost_settings.owned_properties import instead_of
+from flagpost_settings.variables import advice, misspelt
 
 Attributes: TypeAlias = Mapping[str, Any]
 IdSource: TypeAlias = str | Callable[[str, Attributes], str | None]
@@ -26,6 +27,11 @@ PUBLISHERS_PROPERTIES: Final = frozenset(
     {"delivery.report.only.error", "error_cb", "logger", "on_delivery", "queue.buffering.max.messages"}
 )
 """What the Publisher sets itself, besides what every program of ours does."""
+
+
+PROPERTIES: Final = "FLAGPOST_KAFKA__PROPERTIES"
+PROPERTIES_FILES: Final = "FLAGPOST_KAFKA__PROPERTIES_FILES"
+"""The variables that are JSON; see `_VARIABLES` for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +69,15 @@ def checked(options: Options) -> Options:
 
 def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
     """The constructor's arguments that `environ` gives (CONTRACT §6). Raises ValueError naming the variable."""
+    for name, right in misspelt(environ, [*_VARIABLES, PROPERTIES, PROPERTIES_FILES]):
+        raise ValueError(f"{name} {advice(right)}")
     if "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" not in environ:
         raise ValueError(
             "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS is not set; give Kafka's addresses, such as kafka-1:9092,kafka-2:9092"
         )
     found = {argument: environ[variable] for variable, argument in _VARIABLES.items() if variable in environ}
-    properties = _json_object(environ, "FLAGPOST_KAFKA__PROPERTIES")
-    files = _json_object(environ, "FLAGPOST_KAFKA__PROPERTIES_FILES")
+    properties = _json_object(environ, PROPERTIES)
+    files = _json_object(environ, PROPERTIES_FILES)
     return {
         **found,
         "properties": {**properties, **{name: _secret(name, path) for name, path in files.items()}},
@@ -102,7 +110,7 @@ def _secret(name: str, path: str) -> str:
         return Path(path).read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(
-            f"FLAGPOST_KAFKA__PROPERTIES_FILES: the file of {name} cannot be read ({type(error).__name__}); "
+            f"{PROPERTIES_FILES}: the file of {name} cannot be read ({type(error).__name__}); "
             "give the path of a text file"
         ) from None
 

@@ -45,6 +45,11 @@ class Keys:
             *(path for path, annotation in self._annotations.items() if _is_secret(annotation)),
         )
 
+    @property
+    def variables(self) -> dict[str, KeyPath]:
+        """Every environment variable that is read, and the key that it gives."""
+        return {_variable(path): path for path in self._annotations if len(path) > 1}
+
     def exists(self, path: KeyPath) -> bool:
         """Whether this is a key, or a section."""
         return path in self._annotations
@@ -70,6 +75,10 @@ class Keys:
             for name in get_close_matches(str(path[-1]), candidates, n=1, cutoff=likeness):
                 return dotted(candidates[name])
         return None
+
+
+def _variable(path: KeyPath) -> str:
+    return "FLAGPOST_" + "__".join(map(str, path)).upper()
 
 
 def _ignores_extra(annotation: object) -> bool:

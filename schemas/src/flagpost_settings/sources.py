@@ -2,7 +2,8 @@
 
 In: the file's path, the environment, the program's keys. Out: `Given`, one tree of plain values that remembers
 where each came from, and the problems found on the way. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are
-settings (so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not).
+settings (so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not); one whose
+name differs from such a variable's only by underscores is a problem.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from flagpost_settings.keys import Keys, dotted
 from flagpost_settings.problems import KeyPath, Problem, SettingsError
+from flagpost_settings.variables import CONFIG_VARIABLE, advice, misspelt
 
 VARIABLE = re.compile(r"FLAGPOST_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9]+(?:_[A-Z0-9]+)*)+")
 """FLAGPOST_, a section, and keys: capitals and digits with single underscores, joined by double ones."""
@@ -62,8 +64,12 @@ def read(keys: Keys, config_path: Path | None, environ: Mapping[str, str]) -> Gi
         SettingsError: the file cannot be read, or is no YAML map.
     """
     given = Given("") if config_path is None else _read_file(config_path)
+    variables = keys.variables
+    wrong = dict(misspelt(environ, [*variables, CONFIG_VARIABLE]))
+    for name, right in wrong.items():
+        given.problems.append(Problem(dotted(variables.get(right, ())), name, advice(right)))
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
-        if VARIABLE.fullmatch(name):
+        if VARIABLE.fullmatch(name) and name not in wrong:
             _read_variable(keys, given, name, environ[name])
     return given
 
