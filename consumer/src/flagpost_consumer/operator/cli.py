@@ -18,6 +18,7 @@ import click
 
 from flagpost_consumer import __version__
 from flagpost_consumer.settings import Needs, Settings, SettingsError, load_settings
+from flagpost_settings.metrics_in_memory import keep_metrics_in_memory
 
 SettingsLoader = Callable[[Needs], Settings]
 """What commands get by `@click.pass_obj`: says what the command needs, and raises SettingsError."""
@@ -159,4 +160,5 @@ def flagpost(ctx: click.Context, config: Path | None) -> None:
 
 def main() -> None:
     """The entry point of the command."""
+    keep_metrics_in_memory(os.environ)
     flagpost(prog_name="flagpost")

@@ -13,10 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from flagpost_settings.metrics_in_memory import keep_metrics_in_memory
+
 
 def main() -> NoReturn:
     """The entry point of the command."""
     config_path = _parsed().config
+    keep_metrics_in_memory(os.environ)
     try:
         from flagpost_publisher.gateway import program  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
