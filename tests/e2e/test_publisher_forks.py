@@ -46,7 +46,7 @@ def visitors(kafka: EmbeddedKafka, topic: str) -> list[str]:
 
 
 # PyDLL keeps the interpreter's lock while it calls, as uWSGI does. With a long switch interval no other thread has
-# asked for that lock at the fork: Python's own child would wait for ever for a thread to take it, which no fork copies.
+# asked for that lock at the fork: else the child's interpreter would wait for ever for that thread to take it.
 FORKING_IN_C = """
 import ctypes, gc, json, os, sys, threading, time
 from dataclasses import asdict
@@ -274,7 +274,7 @@ def asked(url: str) -> list[int]:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as answer:
+            with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as answer:  # noqa: S310 - loopback
                 return [int(word) for word in answer.read().split()]
         except (urllib.error.URLError, ConnectionError):
             assert time.monotonic() < deadline

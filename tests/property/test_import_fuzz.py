@@ -17,7 +17,9 @@ from flagpost_consumer.operator.imports.rows import FileProblem
 from flagpost_schemas import AccountMetadata, TrackEvent, VisitorMetadata, partition_key
 from imported_rows import Imported, import_bytes
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+"""A NUL is refused: see test_nul_and_utf16."""
+TEXTS = st.text(CHARACTERS, max_size=30) | st.sampled_from(
     [
         "007",
         "1e5",
@@ -32,14 +34,11 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.samp
         "'",
         "=1+1",
         " x ",
-        "\x00",
         "\ufeff",
         "[1]",
     ]
 )
-IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(
-    lambda text: text == text.strip()
-)
+IDS = st.text(CHARACTERS, min_size=1, max_size=30).filter(lambda text: text == text.strip())
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,12}", fullmatch=True).filter(

@@ -1,6 +1,6 @@
 """Variables that look set and are not: names that differ from a setting's by underscores only.
 
-Before, `FLAGPOST_PENDO_REGION=eu` was passed over in silence, and the events of a European application went to the US.
+Before, `FLAGPOST_PENDO_REGION=eu` was passed over in silence, and the events of a European company went to the US.
 """
 
 from __future__ import annotations

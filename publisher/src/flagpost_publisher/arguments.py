@@ -120,6 +120,10 @@ def _text(name: str, value: object) -> None:
         raise TypeError(f"{name} is of type {type(value).__name__}; give a str")
     if not value.strip():
         raise ValueError(f"{name} is empty; give a text")
+    if "\0" in value:
+        raise ValueError(
+            f"{name} holds a NUL character, at which Kafka's client would cut it off; take it out"
+        )
 
 
 def _optional_text(name: str, value: object) -> None:
@@ -188,6 +192,8 @@ def _properties(name: str, value: object) -> None:
         _text(f"a name in {name}", key)
         if key in PUBLISHERS_PROPERTIES or instead_of(key) is not None:
             raise ValueError(f"{name}: {key} is set by Flagpost; leave it out{_INSTEAD.get(key, '')}")
+        if isinstance(value[key], str) and value[key]:
+            _text(f"the value of {key} in {name}", value[key])
 
 
 _INSTEAD: Final = {

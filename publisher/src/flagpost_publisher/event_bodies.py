@@ -5,12 +5,16 @@ In: an event. Out: its body, or EncodeError where the event is none that Flagpos
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any
 
-from flagpost_schemas import EncodeError, Event, encode_body
-
-MAX_EVENT_ID_CHARACTERS: Final = 128
-"""The longest event id (CONTRACT section 3)."""
+from flagpost_schemas import DecisionEvent, EncodeError, Event, encode_body, encode_decision
+from flagpost_schemas.edge_rules import (
+    HOLDS_NUL,
+    IDENTIFIERS_OF,
+    MAX_EVENT_ID_CHARACTERS,
+    identifier_with_nul,
+    with_nul,
+)
 
 
 def event_body(event: Event) -> bytes:
@@ -23,4 +27,16 @@ def event_body(event: Event) -> bytes:
             "event_id",
             f"has {length} characters; the most is {MAX_EVENT_ID_CHARACTERS}",
         )
+    wrong = identifier_with_nul(event)
+    if wrong is not None:
+        raise EncodeError(type(event).__name__, wrong, HOLDS_NUL)
+    return body
+
+
+def decision_body(**fields: Any) -> bytes:  # noqa: ANN401 - a DecisionEvent's
+    """The Avro body of a DecisionEvent with these fields, all of them; its id is one of ours. Raises EncodeError."""
+    body = encode_decision(**fields)
+    wrong = with_nul({name: fields[name] for name in IDENTIFIERS_OF[DecisionEvent]})
+    if wrong is not None:
+        raise EncodeError(DecisionEvent.__name__, wrong, HOLDS_NUL)
     return body

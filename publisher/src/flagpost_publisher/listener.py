@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from flagpost_publisher.errors import AttributeLeftOut, EventRefused
-from flagpost_schemas import encode_decision, new_event_id
+from flagpost_publisher.event_bodies import decision_body
+from flagpost_schemas import new_event_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ class DecisionReader:
         options = self._options
         account = options.account_id
         occurred_at = now_ms()
-        return encode_decision(
+        return decision_body(
             event_id=new_event_id(occurred_at),
             occurred_at=occurred_at,
             account_id=None if account is None else _id_from(account, user_id, attributes),

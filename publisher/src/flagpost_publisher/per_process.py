@@ -48,7 +48,7 @@ class PerProcess:
         self._by_process = {getpid(): make()}
 
     def __call__(self) -> OwnedHere:
-        """This process's share. Threads may call it; 0.1 us but for the first time after a fork."""
+        """The share of this process. Threads may call it: it asks for the process id, and little else."""
         return self._by_process.get(getpid()) or self._begin_anew()
 
     def _begin_anew(self) -> OwnedHere:

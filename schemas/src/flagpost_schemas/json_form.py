@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from flagpost_schemas.edge_rules import HOLDS_NUL, identifier_with_nul
 from flagpost_schemas.events import (
     AccountMetadata,
     Context,
@@ -65,7 +66,11 @@ def event_from_json(document: object, *, now_ms: int, new_event_id: Callable[[],
     given.setdefault("event_id", None)
     if given["event_id"] is None:
         given["event_id"] = new_event_id()
-    return event_type(**{name: _read(field, given) for name, field in known.items()})
+    event = event_type(**{name: _read(field, given) for name, field in known.items()})
+    wrong = identifier_with_nul(event)
+    if wrong is not None:
+        raise EventFormError(wrong, HOLDS_NUL)
+    return event
 
 
 def _event_type(name: object) -> type[Event]:

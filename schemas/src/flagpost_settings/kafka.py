@@ -32,6 +32,8 @@ def _librdkafka_value(value: object) -> str:
     """A property as librdkafka takes it; booleans are `true` and `false` there."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("a property's value should hold no NUL character: librdkafka would cut it off there")
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError("a property's value should be a text, a number, true or false")

@@ -34,8 +34,10 @@ HEADER_TEXT: Final = SecretForm(
 )
 """What can be the value of an HTTP header: visible ASCII."""
 
-ANY_TEXT: Final = SecretForm(re.compile(r"(?s).+"), "is empty; give it")
-"""Whatever is not empty: passwords, and keys of several lines."""
+ANY_TEXT: Final = SecretForm(
+    re.compile(r"[^\0]+"), "holds a NUL character, which no text does; write the secret there as UTF-8 text"
+)
+"""Whatever is not empty: passwords, and keys of several lines. librdkafka would cut them off at a NUL."""
 
 
 @final

@@ -27,6 +27,7 @@ from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.settings import Needs, Settings, engine_policy
 from flagpost_schemas import new_event_id
 from flagpost_schemas.json_form import EventFormError, event_from_json
+from flagpost_schemas.text_encoding import foreign_encoding
 
 HIDDEN = "***"
 
@@ -122,8 +123,11 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
     settings = load(Needs.NOTHING)
     fields = read_schema_file(schema.read()) if schema is not None else {}
     name = getattr(source, "name", "the input")  # standard input that is no file has no name
+    content = source.read()
+    if (encoding := foreign_encoding(content)) is not None:
+        raise click.ClickException(f"{name} is {encoding}; save it as UTF-8")
     try:
-        shown = foresee(orjson.loads(source.read()), _policy(settings), pendo_address(settings), fields)
+        shown = foresee(orjson.loads(content), _policy(settings), pendo_address(settings), fields)
     except orjson.JSONDecodeError as error:
         raise click.ClickException(f"{name} is no JSON: {error}") from None
     except EventFormError as error:

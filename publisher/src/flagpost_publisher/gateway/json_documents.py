@@ -11,6 +11,7 @@ import math
 from typing import Any, NoReturn
 
 from flagpost_publisher.gateway.fronts import DocumentError
+from flagpost_schemas.text_encoding import foreign_encoding
 
 
 def strict(body: bytes) -> object:
@@ -24,6 +25,9 @@ def tolerant(body: bytes) -> object:
 
 
 def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own
+    encoding = foreign_encoding(body)
+    if encoding is not None:
+        raise DocumentError(None, "body", f"is {encoding}; send JSON as UTF-8")
     try:
         return json.loads(body.decode(), **hooks)
     except DocumentError:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from flagpost_consumer.core.legible import quoted
-from flagpost_consumer.operator.imports.rows import FileProblem
+from flagpost_consumer.operator.imports.rows import HOLDS_NUL, FileProblem
 
 Reader = Callable[[str], Any]
 """A cell's text to its value; raises CellError."""
@@ -75,6 +75,8 @@ def read_columns(header: Sequence[str], typed: Iterable[str]) -> list[Column]:
 def _column(text: str, where: str) -> Column:
     if not is_utf8(text):
         raise FileProblem(f"{where} is not UTF-8; save the file as UTF-8")
+    if "\0" in text:
+        raise FileProblem(f"{where} {HOLDS_NUL}")
     name, colon, type_name = text.strip().rpartition(":")
     if not colon:
         return Column(type_name)

@@ -25,6 +25,7 @@ from flagpost_consumer.operator.imports.columns import (
 )
 from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
 from flagpost_consumer.operator.imports.rows import (
+    HOLDS_NUL,
     MAX_ROW_CHARACTERS,
     FileProblem,
     Members,
@@ -101,10 +102,13 @@ class CsvRows:
 
     def _row(self, line: int, cells: list[str]) -> Row | Refusal:
         text = self._lines.row_text()
+        holds_nul = "\0" in text
         members: Members = {}
         name = None
         try:
             for (name, read), cell in zip(self._columns, cells, strict=True):
+                if holds_nul:
+                    _require_no_nul(cell)
                 if cell:
                     members[name] = cell if read is None else read(cell)
                 elif self._clears:
@@ -130,6 +134,11 @@ class CsvRows:
         self._lines.begin_row()
         unquoted = _QUOTED.sub("", first)
         return max(DELIMITERS, key=unquoted.count)
+
+
+def _require_no_nul(cell: str) -> None:
+    if "\0" in cell:
+        raise CellError(HOLDS_NUL)
 
 
 def _reader(column: Column, roles: Roles) -> Reader | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from flagpost_consumer.operator.imports.rows import FileProblem
+from flagpost_schemas.text_encoding import BEGINNING_BYTES, foreign_encoding
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 262_144
 
 _GZIP = b"\x1f\x8b"
-_FOREIGN = {
-    b"PK\x03\x04": "it is a zip archive or a workbook of Excel's; save the table as CSV (UTF-8)",
-    b"\xff\xfe": "it is UTF-16; save it as UTF-8",
-    b"\xfe\xff": "it is UTF-16; save it as UTF-8",
-}
-"""What people give that is neither CSV nor JSON lines, by how it begins."""
+_ZIP = b"PK\x03\x04"
 
 
 class _Counted(io.RawIOBase):
@@ -42,8 +38,13 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """As the inner one's, but no more than one read of it."""
-        count = self._inner.readinto1(buffer)
+        """As the inner one's, but no more than one read of it; at first as much as tells what the file is."""
+        room = memoryview(buffer).cast("B")
+        least = min(BEGINNING_BYTES, len(room))
+        count = read = self._inner.readinto1(room)
+        while self.count == 0 and read and count < least:
+            read = self._inner.readinto1(room[count:])
+            count += read
         self.count += count
         return count
 
@@ -57,21 +58,23 @@ class Source:
         """None where nobody knows: a pipe."""
         self.stream: io.BufferedReader[Any] = io.BufferedReader(self._counted, BUFFER_BYTES)
         """The bytes; unpacked."""
-        if self._begins_with(_GZIP):
+        if self._beginning().startswith(_GZIP):
             unpacked = gzip.GzipFile(fileobj=self.stream)
             self.stream = io.BufferedReader(cast("io.RawIOBase", unpacked), BUFFER_BYTES)
-        for beginning, problem in _FOREIGN.items():
-            if self._begins_with(beginning):
-                raise FileProblem(problem)
+        beginning = self._beginning()
+        if beginning.startswith(_ZIP):
+            raise FileProblem("it is a zip archive or a workbook of Excel's; save the table as CSV (UTF-8)")
+        if (encoding := foreign_encoding(beginning)) is not None:
+            raise FileProblem(f"it is {encoding}; save it as UTF-8")
 
     @property
     def read_bytes(self) -> int:
         """How much of the file has been read, packed as it is."""
         return self._counted.count
 
-    def _begins_with(self, beginning: bytes) -> bool:
+    def _beginning(self) -> bytes:
         try:
-            return self.stream.peek(len(beginning)).startswith(beginning)
+            return self.stream.peek(BEGINNING_BYTES)
         except READING_FAILS as error:
             raise FileProblem(f"it cannot be read: {error}") from None
 

@@ -13,6 +13,8 @@ MAX_ROW_CHARACTERS = 1_048_576
 """As much as the events topic takes in a record; what is longer is no row (a quote that is not closed, no line
 ends), and is not read into memory."""
 
+HOLDS_NUL = "holds a NUL character, which no text has; take it out, and look at what wrote the file"
+
 Members: TypeAlias = dict[str, Any]
 """A row's values by column; in JSON lines by the object's members."""
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flagpost_publisher.gateway.moments import moment_ms
-
-MAX_EVENT_ID_CHARACTERS = 128
+from flagpost_schemas.edge_rules import MAX_EVENT_ID_CHARACTERS
 
 
 class MessageError(ValueError):

@@ -1,0 +1,67 @@
+"""What an event must be to be let in: one set of rules for the publisher, the gateway and the import.
+
+In: an event, or the texts that will be in one; the size of its record. Out: what is wrong, or nothing. The consumer
+holds events of other producers to rules of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Final
+
+from flagpost_schemas.events import EVENT_TYPES, Event
+
+MAX_EVENT_ID_CHARACTERS: Final = 128
+"""The longest event id."""
+
+DEFAULT_MAX_EVENT_BYTES: Final = 65_536
+"""The most that an event may have, key and value together: `kafka.max_event_bytes`."""
+
+IDENTIFIERS: Final = frozenset(
+    {
+        "event_id",
+        "visitor_id",
+        "anonymous_id",
+        "account_id",
+        "flag_key",
+        "variation_key",
+        "rule_key",
+        "experiment_id",
+        "variation_id",
+        "event",
+    }
+)
+"""The fields that tell things apart, here and at Pendo, and by which people look for them."""
+
+HOLDS_NUL: Final = "holds a NUL character, which no id has; take it out"
+
+IDENTIFIERS_OF: Final = {
+    event_type: tuple(field.name for field in fields(event_type) if field.name in IDENTIFIERS)
+    for event_type in EVENT_TYPES
+}
+"""Those of each record."""
+
+
+def with_nul(texts: Mapping[str, object]) -> str | None:
+    """The name of the first text that holds a NUL character; None: none does.
+
+    Programs written in C, databases and terminals take a text to end there: two visitors would become one.
+    """
+    for name, text in texts.items():
+        if isinstance(text, str) and "\0" in text:
+            return name
+    return None
+
+
+def identifier_with_nul(event: Event) -> str | None:
+    """The first of the event's identifiers that holds a NUL character; None: none does."""
+    return with_nul({name: getattr(event, name) for name in IDENTIFIERS_OF[type(event)]})
+
+
+def too_large(key: bytes | None, value_bytes: int, max_event_bytes: int) -> str | None:
+    """What is wrong with the size of a record, in words that follow "the event"; None: nothing."""
+    size = len(key or b"") + value_bytes
+    if size <= max_event_bytes:
+        return None
+    return f"has {size:,} bytes in Kafka (key and value), and the most is {max_event_bytes:,}"
