@@ -68,8 +68,9 @@ def test_no_more_is_undone_than_allowed(coding: str) -> None:
 
 def test_a_coding_that_holds_nothing_has_an_end_too() -> None:
     undoing = Undoing("gzip", 1000)
-    empty = gzip.compress(b"")
-    for _ in range((1000 + bodies.OVERHEAD_BYTES) // len(empty)):
+    empty = b"\0\0\0\xff\xff"  # a block of deflate that holds nothing
+    undoing.feed(gzip.compress(b"")[:10])
+    for _ in range((1000 + bodies.OVERHEAD_BYTES - 10) // len(empty)):
         assert undoing.feed(empty) == b""
     with pytest.raises(Refusal) as refused:
         undoing.feed(empty)

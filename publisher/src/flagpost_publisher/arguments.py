@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from flagpost_publisher.registry import INSECURE_PROPERTY, shows_password
+from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES
 from flagpost_settings.owned_properties import instead_of
 from flagpost_settings.variables import advice, misspelt
 
@@ -31,6 +32,7 @@ PUBLISHERS_PROPERTIES: Final = frozenset(
 
 PROPERTIES: Final = "FLAGPOST_KAFKA__PROPERTIES"
 PROPERTIES_FILES: Final = "FLAGPOST_KAFKA__PROPERTIES_FILES"
+MAX_EVENT_BYTES: Final = "FLAGPOST_KAFKA__MAX_EVENT_BYTES"
 """The variables that are JSON; see `_VARIABLES` for the others."""
 
 
@@ -52,6 +54,7 @@ class Options:
     consent: ConsentSource | None
     properties: Mapping[str, Any] = field(repr=False)  # may hold passwords
     on_error: Callable[[Exception], object] | None
+    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
 
 
 def checked(options: Options) -> Options:
@@ -69,7 +72,7 @@ def checked(options: Options) -> Options:
 
 def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
     """The constructor's arguments that `environ` gives (CONTRACT §6). Raises ValueError naming the variable."""
-    for name, right in misspelt(environ, [*_VARIABLES, PROPERTIES, PROPERTIES_FILES]):
+    for name, right in misspelt(environ, [*_VARIABLES, PROPERTIES, PROPERTIES_FILES, MAX_EVENT_BYTES]):
         raise ValueError(f"{name} {advice(right)}")
     if "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" not in environ:
         raise ValueError(
@@ -80,6 +83,7 @@ def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
     files = _json_object(environ, PROPERTIES_FILES)
     return {
         **found,
+        **_max_event_bytes(environ),
         "properties": {**properties, **{name: _secret(name, path) for name, path in files.items()}},
     }
 
@@ -91,6 +95,15 @@ _VARIABLES: Final = {
     "FLAGPOST_PUBLISHER__ENVIRONMENT": "environment",
     "FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": "schema_registry_url",
 }
+
+
+def _max_event_bytes(environ: Mapping[str, str]) -> dict[str, int]:
+    text = environ.get(MAX_EVENT_BYTES)
+    if text is None:
+        return {}
+    if not text.isascii() or not text.isdecimal():
+        raise ValueError(f"{MAX_EVENT_BYTES} is no number of bytes; give digits only, such as 65536")
+    return {"max_event_bytes": int(text)}
 
 
 def _json_object(environ: Mapping[str, str], variable: str) -> dict[str, Any]:
@@ -225,4 +238,5 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "consent": _consent,
     "properties": _properties,
     "on_error": _callable,
+    "max_event_bytes": _positive,
 }

@@ -33,6 +33,8 @@ from flagpost_schemas import (
     new_event_id,
     partition_key,
 )
+from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
+from flagpost_schemas.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -72,6 +74,7 @@ class Publisher:
         consent: ConsentSource | None = None,
         properties: Mapping[str, Any] | None = None,
         on_error: Callable[[Exception], object] | None = None,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
     ) -> None:
         """Check the arguments; connect to nothing. Raises TypeError or ValueError naming the argument.
 
@@ -92,6 +95,8 @@ class Publisher:
             properties: librdkafka's, such as TLS and SASL; those that Flagpost owns are refused by name.
             on_error: told of refused and lost events: an exception with `kind`, `count` and a message, at
                 most every ten seconds of each kind, from the publisher's own thread. What it raises is not heard.
+            max_event_bytes: the most that an event may have, key and value together; the consumer's
+                `kafka.max_event_bytes`. A larger one is refused.
         """
         self._options = checked(
             Options(
@@ -109,11 +114,15 @@ class Publisher:
                 consent=consent,
                 properties={} if properties is None else properties,
                 on_error=on_error,
+                max_event_bytes=max_event_bytes,
             )
         )
         require_usable(producer_config(self._options))
         self._sdk_source = self._source("optimizely-sdk")
         self._own_source = self._source("flagpost-publisher")
+        self._header_bytes = (
+            SINGLE_OBJECT_HEADER_BYTES if schema_registry_url is None else CONFLUENT_HEADER_BYTES
+        )
         self._attached: list[tuple[Any, int]] = []
         self._reader = DecisionReader(self._options, self._sdk_source, self._complain)
         self._here = PerProcess(lambda: OwnedHere(self._options, self._undelivered))
@@ -337,13 +346,20 @@ class Publisher:
             here.tally.add_duplicate()
             return
         try:
-            here.output.send(DecisionEvent, claim[0][0], body(*arguments))
+            written = body(*arguments)
+            self._hand_over(here, DecisionEvent, claim[0][0].encode(), written)
         except Exception:
             here.duplicates.forget(claim)
             raise
 
     def _send(self, event: Event) -> None:
-        self._here().output.send(type(event), partition_key(event), event_body(event))
+        self._hand_over(self._here(), type(event), partition_key(event), event_body(event))
+
+    def _hand_over(self, here: OwnedHere, event_type: type[Event], key: bytes | None, body: bytes) -> None:
+        wrong = too_large(key, self._header_bytes + len(body), self._options.max_event_bytes)
+        if wrong is not None:
+            raise EventRefused("too_large", f"an event {wrong}; send less with it: see max_event_bytes")
+        here.output.send(event_type, key, body)
 
     def _undelivered(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):

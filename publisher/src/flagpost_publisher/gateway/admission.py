@@ -13,7 +13,7 @@ from typing import Final
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 
 MAX_REQUESTS: Final = 1_000
-MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_BYTES: Final = 32 * 1024 * 1024
 """Bodies in memory, each from its first byte to its answer."""
 RETRY_SECONDS: Final = 1
 

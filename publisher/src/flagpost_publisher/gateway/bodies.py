@@ -18,6 +18,11 @@ READ_SECONDS: Final = 20.0
 OVERHEAD_BYTES: Final = 65_536
 """By how much a compressed body may be longer than what it holds may be: formats have headers."""
 
+MAX_MEMBERS: Final = 100
+"""How many members a gzip body may have: one is usual, and each of 20 bytes costs as much time as a long one."""
+INFLATING_BYTES: Final = 49_152
+"""What zlib keeps for a body that it decompresses."""
+
 WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that we undo (RFC 9110 section 8.4.1), and how zlib is told of them."""
 
@@ -52,6 +57,8 @@ async def read_body(
     """
     if int(headers.get("content-length", "0")) > max_bytes + OVERHEAD_BYTES:
         raise _too_large(max_bytes)
+    if _coding(headers) in WINDOWS:
+        hold(INFLATING_BYTES)
     try:
         async with asyncio.timeout(READ_SECONDS):
             return await _read(Undoing(_coding(headers), max_bytes), chunks, hold)
@@ -112,6 +119,7 @@ class Inflating:
         """`window`: zlib's wbits."""
         self._window = window
         self._member = zlib.decompressobj(window)
+        self._members = 1
 
     @property
     def is_whole(self) -> bool:
@@ -123,11 +131,17 @@ class Inflating:
         parts = []
         while chunk and most > 0:
             if self._member.eof:
-                self._member = zlib.decompressobj(self._window)
+                self._begin_member()
             parts.append(self._decompress(chunk, most))
             most -= len(parts[-1])
             chunk = self._member.unused_data
         return b"".join(parts)
+
+    def _begin_member(self) -> None:
+        self._members += 1
+        if self._members > MAX_MEMBERS:
+            raise _broken(f"has more than {MAX_MEMBERS} members")
+        self._member = zlib.decompressobj(self._window)
 
     def _decompress(self, chunk: bytes, most: int) -> bytes:
         try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from flagpost_publisher.gateway.event_writer import EventWriter
+from flagpost_publisher.gateway.event_writer import Batch, EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
-from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
+from flagpost_publisher.gateway.fronts import DocumentError, DocumentTooLarge, Front, Reading
 from flagpost_publisher.gateway.refusals import Refusal
 
 
@@ -33,14 +33,17 @@ class Documents:
 
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish what the body holds."""
-        try:
-            reading = self._read(arrival)
-        except DocumentError as error:
-            raise Refusal(400, str(error), index=error.index, field=error.field) from None
-        await self.events.write(reading)
-        return self.answer(reading)
+        batch, answer = self._read(arrival)
+        await self.events.write(batch)
+        return answer
 
-    def _read(self, arrival: Arrival) -> Reading:
-        document = self.parse(arrival.body)
-        self.guard(arrival.headers, document)
-        return self.front(document, arrival.received_at)
+    def _read(self, arrival: Arrival) -> tuple[Batch, Answer]:
+        """What to write, and what to say then: no more is kept while Kafka is waited for."""
+        try:
+            document = self.parse(arrival.body)
+            self.guard(arrival.headers, document)
+            reading = self.front(document, arrival.received_at)
+        except DocumentError as error:
+            status = 413 if isinstance(error, DocumentTooLarge) else 400
+            raise Refusal(status, str(error), index=error.index, field=error.field) from None
+        return self.events.batch(reading), self.answer(reading)

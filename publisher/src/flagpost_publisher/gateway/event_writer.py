@@ -6,18 +6,22 @@ In: what a front read. Out: nothing once Kafka has all of it, or a Refusal; and 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 import structlog
 
 from flagpost_publisher.errors import RegistryTrouble
-from flagpost_publisher.event_bodies import event_body
 from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord, KafkaWriter
 from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.registry import Registry, event_headers
-from flagpost_schemas import EncodeError, Event, partition_key
+from flagpost_schemas import Event, partition_key
+from flagpost_schemas.edge_rules import too_large
+from flagpost_settings.kafka import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
@@ -25,15 +29,29 @@ ASK_SECONDS: Final = 2
 """How long to wait before a registry that did not answer is asked again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records of one request, and what is counted of it once Kafka has them."""
+
+    records: list[KafkaRecord]
+    counts: Counter[type[Event]]
+    set_aside: Counter[StrEnum]
+
+
 class EventWriter:
     """The events topic."""
 
     def __init__(
-        self, kafka: KafkaWriter, topic: str, registry: Registry | None, metrics: GatewayMetrics
+        self,
+        kafka: KafkaWriter,
+        settings: KafkaSettings,
+        registry: Registry | None,
+        metrics: GatewayMetrics,
     ) -> None:
         """With a `registry`, events go in Confluent's format, once `learn` has its ids."""
         self._kafka = kafka
-        self._topic = topic
+        self._topic = settings.topic
+        self._max_event_bytes = min(settings.max_event_bytes, MAX_RECORD_BYTES)
         self._registry = registry
         self._headers = event_headers(None) if registry is None else {}
         self._metrics = metrics
@@ -52,29 +70,31 @@ class EventWriter:
                 log.warning("waiting for the schema registry", reason=str(error))
                 await asyncio.sleep(ASK_SECONDS)
 
-    async def write(self, reading: Reading) -> None:
-        """Publish what was read, all of it or (as far as Kafka lets us) none. Raises Refusal."""
+    def batch(self, reading: Reading) -> Batch:
+        """What is to be written. Raises Refusal."""
         if self.trouble is not None:
             raise try_again(self.trouble, ASK_SECONDS, "send the request again after the time in Retry-After")
-        records = [self._record(index, event) for index, event in enumerate(reading.events)]
-        try:
-            await self._kafka.write(records)
-        except Refusal:
-            self._metrics.refused(reading.events)
-            raise
-        self._metrics.accepted(reading)
+        read = zip(reading.events, reading.bodies, strict=True)
+        records = [self._record(index, event, body) for index, (event, body) in enumerate(read)]
+        return Batch(records, Counter(map(type, reading.events)), reading.set_aside)
 
-    def _record(self, index: int, event: Event) -> KafkaRecord:
+    async def write(self, batch: Batch) -> None:
+        """Publish a batch, all of it or (as far as Kafka lets us) none. Raises Refusal."""
         try:
-            body = event_body(event)
-        except EncodeError as error:
-            raise Refusal(400, f"{error.field}: {error.problem}", index=index, field=error.field) from None
-        record = KafkaRecord(self._topic, partition_key(event), self._headers[type(event)] + body)
-        if record.size_bytes > MAX_RECORD_BYTES:
+            await self._kafka.write(batch.records)
+        except Refusal:
+            self._metrics.refused(batch.counts)
+            raise
+        self._metrics.accepted(batch.counts, batch.set_aside)
+
+    def _record(self, index: int, event: Event, body: bytes) -> KafkaRecord:
+        key, value = partition_key(event), self._headers[type(event)] + body
+        wrong = too_large(key, len(value), self._max_event_bytes)
+        if wrong is not None:
             raise Refusal(
                 413,
-                f"the event has {record.size_bytes} bytes in Kafka, and the most is {MAX_RECORD_BYTES}",
+                f"the event {wrong}",
                 index=index,
-                fix="send less with one event",
+                fix="send less with one event; see kafka.max_event_bytes",
             )
-        return record
+        return KafkaRecord(self._topic, key, value)

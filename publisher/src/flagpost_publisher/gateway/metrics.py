@@ -5,8 +5,8 @@ In: what happened. Out: series at each scrape; those of enumerated labels exist 
 
 from __future__ import annotations
 
-from collections import Counter as Counts
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from importlib.metadata import version
 from typing import Final
 
@@ -15,7 +15,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from flagpost_publisher.gateway.admission import Admission
-from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
 from flagpost_schemas import Event
 from flagpost_schemas.json_form import TYPES
@@ -91,16 +90,16 @@ class GatewayMetrics:
         """A body was read."""
         self._body_bytes.inc(body_bytes)
 
-    def accepted(self, reading: Reading) -> None:
-        """Kafka has what was read."""
-        for event_type, count in Counts(map(type, reading.events)).items():
+    def accepted(self, counts: Mapping[type[Event], int], set_aside: Mapping[StrEnum, int]) -> None:
+        """Kafka has so many events of each kind, and so many were set aside by reason."""
+        for event_type, count in counts.items():
             self._accepted[event_type].inc(count)
-        for reason, count in reading.set_aside.items():
+        for reason, count in set_aside.items():
             self._set_aside[reason].inc(count)
 
-    def refused(self, events: Iterable[Event]) -> None:
-        """Kafka did not take these."""
-        for event_type, count in Counts(map(type, events)).items():
+    def refused(self, counts: Mapping[type[Event], int]) -> None:
+        """Kafka did not take so many of each kind."""
+        for event_type, count in counts.items():
             self._refused[event_type].inc(count)
 
 

@@ -21,7 +21,10 @@ def read_events(document: object, received_at: int) -> Reading:
     items = document if isinstance(document, list) else [document]
     if not items:
         raise DocumentError(None, "body", "is an empty array; send at least one event")
-    return Reading([_event(index, item, received_at) for index, item in enumerate(items)])
+    reading = Reading()
+    for index, item in enumerate(items):
+        reading.add(index, _event(index, item, received_at))
+    return reading
 
 
 def answer(reading: Reading) -> Answer:

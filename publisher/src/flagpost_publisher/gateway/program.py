@@ -78,7 +78,7 @@ class Gateway:
         metrics = GatewayMetrics(routes.SET_ASIDE_REASONS)
         topics = [settings.kafka.topic, *([self._gateway.webhook_topic] if webhook_secret.text else [])]
         self._kafka = KafkaWriter(config, topics, self._fail)
-        self._events = EventWriter(self._kafka, settings.kafka.topic, _registry(settings.kafka), metrics)
+        self._events = EventWriter(self._kafka, settings.kafka, _registry(settings.kafka), metrics)
         table = routes.table(
             routes.Parts(self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, metrics)
         )

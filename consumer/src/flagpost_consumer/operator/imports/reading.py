@@ -37,7 +37,9 @@ def read_rows(source: Source, options: Options, settings: Settings) -> Reading:
     """
     roles = RoleFinder(options.type_name, options.id_column)
     group = MetadataGroup(options.group or MetadataGroup.CUSTOM)
-    events = RowEvents(options.type_name, group, roles, engine_policy(settings))
+    events = RowEvents(
+        options.type_name, group, roles, engine_policy(settings), settings.kafka.max_event_bytes
+    )
     if options.format == "jsonl":
         return Reading(JsonRows(source.stream), lambda row: events.from_json(row.members, _now_ms()), events)
     rows = CsvRows(

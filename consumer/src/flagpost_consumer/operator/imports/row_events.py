@@ -21,6 +21,7 @@ from flagpost_consumer.operator.imports.columns import CellError, is_utf8, read_
 from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
 from flagpost_consumer.operator.imports.rows import Members, RowError
 from flagpost_schemas import Event, MetadataGroup, encode_single_object, flatten, partition_key
+from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
 from flagpost_schemas.json_form import TYPES, EventFormError, event_from_json
 
 Document: TypeAlias = dict[str, Any]
@@ -50,8 +51,16 @@ class Produced(NamedTuple):
 class RowEvents:
     """Makes the events of one import."""
 
-    def __init__(self, type_name: str, group: MetadataGroup, roles: RoleFinder, policy: Policy) -> None:
+    def __init__(
+        self,
+        type_name: str,
+        group: MetadataGroup,
+        roles: RoleFinder,
+        policy: Policy,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+    ) -> None:
         """`policy` is the consumer's; only whether it has Pendo's integration key does not matter here."""
+        self._max_event_bytes = max_event_bytes
         self._type = type_name
         self._event_type = TYPES[type_name]
         self._container = _CONTAINERS[type_name]
@@ -124,8 +133,12 @@ class RowEvents:
         (planned,) = self._planner.plan(event, now_ms)
         if planned.ending is not None:
             raise self._refused(planned.ending, roles)
+        produced = Produced(partition_key(event), encode_single_object(event))
+        wrong = too_large(produced.key, len(produced.value), self._max_event_bytes)
+        if wrong is not None:
+            raise RowError(None, f"the row {wrong}; take columns out of it, or see kafka.max_event_bytes")
         self.earliest_ms = min(self.earliest_ms, event.occurred_at)
-        return Produced(partition_key(event), encode_single_object(event))
+        return produced
 
     def _refused(self, ending: Ending, roles: Roles) -> RowError:
         """What the consumer would do, said of the row."""

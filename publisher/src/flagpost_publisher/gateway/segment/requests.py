@@ -7,9 +7,7 @@ What a Segment library can send is never refused, as its libraries drop a batch 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from enum import StrEnum
 from functools import partial
 from typing import Any
 
@@ -23,7 +21,9 @@ from flagpost_schemas import Event
 
 def read_call(kind: str, document: object, received_at: int) -> Reading:
     """Read one message; `kind` is the path's, whatever the body says. Raises DocumentError."""
-    return _reading([_read(kind, _object(document, "body", None), received_at, None)])
+    reading = Reading()
+    reading.add(None, _read(kind, _object(document, "body", None), received_at, None))
+    return reading
 
 
 def read_batch(document: object, received_at: int) -> Reading:
@@ -32,16 +32,11 @@ def read_batch(document: object, received_at: int) -> Reading:
     batch = body.get("batch")
     if not isinstance(batch, list):
         raise DocumentError(None, "batch", "must be a list of messages")
-    results = []
+    reading = Reading()
     for index, each in enumerate(batch):
         message = _with_shared(_object(each, "message", index), body)
-        results.append(_read(message.get("type"), message, received_at, index))
-    return _reading(results)
-
-
-def _reading(results: list[Event | SetAside]) -> Reading:
-    set_aside: Counter[StrEnum] = Counter(result for result in results if isinstance(result, SetAside))
-    return Reading([result for result in results if not isinstance(result, SetAside)], set_aside)
+        reading.add(index, _read(message.get("type"), message, received_at, index))
+    return reading
 
 
 def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
