@@ -341,7 +341,7 @@ def test_an_event_too_large_for_kafka_is_refused(kafka: EmbeddedKafka, topic: st
 
 
 def test_an_event_too_large_that_waited_fails_and_holds_up_nothing(kafka: EmbeddedKafka, topic: str) -> None:
-    publisher = Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic)
+    publisher = Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic, max_event_bytes=20_000_000)
     with publisher._here().output._lock:  # the thread cannot open the direct way: both wait
         publisher.track("v", "page", {"text": "x" * 2_000_000})
         publisher.track("v", "page")
@@ -493,7 +493,9 @@ def test_without_an_answer_from_the_registry_the_buffer_is_bounded_and_counted()
 
 
 def test_what_waits_is_bounded_in_bytes_too() -> None:
-    publisher = Publisher(bootstrap_servers=NOBODY, schema_registry_url="http://127.0.0.1:1")
+    publisher = Publisher(
+        bootstrap_servers=NOBODY, schema_registry_url="http://127.0.0.1:1", max_event_bytes=20_000_000
+    )
     taken = [publisher.track("v", "page", {"text": "x" * 10_000_000}) for _ in range(8)]
     publisher.close(0)
 

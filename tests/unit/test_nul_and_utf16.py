@@ -134,7 +134,9 @@ def test_a_segment_message_with_nul_in_an_id_is_refused(name: str) -> None:
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("read", [json_documents.strict, json_documents.tolerant])
 def test_a_body_in_another_encoding_is_refused_by_its_name(encoding: str, read: Any) -> None:
-    with pytest.raises(DocumentError, match=f"body: is {encoding.upper()[:6]}; send JSON as UTF-8"):
+    with pytest.raises(
+        DocumentError, match=f"body: is {encoding.upper()[:6]}, not UTF-8; send JSON as UTF-8"
+    ):
         read(json.dumps(TRACK).encode(encoding))
 
 

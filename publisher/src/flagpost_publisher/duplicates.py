@@ -6,6 +6,7 @@ all that has expired at once, which for 100,000 entries takes 75 ms, inside some
 
 from __future__ import annotations
 
+import hashlib
 from math import ceil
 from threading import RLock
 from time import monotonic
@@ -38,8 +39,28 @@ def claim_of(decision: DecisionEvent) -> Claim:
     )
 
 
+MAX_REMEMBERED_CHARACTERS: Final = 256
+"""What is longer than this is remembered by its digest: an entry takes 1 KB at most, whatever the ids."""
+
 ENTRIES_TOGETHER: Final = 512
 """About as many entries share a TTLCache: to remove them all takes less than half a millisecond."""
+
+
+def _remembered(claim: Claim) -> Claim:
+    """`claim`, or where its texts are long, one that stands for it."""
+    (visitor_id, flag_key), (variation, enabled, dispatched) = claim
+    try:
+        length = len(visitor_id) + len(flag_key) + (0 if variation is None else len(variation))
+        if length <= MAX_REMEMBERED_CHARACTERS:
+            return claim
+        short = None if variation is None else _digest(variation)
+        return (_digest(visitor_id), _digest(flag_key)), (short, enabled, dispatched)
+    except (TypeError, AttributeError):
+        return claim  # an application gave something else than text: encoding will say what
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class Duplicates:
@@ -60,7 +81,7 @@ class Duplicates:
 
     def is_news(self, claim: Claim) -> bool:
         """Whether `claim` is to be published; if so, its equals are duplicates from now on."""
-        subject, said = claim
+        subject, said = _remembered(claim)
         cache = self._cache_of(subject)
         with self._lock:
             if self._at_work:
@@ -76,7 +97,7 @@ class Duplicates:
 
     def forget(self, claim: Claim) -> None:
         """Kafka did not take `claim`: it is news again. What came after it is kept."""
-        subject, said = claim
+        subject, said = _remembered(claim)
         cache = self._cache_of(subject)
         with self._lock:
             if self._at_work:

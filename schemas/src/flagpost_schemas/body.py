@@ -28,6 +28,9 @@ Write: TypeAlias = Callable[[Any], bytes]
 KEPT = 1024
 """How many different values of recurring fields are kept, with their bytes."""
 
+KEPT_BYTES = 512
+"""How long those bytes may be: what recurs is short, and who sends long ones does not fill the memory with them."""
+
 _SURROGATES = "a str with lone surrogates, which UTF-8 cannot hold"
 _DOUBLE = Struct("<d")
 _MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
@@ -40,6 +43,10 @@ class _Misfit(Exception):  # noqa: N818 - never leaves this module
         super().__init__(problem)
         self.problem = problem
         self.path = ""
+
+
+class _TooLongToKeep(Exception):  # noqa: N818 - never leaves this module
+    """What recurring fields hold is longer than what is kept."""
 
 
 _Telling: TypeAlias = Callable[[_Misfit], Exception]
@@ -126,6 +133,8 @@ def write({names}):
         return b"".join(({members},))
     except _misfits:
         pass  # the error is raised outside: what is handled may hold the value
+    except _too_long:
+        return _keeping_nothing({names})
     raise _error({names})
 """
 _TEXT = "_length[len(_raw := _utf8({name}))] + _raw"
@@ -136,6 +145,8 @@ def _fields_writer(fields: list[_Field], recurring: frozenset[str], tell: _Telli
     known: dict[str, Any] = {
         "_error": _first_misfit(fields, tell),
         "_misfits": (_Misfit, TypeError, UnicodeEncodeError),
+        "_too_long": _TooLongToKeep,
+        "_keeping_nothing": _fields_writer(fields, frozenset(), tell) if recurring else None,
         "_length": _LONGS,
         "_utf8": str.encode,
     }
@@ -154,8 +165,20 @@ def _names(fields: list[_Field]) -> str:
 def _kept(run: list[_Field], known: dict[str, Any]) -> str:
     """The expression for fields that recur together. Typed, as True and 1 are equal, but not to Avro."""
     function = f"_kept_{run[0].name}"
-    known[function] = lru_cache(KEPT, typed=True)(_fields_writer(run, frozenset(), _telling_further))
+    known[function] = lru_cache(KEPT, typed=True)(_short(_fields_writer(run, frozenset(), _telling_further)))
     return f"{function}({_names(run)})"
+
+
+def _short(write: Callable[..., bytes]) -> Callable[..., bytes]:
+    """As `write`, but an error, which nobody keeps, for more bytes than are kept."""
+
+    def write_short(*values: object) -> bytes:
+        written = write(*values)
+        if len(written) > KEPT_BYTES:
+            raise _TooLongToKeep
+        return written
+
+    return write_short
 
 
 def _members(run: list[_Field], known: dict[str, Any]) -> str:

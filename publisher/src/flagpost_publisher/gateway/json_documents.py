@@ -27,7 +27,7 @@ def tolerant(body: bytes) -> object:
 def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own
     encoding = foreign_encoding(body)
     if encoding is not None:
-        raise DocumentError(None, "body", f"is {encoding}; send JSON as UTF-8")
+        raise DocumentError(None, "body", f"is {encoding}, not UTF-8; send JSON as UTF-8")
     try:
         return json.loads(body.decode(), **hooks)
     except DocumentError:

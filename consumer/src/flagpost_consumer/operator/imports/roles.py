@@ -30,6 +30,11 @@ _ID_FIELDS = {"visitor": "visitor_id", "account": "account_id", "track": "visito
 _PUNCTUATION = re.compile(r"[\W_]+")
 
 
+KEPT_SHAPES = 256
+MAX_KEPT_CHARACTERS = 16_384
+"""How many shapes of rows are kept, and how long one's names may be in all: 4 MB together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """The columns of one kind of row."""
@@ -50,8 +55,12 @@ class RoleFinder:
         self._names = _NAMES[type_name]
         self._id_field = _ID_FIELDS[type_name]
         self._id_column = id_column
-        self.find = lru_cache(256)(self._find)
-        """As `_find`; JSON lines have few shapes, and each is looked at once."""
+        self._find_short = lru_cache(KEPT_SHAPES)(self._find)
+
+    def find(self, names: tuple[str, ...]) -> Roles:
+        """As `_find`; JSON lines have few shapes, and each is looked at once, unless it is very long."""
+        is_short = sum(map(len, names)) <= MAX_KEPT_CHARACTERS
+        return self._find_short(names) if is_short else self._find(names)
 
     def _find(self, names: tuple[str, ...]) -> Roles:
         """The roles of these columns.

@@ -1,0 +1,95 @@
+"""What a gateway's requests take in memory, measured on a real process.
+
+Before, one request of 2 KB of gzip, within every limit, took hundreds of megabytes: what a batch shares was written
+out for each of its messages. The chart gives a gateway 256 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from gateway_running import AUTHORIZED, RunningGateway, standing_still
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+
+MAY_TAKE_BYTES = 256 * 1024 * 1024
+"""All of it, from the start of the process: what the chart gives."""
+EVENT = {"type": "track", "visitor_id": "v", "event": "E"}
+
+
+def peak_bytes(process_id: int) -> int:
+    """The most that the process has had in memory so far."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def shared_by_a_batch() -> bytes:
+    message = {"type": "track", "userId": "u", "event": "E"}
+    return json.dumps({"batch": [message] * 8_000, "context": {"page": {"url": "x" * 60_000}}}).encode()
+
+
+def names_repeated() -> bytes:
+    inner: dict[str, object] = {f"m{number}": number for number in range(60)}
+    for _ in range(20):
+        inner = {"n" * 40: inner}
+    return json.dumps([{**EVENT, "properties": inner}] * 300).encode()
+
+
+def small_objects() -> bytes:
+    return b"[" + b"[]," * 170_000 + b"0]"
+
+
+def zeros() -> bytes:
+    return bytes(200_000_000)
+
+
+GREEDY: list[tuple[str, Callable[[], bytes], int]] = [
+    ("/v1/batch", shared_by_a_batch, 413),
+    ("/v1/events", names_repeated, 413),
+    ("/v1/events", small_objects, 400),
+    ("/v1/events", zeros, 413),
+]
+
+
+async def post(gateway: RunningGateway, path: str, body: bytes) -> tuple[int, Any]:
+    headers = {**AUTHORIZED, "content-type": "application/json", "content-encoding": "gzip"}
+    status, answer, _ = await gateway.post(path, data=body, headers=headers)
+    return status, answer
+
+
+async def test_no_request_takes_more_than_the_chart_gives() -> None:
+    with EmbeddedKafka({"flagpost.events": 4}) as kafka:
+        settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers}
+        async with RunningGateway(settings) as gateway:
+            await gateway.ready()
+            for path, document, status in GREEDY:
+                body = gzip.compress(document())
+                assert len(body) < 300_000
+                answers = await asyncio.gather(*(post(gateway, path, body) for _ in range(8)))
+                assert [each[0] for each in answers] == [status] * 8, answers[0]
+            assert (await gateway.post("/v1/events", EVENT))[0] == 202
+            assert peak_bytes(gateway.process_id) < MAY_TAKE_BYTES
+            assert await gateway.stop() == 0
+
+
+async def test_requests_that_wait_for_kafka_take_no_more_either() -> None:
+    """Hundreds at once, each of them well-formed and with events as small as they get, while Kafka is silent."""
+    body = gzip.compress(json.dumps([EVENT] * 9_000).encode())
+    with EmbeddedKafka({"flagpost.events": 4}) as kafka:
+        settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers}
+        async with RunningGateway(settings) as gateway:
+            await gateway.ready()
+            async with standing_still(kafka):
+                answers = await asyncio.gather(*(post(gateway, "/v1/events", body) for _ in range(200)))
+                assert {each[0] for each in answers} == {503}
+            assert peak_bytes(gateway.process_id) < MAY_TAKE_BYTES
