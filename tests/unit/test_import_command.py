@@ -221,7 +221,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch: pytes
 def test_progress_knows_the_size_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     path = tmp_path / "rows.csv"
-    path.write_text("visitor_id,plan\n" + "v1,gold\n" * 500 + "v1," + "x" * 100_000 + "\n")
+    path.write_text("visitor_id,plan\n" + "v1,gold\n" * 500 + f"v1,{'x' * 50_000}\n" * 2)
     result = run(path, "--type", "visitor", "--dry-run")
     assert result.stderr == f"{path} imported: 0.1 of 0.1 MB\n"
 

@@ -6,7 +6,6 @@ holds events of other producers to rules of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
@@ -43,20 +42,16 @@ IDENTIFIERS_OF: Final = {
 """Those of each record."""
 
 
-def with_nul(texts: Mapping[str, object]) -> str | None:
-    """The name of the first text that holds a NUL character; None: none does.
+def identifier_with_nul(event: Event) -> str | None:
+    """The first of the event's identifiers that holds a NUL character; None: none does.
 
     Programs written in C, databases and terminals take a text to end there: two visitors would become one.
     """
-    for name, text in texts.items():
-        if isinstance(text, str) and "\0" in text:
+    for name in IDENTIFIERS_OF[type(event)]:
+        text = getattr(event, name)
+        if text is not None and "\0" in text:
             return name
     return None
-
-
-def identifier_with_nul(event: Event) -> str | None:
-    """The first of the event's identifiers that holds a NUL character; None: none does."""
-    return with_nul({name: getattr(event, name) for name in IDENTIFIERS_OF[type(event)]})
 
 
 def too_large(key: bytes | None, value_bytes: int, max_event_bytes: int) -> str | None:
