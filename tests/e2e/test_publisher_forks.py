@@ -224,6 +224,7 @@ from flagpost_publisher import Publisher
 publisher = Publisher(bootstrap_servers=os.environ["SERVERS"], topic=os.environ["TOPIC"])
 publisher.track("master", "loaded")
 publisher.flush(20)
+publisher.prepare_fork()  # a fork in C is not waited for: see docs/guarantees.md
 
 def application(environ, start_response):
     publisher.track("worker", "request")
