@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER_BYTES = 262_144
+MARK_BYTES = 4
+"""The longest mark at the beginning of a file that tells what it is: UTF-32's, and a zip's."""
 
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -38,9 +40,12 @@ class _Counted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """As the inner one's, but no more than one read of it; at first as much as tells what the file is."""
+        """As the inner one's, but no more than one read of it; at first as much as marks what the file is.
+
+        No more than that is waited for: a pipe may have rows now and others much later.
+        """
         room = memoryview(buffer).cast("B")
-        least = min(BEGINNING_BYTES, len(room))
+        least = min(MARK_BYTES, len(room))
         count = read = self._inner.readinto1(room)
         while self.count == 0 and read and count < least:
             read = self._inner.readinto1(room[count:])
