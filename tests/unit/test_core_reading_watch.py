@@ -1,0 +1,30 @@
+"""A partition that could be read and is not is told of; one that is paused, empty or goes on is not."""
+
+from __future__ import annotations
+
+from flagpost_consumer.core.reading_watch import STILL_SECONDS, ReadingWatch
+
+
+def test_a_partition_that_has_something_and_stands_still_is_told_after_a_minute() -> None:
+    watch = ReadingWatch()
+    for second in range(0, 61, 2):
+        watch.note({0: (5, 9), 1: (second, 100), 2: (7, 7), 3: (1, 9)}, {3}, float(second))
+        assert watch.still(float(second)) == ({0} if second >= STILL_SECONDS else set())
+    watch.note({0: (6, 9)}, (), 62.0)
+    assert watch.still(62.0) == set()
+
+
+def test_a_pause_begins_the_minute_anew() -> None:
+    watch = ReadingWatch()
+    watch.note({0: (5, 9)}, (), 0.0)
+    watch.note({0: (5, 9)}, {0}, 50.0)
+    watch.note({0: (5, 9)}, (), 55.0)
+    assert watch.still(100.0) == set()
+    assert watch.still(115.0) == {0}
+
+
+def test_a_partition_that_is_given_up_is_forgotten() -> None:
+    watch = ReadingWatch()
+    watch.note({0: (5, 9)}, (), 0.0)
+    watch.note({}, (), 30.0)
+    assert watch.still(90.0) == set()
