@@ -1,7 +1,8 @@
 """One real Apache Kafka broker (KRaft, a single node) on 127.0.0.1.
 
 In: an empty directory. Out: `KafkaBroker`, ready to serve; it can be stopped, killed and started again with its
-data and its address.
+data and its address. It has two addresses: at one everybody may do everything; at the other clients are the user
+`USER`, who may do only what a test allows.
 """
 
 from __future__ import annotations
@@ -18,18 +19,29 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from real_kafka import rights
 from real_kafka.parts import kafka_jars
 from real_kafka.processes import JAVA, JavaProcess, free_port, listens
 
 CALL_SECONDS = 20.0
 WARM_UP_TOPIC = "warm-up"
+USER = "flagpost"
+"""Who clients are at the address where rights count."""
+PASSWORD = "password-of-flagpost"
 
 PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT",
-    "inter.broker.listener.name": "PLAIN",
+    "listener.security.protocol.map": "OPEN:PLAINTEXT,USERS:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "OPEN",
+    # At the listener OPEN clients are ANONYMOUS and may do everything; at USERS they have a name, and rights.
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+    "sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.users.plain.sasl.jaas.config": (
+        f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+    ),
     "auto.create.topics.enable": "false",
     # One broker holds everything, once.
     "default.replication.factor": "1",
@@ -62,7 +74,7 @@ class KafkaBroker:
     def __init__(self, directory: Path) -> None:
         """Format the storage and start: about four seconds, the first group included."""
         self._directory = directory
-        self._port = free_port()
+        self._port, self._users_port = free_port(), free_port()
         self._java_path = ["-cp", f"{kafka_jars()}/*"]
         self._write_properties()
         self._format_storage()
@@ -74,6 +86,29 @@ class KafkaBroker:
     def bootstrap_servers(self) -> str:
         """Where clients connect; the same after a restart."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def users_bootstrap_servers(self) -> str:
+        """Where clients connect as `USER`, with `user_properties`."""
+        return f"127.0.0.1:{self._users_port}"
+
+    @property
+    def user_properties(self) -> dict[str, str]:
+        """What librdkafka needs to be `USER`, as `kafka.properties` takes it."""
+        return {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": USER,
+            "sasl.password": PASSWORD,
+        }
+
+    def allow(self, kind: str, name: str, *operations: str) -> None:
+        """Give `USER` rights (such as "write") on a "topic", a "group" or another resource; they hold on return."""
+        rights.give(self.admin(), USER, kind, name, operations)
+
+    def disallow(self, kind: str, name: str, *operations: str) -> None:
+        """Take rights of `USER` away again; they are gone on return."""
+        rights.take(self.admin(), USER, kind, name, operations)
 
     def admin(self) -> AdminClient:
         """A client for what this class does not do."""
@@ -128,9 +163,10 @@ class KafkaBroker:
 
     def _write_properties(self) -> None:
         controller = f"127.0.0.1:{free_port()}"
+        clients = f"OPEN://{self.bootstrap_servers},USERS://{self.users_bootstrap_servers}"
         own = {
-            "listeners": f"PLAIN://{self.bootstrap_servers},CONTROLLER://{controller}",
-            "advertised.listeners": f"PLAIN://{self.bootstrap_servers}",
+            "listeners": f"{clients},CONTROLLER://{controller}",
+            "advertised.listeners": clients,
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self._directory / "data"),
         }
