@@ -1,0 +1,47 @@
+"""What an error of Kafka's says: of which thing it speaks.
+
+In: librdkafka's error codes. Out: sets of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from confluent_kafka import KafkaError
+
+PRODUCERS: Final = frozenset(
+    {
+        KafkaError._FATAL,  # noqa: SLF001 - librdkafka's public name, as are those below
+        KafkaError._FENCED,  # noqa: SLF001
+        KafkaError._GAPLESS_GUARANTEE,  # noqa: SLF001
+        KafkaError._INCONSISTENT,  # noqa: SLF001
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    }
+)
+"""Not the record is at fault but the producer, which has to be replaced."""
+
+RECORDS: Final = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
+)
+"""Kafka refuses this record while it takes others."""
+
+RIGHTS_AND_TOPICS: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
+    }
+)
+"""Somebody has to give a right or create a topic; then Kafka takes the record."""
+
+PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
+"""Taken back before Kafka answered."""
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether a librdkafka client can do nothing more."""
+    return bool(error.fatal()) or error.code() == KafkaError._FATAL  # noqa: SLF001

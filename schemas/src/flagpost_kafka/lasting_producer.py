@@ -1,0 +1,446 @@
+"""A producer that outlasts the fatal errors of librdkafka.
+
+In: records, from any thread. Out: for each record a report: Kafka has it, or an error that concerns the record.
+
+librdkafka raises a fatal error out of poll(), flush() and produce(), even where `error_cb` is set. From then on the
+producer takes nothing, and what it held is reported as failed. The records are not at fault: the producer is
+replaced, after a pause that grows while the errors go on, and what was not acknowledged is written again, each
+partition's records in order and before anything newer. Kafka may then have some of them twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from threading import RLock, Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from flagpost_kafka import errors
+from flagpost_kafka.backoff import Backoff
+
+if TYPE_CHECKING:
+    import logging
+
+    from confluent_kafka import Message
+
+FIRST_PAUSE_SECONDS: Final = 0.2
+MAX_PAUSE_SECONDS: Final = 10.0
+"""How long after its end a producer is replaced: at first, and at most."""
+WELL_SECONDS: Final = 60.0
+"""After a producer that lived so long the pause is the first again."""
+DRAIN_SECONDS: Final = 10.0
+"""How long a dead producer is asked for its reports; a purge makes that a matter of milliseconds."""
+CLOSE_SECONDS: Final = 1.0
+"""How long librdkafka may take to drop what is left."""
+SLICE_SECONDS: Final = 0.05
+"""How long one call waits at most while there is no producer."""
+CALL_SECONDS: Final = 0.1
+"""How long one call of librdkafka's may wait. confluent-kafka cuts longer ones into slices of 0.2 s, and goes on to
+the next after a fatal error: the reports in it are called with an exception pending, and are lost."""
+MAX_TROUBLES: Final = 100
+"""Errors that concern no record and were not told yet; of more the oldest are forgotten."""
+
+Headers = Sequence[tuple[str, str | bytes | None]]
+OnReport = Callable[["KafkaError | None", "ProducedRecord", int], None]
+"""Takes the error, or None; the record; and the offset under which Kafka has it, else -1."""
+
+
+@dataclass(slots=True, eq=False)
+class ProducedRecord:
+    """A record on its way to Kafka."""
+
+    topic: str
+    value: bytes | None
+    key: str | bytes | None
+    on_report: OnReport
+    since: float
+    """When it was handed over, monotonic seconds."""
+    partition: int = -1
+    """-1: by the key."""
+    headers: Headers = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        return len(self.value or b"") + len(self.key or b"")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What may wait while there is no producer, and for how long it is written again."""
+
+    records: int
+    bytes: int
+    give_up_seconds: float = inf
+    """An older record is not written again: it is reported as timed out."""
+
+
+class LastingProducer:
+    """A librdkafka producer and its successors. Threads may share it; reports come in whichever thread polls.
+
+    Only `hand_over` and `produce` raise; only `poll`, `flush` and `close` wait.
+    """
+
+    def __init__(  # noqa: PLR0913 - the last three are for tests
+        self,
+        config: Mapping[str, Any],
+        limits: Limits,
+        on_trouble: Callable[[KafkaError], None],
+        *,
+        logger: logging.Logger,
+        on_failed: OnReport | None = None,
+        lock: RLock | None = None,
+        make: Callable[..., Producer] = Producer,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connects in the background.
+
+        Args:
+            config: librdkafka's properties, without callbacks.
+            limits: of what waits here; librdkafka's own limits hold for what waits there.
+            on_trouble: told of errors that concern no record, fatal ones among them.
+            logger: where librdkafka's own lines go.
+            on_failed: told of records of `hand_over` that failed.
+            lock: the owner's, where it needs one over its own state too.
+            make: makes a librdkafka producer.
+            clock: returns monotonic seconds.
+
+        Raises:
+            KafkaException: librdkafka does not take the properties.
+        """
+        self._config = config
+        self._limits = limits
+        self._on_trouble = on_trouble
+        self._on_failed = on_failed or _unheard
+        self._logger = logger
+        self._make = make
+        self._clock = clock
+        self._lock = lock or RLock()  # re-entrant: a report, or a signal handler, may produce
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._troubles: deque[KafkaError] = deque(maxlen=MAX_TROUBLES)
+        self._reports: deque[tuple[ProducedRecord, KafkaError | None, int]] = deque()
+        self._expected: dict[ProducedRecord, None] = {}  # of `produce`, in order: not reported yet
+        self._held: deque[ProducedRecord] = deque()  # waits for a producer
+        self._held_bytes = 0
+        self._returned: deque[ProducedRecord] = deque()  # what the dying producer could not write
+        self._dying: Producer | None = None
+        self._dying_until = 0.0
+        self._replace_at = 0.0
+        self._recalled = False
+        self._closed = False
+        self.lost = 0
+        """Records of `hand_over` of which a dead producer said nothing for `DRAIN_SECONDS`."""
+        self._producer: Producer | None = self._new_producer()
+        self._made_at = clock()
+        self._open = True  # there is a producer, and nothing waits before it
+
+    def __len__(self) -> int:
+        """How many records are on their way (with librdkafka's other words to us, which nothing tells apart)."""
+        raw = self._producer or self._dying
+        inside = 0 if raw is None else len(raw)
+        return inside + len(self._held) + len(self._returned) + len(self._reports)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of what waits here for a producer."""
+        return self._held_bytes
+
+    def hand_over(self, topic: str, value: bytes, key: str | bytes | None) -> None:
+        """Take a record of which only a failure is told, to `on_failed`: the cheapest way.
+
+        What fails for lack of a right or of its topic is written again until `give_up_seconds`.
+
+        Raises:
+            BufferError: no more may wait.
+            KafkaException: librdkafka does not take this record.
+        """
+        with self._lock:
+            if self._open:
+                try:
+                    self._producer.produce(topic, value, key)  # type: ignore[union-attr]  # open: there is one
+                except KafkaException as error:
+                    if not self._ends(error.args[0], errors.RIGHTS_AND_TOPICS):
+                        raise
+                else:
+                    return
+            self._hold(ProducedRecord(topic, value, key, self._on_failed, self._clock()))
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        on_report: OnReport,
+        *,
+        key: str | bytes | None = None,
+        partition: int = -1,
+        headers: Headers = (),
+    ) -> None:
+        """Take a record; `on_report` is called by a `poll`, `flush` or `close` to come. `partition` -1: by the key.
+
+        Raises:
+            BufferError: no more may wait.
+        """
+        record = ProducedRecord(topic, value, key, on_report, self._clock(), partition, headers)
+        with self._lock:
+            try:
+                if not self._open or not self._pass_on(record):
+                    self._hold(record)
+            except KafkaException as error:
+                self._reports.append((record, error.args[0], -1))
+            self._expected[record] = None
+
+    def recall(self) -> None:
+        """Have what was not sent yet reported as purged (`errors.PURGED`); for the rest Kafka's word comes."""
+        with self._lock:
+            if self._producer is not None:
+                self._recalled = True
+                self._producer.purge(in_queue=True, in_flight=False, blocking=False)
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Report what there is to report; wait for it so long at most."""
+        if not self._open:
+            self._tend()
+        raw = self._producer
+        if raw is not None:
+            self._call(raw, raw.poll, min(seconds, CALL_SECONDS))
+        elif seconds > 0 and not self._reports:
+            time.sleep(min(seconds, SLICE_SECONDS))
+        self._serve()
+
+    def flush(self, seconds: float) -> int:
+        """Wait until everything is reported, at most so long; returns how many records are left."""
+        deadline = time.monotonic() + seconds
+        while left := len(self):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return left
+            raw = self._producer
+            if self._open and raw is not None:
+                self._call(raw, raw.flush, min(remaining, CALL_SECONDS))
+                self._serve()
+            else:
+                self.poll(min(remaining, SLICE_SECONDS))
+        return 0
+
+    def close(self) -> None:
+        """Give up what is on its way: it is reported as purged. Nothing is taken from now on."""
+        with self._lock:
+            self._closed = True
+            self._open = False
+            raw, self._producer, self._dying = self._producer or self._dying, None, None
+        if raw is not None:
+            self._drop(raw)
+        with self._lock:
+            purged = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001 - librdkafka's public name
+            self._reports.extend((record, purged, -1) for record in (*self._returned, *self._held))
+            self._returned.clear()
+            self._held.clear()
+            self._held_bytes = 0
+        self._serve()
+
+    def _drop(self, raw: Producer) -> None:
+        raw.purge()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while len(raw) and time.monotonic() < deadline:
+            self._call(raw, raw.flush, CALL_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: forget the parent's producers without destroying them. Takes no lock.
+
+        librdkafka would wait for its threads, which a fork does not copy: references are leaked on purpose.
+        """
+        for raw in (self._producer, self._dying):
+            if raw is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
+
+    # Taking records: under the lock
+
+    def _pass_on(self, record: ProducedRecord) -> bool:
+        """Give a record to librdkafka; False: the producer has ended. Raises as `produce`."""
+        try:
+            self._producer.produce(  # type: ignore[union-attr]  # called while there is one
+                record.topic,
+                record.value,
+                record.key,
+                partition=record.partition,
+                headers=list(record.headers),
+                on_delivery=partial(self._reported, record),
+            )
+        except KafkaException as error:
+            if not self._ends(error.args[0], errors.RIGHTS_AND_TOPICS if self._is_patient(record) else set()):
+                raise
+            return False
+        return True
+
+    def _hold(self, record: ProducedRecord) -> None:
+        size = record.size_bytes
+        full = len(self) >= self._limits.records or self._held_bytes + size > self._limits.bytes
+        if full or self._closed:
+            raise BufferError("no more records may wait for Kafka")
+        self._held.append(record)
+        self._held_bytes += size
+
+    # The end of a producer, and its successor
+
+    def _ends(self, error: KafkaError, others: AbstractSet[int]) -> bool:
+        """Whether an error that produce() raised ends the producer: a fatal one, or one of `others`."""
+        if not errors.is_fatal(error) and error.code() not in others:
+            return False
+        self._troubles.append(error)
+        self._end(self._producer)
+        return True
+
+    def _end(self, raw: Producer | None) -> None:
+        with self._lock:
+            if raw is None or self._producer is not raw:
+                return
+            now = self._clock()
+            if now - self._made_at >= WELL_SECONDS:
+                self._backoff.reset()
+            self._producer, self._dying = None, raw
+            self._open = False
+            self._dying_until = now + DRAIN_SECONDS
+            self._replace_at = now + self._backoff.next_seconds()
+            raw.purge(blocking=False)
+
+    def _tend(self) -> None:
+        """See the dead producer off, make the next one when it is time, and give it what waits."""
+        with self._lock:
+            if self._open or self._closed:
+                return
+            if self._dying is not None:
+                self._see_off(self._dying)
+            if self._dying is None:
+                self._expire()
+                if self._producer is None and self._clock() >= self._replace_at:
+                    self._replace()
+                if self._producer is not None:
+                    self._feed()
+
+    def _see_off(self, raw: Producer) -> None:
+        self._call(raw, raw.poll, 0.0)
+        self._serve()
+        if len(raw):
+            if self._clock() < self._dying_until:
+                return
+            here = {*self._held, *self._returned}
+            missing = [record for record in self._expected if record not in here]
+            self._returned.extend(missing)
+            self.lost += max(0, len(raw) - len(missing))
+        self._dying = None
+        self._held_bytes += sum(record.size_bytes for record in self._returned)
+        self._held.extendleft(reversed(self._returned))
+        self._returned.clear()
+        _let_go(raw)
+
+    def _expire(self) -> None:
+        """Report what is too old to be written again."""
+        oldest = self._clock() - self._limits.give_up_seconds
+        while self._held and self._held[0].since < oldest:
+            self._reports.append((self._unhold(), KafkaError(KafkaError._MSG_TIMED_OUT), -1))  # noqa: SLF001
+
+    def _replace(self) -> None:
+        try:
+            self._producer = self._new_producer()
+        except KafkaException as error:
+            self._troubles.append(error.args[0])
+            self._replace_at = self._clock() + self._backoff.next_seconds()
+        else:
+            self._made_at = self._clock()
+            self._recalled = False
+
+    def _feed(self) -> None:
+        """Hand over what waits, in order; the last one opens the direct way."""
+        while self._held:
+            try:
+                if not self._pass_on(self._held[0]):
+                    return
+            except BufferError:
+                return
+            except KafkaException as error:
+                self._reports.append((self._unhold(), error.args[0], -1))
+            else:
+                self._unhold()
+        self._open = True
+
+    def _unhold(self) -> ProducedRecord:
+        record = self._held.popleft()
+        self._held_bytes -= record.size_bytes
+        return record
+
+    def _new_producer(self) -> Producer:
+        callbacks = {"error_cb": self._troubles.append, "on_delivery": self._failed}
+        return self._make({**self._config, **callbacks}, logger=self._logger)
+
+    # What librdkafka says. Its callbacks only note: what they raise would be lost.
+
+    def _call(self, raw: Producer, method: Callable[[float], int], seconds: float) -> None:
+        """Call poll() or flush(), out of which fatal errors are raised."""
+        try:
+            method(seconds)
+        except KafkaException as error:
+            self._troubles.append(error.args[0])
+            self._end(raw)
+
+    def _failed(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            topic, value, key = message.topic() or "", message.value(), message.key()
+            record = ProducedRecord(topic, value, key, self._on_failed, self._clock())
+            self._reports.append((record, error, -1))
+
+    def _reported(self, record: ProducedRecord, error: KafkaError | None, message: Message) -> None:
+        offset = message.offset()
+        self._reports.append((record, error, -1 if error is not None or offset is None else offset))
+
+    def _serve(self) -> None:
+        while self._troubles:
+            self._on_trouble(self._troubles.popleft())
+        while self._reports:
+            with self._lock:
+                if self._reports:
+                    self._report(*self._reports.popleft())
+
+    def _report(self, record: ProducedRecord, error: KafkaError | None, offset: int) -> None:
+        if error is not None and not self._closed and self._is_to_be_written_again(record, error):
+            self._returned.append(record)
+            self._end(self._producer)
+            return
+        self._expected.pop(record, None)
+        record.on_report(error, record, offset)
+
+    def _is_to_be_written_again(self, record: ProducedRecord, error: KafkaError) -> bool:
+        """Whether an error speaks of the producer, or of what somebody has to set up, and not of the record."""
+        code = error.code()
+        if self._clock() - record.since >= self._limits.give_up_seconds:
+            return False
+        if code in errors.PURGED:
+            return self._dying is not None or not self._recalled
+        if code in errors.RIGHTS_AND_TOPICS:
+            return self._dying is not None or self._is_patient(record)
+        return code in errors.PRODUCERS or bool(error.fatal())
+
+    def _is_patient(self, record: ProducedRecord) -> bool:
+        """Whether a record came by `hand_over`: then it waits for rights and topics."""
+        return record.on_report is self._on_failed
+
+
+def _let_go(raw: Producer) -> None:
+    """Destroy a librdkafka producer on a thread of its own: it waits for librdkafka's threads."""
+    Thread(target=_destroy, args=([raw],), name="flagpost-let-go", daemon=True).start()
+
+
+def _destroy(last: list[Producer]) -> None:
+    time.sleep(SLICE_SECONDS)  # until whoever let it go no longer refers to it
+    last.clear()
+
+
+def _unheard(_: KafkaError | None, __: ProducedRecord, ___: int) -> None:
+    """Where nobody listens for failures."""

@@ -1,0 +1,120 @@
+"""librdkafka's mock cluster inside the test's own process, which answers the errors that a test asks for.
+
+In: topics, and errors to answer with. Out: the address of a broker for librdkafka clients. Unlike the embedded Kafka
+of the demo it can be told to fail: the errors that clients then raise and report are librdkafka's own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from flagpost_consumer.demo.embedded_kafka import _librdkafka
+
+PRODUCE = 0
+INIT_PRODUCER_ID = 22
+"""Kafka's numbers of the requests (api keys)."""
+
+FATAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
+"""As an answer to a produce request it ends an idempotent producer."""
+
+READ_SECONDS = 20.0
+_PRODUCER = 0
+_WELL, _DOWN = 1, 2  # brokers
+_REASON_BYTES = 512
+
+
+class MockKafka:
+    """A broker that lives as long as its `with` block."""
+
+    def __init__(self, topics: Mapping[str, int]) -> None:
+        self._topics = topics
+        self._library = _librdkafka()
+        for name, arguments in (
+            ("rd_kafka_mock_push_request_errors_array", (ctypes.c_int16, ctypes.c_size_t, ctypes.c_void_p)),
+            ("rd_kafka_mock_partition_set_leader", (ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32)),
+            ("rd_kafka_mock_clear_request_errors", (ctypes.c_int16,)),
+            ("rd_kafka_mock_cluster_destroy", ()),
+            ("rd_kafka_mock_broker_set_down", (ctypes.c_int32,)),
+            ("rd_kafka_mock_broker_set_rtt", (ctypes.c_int32, ctypes.c_int)),
+        ):
+            getattr(self._library, name).argtypes = (ctypes.c_void_p, *arguments)
+        self._library.rd_kafka_destroy.argtypes = (ctypes.c_void_p,)
+        self._client: int | None = None
+        self._cluster: int | None = None
+        self.bootstrap_servers = ""
+
+    def __enter__(self) -> Self:
+        reason = ctypes.create_string_buffer(_REASON_BYTES)
+        settings = self._library.rd_kafka_conf_new()
+        self._library.rd_kafka_conf_set(settings, b"log_level", b"0", reason, _REASON_BYTES)
+        self._client = self._library.rd_kafka_new(_PRODUCER, settings, reason, _REASON_BYTES)
+        self._cluster = self._library.rd_kafka_mock_cluster_new(self._client, _DOWN)
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, _DOWN)
+        for name, partitions in self._topics.items():
+            assert not self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
+            for partition in range(partitions):
+                self.set_leader(name, partition, there=True)
+        self.bootstrap_servers = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+        self._library.rd_kafka_destroy(self._client)
+
+    def answer(self, request: int, *errors: int) -> None:
+        """Answer the next requests of a kind with these errors, one after the other; 0 is no error."""
+        codes = (ctypes.c_int * len(errors))(*errors)
+        self._library.rd_kafka_mock_push_request_errors_array(
+            self._cluster, request, len(errors), ctypes.cast(codes, ctypes.c_void_p)
+        )
+
+    def answer_well(self, request: int) -> None:
+        """Forget the errors that are left."""
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, request)
+
+    def set_leader(self, topic: str, partition: int, *, there: bool) -> None:
+        """Make a broker that nobody can reach a partition's leader, or one that is well."""
+        leader = _WELL if there else _DOWN
+        self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, leader)
+
+    def set_round_trip(self, milliseconds: int) -> None:
+        """How long the broker takes for an answer."""
+        self._library.rd_kafka_mock_broker_set_rtt(self._cluster, _WELL, milliseconds)
+
+    def read(self, topic: str) -> list[Message]:
+        """What is on a topic now, partition by partition."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": "reader",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        try:
+            return [
+                message
+                for partition in range(self._topics[topic])
+                for message in _read_partition(consumer, topic, partition)
+            ]
+        finally:
+            consumer.close()
+
+
+def _read_partition(consumer: Consumer, topic: str, partition: int) -> list[Message]:
+    low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), READ_SECONDS)
+    consumer.assign([TopicPartition(topic, partition, low)])
+    found: list[Message] = []
+    while len(found) < end - low:
+        message = consumer.poll(READ_SECONDS)
+        assert message is not None, f"{topic} {partition}: {len(found)} of {end - low} records came"
+        assert message.error() is None, message.error()
+        found.append(message)
+    return found

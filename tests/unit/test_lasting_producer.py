@@ -1,0 +1,296 @@
+"""The producer that outlasts fatal errors, on errors that librdkafka raises and reports itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from flagpost_kafka import errors
+from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
+from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
+
+PATIENCE_SECONDS = 60.0
+"""How long a test waits for what must come."""
+
+SILENT = logging.getLogger("test, librdkafka")
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
+
+ROOMY = Limits(records=100_000, bytes=2**26)
+
+
+class Heard:
+    """What a producer told."""
+
+    def __init__(self) -> None:
+        self.offsets: list[tuple[bytes | None, int]] = []
+        self.failed: list[tuple[bytes | None, int]] = []
+        self.troubles: list[KafkaError] = []
+
+    def report(self, error: KafkaError | None, record: ProducedRecord, offset: int) -> None:
+        if error is None:
+            self.offsets.append((record.value, offset))
+        else:
+            self.failed.append((record.value, error.code()))
+
+
+@pytest.fixture
+def kafka() -> Iterator[MockKafka]:
+    with MockKafka({"events": 2, "others": 1}) as kafka:
+        yield kafka
+
+
+def lasting(kafka: MockKafka, heard: Heard, **properties: object) -> LastingProducer:
+    """A producer; dots of properties are written as underscores."""
+    config = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "log_level": 0,
+        "linger.ms": 0,
+        **{name.replace("_", "."): value for name, value in properties.items()},
+    }
+    return LastingProducer(config, ROOMY, heard.troubles.append, logger=SILENT, on_failed=heard.report)
+
+
+def poll_until(producer: LastingProducer, reached: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not reached():
+        assert time.monotonic() < deadline, f"not reached in {PATIENCE_SECONDS} s"
+        producer.poll(0.05)
+
+
+def values(kafka: MockKafka, topic: str, partition: int | None = None) -> list[bytes | None]:
+    return [m.value() for m in kafka.read(topic) if partition is None or m.partition() == partition]
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"%d" % number for number in range(count)]
+
+
+def first_seen(found: list[bytes | None]) -> list[bytes | None]:
+    """Without what comes again."""
+    return list(dict.fromkeys(found))
+
+
+def test_after_a_fatal_error_what_was_not_acknowledged_is_written_again_in_order(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard, batch_num_messages=10)
+    kafka.answer(PRODUCE, 0, 0, 0, FATAL)
+    for value in numbered(500):
+        producer.produce("events", value, heard.report, key=b"k1", partition=0, headers=[("h", value)])
+    poll_until(producer, lambda: len(heard.offsets) == 500)
+
+    assert [value for value, _ in heard.offsets] == numbered(500)
+    assert heard.failed == []
+    assert [error.code() for error in heard.troubles if error.fatal()] == [FATAL]
+    found = [message for message in kafka.read("events") if message.partition() == 0]
+    assert first_seen([message.value() for message in found]) == numbered(500)
+    assert all(message.headers() == [("h", message.value())] for message in found)
+    assert {offset for _, offset in heard.offsets} <= {message.offset() for message in found}
+    assert len(producer) == 0
+    producer.close()
+
+
+def test_what_is_handed_over_is_written_again_before_anything_newer(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard, batch_num_messages=10, delivery_report_only_error=True)
+    kafka.answer(PRODUCE, 0, 0, FATAL)
+    for value in numbered(2000):  # the error comes while these are being handed over, or after
+        producer.hand_over("events", value, b"k%d" % (int(value) % 7))
+        if int(value) % 100 == 0:
+            producer.poll(0.005)
+    poll_until(producer, lambda: len(producer) == 0)
+
+    assert [error.code() for error in heard.troubles if error.fatal()] == [FATAL]
+    assert heard.failed == []
+    found = [first_seen(values(kafka, "events", partition)) for partition in range(2)]
+    assert sorted(int(value or b"") for value in (*found[0], *found[1])) == list(range(2000))
+    assert all(part == sorted(part, key=lambda value: int(value or b"")) for part in found)
+    producer.close()
+
+
+def test_a_producer_that_may_not_begin_is_replaced_until_it_may(kafka: MockKafka) -> None:
+    """A user without any right to write: librdkafka's error is fatal, and Kafka may grant the right later."""
+    heard = Heard()
+    kafka.answer(INIT_PRODUCER_ID, *[KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 2)
+    producer = lasting(kafka, heard)
+    for value in numbered(5):
+        producer.produce("events", value, heard.report, partition=1)
+    poll_until(producer, lambda: len(heard.offsets) == 5)
+
+    fatal = [error for error in heard.troubles if error.fatal()]
+    assert {error.code() for error in fatal} == {KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+    assert values(kafka, "events", 1) == numbered(5)
+    assert heard.failed == []
+    producer.close()
+
+
+def test_flush_goes_on_through_a_fatal_error(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard, linger_ms=100)
+    kafka.answer(PRODUCE, FATAL)
+    for value in numbered(3):
+        producer.produce("events", value, heard.report, partition=0)
+
+    assert producer.flush(PATIENCE_SECONDS) == 0
+    assert [value for value, _ in heard.offsets] == numbered(3)
+    producer.close()
+
+
+def test_what_a_record_is_refused_for_is_its_owners_to_decide(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard)
+    kafka.answer(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    producer.produce("events", b"refused", heard.report, partition=0)
+    poll_until(producer, lambda: heard.failed)
+    assert heard.failed == [(b"refused", KafkaError.TOPIC_AUTHORIZATION_FAILED)]
+    while not heard.offsets:  # until librdkafka has asked again how it stands with the topic
+        before = len(heard.failed)
+        producer.produce("events", b"taken", heard.report, partition=0)
+        poll_until(producer, lambda before=before: heard.offsets or len(heard.failed) > before)  # type: ignore[misc]
+
+    assert values(kafka, "events") == [b"taken"]
+    producer.close()
+
+
+def test_what_is_handed_over_waits_for_rights(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard, delivery_report_only_error=True)
+    kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 2)
+    producer.hand_over("events", b"1", b"k")
+    poll_until(producer, lambda: len(producer) == 0)
+    producer.hand_over("events", b"2", b"k")
+    poll_until(producer, lambda: len(producer) == 0)
+
+    assert values(kafka, "events") == [b"1", b"2"]
+    assert heard.failed == []
+    producer.close()
+
+
+class Dead:
+    """A librdkafka producer that only ever raises a fatal error."""
+
+    made = 0
+
+    def __init__(self, *_: object, **__: object) -> None:
+        type(self).made += 1
+
+    def __len__(self) -> int:
+        return 0
+
+    def produce(self, *_: object, **__: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL))
+
+    def poll(self, _: float) -> int:
+        return 0
+
+    flush = poll
+
+    def purge(self, **_: object) -> None:
+        pass
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]:
+    Dead.made = 0
+    clock = Clock()
+    producer = LastingProducer(
+        {},
+        limits,
+        heard.troubles.append,
+        logger=SILENT,
+        on_failed=heard.report,
+        make=cast("Any", Dead),
+        clock=clock,
+    )
+    return producer, clock
+
+
+def test_what_waits_for_a_producer_is_bounded_in_number_and_bytes() -> None:
+    heard = Heard()
+    producer, _ = dead_producer(Limits(records=3, bytes=1000), heard)
+    for value in numbered(3):
+        producer.hand_over("events", value, b"k")
+    with pytest.raises(BufferError):
+        producer.hand_over("events", b"3", b"k")
+    assert len(producer) == 3
+
+    producer, _ = dead_producer(Limits(records=1000, bytes=1000), heard)
+    producer.hand_over("events", bytes(900), b"k")
+    with pytest.raises(BufferError):
+        producer.hand_over("events", bytes(100), b"k")
+    assert producer.held_bytes == 901
+
+
+def test_what_is_too_old_is_given_up_even_while_no_producer_can_be_had() -> None:
+    heard = Heard()
+    producer, clock = dead_producer(Limits(records=10, bytes=1000, give_up_seconds=300), heard)
+    producer.hand_over("events", b"old", b"k")
+    clock.now = 200.0
+    producer.hand_over("events", b"young", b"k")
+    clock.now = 300.5
+    producer.poll()
+    assert heard.failed == [(b"old", KafkaError._MSG_TIMED_OUT)]
+    clock.now = 600.0
+    producer.poll()
+    assert [value for value, _ in heard.failed] == [b"old", b"young"]
+    assert len(producer) == 0
+    assert producer.held_bytes == 0
+
+
+def test_producers_that_die_at_once_are_replaced_less_and_less_often() -> None:
+    heard = Heard()
+    producer, clock = dead_producer(Limits(records=10, bytes=1000), heard)
+    producer.hand_over("events", b"1", b"k")
+    for _ in range(60_000):
+        clock.now += 0.01
+        producer.poll()
+    # 600 s: a few at first, and then one in 5 to 10 s.
+    assert 60 <= Dead.made <= 140
+    assert len(producer) == 1
+
+
+def test_after_close_everything_has_been_reported() -> None:
+    heard = Heard()
+    producer, _ = dead_producer(Limits(records=10, bytes=1000), heard)
+    producer.hand_over("events", b"1", b"k")
+    producer.produce("events", b"2", heard.report)
+    producer.close()
+    assert sorted(value or b"" for value, _ in heard.failed) == [b"1", b"2"]
+    assert {code for _, code in heard.failed} <= errors.PURGED
+    with pytest.raises(BufferError):
+        producer.hand_over("events", b"3", b"k")
+
+
+def test_what_was_not_sent_can_be_recalled(kafka: MockKafka) -> None:
+    heard = Heard()
+    producer = lasting(kafka, heard)
+    producer.produce("events", b"sent", heard.report, partition=0)
+    poll_until(producer, lambda: heard.offsets)
+    kafka.set_leader("events", 0, there=False)
+    producer.produce("events", b"not sent", heard.report, partition=0)
+
+    def recalled() -> bool:  # repeated: what has just been sent to the leader of before comes back
+        producer.recall()
+        return bool(heard.failed)
+
+    poll_until(producer, recalled)
+    assert heard.failed[0][1] in errors.PURGED
+    kafka.set_leader("events", 0, there=True)
+    producer.produce("events", b"later", heard.report, partition=0)
+    poll_until(producer, lambda: len(heard.offsets) == 2)
+    assert values(kafka, "events", 0) == [b"sent", b"later"]
+    producer.close()
