@@ -1,35 +1,42 @@
 """One process's way to Kafka: a producer, and one daemon thread that looks after it.
 
-In: encoded events, from any thread. Out: messages on the topic; errors to `Complaints`, and the events Kafka
+In: encoded events, from any thread. Out: records on the topic; errors to `Complaints`, and the events Kafka
 did not take to `on_undelivered`.
 The caller's share is a hand-over to librdkafka (about a microsecond, also when Kafka is down). What may take
 long is the thread's: creating the producer, asking the registry for ids, delivery reports, telling errors.
-Until the producer and the ids are there, events wait in a deque, in order.
+Until the producer and the ids are there, events wait in a deque, in order. What is to be done about errors that end
+a producer, or for lack of rights, is `flagpost_kafka`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections import deque
 from threading import Event as Flag
 from threading import RLock, Thread
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 
+from flagpost_kafka import errors
+from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from flagpost_publisher.errors import DeliveryFailed, EventRefused, KafkaTrouble, PublisherError
-from flagpost_publisher.producer import MAX_QUEUED_BYTES, client_log, producer_config
+from flagpost_publisher.producer import (
+    MAX_QUEUED_BYTES,
+    client_log,
+    message_timeout_seconds,
+    producer_config,
+)
 from flagpost_publisher.registry import Registry, event_headers
 from flagpost_publisher.stats import PublisherStats
 from flagpost_schemas import Decoder, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from logging import Logger
 
     from confluent_kafka import KafkaError
-    from confluent_kafka import Message as Report
 
     from flagpost_publisher.arguments import Options
     from flagpost_publisher.complaints import Complaints
@@ -50,7 +57,10 @@ up, glibc holds a lock (getaddrinfo's, in __check_pf) that a child would inherit
 connect there."""
 
 STOP_SECONDS: Final = 1.0
-"""The longest that close() waits beyond its time-out: for the thread, and for librdkafka to drop what is left."""
+"""The longest that close() waits beyond its time-out for the thread; librdkafka may take as long to drop the rest."""
+
+MAX_UNDELIVERED_BYTES: Final = 8 * 1024 * 1024
+"""What may wait for the thread to tell `on_undelivered`; of more it is told only that there were some."""
 
 
 class Message(NamedTuple):
@@ -65,9 +75,12 @@ class KafkaOutput:
     """The way to Kafka of one publisher in one process. Threads may share it."""
 
     def __init__(
-        self, options: Options, complaints: Complaints, on_undelivered: Callable[[Event], None]
+        self, options: Options, complaints: Complaints, on_undelivered: Callable[[Event | None], None]
     ) -> None:
-        """Starts nothing: the first event does."""
+        """Starts nothing: the first event does.
+
+        `on_undelivered` is told of each event that Kafka did not take; None: of some that nobody remembers.
+        """
         self._options = options
         self._complaints = complaints
         self._on_undelivered = on_undelivered
@@ -78,12 +91,12 @@ class KafkaOutput:
         self._direct = False  # the same, and not closed: asked for each event, where a Flag takes too long
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
-        self._undelivered: deque[bytes] = deque()
-        self._producer: Producer | None = None
+        self._undelivered: deque[bytes | None] = deque()
+        self._undelivered_bytes = 0
+        self._producer: LastingProducer | None = None
         self._connecting_until = 0.0
         self._headers: Mapping[type[Event], bytes] = {}
         self._decoder = Decoder()
-        self._fatal = False
         self._accepted = 0
         self._delivered = 0
         self._failed = 0
@@ -99,7 +112,7 @@ class KafkaOutput:
             self._accepted += 1
             reporting = self._producer if self._accepted % REPORTS_EVERY == 0 else None
         if reporting is not None:
-            reporting.poll(0)
+            reporting.serve()
 
     def start(self) -> None:
         """See that the thread runs. Raises EventRefused after close()."""
@@ -120,12 +133,13 @@ class KafkaOutput:
         """
         with self._lock:
             held = len(self._waiting) + (0 if self._producer is None else len(self._producer))
-            self._delivered = max(self._delivered, self._accepted - self._failed - held)
+            failed = self._failed + (0 if self._producer is None else self._producer.lost)
+            self._delivered = max(self._delivered, self._accepted - failed - held)
             return PublisherStats(
                 accepted=self._accepted,
                 delivered=self._delivered,
-                failed=self._failed,
-                queued=self._accepted - self._failed - self._delivered,
+                failed=failed,
+                queued=self._accepted - failed - self._delivered,
             )
 
     def flush(self, timeout_seconds: float) -> int:
@@ -163,12 +177,9 @@ class KafkaOutput:
         sleep(max(0.0, self._connecting_until - monotonic()))
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's producer without destroying it.
-
-        librdkafka would wait for its threads, which a fork does not copy: one reference is leaked on purpose.
-        """
+        """In a forked child: forget the parent's producer without destroying it."""
         if self._producer is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._producer))
+            self._producer.abandon()
 
     def _stop(self) -> None:
         """Take no more events, and let the thread come to its end."""
@@ -190,7 +201,7 @@ class KafkaOutput:
         if self._producer is None:
             raise EventRefused("closed", "the publisher is closed; create another one")
         try:
-            self._producer.produce(self._options.topic, self._headers[event_type] + body, key)
+            self._producer.hand_over(self._options.topic, self._headers[event_type] + body, key)
         except BufferError:
             raise _queue_full() from None
         except KafkaException as error:
@@ -202,9 +213,18 @@ class KafkaOutput:
     # The thread's side.
 
     def _run(self) -> None:
-        self._set_up()
-        while not self._stopping.wait(0 if self._undelivered else WAKE_SECONDS):
-            self._look_after()
+        """A thread that ends would be heard of by nobody: what goes wrong is told, and it goes on."""
+        while not self._stopping.is_set():
+            try:
+                if self._producer is None:
+                    self._set_up()
+                while not self._stopping.wait(0 if self._undelivered else WAKE_SECONDS):
+                    self._look_after()
+            except Exception as error:  # noqa: BLE001 - whatever it is, events must go on
+                self._complaints.note(_defect(error))
+                with contextlib.suppress(Exception):
+                    self._complaints.tell()
+                self._stopping.wait(RETRY_SECONDS)
 
     def _set_up(self) -> None:
         """Learn the headers and make the producer, trying until both are there or the publisher is closed."""
@@ -235,21 +255,41 @@ class KafkaOutput:
             self._decoder.add_schema(schema_id, schema_of(event_type).text)
         return event_headers(ids)
 
-    def _new_producer(self) -> Producer:
+    def _new_producer(self) -> LastingProducer:
+        options = self._options
+        config = producer_config(options)
+        limits = Limits(
+            records=options.queue_max_messages,
+            bytes=MAX_QUEUED_BYTES,
+            give_up_seconds=message_timeout_seconds(options.properties),
+        )
+        return LastingProducer(
+            config,
+            limits,
+            self._trouble,
+            logger=client_log,
+            on_failed=self._report,
+            lock=self._lock,
+            make=self._connect,
+        )
+
+    def _connect(self, config: dict[str, Any], *, logger: Logger) -> Producer:
         self._connecting_until = monotonic() + CONNECT_SECONDS
-        callbacks = {"on_delivery": self._report, "error_cb": self._error}
-        return Producer(producer_config(self._options) | callbacks, logger=client_log)
+        return Producer(config, logger=logger)
 
     def _look_after(self) -> None:
         self._drain()
         if self._producer is not None:
             self._producer.poll(0)
-        if self._fatal:
-            self._replace_producer()
         if self._undelivered:  # one a turn: the application's threads need the interpreter more
-            with contextlib.suppress(Exception):
-                self._on_undelivered(self._decoder.decode(self._undelivered.popleft()))
+            self._tell_undelivered()
         self._complaints.tell()
+
+    def _tell_undelivered(self) -> None:
+        value = self._undelivered.popleft()
+        self._undelivered_bytes -= len(value or b"")
+        with contextlib.suppress(Exception):
+            self._on_undelivered(None if value is None else self._decoder.decode(value))
 
     def _drain(self) -> None:
         """Hand over what waits, in order; the last one opens the direct way."""
@@ -271,20 +311,13 @@ class KafkaOutput:
             if error.kind == _QUEUE_FULL:
                 return False
             self._fail(str(error))
-            self._undelivered.append(self._headers[message.event_type] + message.body)
+            self._remember_undelivered(self._headers[message.event_type] + message.body)
         return True
-
-    def _replace_producer(self) -> None:
-        """After a fatal error librdkafka's producer takes nothing any more; what it held has failed."""
-        if self._producer is not None:
-            _drop(self._producer)
-        self._producer = self._new_producer()
-        self._fatal = False
 
     def _give_up(self) -> int:
         left = self.stats().queued
         if self._producer is not None:
-            _drop(self._producer)
+            self._producer.close()
         with self._lock:
             for _ in range(self.stats().queued):
                 self._fail("the publisher was closed before it was sent")
@@ -292,15 +325,24 @@ class KafkaOutput:
             self._producer = None
         return left
 
-    # librdkafka's callbacks: in whichever thread polls. They must not raise.
+    # What becomes of records, and what ails the producer: told in whichever thread polls.
 
-    def _report(self, error: KafkaError, report: Report) -> None:
-        self._fail(error.str())
-        self._undelivered.append(report.value() or b"")
+    def _report(self, error: KafkaError | None, record: ProducedRecord, _: int) -> None:
+        if error is not None:
+            self._fail(error.str())
+            self._remember_undelivered(record.value or b"")
 
-    def _error(self, error: KafkaError) -> None:
-        self._fatal = self._fatal or error.fatal()
-        self._complaints.note(KafkaTrouble("kafka", f"Kafka: {error.str()}; events wait"))
+    def _remember_undelivered(self, value: bytes) -> None:
+        with self._lock:
+            if self._undelivered_bytes + len(value) <= MAX_UNDELIVERED_BYTES:
+                self._undelivered.append(value)
+                self._undelivered_bytes += len(value)
+            elif self._undelivered[-1] is not None:
+                self._undelivered.append(None)
+
+    def _trouble(self, error: KafkaError) -> None:
+        end = "; the client is replaced" if errors.is_fatal(error) else ""
+        self._complaints.note(KafkaTrouble("kafka", f"Kafka: {error.str()}{end}; events wait"))
 
     def _fail(self, why: str) -> None:
         with self._lock:
@@ -319,10 +361,12 @@ def _queue_full() -> EventRefused:
     )
 
 
-def _drop(producer: Producer) -> None:
-    """Fail what `producer` holds, and hear of it."""
-    producer.purge()
-    producer.flush(STOP_SECONDS)
+def _defect(error: Exception) -> PublisherError:
+    told = PublisherError(
+        "thread", f"{type(error).__name__} was raised in the publisher's thread; it goes on"
+    )
+    told.__cause__ = error
+    return told
 
 
 def _text(error: KafkaException) -> str:

@@ -27,12 +27,16 @@ class OwnedHere:
 
     __slots__ = ("complaints", "duplicates", "output", "tally")
 
-    def __init__(self, options: Options, on_undelivered: Callable[[Event], None]) -> None:
-        """`on_undelivered` is told of the events that Kafka did not take."""
+    def __init__(self, options: Options, on_undelivered: Callable[[Event | None], None]) -> None:
+        """`on_undelivered` is told of the events that Kafka did not take; None: of some that nobody remembers."""
         self.tally = Tally()
         self.complaints = Complaints(options.on_error)
         self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
         self.output = KafkaOutput(options, self.complaints, on_undelivered)
+
+    def forget_duplicates(self, options: Options) -> None:
+        """Every decision is news again."""
+        self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
 
 
 class PerProcess:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -53,6 +54,12 @@ def producer_config(options: Options) -> dict[str, Any]:
         "queue.buffering.max.messages": options.queue_max_messages,
         "delivery.report.only.error": True,
     }
+
+
+def message_timeout_seconds(properties: Mapping[str, Any]) -> float:
+    """How long librdkafka tries to write an event before it counts as failed; its default is 300 s, 0 is for ever."""
+    given = properties.get("message.timeout.ms", properties.get("delivery.timeout.ms", 300_000))
+    return int(given) / 1000 or inf
 
 
 def require_usable(config: Mapping[str, Any]) -> None:

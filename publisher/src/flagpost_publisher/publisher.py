@@ -361,9 +361,12 @@ class Publisher:
             raise EventRefused("too_large", f"an event {wrong}; send less with it: see max_event_bytes")
         here.output.send(event_type, key, body)
 
-    def _undelivered(self, event: Event) -> None:
-        if isinstance(event, DecisionEvent):
-            self._here().duplicates.forget(claim_of(event))
+    def _undelivered(self, event: Event | None) -> None:
+        here = self._here()
+        if event is None:  # some that nobody remembers: what is known of all others is no longer sure
+            here.forget_duplicates(self._options)
+        elif isinstance(event, DecisionEvent):
+            here.duplicates.forget(claim_of(event))
 
     def _complain(self, error: PublisherError) -> None:
         """Have `error` told by the thread, which may not run yet."""

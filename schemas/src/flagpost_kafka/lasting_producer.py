@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from math import inf
-from threading import RLock, Thread
+from threading import Lock, RLock, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -45,6 +45,8 @@ SLICE_SECONDS: Final = 0.05
 CALL_SECONDS: Final = 0.1
 """How long one call of librdkafka's may wait. confluent-kafka cuts longer ones into slices of 0.2 s, and goes on to
 the next after a fatal error: the reports in it are called with an exception pending, and are lost."""
+FED_TOGETHER: Final = 500
+"""Records that are handed to a new producer without letting go of the lock."""
 MAX_TROUBLES: Final = 100
 """Errors that concern no record and were not told yet; of more the oldest are forgotten."""
 
@@ -124,6 +126,7 @@ class LastingProducer:
         self._make = make
         self._clock = clock
         self._lock = lock or RLock()  # re-entrant: a report, or a signal handler, may produce
+        self._tending = Lock()
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         self._troubles: deque[KafkaError] = deque(maxlen=MAX_TROUBLES)
         self._reports: deque[tuple[ProducedRecord, KafkaError | None, int]] = deque()
@@ -214,6 +217,11 @@ class LastingProducer:
         elif seconds > 0 and not self._reports:
             time.sleep(min(seconds, SLICE_SECONDS))
         self._serve()
+
+    def serve(self) -> None:
+        """Report what there is to report, and do nothing that may take long: for callers in a hurry."""
+        if self._open:
+            self.poll()
 
     def flush(self, seconds: float) -> int:
         """Wait until everything is reported, at most so long; returns how many records are left."""
@@ -312,64 +320,78 @@ class LastingProducer:
             raw.purge(blocking=False)
 
     def _tend(self) -> None:
-        """See the dead producer off, make the next one when it is time, and give it what waits."""
-        with self._lock:
-            if self._open or self._closed:
-                return
+        """See the dead producer off, make the next one when it is time, and give it what waits.
+
+        What takes long is done without the lock: whoever hands over records does not wait for it.
+        """
+        if self._closed or not self._tending.acquire(blocking=False):
+            return  # another thread is at it
+        try:
             if self._dying is not None:
                 self._see_off(self._dying)
             if self._dying is None:
                 self._expire()
                 if self._producer is None and self._clock() >= self._replace_at:
                     self._replace()
-                if self._producer is not None:
-                    self._feed()
+                while self._feed():
+                    pass
+        finally:
+            self._tending.release()
 
     def _see_off(self, raw: Producer) -> None:
         self._call(raw, raw.poll, 0.0)
         self._serve()
-        if len(raw):
-            if self._clock() < self._dying_until:
+        with self._lock:
+            if self._dying is not raw or (len(raw) and self._clock() < self._dying_until):
                 return
             here = {*self._held, *self._returned}
             missing = [record for record in self._expected if record not in here]
-            self._returned.extend(missing)
             self.lost += max(0, len(raw) - len(missing))
-        self._dying = None
-        self._held_bytes += sum(record.size_bytes for record in self._returned)
-        self._held.extendleft(reversed(self._returned))
-        self._returned.clear()
+            self._returned.extend(missing)
+            self._dying = None
+            self._held_bytes += sum(record.size_bytes for record in self._returned)
+            self._held.extendleft(reversed(self._returned))
+            self._returned.clear()
         _let_go(raw)
 
     def _expire(self) -> None:
         """Report what is too old to be written again."""
         oldest = self._clock() - self._limits.give_up_seconds
-        while self._held and self._held[0].since < oldest:
-            self._reports.append((self._unhold(), KafkaError(KafkaError._MSG_TIMED_OUT), -1))  # noqa: SLF001
+        timed_out = KafkaError(KafkaError._MSG_TIMED_OUT)  # noqa: SLF001 - librdkafka's public name
+        with self._lock:
+            while self._held and self._held[0].since < oldest:
+                self._reports.append((self._unhold(), timed_out, -1))
 
     def _replace(self) -> None:
         try:
-            self._producer = self._new_producer()
+            made = self._new_producer()
         except KafkaException as error:
             self._troubles.append(error.args[0])
             self._replace_at = self._clock() + self._backoff.next_seconds()
-        else:
-            self._made_at = self._clock()
-            self._recalled = False
+            return
+        with self._lock:
+            if not self._closed:
+                self._producer, self._made_at, self._recalled = made, self._clock(), False
 
-    def _feed(self) -> None:
-        """Hand over what waits, in order; the last one opens the direct way."""
-        while self._held:
-            try:
-                if not self._pass_on(self._held[0]):
-                    return
-            except BufferError:
-                return
-            except KafkaException as error:
-                self._reports.append((self._unhold(), error.args[0], -1))
-            else:
-                self._unhold()
-        self._open = True
+    def _feed(self) -> bool:
+        """Hand over some of what waits, in order; the last one opens the direct way. False: no more just now."""
+        with self._lock:
+            if self._producer is None:
+                return False
+            for _ in range(FED_TOGETHER):
+                if not self._held:
+                    self._open = True
+                    return False
+                try:
+                    if not self._pass_on(self._held[0]):
+                        return False
+                except BufferError:
+                    return False
+                except KafkaException as error:
+                    self._reports.append((self._unhold(), error.args[0], -1))
+                else:
+                    self._unhold()
+        return True
 
     def _unhold(self) -> ProducedRecord:
         record = self._held.popleft()
