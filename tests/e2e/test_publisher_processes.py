@@ -213,9 +213,10 @@ publisher = Publisher(bootstrap_servers="127.0.0.1:1")
 publisher.track("v", "page")
 output = publisher._here().output
 assert output._open.wait(10)
-references = sys.getrefcount(output._producer)
+raw = output._producer._producer
+references = sys.getrefcount(raw)
 output.abandon()
-print(sys.getrefcount(output._producer) - references)
+print(sys.getrefcount(raw) - references)
 """
 
 

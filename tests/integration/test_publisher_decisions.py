@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import KafkaError
 from optimizely.decision.optimizely_decide_option import OptimizelyDecideOption
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
@@ -377,19 +376,6 @@ def test_order_is_kept_across_the_wait_for_the_producer(kafka: EmbeddedKafka, to
 
     events = [event.event for event in published(kafka, topic) if isinstance(event, TrackEvent)]
     assert events == [str(number) for number in range(2_000)]
-
-
-def test_a_fatal_error_costs_the_producer_not_the_publisher(kafka: EmbeddedKafka, topic: str) -> None:
-    with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic) as publisher:
-        publisher.track("v", "before")
-        assert publisher.flush() == 0
-        broken = publisher._here().output._producer
-        publisher._here().output._error(KafkaError(KafkaError._FATAL, "out of sequence", fatal=True))
-        eventually(lambda: publisher._here().output._producer is not broken)
-        publisher.track("v", "after")
-
-    assert publisher.stats() == PublisherStats(accepted=2, delivered=2)
-    assert len(published(kafka, topic)) == 2
 
 
 class StandInRegistry(BaseHTTPRequestHandler):
