@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from prometheus_client import generate_latest
 
 from flagpost_consumer import app
-from flagpost_consumer.adapters import kafka_intake, kafka_output, kafka_producer
+from flagpost_consumer.adapters import kafka_intake, kafka_producer, write_line
 from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.dead_letter_writer import DeadLetterWriter
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
-from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.app import Service
@@ -94,6 +94,9 @@ class Ledger:
 
     def write(self, settlement: Settlement) -> None:
         asyncio.get_running_loop().call_soon(self._service._acknowledge, [settlement], 0)
+
+    def forget(self, partitions: Collection[int]) -> None:
+        pass
 
 
 def take_over(service: Service, partitions: list[int]) -> None:
@@ -445,6 +448,9 @@ class Producing:
         reported = type("Reported", (), {"offset": lambda _: len(self.produced)})()
         self.reports.append(lambda: on_delivery(error, reported))
 
+    def __len__(self) -> int:
+        return len(self.reports)
+
     def poll(self, _: float) -> int:
         reports, self.reports = self.reports, []
         for report in reports:
@@ -464,11 +470,11 @@ def dead_settlement(*, truncated: bool = False) -> Settlement:
 async def test_a_dead_letter_that_lost_its_value_does_not_get_it_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kafka_output, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(write_line, "FIRST_PAUSE_SECONDS", 0.0)
     producing = Producing([KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._MSG_TIMED_OUT, None])
     monkeypatch.setattr(kafka_producer, "Producer", lambda *_, **__: producing)
     written: list[Settlement] = []
-    letters = DeadLetters({}, "dead", "events", written.append)
+    letters = DeadLetterWriter({}, "dead", "events", written.append)
     letters.write(dead_settlement())
     await eventually(lambda: written)
     assert [value for value, _ in producing.produced] == [b"original", None, None]
@@ -492,9 +498,9 @@ async def test_the_dead_letter_of_a_record_whose_value_was_not_kept_says_so(
 async def test_each_dead_letter_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
     producing = Producing([None, KafkaError._TRANSPORT, None, None])
     monkeypatch.setattr(kafka_producer, "Producer", lambda *_, **__: producing)
-    monkeypatch.setattr(kafka_output, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(write_line, "FIRST_PAUSE_SECONDS", 0.0)
     written: list[Settlement] = []
-    letters = DeadLetters({}, "dead", "events", written.append)
+    letters = DeadLetterWriter({}, "dead", "events", written.append)
     settlements = [dead_settlement() for _ in range(3)]
     for settlement in settlements:
         letters.write(settlement)

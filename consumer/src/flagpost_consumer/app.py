@@ -23,10 +23,10 @@ from confluent_kafka import Message
 
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
 from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.dead_letter_writer import DeadLetterWriter
 from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config, stand_in_config
 from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
-from flagpost_consumer.adapters.kafka_output import DeadLetters
 from flagpost_consumer.adapters.ledger_restore import LedgerRestore, Restored
 from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.adapters.metrics import Metrics
@@ -139,7 +139,7 @@ class Service:
         self._status = Status(self.engine, self.metrics)
         self._http = PendoHttp(pendo_address(settings), self._answered, settings.pendo.outbound)
         self.metrics.observed.oldest_attempt_seconds = lambda: self._http.oldest_attempt_seconds
-        self._dead_letters = DeadLetters(
+        self._dead_letters = DeadLetterWriter(
             producer_config(settings.kafka),
             settings.kafka.dead_letter_topic,
             settings.kafka.topic,
@@ -589,6 +589,8 @@ class Service:
         """What is known of partitions that are another member's."""
         if self._restore is not None:
             self._restore.give_up(partitions)
+        self._dead_letters.forget(partitions)
+        self._ledger.forget(partitions)
         for partition in partitions:
             self.metrics.observed.lag.pop(partition, None)
             self.metrics.observed.held.pop(partition, None)

@@ -201,11 +201,17 @@ class LastingProducer:
             self._expected[record] = None
 
     def recall(self) -> None:
-        """Have what was not sent yet reported as purged (`errors.PURGED`); for the rest Kafka's word comes."""
+        """Have what was not sent yet reported as purged (`errors.PURGED`); for the rest Kafka's word comes.
+
+        What has just been sent, and comes back because its partition has another leader, is not among it: call again.
+        """
         with self._lock:
             if self._producer is not None:
                 self._recalled = True
                 self._producer.purge(in_queue=True, in_flight=False, blocking=False)
+            elif self._dying is None:
+                self._recalled = True
+                self._report_held()
 
     def poll(self, seconds: float = 0.0) -> None:
         """Report what there is to report; wait for it so long at most."""
@@ -247,11 +253,9 @@ class LastingProducer:
         if raw is not None:
             self._drop(raw)
         with self._lock:
-            purged = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001 - librdkafka's public name
-            self._reports.extend((record, purged, -1) for record in (*self._returned, *self._held))
+            self._held.extendleft(reversed(self._returned))
             self._returned.clear()
-            self._held.clear()
-            self._held_bytes = 0
+            self._report_held()
         self._serve()
 
     def _drop(self, raw: Producer) -> None:
@@ -295,6 +299,12 @@ class LastingProducer:
             raise BufferError("no more records may wait for Kafka")
         self._held.append(record)
         self._held_bytes += size
+
+    def _report_held(self) -> None:
+        purged = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001 - librdkafka's public name
+        self._reports.extend((record, purged, -1) for record in self._held)
+        self._held.clear()
+        self._held_bytes = 0
 
     # The end of a producer, and its successor
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Hashable
 from threading import Lock
 from typing import Final, TextIO
 
@@ -23,7 +24,7 @@ OURS: Final = ("flagpost_settings", "flagpost_schemas", "flagpost_publisher", "f
 """The loggers for which `log.level` holds; other libraries are heard from warnings on."""
 
 REPEAT_SECONDS: Final = 30.0
-"""How often librdkafka's words are written again while they stay the same."""
+"""How often the same words are written again."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO) -> None:
@@ -64,6 +65,22 @@ def kafka_logger() -> logging.Logger:
     return logging.getLogger(LIBRDKAFKA)
 
 
+class Lately:
+    """Remembers what was said in the last half minute, at most 256 different things. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._said: TTLCache[Hashable, bool] = TTLCache(256, REPEAT_SECONDS)
+        self._lock = Lock()
+
+    def is_news(self, said: Hashable) -> bool:
+        """Whether it was not said lately; from now on it was."""
+        with self._lock:
+            if said in self._said:
+                return False
+            self._said[said] = True
+            return True
+
+
 class Seldom(logging.Filter):
     """Lets the same text pass once in a while: librdkafka tells of each attempt to connect, twenty a second."""
 
@@ -71,17 +88,11 @@ class Seldom(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lately: TTLCache[tuple[int, str], bool] = TTLCache(256, REPEAT_SECONDS)
-        self._lock = Lock()
+        self._lately = Lately()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is to be written; called by whichever thread logs."""
-        said = record.levelno, self._VARYING.sub("", record.getMessage())
-        with self._lock:
-            if said in self._lately:
-                return False
-            self._lately[said] = True
-            return True
+        return self._lately.is_news((record.levelno, self._VARYING.sub("", record.getMessage())))
 
 
 def _librarys(level: int) -> int:

@@ -1,7 +1,7 @@
-"""A Kafka producer for the event loop: what becomes of each message is told on the loop.
+"""A Kafka producer for the event loop: what becomes of each record is told on the loop.
 
-In: messages. Out: for each a call with its offset, or with the error. Until it comes, the message is on its way;
-librdkafka tries again by itself as long as its configuration lets it.
+In: records. Out: for each a call with its offset, or with the error. Until it comes, the record is on its way:
+librdkafka tries again by itself as long as its configuration lets it, and after a fatal error another producer does.
 """
 
 from __future__ import annotations
@@ -10,28 +10,52 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+import structlog
+from confluent_kafka import KafkaError, Producer
 
-from flagpost_settings.logs import kafka_logger
+from flagpost_kafka import errors
+from flagpost_kafka.lasting_producer import LastingProducer, Limits
+from flagpost_settings.logs import Lately, kafka_logger
+
+log = structlog.get_logger(__name__)
 
 SERVE_SECONDS = 0.002
 """How often delivery reports are asked for while some are expected: sending waits for them (invariant 6)."""
+SILENT_SERVE_SECONDS = 0.02
+"""The same while Kafka has had nothing to say for a while."""
+MAX_QUEUED_BYTES = 64 * 1024 * 1024
+"""What may wait inside librdkafka, or for its successor; what writes here keeps well below it."""
+MAX_QUEUED_RECORDS = 100_000
 
 OnReport = Callable[[KafkaError | None, int], None]
-"""Takes the error, or None and the offset under which Kafka has the message."""
+"""Takes the error, or None and the offset under which Kafka has the record."""
 
 
 class KafkaProducer:
-    """One librdkafka producer. Use it on the event loop only."""
+    """One producer. Use it on the event loop only."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._producer = Producer(dict(config), logger=kafka_logger())
+    def __init__(self, config: Mapping[str, Any], purpose: str) -> None:
+        """`purpose` says in the log what it writes."""
+        self._purpose = purpose
+        self._lately = Lately()
+        self._producer = LastingProducer(
+            {"queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024, **config},
+            Limits(records=MAX_QUEUED_RECORDS, bytes=MAX_QUEUED_BYTES),
+            self._trouble,
+            logger=kafka_logger(),
+            make=Producer,
+        )
         self._expected = 0
         self._serving = False
+        self._pause_seconds = SERVE_SECONDS
 
     def serve(self) -> None:
         """Take in what the client has to say, also while nothing is written: it would pile up."""
-        self._producer.poll(0)
+        self._producer.poll()
+
+    def recall(self) -> None:
+        """Have what was not sent yet reported as purged."""
+        self._producer.recall()
 
     def produce(
         self,
@@ -43,31 +67,54 @@ class KafkaProducer:
         partition: int = -1,
         headers: Sequence[tuple[str, str | bytes | None]] = (),
     ) -> None:
-        """Write a message; `on_report` is called on the loop, at once where the client does not even take it.
+        """Write a record; `on_report` is called on the loop, at once where there is no room for it.
 
         `partition` -1: by the key.
         """
-
-        def report(error: KafkaError | None, message: Message) -> None:
-            self._expected -= 1
-            on_report(error, -1 if error is not None else message.offset() or 0)
-
         try:
             self._producer.produce(
-                topic, value, key, partition=partition, headers=list(headers), on_delivery=report
+                topic,
+                value,
+                lambda error, _, offset: self._report(error, offset, on_report),
+                key=key,
+                partition=partition,
+                headers=headers,
             )
-        except (BufferError, KafkaException) as error:
-            full = KafkaError(KafkaError._QUEUE_FULL)  # noqa: SLF001 - librdkafka's public name
-            on_report(error.args[0] if isinstance(error, KafkaException) else full, -1)
+        except BufferError:
+            on_report(KafkaError(KafkaError._QUEUE_FULL), -1)  # noqa: SLF001 - librdkafka's public name
             return
         self._expected += 1
+        self._pause_seconds = SERVE_SECONDS
         if not self._serving:
             self._serving = True
             asyncio.get_running_loop().call_soon(self._ask)
 
+    def _report(self, error: KafkaError | None, offset: int, on_report: OnReport) -> None:
+        self._expected -= 1
+        on_report(error, offset)
+
     def _ask(self) -> None:
         """Take in delivery reports: their callbacks run here, on the loop."""
-        self._producer.poll(0)
-        self._serving = self._expected > 0
-        if self._serving:
-            asyncio.get_running_loop().call_later(SERVE_SECONDS, self._ask)
+        before = self._expected
+        try:
+            self._producer.poll()
+        finally:
+            silent = self._expected == before
+            self._pause_seconds = (
+                min(2 * self._pause_seconds, SILENT_SERVE_SECONDS) if silent else SERVE_SECONDS
+            )
+            self._serving = self._expected > 0
+            if self._serving:
+                asyncio.get_running_loop().call_later(self._pause_seconds, self._ask)
+
+    def _trouble(self, error: KafkaError) -> None:
+        if not self._lately.is_news((error.code(), error.str())):
+            return
+        if errors.is_fatal(error):
+            log.error(
+                "a Kafka client has come to its end and is replaced; what was not acknowledged is written again",
+                writes=self._purpose,
+                reason=error.str(),
+            )
+        else:
+            log.info("a Kafka client has trouble", writes=self._purpose, reason=error.str())

@@ -13,7 +13,7 @@ from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.kafka_output import HEADER_PREFIX
+from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
 from flagpost_consumer.adapters.message_headers import UnreadableHeaders, headers_of
 from flagpost_consumer.core.records import Headers
 

@@ -15,8 +15,8 @@ from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
 from flagpost_consumer.adapters.kafka_config import MAX_MESSAGE_BYTES, producer_config
-from flagpost_consumer.adapters.kafka_output import HEADER_PREFIX
 from flagpost_consumer.core.plan import REPLAY_KIND_HEADER
 from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER, REPLAYED_HEADER, Place
