@@ -25,6 +25,8 @@ from flagpost_settings.logs import Lately
 log = structlog.get_logger(__name__)
 
 MAX_DETAIL_CHARACTERS = 300
+OWN_BYTES = 300
+"""About what our headers take."""
 HEADER_PREFIX = "flagpost-"
 
 
@@ -61,7 +63,7 @@ class _Letter:
         """About what it takes in librdkafka."""
         record = self.settlement.delivery.record
         headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-        return len(record.value or b"") + len(record.key or b"") + headers
+        return len(record.value or b"") + len(record.key or b"") + headers + OWN_BYTES
 
 
 class DeadLetterWriter:

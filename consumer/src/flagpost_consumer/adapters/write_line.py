@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from flagpost_kafka.backoff import Backoff
 
@@ -26,6 +26,13 @@ STALLED_SECONDS: Final = 10.0
 """A line of which Kafka has taken nothing for so long stands still."""
 
 
+class Timer(Protocol):
+    """What is to happen later."""
+
+    def cancel(self) -> None:
+        """It does not happen."""
+
+
 class WriteLine(Generic[Item]):
     """One line. Use it on the event loop only."""
 
@@ -37,6 +44,7 @@ class WriteLine(Generic[Item]):
         *,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
+        call_later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
         """`send` has `taken`, `refused` or `recalled` called once for each item, at once or later."""
         self._send = send
@@ -44,11 +52,12 @@ class WriteLine(Generic[Item]):
         self._size_of = size_of
         self._backoff = backoff or Backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         self._clock = clock
+        self._call_later = call_later or _on_the_loop
         self._waiting: deque[Item] = deque()
         self._sent: dict[Item, int] = {}  # with their sizes
         self._sent_bytes = 0
         self._doubtful = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._still_since: float | None = None
         self._reason = ""
 
@@ -103,7 +112,7 @@ class WriteLine(Generic[Item]):
         self._reason = reason
         if self._timer is None:
             pause = self._backoff.next_seconds()
-            self._timer = asyncio.get_running_loop().call_later(pause, self._resume)
+            self._timer = self._call_later(pause, self._resume)
 
     def recalled(self, item: Item) -> None:
         """An item was taken back before Kafka answered: it is the next."""
@@ -142,3 +151,7 @@ class WriteLine(Generic[Item]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _on_the_loop(seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+    return asyncio.get_running_loop().call_later(seconds, action)
