@@ -23,6 +23,7 @@ from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.secrets import Secret, SecretSource
 from gateway_running import standing_still
 from kafka_reading import read_topic
+from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
 from running import eventually
 
 TEXT = b'{"n": [' + b",".join(b"%d" % number for number in range(2000)) + b"]}"
@@ -234,15 +235,55 @@ async def test_a_record_that_its_topic_does_not_take_says_nothing_about_kafka(ka
     assert await writer.stop(10)
 
 
-async def test_a_producer_that_cannot_go_on_ends_the_process(kafka: EmbeddedKafka) -> None:
+async def test_a_client_that_comes_to_its_end_costs_no_request_in_flight() -> None:
+    """The thread died of the error, which never came by error_cb: requests timed out, livez failed after 30 s."""
+    with MockKafka({"events": 1}) as kafka:
+        config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+        writer = KafkaWriter(config, ["events"], lambda: pytest.fail("the process need not end"))
+        writer.start()
+        await eventually(lambda: writer.trouble is None)
+        kafka.answer(PRODUCE, FATAL)
+        records = [KafkaRecord("events", f"k{n}", b"%d" % n, (("h", b"%d" % n),)) for n in range(10)]
+        await asyncio.gather(*(writer.write([each]) for each in records))
+        assert [(m.value(), m.headers()) for m in await asyncio.to_thread(kafka.read, "events")] == [
+            (b"%d" % n, [("h", b"%d" % n)]) for n in range(10)
+        ]
+        await eventually(lambda: writer.trouble is None)
+        await writer.write(records[:1])
+        assert writer.counts().failed == 0
+        assert writer.is_alive
+        assert await writer.stop(10)
+
+
+async def test_without_any_right_the_gateway_says_so_until_it_has_one() -> None:
+    with MockKafka({"events": 1}) as kafka:
+        kafka.answer(INIT_PRODUCER_ID, *[KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 3)
+        config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
+        writer = KafkaWriter(config, ["events"], lambda: pytest.fail("the process need not end"))
+        writer.start()
+        await eventually(lambda: "authorization" in (writer.trouble or ""))
+        with pytest.raises(Refusal) as refused:
+            await writer.write([KafkaRecord("events", "k", b"v")])
+        assert refused.value.status == 503
+        await eventually(lambda: writer.trouble is None)
+        await writer.write([KafkaRecord("events", "k", b"v")])
+        assert await writer.stop(10)
+
+
+async def test_a_thread_that_fails_is_no_longer_alive_and_ends_the_process(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody heard of it for half a minute."""
     ended = asyncio.Event()
     config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
     writer = KafkaWriter(config, ["events"], ended.set)
     writer.start()
     await eventually(lambda: writer.trouble is None)
-    # As librdkafka tells it, from its thread, when a broker has forgotten our producer.
-    await asyncio.to_thread(
-        writer._error, KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "test", fatal=True)
-    )
+
+    def fail(_: float) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(writer._producer, "poll", fail)
     await asyncio.wait_for(ended.wait(), 10)
+    assert not writer.is_alive
     assert await writer.stop(10)

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     import logging
 
     from confluent_kafka import Message
+    from confluent_kafka.admin._metadata import ClusterMetadata
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 MAX_PAUSE_SECONDS: Final = 10.0
 """How long after its end a producer is replaced: at first, and at most."""
 WELL_SECONDS: Final = 60.0
 """After a producer that lived so long the pause is the first again."""
+PROVEN_SECONDS: Final = 2.0
+"""A successor that is not refused at once lives so long; the first producer is believed before."""
 DRAIN_SECONDS: Final = 10.0
 """How long a dead producer is asked for its reports; a purge makes that a matter of milliseconds."""
 CLOSE_SECONDS: Final = 1.0
@@ -138,6 +141,7 @@ class LastingProducer:
         self._dying_until = 0.0
         self._replace_at = 0.0
         self._recalled = False
+        self._replaced = False
         self._closed = False
         self.lost = 0
         """Records of `hand_over` of which a dead producer said nothing for `DRAIN_SECONDS`."""
@@ -150,6 +154,19 @@ class LastingProducer:
         raw = self._producer or self._dying
         inside = 0 if raw is None else len(raw)
         return inside + len(self._held) + len(self._returned) + len(self._reports)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether there is a producer, and not one that may end at once as the one before did."""
+        return self._open and (not self._replaced or self._clock() - self._made_at >= PROVEN_SECONDS)
+
+    def list_topics(self, topic: str, seconds: float) -> ClusterMetadata:
+        """What Kafka says of a topic. Raises KafkaException: it does not answer, or there is no producer just now."""
+        raw = self._producer
+        if raw is None:
+            raise KafkaException(KafkaError(KafkaError._STATE, "the client is being replaced"))  # noqa: SLF001
+        found: ClusterMetadata = raw.list_topics(topic, timeout=seconds)
+        return found
 
     @property
     def held_bytes(self) -> int:
@@ -382,6 +399,7 @@ class LastingProducer:
         with self._lock:
             if not self._closed:
                 self._producer, self._made_at, self._recalled = made, self._clock(), False
+                self._replaced = True
 
     def _feed(self) -> bool:
         """Hand over some of what waits, in order; the last one opens the direct way. False: no more just now."""

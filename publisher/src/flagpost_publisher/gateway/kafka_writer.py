@@ -2,12 +2,14 @@
 
 In: batches of records, on the event loop. Out: nothing once every in-sync replica has them, or a Refusal: 503 where
 Kafka does not take them, soon and with Retry-After. librdkafka keeps the records meanwhile; one thread listens to
-it, and hands reports to the loop many at a time. What may wait in memory is bounded in number and bytes.
+it, and hands reports to the loop many at a time. What may wait in memory is bounded in number and bytes. A client
+that has come to its end is replaced by `flagpost_kafka`, and requests in flight do not notice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +20,21 @@ from threading import Thread
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException
 
+from flagpost_kafka import errors
+from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.producer import GUARANTEES, librdkafkas
 from flagpost_settings.kafka import KafkaSettings
-from flagpost_settings.logs import kafka_logger
+from flagpost_settings.logs import Lately, kafka_logger
 
 log = structlog.get_logger(__name__)
 
 ACKNOWLEDGE_SECONDS: Final = 8.0
 """How long a request may wait for Kafka; Segment's libraries give up on it after 10 to 15."""
+WRITE_AGAIN_SECONDS: Final = ACKNOWLEDGE_SECONDS / 2
+"""For how long a record is written again when a client ends: then its sender may still be told."""
 MAX_QUEUED_RECORDS: Final = 100_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 MAX_RECORD_BYTES: Final = 1_000_000
@@ -120,18 +126,20 @@ class KafkaWriter:
         Args:
             config: see `writer_config`.
             topics: those that must exist before anything is taken.
-            on_fatal: called on the loop when the producer can do nothing any more; the process should end.
+            on_fatal: called on the loop when the thread that listens to Kafka has failed; the process should end.
         """
         self._config = config
         self._topics = topics
         self._on_fatal = on_fatal
         self._loop: asyncio.AbstractEventLoop
-        self._producer: Producer
+        self._producer: LastingProducer
+        self._last_fatal = ""
         self._thread = Thread(target=self._listen, name="flagpost-gateway-kafka", daemon=True)
         self._stopping = Flag()
         self._beat = 0.0
         self._reports: deque[tuple[_Batch, int, KafkaError | None]] = deque()
         self._handing_over = False
+        self._lately = Lately()
         self._looking: asyncio.Task[None] | None = None
         self.trouble: str | None = "Kafka has not been reached yet"
         """Why Kafka is not taking events; None: it is."""
@@ -145,7 +153,10 @@ class KafkaWriter:
     def start(self) -> None:
         """Begin to connect."""
         self._loop = asyncio.get_running_loop()
-        self._producer = Producer({**self._config, "error_cb": self._error}, logger=kafka_logger())
+        limits = Limits(
+            records=MAX_QUEUED_RECORDS, bytes=MAX_QUEUED_BYTES, give_up_seconds=WRITE_AGAIN_SECONDS
+        )
+        self._producer = LastingProducer(self._config, limits, self._error, logger=kafka_logger())
         self._beat = time.monotonic()
         self._thread.start()
         self._looking = self._loop.create_task(self._look_until_well())
@@ -226,14 +237,12 @@ class KafkaWriter:
             self._producer.produce(
                 record.topic,
                 record.value,
-                record.key,
-                headers=list(record.headers),
-                on_delivery=partial(self._reported, batch, size),
+                partial(self._reported, batch, size),
+                key=record.key,
+                headers=record.headers,
             )
         except BufferError:
             self._settle(batch, size, KafkaError(KafkaError._QUEUE_FULL))  # noqa: SLF001 - librdkafka's public name
-        except KafkaException as error:
-            self._settle(batch, size, error.args[0])
 
     def _settle(self, batch: _Batch, size: int, error: KafkaError | None) -> None:
         self._queued -= 1
@@ -271,10 +280,12 @@ class KafkaWriter:
         log.info("Kafka takes events")
 
     def _look(self) -> str | None:
-        """What keeps Kafka from taking events, as far as its metadata tell; takes a while."""
+        """What keeps Kafka from taking events, as far as the client and its metadata tell; takes a while."""
+        if not self._producer.is_well:
+            return f"no Kafka client can be had: {self._last_fatal}; look at the rights of this user"
         for topic in self._topics:
             try:
-                found = self._producer.list_topics(topic, timeout=LOOK_TIMEOUT_SECONDS).topics[topic].error
+                found = self._producer.list_topics(topic, LOOK_TIMEOUT_SECONDS).topics[topic].error
             except KafkaException as error:
                 return f"Kafka does not answer: {error.args[0].str()}; look at kafka.bootstrap_servers"
             if found is not None:
@@ -286,19 +297,34 @@ class KafkaWriter:
     # The thread's side, and librdkafka's callbacks, which it runs
 
     def _listen(self) -> None:
-        while not self._stopping.is_set():
-            self._producer.poll(POLL_SECONDS)
-            self._beat = time.monotonic()
+        try:
+            while not self._stopping.is_set():
+                self._producer.poll(POLL_SECONDS)
+                self._beat = time.monotonic()
+        except Exception:
+            log.exception("the thread that listens to Kafka has failed; the process ends")
+            self._beat = -math.inf
+            self._loop.call_soon_threadsafe(self._on_fatal)
 
-    def _reported(self, batch: _Batch, size: int, error: KafkaError | None, _: Message) -> None:
+    def _reported(
+        self, batch: _Batch, size: int, error: KafkaError | None, _: ProducedRecord, __: int
+    ) -> None:
         self._reports.append((batch, size, error))
         if not self._handing_over:
             self._handing_over = True
             self._loop.call_soon_threadsafe(self._take_reports)
 
     def _error(self, error: KafkaError) -> None:
-        if error.fatal():
-            log.error("the Kafka client cannot go on; the process ends", reason=error.str())
-            self._loop.call_soon_threadsafe(self._on_fatal)
+        if errors.is_fatal(error):
+            if self._lately.is_news(error.str()):
+                log.error(
+                    "the Kafka client has come to its end and is replaced; what waits is written again",
+                    reason=error.str(),
+                )
+            self._last_fatal = error.str()
+            if error.code() in errors.RIGHTS_AND_TOPICS:  # else the next client does what this one did
+                self._loop.call_soon_threadsafe(
+                    self._in_trouble, f"no Kafka client can be had: {error.str()}"
+                )
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
             self._loop.call_soon_threadsafe(self._in_trouble, "no broker can be reached")

@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Producer
 
 from flagpost_consumer.adapters.kafka_config import producer_config
 from flagpost_consumer.operator.imports.row_events import Produced
 from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import errors
+from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
+from flagpost_settings.logs import kafka_logger
 
 POLL_SECONDS = 0.1
 SERVED_EVERY = 128
@@ -30,12 +33,8 @@ TUNING = {
 }
 """Large batches, and memory that stays flat. The user's properties win."""
 
-_THE_ROWS_OWN = {
-    KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.INVALID_RECORD,
-    KafkaError.POLICY_VIOLATION,
-}
-"""What Kafka refuses of one record while it takes others."""
+LIMITS = Limits(records=50_000, bytes=64 * 1024 * 1024, give_up_seconds=60.0)
+"""Of what waits while a client that has come to its end is replaced."""
 
 STALLED_SECONDS = 120.0
 """How long Kafka may say nothing of what waits; the user may have set message.timeout.ms to for ever."""
@@ -64,7 +63,13 @@ class RowProducer:
         self._heard_at = time.monotonic()
         self.acknowledged = 0
         """Records that Kafka has."""
-        self._producer = silent_client(Producer, {**TUNING, **producer_config(kafka)})
+        self._producer = LastingProducer(
+            {**TUNING, **producer_config(kafka)},
+            LIMITS,
+            self._trouble,
+            logger=kafka_logger(),
+            make=lambda config, **_: silent_client(Producer, config),
+        )
         if self._topic not in KafkaAdmin(kafka).partitions():
             raise KafkaUnavailable(f"there is no topic {self._topic}; create it: flagpost topics create")
 
@@ -75,16 +80,11 @@ class RowProducer:
             KafkaUnavailable: Kafka takes no more; of the records that were handed over some may be missing.
         """
         try:
-            self._producer.produce(
-                self._topic, record.value, record.key, on_delivery=partial(self._reported, line)
-            )
+            self._producer.produce(self._topic, record.value, partial(self._reported, line), key=record.key)
         except BufferError:
             self._serve(POLL_SECONDS)
             return False
-        except KafkaException as error:
-            self._note(line, error.args[0])
-        else:
-            self._waiting += 1
+        self._waiting += 1
         self._offered += 1
         if self._offered % SERVED_EVERY == 0:
             self._serve(0)
@@ -101,8 +101,7 @@ class RowProducer:
             self._serve(POLL_SECONDS)
 
     def _serve(self, seconds: float) -> None:
-        if self._producer.poll(seconds):
-            self._heard_at = time.monotonic()
+        self._producer.poll(seconds)
         refused, self._refused = self._refused, []
         for line, problem in refused:
             self._on_refused(line, problem)
@@ -112,8 +111,8 @@ class RowProducer:
         if self._failure is not None:
             raise self._failure
 
-    def _reported(self, line: int, error: KafkaError | None, _: Message) -> None:
-        """Librdkafka's word. An exception would not find its way from here, so this only notes."""
+    def _reported(self, line: int, error: KafkaError | None, _: ProducedRecord, __: int) -> None:
+        self._heard_at = time.monotonic()
         self._waiting -= 1
         if error is None:
             self.acknowledged += 1
@@ -121,7 +120,7 @@ class RowProducer:
             self._note(line, error)
 
     def _note(self, line: int, error: KafkaError) -> None:
-        if error.code() in _THE_ROWS_OWN:
+        if error.code() in errors.RECORDS:
             problem = f"Kafka refuses the row: {error.str()}; see max.message.bytes of {self._topic}"
             self._refused.append((line, problem))
         elif self._failure is None:
@@ -129,6 +128,11 @@ class RowProducer:
                 f"{self._servers}: {error.str()} (the row of line {line}); "
                 "see kafka.bootstrap_servers and kafka.properties"
             )
+
+    def _trouble(self, error: KafkaError) -> None:
+        """A client that ends is replaced; for a right that is missing a command does not wait."""
+        if errors.is_fatal(error) and error.code() in errors.RIGHTS_AND_TOPICS and self._failure is None:
+            self._failure = KafkaUnavailable(f"{self._servers}: {error.str()}; see kafka.properties")
 
 
 class DryRun:
