@@ -121,6 +121,23 @@ def test_records_of_others_are_left_alone_and_said(topics: DeadLetterTopics) -> 
     assert topics.replay() == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
 
 
+def test_a_second_copy_of_a_dead_letter_is_none_and_a_new_topics_record_is_one(
+    topics: DeadLetterTopics,
+) -> None:
+    """A producer that had to be replaced may write a dead letter twice: both were listed, and both replayed."""
+    first, other = step("e1"), step("of a topic made anew")
+    topics.bury(
+        letter(first, source="events/0/7", at=1_000),
+        letter(first, source="events/0/7", at=1_000),
+        letter(first, source="events/0/7", kind="visitor_metadata", at=2_000),
+        letter(other, source="events/0/7", at=3_000),
+    )
+    assert [each["at"] for each in topics.listed()] == [1_000, 2_000, 3_000]
+    assert topics.replay("--until", "1970-01-01T00:00:02Z")["replayed"] == 1
+    assert len(topics.replayed()) == 1
+    assert [each["at"] for each in topics.listed()] == [2_000, 3_000]
+
+
 def test_people_get_a_table_with_reason_key_and_detail(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(step("e1"), at=1_767_225_600_000, detail="value [red]x[/red] refused"))
     result = topics.run("list")

@@ -1,11 +1,13 @@
 """Finds dead letters on their topic.
 
 In: a reader, the topic, what is wanted. Out: the dead letters that match, and which of them were replayed. Only
-what lies below the end offsets at the beginning is looked at.
+what lies below the end offsets at the beginning is looked at. There is one dead letter a delivery: where Kafka has a
+second copy, because its first acknowledgement was lost, the first is the one.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -58,6 +60,7 @@ class Scan:
         """What markers name; complete once `letters` is exhausted."""
         self.foreign = 0
         """Records that are neither dead letters nor markers."""
+        self._seen: set[bytes] = set()
 
     def letters(self, filters: Filters) -> Iterator[tuple[DeadLetter, bytes | None]]:
         """Those that match, each partition's in order, with their values."""
@@ -69,8 +72,19 @@ class Scan:
                 self.replayed.add(record.of)
             elif record is None:
                 self.foreign += 1
-            elif filters.match(record):
+            elif filters.match(record) and self._is_first(record, message.value()):
                 yield record, message.value()
+
+    def _is_first(self, letter: DeadLetter, value: bytes | None) -> bool:
+        """Whether no copy of a dead letter came before.
+
+        Its source alone does not tell: a topic made anew under its old name has the same offsets again.
+        """
+        parts = (letter.source.encode(), letter.kind.encode(), letter.key or b"", value or b"")
+        identity = hashlib.blake2b(b"".join(hashlib.sha256(part).digest() for part in parts), digest_size=16)
+        before = len(self._seen)
+        self._seen.add(identity.digest())
+        return len(self._seen) > before
 
     def _spans_since(self, since: int | None) -> dict[int, Span]:
         """A dead letter is written after its delivery ended, and its marker after that."""
