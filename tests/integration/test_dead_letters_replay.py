@@ -138,7 +138,7 @@ def test_a_delivery_before_the_dead_letter_counts_as_well(topics: DeadLetterTopi
 
 def test_without_a_ttl_nothing_is_a_repeat(topics: DeadLetterTopics) -> None:
     event = step("e1")
-    topics.bury(letter(event), letter(event))
+    topics.bury(letter(event), letter(event, source="events/0/8"))
     topics.settle(settled(event, event_key("e1")))
     assert topics.replay(dedupe__ttl_seconds=0) == counts(2, 2)
 

@@ -198,10 +198,15 @@ class KafkaOutput:
         self._waiting_bytes += size
 
     def _produce(self, event_type: type[Event], key: str | bytes | None, body: bytes) -> None:
-        if self._producer is None:
+        producer = self._producer
+        if producer is None:
             raise EventRefused("closed", "the publisher is closed; create another one")
+        value = self._headers[event_type] + body
         try:
-            self._producer.hand_over(self._options.topic, self._headers[event_type] + body, key)
+            try:
+                producer.direct(self._options.topic, value, key)
+            except KafkaException:
+                producer.hand_over(self._options.topic, value, key)
         except BufferError:
             raise _queue_full() from None
         except KafkaException as error:

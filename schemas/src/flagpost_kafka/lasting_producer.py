@@ -148,6 +148,10 @@ class LastingProducer:
         self._producer: Producer | None = self._new_producer()
         self._made_at = clock()
         self._open = True  # there is a producer, and nothing waits before it
+        self.direct: Callable[[str, bytes, str | bytes | None], None] = self._producer.produce
+        """`hand_over`, 0.4 us cheaper, for one who holds the lock. After a KafkaException the record is to be given
+        to `hand_over`, which knows whether it is kept.
+        """
 
     def __len__(self) -> int:
         """How many records are on their way (with librdkafka's other words to us, which nothing tells apart)."""
@@ -191,7 +195,7 @@ class LastingProducer:
                         raise
                 else:
                     return
-            self._hold(ProducedRecord(topic, value, key, self._on_failed, self._clock()))
+            self._wait(topic, value, key)
 
     def produce(
         self,
@@ -265,7 +269,7 @@ class LastingProducer:
         """Give up what is on its way: it is reported as purged. Nothing is taken from now on."""
         with self._lock:
             self._closed = True
-            self._open = False
+            self._close_way()
             raw, self._producer, self._dying = self._producer or self._dying, None, None
         if raw is not None:
             self._drop(raw)
@@ -317,6 +321,12 @@ class LastingProducer:
         self._held.append(record)
         self._held_bytes += size
 
+    def _close_way(self) -> None:
+        self._open, self.direct = False, self._wait
+
+    def _wait(self, topic: str, value: bytes, key: str | bytes | None) -> None:
+        self._hold(ProducedRecord(topic, value, key, self._on_failed, self._clock()))
+
     def _report_held(self) -> None:
         purged = KafkaError(KafkaError._PURGE_QUEUE)  # noqa: SLF001 - librdkafka's public name
         self._reports.extend((record, purged, -1) for record in self._held)
@@ -341,7 +351,7 @@ class LastingProducer:
             if now - self._made_at >= WELL_SECONDS:
                 self._backoff.reset()
             self._producer, self._dying = None, raw
-            self._open = False
+            self._close_way()
             self._dying_until = now + DRAIN_SECONDS
             self._replace_at = now + self._backoff.next_seconds()
             raw.purge(blocking=False)
@@ -408,7 +418,7 @@ class LastingProducer:
                 return False
             for _ in range(FED_TOGETHER):
                 if not self._held:
-                    self._open = True
+                    self._open, self.direct = True, self._producer.produce
                     return False
                 try:
                     if not self._pass_on(self._held[0]):

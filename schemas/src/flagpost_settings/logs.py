@@ -20,7 +20,14 @@ from structlog.typing import Processor
 from flagpost_settings.log_section import LogFormat, LogSettings
 
 LIBRDKAFKA: Final = "librdkafka"
-OURS: Final = ("flagpost_settings", "flagpost_schemas", "flagpost_publisher", "flagpost_consumer", LIBRDKAFKA)
+OURS: Final = (
+    "flagpost_settings",
+    "flagpost_schemas",
+    "flagpost_kafka",
+    "flagpost_publisher",
+    "flagpost_consumer",
+    LIBRDKAFKA,
+)
 """The loggers for which `log.level` holds; other libraries are heard from warnings on."""
 
 REPEAT_SECONDS: Final = 30.0
