@@ -40,6 +40,7 @@ class MockKafka:
             ("rd_kafka_mock_clear_request_errors", (ctypes.c_int16,)),
             ("rd_kafka_mock_cluster_destroy", ()),
             ("rd_kafka_mock_broker_set_down", (ctypes.c_int32,)),
+            ("rd_kafka_mock_coordinator_set", (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32)),
             ("rd_kafka_mock_broker_set_rtt", (ctypes.c_int32, ctypes.c_int)),
         ):
             getattr(self._library, name).argtypes = (ctypes.c_void_p, *arguments)
@@ -83,6 +84,12 @@ class MockKafka:
         """Make a broker that nobody can reach a partition's leader, or one that is well."""
         leader = _WELL if there else _DOWN
         self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, leader)
+
+    def coordinate(self, transactional_id: str) -> None:
+        """Have a broker that is well coordinate somebody's transactions."""
+        self._library.rd_kafka_mock_coordinator_set(
+            self._cluster, b"transaction", transactional_id.encode(), _WELL
+        )
 
     def set_round_trip(self, milliseconds: int) -> None:
         """How long the broker takes for an answer."""
