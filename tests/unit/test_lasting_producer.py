@@ -294,3 +294,18 @@ def test_what_was_not_sent_can_be_recalled(kafka: MockKafka) -> None:
     poll_until(producer, lambda: len(heard.offsets) == 2)
     assert values(kafka, "events", 0) == [b"sent", b"later"]
     producer.close()
+
+
+def test_what_waits_for_a_producer_can_be_recalled_too() -> None:
+    heard = Heard()
+    producer, clock = dead_producer(Limits(records=10, bytes=1000), heard)
+    producer.produce("events", b"1", heard.report)
+    producer.poll()
+    producer.poll()
+    producer.recall()
+    producer.poll()
+    assert [value for value, _ in heard.failed] == [b"1"]
+    assert heard.failed[0][1] in errors.PURGED
+    clock.now = 100.0
+    producer.poll()
+    assert len(producer) == 0
