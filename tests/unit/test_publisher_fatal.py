@@ -105,7 +105,9 @@ def test_a_service_that_may_not_write_yet_publishes_once_it_may(
     assert steps(kafka) == ["before", "after"]
 
 
-def test_events_wait_for_the_right_to_write_to_their_topic(kafka: MockKafka, publisher: Publisher) -> None:
+def test_events_wait_for_the_right_to_write_to_their_topic(
+    kafka: MockKafka, publisher: Publisher, told: list[PublisherError]
+) -> None:
     """They were given up at once, and those that came next were refused."""
     kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 2)
     for name in ("one", "two", "three"):
@@ -113,6 +115,9 @@ def test_events_wait_for_the_right_to_write_to_their_topic(kafka: MockKafka, pub
         assert publisher.flush(PATIENCE_SECONDS) == 0
     assert steps(kafka) == ["one", "two", "three"]
     assert publisher.stats().failed == publisher.stats().refused == 0
+    eventually(
+        lambda: any("authorization" in str(error) for error in told if isinstance(error, KafkaTrouble))
+    )
 
 
 def test_what_goes_wrong_in_the_thread_is_told_and_does_not_end_it(

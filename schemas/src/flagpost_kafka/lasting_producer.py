@@ -470,6 +470,8 @@ class LastingProducer:
 
     def _report(self, record: ProducedRecord, error: KafkaError | None, offset: int) -> None:
         if error is not None and not self._closed and self._is_to_be_written_again(record, error):
+            if error.code() in errors.RIGHTS_AND_TOPICS:
+                self._troubles.append(error)
             self._returned.append(record)
             self._end(self._producer)
             return
