@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from math import inf
 from threading import Lock, RLock, Thread
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +26,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from flagpost_kafka import errors
 from flagpost_kafka.backoff import Backoff
+from flagpost_kafka.report_order import in_order
 
 if TYPE_CHECKING:
     import logging
@@ -71,6 +73,10 @@ class ProducedRecord:
     partition: int = -1
     """-1: by the key."""
     headers: Headers = ()
+    number: int = -1
+    """Of `produce`: the order in which they came."""
+    assigned: int = -1
+    """Of `hand_over`: the partition that it went to."""
 
     @property
     def size_bytes(self) -> int:
@@ -137,6 +143,7 @@ class LastingProducer:
         self._held: deque[ProducedRecord] = deque()  # waits for a producer
         self._held_bytes = 0
         self._returned: deque[ProducedRecord] = deque()  # what the dying producer could not write
+        self._numbers = count()
         self._dying: Producer | None = None
         self._dying_until = 0.0
         self._replace_at = 0.0
@@ -212,7 +219,8 @@ class LastingProducer:
         Raises:
             BufferError: no more may wait.
         """
-        record = ProducedRecord(topic, value, key, on_report, self._clock(), partition, headers)
+        number = next(self._numbers)
+        record = ProducedRecord(topic, value, key, on_report, self._clock(), partition, headers, number)
         with self._lock:
             try:
                 if not self._open or not self._pass_on(record):
@@ -386,10 +394,16 @@ class LastingProducer:
             self.lost += max(0, len(raw) - len(missing))
             self._returned.extend(missing)
             self._dying = None
+            self._order_returned()
             self._held_bytes += sum(record.size_bytes for record in self._returned)
             self._held.extendleft(reversed(self._returned))
             self._returned.clear()
         _let_go(raw)
+
+    def _order_returned(self) -> None:
+        numbered = sorted((each for each in self._returned if each.number >= 0), key=lambda each: each.number)
+        others = in_order(each for each in self._returned if each.number < 0)
+        self._returned = deque([*numbered, *others])
 
     def _expire(self) -> None:
         """Report what is too old to be written again."""
@@ -452,8 +466,11 @@ class LastingProducer:
 
     def _failed(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
+            now = self._clock()
             topic, value, key = message.topic() or "", message.value(), message.key()
-            record = ProducedRecord(topic, value, key, self._on_failed, self._clock())
+            since = now - (message.latency() or 0.0)
+            record = ProducedRecord(topic, value, key, self._on_failed, since)
+            record.assigned = message.partition() or 0
             self._reports.append((record, error, -1))
 
     def _reported(self, record: ProducedRecord, error: KafkaError | None, message: Message) -> None:
