@@ -18,9 +18,9 @@ NOW = Row(
             runbook="FlagpostNoConsumers",
         ),
         stat(
-            "Partitions held",
-            "Assigned and not consumed until somebody sees to their ledger; /status says why.",
-            total(series("flagpost_partitions_held")),
+            "Partitions stalled",
+            "Assigned and without progress, whatever they wait for; /status says why.",
+            total(series("flagpost_stalled")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostPartitionsHeld",

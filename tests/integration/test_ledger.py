@@ -23,7 +23,7 @@ from scenes import Scene
 from simulation import decision
 from traffic import Published, tracks
 
-PARTITION = "flagpost_partitions_held"
+STALLED = "flagpost_stalled"
 
 
 def decisions(count: int, flag: str = "checkout") -> list[DecisionEvent]:
@@ -120,7 +120,7 @@ async def test_a_damaged_ledger_record_is_passed_over_and_counted(scene: Scene) 
     with scene.consume() as consumer:
         await eventually(lambda: is_settled(consumer, 8))
         assert consumer.value("flagpost_ledger_damaged_total") == 2
-        assert consumer.value(PARTITION) == 0
+        assert consumer.value(STALLED, reason="held") == 0
         assert await consumer.stop() == 0
     assert len(tracks(scene.pendo.received)) == 7
 
@@ -132,10 +132,10 @@ async def test_a_ledger_record_of_a_later_release_holds_its_partition_and_no_oth
     expected = {p.event.visitor_id for p in published if p.partition != held}  # type: ignore[union-attr]
     with scene.consume() as consumer:
         await eventually(lambda: is_settled(consumer, len(expected)))
-        assert consumer.value(PARTITION) == 1
+        assert consumer.value(STALLED, reason="held") == 1
         (status,) = [each for each in consumer.status()["assignment"] if each["partition"] == held]
         assert not status["restored"]
-        assert "upgrade Flagpost" in status["held"]
+        assert "upgrade Flagpost" in status["stalled"]["detail"]
         assert await consumer.stop() == 0
     assert {request.visitor_id for request in tracks(scene.pendo.received)} == expected
 
@@ -148,7 +148,7 @@ async def test_a_partition_without_a_ledger_partition_is_not_consumed(scene: Sce
     expected = {p.event.visitor_id for p in published if p.partition < 3}  # type: ignore[union-attr]
     with scene.consume() as consumer:
         await eventually(lambda: is_settled(consumer, len(expected)))
-        assert consumer.value(PARTITION) == 1
+        assert consumer.value(STALLED, reason="held") == 1
         assert any('"a partition is not consumed"' in line for line in consumer.lines)
         assert consumer.get("/readyz")[0] == 200
         assert await consumer.stop() == 0

@@ -33,7 +33,8 @@ WRONG_KEY = "FlagpostPendoUnauthorized"
 UNEXPLAINED = ("overview", "Unexplained")
 ZERO: Mapping[tuple[str, str], str] = {
     UNEXPLAINED: "anything else is a defect; the rule's own tests show how it would be told",
-    ("kafka", "Partitions held"): "it takes a ledger topic with too few partitions",
+    ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
+    ("kafka", "Topics made anew"): "it takes a topic that is deleted under the consumers",
 }
 """Panels that show 0, and why."""
 ZERO_IN_SHORT = {("publishers", "Answers 5xx"), ("publishers", "Kafka's answers: failed")}

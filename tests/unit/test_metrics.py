@@ -40,6 +40,7 @@ NAMES = [
     "flagpost_properties_trimmed_total",
     "flagpost_mispartitioned_total",
     "flagpost_pending_bytes",
+    "flagpost_stalled",
     "flagpost_ledger_unacknowledged",
     "flagpost_quarantined_total",
     "flagpost_registry_waiting",
@@ -80,7 +81,6 @@ def test_every_series_exists_from_the_start() -> None:
 
 
 ADDED = {
-    "flagpost_partitions_held",
     "flagpost_ledger_damaged",
     "flagpost_hottest_lanes",
     "flagpost_pendo_budget_per_minute",

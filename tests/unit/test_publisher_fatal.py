@@ -150,7 +150,7 @@ def test_what_was_not_delivered_is_remembered_up_to_a_bound_and_beyond_it_nothin
     """`_undelivered` had no bound. Past it no decision counts as published: each is news again."""
     monkeypatch.setattr(kafka_output, "MAX_UNDELIVERED_BYTES", 500)
     publisher = Publisher(bootstrap_servers="127.0.0.1:1")
-    output = publisher._output
+    output = publisher._here().output
     with output._lock:  # the thread looks after nothing meanwhile
         events = [replace(DECISION, visitor_id=f"v{number}") for number in range(100)]
         assert all(publisher.publish(event) for event in events)

@@ -487,7 +487,7 @@ async def test_the_dead_letter_of_a_record_whose_value_was_not_kept_says_so(
     producing = Producing([None])
     monkeypatch.setattr(kafka_producer, "Producer", lambda *_, **__: producing)
     written: list[Settlement] = []
-    DeadLetters({}, "dead", "events", written.append).write(dead_settlement(truncated=True))
+    DeadLetterWriter({}, "dead", "events", written.append).write(dead_settlement(truncated=True))
     await eventually(lambda: written)
     [(value, headers)] = producing.produced
     assert value is None

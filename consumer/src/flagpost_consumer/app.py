@@ -55,6 +55,7 @@ from flagpost_consumer.core.records import (
 )
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, engine_policy
+from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status
 
 log = structlog.get_logger(__name__)
@@ -152,6 +153,8 @@ class Service:
             self._acknowledge,
             write_at=max(1, settings.pendo.max_connections // 2),
         )
+        self._stalls = Stalls(self.engine, self._decoding, self._dead_letters, self._ledger)
+        self.metrics.observed.stalls = self._stalls.of_now
         self._restore: LedgerRestore | None = None
         self._topic_ids: TopicIds | None = None
         self._replaced_by: dict[str, str] = {}
@@ -177,6 +180,7 @@ class Service:
         self._failed = False
         self._ended = False
         """Whether nothing is committed or written any more: answers come too late to be anybody's."""
+        self._overdue_since: float | None = None
         self._commits = Commits(self.engine, settings.kafka.session_timeout_seconds, self._send_commit)
         self._fields: FieldCatalog = {}
         self._loop_measured_at = time.monotonic()
@@ -223,6 +227,7 @@ class Service:
                 (repeat(SECRETS_SECONDS), self._read_secrets),
                 (self._field_pauses(), self._read_fields),
                 (repeat(LOOP_SECONDS), self._measure_loop),
+                (repeat(LOOP_SECONDS), self._wake),  # a wake-up that got lost costs a second, not the rest
                 (repeat(LOOP_SECONDS), self._http.watch),
                 (repeat(SERVE_SECONDS), self._dead_letters.serve),
                 (repeat(SERVE_SECONDS), self._ledger.serve),
@@ -336,6 +341,7 @@ class Service:
         self._write(actions.settlements)
         self._pause(actions)
         self._set_timer(actions.wake_at)
+        self._note_overdue(actions.wake_at)
         self._log_states()
         self._progress.set()
 
@@ -376,6 +382,14 @@ class Service:
         if wake_at is not None:
             delay = max(0.0, wake_at - clock().monotonic) + TIMER_SLACK_SECONDS
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _note_overdue(self, wake_at: float | None) -> None:
+        """What is due although the engine has just acted is not going to start: a defect, if it goes on."""
+        now = clock().monotonic
+        if wake_at is None or wake_at > now:
+            self._overdue_since = None
+        elif self._overdue_since is None:
+            self._overdue_since = now
 
     def _log_states(self) -> None:
         for name, endpoint in (
@@ -455,7 +469,7 @@ class Service:
         """A partition cannot be consumed until somebody sees to it."""
         if self.engine.is_current(partition):
             log.error("a partition is not consumed", partition=partition.number, reason=reason)
-            self.metrics.observed.held[partition.number] = reason
+            self._stalls.held[partition.number] = reason
 
     def on_damaged(self) -> None:
         """A ledger record was passed over."""
@@ -578,6 +592,7 @@ class Service:
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         """How far each partition is behind."""
         self.metrics.observed.lag = dict(lag)
+        self._stalls.note_lag(lag, paused=self._paused)
 
     @_vital
     def on_commit_ended(self, began_at: float | None) -> None:
@@ -593,7 +608,7 @@ class Service:
         self._ledger.forget(partitions)
         for partition in partitions:
             self.metrics.observed.lag.pop(partition, None)
-            self.metrics.observed.held.pop(partition, None)
+            self._stalls.held.pop(partition, None)
         self._assignment_of = {p: n for p, n in self._assignment_of.items() if self.engine.is_current(p)}
 
     # Chores
@@ -668,6 +683,14 @@ class Service:
         still = time.monotonic() - self._intake.beat_at
         if still > LIVE_SECONDS:
             return Health(ok=False, detail=f"the Kafka thread has stood still for {still:.0f} s")
+        overdue = 0.0 if self._overdue_since is None else clock().monotonic - self._overdue_since
+        if overdue > LIVE_SECONDS:
+            return Health(ok=False, detail=f"a request has been due for {overdue:.0f} s and does not start")
+        forgotten = self._http.oldest_attempt_seconds - self._settings.pendo.metadata_timeout_seconds
+        if forgotten > 2 * LIVE_SECONDS:
+            return Health(
+                ok=False, detail=f"a request has been overdue for {forgotten:.0f} s without an answer"
+            )
         return Health(ok=True, detail="live")
 
     def _ready(self) -> Health:

@@ -69,8 +69,10 @@ class Status:
     def _partition(self, number: int) -> Mapping[str, Any]:
         lag = self._metrics.observed.lag.get(number)
         behind = None if lag is None else lag.end - lag.position
-        held = self._metrics.observed.held.get(number)
-        why = {} if held is None else {"held": held}
+        stalled = self._metrics.observed.stalls().get(number)
+        why = (
+            {} if stalled is None else {"stalled": {"reason": stalled.reason.value, "detail": stalled.detail}}
+        )
         return {"partition": number, "lag": behind, "restored": self._engine.is_restored(number), **why}
 
     def _hash(self, visitor_id: str) -> str:

@@ -24,6 +24,7 @@ from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
 from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Settlement
 from flagpost_consumer.core.schema_lookups import RegistryWait
+from flagpost_consumer.core.stalls import Stall, Stalled
 from flagpost_consumer.core.verdict import Answer
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -53,8 +54,8 @@ class Observed:
     requests: CountOf[tuple[EndpointName, str]] = field(default_factory=CountOf)
     rebalances: CountOf[str] = field(default_factory=CountOf)
     decisions: CountOf[tuple[str, str, Outcome]] = field(default_factory=CountOf)
-    held: dict[int, str] = field(default_factory=dict)
-    """Partitions that cannot be consumed, and why."""
+    stalls: Callable[[], Mapping[int, Stalled]] = dict
+    """Partitions that make no progress, and why."""
     ledger_damaged: int = 0
     quarantined: int = 0
     """Records that made the decoder raise twice; the engine counts its own."""
@@ -209,7 +210,7 @@ class Metrics:
 
     def _unread(self) -> int:
         """Records not yet read of the partitions that wait for nothing but capacity."""
-        stalled = self._engine.stalled
+        stalled = self.observed.stalls()
         return sum(lag.end - lag.position for n, lag in self.observed.lag.items() if n not in stalled)
 
     def _hottest_lanes(self) -> Metric:
@@ -284,11 +285,7 @@ class Metrics:
         for topic in self._topics:
             replaced.add_metric([topic], self.observed.topics_replaced[topic])
         yield replaced
-        yield _gauge(
-            "flagpost_partitions_held",
-            "Partitions that are assigned and not consumed until somebody sees to their ledger.",
-            len(self.observed.held),
-        )
+        yield self._stalled()
         yield _gauge(
             "flagpost_registry_waiting",
             "Partitions whose next record waits for a schema of the schema registry.",
@@ -314,6 +311,15 @@ class Metrics:
             "How long the last restore took.",
             self.observed.restore_seconds,
         )
+
+    def _stalled(self) -> Metric:
+        by_reason = CountOf(stalled.reason for stalled in self.observed.stalls().values())
+        metric = GaugeMetricFamily(
+            "flagpost_stalled", "Partitions that make no progress, by reason.", labels=["reason"]
+        )
+        for reason in Stall:
+            metric.add_metric([reason.value], by_reason[reason])
+        return metric
 
     def _dedupe_series(self) -> Iterable[Metric]:
         counts = self._engine.dedupe_counts

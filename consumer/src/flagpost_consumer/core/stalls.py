@@ -6,6 +6,7 @@ In: nothing. Out: one name for each thing that a partition can wait for, besides
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Stall(StrEnum):
@@ -25,3 +26,11 @@ class Stall(StrEnum):
     """The local clock would condemn its events, and does not agree with Kafka's timestamps."""
     READING = "reading"
     """There are records to read, nothing forbids it, and none comes."""
+
+
+class Stalled(NamedTuple):
+    """That a partition makes no progress."""
+
+    reason: Stall
+    detail: str = ""
+    """For people; what is known beyond the reason."""

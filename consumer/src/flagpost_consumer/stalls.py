@@ -1,0 +1,63 @@
+"""Which partitions make no progress, and for which reason: what `flagpost_stalled` and /status tell.
+
+In: every part that can hold a partition up. Out: one reason a partition, the one that must be seen to first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from time import monotonic
+
+from flagpost_consumer.adapters.dead_letter_writer import DeadLetterWriter
+from flagpost_consumer.adapters.decoding import Decoding
+from flagpost_consumer.adapters.kafka_intake import Lag
+from flagpost_consumer.adapters.ledger_writer import LedgerWriter
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.reading_watch import ReadingWatch
+from flagpost_consumer.core.stalls import Stall, Stalled
+
+
+class Stalls:
+    """The stalled partitions of one process."""
+
+    def __init__(
+        self, engine: Engine, decoding: Decoding, dead_letters: DeadLetterWriter, ledger: LedgerWriter
+    ) -> None:
+        self._engine = engine
+        self._decoding = decoding
+        self._dead_letters = dead_letters
+        self._ledger = ledger
+        self._reading = ReadingWatch()
+        self.held: dict[int, str] = {}
+        """Partitions that somebody must see to, and why."""
+
+    def note_lag(self, lag: Mapping[int, Lag], *, paused: bool) -> None:
+        """How far each partition is behind; `paused`: nothing at all is to be read."""
+        unread = {} if paused else {number: (each.position, each.end) for number, each in lag.items()}
+        self._reading.note(unread, self._known(), monotonic())
+
+    def of_now(self) -> dict[int, Stalled]:
+        """The stalled partitions, each with its reason."""
+        still = self._reading.still(monotonic())
+        return {**_each(still, Stall.READING), **self._known()}
+
+    def _known(self) -> dict[int, Stalled]:
+        """Partitions for which something that we know of says why. A later reason stands over an earlier one."""
+        engine = self._engine
+        restoring = [number for number in engine.assigned if not engine.is_restored(number)]
+        return {
+            **_each(self._decoding.waiting_partitions, Stall.REGISTRY),
+            **{number: Stalled(reason) for number, reason in engine.stalled.items()},
+            **_told(self._ledger.stalled, Stall.LEDGER),
+            **_told(self._dead_letters.stalled, Stall.DEAD_LETTERS),
+            **_each(restoring, Stall.RESTORING),
+            **_told(self.held, Stall.HELD),
+        }
+
+
+def _each(numbers: Iterable[int], reason: Stall) -> dict[int, Stalled]:
+    return dict.fromkeys(numbers, Stalled(reason))
+
+
+def _told(details: Mapping[int, str], reason: Stall) -> dict[int, Stalled]:
+    return {number: Stalled(reason, detail) for number, detail in details.items()}
