@@ -53,6 +53,15 @@ def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half
     assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
 
 
+def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_too() -> None:
+    """A batch that is too large for the consumer is there for us: it was counted twice, as lost and as unexplained."""
+    facts = PartitionFacts(settled((104, Kind.TRACK, "delivered")), 110, gaps=[(101, 103), (104, 106)])
+    books = Books()
+    books.count({3: facts}, [Published(3, offset, (Kind.TRACK,), ("f", "a")) for offset in range(100, 107)])
+    assert [str(example) for example in books.examples] == ["3/100/track", "3/103/track", "3/106/track"]
+    assert (books.totals.published, books.totals.delivered) == (4, 1)
+
+
 def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
     record = Published(3, 100, (Kind.TRACK,), ("f", "a"), "v")
     assert count(record, settled(), committed=100).totals.pending == 1

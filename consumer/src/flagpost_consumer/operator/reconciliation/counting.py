@@ -11,7 +11,8 @@ replayed is a new record on the events topic, and so a published delivery of its
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import TypeGuard
@@ -24,6 +25,8 @@ MAX_EXAMPLES = 10
 
 OFF = "off"
 
+Interval = tuple[int, int]
+"""Offsets: the first, and the one after the last."""
 Row = tuple[str, str | None]
 """A flag, and the variation as sent; None where a flag is enabled without one."""
 
@@ -78,6 +81,13 @@ class PartitionFacts:
     """The group's position: everything below it must be settled."""
     replayed: Collection[Delivered] = ()
     """The deliveries whose dead letter was put back."""
+    gaps: Sequence[Interval] = ()
+    """What the group could not read, and wrote so: disjoint, in order."""
+
+    def is_lost(self, offset: int) -> bool:
+        """Whether the group could not read the record at an offset, although we can (a batch too large for it)."""
+        place = bisect_right(self.gaps, offset, key=_first) - 1
+        return place >= 0 and offset < self.gaps[place][1] and not self.settled.kinds(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,8 @@ class Books:
         visitors: dict[Row, set[int]] = {}
         for record in records:
             known = facts[record.partition]
+            if known.is_lost(record.offset):  # counted as such, and so not unexplained
+                continue
             for kind in _kinds(record.kinds, known.settled.kinds(record.offset)):
                 outcome = self._count(known, record, kind)
                 if outcome is Outcome.DELIVERED and kind is Kind.TRACK and _is_exposure(record.row):
@@ -176,16 +188,17 @@ def _kinds(planned: Iterable[Kind], settled: list[Kind]) -> Iterable[Kind]:
     return {*planned, *known} - {Kind.UNKNOWN} if known else settled
 
 
-Interval = tuple[int, int]
-"""Offsets: the first, and the one after the last."""
-
-
 def size_of_union(intervals: Iterable[Interval]) -> int:
     """How many offsets lie in at least one of the intervals: several members may have written of one gap."""
-    return sum(end - first for first, end in _merged(intervals))
+    return sum(end - first for first, end in merged(intervals))
 
 
-def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
+def _first(interval: Interval) -> int:
+    return interval[0]
+
+
+def merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """The intervals without overlaps, in order; what touches may stay apart."""
     edges = sorted(
         (place, step) for first, end in intervals if end > first for place, step in ((first, 1), (end, -1))
     )

@@ -20,6 +20,7 @@ from flagpost_consumer.operator.reconciliation.counting import (
     Interval,
     PartitionFacts,
     Published,
+    merged,
     size_of_union,
 )
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
@@ -92,10 +93,13 @@ class Reading:
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
         settled = {number: Settled(extent.events[number]) for number in numbers}
         gaps: dict[int, list[Interval]] = {number: [] for number in numbers}
+        written: dict[int, list[Interval]] = {number: [] for number in numbers}
         for number, settlements in self._settlements(extent, numbers):
             settled[number].add(settlements)
+            told = [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
+            written[number] += told
             if self._is_in_window(settlements.settled_at):
-                gaps[number] += [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
+                gaps[number] += told
         facts = {}
         for number in numbers:
             committed = extent.committed.get(number)
@@ -103,7 +107,9 @@ class Reading:
                 gaps[number].append((committed.offset, extent.available[number].first))
             self._found.lost_offsets += size_of_union(gaps[number])
             position = 0 if committed is None else committed.offset
-            facts[number] = PartitionFacts(settled[number], position, replayed.get(number, set()))
+            facts[number] = PartitionFacts(
+                settled[number], position, replayed.get(number, set()), list(merged(written[number]))
+            )
         self._found.books.count(facts, self._published(extent, numbers))
 
     def _settlements(self, extent: Extent, numbers: list[int]) -> Iterator[tuple[int, Settlements]]:
