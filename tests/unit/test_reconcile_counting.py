@@ -54,7 +54,7 @@ def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half
 
 
 def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_too() -> None:
-    """A batch that is too large for the consumer is there for us: it was counted twice, as lost and as unexplained."""
+    """A batch that is too large for the consumer can be read here: it counted twice, as lost and as unexplained."""
     facts = PartitionFacts(settled((104, Kind.TRACK, "delivered")), 110, gaps=[(101, 103), (104, 106)])
     books = Books()
     books.count({3: facts}, [Published(3, offset, (Kind.TRACK,), ("f", "a")) for offset in range(100, 107)])
