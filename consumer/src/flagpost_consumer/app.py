@@ -32,7 +32,7 @@ from flagpost_consumer.adapters.ledger_writer import LedgerWriter
 from flagpost_consumer.adapters.metrics import Metrics
 from flagpost_consumer.adapters.partition_reading import Start
 from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
-from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
+from flagpost_consumer.adapters.pendo_http import LATE_SECONDS, PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistryRequests
 from flagpost_consumer.adapters.topic_ids import TopicIds
@@ -545,7 +545,7 @@ class Service:
         self._decoding.discard(partitions)
         self.engine.revoke(partitions, clock())
         self._wake()
-        limit = self._settings.pendo.request_timeout_seconds
+        limit = self._settings.pendo.request_timeout_seconds + LATE_SECONDS
         await self._until(lambda: self.engine.is_quiet(partitions) or self._drained, limit)
 
     def on_gap(self, partition: int, gap: Gap) -> None:

@@ -44,6 +44,8 @@ SWEEP_SECONDS = 0.05
 GRACE_SWEEPS = 2
 """So many more sweeps go by before a request that was written is given up. Between two of them the loop reads every
 socket, so what came while the loop stood still is read first. A time-out is late by 3 sweeps at most: 0.15 s."""
+LATE_SECONDS = SWEEP_SECONDS * (GRACE_SWEEPS + 1)
+"""How much later than its time-out the answer to a request may be known."""
 FORGOTTEN_WATCHES = 30
 """So many calls of `watch` may find an attempt overdue; then something of ours has lost it. They are counted, not
 timed: a process that was frozen has lost nothing. With a call a second, half a minute."""
