@@ -112,6 +112,23 @@ async def test_a_topic_that_does_not_fit_fails_with_what_mends_it(
     assert "      to do: " in lines.stdout
 
 
+async def test_a_topic_that_allows_batches_too_large_to_be_read_is_a_warning(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        events, dead_letters = (environ[f"FLAGPOST_KAFKA__{name}TOPIC"] for name in ("", "DEAD_LETTER_"))
+        for topic, largest_bytes in ((events, 5_000_000), (dead_letters, 5_100_000)):
+            config = {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(largest_bytes)}
+            await asyncio.to_thread(kafka.create_topics, topic, partitions=3, config=config)
+        await _run(environ, "topics", "create", "--partitions", "3", "--replication", "1")
+        result = await _run(environ, "check", "--json")
+    assert result.exit_code == 0, result.output
+    statuses = _statuses(result)
+    assert statuses.pop(f"topic {events}") == "warn"
+    assert set(statuses.values()) == {"ok"}
+
+
 async def test_pendo_and_registry_away_fail_and_kafka_stays_ok(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:

@@ -25,10 +25,14 @@ def record(group: str, topic_id: str | None = "t1") -> bytes:
         ([record("ours"), record("ours", None)], "t1", Status.OK, "is ours's"),
         ([record("ours")], None, Status.OK, "is ours's"),
         ([record("ours"), record("theirs")], "t1", Status.FAIL, "of the group theirs"),
-        ([record("ours", "t0")], "t1", Status.WARN, "an earlier flagpost.events"),
+        ([record("ours", "t0")], "t1", Status.WARN, "only of an earlier flagpost.events"),
+        ([record("ours", "t0"), record("ours")], "t1", Status.OK, "some of it tells of an earlier"),
+        ([record("ours", "t0"), record("theirs")], "t1", Status.FAIL, "of the group theirs"),
         ([b"\xc3\x01" + bytes(8)], "t1", Status.FAIL, "later release"),
         ([b"junk"], "t1", Status.WARN, "passed over"),
         ([None], "t1", Status.WARN, "passed over"),
+        ([None, record("theirs")], "t1", Status.FAIL, "of the group theirs"),
+        ([None, b"\xc3\x01" + bytes(8)], "t1", Status.FAIL, "later release"),
     ],
 )
 def test_a_ledger_is_judged_by_its_newest_records(

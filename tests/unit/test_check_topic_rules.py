@@ -122,3 +122,24 @@ def test_compaction_would_take_records_away(policy: str) -> None:
     (misfit,) = TopicRules(SETTINGS).misfits(cluster)
     assert policy in misfit.detail
     assert "cleanup.policy=delete" in misfit.fix
+
+
+@pytest.mark.parametrize(
+    ("properties", "largest_bytes"),
+    [({}, 4_000_000), ({"receive.message.max.bytes": "30000000"}, 30_000_000)],
+)
+def test_batches_that_the_consumer_would_not_read_are_doubted(
+    properties: dict[str, str], largest_bytes: int
+) -> None:
+    """Before, a topic could allow batches of any size, and `check` found it well."""
+    rules = TopicRules(Settings(kafka=KafkaSettings(bootstrap_servers="k:1", properties=properties)))
+    cluster = _cluster()
+    assert rules.doubts(cluster) == []
+    cluster[EVENTS] = replace(cluster[EVENTS], max_message_bytes=largest_bytes)
+    assert rules.doubts(cluster) == []
+    cluster[EVENTS] = replace(cluster[EVENTS], max_message_bytes=largest_bytes + 1)
+    (doubt,) = rules.doubts(cluster)
+    assert doubt.topic == EVENTS
+    assert str(largest_bytes + 1) in doubt.detail
+    assert f"receive.message.max.bytes in kafka.properties to {3 * (largest_bytes + 1)}" in doubt.fix
+    assert rules.doubts({LEDGER: cluster[LEDGER]}) == []

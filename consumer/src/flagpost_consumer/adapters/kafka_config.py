@@ -77,6 +77,11 @@ def _fetch_bounds(properties: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def largest_batch_bytes(kafka: KafkaSettings) -> int:
+    """What a batch of the events topic may have, and become, if the consumer is to read it."""
+    return int(consumer_config(kafka)["receive.message.max.bytes"])
+
+
 def _numbers(properties: Mapping[str, str], *names: str) -> list[int]:
     """The values of some properties, where they are numbers; librdkafka says what is wrong with others."""
     return [int(value) for name in names if (value := properties.get(name, "0")).isdecimal()]

@@ -34,22 +34,25 @@ def check_kafka(settings: Settings) -> list[Check]:
         topics = KafkaAdmin(settings.kafka).states(spec.name for spec in specs)
     except KafkaUnavailable as error:
         return [fail("kafka", str(error), "mend the connection, then check again")]
-    misfits = TopicRules(settings).misfits(topics)
+    rules = TopicRules(settings)
+    misfits, doubts = rules.misfits(topics), rules.doubts(topics)
     answers = ok("kafka", f"{settings.kafka.bootstrap_servers} answers")
-    checks = [answers, *(_topic(spec, topics.get(spec.name), misfits) for spec in specs)]
+    checks = [answers, *(_topic(spec, topics.get(spec.name), misfits, doubts) for spec in specs)]
     return [*checks, check_ledger(settings.kafka)] if settings.kafka.ledger_topic in topics else checks
 
 
-def _topic(spec: TopicSpec, state: TopicState | None, misfits: list[Misfit]) -> Check:
+def _topic(spec: TopicSpec, state: TopicState | None, misfits: list[Misfit], doubts: list[Misfit]) -> Check:
     name = f"topic {spec.name}"
     if state is None and spec.role is Role.WEBHOOKS:
         return warn(name, "does not exist; only the gateway's Pendo webhooks need it", CREATE)
     if state is None:
         return fail(name, "does not exist", CREATE)
-    wrong = [misfit for misfit in misfits if misfit.topic == spec.name]
-    if not wrong:
-        return ok(name, str(state))
-    return fail(name, _joined(misfit.detail for misfit in wrong), _joined(misfit.fix for misfit in wrong))
+    for judge, found in ((fail, misfits), (warn, doubts)):
+        wrong = [misfit for misfit in found if misfit.topic == spec.name]
+        if wrong:
+            details, fixes = (each.detail for each in wrong), (each.fix for each in wrong)
+            return judge(name, _joined(details), _joined(fixes))
+    return ok(name, str(state))
 
 
 def _joined(texts: Iterator[str]) -> str:

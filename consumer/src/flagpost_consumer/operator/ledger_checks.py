@@ -30,25 +30,44 @@ def check_ledger(kafka: KafkaSettings) -> Check:
 def judge_ledger(kafka: KafkaSettings, values: Iterable[bytes | None], topic_id: str | None) -> Check:
     """Judge the ledger by some of its records; `topic_id` is the events topic's, where it is known."""
     records: list[Settlements] = []
+    damage: UndecodableRecord | None = None
     for value in values:
         try:
             records.append(decode_settlements(value))
         except UnknownSchema as error:
             return fail(NAME, str(error), "run the release that wrote it, or a later one")
         except UndecodableRecord as error:
-            fix = f"see that nothing but Flagpost writes to {kafka.ledger_topic}"
-            return warn(NAME, f"a record cannot be read, and is passed over: {error}", fix)
+            damage = error
+    return _of_others(kafka, records) or _of_records(kafka, records, topic_id, damage)
+
+
+def _of_others(kafka: KafkaSettings, records: Iterable[Settlements]) -> Check | None:
     others = sorted({record.group for record in records} - {kafka.group_id})
-    if others:
-        whose = ", ".join(others)
-        detail = f"{kafka.ledger_topic} holds settlements of the group {whose}, not only {kafka.group_id}'s"
-        return fail(
-            NAME, detail, "give each group a ledger of its own: set kafka.ledger_topic or kafka.group_id"
-        )
-    if topic_id is not None and any(record.topic_id not in (None, topic_id) for record in records):
-        detail = f"{kafka.ledger_topic} tells of an earlier {kafka.topic}, since deleted; that is ignored"
-        return warn(NAME, detail, "nothing, if the topic was made anew on purpose")
-    return ok(NAME, f"{kafka.ledger_topic} is {kafka.group_id}'s")
+    if not others:
+        return None
+    whose = ", ".join(others)
+    detail = f"{kafka.ledger_topic} holds settlements of the group {whose}, not only {kafka.group_id}'s"
+    return fail(NAME, detail, "give each group a ledger of its own: set kafka.ledger_topic or kafka.group_id")
+
+
+def _of_records(
+    kafka: KafkaSettings,
+    records: Iterable[Settlements],
+    topic_id: str | None,
+    damage: UndecodableRecord | None,
+) -> Check:
+    """Judge a ledger that is this group's alone."""
+    if damage is not None:
+        fix = f"see that nothing but Flagpost writes to {kafka.ledger_topic}"
+        return warn(NAME, f"a record cannot be read, and is passed over: {damage}", fix)
+    topic_ids = {record.topic_id for record in records} - {None}
+    if topic_id is None or topic_ids <= {topic_id}:
+        return ok(NAME, f"{kafka.ledger_topic} is {kafka.group_id}'s")
+    earlier = f"of an earlier {kafka.topic}, since deleted; that is ignored"
+    if topic_id in topic_ids:
+        return ok(NAME, f"{kafka.ledger_topic} is {kafka.group_id}'s; some of it tells {earlier}")
+    detail = f"{kafka.ledger_topic} tells only {earlier}"
+    return warn(NAME, detail, "nothing, if the topic was made anew on purpose")
 
 
 def _newest_values(kafka: KafkaSettings) -> list[bytes | None]:

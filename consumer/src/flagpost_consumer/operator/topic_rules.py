@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flagpost_consumer.adapters.kafka_config import largest_batch_bytes
 from flagpost_consumer.settings import Settings
 
 DAY_MS = 86_400_000
@@ -108,6 +109,7 @@ class TopicRules:
         self._names = {spec.role: spec.name for spec in topic_specs(settings)}
         self._servers = settings.kafka.bootstrap_servers
         self._max_age_ms = settings.delivery.max_age_seconds * 1000
+        self._largest_batch_bytes = largest_batch_bytes(settings.kafka)
         self._partitions = partitions
 
     def misfits(self, topics: Mapping[str, TopicState]) -> list[Misfit]:
@@ -118,6 +120,21 @@ class TopicRules:
             *self._compacted(found),
             *self._forgetful(found),
             *self._small(found),
+        ]
+
+    def doubts(self, topics: Mapping[str, TopicState]) -> list[Misfit]:
+        """What works, as long as nobody makes full use of what a topic allows."""
+        events = topics.get(self._names[Role.EVENTS])
+        if events is None or events.max_message_bytes <= self._largest_batch_bytes:
+            return []
+        return [
+            self._misfit(
+                Role.EVENTS,
+                f"takes batches of up to {events.max_message_bytes} bytes; the consumer reads none over "
+                f"{self._largest_batch_bytes}",
+                f"{self._alter(Role.EVENTS, f'max.message.bytes={MAX_RECORD_BYTES}')}, or set "
+                f"receive.message.max.bytes in kafka.properties to {3 * events.max_message_bytes}",
+            )
         ]
 
     def _uneven(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
