@@ -64,8 +64,8 @@ LIMITS = Row(
     (
         graph(
             "Throttling",
-            "Answers 429 a second. Three visitors' within 10 s hold the endpoint; one visitor's hold that "
-            "visitor.",
+            "Answers 429 a second. They hold the endpoint if three visitors met them within 10 s and they are a "
+            "twentieth of its answers; otherwise only the visitors that met them.",
             "reqps",
             bad_from(0.1, 1),
             Query(total(rate(REQUESTS, 'status="429"'), "endpoint"), "{{endpoint}}"),
@@ -107,9 +107,9 @@ LIMITS = Row(
             "How long each consumer's oldest request has waited for its answer. A track request ends after "
             "pendo.request_timeout_seconds (10), one of metadata after pendo.metadata_timeout_seconds (60).",
             "s",
-            bad_from(60, 90),
+            bad_from(60, 120),
             Query(series("flagpost_oldest_attempt_seconds"), "{{pod}}"),
-            runbook="FlagpostPendoUnreachable",
+            runbook="FlagpostAttemptForgotten",
         ),
     ),
 )
@@ -181,6 +181,14 @@ ENDINGS = Row(
                 "{{kind}} {{reason}}",
             ),
             runbook="FlagpostDeadLetters",
+        ),
+        graph(
+            "Records quarantined",
+            "Records that made Flagpost's own code raise an exception twice, and are dead letters: a defect.",
+            "cps",
+            NO_RATE,
+            Query(total(rate("flagpost_quarantined_total")), "quarantined"),
+            runbook="FlagpostQuarantined",
         ),
         stack(
             "Drops by reason",

@@ -27,7 +27,7 @@ NOW = Row(
         ),
         stat(
             "Offsets lost",
-            "Records that Kafka deleted before they were read, since the consumers started.",
+            "Records that Kafka deleted before they were read, or that cannot be read, since the consumers started.",
             total(series("flagpost_offsets_lost_total")),
             "none",
             NONE_AT_ALL,
@@ -40,6 +40,15 @@ NOW = Row(
             total(series("flagpost_topic_replaced_total")),
             "none",
             NONE_AT_ALL,
+            runbook="FlagpostTopicReplaced",
+        ),
+        stat(
+            "Waiting for the registry",
+            "Partitions whose next record waits for a schema of the schema registry; /status says which ids.",
+            total(series("flagpost_registry_waiting")),
+            "none",
+            NONE_AT_ALL,
+            runbook="FlagpostRegistryWaiting",
         ),
         stat(
             "Ledger records damaged",

@@ -19,8 +19,6 @@ MOST_VALUES = 16
 """A label with more values than this has them counted."""
 
 UNUSED: Mapping[str, str] = {
-    "flagpost_quarantined": "each is a dead letter `invalid`, and those are told of",
-    "flagpost_registry_waiting": "`/status` names the partitions, the ids and the last answer",
     "process_virtual_memory_bytes": "address space, not memory: resident memory tells more",
 }
 """Metrics that nobody looks at, and why they are there all the same."""
