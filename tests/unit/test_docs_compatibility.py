@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from named_tests import NAMED, ROOT, missing_tests
+
 PAGE = ROOT / "docs" / "compatibility.md"
-TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 LINK = re.compile(r"\]\((?!https://)([^)#]*)(?:#([^)]*))?\)")
 FEATURES_COLUMNS, SOURCES = 4, set("ODZHP")
 
@@ -29,24 +26,14 @@ def features() -> list[list[str]]:
     return [cells for cells in rows() if len(cells) == FEATURES_COLUMNS]
 
 
-@cache
-def names_in(path: Path) -> set[str]:
-    if not path.exists():
-        return set()
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-
-
 @pytest.mark.parametrize("cells", features(), ids=lambda cells: cells[0][:40])
 def test_each_feature_has_sources_a_page_and_a_test_that_exists(cells: list[str]) -> None:
     _, sources, page, proof = cells
     assert set(sources.split()) <= SOURCES
     assert sources
     assert LINK.search(page)
-    found = TEST.findall(proof)
-    assert found
-    for path, name in found:
-        assert name in names_in(ROOT / path), f"{path} has no {name}"
+    assert NAMED.search(proof)
+    assert not missing_tests(proof)
 
 
 def test_all_five_sources_are_covered() -> None:
