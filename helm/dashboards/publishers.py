@@ -164,7 +164,7 @@ LIMITS = Row(
         ),
         graph(
             "Bytes",
-            "Bodies in memory (at most 64 MiB in each gateway), records on their way to Kafka, and bodies "
+            "Bodies in memory (at most 32 MiB in each gateway), records on their way to Kafka, and bodies "
             "read a second.",
             "bytes",
             ANY,
