@@ -33,8 +33,10 @@ WRONG_KEY = "FlagpostPendoUnauthorized"
 UNEXPLAINED = ("overview", "Unexplained")
 ZERO: Mapping[tuple[str, str], str] = {
     UNEXPLAINED: "anything else is a defect; the rule's own tests show how it would be told",
-    ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
-    ("kafka", "Topics made anew"): "it takes a topic that is deleted under the consumers",
+    ("kafka", "Partitions held"): "it takes a ledger topic with too few partitions",
+    ("kafka", "Topics made anew"): "the tests of topics made anew count them",
+    ("kafka", "Waiting for the registry"): "it takes a schema registry; tests/integration/test_consume_registry.py",
+    ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
 }
 """Panels that show 0, and why."""
 ZERO_IN_SHORT = {("publishers", "Answers 5xx"), ("publishers", "Kafka's answers: failed")}
