@@ -23,7 +23,7 @@ NOW = Row(
             total(series("flagpost_stalled")),
             "none",
             NONE_AT_ALL,
-            runbook="FlagpostPartitionsHeld",
+            runbook="FlagpostPartitionsStalled",
         ),
         stat(
             "Offsets lost",
@@ -96,7 +96,16 @@ LAG = Row(
             "short",
             ANY,
             Query(greatest(series("flagpost_consumer_lag"), "partition"), "{{partition}}"),
-            runbook="FlagpostPartitionsHeld",
+            runbook="FlagpostPartitionsStalled",
+        ),
+        stack(
+            "Stalled partitions by reason",
+            "What partitions without progress wait for: their ledger to be read, a person, the schema registry, "
+            "Kafka to take settlements or dead letters, a right clock, or Kafka's records.",
+            "none",
+            ANY,
+            Query(total(series("flagpost_stalled"), "reason"), "{{reason}}"),
+            runbook="FlagpostPartitionsStalled",
         ),
         graph(
             "Records read by pod",

@@ -33,9 +33,12 @@ WRONG_KEY = "FlagpostPendoUnauthorized"
 UNEXPLAINED = ("overview", "Unexplained")
 ZERO: Mapping[tuple[str, str], str] = {
     UNEXPLAINED: "anything else is a defect; the rule's own tests show how it would be told",
-    ("kafka", "Partitions held"): "it takes a ledger topic with too few partitions",
+    ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
     ("kafka", "Topics made anew"): "the tests of topics made anew count them",
-    ("kafka", "Waiting for the registry"): "it takes a schema registry; tests/integration/test_consume_registry.py",
+    (
+        "kafka",
+        "Waiting for the registry",
+    ): "it takes a schema registry; tests/integration/test_consume_registry.py",
     ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
 }
 """Panels that show 0, and why."""
@@ -51,6 +54,7 @@ FLEETING = {
     ("publishers", "Bytes: bodies in memory"),
     ("publishers", "Bytes: on their way"),
     ("kafka", "Seen again: {{pod}}"),
+    ("kafka", "Stalled partitions by reason: {{reason}}"),
 }
 """What is under way for a few milliseconds, or happens before a new process's first scrape: Prometheus may find it,
 or not."""
