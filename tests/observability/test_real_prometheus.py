@@ -35,10 +35,7 @@ ZERO: Mapping[tuple[str, str], str] = {
     UNEXPLAINED: "anything else is a defect; the rule's own tests show how it would be told",
     ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
     ("kafka", "Topics made anew"): "the tests of topics made anew count them",
-    (
-        "kafka",
-        "Waiting for the registry",
-    ): "it takes a schema registry; tests/integration/test_consume_registry.py",
+    ("kafka", "Waiting for the registry"): "it takes a schema registry",
     ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
 }
 """Panels that show 0, and why."""
