@@ -1,0 +1,24 @@
+"""docs/decisions: every record has its number, one form, and a name that says what was decided."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+RECORDS = sorted((Path(__file__).parents[2] / "docs" / "decisions").glob("*.md"))
+
+
+def test_they_are_numbered_without_a_gap() -> None:
+    assert [path.name[:4] for path in RECORDS] == [f"{number:04}" for number in range(1, len(RECORDS) + 1)]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_has_a_title_a_status_and_reasons(path: Path) -> None:
+    assert re.fullmatch(r"\d{4}(-[a-z0-9]+)+", path.stem)
+    title, blank, status, *reasons = path.read_text().splitlines()
+    assert re.fullmatch(rf"# {int(path.stem[:4])}\. .{{10,}}", title)
+    assert not blank
+    assert re.fullmatch(r"Status: (accepted|replaced by .+)( \(.+\))?", status)
+    assert len(" ".join(reasons)) > 200
