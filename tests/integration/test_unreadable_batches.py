@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin._resource import ResourceType
 
 from flagpost_schemas import Gap, TrackEvent, decode_settlements
 from kafka_reading import read_topic
@@ -85,3 +88,49 @@ async def test_a_batch_that_becomes_too_large_is_passed_over_as_a_gap(scene: Sce
     assert lost == RECORDS
     assert sum(gap.to_offset - gap.from_offset for gap in gaps) == RECORDS
     assert all(isinstance(gap, Gap) for gap in gaps)
+
+
+def allow_batches_of(scene: Scene, size_bytes: int) -> None:
+    """Let the events topic take such batches."""
+    entry = ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, scene.topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(20)
+
+
+def publish_large(scene: Scene, size_bytes: int) -> None:
+    """Produce one large record, as soon as the broker has heard that it may be so large."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            publish_as_one_batch(scene, 1, b"x" * size_bytes, "none")
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+@pytest.mark.timeout(300)
+async def test_a_batch_that_is_larger_than_a_consumer_takes_stops_nobody(scene: Scene, protocol: str) -> None:
+    """0 of 560 events of any partition were read behind a batch of 6 MB in one of them, with green probes: Kafka's
+    client refused the broker's answer, and asked for the same again.
+    """
+    scene.settings |= {"decisions.visitor_metadata": False, "kafka.group_protocol": protocol}
+    await asyncio.to_thread(allow_batches_of, scene, 20_000_000)
+    await asyncio.to_thread(publish_large, scene, 6_000_000)
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, flowing("behind", 40))
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 40, 120)
+        # One that comes later and is larger still.
+        await asyncio.to_thread(publish_large, scene, 12_000_000)
+        await asyncio.to_thread(scene.publish, flowing("later", 40))
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 80, 120)
+        await consumer.caught_up(scene.partitions)
+        assert consumer.value("flagpost_offsets_lost_total") == 0
+        labels = {"kind": "unknown", "outcome": "dead_lettered", "reason": "invalid"}
+        assert consumer.value("flagpost_deliveries_total", **labels) == 2
+        assert peak_bytes(consumer) < MOST_BYTES, f"{peak_bytes(consumer) / 1e6:.0f} MB"
+        assert await consumer.stop() == 0

@@ -27,7 +27,8 @@ FETCH_PARTITION_BYTES = 256_000
 RECEIVE_BYTES = 4_000_000
 """The largest answer of a broker, and what a batch of zstd may become: librdkafka makes a message of every seven
 bytes of it, if it has to. It guesses at the size in steps of three, so what becomes a third of this is read in any
-case. A batch beyond it is passed over as a gap; a producer with its default settings makes none beyond 1 MB."""
+case. A batch of zstd that becomes more is passed over as a gap; at one that has more in the log it is raised
+(`receive_limit`). A producer with its default settings makes none beyond 1 MB."""
 PROTOCOL_BYTES = 512
 """By how much an answer may be larger than what it brings, as librdkafka reckons."""
 MAX_MESSAGE_BYTES = 100_000_000
@@ -78,7 +79,7 @@ def _fetch_bounds(properties: Mapping[str, str]) -> dict[str, Any]:
 
 
 def largest_batch_bytes(kafka: KafkaSettings) -> int:
-    """What a batch of the events topic may have, and become, if the consumer is to read it."""
+    """What a batch of the events topic may have, and become, before the consumer needs more memory for it."""
     return int(consumer_config(kafka)["receive.message.max.bytes"])
 
 

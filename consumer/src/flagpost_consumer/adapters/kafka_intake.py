@@ -32,6 +32,7 @@ from flagpost_consumer.adapters.handed_over import (
 )
 from flagpost_consumer.adapters.log_beginnings import LogBeginnings
 from flagpost_consumer.adapters.partition_reading import Follows, PartitionReading, Start
+from flagpost_consumer.adapters.receive_limit import ReceiveLimit
 from flagpost_consumer.core.records import Gap, Position
 from flagpost_settings.logs import kafka_logger
 
@@ -114,6 +115,7 @@ class KafkaIntake:
         to no group. Without one, these wait.
         """
         self._config = dict(config)
+        self._receive_limit = ReceiveLimit(config)
         self._stand_in_config = stand_in_config
         self._topic = topic
         self._handler = handler
@@ -214,24 +216,38 @@ class KafkaIntake:
 
     def _run(self) -> None:
         try:
-            consumer = Consumer({**self._config, "on_commit": self._on_commit}, logger=kafka_logger())
-            try:
-                if self._await_topic(consumer):
-                    consumer.subscribe(
-                        [self._topic],
-                        on_assign=self._guarded(self._on_assign),
-                        on_revoke=self._guarded(self._on_revoke),
-                        on_lost=self._guarded(self._on_lost),
-                    )
-                    self._consume(consumer)
-            finally:
-                consumer.close()
+            while True:
+                self._be_member()
+                if self._stop.is_set() or not self._receive_limit.is_too_small:
+                    break
+                self._tell_commit_ended(None)  # of one that was on its way nobody hears any more
+                needed = self._receive_limit.needed_bytes
+                log.error(
+                    "a batch is larger than the consumer takes: it joins the group anew, with more room",
+                    bytes=needed,
+                    limit=self._receive_limit.grow(),
+                )
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the thread
             self._failure = self._failure or error
         if self._failure is None:
             self.finished.set_result(None)
         else:
             self.finished.set_exception(self._failure)
+
+    def _be_member(self) -> None:
+        callbacks = {"on_commit": self._on_commit, "error_cb": self._receive_limit.hear}
+        consumer = Consumer({**self._receive_limit.within(self._config), **callbacks}, logger=kafka_logger())
+        try:
+            if self._await_topic(consumer):
+                consumer.subscribe(
+                    [self._topic],
+                    on_assign=self._guarded(self._on_assign),
+                    on_revoke=self._guarded(self._on_revoke),
+                    on_lost=self._guarded(self._on_lost),
+                )
+                self._consume(consumer)
+        finally:
+            consumer.close()
 
     def _await_topic(self, consumer: Consumer) -> bool:
         """Wait until Kafka answers and the topic is there; False when stopped before."""
@@ -259,7 +275,7 @@ class KafkaIntake:
         return ""
 
     def _consume(self, consumer: Consumer) -> None:
-        while not self._stop.is_set():
+        while not self._stop.is_set() and not self._receive_limit.is_too_small:
             self._run_commands(consumer)
             self._read_once(consumer)
             self._count_partitions(consumer)
@@ -611,7 +627,8 @@ class KafkaIntake:
     def _stand_in(
         self, consumer: Consumer, staying: set[int], handing_over: Future[dict[int, Position]]
     ) -> None:
-        stand_in = Consumer(dict(self._stand_in_config or {}), logger=kafka_logger())
+        config = self._receive_limit.within(self._stand_in_config or {})
+        stand_in = Consumer({**config, "error_cb": self._receive_limit.hear}, logger=kafka_logger())
         self._handing_over, self._displaced = True, set(staying)
         try:
             stand_in.assign(

@@ -130,8 +130,8 @@ class TopicRules:
         return [
             self._misfit(
                 Role.EVENTS,
-                f"takes batches of up to {events.max_message_bytes} bytes; the consumer reads none over "
-                f"{self._largest_batch_bytes}",
+                f"takes batches of up to {events.max_message_bytes} bytes; at the first over "
+                f"{self._largest_batch_bytes} each consumer joins the group anew, and takes more memory",
                 f"{self._alter(Role.EVENTS, f'max.message.bytes={MAX_RECORD_BYTES}')}, or set "
                 f"receive.message.max.bytes in kafka.properties to {3 * events.max_message_bytes}",
             )
