@@ -584,3 +584,32 @@ async def test_a_defect_in_an_answer_of_the_registry_ends_the_process(
     held(service, 1)
     await eventually(service._has_failed)
     service._decoding.stop()
+
+
+# Probes: nothing that could go on and does not is live
+
+
+async def test_a_request_that_is_due_and_does_not_start_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, _, intake = service_with()
+    monkeypatch.setattr(intake, "beat_at", float("inf"), raising=False)
+    assert service._live().ok
+    now = clock().monotonic
+    service._note_overdue(now - 1.0)
+    assert service._live().ok, "it has only just been seen"
+    service._overdue_since = now - app.LIVE_SECONDS - 1.0
+    service._note_overdue(now - 1.0)
+    assert "has been due for" in service._live().detail
+    assert not service._live().ok
+    service._note_overdue(now + 60.0)
+    assert service._live().ok
+
+
+async def test_a_request_without_an_answer_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, requests, intake = service_with()
+    monkeypatch.setattr(intake, "beat_at", float("inf"), raising=False)
+    longest = service._settings.pendo.metadata_timeout_seconds + 2 * app.LIVE_SECONDS
+    requests.oldest_attempt_seconds = longest - 1.0
+    assert service._live().ok
+    requests.oldest_attempt_seconds = longest + 1.0
+    assert not service._live().ok
+    assert "without an answer" in service._live().detail

@@ -557,7 +557,11 @@ class Service:
     @_vital
     def _lose(self, partition: Partition, gap: Gap) -> None:
         if self.engine.is_current(partition):
-            log.error("offsets are lost: Kafka has deleted them unread", partition=partition.number, gap=gap)
+            log.error(
+                "offsets are lost: Kafka has deleted them, or they cannot be read",
+                partition=partition.number,
+                gap=gap,
+            )
             self.engine.lose(partition, gap)
             self._ledger.write_gap(partition, gap, lambda: self._gap_written(partition, gap))
 
