@@ -219,7 +219,7 @@ async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
     intake._report_lag(log)
     await go_on()
     assert told == [{0: Lag(1200, 0, 0)}]
-    assert intake.paused_partitions == {0}
+    assert intake.ends_wanted == {0}
 
 
 async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_handed_over() -> None:

@@ -190,7 +190,7 @@ def test_a_broker_that_tells_no_ids_is_asked_less_often_and_never_given_up(
 ) -> None:
     described = Described(monkeypatch, None)
     now = [0.0]
-    intake = SimpleNamespace(paused_partitions=frozenset(), know_ends=lambda _: None)
+    intake = SimpleNamespace(ends_wanted=frozenset(), know_ends=lambda _: None)
     watch = TopicWatch({}, "events", ids_of([]), cast("Any", intake), monotonic=lambda: now[0])
     asked_at = []
     while now[0] < 1000:
@@ -213,7 +213,7 @@ async def test_a_watch_that_cannot_look_goes_on(monkeypatch: pytest.MonkeyPatch)
 
     class Broken:
         @property
-        def paused_partitions(self) -> frozenset[int]:
+        def ends_wanted(self) -> frozenset[int]:
             if described.asked == 0:
                 described.asked = 1
                 raise RuntimeError("nobody thought of this")

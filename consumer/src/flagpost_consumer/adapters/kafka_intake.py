@@ -3,7 +3,8 @@
 In: assignments and messages from Kafka; from the event loop commits, where to begin with each partition, and
 whether to pause. Out: calls on the event loop, in order. A partition is read once the loop releases it.
 confluent-kafka serializes all calls on a consumer, so a second thread would wait for the first one's polls; this
-thread polls briefly and runs what the loop asks for in between.
+thread polls briefly and runs what the loop asks for in between. A client that may know a partition's leader wrongly
+is replaced by another, which joins the group anew: librdkafka has no way to forget it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagpost_consumer.adapters.batch_end import BatchEnd
+from flagpost_consumer.adapters.client_replacement import ClientReplacement
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.commit_metadata import write_metadata
 from flagpost_consumer.adapters.handed_over import (
@@ -32,6 +35,7 @@ from flagpost_consumer.adapters.handed_over import (
 )
 from flagpost_consumer.adapters.log_beginnings import LogBeginnings
 from flagpost_consumer.adapters.partition_reading import Follows, PartitionReading, Start
+from flagpost_consumer.adapters.reading_silence import ReadingSilence
 from flagpost_consumer.adapters.receive_limit import ReceiveLimit
 from flagpost_consumer.core.records import Gap, Position
 from flagpost_settings.logs import kafka_logger
@@ -42,6 +46,8 @@ POLL_SECONDS = 0.1
 STARVED_SECONDS = 1.0
 """After waiting this long for the loop, partitions are paused, so that polling (and with it membership) goes on."""
 LAG_SECONDS = 1.0
+TOLD_SECONDS = 10.0
+"""An end that was told from beside counts for so long; while a partition is paused, until another is told."""
 TOPIC_WAIT_SECONDS = 1.0
 METADATA_SECONDS = 5.0
 UNREADABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001 (their public names)
@@ -148,8 +154,12 @@ class KafkaIntake:
         """Partitions that were sent elsewhere while a batch is handed over: what is left of them in it is not
         looked at.
         """
-        self._ends: dict[int, int] = {}
-        """Where paused partitions end, as it was told from beside."""
+        self._ends: dict[int, tuple[int, float]] = {}
+        """Where partitions end, as it was told from beside, and when."""
+        self._silence = ReadingSilence()
+        self._replacement = ClientReplacement()
+        self._leaving = False
+        self._commit_under_way = False
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -158,9 +168,11 @@ class KafkaIntake:
         self.beat_at = time.monotonic()
         """When the thread last went round."""
         self.joined = False
-        """Whether the group has given an assignment, be it an empty one."""
-        self.paused_partitions: frozenset[int] = frozenset()
-        """Partitions that are ours and not read just now."""
+        """Whether the group has given this client an assignment, be it an empty one."""
+        self.ends_wanted: frozenset[int] = frozenset()
+        """Partitions that are ours and of which Kafka's client may not know the end: it does not read them just
+        now, or brings nothing of them.
+        """
 
     # From the loop
 
@@ -181,8 +193,11 @@ class KafkaIntake:
         self._commands.put(lambda consumer: self._release(consumer, partition, start, assignment))
 
     def begin_anew(self) -> None:
-        """The topic is a new one: hold all partitions until they are released anew."""
-        self._commands.put(lambda consumer: self._begin_anew(consumer, self._owned(), {}))
+        """The topic is a new one: read nothing more of the old one, and join the group anew with another client.
+
+        This one would take no word of a leader whose epoch is below that of the old topic's.
+        """
+        self._commands.put(self._leave_old_topic)
 
     def know_ids(self, topic_id: str | None, ledger_id: str | None) -> None:
         """Topics have told their ids; where one was known already, a new one of the events topic comes through
@@ -191,8 +206,9 @@ class KafkaIntake:
         self._commands.put(lambda _: self._know_ids(topic_id, ledger_id))
 
     def know_ends(self, ends: Mapping[int, int]) -> None:
-        """Where partitions end that are paused, asked for from beside."""
-        self._commands.put(lambda _: self._ends.update(ends))
+        """Where some of the partitions in `ends_wanted` end just now, asked for from beside."""
+        told_at = time.monotonic()
+        self._commands.put(lambda _: self._ends.update({n: (end, told_at) for n, end in ends.items()}))
 
     def is_fresh(self, message: Message) -> bool:
         """Whether a message was read as it was written: after its partition's end had been reached, and without
@@ -216,17 +232,10 @@ class KafkaIntake:
 
     def _run(self) -> None:
         try:
-            while True:
+            self._be_member()
+            while not self._stop.is_set():
+                self._forget_client()
                 self._be_member()
-                if self._stop.is_set() or not self._receive_limit.is_too_small:
-                    break
-                self._tell_commit_ended(None)  # of one that was on its way nobody hears any more
-                needed = self._receive_limit.needed_bytes
-                log.error(
-                    "a batch is larger than the consumer takes: it joins the group anew, with more room",
-                    bytes=needed,
-                    limit=self._receive_limit.grow(),
-                )
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the thread
             self._failure = self._failure or error
         if self._failure is None:
@@ -235,6 +244,7 @@ class KafkaIntake:
             self.finished.set_exception(self._failure)
 
     def _be_member(self) -> None:
+        """Be a member of the group with one client, until it is to be replaced or we are stopped."""
         callbacks = {"on_commit": self._on_commit, "error_cb": self._receive_limit.hear}
         consumer = Consumer({**self._receive_limit.within(self._config), **callbacks}, logger=kafka_logger())
         try:
@@ -247,7 +257,34 @@ class KafkaIntake:
                 )
                 self._consume(consumer)
         finally:
+            # What is owned is handed over: the callbacks come in here.
+            self._leaving = True
             consumer.close()
+
+    def _forget_client(self) -> None:
+        """Know nothing more of what the client knew that has just left."""
+        if left := sorted(self._owned()):  # it was not even told that they are revoked
+            self._loop.call_soon_threadsafe(self._handler.on_lost, left)
+        for of_client in (self._held, self._readings, self._searches, self._ends):
+            of_client.clear()
+        for numbers in (self._in_client, self._displaced, self._sought):
+            numbers.clear()
+        self.ends_wanted = frozenset()
+        self._lows = LogBeginnings(self._topic)
+        if self._commit_under_way:  # nobody will say how it ended
+            self._tell_commit_ended(None)
+        self._leaving = self.joined = False
+
+    def _is_to_be_replaced(self) -> bool:
+        """Whether another client is to go on."""
+        if self._receive_limit.is_too_small:
+            log.error(
+                "a batch is larger than the consumer takes: it joins the group anew, with more room",
+                bytes=self._receive_limit.needed_bytes,
+                limit=self._receive_limit.grow(),
+            )
+            return True
+        return self._replacement.take()
 
     def _await_topic(self, consumer: Consumer) -> bool:
         """Wait until Kafka answers and the topic is there; False when stopped before."""
@@ -275,7 +312,7 @@ class KafkaIntake:
         return ""
 
     def _consume(self, consumer: Consumer) -> None:
-        while not self._stop.is_set() and not self._receive_limit.is_too_small:
+        while not self._stop.is_set() and not self._is_to_be_replaced():
             self._run_commands(consumer)
             self._read_once(consumer)
             self._count_partitions(consumer)
@@ -487,13 +524,22 @@ class KafkaIntake:
         self._set_flow(consumer, {number})
 
     def _begin_anew(self, consumer: Consumer, numbers: set[int], went_back: Mapping[int, Start]) -> None:
-        """Hold partitions: what is known of their offsets holds no longer.
+        """Hold partitions and begin with them anew: what is known of their offsets holds no longer."""
+        self._put_aside(consumer, numbers)
+        began_anew = self._handler.on_began_anew(sorted(numbers), self._assignments, went_back)
+        asyncio.run_coroutine_threadsafe(began_anew, self._loop)
+
+    def _leave_old_topic(self, consumer: Consumer) -> None:
+        """Commit nothing more that was read of the old topic, and hand over what is in work in `close`."""
+        self._put_aside(consumer, self._owned())
+        self._replacement.ask("the topic was made anew")
+
+    def _put_aside(self, consumer: Consumer, numbers: set[int]) -> None:
+        """Hold partitions by another assignment than before.
 
         They stay with Kafka's client, paused: to take them from it here could pass for the answer to a
         revocation that it has not told of yet.
         """
-        if not numbers:
-            return
         self._assignments += 1
         for number in numbers:
             self._readings.pop(number, None)
@@ -503,8 +549,6 @@ class KafkaIntake:
         self._displaced -= numbers  # what the stand-in reads of them from now on is of no use
         if paused := numbers & self._in_client:
             consumer.pause([TopicPartition(self._topic, number) for number in paused])
-        began_anew = self._handler.on_began_anew(sorted(numbers), self._assignments, went_back)
-        asyncio.run_coroutine_threadsafe(began_anew, self._loop)
 
     def _know_ids(self, topic_id: str | None, ledger_id: str | None) -> None:
         for reading in self._readings.values():
@@ -524,6 +568,7 @@ class KafkaIntake:
                 self._on_commit(None, consumer.commit(offsets=offsets, asynchronous=False))
             else:
                 consumer.commit(offsets=offsets, asynchronous=True)
+                self._commit_under_way = True
         except KafkaException as error:
             self._on_commit(error.args[0], [])
 
@@ -552,22 +597,43 @@ class KafkaIntake:
         self._tell_commit_ended(None if error is not None else self._commit_began)
 
     def _tell_commit_ended(self, began_at: float | None) -> None:
+        self._commit_under_way = False
         self._loop.call_soon_threadsafe(self._handler.on_commit_ended, began_at)
 
     def _report_lag(self, consumer: Consumer) -> None:
-        if time.monotonic() < self._lag_due:
+        now = time.monotonic()
+        if now < self._lag_due:
             return
-        self._lag_due = time.monotonic() + LAG_SECONDS
-        self.paused_partitions = frozenset(n for n in self._readings if not self._flows(n))
-        lag = {}
+        self._lag_due = now + LAG_SECONDS
+        lag, unknown = {}, set()
         for number, reading in self._readings.items():
             _, cached = consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
-            # The client learns of an end as it fetches: of a paused partition it does not.
-            end = max(cached, self._ends.get(number, -1))
+            if cached < 0 or not self._flows(number):  # the client learns of an end as it fetches
+                unknown.add(number)
+            end = max(cached, self._told_end(number, now))
             if end >= 0:
-                read = reading.next_offset
-                lag[number] = Lag(end, read, max(read, reading.end))
+                lag[number] = Lag(end, reading.next_offset, reading.position)
+        self._note_silence(now)
+        self.ends_wanted = frozenset(unknown | self._silence.asked(now))
         self._loop.call_soon_threadsafe(self._handler.on_lag, lag)
+
+    def _told_end(self, number: int, now: float) -> int:
+        """The end of a partition as it was told from beside; -1 where that is too long ago, or was never told."""
+        end, told_at = self._ends.get(number, (-1, -inf))
+        return end if now - told_at <= TOLD_SECONDS or not self._flows(number) else -1
+
+    def _note_silence(self, now: float) -> None:
+        """Have the client replaced if it brings nothing of what Kafka says that there is."""
+        reads = {n: each for n, each in self._readings.items() if self._flows(n) and n not in self._searches}
+        ends = {n: end for n in reads if (end := self._told_end(n, now)) >= 0}
+        self._silence.note({n: reading.position for n, reading in reads.items()}, ends, now)
+        if not self._replacement.reason and (silent := self._silence.silent(now)):
+            for n in sorted(silent):
+                log.error(
+                    "Kafka's client brings nothing", partition=n, position=reads[n].position, end=ends[n]
+                )
+            self._silence.replaced(now)
+            self._replacement.ask("it brings nothing of what is in some partitions")
 
     # Rebalance callbacks; they run inside poll() and close()
 
@@ -615,7 +681,9 @@ class KafkaIntake:
         """
         wait([handing_over], STAND_IN_SECONDS)
         staying = self._readings.keys() - leaving
-        if handing_over.done() or self._stop.is_set() or not staying or self._stand_in_config is None:
+        if handing_over.done() or self._stop.is_set() or self._leaving or not staying:
+            return
+        if self._stand_in_config is None:
             return
         log.info("other partitions are read meanwhile", leaving=sorted(leaving), staying=sorted(staying))
         self._searches.clear()

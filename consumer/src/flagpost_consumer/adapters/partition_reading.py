@@ -54,6 +54,11 @@ class PartitionReading:
         if start.leader_epoch is not None:
             self._epochs.append((-1, start.leader_epoch))
 
+    @property
+    def position(self) -> int:
+        """The offset that is read next: beyond `next_offset`, what was passed over is no record."""
+        return max(self.next_offset, self.end)
+
     def follows(self, offset: int) -> Follows:
         """How a message with this offset follows."""
         if offset == self.next_offset:

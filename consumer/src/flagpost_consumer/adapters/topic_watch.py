@@ -1,6 +1,6 @@
-"""Looks at Kafka's topics from beside the intake: are they still the same, and where do paused partitions end?
+"""Looks at Kafka's topics from beside the intake: are they still the same, and where do partitions end?
 
-In: the ids of topics, the partitions that the intake does not read just now. Out: the ends of these partitions.
+In: the ids of topics, the partitions of which Kafka's client may not know the end. Out: the ends of these partitions.
 Runs in a thread of its own with a client of its own, so that no answer that is late holds up reading.
 """
 
@@ -22,7 +22,7 @@ from flagpost_settings.logs import kafka_logger
 log = structlog.get_logger(__name__)
 
 ENDS_SECONDS = 2.0
-"""How often the ends of paused partitions are asked for, in one request for all of them."""
+"""How often the ends of partitions are asked for, in one request for all of them."""
 IDS_SECONDS = 5.0
 """How often topics are asked for their ids: a topic may be made anew with as many records, and then no offset
 surprises. What is read of it until then is read once more."""
@@ -36,8 +36,8 @@ class Watched(Protocol):
     """The intake, as far as it is watched."""
 
     @property
-    def paused_partitions(self) -> Collection[int]:
-        """Partitions that are ours and not read just now."""
+    def ends_wanted(self) -> Collection[int]:
+        """Partitions that are ours and of which the client may not know the end."""
 
     def know_ends(self, ends: Mapping[int, int]) -> None:
         """Where partitions end."""
@@ -83,7 +83,7 @@ class TopicWatch:
 
     def look(self) -> None:
         """Ask for what is due now."""
-        if numbers := self._intake.paused_partitions:
+        if numbers := self._intake.ends_wanted:
             self._intake.know_ends(self._ends_of(numbers))
         if self._monotonic() >= self._ids_due:
             answered = self._ids.ask()

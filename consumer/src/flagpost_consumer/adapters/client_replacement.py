@@ -1,0 +1,40 @@
+"""Whether Kafka's client is to be replaced by a new one: at most so often, whatever asks for it.
+
+In: reasons. Out: when it is time. Each replacement is a rebalance for the whole group.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+APART_SECONDS = 10.0
+"""So far apart are two replacements at least."""
+
+
+class ClientReplacement:
+    """The replacements of one process's client."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._replaced_at = -inf
+        self.reason = ""
+        """Why the client is to be replaced; empty: it is not."""
+
+    def ask(self, reason: str) -> None:
+        """Have it replaced, now or as soon as it may be."""
+        if not self.reason:
+            log.warning("Kafka's client is replaced, and joins the group anew", reason=reason)
+            self.reason = reason
+
+    def take(self) -> bool:
+        """Whether to replace it now; if so, that was it."""
+        if not self.reason or self._monotonic() < self._replaced_at + APART_SECONDS:
+            return False
+        self._replaced_at, self.reason = self._monotonic(), ""
+        return True
