@@ -272,24 +272,24 @@ async def test_a_new_topic_whose_leaders_have_lower_epochs_is_read(
         scene.settings |= {"decisions.visitor_metadata": False, "delivery.visitor_interval_seconds": 0.05}
         for _ in range(2):
             await asyncio.to_thread(kafka_broker.restart)
-        with scene.consume(kafka__group_protocol=protocol) as first:
-            with scene.consume(kafka__group_protocol=protocol) as second:
-                both = [first, second]
-                for consumer in both:
-                    await eventually(partial(consumer.value, "flagpost_partitions_assigned"), SECONDS)
-                await asyncio.to_thread(scene.publish, events_of(100, "before"))
-                await eventually(lambda: len(sent(scene, "before")) == 100, SECONDS)
-                await eventually(partial(has_nothing_pending, both), SECONDS)
-                await asyncio.to_thread(remake, kafka_broker, scene.topic, scene.partitions)
-                await asyncio.to_thread(scene.publish, events_of(150, "after"))
-                try:
-                    await eventually(lambda: len(sent(scene, "after")) == 150, SECONDS)
-                except AssertionError:
-                    raise AssertionError(f"{len(sent(scene, 'after'))} of 150 delivered") from None
-                await eventually(partial(has_nothing_pending, both), SECONDS)
-                for consumer in both:
-                    assert replaced([consumer], scene.topic) == 1
-                    assert await consumer.stop() == 0
+        consume = partial(scene.consume, kafka__group_protocol=protocol)
+        with consume() as first, consume() as second:
+            both = [first, second]
+            for consumer in both:
+                await eventually(partial(consumer.value, "flagpost_partitions_assigned"), SECONDS)
+            await asyncio.to_thread(scene.publish, events_of(100, "before"))
+            await eventually(lambda: len(sent(scene, "before")) == 100, SECONDS)
+            await eventually(partial(has_nothing_pending, both), SECONDS)
+            await asyncio.to_thread(remake, kafka_broker, scene.topic, scene.partitions)
+            await asyncio.to_thread(scene.publish, events_of(150, "after"))
+            try:
+                await eventually(lambda: len(sent(scene, "after")) == 150, SECONDS)
+            except AssertionError:
+                raise AssertionError(f"{len(sent(scene, 'after'))} of 150 delivered") from None
+            await eventually(partial(has_nothing_pending, both), SECONDS)
+            for consumer in both:
+                assert replaced([consumer], scene.topic) == 1
+                assert await consumer.stop() == 0
         code, document = scene.reconcile()
         assert document["unexplained"] == 0
         assert code == 0

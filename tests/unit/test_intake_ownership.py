@@ -13,8 +13,8 @@ from unittest.mock import Mock
 import pytest
 from confluent_kafka import TopicPartition
 
-from flagpost_consumer.adapters import kafka_intake
-from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.adapters import client_replacement, kafka_intake, reading_silence
+from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake, Lag
 from flagpost_consumer.adapters.partition_reading import Start
 from flagpost_consumer.core.records import Position
 from running import eventually
@@ -78,10 +78,18 @@ class ScriptedConsumer:
         self.on_assign: Rebalance
         self.on_revoke: Rebalance
         self.on_lost: Rebalance
+        self.made = 0
+        self.revoked_on_close: list[TopicPartition] = []
         self._step = Step()
 
     def __call__(self, *_: object, **__: object) -> ScriptedConsumer:
+        self.made += 1
         return self
+
+    def close(self) -> None:
+        if self.revoked_on_close:
+            self.on_revoke(self, self.revoked_on_close)
+        self.revoked_on_close = []
 
     def __getattr__(self, name: str) -> Mock:
         if name.startswith("__"):
@@ -283,3 +291,111 @@ async def test_messages_of_partitions_that_stay_are_handed_over_in_order(running
     running.consumer.steps.put(Step(messages=(Message(0, 0), Message(1, 0), Message(0, 1))))
     await eventually(lambda: len(running.handed_over) == 3, SECONDS)
     assert running.handed_over == [(0, 0), (1, 0), (0, 1)]
+
+
+# A client that is replaced
+
+
+async def test_a_new_topic_is_read_by_a_new_client_and_nothing_of_the_old_one_is_committed(
+    running: Running,
+) -> None:
+    """The old client takes no word of leaders with lower epochs, and what it read was another log."""
+    await running.assign(0, 1)
+    assert running.intake.joined
+    running.left_positions = {0: Position(70, None), 1: Position(71, None)}
+    running.consumer.revoked_on_close = partitions(0, 1)
+    running.intake.begin_anew()
+    await eventually(lambda: running.consumer.made == 2, SECONDS)
+    running.handler.on_revoked.assert_called_once_with([0, 1])
+    await running.commit(0, 1)
+    assert running.consumer.committed == []
+    assert not running.intake.joined, "the group has not given the new client anything yet"
+    running.handler.on_lost.assert_not_called()
+    await running.assign(0)
+    assert running.intake.joined
+    running.consumer.steps.put(Step(messages=(Message(0, 0), Message(1, 0))))
+    await eventually(lambda: running.handed_over, SECONDS)
+    assert running.handed_over == [(0, 0)]
+    await running.commit(0, 1)
+    assert running.consumer.committed == [{0: 10}]
+
+
+async def test_a_release_of_the_old_topic_does_not_count_for_the_new_one(running: Running) -> None:
+    await running.assign(0)
+    old = running.handler.on_assigned.call_args.args[2]
+    running.consumer.revoked_on_close = partitions(0)
+    running.intake.begin_anew()
+    await eventually(lambda: running.consumer.made == 2, SECONDS)
+    running.consumer.steps.put(Step(lambda: running.consumer.on_assign(running.consumer, partitions(0))))
+    running.intake.release(0, Start(70), old)
+    await running.idle()
+    await running.commit(0)
+    assert running.consumer.committed == []
+
+
+async def test_what_was_not_revoked_when_the_old_client_left_is_lost(running: Running) -> None:
+    """Whoever waits for the end of a commit of the old client hears that it failed: nobody else will say so."""
+    await running.assign(0, 1)
+    await running.commit(0)
+    running.intake.begin_anew()
+    await eventually(lambda: running.handler.on_lost.called, SECONDS)
+    running.handler.on_lost.assert_called_once_with([0, 1])
+    await eventually(lambda: running.handler.on_commit_ended.called, SECONDS)
+    running.handler.on_commit_ended.assert_called_once_with(None)
+
+
+async def test_topics_that_are_made_anew_again_and_again_replace_no_client_again_and_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_replacement, "APART_SECONDS", 1_000.0)
+    await running.assign(0)
+    for _ in range(5):
+        running.intake.begin_anew()
+        await running.idle()
+        await running.idle()
+    assert running.consumer.made == 2
+
+
+async def test_a_client_that_brings_nothing_of_what_there_is_is_replaced(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as the topic's leaders had lower epochs than before, nothing was read, and nothing said so."""
+    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 0.0)
+    await running.assign(0, 1)
+    await running.idle()
+    assert running.consumer.made == 1, "nothing is known of an end"
+    running.left_positions = {0: Position(7, None), 1: Position(8, None)}
+    running.consumer.revoked_on_close = partitions(0, 1)
+    running.intake.know_ends({1: 5})
+    await eventually(lambda: running.consumer.made == 2, SECONDS)
+    assert running.consumer.committed == [{0: 7, 1: 8}], "what was settled is of this log"
+    running.handler.on_lost.assert_not_called()
+
+
+async def test_a_paused_partition_is_not_waited_for(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 0.0)
+    await running.assign(0, 1)
+    running.intake.pause(False, [1])
+    await running.idle()
+    running.intake.know_ends({1: 5})
+    for _ in range(5):
+        await running.idle()
+    assert running.consumer.made == 1
+    lag = running.handler.on_lag.call_args.args[0]
+    assert lag[1].end == 1000, "the client knows better"
+
+
+async def test_where_the_client_knows_no_end_it_is_told_from_beside(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lag was not known at all, so that neither it nor what stands still was told."""
+    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(ScriptedConsumer, "get_watermark_offsets", lambda *_, **__: (-1001, -1001))
+    await running.assign(0)
+    await eventually(lambda: running.intake.ends_wanted == {0}, SECONDS)
+    running.intake.know_ends({0: 12})
+    await eventually(lambda: running.handler.on_lag.call_args.args[0] == {0: Lag(12, 0, 0)}, SECONDS)

@@ -1,0 +1,108 @@
+"""When a client that brings nothing is to be replaced, under a clock of the test's own."""
+
+from __future__ import annotations
+
+from flagpost_consumer.adapters.client_replacement import APART_SECONDS, ClientReplacement
+from flagpost_consumer.adapters.reading_silence import (
+    ASK_SECONDS,
+    MOST_SILENT_SECONDS,
+    SILENT_SECONDS,
+    UNNOTED_SECONDS,
+    ReadingSilence,
+)
+
+
+class Noted:
+    """A watch that is told of partition 0 once a second."""
+
+    def __init__(self) -> None:
+        self.watch = ReadingSilence()
+        self.now = 0.0
+
+    def silent_after(self, seconds: float, position: int, end: int | None) -> bool:
+        """Whether the partition is silent after standing so long at a position; `end` None: Kafka does not tell."""
+        for _ in range(int(seconds)):
+            self.now += 1.0
+            self.watch.note({0: position}, {} if end is None else {0: end}, self.now)
+        return self.watch.silent(self.now) == {0}
+
+
+def test_a_partition_that_has_something_and_brings_nothing_is_silent() -> None:
+    noted = Noted()
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+    assert noted.silent_after(1, 5, 9)
+
+
+def test_a_log_that_ends_before_the_position_is_another_one() -> None:
+    noted = Noted()
+    assert noted.silent_after(SILENT_SECONDS + 1, 500, 9)
+
+
+def test_an_idle_partition_is_not_silent_and_its_time_begins_with_its_next_record() -> None:
+    noted = Noted()
+    assert not noted.silent_after(1000, 5, 5)
+    assert noted.watch.asked(noted.now) == {0}, "the client might not know of its end"
+    assert not noted.silent_after(SILENT_SECONDS, 5, 6)
+    assert noted.silent_after(1, 5, 6)
+
+
+def test_while_kafka_does_not_answer_nothing_is_silent() -> None:
+    noted = Noted()
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+    assert not noted.silent_after(300, 5, None)
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+
+
+def test_whatever_comes_begins_the_time_anew() -> None:
+    noted = Noted()
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+    assert not noted.silent_after(SILENT_SECONDS, 6, 9)
+    assert noted.watch.asked(noted.now) == {0}
+    assert not noted.silent_after(ASK_SECONDS, 7, 9)
+    assert noted.watch.asked(noted.now) == set()
+
+
+def test_a_partition_that_is_paused_meanwhile_begins_anew() -> None:
+    noted = Noted()
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+    noted.watch.note({}, {}, noted.now)
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+
+
+def test_a_thread_that_stood_still_says_nothing_of_its_partitions() -> None:
+    """A process that was frozen for a minute has read nothing, and its client is well."""
+    noted = Noted()
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+    noted.now += UNNOTED_SECONDS + 1
+    assert not noted.silent_after(SILENT_SECONDS, 5, 9)
+
+
+def test_what_a_new_client_does_not_help_is_given_more_time_each_time_and_never_given_up() -> None:
+    noted = Noted()
+    pauses: list[float] = []
+    while noted.now < 10_000:
+        began_at = noted.now
+        while not noted.silent_after(1, 5, 9):
+            assert noted.now < began_at + 2 * MOST_SILENT_SECONDS
+        pauses.append(noted.now - began_at)
+        noted.watch.replaced(noted.now)
+    assert pauses[:3] == [SILENT_SECONDS + 1, 2 * SILENT_SECONDS + 1, 4 * SILENT_SECONDS + 1]
+    assert max(pauses) == pauses[-1] == MOST_SILENT_SECONDS + 1
+    assert not noted.silent_after(4 * MOST_SILENT_SECONDS, 9, 9)
+    assert noted.silent_after(SILENT_SECONDS + 1, 9, 10), "long after, a first silence is a first one again"
+
+
+def test_clients_are_replaced_at_most_so_often() -> None:
+    now = [100.0]
+    replacement = ClientReplacement(lambda: now[0])
+    assert not replacement.take()
+    replacement.ask("one")
+    replacement.ask("another")
+    assert replacement.take()
+    assert not replacement.take()
+    taken = 0
+    for _ in range(400):
+        now[0] += 0.25
+        replacement.ask("again and again")
+        taken += replacement.take()
+    assert taken == 100.0 // APART_SECONDS
