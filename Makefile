@@ -26,7 +26,8 @@ demo: setup
 test: deploy-tools
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-# The long form of tests/chaos: about an hour. CHAOS_SEED=… repeats a run; ARGS="-k kill_9" runs a part.
+# The long form of tests/chaos: an hour and a half, of which the soak takes SOAK_MINUTES (30). CHAOS_SEED=… repeats a
+# run; ARGS="-k kill_9" runs a part, ARGS="-k test_soak" the soak alone. SOAK_LOGS keeps the members' logs.
 chaos: setup
 	CHAOS=long $(VENV)/bin/python -m pytest -s tests/chaos $(ARGS)
 	$(VENV)/bin/python tests/chaos/fuzz_records.py --records 100000

@@ -45,7 +45,7 @@ def kafka_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
 @pytest.fixture(scope="session")
 def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
     """A real schema registry that all tests share."""
-    _need_java()
+    need_java()
     registry = SchemaRegistry(tmp_path_factory.mktemp("registry"))
     yield registry
     registry.stop()
@@ -61,13 +61,13 @@ async def scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIt
 
 
 def _broker(directory: Path) -> Iterator[KafkaBroker]:
-    _need_java()
+    need_java()
     broker = KafkaBroker(directory)
     yield broker
     broker.stop()
 
 
-def _need_java() -> None:
+def need_java() -> None:
     missing = parts.missing()
     if missing is None:
         return

@@ -71,9 +71,13 @@ PROPERTIES = {
 class KafkaBroker:
     """A broker for tests."""
 
-    def __init__(self, directory: Path) -> None:
-        """Format the storage and start: about four seconds, the first group included."""
+    def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
+        """Format the storage and start: about four seconds, the first group included.
+
+        `properties`: the broker's own, besides or in place of `PROPERTIES`.
+        """
         self._directory = directory
+        self._properties_given = dict(properties or {})
         self._port, self._users_port = free_port(), free_port()
         self._java_path = ["-cp", f"{kafka_jars()}/*"]
         self._write_properties()
@@ -112,7 +116,7 @@ class KafkaBroker:
 
     def admin(self) -> AdminClient:
         """A client for what this class does not do."""
-        return AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 3})
 
     def create_topics(
         self, *names: str, partitions: int = 4, config: Mapping[str, str] | None = None
@@ -170,7 +174,7 @@ class KafkaBroker:
             "controller.quorum.voters": f"1@{controller}",
             "log.dirs": str(self._directory / "data"),
         }
-        lines = [f"{name}={value}" for name, value in {**PROPERTIES, **own}.items()]
+        lines = [f"{name}={value}" for name, value in {**PROPERTIES, **self._properties_given, **own}.items()]
         self._properties.write_text("\n".join(lines))
 
     @property

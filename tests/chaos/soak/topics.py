@@ -1,0 +1,160 @@
+"""Reads topics along while the soak is on: what was really published, and how each delivery was settled.
+
+In: a broker, topics. Out: entries in the order of their arrival. What producers say is not believed: what can be
+read of the topic (read_committed) is what was published.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from chaos.soak.events import PARTITIONS, Content, content_of, plan_in
+from flagpost_consumer.core.outcomes import Kind
+from flagpost_schemas import LedgerEntry, decode_settlements
+
+POLL_SECONDS = 0.2
+CALL_SECONDS = 5.0
+CATCH_UP_SECONDS = 120.0
+
+
+class TopicTail:
+    """Follows one topic from its beginning, in a thread of its own."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, take: Callable[[Message], None]) -> None:
+        self._topic = topic
+        self._take = take
+        self._properties = {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"{topic}-tail",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 100,
+            # A topic may end in a transaction's marker, which no message tells of.
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+        self._consumer = Consumer(self._properties)
+        self._positions = dict.fromkeys(range(PARTITIONS), 0)
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in self._positions])
+        self.error: Exception | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def catch_up(self) -> None:
+        """Block until everything that is in the topic now has been read."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        # Not by the client that reads: its calls wait for one another.
+        asking = Consumer({**self._properties, "group.id": f"{self._topic}-ends"})
+        try:
+            ends = {number: self._end_of(asking, number, deadline) for number in range(PARTITIONS)}
+        finally:
+            asking.close()
+        while any(self._positions[number] < end for number, end in ends.items()):
+            assert time.monotonic() < deadline, f"{self._topic} cannot be read to its end: {ends}"
+            assert self.error is None, self.error
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Read no further."""
+        self._ended.set()
+        self._thread.join()
+        self._consumer.close()
+        assert self.error is None, self.error
+
+    def _end_of(self, asking: Consumer, number: int, deadline: float) -> int:
+        while True:
+            try:
+                partition = TopicPartition(self._topic, number)
+                return int(asking.get_watermark_offsets(partition, timeout=CALL_SECONDS)[1])
+            except KafkaException:
+                assert time.monotonic() < deadline, f"Kafka does not tell the end of {self._topic}"
+
+    def _read(self) -> None:
+        try:
+            while not self._ended.is_set():
+                message = self._consumer.poll(POLL_SECONDS)
+                if message is not None:
+                    self._note(message)
+        except Exception as error:  # noqa: BLE001 - whoever asks next hears of it
+            self.error = error
+
+    def _note(self, message: Message) -> None:
+        partition, offset, error = message.partition(), message.offset(), message.error()
+        if error is None:
+            assert partition is not None
+            assert offset is not None
+            self._take(message)
+            self._positions[partition] = offset + 1
+        elif error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
+            self._positions[partition] = max(offset, self._positions[partition])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record of the events topic."""
+
+    partition: int
+    offset: int
+    seen_at: float
+    """Monotonic: when it could be read."""
+    content: Content
+    plan: int | None
+    """For a record of metadata: the value that counts up."""
+
+
+class Published:
+    """One life of the events topic: what it holds."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, topic_id: str) -> None:
+        self.topic_id = topic_id
+        self.entries: list[Entry] = []
+        self.tail = TopicTail(bootstrap_servers, topic, self._take)
+
+    def _take(self, message: Message) -> None:
+        key, value = message.key(), message.value()
+        partition, offset = message.partition(), message.offset()
+        assert isinstance(key, bytes)
+        assert value is not None
+        assert partition is not None
+        assert offset is not None
+        about = content_of(key, value), plan_in(key, value)
+        self.entries.append(Entry(partition, offset, time.monotonic(), *about))
+
+
+Identity = tuple[str | None, int, int, Kind]
+"""Of a delivery: topic id, partition, offset, kind."""
+
+
+class Ledger:
+    """What the ledger says, entry by entry."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.settled: dict[Identity, list[LedgerEntry]] = defaultdict(list)
+        self.kinds: dict[tuple[str | None, int, int], set[Kind]] = defaultdict(set)
+        self.gaps = 0
+        """Offsets that were given up as lost."""
+        self.tail = TopicTail(bootstrap_servers, topic, self._take)
+
+    def _take(self, message: Message) -> None:
+        value, partition = message.value(), message.partition()
+        assert value is not None
+        assert partition is not None
+        settlements = decode_settlements(value)
+        self.gaps += sum(gap.to_offset - gap.from_offset for gap in settlements.gaps)
+        for entry in settlements.entries:
+            kind = Kind(entry.kind)
+            self.settled[settlements.topic_id, partition, entry.offset, kind].append(entry)
+            self.kinds[settlements.topic_id, partition, entry.offset].add(kind)
+
+    def is_settled(self, topic_id: str, entry: Entry) -> bool:
+        """Whether every delivery of a record has ended."""
+        kinds = self.kinds.get((topic_id, entry.partition, entry.offset), set())
+        return bool(kinds) and (Kind.UNKNOWN in kinds or kinds >= entry.content.kinds)

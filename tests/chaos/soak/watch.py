@@ -1,0 +1,248 @@
+"""Watches a soak: second by second whether everything that can go on does, and a row of figures for every minute.
+
+In: a soak that is on. Out: a table; complaints about what was late.
+
+The bound: an event of a healthy visitor is delivered, or settled otherwise, within DELIVERY_SECONDS of the moment
+from which on nothing excuses its waiting. That is the latest of three: when it could be read of the topic; the end of
+the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed its own visitor, the
+longest pause before the next attempt. Nothing else excuses anything: no hot, poisonous or large record, no share of
+requests that Pendo fails, no dead letter that Kafka does not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from chaos.soak.events import REGISTRY_PARTITION, Step, group_of, step_of
+from chaos.soak.soak import Soak, holds
+from chaos.soak.topics import Entry
+from flagpost_consumer.core.backoff import CAP_SECONDS
+from flagpost_consumer.core.outcomes import Kind
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, Fate
+from running import Series, total
+
+DELIVERY_SECONDS: Final = 15.0
+RETRY_SECONDS: Final = CAP_SECONDS + 5.0
+SCRAPE_EVERY: Final = 5
+"""Seconds between two scrapes."""
+RSS_LIMIT_BYTES: Final = 400 * 1024 * 1024
+LOG_BYTES_A_MINUTE: Final = 5 * 1024 * 1024
+
+HEADER: Final = (
+    "min  published  delivered  requests  repeats  slowest s  late  waiting  RSS MB  live/ready  "
+    "started  troubles"
+)
+
+
+@dataclass(slots=True)
+class Minute:
+    """The figures of one minute."""
+
+    published: int = 0
+    delivered: int = 0
+    requests: int = 0
+    repeats: int = 0
+    slowest_seconds: float = 0.0
+    """The longest that an event waited without an excuse."""
+    measured: int = 0
+    """In how many seconds there were events without an excuse to wait."""
+    late: set[Step] = field(default_factory=set)
+    waiting: int = 0
+    """Events of healthy visitors that are not delivered, at the end of the minute."""
+    rss_bytes: int = 0
+    probes: str = ""
+    started: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+    def row(self, number: int) -> str:
+        """One line of the table."""
+        slowest = f"{self.slowest_seconds:9.1f}" if self.measured else "        -"
+        return (
+            f"{number:3}  {self.published:9}  {self.delivered:9}  {self.requests:8}  {self.repeats:7}  {slowest}  "
+            f"{len(self.late):4}  {self.waiting:7}  {self.rss_bytes / 2**20:6.0f}  {self.probes:>10}  "
+            f"{self.started:7}  {', '.join(self.troubles)}"
+        )
+
+
+class Watch:
+    """Measures while the soak is on."""
+
+    def __init__(self, soak: Soak, directory: Path) -> None:
+        self._soak = soak
+        self._directory = directory
+        self._life = 0
+        self._read = 0
+        """How many entries of the present life have been taken in."""
+        self._received = 0
+        self._waiting: dict[Step, Entry] = {}
+        self._delivered: set[Step] = set()
+        self._failed_at: dict[str, float] = {}
+        self.minutes: list[Minute] = [Minute()]
+        self.late: dict[Step, str] = {}
+        """What was late, and what was going on."""
+        self.complaints: list[str] = []
+        self._episodes = self._endings = 0
+        self._log_bytes: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Measure every second, until cancelled."""
+        print(f"\n{HEADER}", flush=True)  # noqa: T201 - the table is the point
+        tick = 0
+        while True:
+            await asyncio.sleep(1)
+            tick += 1
+            await self._soak.members.watch()
+            self._take_in()
+            await self._judge_waiting()
+            self._note_memory()
+            if tick % SCRAPE_EVERY == 0:
+                await self._scrape()
+            if time.monotonic() - self._soak.began >= 60 * len(self.minutes):
+                self.end_minute()
+
+    def end_minute(self) -> None:
+        """Print the row of the minute that is over."""
+        minute, soak = self.minutes[-1], self._soak
+        minute.waiting = len(self._waiting)
+        running = soak.members.running.values()
+        minute.probes = f"{sum(m.live for m in running)}/{sum(m.ready for m in running)}"
+        minute.troubles = [episode.trouble.name for episode in soak.episodes[self._episodes :]]
+        self._episodes = len(soak.episodes)
+        minute.started = len(soak.members.endings) - self._endings
+        self._endings = len(soak.members.endings)
+        self._check_logs()
+        print(minute.row(len(self.minutes)), flush=True)  # noqa: T201
+        self.minutes.append(Minute())
+
+    # What came
+
+    def _take_in(self) -> None:
+        soak, minute = self._soak, self.minutes[-1]
+        if self._life != len(soak.lives) - 1:
+            # What was undelivered in the old topic is gone with it, by the operator's act.
+            self._life, self._read = len(soak.lives) - 1, 0
+            self._waiting.clear()
+        for received in soak.pendo.received.since(self._received, 1_000_000):
+            self._received = received.number + 1
+            if received.endpoint is not Endpoint.TRACK:
+                continue
+            minute.requests += 1
+            parsed = received.parsed
+            assert isinstance(parsed, dict)
+            step = step_of(parsed)
+            if received.fate is Fate.RECORDED:
+                minute.repeats += step in self._delivered
+                minute.delivered += 1
+                self._delivered.add(step)
+                self._waiting.pop(step, None)
+            if received.status != 200:
+                self._failed_at[step[0]] = received.at_seconds
+        self._take_in_published()
+
+    def _take_in_published(self) -> None:
+        entries = self._soak.published.entries
+        for entry in entries[self._read :]:
+            self._read += 1
+            content = entry.content
+            self.minutes[-1].published += 1
+            if content.step is None or not group_of(content.visitor).is_healthy:
+                continue
+            step = content.visitor, content.step
+            if step not in self._delivered:
+                self._waiting.setdefault(step, entry)
+
+    # What is late
+
+    async def _judge_waiting(self) -> None:
+        now, minute = time.monotonic(), self.minutes[-1]
+        free_at = [self._free_at(number, now) for number in (0, REGISTRY_PARTITION)]
+        new = {}
+        for step, entry in list(self._waiting.items()):
+            excused_until = max(
+                entry.seen_at,
+                free_at[entry.partition == REGISTRY_PARTITION],
+                self._failed_at.get(step[0], 0.0) + RETRY_SECONDS if step[0] in self._failed_at else 0.0,
+            )
+            waited = now - excused_until
+            if waited <= 0:
+                continue
+            if self._is_settled(entry):
+                del self._waiting[step]
+                continue
+            minute.measured += 1
+            minute.slowest_seconds = max(minute.slowest_seconds, waited)
+            if waited > DELIVERY_SECONDS:
+                minute.late.add(step)
+                if step not in self.late:
+                    new[step] = entry
+        if new:
+            await self._tell_late(new)
+
+    def _free_at(self, partition: int, now: float) -> float:
+        """From when on nothing excuses that a partition stands still; in the future while something does."""
+        moments = [
+            now + 1 if episode.ended is None else episode.ended + episode.trouble.grace_seconds
+            for episode in self._soak.episodes
+            if holds(episode.trouble, partition, REGISTRY_PARTITION)
+        ]
+        return max(moments, default=0.0)
+
+    def _is_settled(self, entry: Entry) -> bool:
+        identity = (self._soak.published.topic_id, entry.partition, entry.offset, Kind.TRACK)
+        return identity in self._soak.ledger.settled
+
+    async def _tell_late(self, new: dict[Step, Entry]) -> None:
+        """Note what is late, with what the members say of themselves at that moment."""
+        soak, states = self._soak, {}
+        for name, member in list(soak.members.running.items()):
+            if member.answers:
+                page = (await asyncio.to_thread(member.get, "/metrics"))[1].decode()
+                told = [line for line in page.splitlines() if line.startswith("flagpost_stalled{")]
+                states[name] = {
+                    "live": member.live,
+                    "ready": member.ready,
+                    "status": await asyncio.to_thread(member.status),
+                    "stalled": told,
+                }
+        partitions = sorted({entry.partition for entry in new.values()})
+        recent = [e.trouble.name for e in soak.episodes[-8:]]
+        at = time.monotonic() - soak.began
+        text = f"{len(new)} events late at {at:.0f} s, partitions {partitions}; before: {recent}"
+        self.late.update(dict.fromkeys(new, text))
+        print(f"  LATE: {text}", flush=True)  # noqa: T201
+        told_in = self._directory / f"late-{at:06.0f}.json"
+        steps = [f"{visitor}/{step}" for visitor, step in new]
+        told_in.write_text(json.dumps({"text": text, "steps": steps[:50], "members": states}, indent=1))
+
+    # The members
+
+    def _note_memory(self) -> None:
+        running = self._soak.members.running.values()
+        self.minutes[-1].rss_bytes = max([self.minutes[-1].rss_bytes, *(m.peak_rss_bytes for m in running)])
+
+    async def _scrape(self) -> None:
+        for member in list(self._soak.members.running.values()):
+            if not member.answers:
+                continue
+            try:
+                await asyncio.to_thread(member.scrape)
+            except AssertionError as error:
+                self.complaints.append(f"{member.name}: {error}")
+
+    def _check_logs(self) -> None:
+        for member in self._soak.members.running.values():
+            size = member.log.stat().st_size
+            grown = size - self._log_bytes.get(member.name, 0)
+            self._log_bytes[member.name] = size
+            if grown > LOG_BYTES_A_MINUTE:
+                self.complaints.append(f"{member.name} wrote {grown / 2**20:.0f} MB of log in a minute")
+
+
+def pending(scrapes: list[Series]) -> float:
+    """Deliveries that members hold."""
+    return sum(total(series, "flagpost_deliveries_pending") for series in scrapes)

@@ -1,0 +1,132 @@
+"""A soak: all troubles drawn at random while consumers work, and an oracle that finds nothing amiss.
+
+`make chaos` runs the long form, 30 minutes: `SOAK_MINUTES` makes it longer or shorter, `CHAOS_SEED` repeats the
+troubles of a run and their moments. The short form makes a fixed small set of troubles, and judges everything but
+how long it took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.soak.oracle import judge
+from chaos.soak.registry import LyingRegistry
+from chaos.soak.soak import BROKER, INTERVAL_SECONDS, Soak, deck, named
+from chaos.soak.troubles import PENDO_GRACE, Trouble
+from chaos.soak.watch import DELIVERY_SECONDS, Watch
+from chaos.storm import LONG, seed
+from conftest import need_java
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn, StandInConfig
+from real_kafka.broker import KafkaBroker
+from running import eventually
+
+MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
+TROUBLES_A_ROUND = (3, 4, 5)
+SETTLE_SECONDS = 300.0
+START_SECONDS = 120.0
+LATENCY_SECONDS = 0.02
+CALM_SECONDS = PENDO_GRACE + DELIVERY_SECONDS + 5.0
+
+SHORT = (
+    ("kill -9", "topic made anew", "Pendo flapping", "registry behind"),
+    (
+        "short freeze",
+        "broker kill -9",
+        "ledger not writable",
+        "Pendo fails by share",
+        "hot visitors",
+        "big records",
+        "bombs",
+        "odd records",
+    ),
+)
+"""The rounds of the short form."""
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60 * MINUTES + 1800)]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
+    need_java()
+    broker = KafkaBroker(tmp_path, BROKER)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+async def soak(broker: KafkaBroker, tmp_path: Path, fresh_name: Callable[[str], str]) -> AsyncIterator[Soak]:
+    config = StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS, latency_seconds=LATENCY_SECONDS)
+    async with PendoStandIn(config) as pendo, LyingRegistry() as registry:
+        soak = await asyncio.to_thread(
+            Soak, broker, pendo, registry, fresh_name("soak"), seed(), logs_in(tmp_path)
+        )
+        print(f"\nCHAOS_SEED={soak.seed}, logs in {logs_in(tmp_path)}")  # noqa: T201 - so that a run can be repeated
+        async with soak:
+            await eventually(lambda: all(m.admin_url for m in soak.members.running.values()), START_SECONDS)
+            yield soak
+
+
+def logs_in(directory: Path) -> Path:
+    """Where the members' logs, and what they said when something was late, are kept."""
+    chosen = Path(os.environ.get("SOAK_LOGS", directory / "logs"))
+    chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+async def test_everything_goes_on_whatever_goes_wrong(soak: Soak, tmp_path: Path) -> None:
+    watch = Watch(soak, logs_in(tmp_path))
+    async with watching(watch):
+        soak.traffic.start()
+        if LONG:
+            await suffer_at_random(soak)
+        else:
+            await soak.suffer(named(*SHORT))
+        await settle(soak)
+    watch.end_minute()
+    verdict = await asyncio.to_thread(judge, soak, watch if LONG else None)
+    print(verdict.show())  # noqa: T201 - the figures are the point
+    assert not verdict.complaints, verdict.show()
+
+
+@contextlib.asynccontextmanager
+async def watching(watch: Watch) -> AsyncIterator[None]:
+    """The watch is on during the block; its own failure ends the test."""
+    task = asyncio.create_task(watch.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def suffer_at_random(soak: Soak) -> None:
+    """Rounds of troubles, each followed by a calm in which everything must come to go on; all kinds come up."""
+    ends_at = time.monotonic() + 60 * MINUTES
+    drawn: list[Trouble] = []
+    while time.monotonic() < ends_at:
+        if len(drawn) < max(TROUBLES_A_ROUND):
+            drawn += deck(soak.random)
+        count = soak.random.choice(TROUBLES_A_ROUND)
+        now, drawn = drawn[:count], drawn[count:]
+        await soak.suffer(now)
+        await asyncio.sleep(CALM_SECONDS)
+
+
+async def settle(soak: Soak) -> None:
+    """Nothing is published any more, and nothing is wrong: everything comes to its end, or the oracle tells."""
+    soak.heal()
+    await asyncio.to_thread(soak.traffic.stop)
+    await asyncio.to_thread(soak.published.tail.catch_up)
+    published = soak.published
+    left, deadline = published.entries, time.monotonic() + SETTLE_SECONDS
+    while left and time.monotonic() < deadline:
+        await asyncio.sleep(1)
+        left = [entry for entry in left if not soak.ledger.is_settled(published.topic_id, entry)]
