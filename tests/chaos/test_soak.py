@@ -34,7 +34,7 @@ START_SECONDS = 120.0
 LATENCY_SECONDS = 0.02
 CALM_SECONDS = PENDO_GRACE + DELIVERY_SECONDS + 5.0
 
-SHORT = (
+SHORT: tuple[tuple[str, ...], ...] = (
     ("kill -9", "topic made anew", "Pendo flapping", "registry behind"),
     (
         "short freeze",
