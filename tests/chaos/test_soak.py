@@ -87,7 +87,8 @@ async def test_everything_goes_on_whatever_goes_wrong(soak: Soak, tmp_path: Path
         if LONG:
             await suffer_at_random(soak)
         else:
-            await soak.suffer(named(*SHORT))
+            for names in SHORT:
+                await soak.suffer(named(*names))
         await settle(soak)
     watch.end_minute()
     verdict = await asyncio.to_thread(judge, soak, watch if LONG else None)

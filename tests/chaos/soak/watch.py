@@ -28,6 +28,8 @@ from running import Series, total
 
 DELIVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = CAP_SECONDS + 5.0
+TELL_EVERY_SECONDS: Final = 20.0
+"""What is late is told, and the members are asked, so often."""
 SCRAPE_EVERY: Final = 5
 """Seconds between two scrapes."""
 RSS_LIMIT_BYTES: Final = 400 * 1024 * 1024
@@ -88,6 +90,7 @@ class Watch:
         self.complaints: list[str] = []
         self._episodes = self._endings = 0
         self._log_bytes: dict[str, int] = {}
+        self._told_late_at = -TELL_EVERY_SECONDS
 
     async def run(self) -> None:
         """Measure every second, until cancelled."""
@@ -198,26 +201,35 @@ class Watch:
 
     async def _tell_late(self, new: dict[Step, Entry]) -> None:
         """Note what is late, with what the members say of themselves at that moment."""
-        soak, states = self._soak, {}
-        for name, member in list(soak.members.running.items()):
-            if member.answers:
-                page = (await asyncio.to_thread(member.get, "/metrics"))[1].decode()
-                told = [line for line in page.splitlines() if line.startswith("flagpost_stalled{")]
-                states[name] = {
-                    "live": member.live,
-                    "ready": member.ready,
-                    "status": await asyncio.to_thread(member.status),
-                    "stalled": told,
-                }
+        soak = self._soak
         partitions = sorted({entry.partition for entry in new.values()})
         recent = [e.trouble.name for e in soak.episodes[-8:]]
         at = time.monotonic() - soak.began
         text = f"{len(new)} events late at {at:.0f} s, partitions {partitions}; before: {recent}"
         self.late.update(dict.fromkeys(new, text))
+        if at - self._told_late_at < TELL_EVERY_SECONDS:
+            return
+        self._told_late_at = at
         print(f"  LATE: {text}", flush=True)  # noqa: T201
         told_in = self._directory / f"late-{at:06.0f}.json"
         steps = [f"{visitor}/{step}" for visitor, step in new]
+        states = await self._states()
         told_in.write_text(json.dumps({"text": text, "steps": steps[:50], "members": states}, indent=1))
+
+    async def _states(self) -> dict[str, object]:
+        """What each member says of itself."""
+        states: dict[str, object] = {}
+        for name, member in list(self._soak.members.running.items()):
+            if not member.answers:
+                continue
+            page = (await asyncio.to_thread(member.get, "/metrics"))[1].decode()
+            states[name] = {
+                "live": member.live,
+                "ready": member.ready,
+                "status": await asyncio.to_thread(member.status),
+                "stalled": [line for line in page.splitlines() if line.startswith("flagpost_stalled{")],
+            }
+        return states
 
     # The members
 
