@@ -28,6 +28,8 @@ from real_kafka.broker import KafkaBroker
 from running import eventually
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
+CHOSEN = os.environ.get("SOAK_TROUBLES", "")
+"""Names of troubles, with commas between: only these are drawn, to find out which one does it."""
 TROUBLES_A_ROUND = (3, 4, 5)
 SETTLE_SECONDS = 300.0
 START_SECONDS = 120.0
@@ -113,8 +115,10 @@ async def suffer_at_random(soak: Soak) -> None:
     ends_at = time.monotonic() + 60 * MINUTES
     drawn: list[Trouble] = []
     while time.monotonic() < ends_at:
-        if len(drawn) < max(TROUBLES_A_ROUND):
-            drawn += deck(soak.random)
+        while len(drawn) < max(TROUBLES_A_ROUND):
+            drawn += [
+                trouble for trouble in deck(soak.random) if not CHOSEN or trouble.name in CHOSEN.split(",")
+            ]
         count = soak.random.choice(TROUBLES_A_ROUND)
         now, drawn = drawn[:count], drawn[count:]
         await soak.suffer(now)

@@ -27,6 +27,10 @@ LIVENESS_SECONDS = 30.0
 """After so long without a good answer of /livez a process is killed, as by Kubernetes."""
 STOP_SECONDS = 60.0
 CLEAN_EXITS = (0, 1)
+STOPPED = "stopped"
+"""How an ending is called that may cost no repeat."""
+FROZEN_SHORT = "frozen for a moment"
+"""How a freeze is called that may cost none either: the group does not notice it."""
 
 
 class Member:
@@ -195,7 +199,7 @@ class Members:
             await asyncio.to_thread(member.kill)
         elif code not in CLEAN_EXITS:
             self.unasked.append(f"{member.name} ended with code {code} after SIGTERM")
-        how = "stopped" if code == 0 else "stopped, not clean"
+        how = STOPPED if code == 0 else "stopped, not clean"
         self.endings.append(Ending(member.name, how, began, time.monotonic()))
         await self.start()
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from chaos.soak.events import PLAN, Group, Step, group_of, step_of
-from chaos.soak.members import Ending
+from chaos.soak.members import FROZEN_SHORT, STOPPED, Ending
 from chaos.soak.soak import INTERVAL_SECONDS, MAX_CONNECTIONS, MEMBERS, Soak
 from chaos.soak.topics import Entry
 from chaos.soak.troubles import KAFKA_GRACE, REQUEST_TIMEOUT_SECONDS
@@ -77,6 +77,7 @@ def judge(soak: Soak, watch: Watch | None) -> Verdict:
     _judge_turns(soak, requests, verdict)
     _judge_plans(soak, verdict)
     _judge_rules(soak, verdict)
+    _judge_publisher(soak, verdict)
     _judge_members(soak, watch, verdict)
     _judge_books(soak, verdict)
     verdict.figures |= {
@@ -87,9 +88,18 @@ def judge(soak: Soak, watch: Watch | None) -> Verdict:
         "track requests": len(requests),
         "recorded by Pendo": sum(map(len, recorded.values())),
         "troubles": dict(Counter(episode.trouble.name for episode in soak.episodes)),
-        "publisher": soak.traffic.service.stats(),
+        "timeline, s": _timeline(soak),
     }
     return verdict
+
+
+def _timeline(soak: Soak) -> str:
+    episodes = [(each.began, each.ended or each.began, each.trouble.name) for each in soak.episodes]
+    endings = [(each.began, each.ended, f"{each.member} {each.how}") for each in soak.members.endings]
+    return "; ".join(
+        f"{began - soak.began:.1f} to {ended - soak.began:.1f} {what}"
+        for began, ended, what in sorted([*episodes, *endings])
+    )
 
 
 def _recorded(requests: list[Received]) -> dict[Step, list[Received]]:
@@ -127,7 +137,11 @@ def _judge_settlements(
         outcomes.update(
             f"{group_of(entry.content.visitor).prefix}: {end.outcome}/{end.reason}" for end in ends
         )
-        unfair += [(entry, end.kind, end.reason) for end in ends if not _is_fair(entry, end, answers)]
+        unfair += [
+            f"{_told(soak, entry)}: {end.kind} {end.outcome}/{end.reason}"
+            for end in ends
+            if not _is_fair(entry, end, answers)
+        ]
         if _should_be_recorded(entry, ends) and (entry.content.visitor, entry.content.step) not in recorded:
             lost.append(entry)
     verdict.none_of(unsettled, "records are not settled")
@@ -136,6 +150,11 @@ def _judge_settlements(
     )
     verdict.none_of(unfair, "records were settled as they should not be")
     verdict.figures["settled"] = dict(sorted(outcomes.items()))
+
+
+def _told(soak: Soak, entry: Entry) -> str:
+    about = f"{entry.content.visitor} {entry.content.step}"
+    return f"{entry.partition}/{entry.offset} ({about}, published at {entry.seen_at - soak.began:.1f} s)"
 
 
 def _ends(soak: Soak, entry: Entry) -> Iterator[LedgerEntry]:
@@ -199,12 +218,10 @@ def _judge_repeats(soak: Soak, recorded: dict[Step, list[Received]], verdict: Ve
         for earlier, later in pairwise(sightings):
             cause = _cause(soak, earlier, was_unseen=step in unseen)
             if cause is None:
-                unexplained.append(
-                    (step, _sender(earlier), round(earlier.at_seconds - soak.began, 1), _sender(later))
-                )
+                unexplained.append(f"{step}: {_sighting(soak, earlier)}, {_sighting(soak, later)}")
             else:
                 causes[cause] += 1
-    verdict.none_of(unexplained, "events were sent again without a reason (sender and second)")
+    verdict.none_of(unexplained, "events were sent again without a reason")
     limits = {cause: REPEATS_AN_ENDING * (1 if isinstance(cause, Ending) else MEMBERS) for cause in causes}
     many = [
         (cause, count)
@@ -216,6 +233,10 @@ def _judge_repeats(soak: Soak, recorded: dict[Step, list[Received]], verdict: Ve
     for cause, count in causes.items():
         by_kind[cause.how if isinstance(cause, Ending) else str(cause)] += count
     verdict.figures["sent again, after"] = dict(by_kind)
+
+
+def _sighting(soak: Soak, request: Received) -> str:
+    return f"by {_sender(request)} at {request.at_seconds - soak.began:.1f} s"
 
 
 def _unseen(soak: Soak) -> set[Step]:
@@ -236,9 +257,11 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
     at = earlier.at_seconds
     before = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
     for ending in soak.members.endings:
+        if ending.how == STOPPED:
+            continue  # a clean stop loses nothing
         if ending.member == _sender(earlier) and ending.began - before <= at <= ending.ended + LATE_SECONDS:
             # After a short freeze the answers lie in the socket buffers, and are read.
-            return None if ending.how == "frozen for a moment" else ending
+            return None if ending.how == FROZEN_SHORT else ending
     for episode in soak.episodes:
         ended = at if episode.ended is None else episode.ended
         if episode.trouble.loses_answers and episode.began - before <= at <= ended + KAFKA_GRACE:
@@ -315,7 +338,15 @@ def _judge_rules(soak: Soak, verdict: Verdict) -> None:
     )
 
 
-# The members, and the books
+# The publisher, the members, and the books
+
+
+def _judge_publisher(soak: Soak, verdict: Verdict) -> None:
+    """What Flagpost's own Publisher took is in Kafka, although it may not write for a while."""
+    stats = soak.traffic.service.stats()
+    verdict.figures["publisher"] = stats
+    if stats.accepted != stats.delivered or stats.refused:
+        verdict.complaints.append(f"the publisher lost or refused events: {stats}")
 
 
 def _judge_members(soak: Soak, watch: Watch | None, verdict: Verdict) -> None:

@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from chaos.soak.events import MAX_EVENT_BYTES, Group, action, sized
+from chaos.soak.members import FROZEN_SHORT
 from chaos.soak.registry import REFUSED_IDS, UNKNOWN_IDS, Mood
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
@@ -82,7 +83,7 @@ async def _terminate(soak: Soak, random: Random) -> None:
 async def _freeze_short(soak: Soak, random: Random) -> None:
     """Longer than a request may take, and too short for the group to notice."""
     seconds = random.uniform(0.5, REQUEST_TIMEOUT_SECONDS + 2)
-    await soak.members.freeze(soak.any_member(random), seconds, "frozen for a moment")
+    await soak.members.freeze(soak.any_member(random), seconds, FROZEN_SHORT)
 
 
 async def _freeze_long(soak: Soak, random: Random) -> None:
