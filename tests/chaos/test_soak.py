@@ -12,18 +12,20 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chaos.soak.oracle import judge
+from chaos.soak.oracle import judge, judge_records, recorded_steps
 from chaos.soak.registry import LyingRegistry
 from chaos.soak.soak import BROKER, INTERVAL_SECONDS, Soak, deck, named
+from chaos.soak.topics import Entry
 from chaos.soak.troubles import PENDO_GRACE, Trouble
 from chaos.soak.watch import DELIVERY_SECONDS, Watch
 from chaos.storm import LONG, seed
 from conftest import need_java
-from flagpost_consumer.demo.pendo_stand_in import PendoStandIn, StandInConfig
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn, Received, StandInConfig
 from real_kafka.broker import KafkaBroker
 from running import eventually
 
@@ -96,6 +98,36 @@ async def test_everything_goes_on_whatever_goes_wrong(soak: Soak, tmp_path: Path
     verdict = await asyncio.to_thread(judge, soak, watch if LONG else None)
     print(verdict.show())  # noqa: T201 - the figures are the point
     assert not verdict.complaints, verdict.show()
+    check_that_the_oracle_sees(soak)
+
+
+def check_that_the_oracle_sees(soak: Soak) -> None:
+    """It misses what is taken out of the ledger, or out of what Pendo got, and finds what was sent twice."""
+    requests = soak.pendo.received.of(Endpoint.TRACK)
+    entry, request = next(once_recorded(soak, requests))
+
+    identity = (soak.published.topic_id, entry.partition, entry.offset)
+    kinds = soak.ledger.kinds.pop(identity)
+    assert_complains(soak, requests, "1 records are not settled")
+    soak.ledger.kinds[identity] = kinds
+
+    assert_complains(soak, [each for each in requests if each is not request], "1 events are lost")
+    later = [replace(request, at_seconds=request.at_seconds + hours * 3600) for hours in (1, 2)]
+    assert_complains(soak, [*requests, *later], "1 events were sent again without a reason")
+
+
+def once_recorded(soak: Soak, requests: list[Received]) -> Iterator[tuple[Entry, Received]]:
+    """Events that Pendo got once."""
+    recorded = recorded_steps(requests)
+    for entry in soak.published.entries:
+        sightings = recorded.get((entry.content.visitor, entry.content.step or 0), [])
+        if len(sightings) == 1 and sightings[0].status == 200:
+            yield entry, sightings[0]
+
+
+def assert_complains(soak: Soak, requests: list[Received], what: str) -> None:
+    complaints = judge_records(soak, requests).complaints
+    assert any(complaint.startswith(what) for complaint in complaints), (what, complaints)
 
 
 @contextlib.asynccontextmanager

@@ -68,18 +68,17 @@ class Verdict:
 
 def judge(soak: Soak, watch: Watch | None) -> Verdict:
     """Hold everything against everything else. `watch`: whose measurements count; None: none do."""
-    verdict = Verdict()
-    requests = soak.pendo.received.of(Endpoint.TRACK)
-    recorded = _recorded(requests)
-    _judge_settlements(soak, recorded, requests, verdict)
-    _judge_inventions(soak, recorded, verdict)
-    _judge_repeats(soak, recorded, verdict)
-    _judge_turns(soak, requests, verdict)
-    _judge_plans(soak, verdict)
-    _judge_rules(soak, verdict)
+    verdict = judge_records(soak, soak.pendo.received.of(Endpoint.TRACK))
     _judge_publisher(soak, verdict)
     _judge_members(soak, watch, verdict)
     _judge_books(soak, verdict)
+    return verdict
+
+
+def judge_records(soak: Soak, requests: list[Received]) -> Verdict:
+    """Hold what was published, the track requests that Pendo got, and what the ledger says against one another."""
+    verdict = Verdict()
+    recorded = recorded_steps(requests)
     verdict.figures |= {
         "seed": soak.seed,
         "protocol": soak.protocol,
@@ -87,9 +86,15 @@ def judge(soak: Soak, watch: Watch | None) -> Verdict:
         "records in the last of them": len(soak.published.entries),
         "track requests": len(requests),
         "recorded by Pendo": sum(map(len, recorded.values())),
-        "troubles": dict(Counter(episode.trouble.name for episode in soak.episodes)),
         "timeline, s": _timeline(soak),
+        "troubles": dict(Counter(episode.trouble.name for episode in soak.episodes)),
     }
+    _judge_settlements(soak, recorded, requests, verdict)
+    _judge_inventions(soak, recorded, verdict)
+    _judge_repeats(soak, recorded, verdict)
+    _judge_turns(soak, requests, verdict)
+    _judge_plans(soak, verdict)
+    _judge_rules(soak, verdict)
     return verdict
 
 
@@ -102,7 +107,8 @@ def _timeline(soak: Soak) -> str:
     )
 
 
-def _recorded(requests: list[Received]) -> dict[Step, list[Received]]:
+def recorded_steps(requests: list[Received]) -> dict[Step, list[Received]]:
+    """What Pendo has recorded, and how often."""
     found: dict[Step, list[Received]] = defaultdict(list)
     for request in requests:
         if request.fate is Fate.RECORDED:

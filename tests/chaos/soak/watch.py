@@ -100,8 +100,10 @@ class Watch:
             await asyncio.sleep(1)
             tick += 1
             await self._soak.members.watch()
-            self._take_in()
-            await self._judge_waiting()
+            self.take_in()
+            late = self.judge_waiting(time.monotonic())
+            if late:
+                await self._tell_late(late)
             self._note_memory()
             if tick % SCRAPE_EVERY == 0:
                 await self._scrape()
@@ -124,7 +126,8 @@ class Watch:
 
     # What came
 
-    def _take_in(self) -> None:
+    def take_in(self) -> None:
+        """Read what has come since the last time."""
         soak, minute = self._soak, self.minutes[-1]
         if self._life != len(soak.lives) - 1:
             # What was undelivered in the old topic is gone with it, by the operator's act.
@@ -161,8 +164,9 @@ class Watch:
 
     # What is late
 
-    async def _judge_waiting(self) -> None:
-        now, minute = time.monotonic(), self.minutes[-1]
+    def judge_waiting(self, now: float) -> dict[Step, Entry]:
+        """Measure how long each event has waited without an excuse; gives what has become late."""
+        minute = self.minutes[-1]
         free_at = [self._free_at(number, now) for number in (0, REGISTRY_PARTITION)]
         new = {}
         for step, entry in list(self._waiting.items()):
@@ -183,8 +187,7 @@ class Watch:
                 minute.late.add(step)
                 if step not in self.late:
                     new[step] = entry
-        if new:
-            await self._tell_late(new)
+        return new
 
     def _free_at(self, partition: int, now: float) -> float:
         """From when on nothing excuses that a partition stands still; in the future while something does."""
