@@ -45,6 +45,8 @@ FLUSH_SECONDS = 120.0
 CALL_SECONDS = 5.0
 TRANSACTION_SECONDS = 10.0
 TICK_SECONDS = 0.02
+MAX_BATCH_BYTES = 3_500_000
+"""What a batch becomes at most: one of more than 4 MB is passed over as a gap, by design."""
 
 Record = tuple[bytes, bytes]
 
@@ -132,9 +134,9 @@ class Traffic:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "compression.type": "zstd",
-                # Bombs are large before they are compressed.
-                "message.max.bytes": 64 * 1024 * 1024,
-                "batch.size": 64 * 1024 * 1024,
+                # Bombs are large before they are compressed; a batch stays below what a consumer takes.
+                "message.max.bytes": MAX_BATCH_BYTES,
+                "batch.size": MAX_BATCH_BYTES,
                 "log_level": 0,
                 **properties,
             }

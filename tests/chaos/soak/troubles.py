@@ -242,7 +242,7 @@ async def _big_records(soak: Soak, random: Random) -> None:
 async def _bombs(soak: Soak, random: Random) -> None:
     """Records that are small in the log, and large in memory."""
     key = random.choice(soak.traffic.visitors(Group.ODD)).encode()
-    size = random.randrange(1, 9) * 1024 * 1024
+    size = random.randrange(MAX_EVENT_BYTES, 3_000_000)
     soak.traffic.throw_in([(key, b"\xc3\x01" + bytes(size))] * random.randrange(3, 9))
     await asyncio.sleep(1)
 
