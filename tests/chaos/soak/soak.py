@@ -33,7 +33,6 @@ from chaos.soak.troubles import (
 )
 from flagpost_consumer.adapters.topic_ids import read_topic_id
 from flagpost_consumer.demo.pendo_stand_in import HANG, Endpoint, Fault, PendoStandIn
-from flagpost_settings.kafka import KafkaSettings, SchemaRegistrySettings
 from real_kafka.broker import KafkaBroker
 
 INTERVAL_SECONDS: Final = 0.25
@@ -80,7 +79,7 @@ class Soak(AbstractAsyncContextManager["Soak"]):
             "dead letters": f"{name}.dead-letters",
         }
         self.protocol = self.random.choice(["classic", "consumer"])
-        self.settings = self._known(self._settings(name))
+        self.settings = self._settings(name)
         kafka.create_topics(*self.topics.values(), partitions=PARTITIONS)
         self._give_rights(name)
         self.members = Members(self._as_user(), pendo.track_url, directory)
@@ -197,12 +196,6 @@ class Soak(AbstractAsyncContextManager["Soak"]):
             "delivery.max_pending": MAX_PENDING,
             "metadata.linger_seconds": 0.5,
         }
-
-    def _known(self, settings: dict[str, object]) -> dict[str, object]:
-        """Without what this release does not know yet."""
-        here = {f"kafka.{name}" for name in KafkaSettings.model_fields}
-        here |= {f"kafka.schema_registry.{name}" for name in SchemaRegistrySettings.model_fields}
-        return {k: v for k, v in settings.items() if not k.startswith("kafka.") or k in here}
 
     def _as_user(self) -> dict[str, object]:
         return {
