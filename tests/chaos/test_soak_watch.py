@@ -24,8 +24,8 @@ STEP = ("steady-0001", 1)
 class Scene:
     """A soak of one event, published at T0, and its watch."""
 
-    def __init__(self, visitor: str = STEP[0], partition: int = 0) -> None:
-        content = Content(visitor, STEP[1], frozenset({Kind.TRACK}))
+    def __init__(self, visitor: str = STEP[0], partition: int = 0, kind: Kind = Kind.TRACK) -> None:
+        content = Content(visitor, STEP[1] if kind is Kind.TRACK else None, frozenset({kind}))
         life = SimpleNamespace(topic_id="id", entries=[Entry(partition, 7, T0, content, None)])
         self.requests: list[Received] = []
         received = SimpleNamespace(since=lambda number, _: self.requests[number:])
@@ -45,14 +45,22 @@ class Scene:
         self.soak.episodes.append(Episode(trouble, T0 + began, None if ended is None else T0 + ended))
         return trouble.grace_seconds
 
-    def answer(self, status: int, after: float) -> None:
+    def answer(self, status: int, after: float, endpoint: Endpoint = Endpoint.TRACK) -> None:
         """Pendo answers the event's request."""
-        body = orjson.dumps({"visitorId": STEP[0], "properties": {"step": STEP[1]}})
-        fate = Fate.RECORDED if status == 200 else Fate.NOT_RECORDED
-        number = len(self.requests)
+        track = {"visitorId": STEP[0], "properties": {"step": STEP[1]}}
         self.requests.append(
             Received(
-                number, T0 + after, 0, Endpoint.TRACK, "/", "", body, STEP[0], Ending.ANSWER, status, fate
+                number=len(self.requests),
+                at_seconds=T0 + after,
+                wall_ms=0,
+                endpoint=endpoint,
+                path="/",
+                content_type="",
+                body=orjson.dumps(track if endpoint is Endpoint.TRACK else [{"visitorId": STEP[0]}]),
+                visitor_id=STEP[0] if endpoint is Endpoint.TRACK else None,
+                ending=Ending.ANSWER,
+                status=status,
+                fate=Fate.RECORDED if status == 200 else Fate.NOT_RECORDED,
             )
         )
 
@@ -105,6 +113,16 @@ def test_a_visitor_whom_pendo_failed_has_one_longest_pause() -> None:
     scene.answer(500, after=2)
     assert not scene.is_late(2 + RETRY_SECONDS + DELIVERY_SECONDS - 1)
     assert scene.is_late(2 + RETRY_SECONDS + DELIVERY_SECONDS + 1)
+
+
+def test_metadata_is_measured_until_the_ledger_has_it() -> None:
+    settled, failed, late = (Scene(kind=Kind.VISITOR_METADATA) for _ in range(3))
+    settled.soak.ledger.settled["id", 0, 7, Kind.VISITOR_METADATA] = ["delivered"]
+    assert not settled.is_late(1000)
+    failed.answer(500, after=2, endpoint=Endpoint.METADATA)
+    assert not failed.is_late(2 + RETRY_SECONDS)
+    late.answer(500, after=2)
+    assert late.is_late(DELIVERY_SECONDS + 1)
 
 
 @pytest.mark.parametrize("visitor", ["hot-0001", "poison-0001", "odd-0001"])

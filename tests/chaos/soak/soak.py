@@ -115,14 +115,19 @@ class Soak(AbstractAsyncContextManager["Soak"]):
         return random.choice([m for m in self.members.running.values() if m.answers and not m.is_leaving])
 
     def _poison(self) -> None:
-        """Pendo fails for some visitors from now on, each in one way."""
-        for number, visitor in enumerate(self.traffic.visitors(Group.POISON)):
-            self.pendo.faults.visitor(visitor, afterwards=POISONS[number % len(POISONS)])
+        """Pendo fails for some visitors from now on, each in one way; for two of them metadata fails, too."""
+        visitors, faults = self.traffic.visitors(Group.POISON), self.pendo.faults
+        for number, visitor in enumerate(visitors):
+            faults.visitor(visitor, afterwards=POISONS[number % len(POISONS)])
+        faults.failing_ids[visitors[0]] = "no such visitor"
+        faults.poisoned_ids.add(visitors[1])
 
     def heal(self) -> None:
         """Nothing is wrong with any visitor any more."""
         for visitor in self.traffic.visitors(Group.POISON):
             self.pendo.faults.visitor(visitor)
+        self.pendo.faults.failing_ids.clear()
+        self.pendo.faults.poisoned_ids.clear()
 
     async def suffer(self, troubles: Iterable[Trouble]) -> None:
         """Make troubles: those of one lane one after the other, the lanes side by side."""

@@ -2,11 +2,11 @@
 
 In: a soak that is on. Out: a table; complaints about what was late.
 
-The bound: an event of a healthy visitor is delivered, or settled otherwise, within DELIVERY_SECONDS of the moment
-from which on nothing excuses its waiting. That is the latest of three: when it could be read of the topic; the end of
-the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed its own visitor, the
-longest pause before the next attempt. Nothing else excuses anything: no hot, poisonous or large record, no share of
-requests that Pendo fails, no dead letter that Kafka does not take.
+The bound: a delivery of a healthy visitor, track or metadata, is made or settled otherwise within DELIVERY_SECONDS of
+the moment from which on nothing excuses its waiting. That is the latest of three: when its record could be read of the
+topic; the end of the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed a
+request about its own visitor, the longest pause before the next attempt. Nothing else excuses anything: no hot,
+poisonous or large record, no share of requests that Pendo fails, no dead letter that Kafka does not take.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,7 @@ from chaos.soak.soak import Soak, holds
 from chaos.soak.topics import Entry
 from flagpost_consumer.core.backoff import CAP_SECONDS
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.demo.pendo_stand_in import Endpoint, Fate
-from running import Series, total
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, Fate, Received
 
 DELIVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = CAP_SECONDS + 5.0
@@ -82,8 +82,12 @@ class Watch:
         """How many entries of the present life have been taken in."""
         self._received = 0
         self._waiting: dict[Step, Entry] = {}
+        """Track events that Pendo has not got."""
+        self._metadata_waiting: dict[Step, Entry] = {}
+        """Records whose metadata may not be settled yet."""
         self._delivered: set[Step] = set()
-        self._failed_at: dict[str, float] = {}
+        self._failed_at: dict[tuple[Endpoint, str], float] = {}
+        """When Pendo last failed a visitor's request to an endpoint."""
         self.minutes: list[Minute] = [Minute()]
         self.late: dict[Step, str] = {}
         """What was late, and what was going on."""
@@ -133,22 +137,26 @@ class Watch:
             # What was undelivered in the old topic is gone with it, by the operator's act.
             self._life, self._read = len(soak.lives) - 1, 0
             self._waiting.clear()
+            self._metadata_waiting.clear()
         for received in soak.pendo.received.since(self._received, 1_000_000):
             self._received = received.number + 1
-            if received.endpoint is not Endpoint.TRACK:
-                continue
-            minute.requests += 1
+            if received.status != 200:
+                failed = dict.fromkeys(visitors_of(received), received.at_seconds)
+                self._failed_at.update({(received.endpoint, v): at for v, at in failed.items()})
+            if received.endpoint is Endpoint.TRACK:
+                minute.requests += 1
+                self._take_in_track(received)
+        self._take_in_published()
+
+    def _take_in_track(self, received: Received) -> None:
+        if received.fate is Fate.RECORDED:
             parsed = received.parsed
             assert isinstance(parsed, dict)
-            step = step_of(parsed)
-            if received.fate is Fate.RECORDED:
-                minute.repeats += step in self._delivered
-                minute.delivered += 1
-                self._delivered.add(step)
-                self._waiting.pop(step, None)
-            if received.status != 200:
-                self._failed_at[step[0]] = received.at_seconds
-        self._take_in_published()
+            step, minute = step_of(parsed), self.minutes[-1]
+            minute.repeats += step in self._delivered
+            minute.delivered += 1
+            self._delivered.add(step)
+            self._waiting.pop(step, None)
 
     def _take_in_published(self) -> None:
         entries = self._soak.published.entries
@@ -156,7 +164,13 @@ class Watch:
             self._read += 1
             content = entry.content
             self.minutes[-1].published += 1
-            if content.step is None or not group_of(content.visitor).is_healthy:
+            if not group_of(content.visitor).is_healthy:
+                continue
+            if Kind.VISITOR_METADATA in content.kinds:
+                self._metadata_waiting[
+                    f"metadata of {content.visitor}, partition {entry.partition}", entry.offset
+                ] = entry
+            if content.step is None:
                 continue
             step = content.visitor, content.step
             if step not in self._delivered:
@@ -165,21 +179,26 @@ class Watch:
     # What is late
 
     def judge_waiting(self, now: float) -> dict[Step, Entry]:
-        """Measure how long each event has waited without an excuse; gives what has become late."""
+        """Measure how long each delivery has waited without an excuse; gives what has become late."""
+        return {
+            **self._judge(now, self._waiting, Endpoint.TRACK, Kind.TRACK),
+            **self._judge(now, self._metadata_waiting, Endpoint.METADATA, Kind.VISITOR_METADATA),
+        }
+
+    def _judge(
+        self, now: float, waiting: dict[Step, Entry], endpoint: Endpoint, kind: Kind
+    ) -> dict[Step, Entry]:
         minute = self.minutes[-1]
         free_at = [self._free_at(number, now) for number in (0, REGISTRY_PARTITION)]
         new = {}
-        for step, entry in list(self._waiting.items()):
-            excused_until = max(
-                entry.seen_at,
-                free_at[entry.partition == REGISTRY_PARTITION],
-                self._failed_at.get(step[0], 0.0) + RETRY_SECONDS if step[0] in self._failed_at else 0.0,
-            )
-            waited = now - excused_until
+        for step, entry in list(waiting.items()):
+            failed_at = self._failed_at.get((endpoint, entry.content.visitor), -RETRY_SECONDS)
+            free = free_at[entry.partition == REGISTRY_PARTITION]
+            waited = now - max(entry.seen_at, free, failed_at + RETRY_SECONDS)
             if waited <= 0:
                 continue
-            if self._is_settled(entry):
-                del self._waiting[step]
+            if self._is_settled(entry, kind):
+                del waiting[step]
                 continue
             minute.measured += 1
             minute.slowest_seconds = max(minute.slowest_seconds, waited)
@@ -198,8 +217,8 @@ class Watch:
         ]
         return max(moments, default=0.0)
 
-    def _is_settled(self, entry: Entry) -> bool:
-        identity = (self._soak.published.topic_id, entry.partition, entry.offset, Kind.TRACK)
+    def _is_settled(self, entry: Entry, kind: Kind) -> bool:
+        identity = (self._soak.published.topic_id, entry.partition, entry.offset, kind)
         return identity in self._soak.ledger.settled
 
     async def _tell_late(self, new: dict[Step, Entry]) -> None:
@@ -258,6 +277,10 @@ class Watch:
                 self.complaints.append(f"{member.name} wrote {grown / 2**20:.0f} MB of log in a minute")
 
 
-def pending(scrapes: list[Series]) -> float:
-    """Deliveries that members hold."""
-    return sum(total(series, "flagpost_deliveries_pending") for series in scrapes)
+def visitors_of(received: Received) -> Iterable[str]:
+    """Whom a request to Pendo is about."""
+    if received.endpoint is Endpoint.METADATA:
+        records = received.parsed
+        assert isinstance(records, list)
+        return [record["visitorId"] for record in records]
+    return [] if received.visitor_id is None else [received.visitor_id]
