@@ -4,8 +4,8 @@ In: a soak that is on. Out: a table; complaints about what was late.
 
 The bound: a delivery of a healthy visitor, track or metadata, is made or settled otherwise within DELIVERY_SECONDS of
 the moment from which on nothing excuses its waiting. That is the latest of three: when its record could be read of
-the topic; the end of the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed a
-request about its own visitor, the longest pause before the next attempt. Nothing else excuses anything: no hot,
+the topic; the end of the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed
+a request about its own visitor, the longest pause before the next attempt. Nothing else excuses anything: no hot,
 poisonous or large record, no share of requests that Pendo fails, no dead letter that Kafka does not take.
 """
 
