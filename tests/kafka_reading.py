@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 DEADLINE_SECONDS = 20.0
 
@@ -32,13 +32,23 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
     )
     try:
         partitions = consumer.list_topics(topic, timeout=DEADLINE_SECONDS).topics[topic].partitions
-        ends = {
-            number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in partitions
-        }
+        ends = {number: _end(consumer, TopicPartition(topic, number)) for number in partitions}
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
         return sorted(_read(consumer, sum(ends.values())), key=lambda read: (read.partition, read.offset))
     finally:
         consumer.close()
+
+
+def _end(consumer: Consumer, partition: TopicPartition) -> int:
+    """Where a partition ends; one that was just made may have no leader yet."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition)[1]
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _read(consumer: Consumer, count: int) -> list[Read]:

@@ -142,7 +142,8 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restar
     secret = tmp_path / "track-secret"
     secret.write_text("wrong\n")
     right = scene.settings.pop("pendo.track_secret")
-    scene.publish(decision(f"v{number}") for number in range(30))
+    # More than go at once: intake pauses while there are some that never failed, to try the key with.
+    scene.publish(decision(f"v{number}") for number in range(150))
     with scene.consume(pendo__track_secret_file=str(secret)) as consumer:
 
         def unauthorized() -> bool:
@@ -156,7 +157,7 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restar
         futile = scene.pendo.received.outcomes[Endpoint.TRACK, "403"]
         assert 2 <= futile <= 64 + 36
         secret.write_text(f"{right}\n")
-        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 30, 60)
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 150, 60)
         await eventually(lambda: consumer.value("flagpost_pendo_state", endpoint="track", state="ok") == 1)
         await eventually(lambda: not consumer.status()["intake_paused"])
         assert await consumer.stop() == 0

@@ -180,6 +180,7 @@ async def test_a_row_that_kafka_refuses_is_named_and_the_others_are_in(scene: Sc
     small = [f"v{n},a,b,c,d,e\n" for n in range(100)]
     path = tmp_path / "visitors.csv"
     path.write_text("".join([header, *small[:50], f"large,{large}\n", *small[50:]]))
+    scene.settings["kafka.max_event_bytes"] = 2_000_000  # more than the topic takes
     done = await import_file(scene, path, "visitor")
     assert (done.code, done.document["imported"], done.document["complete"]) == (1, 100, True)
     (refused,) = done.document["refused"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from flagpost_consumer.core.lanes import Lane, Lanes
-from flagpost_consumer.core.shares import fair_share
+from flagpost_consumer.core.policy import DeliverySettings
+from flagpost_consumer.core.shares import Room, fair_share
 
 
 @dataclass
@@ -125,25 +126,52 @@ def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
     assert start(lanes, 8) == ["held"]
 
 
-def test_the_sums_are_those_of_the_lanes() -> None:
-    lanes: Line = Lanes(1.0, long_length=3)
+def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
+    lanes: Line = Lanes(1.0, long_length=3, long_bytes=1_000)
     for number in range(5):
         lanes.push("hot", Item(f"h{number}", size_bytes=100), 0.0)
     lanes.push("cold", Item("c"), 0.0)
-    assert (lanes.behind, lanes.behind_bytes, lanes.waiting, lanes.unfailed) == (4, 400, 6, 2)
-    assert set(lanes.long) == {"hot"}
-    lane = lanes.lane("hot")
-    assert lane is not None
-    cut = lanes.shorten(lane, 10, 250)
+    for number in range(3):
+        lanes.push("large", Item(f"l{number}", size_bytes=600), 0.0)
+    hot = lanes.lane("hot")
+    assert hot is not None
+    assert (hot.behind, hot.behind_bytes, lanes.waiting, lanes.unfailed) == (4, 400, 9, 3)
+    assert set(lanes.long) == {"hot", "large"}
+    cut = lanes.shorten(hot, 10, 250)
     assert [item.name for item in cut] == ["h4", "h3"], "the newest go"
-    assert (lanes.behind, lanes.behind_bytes, lanes.waiting) == (2, 200, 4)
+    assert (hot.behind, hot.behind_bytes, lanes.waiting) == (2, 200, 7)
+    assert set(lanes.long) == {"large"}
+    lanes.remove(["hot", "large"], lambda _: True)
+    assert (hot.behind, hot.behind_bytes, lanes.waiting, lanes.unfailed) == (0, 0, 1, 1)
     assert lanes.long == {}
-    lanes.remove(["hot"], lambda _: True)
-    assert (lanes.behind, lanes.behind_bytes, lanes.waiting, lanes.unfailed) == (0, 0, 1, 1)
     taken_lane = taken(lanes, 8, 0.0)
     lanes.answered(taken_lane, 0.0)
     lanes.advance(2.0)
-    assert (len(lanes), lanes.unfailed) == (0, 0)
+    assert lanes.unfailed == 0
+    assert lanes.lane("cold") is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "allowed"),
+    [
+        ([600] * 34, (205, 10**9)),
+        ([100] * 400, (60, 10**9)),
+        ([600], None),
+        ([600, 600], None),
+        ([], None),
+    ],
+)
+def test_those_who_hold_much_get_fair_shares_and_never_less_than_everybody_may_have(
+    counts: list[int], allowed: tuple[int, int] | None
+) -> None:
+    room = Room(count=7_000, size_bytes=10**9, least=60, least_bytes=200)
+    assert room.allow(counts, [2_000] * len(counts)) == allowed
+
+
+def test_the_room_is_a_part_of_what_may_be_pending() -> None:
+    """CONTRACT section 5: at the default settings nobody is cut who has fewer than sixty waiting."""
+    room = Room.of(0.35, DeliverySettings())
+    assert (room.count, room.least, room.least_bytes) == (7_000, 60, 60 * 67_108_864 // 20_000)
 
 
 @pytest.mark.parametrize(

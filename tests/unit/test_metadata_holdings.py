@@ -16,6 +16,7 @@ from flagpost_consumer.core.metadata_order import SettlingOrder
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.policy import DeliverySettings, MetadataSettings, Policy
 from flagpost_consumer.core.records import Attempt
+from flagpost_consumer.core.shares import Room
 from flagpost_consumer.core.verdict import Answer
 from simulation import OK, TIMED_OUT, World
 
@@ -31,37 +32,61 @@ def item(who: str, flying: int = 0) -> Item[None]:
     return made
 
 
-def test_the_sums_are_those_of_what_is_held() -> None:
+def test_nothing_is_left_of_what_has_ended() -> None:
     draw = Random(4)
-    holdings: Holdings[None] = Holdings()
-    held: list[tuple[Item[None], int]] = []
+    holdings: Holdings[None] = Holdings(Room(count=10, size_bytes=10**9, least=5, least_bytes=10**9))
+    held: list[Item[None]] = []
     for _ in range(2_000):
         if draw.random() < 0.55 or not held:
-            entry = item(draw.choice("abcd")), draw.randrange(1, 100)
-            held.append(entry)
-            holdings.add(*entry)
+            held.append(item(draw.choice("abcd")))
+            holdings.add(held[-1], draw.randrange(1, 100))
         else:
-            gone, _ = held.pop(draw.randrange(len(held)))
+            gone = held.pop(draw.randrange(len(held)))
             holdings.discard(gone)
             holdings.discard(gone)
-        of = {who: [size for each, size in held if each.metadata.target_id == who] for who in "abcd"}
-        assert holdings.behind == sum(max(0, len(sizes) - 1) for sizes in of.values())
-        assert holdings.behind_bytes == sum(sum(sizes[1:]) for sizes in of.values())
-    for left, _ in held:
+        assert len(holdings) == len({each.metadata.target_id for each in held})
+    for left in held:
         holdings.discard(left)
-    assert (len(holdings), holdings.behind, holdings.behind_bytes) == (0, 0, 0)
+    assert len(holdings) == 0
+    assert list(holdings.beyond_fair_share()) == []
+
+
+def holdings_of(room: Room, **counts: int) -> tuple[Holdings[None], dict[str, list[Item[None]]]]:
+    """So many deliveries of ten bytes for each id; the newest of `flying` is in flight."""
+    holdings: Holdings[None] = Holdings(room)
+    items = {who: [item(who) for _ in range(count)] for who, count in counts.items()}
+    for who, of_one in items.items():
+        of_one[-1].flying = int(who == "flying")
+        for each in of_one:
+            holdings.add(each, 10)
+    return holdings, items
 
 
 def test_the_newest_of_whoever_holds_most_go_but_for_what_is_in_flight() -> None:
-    holdings: Holdings[None] = Holdings()
-    small = [item("small") for _ in range(3)]
-    large = [item("large", flying=int(number == 9)) for number in range(10)]
-    for each in (*small, *large):
-        holdings.add(each, 10)
-    assert list(holdings.beyond_fair_share(room=11, room_bytes=10_000)) == []
-    assert list(holdings.beyond_fair_share(room=6, room_bytes=10_000)) == large[8:3:-1]
-    assert (holdings.behind, holdings.behind_bytes) == (6, 60)
-    assert list(holdings.beyond_fair_share(room=6, room_bytes=40)) == large[3:1:-1]
+    room = Room(count=12, size_bytes=10_000, least=2, least_bytes=10_000)
+    holdings, items = holdings_of(room, small=3, flying=10, other=8)
+    gone = list(holdings.beyond_fair_share())
+    assert gone == [*items["flying"][8:5:-1], *items["other"][7:6:-1]]
+    assert list(holdings.beyond_fair_share()) == []
+
+
+def test_whoever_holds_bytes_is_judged_by_bytes() -> None:
+    room = Room(count=1000, size_bytes=80, least=100, least_bytes=30)
+    holdings, items = holdings_of(room, small=3, first=7, second=7)
+    assert list(holdings.beyond_fair_share()) == [*items["first"][6:4:-1], *items["second"][6:4:-1]]
+
+
+def test_a_backlog_of_many_ids_with_a_few_deliveries_each_is_no_hoard() -> None:
+    """Ten thousand visitors with five flags lost a third of their values to fair shares of nothing."""
+    room = Room(count=30, size_bytes=10**9, least=5, least_bytes=10**9)
+    holdings, _ = holdings_of(room, **{f"v{number}": 6 for number in range(1_000)})
+    assert list(holdings.beyond_fair_share()) == []
+
+
+def test_one_id_alone_may_fill_the_room_and_no_more() -> None:
+    room = Room(count=12, size_bytes=10**9, least=5, least_bytes=10**9)
+    holdings, items = holdings_of(room, alone=20, small=3)
+    assert list(holdings.beyond_fair_share()) == items["alone"][19:12:-1]
 
 
 def test_an_id_whose_metadata_hangs_stops_nobody() -> None:

@@ -109,11 +109,15 @@ def test_events_wait_for_the_right_to_write_to_their_topic(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError]
 ) -> None:
     """They were given up at once, and those that came next were refused."""
+    assert publisher.track("v", "zero")
+    assert (
+        publisher.flush(PATIENCE_SECONDS) == 0
+    )  # the connection is made: of each kind the newest error is told
     kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 2)
     for name in ("one", "two", "three"):
         assert publisher.track("v", name)
         assert publisher.flush(PATIENCE_SECONDS) == 0
-    assert steps(kafka) == ["one", "two", "three"]
+    assert steps(kafka) == ["zero", "one", "two", "three"]
     assert publisher.stats().failed == publisher.stats().refused == 0
     eventually(
         lambda: any("authorization" in str(error) for error in told if isinstance(error, KafkaTrouble))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 RETRY_SHARE = 8
@@ -70,19 +71,21 @@ class Lane(Generic[Item]):
         """How many of its requests have failed in a row."""
         self.is_retry = False
         """Whether the request in flight started while the lane was failing."""
-        # How the lane counts in the sums of `Lanes`.
         self.behind = 0
+        """Deliveries that wait behind the first."""
         self.behind_bytes = 0
         self.unfailed = 0
+        """1 where it counts in `Lanes.unfailed`."""
 
 
 class Lanes(Generic[Item]):
     """All lanes of a process. A lane exists while it has a delivery, or rests after one."""
 
-    def __init__(self, interval_seconds: float, long_length: int = 0) -> None:
-        """`long_length`: lanes with more deliveries are in `long`; 0: none are."""
+    def __init__(self, interval_seconds: float, long_length: float = inf, long_bytes: float = inf) -> None:
+        """`long_length`, `long_bytes`: lanes in which more waits behind the first delivery are in `long`."""
         self._interval = interval_seconds
         self._long_length = long_length
+        self._long_bytes = long_bytes
         self._lanes: dict[str, Lane[Item]] = {}
         self._ready: list[tuple[float, int, Lane[Item]]] = []
         self._retries: list[tuple[float, int, Lane[Item]]] = []
@@ -97,13 +100,10 @@ class Lanes(Generic[Item]):
         """Requests in flight of lanes that were failing as they started."""
         self.waiting = 0
         """Deliveries in the lanes that are not on their way."""
-        self.behind = 0
-        """Deliveries that wait behind another of their own visitor."""
-        self.behind_bytes = 0
         self.unfailed = 0
         """Lanes that have a delivery and are not failing: what can tell whether an endpoint is back."""
         self.long: dict[str, Lane[Item]] = {}
-        """Lanes with more than `long_length` deliveries."""
+        """Lanes in which more waits than `long_length` and `long_bytes` allow."""
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -330,16 +330,14 @@ class Lanes(Generic[Item]):
         self._count(lane)
 
     def _count(self, lane: Lane[Item]) -> None:
-        """Bring the sums up to date with one lane."""
+        """Bring what is known of one lane, and the sum, up to date."""
         length = len(lane.queue)
         behind = max(0, length - 1)
         behind_bytes = lane.queue_bytes - lane.queue[0].size_bytes if behind else 0
         unfailed = int(length > 0 and not lane.failures and not lane.is_parked)
-        self.behind += behind - lane.behind
-        self.behind_bytes += behind_bytes - lane.behind_bytes
         self.unfailed += unfailed - lane.unfailed
         lane.behind, lane.behind_bytes, lane.unfailed = behind, behind_bytes, unfailed
-        if 0 < self._long_length < length:
+        if behind > self._long_length or behind_bytes > self._long_bytes:
             self.long[lane.visitor_id] = lane
         elif self.long:
             self.long.pop(lane.visitor_id, None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Generic
 
 from flagpost_consumer.core.metadata_items import Item, Owner
-from flagpost_consumer.core.shares import fair_share
+from flagpost_consumer.core.shares import Room
 
 Key = tuple[str, str]
 """(`visitor` or `account`, id)"""
@@ -38,11 +38,11 @@ class _Held(Generic[Owner]):
 class Holdings(Generic[Owner]):
     """All pending metadata deliveries, by id."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room) -> None:
+        self._room = room
         self._held: dict[Key, _Held[Owner]] = {}
-        self.behind = 0
-        """Deliveries that wait behind another of the same id."""
-        self.behind_bytes = 0
+        self._hoards: dict[Key, _Held[Owner]] = {}
+        """Ids of which more waits than each may have in any case."""
 
     def __len__(self) -> int:
         """Of how many ids something is pending."""
@@ -50,49 +50,48 @@ class Holdings(Generic[Owner]):
 
     def add(self, item: Item[Owner], size_bytes: int) -> None:
         """A delivery begins."""
-        held = self._held.setdefault(_key(item), _Held())
-        with _Change(self, held):
-            held.items[item] = size_bytes
-            held.size_bytes += size_bytes
+        key = _key(item)
+        held = self._held.setdefault(key, _Held())
+        held.items[item] = size_bytes
+        held.size_bytes += size_bytes
+        self._note(key, held)
 
     def discard(self, item: Item[Owner]) -> None:
         """A delivery has ended, or was handed back."""
-        held = self._held.get(_key(item))
+        key = _key(item)
+        held = self._held.get(key)
         if held is None or item not in held.items:
             return
-        with _Change(self, held):
-            held.size_bytes -= held.items.pop(item)
+        held.size_bytes -= held.items.pop(item)
+        self._note(key, held)
         if not held.items:
-            del self._held[_key(item)]
+            del self._held[key]
 
-    def beyond_fair_share(self, room: int, room_bytes: int) -> Iterator[Item[Owner]]:
+    def beyond_fair_share(self) -> Iterator[Item[Owner]]:
         """Discard and return the newest deliveries of ids that hold more than their share, but none in flight."""
-        if self.behind <= room and self.behind_bytes <= room_bytes:
+        hoards = list(self._hoards.values())
+        allowed = self._room.allow(
+            [held.behind for held in hoards], [held.behind_bytes for held in hoards]
+        ) or self._alone(hoards)
+        if allowed is None:
             return
-        share = fair_share((held.behind for held in self._held.values()), room)
-        share_bytes = fair_share((held.behind_bytes for held in self._held.values()), room_bytes)
-        for held in list(self._held.values()):
+        count, size_bytes = allowed
+        for held in hoards:
             for item in list(_newest(held.items)):
-                if held.behind <= share and held.behind_bytes <= share_bytes:
+                if held.behind <= count and held.behind_bytes <= size_bytes:
                     break
                 self.discard(item)
                 yield item
 
+    def _alone(self, hoards: list[_Held[Owner]]) -> tuple[int, int] | None:
+        """One id alone may fill its room, and no more."""
+        return (self._room.count, self._room.size_bytes) if hoards else None
 
-class _Change(Generic[Owner]):
-    """Keeps the sums while one id's holdings change."""
-
-    def __init__(self, holdings: Holdings[Owner], held: _Held[Owner]) -> None:
-        self._holdings = holdings
-        self._held = held
-
-    def __enter__(self) -> None:
-        self._holdings.behind -= self._held.behind
-        self._holdings.behind_bytes -= self._held.behind_bytes
-
-    def __exit__(self, *_: object) -> None:
-        self._holdings.behind += self._held.behind
-        self._holdings.behind_bytes += self._held.behind_bytes
+    def _note(self, key: Key, held: _Held[Owner]) -> None:
+        if held.behind > self._room.least or held.behind_bytes > self._room.least_bytes:
+            self._hoards[key] = held
+        elif self._hoards:
+            self._hoards.pop(key, None)
 
 
 def _newest(items: dict[Item[Owner], int]) -> Iterable[Item[Owner]]:

@@ -22,6 +22,7 @@ from flagpost_consumer.core.outcomes import Ending, Outcome, Reason
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, Settlement, Stage
 from flagpost_consumer.core.settling import Settling
+from flagpost_consumer.core.shares import Room
 from flagpost_consumer.core.verdict import Answer, Verdict
 from flagpost_schemas import MetadataValue
 
@@ -52,7 +53,7 @@ class MetadataSending:
             max_entries=policy.dedupe.max_entries,
         )
         self._delivery = policy.delivery
-        self._holdings: Holdings[Delivery] = Holdings()
+        self._holdings: Holdings[Delivery] = Holdings(Room.of(SHARE, policy.delivery))
         self._written: list[Item[Delivery]] = []
         """Deliveries whose dead letters Kafka has, since the last poll."""
         limits = policy.limits
@@ -76,11 +77,9 @@ class MetadataSending:
 
         An id whose requests hang keeps all that follows pending. Only while Pendo takes metadata.
         """
-        delivery = self._delivery
-        if not delivery.max_pending_per_visitor or self.endpoint.state is not EndpointState.OK:
+        if not self._delivery.max_pending_per_visitor or self.endpoint.state is not EndpointState.OK:
             return
-        room, room_bytes = int(SHARE * delivery.max_pending), int(SHARE * delivery.max_pending_bytes)
-        for item in self._holdings.beyond_fair_share(room, room_bytes):
+        for item in self._holdings.beyond_fair_share():
             self._batches.give_up(item, HOARD)
         self.settle_ended(now)
 

@@ -24,7 +24,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.quarantine import twice
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, HeldRecord, Stage
 from flagpost_consumer.core.settling import Settling
-from flagpost_consumer.core.shares import fair_share
+from flagpost_consumer.core.shares import Room
 from flagpost_consumer.core.verdict import Answer, Verdict
 
 CLOCK_SECONDS = 5.0
@@ -45,8 +45,9 @@ class TrackSending:
         self._attempts = attempts
         self._settling = settling
         self._clock_check = clock_check
+        self._room = Room.of(HOT_SHARE, policy.delivery)
         self.lanes: Lanes[Delivery] = Lanes(
-            policy.delivery.visitor_interval_seconds, policy.delivery.max_pending_per_visitor
+            policy.delivery.visitor_interval_seconds, self._room.least, self._room.least_bytes
         )
         self.endpoint = Endpoint(
             policy.limits.max_connections, Budget(policy.limits.track_requests_per_minute)
@@ -76,23 +77,19 @@ class TrackSending:
     def cut_long_lines(self, now: Instant) -> None:
         """Cut the lines that could stop all others; only while Pendo takes events (CONTRACT section 5).
 
-        A line keeps at most `delivery.max_pending_per_visitor`, and at most its fair share of a third of what may
-        be pending: dozens of hot visitors would fill the memory although each keeps to its own limit.
+        A line keeps at most `delivery.max_pending_per_visitor`. Dozens of hot visitors would fill the memory although
+        each keeps to that, so together they have a third of what may be pending, in fair shares.
         """
         longest = self._delivery.max_pending_per_visitor
         if not longest or self.endpoint.state is not EndpointState.OK:
             return
         for lane in list(self.lanes.long.values()):
             self._cut(lane, longest - 1, inf, f"over {longest} of this visitor's events wait", now)
-        room, room_bytes = (
-            int(HOT_SHARE * self._delivery.max_pending),
-            int(HOT_SHARE * self._delivery.max_pending_bytes),
-        )
-        if self.lanes.behind > room or self.lanes.behind_bytes > room_bytes:
-            share = fair_share((lane.behind for lane in self.lanes if lane.behind), room)
-            share_bytes = fair_share((lane.behind_bytes for lane in self.lanes if lane.behind), room_bytes)
-            for lane in list(self.lanes):
-                self._cut(lane, share, share_bytes, "this visitor's events wait beyond their fair share", now)
+        hot = list(self.lanes.long.values())
+        allowed = self._room.allow([lane.behind for lane in hot], [lane.behind_bytes for lane in hot])
+        if allowed is not None:
+            for lane in hot:
+                self._cut(lane, *allowed, "this visitor's events wait beyond their fair share", now)
 
     def _cut(self, lane: Lane[Delivery], length: int, size_bytes: float, why: str, now: Instant) -> None:
         detail = f"{why} (delivery.max_pending_per_visitor)"
