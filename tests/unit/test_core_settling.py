@@ -17,6 +17,7 @@ from engine_steps import (
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import DedupeSettings, Policy
+from flagpost_consumer.core.record_weights import HEADER_BYTES
 from flagpost_consumer.core.records import Gap, Partition
 from flagpost_consumer.core.restoration import Restoration, Settled
 from flagpost_consumer.core.verdict import Answer
@@ -105,7 +106,7 @@ def test_a_record_holds_its_bytes_until_the_last_of_its_deliveries_is_acknowledg
         key=b"v", value=b"x" * 100, headers=(("trace", b"12345"), ("t", None))
     )
     engine.receive([made], instant(0.0))
-    held = 1 + 100 + len("trace") + 5 + len("t")
+    held = 1 + 100 + len("trace") + 5 + len("t") + 2 * HEADER_BYTES
     assert engine.pending_bytes == held
     for attempt in engine.poll(instant(1.0)).attempts:
         engine.answered(attempt, OK, instant(1.1))

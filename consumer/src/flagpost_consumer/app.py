@@ -134,6 +134,7 @@ class Service:
             unknown_seconds=settings.kafka.schema_registry.unknown_seconds,
             on_change=self._wake,
             on_quarantined=self._count_quarantined,
+            is_full=lambda: self.engine.is_full,
             is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
         self.metrics.observed.registry_waits = self._decoding.waits
@@ -339,6 +340,8 @@ class Service:
         for attempt in actions.attempts:
             self._http.start(attempt)
         self._write(actions.settlements)
+        if not actions.intake_paused and self._decoding.is_behind:
+            self._decoding.go_on()
         self._pause(actions)
         self._set_timer(actions.wake_at)
         self._note_overdue(actions.wake_at)
@@ -367,8 +370,9 @@ class Service:
         self._wake()
 
     def _pause(self, actions: Actions) -> None:
-        if actions.intake_paused != self._paused:
-            self._paused = actions.intake_paused
+        paused = actions.intake_paused or self._decoding.is_behind
+        if paused != self._paused:
+            self._paused = paused
             log.info(
                 "intake paused" if self._paused else "intake resumed", pending=self.engine.pending_records
             )

@@ -7,11 +7,12 @@ registry, and holds what comes after it; the other partitions go on.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from itertools import islice
 from math import inf
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import structlog
 from confluent_kafka import Message
@@ -41,6 +42,13 @@ RELEASED_AT_ONCE = 250
 LOG_SECONDS = 1.0
 """Between two lines of the log about the registry."""
 MAX_REASON_CHARACTERS = 200
+PART_BYTES = 131_072
+"""Messages are decoded in parts of about so many bytes, and a part only while there is room for what it becomes: each
+byte may become a hundred."""
+FULL_SECONDS = 0.1
+"""After which time it is looked again whether there is room for what is held."""
+HEADER_BYTES = 64
+"""What each header counts for besides."""
 
 
 class SchemaRequests(Protocol):
@@ -56,6 +64,13 @@ class SchemaRequests(Protocol):
         """Give up what is under way."""
 
 
+class _InTurn(NamedTuple):
+    """What is to be done once the messages of a partition before it are handed on."""
+
+    partition: int
+    action: Callable[[], None]
+
+
 class Decoding:
     """Decodes what the intake brings and hands it on."""
 
@@ -68,6 +83,7 @@ class Decoding:
         unknown_seconds: float = 60.0,
         on_change: Callable[[], None] = lambda: None,
         on_quarantined: Callable[[], None] = lambda: None,
+        is_full: Callable[[], bool] = lambda: False,
         is_fresh: Callable[[Message], bool] = lambda _: False,
         now: Callable[[], Instant] = clock,
     ) -> None:
@@ -80,13 +96,18 @@ class Decoding:
             unknown_seconds: how long an id that the registry refuses is asked for again.
             on_change: is called when partitions begin or cease to wait, or hold too much.
             on_quarantined: is called for each record that made our code raise twice.
+            is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
+            is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
             is_fresh: whether a message was read as it was written.
             now: the time.
         """
         self._requests = requests
         self._on_records = on_records
         self._on_change = on_change
+        self._is_full = is_full
         self._now = now
+        self._unread: deque[Message | _InTurn] = deque()
+        """Messages that came while there was no room, and what is to be done between them."""
         self._decoder = Decoder()
         self._reader = MessageReader(self._decoder, max_event_bytes, on_quarantined, is_fresh)
         self._lookups = SchemaLookups(unknown_seconds)
@@ -96,23 +117,36 @@ class Decoding:
         self._logged_at = -inf
 
     def take(self, messages: list[Message], done: Callable[[], None]) -> None:
-        """Decode messages, or hold those of partitions that wait; `done` is called once the others are handed on."""
+        """Decode messages, or hold those of partitions that wait; `done` is called once they are not the caller's
+        any more. Those for which there is no room wait for `go_on`: then nothing more should be read.
+        """
         for schema_id in self._lookups.forgotten(self._now()):
             self._decoder.forget_schema(schema_id)
-        ready: list[Record] = []
-        any_held = False
-        for message in messages:
-            if (record := self._record(message)) is not None:
-                ready.append(record)
-            else:
-                any_held = True
-        self._on_records(ready)
+        self._unread.extend(messages)
+        self.go_on()
         done()
+
+    def go_on(self) -> None:
+        """Decode what waits, as far as there is room for it."""
+        any_held = False
+        while self._unread and not self._is_full():
+            any_held |= self._take_part()
         if any_held:
             self._step()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait for room."""
+        return bool(self._unread)
+
     def in_turn(self, partition: int, action: Callable[[], None]) -> None:
         """Do something once all that came of a partition is handed on; never, if it is taken away before."""
+        if self._unread:
+            self._unread.append(_InTurn(partition, action))
+        else:
+            self._do_in_turn(partition, action)
+
+    def _do_in_turn(self, partition: int, action: Callable[[], None]) -> None:
         if partition in self._held.partitions:
             self._held.append(partition, action)
         else:
@@ -120,6 +154,9 @@ class Decoding:
 
     def discard(self, partitions: Collection[int]) -> None:
         """Forget what is held of partitions that are another member's: it would pass for a later assignment's."""
+        if self._unread:
+            gone = frozenset(partitions)
+            self._unread = deque(each for each in self._unread if _partition_of(each) not in gone)
         for partition in partitions:
             self._releasable.pop(partition, None)
             self._lookups.go_on(partition)
@@ -147,6 +184,24 @@ class Decoding:
         return self._lookups.waits()
 
     # Holding
+
+    def _take_part(self) -> bool:
+        """Decode some of what waits and hand it on; returns whether a message was held."""
+        ready: list[Record] = []
+        any_held, size = False, 0
+        while self._unread and size < PART_BYTES:
+            each = self._unread.popleft()
+            if isinstance(each, _InTurn):
+                self._on_records(ready)
+                ready = []
+                self._do_in_turn(each.partition, each.action)
+            elif (record := self._record(each)) is not None:
+                ready.append(record)
+                size += len(record.key or b"") + len(record.value or b"") + HEADER_BYTES * len(record.headers)
+            else:
+                any_held = True
+        self._on_records(ready)
+        return any_held
 
     def _record(self, message: Message) -> Record | None:
         """The record in a message; None: it is held."""
@@ -213,14 +268,17 @@ class Decoding:
 
     def _step(self) -> None:
         """Do all that can be done now, and say when to come again."""
-        for partition in islice(tuple(self._releasable), 1):
-            self._release(partition)
+        if not self._is_full():
+            for partition in islice(tuple(self._releasable), 1):
+                self._release(partition)
         now = self._now()
         if self._requests is None:
             return
         while (schema_id := self._lookups.next(now)) is not None:
             self._requests.ask(schema_id, self._answered)
-        wake_at = now.monotonic if self._releasable else self._lookups.wake_at()
+        wake_at = self._lookups.wake_at()
+        if self._releasable:
+            wake_at = now.monotonic + (FULL_SECONDS if self._is_full() else 0.0)
         seconds = None if wake_at is None else max(0.0, wake_at - now.monotonic)
         self._requests.wake_after(seconds, self._step)
         self._on_change()
@@ -269,3 +327,7 @@ class Decoding:
             log.warning(
                 "waiting for the schema registry", schema_id=schema_id, reason=reason, partitions=waiting
             )
+
+
+def _partition_of(each: Message | _InTurn) -> int | None:
+    return each.partition if isinstance(each, _InTurn) else each.partition()

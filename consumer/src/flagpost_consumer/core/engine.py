@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
@@ -246,10 +247,13 @@ class Engine:
 
     def _enter(self, delivery: Delivery, now: Instant) -> None:
         planned, occurred_at = delivery.planned, delivery.record.occurred_at
+        if planned.repairs:
+            # There may be ten thousand; once they are counted, nobody asks for them.
+            delivery.planned = replace(planned, repairs=())
         if planned.ending is not None:
             self._settling.settle(delivery, planned.ending, now)
         elif planned.track is not None:
-            self._tracks.enter(delivery, planned.track, now)
+            self._tracks.enter(delivery, planned.track, planned.repairs, now)
         elif planned.metadata is not None and occurred_at is not None:
             delivery.partition.dedupe.advance(occurred_at)
             self._metadata.enter(delivery, planned.metadata, occurred_at, now)
@@ -296,6 +300,11 @@ class Engine:
         if not may_send or not self._has_connection():
             return look_again
         return earliest(look_again, self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is pending as may be."""
+        return self._fullness >= 1.0
 
     @property
     def _fullness(self) -> float:
@@ -356,7 +365,7 @@ class Engine:
         given_up = [delivery for delivery in deliveries if delivery.stage in stages and chosen(delivery)]
         for delivery in given_up:
             self._settling.hand_back(delivery)
-        self._tracks.remove_returned({d.planned.track.visitor_id for d in given_up if d.planned.track})
+        self._tracks.remove_returned({d.who for d in given_up if d.planned.track})
         self._metadata.remove(given_up)
 
     def drain(self, now: Instant) -> None:
@@ -415,7 +424,7 @@ class Engine:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of their keys, values and headers."""
+        """Bytes that they take besides what every record takes (`record_weights`)."""
         return self._settling.pending_bytes
 
     @property

@@ -45,6 +45,8 @@ from flagpost_schemas import (
 )
 
 MAX_EVENT_ID_CHARACTERS = 128
+MAX_METADATA_FIELDS = 1_000
+"""Of one event. A field of five bytes takes a hundred times as much in memory, and its time."""
 REPLAY_KIND_HEADER = "flagpost-replay-kind"
 
 Fields = Mapping[str, str]
@@ -145,8 +147,8 @@ class Planner:
         )
 
     def _metadata_event(self, event: VisitorMetadata | AccountMetadata, now_ms: int) -> Planned:
-        values = metadata_values(event)
-        invalid = self._invalid(event, now_ms)
+        invalid = self._invalid(event, now_ms) or _too_many_fields(event)
+        values = {} if invalid else metadata_values(event)
         if not invalid and not values:
             invalid = Ending(Reason.INVALID, "values holds nothing that can be sent: give at least one field")
         if isinstance(event, AccountMetadata):
@@ -309,6 +311,16 @@ def _matches(flag: str, patterns: list[str]) -> bool:
 
 def _empty(value: str, field: str) -> Ending | None:
     return None if value else Ending(Reason.INVALID, f"{field} is empty; the service must give one")
+
+
+def _too_many_fields(event: VisitorMetadata | AccountMetadata) -> Ending | None:
+    count = len(event.values)
+    if count <= MAX_METADATA_FIELDS:
+        return None
+    return Ending(
+        Reason.INVALID,
+        f"values has {count} fields, and an event may have {MAX_METADATA_FIELDS}: publish them in several",
+    )
 
 
 def _breach(repair: Repair) -> str:

@@ -6,6 +6,7 @@ it share.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NamedTuple
@@ -19,10 +20,21 @@ from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.offsets import Offsets
 from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned
+from flagpost_consumer.core.record_weights import event_weight, headers_weight
 from flagpost_consumer.core.settled_before import SettledBefore
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, variation_as_sent
 
 Headers = tuple[tuple[str, bytes | None], ...]
+
+LONG_ID_CHARACTERS = 256
+"""A longer visitor id is not kept while its lane rests, or endpoints remember it: there may be thousands."""
+
+
+def name_of_lane(visitor_id: str) -> str:
+    """The id, or what stands for a long one."""
+    if len(visitor_id) <= LONG_ID_CHARACTERS:
+        return visitor_id
+    return "long id " + hashlib.blake2b(visitor_id.encode(), digest_size=16).hexdigest()
 
 
 class Record(NamedTuple):
@@ -44,9 +56,11 @@ class Record(NamedTuple):
     def held(self) -> HeldRecord:
         """What is kept of it while its deliveries are pending."""
         size = len(self.key or b"") + len(self.value or b"")
-        if self.headers:
-            size += sum(len(name) + len(content or b"") for name, content in self.headers)
         event = self.event
+        if not isinstance(event, DecodeFailure):
+            size += event_weight(event, size)
+        if self.headers:
+            size += headers_weight(self.headers)
         if isinstance(event, DecodeFailure):
             return HeldRecord(*self[:6], size, None, EventFacts(), self.truncated)
         flag_key = variation_key = None
@@ -80,7 +94,7 @@ class HeldRecord(NamedTuple):
     value: bytes | None
     headers: Headers
     size_bytes: int
-    """Key, value and headers."""
+    """What it holds in memory: key, value, headers, and what is kept of the event (`record_weights`)."""
     occurred_at: int | None
     """When the event occurred, epoch ms; None where the record could not be decoded."""
     facts: EventFacts
@@ -137,10 +151,10 @@ class Delivery:
 
     @property
     def who(self) -> str:
-        """The visitor or account that it tells something of."""
+        """The visitor or account that it tells something of; a long id of a visitor by its digest."""
         planned = self.planned
         if planned.track is not None:
-            return planned.track.visitor_id
+            return name_of_lane(planned.track.visitor_id)
         return "" if planned.metadata is None else planned.metadata.target_id
 
     @property

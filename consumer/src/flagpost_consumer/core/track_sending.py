@@ -5,7 +5,7 @@ In: planned track deliveries in the order of their offsets, answers. Out: attemp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 
@@ -19,6 +19,7 @@ from flagpost_consumer.core.mapping import Track, track_body
 from flagpost_consumer.core.moments import is_now, latest
 from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.pendo_rules import Repair
 from flagpost_consumer.core.plan import expired
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.quarantine import twice
@@ -56,18 +57,21 @@ class TrackSending:
 
     # In
 
-    def enter(self, delivery: Delivery, track: Track, now: Instant) -> None:
-        """Take in a delivery: a duplicate ends at once, any other joins its visitor's line."""
+    def enter(self, delivery: Delivery, track: Track, repairs: Sequence[Repair], now: Instant) -> None:
+        """Take in a delivery: a duplicate ends at once, any other joins its visitor's line.
+
+        `repairs`: what was done to its properties.
+        """
         repeated = _claim(delivery)
         if repeated is not None:
             self._settling.settle(delivery, Ending(Reason.DEDUPE, duplicate_of=repeated), now)
             return
         delivery.successes_seen = self.endpoint.successes
-        accounts, visitor_id = self._settling.accounts, track.visitor_id
-        accounts.repairs.update(repair.rule for repair in delivery.planned.repairs)
-        if self.lanes.lane(visitor_id) is None and not self._is_in_place(delivery.record, visitor_id):
+        accounts, who = self._settling.accounts, delivery.who
+        accounts.repairs.update(repair.rule for repair in repairs)
+        if self.lanes.lane(who) is None and not self._is_in_place(delivery.record, track.visitor_id):
             accounts.mispartitioned += 1
-        self.lanes.push(visitor_id, delivery, now.monotonic)
+        self.lanes.push(who, delivery, now.monotonic)
 
     def _is_in_place(self, record: HeldRecord, visitor_id: str) -> bool:
         """Whether a record is where Kafka's default partitioner puts its visitor's others."""

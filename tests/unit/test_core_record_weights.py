@@ -1,0 +1,182 @@
+"""What is counted of a record is what it takes in memory, so that `delivery.max_pending_bytes` bounds memory.
+
+A record of 64 KiB with 10,000 fields took 3.8 MB while it waited and counted for 64 KB: 1,000 of them, which is what
+`delivery.max_pending_bytes` let in, took 3.8 GB.
+"""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from engine_steps import NO_LINGER, attempts_at, engine_with, instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.pendo_rules import Rule
+from flagpost_consumer.core.plan import MAX_METADATA_FIELDS, Planner
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import LONG_ID_CHARACTERS, Headers, Record
+from flagpost_schemas import (
+    AccountMetadata,
+    Context,
+    DecisionEvent,
+    Decoder,
+    Event,
+    TrackEvent,
+    VisitorMetadata,
+    encode_single_object,
+)
+from simulation import START_MS
+
+EVERY_RECORD_BYTES = 12_000
+"""What any record may take besides what is counted: `delivery.max_pending` bounds it."""
+RECORDS = 8
+LONG = "a" * 50_000 + "\N{GRINNING FACE}"
+"""One letter makes each of the others take four bytes."""
+ACCENTED = "é" * 25_000
+"""Each letter takes one byte, and two more once it has been sent."""
+
+
+def visitor(number: int, **values: object) -> VisitorMetadata:
+    return VisitorMetadata(
+        event_id=f"e{number}",
+        occurred_at=START_MS,
+        visitor_id=f"v{number}",
+        values=values,  # type: ignore[arg-type]
+    )
+
+
+def account(account_id: str) -> AccountMetadata:
+    return AccountMetadata(event_id="e", occurred_at=START_MS, account_id=account_id, values={"a": 1})
+
+
+def track(number: int, **given: object) -> TrackEvent:
+    fields = {"visitor_id": f"v{number}", "event": "Step", **given}
+    return TrackEvent(event_id=f"e{number}", occurred_at=START_MS, **fields)  # type: ignore[arg-type]
+
+
+def decision(number: int, **given: object) -> DecisionEvent:
+    fields = {"visitor_id": f"v{number}", "flag_key": "f", "enabled": True, "variation_key": "on", **given}
+    return DecisionEvent(
+        event_id=f"e{number}",
+        occurred_at=START_MS,
+        decision_event_dispatched=True,
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+HEAVY: dict[str, Callable[[int], Event]] = {
+    "as many fields as may be": lambda n: visitor(n, **{f"{i:x}": True for i in range(MAX_METADATA_FIELDS)}),
+    "too many fields": lambda n: visitor(n, **{f"{i:x}": True for i in range(10_000)}),
+    "a list of many": lambda n: visitor(n, l=["ab"] * 20_000),
+    "a list of nothing": lambda n: visitor(n, l=[""] * 50_000),
+    "a value of wide letters": lambda n: visitor(n, l=LONG),
+    "a field of wide letters": lambda n: visitor(n, **{LONG: 1}),
+    "an account of wide letters": lambda n: account(f"{LONG}{n}"),
+    "accents": lambda n: visitor(n, l=ACCENTED),
+    "many properties": lambda n: track(n, properties={f"{i:x}": True for i in range(9_000)}),
+    "a context of wide letters": lambda n: track(n, context=Context(url=LONG)),
+    "a visitor of wide letters": lambda n: track(n, visitor_id=f"{LONG}{n}"),
+    "an event of wide letters": lambda n: track(n, event=LONG),
+    "a flag of wide letters": lambda n: decision(n, flag_key=LONG),
+    "a variation of wide letters": lambda n: decision(n, variation_key=LONG),
+    "attributes": lambda n: decision(n, attributes={f"{i:x}": True for i in range(9_000)}),
+    "an ordinary decision": decision,
+    "five fields": lambda n: visitor(n, a="x", b=n, c=True, d=None, e="longer than a word"),
+}
+
+
+def records(make: Callable[[int], Event], headers: Callable[[], Headers] = tuple) -> list[Record]:
+    decoder = Decoder()
+    values = [encode_single_object(make(number)) for number in range(RECORDS)]
+    return [
+        Record(0, n, START_MS, f"v{n}".encode(), bytes(bytearray(value)), headers(), decoder.decode(value))
+        for n, value in enumerate(values)
+    ]
+
+
+def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) -> int:
+    """What an engine holds once it has taken records in, or has sent them, too."""
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    engine.receive(make(), instant(1.0))
+    attempts = attempts_at(engine, 1.0) if sent else []
+    for attempt in attempts:
+        attempt.body = b""  # of these there are `pendo.max_connections` at most
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return after - before
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["waiting", "in flight"])
+@pytest.mark.parametrize("name", HEAVY)
+def test_what_a_record_takes_is_counted(name: str, sent: bool) -> None:
+    engine = engine_with(NO_LINGER)
+    held = held_bytes(engine, lambda: records(HEAVY[name]), sent=sent)
+    assert held < engine.pending_bytes + RECORDS * EVERY_RECORD_BYTES, f"{held / RECORDS:.0f} bytes a record"
+
+
+def test_headers_are_counted() -> None:
+    """60,000 headers of one letter took 3.8 MB and counted for 60 KB."""
+
+    def headers() -> Headers:
+        return tuple((chr(0x4E00 + n % 20_000), b"") for n in range(20_000))
+
+    engine = engine_with(NO_LINGER)
+    held = held_bytes(engine, lambda: records(decision, headers), sent=False)
+    assert held < engine.pending_bytes + RECORDS * EVERY_RECORD_BYTES
+
+
+def test_what_is_counted_leaves_room_for_as_many_ordinary_records_as_may_be_pending() -> None:
+    """`delivery.max_pending_bytes` is not to be reached before `delivery.max_pending` by what is usual."""
+    delivery = Policy().delivery
+    for name in ("an ordinary decision", "five fields"):
+        engine = engine_with(NO_LINGER)
+        engine.receive(records(HEAVY[name]), instant(1.0))
+        assert engine.pending_bytes / RECORDS < delivery.max_pending_bytes / delivery.max_pending
+
+
+def test_an_event_has_a_thousand_fields_at_most() -> None:
+    planner = Planner(Policy())
+    most = visitor(1, **{f"f{n}": n for n in range(MAX_METADATA_FIELDS)})
+    (planned,) = planner.plan(most, START_MS)
+    assert planned.ending is None
+    more = visitor(1, **{f"f{n}": n for n in range(MAX_METADATA_FIELDS + 1)})
+    (planned,) = planner.plan(more, START_MS)
+    assert planned.ending is not None
+    assert planned.ending.reason is Reason.INVALID
+    assert planned.ending.detail == (
+        "values has 1001 fields, and an event may have 1000: publish them in several"
+    )
+    assert planned.metadata is not None
+    assert planned.metadata.values == {}
+
+
+def test_repairs_are_counted_and_not_held() -> None:
+    engine = engine_with(NO_LINGER)
+    (made, *_) = records(HEAVY["many properties"])
+    engine.receive([made], instant(1.0))
+    assert engine.accounts.repairs[Rule.SIZE] > 8_900
+    (attempt,) = attempts_at(engine, 1.0)
+    assert attempt.lane is not None
+    assert attempt.lane.queue[0].planned.repairs == ()
+
+
+def test_a_long_visitor_id_is_not_kept_while_its_lane_rests() -> None:
+    """A thousand lanes a second rest for a second after their last answer: with ids of 64 KB, 64 MB."""
+    engine = engine_with(NO_LINGER)
+    longest, longer = "v" * LONG_ID_CHARACTERS, "v" * (LONG_ID_CHARACTERS + 1)
+    made = [
+        Record(0, n, START_MS, b"", b"", (), track(n, visitor_id=visitor_id))
+        for n, visitor_id in enumerate((longest, longer, longer, longer + "w"))
+    ]
+    engine.receive(made, instant(1.0))
+    lanes = dict(engine.hottest_visitors(10))
+    assert sorted(lanes.values()) == [1, 1, 2], "the same id is the same lane"
+    assert longest in lanes
+    assert max(map(len, lanes)) == LONG_ID_CHARACTERS

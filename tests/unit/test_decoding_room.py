@@ -1,0 +1,153 @@
+"""Messages for which there is no room: they wait as they are, in their order, and cost what their bytes cost.
+
+A batch was decoded whole, and the batches behind it that were handed over already, too: 8 MiB of records with many
+fields became 500 MB before intake paused.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from engine_steps import engine_with, instant
+from flagpost_consumer.adapters.decoding import FULL_SECONDS, HEADER_BYTES, PART_BYTES
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.plan import MAX_METADATA_FIELDS
+from flagpost_consumer.core.policy import DeliverySettings, Policy
+from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.schema_lookups import Found
+from flagpost_schemas import (
+    DecisionEvent,
+    MetadataValue,
+    VisitorMetadata,
+    encode_confluent,
+    encode_single_object,
+    schema_of,
+)
+from registry_world import FakeMessage, RegistryWorld, messages
+from simulation import START_MS, decision
+
+GOOD = encode_single_object(decision("v"))
+LARGE = encode_single_object(decision("v" * 25_000))
+PART = -(-PART_BYTES // (len(LARGE) + 1))
+"""As many of the large ones make a part."""
+
+
+class Room:
+    """What may be taken in yet."""
+
+    def __init__(self, records: float) -> None:
+        self.records = records
+
+
+def world_with(room: Room, answer: Found | None = None) -> RegistryWorld:
+    world: RegistryWorld = RegistryWorld(
+        lambda _id, _now: answer, is_full=lambda: len(world.taken) >= room.records
+    )
+    return world
+
+
+def test_messages_wait_while_there_is_no_room() -> None:
+    room = Room(0)
+    world = world_with(room)
+    world.take(*messages(GOOD, GOOD))
+    world.take(*messages(GOOD, first=2))
+    assert world.decoding.is_behind
+    assert world.offsets(0) == []
+    world.decoding.go_on()
+    assert world.offsets(0) == [], "there is no room yet"
+    room.records = 1
+    world.decoding.go_on()
+    assert world.offsets(0) == [0, 1, 2]
+    assert not world.decoding.is_behind
+
+
+def test_no_more_than_a_part_is_decoded_at_once() -> None:
+    room = Room(1)
+    world = world_with(room)
+    world.take(*messages(*[LARGE] * 4 * PART))
+    assert world.offsets(0) == list(range(PART))
+    room.records = PART + 1
+    world.decoding.go_on()
+    assert world.offsets(0) == list(range(2 * PART))
+    room.records = 1_000
+    world.decoding.go_on()
+    assert world.offsets(0) == list(range(4 * PART))
+
+
+def test_headers_count_by_their_number() -> None:
+    """A header of two bytes takes a hundred."""
+    world = world_with(Room(1))
+    headers = [("h", b"")] * (PART_BYTES // HEADER_BYTES)
+    with_headers = [FakeMessage(GOOD, offset).with_headers(headers) for offset in range(3)]
+    world.take(*with_headers)  # type: ignore[arg-type]
+    assert world.offsets(0) == [0]
+
+
+def test_what_comes_in_turn_waits_for_the_messages_before_it() -> None:
+    room = Room(0)
+    world = world_with(room)
+    world.take(*messages(GOOD, GOOD))
+    done: list[int] = []
+    world.decoding.in_turn(0, lambda: done.append(len(world.taken)))
+    world.take(*messages(GOOD, first=2))
+    assert done == []
+    room.records = 9
+    world.decoding.go_on()
+    assert done == [2]
+    assert world.offsets(0) == [0, 1, 2]
+
+
+def test_what_waits_of_a_partition_that_is_taken_away_is_forgotten() -> None:
+    room = Room(0)
+    world = world_with(room)
+    world.take(*messages(GOOD), *messages(GOOD, partition=1))
+    done: list[str] = []
+    world.decoding.in_turn(0, lambda: done.append("of the one taken away"))
+    world.decoding.in_turn(1, lambda: done.append("of the one that stays"))
+    world.decoding.discard([0])
+    room.records = 9
+    world.decoding.go_on()
+    assert world.offsets(0) == []
+    assert world.offsets(1) == [0]
+    assert done == ["of the one that stays"]
+
+
+@pytest.mark.parametrize("behind", [1, 3])
+def test_what_a_partition_holds_for_the_registry_waits_for_room_too(behind: int) -> None:
+    room = Room(9)
+    world = world_with(room, Found(schema_of(DecisionEvent).text))
+    world.take(*messages(encode_confluent(decision("v"), 7), *[GOOD] * behind))
+    room.records = 0
+    world.run(5.0)
+    assert world.offsets(0) == []
+    room.records = 9
+    world.run(5.0 + 2 * FULL_SECONDS)
+    assert world.offsets(0) == list(range(behind + 1))
+
+
+def test_an_engine_takes_in_no_more_than_a_part_beyond_its_limit() -> None:
+    """2 MiB of records with a thousand fields of six bytes each held 150 MB, whatever the limit was."""
+    most = 1_000_000
+    engine = engine_with(Policy(delivery=DeliverySettings(max_pending_bytes=most)))
+    fields: dict[str, MetadataValue] = {f"{number:x}": True for number in range(MAX_METADATA_FIELDS)}
+    event = VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values=fields)
+    value = encode_single_object(event)
+    world = RegistryWorld(is_full=lambda: engine.is_full)
+    given = _give_to(engine, world)
+    for batch in range(8):
+        world.take(*messages(*[value] * 40, first=40 * batch))
+    assert engine.is_full
+    of_a_part = -(-PART_BYTES // len(value)) * engine.pending_bytes // len(given)
+    assert engine.pending_bytes <= most + of_a_part
+    assert len(given) < 40, "not even the first batch is decoded whole"
+
+
+def _give_to(engine: Engine, world: RegistryWorld) -> list[Record]:
+    given: list[Record] = []
+
+    def give(records: list[Record]) -> None:
+        given.extend(records)
+        engine.receive(records, instant(1.0))
+
+    world.decoding._on_records = give
+    return given
