@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import generate_latest
 
 from flagpost_consumer.adapters.kafka_intake import Lag
-from flagpost_consumer.adapters.metrics import Metrics
+from flagpost_consumer.adapters.metrics import MAX_VARIATIONS, Metrics
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import EventFacts
 
 NAMES = [
     "flagpost_records_consumed_total",
@@ -116,6 +119,36 @@ def test_the_budget_is_the_share_of_the_partitions() -> None:
 
 def test_the_process_tells_what_it_uses() -> None:
     assert "process_resident_memory_bytes" in scrape()
+
+
+def count_decisions(metrics: Metrics, flag: str, variations: Iterable[str | None]) -> None:
+    for variation in variations:
+        metrics._count_decision(EventFacts(flag_key=flag, variation_key=variation), Outcome.DELIVERED)
+
+
+def variations_of(metrics: Metrics, flag: str) -> dict[str, float]:
+    return {
+        sample.labels["variation"]: sample.value
+        for family in metrics.collect()
+        for sample in family.samples
+        if sample.name == "flagpost_decisions_total" and sample.labels["flag"] == flag
+    }
+
+
+def test_a_flag_has_a_hundred_variations_at_most_then_other() -> None:
+    """Each name that anybody published was a series for as long as the process ran."""
+    metrics = Metrics(
+        Engine(Policy(), lambda: 0.5), lambda: Instant(0.0, 0), topic="t", flags=["checkout", "search"]
+    )
+    count_decisions(metrics, "search", ["v" * 101, None, "on"])
+    count_decisions(metrics, "checkout", [f"v{number}" for number in range(10_000)])
+    count_decisions(metrics, "checkout", ["v99", "v100"])
+    count_decisions(metrics, "unlisted", ["on"])
+    checkout = variations_of(metrics, "checkout")
+    assert len(checkout) == MAX_VARIATIONS + 1
+    assert (checkout["v0"], checkout["v99"], checkout["other"]) == (1, 2, 9_901)
+    assert variations_of(metrics, "search") == {"other": 1, "": 1, "on": 1}
+    assert variations_of(metrics, "unlisted") == {}
 
 
 def test_what_ends_a_transaction_is_no_lag() -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from random import Random
 
 import pytest
 
-from flagpost_consumer.core.sent_values import MAX_FIELDS_OF_AN_ID, Sent, SentValues, field_key, id_key
+from flagpost_consumer.core.metadata_items import name_bytes
+from flagpost_consumer.core.sent_values import (
+    _ID_BYTES,
+    MAX_BYTES,
+    MAX_FIELDS_OF_AN_ID,
+    Sent,
+    SentValues,
+    field_key,
+    id_key,
+)
 
 TTL_MS = 1_000
 FIELD = field_key("custom", "plan")
@@ -107,6 +118,43 @@ def test_the_limit_counts_values_whatever_ids_they_are_of() -> None:
     assert len(values._of_partition[0]) <= 10
 
 
+@pytest.mark.parametrize(("fields", "ids"), [(1, 30_000), (5, 20_000), (50, 4_000)])
+@pytest.mark.parametrize("partitions", [1, 24])
+def test_what_is_remembered_takes_no_more_memory_than_its_bound(
+    fields: int, ids: int, partitions: int
+) -> None:
+    """The bound was one of values: two million visitors with a field each take 300 MB, with five 130 MB."""
+    most = 4 * 1024 * 1024
+    values = SentValues(1_800_000, 2_000_000, most)
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(ids):
+        for field in range(fields):
+            at = 1_780_000_000_000 + number
+            values.remember(number % partitions, whose(number), sent(at, name=f"f{field}", offset=number))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most * 0.9 < values.size_bytes <= most, "and it is used"
+    assert after - before < most * 1.1
+    newest = ids - 1
+    assert values.near(newest % partitions, whose(newest), field_key("custom", "f0"), 1_780_000_000_000)
+
+
+def test_long_names_of_fields_are_kept_in_no_cache() -> None:
+    """4,096 names of 64 KB are 256 MB, in each of two caches."""
+    gc.collect()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(2_000):
+        name = f"{number}" + "n" * 20_000
+        assert field_key("custom", name) == field_key("custom", name)
+        assert name_bytes(name) == len(name) + len('"":,')
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 1_000_000
+
+
 # Time
 
 
@@ -159,8 +207,8 @@ def test_a_partition_that_leaves_is_forgotten_at_once() -> None:
 
 def test_the_count_is_right_whatever_happens() -> None:
     draw = Random(1)
-    for limit in (1, 7, 300):
-        values = SentValues(TTL_MS, limit)
+    for limit, limit_bytes in ((1, MAX_BYTES), (7, MAX_BYTES), (300, MAX_BYTES), (300, 5_000)):
+        values = SentValues(TTL_MS, limit, limit_bytes)
         at = 5_000
         for _ in range(5_000):
             at += draw.choice((0, 0, 30, -500, 2_500))
@@ -170,6 +218,8 @@ def test_the_count_is_right_whatever_happens() -> None:
                 values.forget_partition(draw.randrange(3))
         held = sum(len(packed) // 32 for each in values._slices for packed in each.ids.values())
         assert len(values) == held <= limit
+        ids = sum(len(each.ids) for each in values._slices)
+        assert values.size_bytes == held * 32 + ids * _ID_BYTES <= limit_bytes
         assert sum(each.values for each in values._slices) == held
         assert sorted(map(id, values._slices)) == sorted(
             id(each) for slices in values._of_partition.values() for each in slices

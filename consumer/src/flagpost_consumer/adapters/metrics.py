@@ -47,6 +47,12 @@ _REASONS = {
 """Which reasons a kind of delivery can end with; their series exist from the start."""
 
 
+MAX_VARIATIONS = 100
+"""Of one flag: whoever publishes decides what they are called, and each is a series for as long as we run."""
+MAX_VARIATION_CHARACTERS = 100
+OTHER_VARIATIONS = "other"
+
+
 @dataclass(slots=True)
 class Observed:
     """What the shells count."""
@@ -87,6 +93,8 @@ class Metrics:
         self._topic = topic
         self._topics = sorted({topic, *topics})
         self._flags = frozenset(flags)
+        self._variations: dict[str, set[str]] = {flag: set() for flag in self._flags}
+        """Those that are labels."""
         self.observed = Observed()
         self.registry = CollectorRegistry()
         request_seconds = Histogram(
@@ -124,7 +132,18 @@ class Metrics:
 
     def _count_decision(self, facts: EventFacts, outcome: Outcome) -> None:
         if facts.flag_key in self._flags:
-            self.observed.decisions[facts.flag_key, facts.variation_key or "", outcome] += 1
+            variation = self._variation_of(facts.flag_key, facts.variation_key or "")
+            self.observed.decisions[facts.flag_key, variation, outcome] += 1
+
+    def _variation_of(self, flag: str, variation: str) -> str:
+        """The label of a variation: of each flag the first hundred have one, as long as they are short."""
+        known = self._variations[flag]
+        if variation in known:
+            return variation
+        if len(known) >= MAX_VARIATIONS or len(variation) > MAX_VARIATION_CHARACTERS:
+            return OTHER_VARIATIONS
+        known.add(variation)
+        return variation
 
     # What a scrape reads
 
@@ -197,7 +216,7 @@ class Metrics:
         )
         yield _gauge(
             "flagpost_pending_bytes",
-            "Keys, values and headers of the records held in memory.",
+            "Keys, values and headers of the records held in memory, and what their events take besides.",
             engine.pending_bytes,
         )
         yield self._hottest_lanes()

@@ -15,7 +15,7 @@ import orjson
 
 from flagpost_consumer.core.mapping import Metadata, metadata_body
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Reason
-from flagpost_consumer.core.sent_values import json_digest
+from flagpost_consumer.core.sent_values import LONG_NAME_CHARACTERS, json_digest
 from flagpost_schemas import MetadataValue
 
 _PRECEDENCE = (
@@ -93,13 +93,20 @@ def values_of(item: Item[Owner]) -> Iterator[tuple[str, Value[Owner]]]:
     age = (item.occurred_at, item.offset)
     for name, content in item.metadata.values.items():
         encoded = orjson.dumps(content)
-        size = _name_bytes(name) + len(encoded)
+        size = name_bytes(name) + len(encoded)
         yield name, Value(content, json_digest(encoded), size, item, age)
 
 
-@lru_cache(maxsize=4096)
+def name_bytes(name: str) -> int:
+    """What the name of a field takes, with its colon and the comma after its value."""
+    return (_short_name_bytes if len(name) <= LONG_NAME_CHARACTERS else _name_bytes)(name)
+
+
 def _name_bytes(name: str) -> int:
     return len(orjson.dumps(name)) + len(":,")
+
+
+_short_name_bytes = lru_cache(maxsize=4096)(_name_bytes)
 
 
 BRACKETS_BYTES = len("[]")

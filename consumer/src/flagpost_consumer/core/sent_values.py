@@ -20,6 +20,12 @@ _UNKNOWN = bytes(_DIGEST_BYTES)
 """No value's digest, but by a chance of one in 2 to the power of 64."""
 MAX_FIELDS_OF_AN_ID = 256
 """Whoever sets more fields of one visitor or account may see a value sent again; what is known of one stays small."""
+MAX_BYTES = 64 * 1024 * 1024
+"""What is remembered takes no more of memory than this, be it of many ids with one field each or of few with many."""
+_ID_BYTES = 192
+"""What an id takes besides its values: two objects, and its place in a dict."""
+LONG_NAME_CHARACTERS = 128
+"""Longer names of fields are kept in no cache: thousands of them, of 64 KB each, would be."""
 _SLICES = 8
 """Into how many parts of equal size what one process remembers is divided by age."""
 _FORGOTTEN_AT_ONCE = 4
@@ -43,10 +49,17 @@ def id_key(target: str, target_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(orjson.dumps((target, target_id)), digest_size=16).digest())
 
 
-@lru_cache(maxsize=4096)
 def field_key(group: str, name: str) -> bytes:
     """Stands for one field; an id has few."""
+    make = _field_key_of_short if len(name) <= LONG_NAME_CHARACTERS else _field_key
+    return make(group, name)
+
+
+def _field_key(group: str, name: str) -> bytes:
     return json_digest(orjson.dumps((group, name)))
+
+
+_field_key_of_short = lru_cache(maxsize=4096)(_field_key)
 
 
 def json_digest(encoded: bytes) -> bytes:
@@ -91,12 +104,16 @@ class SentValues:
     whichever partition it is of; and what is older than 2 ttl, in the event time of its partition, goes by and by.
     """
 
-    def __init__(self, ttl_ms: int, max_values: int) -> None:
+    def __init__(self, ttl_ms: int, max_values: int, max_bytes: int = MAX_BYTES) -> None:
         self._ttl_ms = ttl_ms
         self._max_values = max_values
+        self._max_bytes = max_bytes
         self._values = 0
+        self._bytes = 0
         self._remembered = 0
-        """How many values were ever added: what tells which part a slice is of."""
+        """How many values were ever added."""
+        self._remembered_bytes = 0
+        """How many bytes were: the two tell which part a slice is of."""
         self._slices: dict[_Slice, None] = {}
         """All slices in the order in which they were opened."""
         self._of_partition: dict[int, deque[_Slice]] = {}
@@ -104,6 +121,11 @@ class SentValues:
     def __len__(self) -> int:
         """How many values are remembered."""
         return self._values
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take in memory."""
+        return self._bytes
 
     def near(self, partition: int, whose: int, field: bytes, occurred_at: int) -> Sent | None:
         """The last value sent for a field, if it occurred within one ttl of this moment."""
@@ -134,12 +156,17 @@ class SentValues:
         current = self._current(partition, sent.occurred_at)
         held = self._slice_of(partition, whose)
         packed = b"" if held is None else self._pop(held, whose)
-        self._values += current.put(whose, self._without(packed, sent) + _SENT.pack(*sent))
+        is_known = held is not None
+        packed = self._without(packed, sent) + _SENT.pack(*sent)
+        self._values += current.put(whose, packed)
+        size = _ID_BYTES + len(packed)
+        self._bytes += size
         if held is not None and held is not current and not held.ids:
             self._drop(held)
         self._remembered += 1
+        self._remembered_bytes += _SENT.size if is_known else size
         self._forget_outdated(partition)
-        while self._values > self._max_values:
+        while self._values > self._max_values or self._bytes > self._max_bytes:
             self._forget_one(next(iter(self._slices)))
 
     def forget_partition(self, partition: int) -> None:
@@ -147,6 +174,7 @@ class SentValues:
         for held in self._of_partition.pop(partition, ()):
             del self._slices[held]
             self._values -= held.values
+            self._bytes -= len(held.ids) * _ID_BYTES + held.values * _SENT.size
 
     def _slice_of(self, partition: int, whose: int) -> _Slice | None:
         """The slice that knows of an id."""
@@ -159,6 +187,7 @@ class SentValues:
         """The slice that takes what is remembered now."""
         slices = self._of_partition.setdefault(partition, deque())
         part = self._remembered // max(1, self._max_values // _SLICES)
+        part += self._remembered_bytes // max(1, self._max_bytes // _SLICES)
         newest = slices[-1] if slices else None
         if (
             newest is None
@@ -203,7 +232,9 @@ class SentValues:
 
     def _pop(self, held: _Slice, whose: int) -> bytes:
         packed = held.pop(whose)
-        self._values -= len(packed) // _SENT.size
+        if packed:
+            self._values -= len(packed) // _SENT.size
+            self._bytes -= _ID_BYTES + len(packed)
         return packed
 
     def _drop(self, held: _Slice) -> None:
