@@ -100,6 +100,13 @@ class RunningConsumer:
     def is_running(self) -> bool:
         return self._process.poll() is None
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that the process has had resident."""
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
     def get(self, path: str) -> tuple[int, bytes]:
         """GET an admin endpoint; gives status and body."""
         try:

@@ -1,0 +1,130 @@
+"""A consumer at the default settings in floods that have killed it: it stays far below what the chart gives it.
+
+The bounds are generous: what they hold off is a factor, and not a tenth. `make chaos` runs the long forms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+
+from flagpost_consumer.demo.pendo_stand_in import Endpoint
+from memory_floods import (
+    check_memory,
+    large_tracks,
+    many_headers,
+    produce_all,
+    tiny_fields,
+    unknown_ids,
+    wide_letters,
+)
+from running import RunningConsumer, eventually, total
+from scenes import Scene
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+
+SECONDS = 120.0
+
+
+@asynccontextmanager
+async def registry_that_knows_nothing() -> AsyncIterator[str]:
+    """Answers 404 to every id."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"error_code": 40403, "message": "Schema not found"}, status=404)
+
+    application = web.Application()
+    application.router.add_get("/schemas/ids/{id}", refuse)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def paused_for_memory(consumer: RunningConsumer) -> None:
+    """Wait until intake has paused because as much is pending as may be."""
+    await eventually(lambda: any("intake paused" in line for line in consumer.lines), SECONDS)
+    # What had been read ahead by then comes to rest.
+    await asyncio.sleep(1.0)
+
+
+async def settled(consumer: RunningConsumer, count: int, **labels: str) -> None:
+    await eventually(
+        lambda: total(consumer.scrape(), "flagpost_deliveries_total", **labels) == count,
+        SECONDS,
+        what=f"{count} deliveries of {labels}",
+    )
+
+
+async def test_records_of_450_kb(scene: Scene) -> None:
+    """600 of them held 541 MB."""
+    await asyncio.to_thread(produce_all, scene, large_tracks(600, 450_000))
+    with scene.consume() as consumer:
+        await settled(consumer, 600, reason="invalid")
+        check_memory(consumer)
+
+
+async def test_events_of_60_kb_while_pendo_is_down(scene: Scene) -> None:
+    """`delivery.max_pending` alone let in 20,000 of them, 1.2 GB."""
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    await asyncio.to_thread(produce_all, scene, large_tracks(5_000, 60_000))
+    with scene.consume() as consumer:
+        await paused_for_memory(consumer)
+        check_memory(consumer)
+
+
+async def test_metadata_of_a_thousand_tiny_fields_while_pendo_is_down(scene: Scene) -> None:
+    """Each byte of it takes sixty in memory: `delivery.max_pending_bytes` let in 4 GB."""
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    await asyncio.to_thread(produce_all, scene, tiny_fields(5_000, 1_000))
+    with scene.consume() as consumer:
+        await paused_for_memory(consumer)
+        check_memory(consumer)
+
+
+async def test_metadata_of_too_many_tiny_fields(scene: Scene) -> None:
+    """A record of 64 KiB with 10,000 fields took 3.8 MB while it waited."""
+    await asyncio.to_thread(produce_all, scene, tiny_fields(300, 10_000))
+    with scene.consume() as consumer:
+        await settled(consumer, 300, reason="invalid")
+        check_memory(consumer)
+
+
+async def test_texts_of_wide_letters_while_pendo_is_down(scene: Scene) -> None:
+    """One letter of a text makes each of the others take four bytes."""
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    await asyncio.to_thread(produce_all, scene, wide_letters(2_500))
+    with scene.consume() as consumer:
+        await paused_for_memory(consumer)
+        check_memory(consumer)
+
+
+async def test_events_with_many_headers_while_pendo_is_down(scene: Scene) -> None:
+    """A header of two bytes takes a hundred."""
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    await asyncio.to_thread(produce_all, scene, many_headers(3_000, 5_000))
+    with scene.consume() as consumer:
+        await paused_for_memory(consumer)
+        check_memory(consumer)
+
+
+async def test_a_flood_of_unknown_schema_ids(scene: Scene) -> None:
+    """Each of them may be there in a minute: what waits is bounded, and the others go on."""
+    async with registry_that_knows_nothing() as url:
+        await asyncio.to_thread(produce_all, scene, unknown_ids(5_000, 40_000))
+        with scene.consume(
+            kafka__schema_registry__url=url, kafka__schema_registry__unknown_seconds=1
+        ) as consumer:
+            await eventually(
+                lambda: total(consumer.scrape(), "flagpost_deliveries_total", reason="unknown_schema") > 200,
+                SECONDS,
+            )
+            check_memory(consumer)
