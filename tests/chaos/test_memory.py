@@ -76,6 +76,15 @@ def take_nothing(scene: Scene, operation: AlterConfigOpType) -> None:
         future.result(20)
 
 
+def begin_import(scene: Scene, path: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [str(FLAGPOST), "import", str(path), "--type", "visitor", "--json"],
+        env=environment(scene.settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 async def test_an_import_of_a_million_visitors(wide_scene: Scene, tmp_path: Path) -> None:
     """It took 579 MB: a million visitors with five columns."""
     path = tmp_path / "visitors.csv"
@@ -87,12 +96,7 @@ async def test_an_import_of_a_million_visitors(wide_scene: Scene, tmp_path: Path
             for n in range(VISITORS)
         )
     with wide_scene.consume() as consumer:
-        importing = subprocess.Popen(
-            [str(FLAGPOST), "import", str(path), "--type", "visitor", "--json"],
-            env=environment(wide_scene.settings),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        importing = begin_import(wide_scene, path)
         await settled(consumer, VISITORS, kind="visitor_metadata")
         assert await asyncio.to_thread(importing.wait, SECONDS) == 0
         check_memory(consumer)

@@ -100,6 +100,11 @@ def records(make: Callable[[int], Event], headers: Callable[[], Headers] = tuple
 
 def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) -> int:
     """What an engine holds once it has taken records in, or has sent them, too."""
+    # What is made once, and not for each record, is made before.
+    other = engine_with(NO_LINGER)
+    other.receive(make(), instant(1.0))
+    attempts_at(other, 1.0)
+    del other
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()

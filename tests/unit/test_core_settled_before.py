@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from flagpost_consumer.core.outcomes import Kind
+from flagpost_consumer.core.dedupe import NEVER_MS
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import DedupeSettings
+from flagpost_consumer.core.restoration import SLACK_OFFSETS, Restoration, Settled
 from flagpost_consumer.core.settled_before import CHUNK_OFFSETS, SettledBefore
 
 EDGES = [0, 1, CHUNK_OFFSETS - 1, CHUNK_OFFSETS, CHUNK_OFFSETS + 1, 2 * CHUNK_OFFSETS - 1, 2 * CHUNK_OFFSETS]
@@ -60,3 +65,36 @@ def test_a_partition_that_is_read_from_far_on_needs_memory_only_for_what_is_sett
         subject.add(offset, Kind.UNKNOWN)
     assert sum(map(len, subject._chunks.values())) <= 2 * CHUNK_OFFSETS
     assert subject.kinds(far + 2) == {Kind.UNKNOWN}
+
+
+# The bound
+
+
+def take(restoration: Restoration, *offsets: int) -> None:
+    settled: list[Settled] = [(offset, Kind.TRACK, Outcome.DELIVERED, None, None) for offset in offsets]
+    assert restoration.take(3, settled) == len(offsets)
+
+
+def test_what_the_ledger_names_far_beyond_the_log_settles_nothing_and_takes_no_memory() -> None:
+    """Each offset took 4 KB: a ledger of 100,000 that lie far apart filled 400 MB, before anything was read."""
+    end = 5_000
+    restoration = Restoration(0, DedupeSettings(), log_end=end)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    take(restoration, *range(2**40, 2**40 + 20_000 * CHUNK_OFFSETS, CHUNK_OFFSETS), 2**62)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 4_000_000
+    assert not restoration.settled
+    take(restoration, 4_000, end + SLACK_OFFSETS - 1, end + SLACK_OFFSETS)
+    assert restoration.settled.kinds(4_000) == {Kind.TRACK}
+    assert restoration.settled.kinds(end + SLACK_OFFSETS - 1) == {Kind.TRACK}
+    assert restoration.settled.kinds(end + SLACK_OFFSETS) == frozenset()
+
+
+def test_an_offset_far_beyond_the_log_keeps_no_part_of_the_ledger_for_ever() -> None:
+    """What settles offsets beyond the committed one is read again at each restart: this one would be for years."""
+    restoration = Restoration(0, DedupeSettings(), log_end=5_000)
+    take(restoration, 2**62)
+    restoration.finish(9)
+    assert restoration.window.oldest_needed(10, NEVER_MS) == 9

@@ -254,7 +254,7 @@ class LedgerRestore:
         needed = said.needed if is_this_ledger and said.needed is not None else first
         begin = needed if first <= needed <= end else first
         position = start.offset if gap is None else gap.from_offset
-        restoration = Restoration(position, self._dedupe, self._counts, settles_from)
+        restoration = Restoration(position, self._dedupe, self._counts, settles_from, log_.high)
         return _Reading(wanted.partition, restoration, start, gap, wanted.since, begin, end)
 
     def _start(

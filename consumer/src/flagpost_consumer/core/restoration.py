@@ -24,6 +24,12 @@ NO_OFFSET = 2**63
 """Beyond every offset: nothing is settled from there on."""
 
 
+SLACK_OFFSETS = 1_000_000
+"""A new leader may tell an end that lies a little below what was read of the one before. Each takes a byte, if the
+ledger has it: a ledger that names offsets far apart would take 4 KB for each.
+"""
+
+
 class Restoration:
     """The state of one partition, as far as it has been read."""
 
@@ -33,13 +39,16 @@ class Restoration:
         settings: DedupeSettings,
         counts: DedupeCounts | None = None,
         settles_from: int = 0,
+        log_end: int = NO_OFFSET,
     ) -> None:
         """`position`: the offset from which records will be read. `settles_from`: what lies below this offset of
-        the ledger tells of records that are no longer in the log; of it only claims are taken.
+        the ledger tells of records that are no longer in the log; of it only claims are taken. `log_end`: where
+        the log ended when the restore began; what lies far behind it is not there to be settled.
 
         Partitions that are restored side by side share `counts`, and so the limit of `dedupe.max_entries`.
         """
         self.position = position
+        self._settled_below = log_end + SLACK_OFFSETS
         self.settled = SettledBefore()
         self.dedupe = Dedupe(
             settings.ttl_seconds, settings.max_entries, DedupeCounts() if counts is None else counts
@@ -61,13 +70,14 @@ class Restoration:
 
     def _take(self, ledger_offset: int, settlements: Iterable[Settled], position: int) -> int:
         count, newest_claim_ms, highest_offset = 0, -1, -1
-        add, restore = self.settled.add, self.dedupe.restore
+        add, restore, settled_below = self.settled.add, self.dedupe.restore, self._settled_below
         for offset, kind, outcome, key, occurred_at in settlements:
             count += 1
-            if offset > highest_offset:  # noqa: PLR1730 - max() takes longer, a million times
-                highest_offset = offset
-            if offset >= position:
-                add(offset, kind)
+            if offset < settled_below:
+                if offset > highest_offset:  # noqa: PLR1730 - max() takes longer, a million times
+                    highest_offset = offset
+                if offset >= position:
+                    add(offset, kind)
             if key is None or occurred_at is None:
                 continue
             if outcome is Outcome.DELIVERED:
