@@ -58,6 +58,9 @@ class FakeMessage:
         self.header_reads += 1
         return cast("list[tuple[str, bytes]]", self._read("headers", self._headers))
 
+    def set_headers(self, headers: list[tuple[str, bytes]]) -> None:
+        self._headers = headers
+
     def timestamp(self) -> tuple[int, int]:
         return cast("tuple[int, int]", self._read("timestamp", (1, START_MS)))
 

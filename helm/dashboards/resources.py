@@ -30,8 +30,8 @@ PROCESSES = Row(
         ),
         graph(
             "Bytes held",
-            "Keys, values and headers of the records in memory. Intake pauses at delivery.max_pending_bytes "
-            "(64 MiB) in each.",
+            "What the records in memory take: keys, values, headers, and their events. Intake pauses at "
+            "delivery.max_pending_bytes (64 MiB) in each.",
             "bytes",
             bad_from(51 * MEBIBYTE, 64 * MEBIBYTE),
             Query(series("flagpost_pending_bytes"), "{{pod}}"),

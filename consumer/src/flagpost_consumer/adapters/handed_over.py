@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from confluent_kafka import Message
 
+from flagpost_consumer.adapters.message_headers import weight_of_headers
+
 MAX_BATCHES = 8
 """Batches that the loop has not yet taken in; at this many the thread waits."""
 MAX_BYTES = 8 * 1024 * 1024
@@ -20,9 +22,18 @@ BATCH_BYTES = 2 * 1024 * 1024
 """What one batch is to hold at most, judged by the messages of the one before."""
 
 
+READ_AT_ONCE = 32
+"""Messages that are read before they are weighed."""
+
+
 def size_of(messages: Sequence[Message]) -> int:
-    """The bytes of some messages' keys and values."""
-    return sum([len(message.value() or b"") + len(message.key() or b"") for message in messages])
+    """The bytes of some messages' keys and values, and what their headers take in memory."""
+    return sum(
+        [
+            len(message.value() or b"") + len(message.key() or b"") + weight_of_headers(message)
+            for message in messages
+        ]
+    )
 
 
 class HandedOver:

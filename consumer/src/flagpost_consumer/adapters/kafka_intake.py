@@ -27,8 +27,10 @@ from flagpost_consumer.adapters.client_replacement import ClientReplacement
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.commit_metadata import write_metadata
 from flagpost_consumer.adapters.handed_over import (
+    BATCH_BYTES,
     MAX_BATCHES,
     MAX_BYTES,
+    READ_AT_ONCE,
     BatchSize,
     HandedOver,
     size_of,
@@ -339,11 +341,23 @@ class KafkaIntake:
 
     def _read(self, reader: Consumer) -> list[Message]:
         first = reader.poll(POLL_SECONDS)
-        messages = [] if first is None else [first, *reader.consume(self._batch.messages - 1, 0)]
+        messages = [] if first is None else self._read_more(reader, first)
         if self._displaced and not self._handing_over:
             # What was in hand, or fetched, when the hand-over began has been read again by the stand-in.
             messages = [message for message in messages if message.partition() not in self._displaced]
             self._find_place(reader)
+        return messages
+
+    def _read_more(self, reader: Consumer, first: Message) -> list[Message]:
+        """Read what there is behind a message, a few at a time: only what has been read can be weighed."""
+        messages, size = [first], size_of([first])
+        while size < BATCH_BYTES and (left := self._batch.messages - len(messages)) > 0:
+            asked = min(left, READ_AT_ONCE)
+            more = reader.consume(asked, 0)
+            messages += more
+            size += size_of(more)
+            if len(more) < asked:
+                break
         return messages
 
     def _find_place(self, consumer: Consumer) -> None:

@@ -14,6 +14,7 @@ from typing import cast
 
 from confluent_kafka import Message
 
+from flagpost_consumer.core.record_weights import headers_weight
 from flagpost_consumer.core.records import Headers
 
 _read = cast("Callable[[Message], list[tuple[str, bytes | None]] | None]", methodcaller("headers"))
@@ -22,12 +23,29 @@ that the interpreter has specialized, which does not: the list is used, and the 
 
 
 class UnreadableHeaders(Exception):  # noqa: N818 - a fact about a record, told by an exception
-    """A header's name is not UTF-8. Ask that message for its headers no second time: the list would come."""
+    """A header's name is not UTF-8."""
+
+
+_UNREADABLE: list[tuple[str, str | bytes | None]] = []
+"""Put in the place of headers that cannot be read: the list with the null pointer would come the next time."""
 
 
 def headers_of(message: Message) -> Headers:
-    """The headers in their order. Raises UnreadableHeaders."""
+    """The headers in their order, however often they are asked for. Raises UnreadableHeaders."""
     try:
-        return tuple(_read(message) or ())
+        found = _read(message)
     except (SystemError, UnicodeDecodeError):
+        message.set_headers(_UNREADABLE)
         raise UnreadableHeaders from None
+    if found is _UNREADABLE:
+        raise UnreadableHeaders
+    return tuple(found or ())
+
+
+def weight_of_headers(message: Message) -> int:
+    """What the headers take in memory, in bytes; Kafka's client unpacks them as it is read from."""
+    try:
+        headers = headers_of(message)
+    except Exception:  # noqa: BLE001 - whoever decodes the message tells
+        return 0
+    return headers_weight(headers) if headers else 0
