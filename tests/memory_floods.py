@@ -33,6 +33,10 @@ MOST_BYTES = 400 * 1024 * 1024
 """What no flood may reach."""
 
 
+BEYOND = 10_000_000
+"""Offsets that no test's topic comes to."""
+
+
 class Flood(NamedTuple):
     """One record of a flood."""
 
@@ -148,7 +152,7 @@ def decisions(count: int, first: int = 0) -> Iterator[Flood]:
 
 
 def write_claims(scene: Scene, count: int, batch: int = 400) -> None:
-    """Fill the ledger with delivered decisions, as many claims, all within the ttl; what they settle is committed."""
+    """Fill the ledger with delivered decisions, as many claims, all within the ttl. They settle no record."""
     producer = Producer(
         {"bootstrap.servers": scene.kafka.bootstrap_servers, "linger.ms": 20, "compression.type": "lz4"}
     )
@@ -156,7 +160,7 @@ def write_claims(scene: Scene, count: int, batch: int = 400) -> None:
     for turn, first in enumerate(range(0, count, batch)):
         entries = [
             LedgerEntry(
-                offset=first + number,
+                offset=BEYOND + first + number,
                 kind="track",
                 outcome="delivered",
                 reason="ok",

@@ -124,5 +124,5 @@ async def test_a_batch_that_is_larger_than_a_consumer_takes_stops_nobody(scene: 
         assert consumer.value("flagpost_offsets_lost_total") == 0
         labels = {"kind": "unknown", "outcome": "dead_lettered", "reason": "invalid"}
         assert consumer.value("flagpost_deliveries_total", **labels) == 2
-        assert peak_bytes(consumer) < MOST_BYTES, f"{peak_bytes(consumer) / 1e6:.0f} MB"
+        assert consumer.peak_bytes < MOST_BYTES, f"{consumer.peak_bytes / 1e6:.0f} MB"
         assert await consumer.stop() == 0

@@ -190,3 +190,15 @@ def test_a_fair_share_fits_and_is_the_greatest_that_does(holdings: list[int], ro
     if sum(holdings) > room:
         assert sum(min(held, share) for held in holdings) <= room
         assert sum(min(held, share + 1) for held in holdings) > room
+
+
+def test_lanes_go_with_the_end_of_their_rest_however_many_visitors_there_are() -> None:
+    """A lane rests for one interval after its last answer, and is there no longer."""
+    lanes: Line = Lanes(1.0)
+    for number in range(10_000):
+        now = number / 100
+        lanes.push(f"v{number}", Item(f"v{number}"), now)
+        lanes.answered(taken(lanes, 64, now), now)
+        assert len(lanes) <= 101
+    lanes.advance(101.0)
+    assert len(lanes) == len(lanes._resting) == lanes.waiting == 0
