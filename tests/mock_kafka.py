@@ -24,7 +24,8 @@ FATAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
 
 READ_SECONDS = 20.0
 _PRODUCER = 0
-_WELL, _DOWN = 1, 2  # brokers
+WELL, DOWN = 1, 2
+"""The brokers."""
 _REASON_BYTES = 512
 
 
@@ -40,6 +41,7 @@ class MockKafka:
             ("rd_kafka_mock_clear_request_errors", (ctypes.c_int16,)),
             ("rd_kafka_mock_cluster_destroy", ()),
             ("rd_kafka_mock_broker_set_down", (ctypes.c_int32,)),
+            ("rd_kafka_mock_broker_set_up", (ctypes.c_int32,)),
             ("rd_kafka_mock_coordinator_set", (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32)),
             ("rd_kafka_mock_broker_set_rtt", (ctypes.c_int32, ctypes.c_int)),
         ):
@@ -54,8 +56,8 @@ class MockKafka:
         settings = self._library.rd_kafka_conf_new()
         self._library.rd_kafka_conf_set(settings, b"log_level", b"0", reason, _REASON_BYTES)
         self._client = self._library.rd_kafka_new(_PRODUCER, settings, reason, _REASON_BYTES)
-        self._cluster = self._library.rd_kafka_mock_cluster_new(self._client, _DOWN)
-        self._library.rd_kafka_mock_broker_set_down(self._cluster, _DOWN)
+        self._cluster = self._library.rd_kafka_mock_cluster_new(self._client, DOWN)
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, DOWN)
         for name, partitions in self._topics.items():
             assert not self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
             for partition in range(partitions):
@@ -82,18 +84,26 @@ class MockKafka:
 
     def set_leader(self, topic: str, partition: int, *, there: bool) -> None:
         """Make a broker that nobody can reach a partition's leader, or one that is well."""
-        leader = _WELL if there else _DOWN
+        leader = WELL if there else DOWN
         self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, leader)
+
+    def hide(self) -> None:
+        """Be out of reach until `show`."""
+        self._library.rd_kafka_mock_broker_set_down(self._cluster, WELL)
+
+    def show(self) -> None:
+        """Be in reach again."""
+        self._library.rd_kafka_mock_broker_set_up(self._cluster, WELL)
 
     def coordinate(self, transactional_id: str) -> None:
         """Have a broker that is well coordinate somebody's transactions."""
         self._library.rd_kafka_mock_coordinator_set(
-            self._cluster, b"transaction", transactional_id.encode(), _WELL
+            self._cluster, b"transaction", transactional_id.encode(), WELL
         )
 
     def set_round_trip(self, milliseconds: int) -> None:
         """How long the broker takes for an answer."""
-        self._library.rd_kafka_mock_broker_set_rtt(self._cluster, _WELL, milliseconds)
+        self._library.rd_kafka_mock_broker_set_rtt(self._cluster, WELL, milliseconds)
 
     def read(self, topic: str) -> list[Message]:
         """What is on a topic now, partition by partition."""

@@ -139,6 +139,9 @@ class Running:
         """What the loop wants to be committed of partitions that are revoked."""
         self.intake = KafkaIntake({}, TOPIC, self.handler, asyncio.get_running_loop())
 
+    def is_joined(self) -> bool:
+        return self.intake.joined
+
     async def _revoked(self, _: list[int]) -> dict[int, Position]:
         return self.left_positions
 
@@ -301,7 +304,7 @@ async def test_a_new_topic_is_read_by_a_new_client_and_nothing_of_the_old_one_is
 ) -> None:
     """The old client takes no word of leaders with lower epochs, and what it read was another log."""
     await running.assign(0, 1)
-    joined = [running.intake.joined]
+    assert running.is_joined()
     running.left_positions = {0: Position(70, None), 1: Position(71, None)}
     running.consumer.revoked_on_close = partitions(0, 1)
     running.intake.begin_anew()
@@ -309,13 +312,10 @@ async def test_a_new_topic_is_read_by_a_new_client_and_nothing_of_the_old_one_is
     running.handler.on_revoked.assert_called_once_with([0, 1])
     await running.commit(0, 1)
     assert running.consumer.committed == []
-    joined.append(running.intake.joined)
+    assert not running.is_joined(), "the group has not given the new client anything yet"
     running.handler.on_lost.assert_not_called()
     await running.assign(0)
-    joined.append(running.intake.joined)
-    assert joined == [True, False, True], (
-        "between the two the group has not given the new client anything yet"
-    )
+    assert running.is_joined()
     running.consumer.steps.put(Step(messages=(Message(0, 0), Message(1, 0))))
     await eventually(lambda: running.handed_over, SECONDS)
     assert running.handed_over == [(0, 0)]

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from flagpost_kafka import errors
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
-from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
+from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
 
 PATIENCE_SECONDS = 60.0
 """How long a test waits for what must come."""
@@ -56,6 +56,10 @@ def lasting(kafka: MockKafka, heard: Heard, **properties: object) -> LastingProd
         **{name.replace("_", "."): value for name, value in properties.items()},
     }
     return LastingProducer(config, ROOMY, heard.troubles.append, logger=SILENT, on_failed=heard.report)
+
+
+def servers(*kafkas: MockKafka) -> str:
+    return ",".join(kafka.bootstrap_servers for kafka in kafkas)
 
 
 def poll_until(producer: LastingProducer, reached: Callable[[], object]) -> None:
@@ -309,3 +313,33 @@ def test_what_waits_for_a_producer_can_be_recalled_too() -> None:
     clock.now = 100.0
     producer.poll()
     assert len(producer) == 0
+
+
+def test_a_producer_is_replaced_that_holds_on_to_leaders_of_a_topic_that_is_gone() -> None:
+    """librdkafka takes no word of a leader whose epoch is below the one that it knows, and a new topic's begin anew:
+    it went on looking for it where the old one was.
+    """
+    heard = Heard()
+    with MockKafka({"events": 1}) as later:
+        later.hide()
+        with MockKafka({"events": 1}) as earlier:
+            for there in (True, False, True, False):
+                earlier.set_leader("events", 0, there=there)
+            producer = lasting(earlier, heard, bootstrap_servers=servers(earlier, later))
+            poll_until(producer, lambda: leader_of_events(producer) == DOWN)
+            producer.produce("events", b"1", heard.report, partition=0)
+            later.show()
+        poll_until(producer, lambda: leader_of_events(producer) == WELL)
+        assert heard.offsets == []
+        producer.renew()
+        poll_until(producer, lambda: heard.offsets)
+        assert (heard.offsets, heard.failed) == ([(b"1", 0)], [])
+        producer.close()
+
+
+def leader_of_events(producer: LastingProducer) -> int | None:
+    """The leader that Kafka tells; None: it does not answer."""
+    try:
+        return producer.list_topics("events", 1.0).topics["events"].partitions[0].leader
+    except (KafkaException, KeyError):
+        return None

@@ -95,14 +95,17 @@ def test_what_a_new_client_does_not_help_is_given_more_time_each_time_and_never_
 def test_clients_are_replaced_at_most_so_often() -> None:
     now = [100.0]
     replacement = ClientReplacement(lambda: now[0])
-    assert not replacement.take()
+    assert not replacement.is_due()
     replacement.ask("one")
     replacement.ask("another")
-    assert replacement.take()
-    assert not replacement.take()
-    taken = 0
+    assert replacement.is_due()
+    replacement.happened()
+    assert not replacement.is_due()
+    replaced = 0
     for _ in range(400):
         now[0] += 0.25
         replacement.ask("again and again")
-        taken += replacement.take()
-    assert taken == 100.0 // APART_SECONDS
+        if replacement.is_due():
+            replacement.happened()
+            replaced += 1
+    assert replaced == 100.0 // APART_SECONDS

@@ -487,17 +487,26 @@ class Service:
         kafka = self._settings.kafka
         topic_id, ledger_id = self._topic_ids.get(kafka.topic), self._topic_ids.get(kafka.ledger_topic)
         if before is not None:
-            self.on_other_topic(topic, self._topic_ids.get(topic))
-        if topic == kafka.topic and before is not None:
-            self._intake.begin_anew()
-        elif topic == kafka.ledger_topic and before is not None:
-            self.engine.ledger_replaced()
+            self._made_anew(topic)
         for number in self.engine.assigned:
             current = self.engine.current(number)
             if current is not None and current.topic_id is None:
                 current.topic_id = topic_id
         self._intake.know_ids(topic_id, ledger_id)
         self._commits.now(clock().monotonic)
+
+    def _made_anew(self, topic: str) -> None:
+        kafka = self._settings.kafka
+        if self._topic_ids is None or self._intake is None:
+            return
+        self.on_other_topic(topic, self._topic_ids.get(topic))
+        if topic == kafka.topic:
+            self._intake.begin_anew()
+        elif topic == kafka.ledger_topic:
+            self.engine.ledger_replaced()
+            self._ledger.made_anew()
+        else:
+            self._dead_letters.made_anew()
 
     def on_other_topic(self, topic: str, topic_id: str | None) -> None:
         """A topic is not the one that it was: told by its new id, or by a commit that was made on another."""

@@ -242,6 +242,14 @@ class LastingProducer:
                 self._recalled = True
                 self._report_held()
 
+    def renew(self) -> None:
+        """Have the producer replaced: a topic was made anew, and it may hold on to the leaders of the old one.
+
+        librdkafka takes no word of a leader whose epoch is below the one that it knows. What was not acknowledged is
+        written again by the successor, as after a fatal error.
+        """
+        self._end(self._producer)
+
     def poll(self, seconds: float = 0.0) -> None:
         """Report what there is to report; wait for it so long at most."""
         if not self._open:

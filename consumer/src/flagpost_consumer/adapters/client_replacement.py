@@ -32,9 +32,10 @@ class ClientReplacement:
             log.warning("Kafka's client is replaced, and joins the group anew", reason=reason)
             self.reason = reason
 
-    def take(self) -> bool:
-        """Whether to replace it now; if so, that was it."""
-        if not self.reason or self._monotonic() < self._replaced_at + APART_SECONDS:
-            return False
+    def is_due(self) -> bool:
+        """Whether it is to be replaced now."""
+        return bool(self.reason) and self._monotonic() >= self._replaced_at + APART_SECONDS
+
+    def happened(self) -> None:
+        """It has been replaced, for whatever reason."""
         self._replaced_at, self.reason = self._monotonic(), ""
-        return True

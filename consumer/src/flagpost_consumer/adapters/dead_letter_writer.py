@@ -112,6 +112,10 @@ class DeadLetterWriter:
         cut = Cut.VALUE if settlement.delivery.record.truncated else Cut.NOTHING
         line.offer(_Letter(settlement, line, cut))
 
+    def made_anew(self) -> None:
+        """The topic is another one than before."""
+        self._producer.renew()
+
     def forget(self, partitions: Collection[int]) -> None:
         """Partitions are another member's: nothing of them that was not sent yet is written any more."""
         for lines in (self._lines, self._refused):

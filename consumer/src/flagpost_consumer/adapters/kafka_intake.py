@@ -276,6 +276,7 @@ class KafkaIntake:
         if self._commit_under_way:  # nobody will say how it ended
             self._tell_commit_ended(None)
         self._leaving = self.joined = False
+        self._replacement.happened()
 
     def _is_to_be_replaced(self) -> bool:
         """Whether another client is to go on."""
@@ -286,7 +287,7 @@ class KafkaIntake:
                 limit=self._receive_limit.grow(),
             )
             return True
-        return self._replacement.take()
+        return self._replacement.is_due()
 
     def _await_topic(self, consumer: Consumer) -> bool:
         """Wait until Kafka answers and the topic is there; False when stopped before."""

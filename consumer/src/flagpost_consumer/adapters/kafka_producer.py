@@ -57,6 +57,11 @@ class KafkaProducer:
         """Have what was not sent yet reported as purged."""
         self._producer.recall()
 
+    def renew(self) -> None:
+        """Go on with another client: a topic was made anew, and this one may look for it in the wrong place."""
+        log.info("a Kafka client is replaced: its topic was made anew", writes=self._purpose)
+        self._producer.renew()
+
     def produce(
         self,
         topic: str,

@@ -109,6 +109,10 @@ class LedgerWriter:
         """Take in what the client has to say."""
         self._producer.serve()
 
+    def made_anew(self) -> None:
+        """The topic is another one than before."""
+        self._producer.renew()
+
     def forget(self, partitions: Collection[int]) -> None:
         """Partitions are another member's: nothing of them that was not sent yet is written any more."""
         for number in partitions:
