@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
@@ -107,9 +107,6 @@ class Lanes(Generic[Item]):
 
     def __len__(self) -> int:
         return len(self._lanes)
-
-    def __iter__(self) -> Iterator[Lane[Item]]:
-        return iter(self._lanes.values())
 
     def lane(self, visitor_id: str) -> Lane[Item] | None:
         """The lane of a visitor, where there is one."""

@@ -395,8 +395,12 @@ class MetadataBatches(Generic[Owner]):
             queue = self._queues.get((kind, group))
             if queue is None:
                 queue = self._queues[kind, group] = Queue(self._batch_size, self._most_bytes)
-            if target_id not in queue:
-                queue.enter(target_id, waiting.size, -inf if first else now)
+            if target_id in queue:
+                continue
+            if first:
+                queue.enter_first(target_id, waiting.size)
+            else:
+                queue.enter(target_id, waiting.size, now)
         self._tidy(target)
 
     def _leave_queues(self, target: _Target[Owner]) -> None:
