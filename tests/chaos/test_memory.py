@@ -72,7 +72,8 @@ def take_nothing(scene: Scene, operation: AlterConfigOpType) -> None:
     """SET: the dead-letter topic refuses each write. DELETE: it takes them again."""
     entry = ConfigEntry("max.message.bytes", "1", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, scene.dead_letters, incremental_configs=[entry])
-    for future in scene.kafka.admin().incremental_alter_configs([resource]).values():
+    admin = scene.kafka.admin()
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(20)
 
 
@@ -129,7 +130,11 @@ async def test_20_000_records_with_20_000_tiny_fields(wide_scene: Scene) -> None
         check_memory(consumer)
 
 
-@pytest.mark.parametrize("make", [lambda: tiny_fields(40_000, 1_000), lambda: wide_letters(20_000)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: tiny_fields(40_000, 1_000), lambda: wide_letters(20_000)],
+    ids=["tiny fields", "wide letters"],
+)
 async def test_metadata_that_becomes_large_while_pendo_is_down(
     wide_scene: Scene, make: Callable[[], Iterable[Flood]]
 ) -> None:
