@@ -156,4 +156,5 @@ async def test_unknown_ids_whose_dead_letters_are_not_taken(wide_scene: Scene) -
         check_memory(consumer)
         take_nothing(wide_scene, AlterConfigOpType.DELETE)
         await settled(consumer, 5_000, reason="unknown_schema")
-        check_memory(consumer)
+        # Now a gigabyte runs through it, from a client that reads ahead to one that packs what it writes.
+        check_memory(consumer, CHART_BYTES)
