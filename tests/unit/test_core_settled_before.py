@@ -48,6 +48,16 @@ def test_a_chunk_is_kept_until_the_first_offset_beyond_it_is_asked_for() -> None
     assert not subject
 
 
+def test_to_ask_ahead_forgets_nothing() -> None:
+    settled = SettledBefore()
+    settled.add(1, Kind.TRACK)
+    settled.add(3 * CHUNK_OFFSETS, Kind.UNKNOWN)
+    assert settled.has(3 * CHUNK_OFFSETS, Kind.UNKNOWN)
+    assert not settled.has(3 * CHUNK_OFFSETS, Kind.TRACK)
+    assert not settled.has(9 * CHUNK_OFFSETS, Kind.UNKNOWN)
+    assert settled.kinds(1) == {Kind.TRACK}
+
+
 def test_the_chunk_that_is_asked_for_and_later_ones_are_kept() -> None:
     subject = SettledBefore()
     for number in range(4):

@@ -96,6 +96,19 @@ def test_a_replica_that_is_behind_costs_nobody_a_record() -> None:
     assert world.decoding.waiting_partitions == frozenset()
 
 
+@pytest.mark.parametrize("first", [GOOD, confluent(40)])
+def test_a_record_that_the_ledger_settles_waits_for_no_schema(first: bytes) -> None:
+    """Each hand-over stopped the partition for a minute again: settled beyond the commit, it was read once more."""
+    world = RegistryWorld(
+        lambda schema_id, _now: SCHEMA if schema_id == 40 else None,
+        is_settled=lambda partition, offset: (partition, offset) in {(0, 1), (0, 2)},
+    )
+    world.take(*messages(first, confluent(41), confluent(42), GOOD))
+    world.run(1.0)
+    assert world.offsets(0) == [0, 1, 2, 3]
+    assert world.decoding.waiting_partitions == frozenset()
+
+
 @pytest.mark.parametrize("answer", [NOT_FOUND, FORBIDDEN])
 def test_an_id_that_stays_refused_is_unknown_after_a_minute_and_asked_for_anew_after_ten(
     answer: SchemaAnswer,

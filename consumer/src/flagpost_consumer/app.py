@@ -135,6 +135,7 @@ class Service:
             on_change=self._wake,
             on_quarantined=self._count_quarantined,
             is_full=lambda: self.engine.is_full,
+            is_settled=self.engine.is_settled_undecoded,
             is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
         self.metrics.observed.registry_waits = self._decoding.waits

@@ -85,6 +85,7 @@ class Decoding:
         on_quarantined: Callable[[], None] = lambda: None,
         is_full: Callable[[], bool] = lambda: False,
         is_fresh: Callable[[Message], bool] = lambda _: False,
+        is_settled: Callable[[int, int], bool] = lambda _, __: False,
         now: Callable[[], Instant] = clock,
     ) -> None:
         """Build it.
@@ -97,14 +98,16 @@ class Decoding:
             on_change: is called when partitions begin or cease to wait, or hold too much.
             on_quarantined: is called for each record that made our code raise twice.
             is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
-            is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
             is_fresh: whether a message was read as it was written.
+            is_settled: whether the ledger settles the record at a partition's offset as one that could not be
+                decoded. Its schema is not waited for again: each hand-over would stop its partition as the first did.
             now: the time.
         """
         self._requests = requests
         self._on_records = on_records
         self._on_change = on_change
         self._is_full = is_full
+        self._is_settled = is_settled
         self._now = now
         self._unread: deque[Message | _InTurn] = deque()
         """Messages that came while there was no room, and what is to be done between them."""
@@ -212,6 +215,8 @@ class Decoding:
         try:
             return self._reader.record(message)
         except SchemaNeeded as needed:
+            if self._is_settled(partition, cast("int", message.offset())):
+                return self._reader.settled_record(message)
             if self._requests is None:
                 self._decoder.refuse_schema(
                     needed.schema_id, "the record needs a schema registry: set kafka.schema_registry.url"
@@ -247,8 +252,11 @@ class Decoding:
             try:
                 records.append(held if isinstance(held, Record) else self._reader.held_record(held))
             except SchemaNeeded as needed:
-                self._wait(partition, held, needed.schema_id)
-                break
+                message = cast("HeldMessage", held).message
+                if not self._is_settled(partition, cast("int", message.offset())):
+                    self._wait(partition, held, needed.schema_id)
+                    break
+                records.append(self._reader.settled_record(message))
             self._held.pop(partition)
             self._let_go(held)
         if partition not in self._held.partitions:

@@ -76,6 +76,11 @@ class MessageReader:
         """The record in a message that was held. Raises SchemaNeeded."""
         return self._join(held.message, self._body(held.message), held.headers, fresh=False)
 
+    def settled_record(self, message: Message) -> Record:
+        """The record in a message that the ledger settles as one that could not be decoded: nothing is decoded."""
+        settled = DecodeFailure(Reason.UNKNOWN_SCHEMA, "settled before")
+        return self._join(message, (None, None, 0, settled, False), (), fresh=False)
+
     def hold(self, message: Message) -> HeldMessage | Record:
         """What to keep of a message that cannot be decoded yet, or not before another: of a large one, no bytes."""
         try:

@@ -107,6 +107,11 @@ class Engine:
         """Whether records of a partition are taken in."""
         return number in self._partitions and self._partitions[number].restored
 
+    def is_settled_undecoded(self, number: int, offset: int) -> bool:
+        """Whether the ledger settles a record of a partition as one that could not be decoded."""
+        partition = self._partitions.get(number)
+        return partition is not None and partition.settled_before.has(offset, Kind.UNKNOWN)
+
     def is_current(self, partition: Partition) -> bool:
         """Whether this assignment of a partition still holds."""
         return self._partitions.get(partition.number) is partition

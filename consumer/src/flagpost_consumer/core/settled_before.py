@@ -30,6 +30,12 @@ class SettledBefore:
             chunk = self._chunks[number] = bytearray(CHUNK_OFFSETS)
         chunk[place] |= BIT_OF[kind]
 
+    def has(self, offset: int, kind: Kind) -> bool:
+        """Whether a delivery is settled. Unlike `kinds` it may be asked ahead."""
+        number, place = divmod(offset, CHUNK_OFFSETS)
+        chunk = self._chunks.get(number)
+        return chunk is not None and bool(chunk[place] & BIT_OF[kind])
+
     def kinds(self, offset: int) -> frozenset[Kind]:
         """The kinds that are settled of the record at an offset; lower ones will not be asked for again."""
         number, place = divmod(offset, CHUNK_OFFSETS)
