@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from flagpost_consumer.core.endpoint import EndpointState
-from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
 from flagpost_consumer.core.records import Attempt
 from flagpost_consumer.core.verdict import Answer
@@ -205,3 +205,35 @@ def test_a_visitors_order_and_pace_hold_while_it_fails() -> None:
     world.check_spacing()
     offsets = [sight.offset or 0 for sight in world.by_visitor()["sick"]]
     assert all(before <= after for before, after in pairwise(offsets))
+
+
+@pytest.mark.parametrize("answer", POISONS)
+def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -> None:
+    """Six of forty visitors were in every batch that tried whether Pendo is back, and nobody's metadata went."""
+
+    def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
+        ids = attempt.batch.ids if attempt.batch is not None else []
+        return (answer if any(each.startswith("bad") for each in ids) else OK), 0.0, 0.05
+
+    policy = policy_of().model_copy(update={"decisions": DecisionsSettings()})
+    world = World(policy, Random(5), answering=answering)
+    world.join()
+    for number in range(6):
+        event_at(world, 2.0, f"bad{number}", number)
+    for number in range(34):
+        event_at(world, 2.0, f"v{number}", number)
+    for number in range(60):
+        event_at(world, 20.0 + number, f"later{number}", number)
+    world.run(until=600.0)
+    assert unsent(world, b"later") == [], (
+        "within minutes, although a lull follows: a refusal is two visitors' at once"
+    )
+    world.run(until=3_600.0)
+    assert unsent(world, b"v") == [], "those who were in their batches, too, although nobody else is there"
+
+
+def unsent(world: World, prefix: bytes) -> list[bytes | None]:
+    """The visitors of such names whose metadata Pendo has not taken."""
+    reasons = world.reasons(Kind.VISITOR_METADATA)
+    named = [made for made in world.log[0] if (made.key or b"").startswith(prefix)]
+    return [made.key for made in named if reasons.get((0, made.offset)) is not Reason.OK]

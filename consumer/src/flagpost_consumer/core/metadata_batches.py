@@ -92,6 +92,8 @@ class MetadataBatches(Generic[Owner]):
         self._not_yet: dict[float, dict[TargetKey, None]] = {}
         """When partitions that were newly assigned may send, to the ids that wait for it."""
         self._retries = Retries()
+        self._retry_is_next = False
+        """Whose turn it is to try whether an endpoint is back."""
         self._sent = SentValues(self._ttl_ms, max_entries)
         self._order: SettlingOrder[Owner] = SettlingOrder()
         self._refused: list[tuple[Item[Owner], Ending]] = []
@@ -171,7 +173,7 @@ class MetadataBatches(Generic[Owner]):
 
     def take(self, now: float, avoid: str | None = None) -> Batch | None:
         """Give a batch that is to be sent now; another than `avoid`'s first, if there is one."""
-        fresh = self._take_fresh(now)
+        fresh = self._take_fresh(now, self._batch_size)
         if fresh is not None and fresh.who != avoid:
             return fresh
         again = self._retries.pop(now)
@@ -180,6 +182,37 @@ class MetadataBatches(Generic[Owner]):
         if fresh is not None:
             self.again(fresh, now)
         return again
+
+    def take_probe(self, now: float, avoid: str | None = None) -> Batch | None:
+        """Give one id that is to be sent now, in a batch of its own: another than `avoid`, if there is one.
+
+        Of many ids one may be why requests fail; an endpoint that is back is seen sooner with one after the other.
+        Ids that wait and ids of batches that failed have turns: a few that always fail must not be all that is tried.
+        """
+        probe = None if self._retry_is_next else self._take_fresh(now, 1)
+        if probe is None or probe.who == avoid:
+            again = self._retries.pop(now)
+            if again is not None:
+                if probe is not None:
+                    self.disband(probe, now)
+                probe = self._peel(again, now)
+            elif probe is None:
+                probe = self._take_fresh(now, 1)
+        if probe is not None:
+            self._retry_is_next = not self._retry_is_next
+            probe.is_probe = True
+        return probe
+
+    def _peel(self, batch: Batch, now: float) -> Batch:
+        """Take the first id out of a batch that was to be sent again."""
+        if len(batch.ids) == 1:
+            return batch
+        peeled = Batch(batch.target, batch.group, batch.ids[:1])
+        for target in self._targets_of(batch, peeled.ids):
+            target.batch = peeled
+        batch.ids = batch.ids[1:]
+        self.again(batch, now)
+        return peeled
 
     def gather(self, batch: Batch, now: float) -> list[tuple[str, dict[str, MetadataValue]]]:
         """Take the newest values of a batch's ids into flight; ids with none left leave the batch."""
@@ -244,6 +277,16 @@ class MetadataBatches(Generic[Owner]):
                 self._release(target, now)
         if batch.waiting_ids:
             self._retries.push(now + wait_seconds, batch)
+
+    def disband(
+        self, batch: Batch, now: float, give_up: Callable[[Item[Owner]], Ending | None] | None = None
+    ) -> None:
+        """Let the ids of a batch wait for company again, but for the deliveries that `give_up` has an ending for."""
+        for target in self._targets_of(batch):
+            for key, value in self._land(target):
+                self._doubt(target, key, value)
+                self._back(target, key, value, give_up(value.item) if give_up else None)
+            self._release(target, now)
 
     def part(self, batch: Batch, ids: Sequence[str], now: float) -> None:
         """Send these ids of a batch again at once, without the others."""
@@ -438,7 +481,8 @@ class MetadataBatches(Generic[Owner]):
 
     # What a batch holds
 
-    def _take_fresh(self, now: float) -> Batch | None:
+    def _take_fresh(self, now: float, most: int) -> Batch | None:
+        """A batch of ids that have waited for company, at most so many."""
         self._let_in(now)
         due = [
             (at, key)
@@ -448,20 +492,20 @@ class MetadataBatches(Generic[Owner]):
         if not due:
             return None
         _, (kind, group) = min(due)
-        batch = Batch(kind, group, self._first_ids(kind, group))
+        batch = Batch(kind, group, self._first_ids(kind, group, most))
         for target_id in batch.ids:
             target = self._targets[kind, target_id]
             self._leave_queues(target)
             target.batch = batch
         return batch
 
-    def _first_ids(self, kind: str, group: str) -> list[str]:
+    def _first_ids(self, kind: str, group: str, most: int) -> list[str]:
         """The ids of a queue that go in one request."""
         ids: list[str] = []
         left = self._most_bytes
         for target_id in self._queues[kind, group]:
             size = self._targets[kind, target_id].waiting[group].size
-            if ids and (len(ids) == self._batch_size or size > left):
+            if ids and (len(ids) == most or size > left):
                 break
             ids.append(target_id)
             left -= size

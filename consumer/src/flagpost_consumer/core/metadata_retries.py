@@ -26,6 +26,8 @@ class Batch:
     """Its last request failed, and another's had passed since the one before."""
     narrowed: bool = False
     """It came of halving a batch that failed alone: one of the two halves must be the bad one."""
+    is_probe: bool = False
+    """Its one id tries whether an endpoint is back; if not, the id waits for company again."""
     number: int | None = None
     """Its place among those that wait to be sent again; None while it is in flight."""
     waiting_ids: int = 0

@@ -5,7 +5,7 @@ In: planned metadata deliveries in the order of their offsets, answers. Out: att
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from flagpost_consumer.core.attempts import Attempts, refusal, tell
 from flagpost_consumer.core.budget import Budget
@@ -93,7 +93,8 @@ class MetadataSending:
         """Start what may start."""
         moment = now.monotonic
         while has_connection() and is_now(self.due_at(moment), moment):
-            batch = self._batches.take(moment, self.endpoint.last_failed)
+            take = self._batches.take_probe if self.endpoint.probes else self._batches.take
+            batch = take(moment, self.endpoint.last_failed)
             if batch is None:
                 return
             if self._is_to_be_halved(batch):
@@ -151,10 +152,22 @@ class MetadataSending:
                 batch.failures += 1
                 batch.failed_alone = self.endpoint.successes > batch.successes_seen
                 batch.successes_seen = self.endpoint.successes
-            wait = self._attempts.wait(deliveries, answer, verdict, now)
-            self._batches.again(batch, now.monotonic, wait, lambda item: endings.get(item.owner))
+            self._back(batch, self._attempts.wait(deliveries, answer, verdict, now), endings, now)
         self.settle_ended(now)
         self._put_back(deliveries)
+
+    def _back(
+        self, batch: Batch, wait_seconds: float, endings: Mapping[Delivery, Ending | None], now: Instant
+    ) -> None:
+        """Send a batch whose request failed again; the one id that tried an endpoint waits for company instead."""
+
+        def give_up(item: Item[Delivery]) -> Ending | None:
+            return endings.get(item.owner)
+
+        if batch.is_probe and self.endpoint.probes:
+            self._batches.disband(batch, now.monotonic, give_up)
+        else:
+            self._batches.again(batch, now.monotonic, wait_seconds, give_up)
 
     def _accepted(self, batch: Batch, answer: Answer, now: Instant) -> None:
         """A 2xx, which may still name records that Pendo refused."""
