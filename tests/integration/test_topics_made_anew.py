@@ -38,17 +38,6 @@ def events_of(count: int, name: str) -> list[TrackEvent]:
     ]
 
 
-def remake(kafka: KafkaBroker, topic: str, partitions: int) -> None:
-    """Delete a topic and make it anew."""
-    admin = kafka.admin()
-    admin.delete_topics([topic], operation_timeout=20)[topic].result(20)
-    deadline = time.monotonic() + 20
-    while topic in admin.list_topics(timeout=20).topics:
-        assert time.monotonic() < deadline
-        admin.poll(0.02)
-    kafka.create_topics(topic, partitions=partitions)
-
-
 def has_nothing_pending(consumers: list[RunningConsumer]) -> bool:
     return all(total(each.scrape(), "flagpost_deliveries_pending") == 0 for each in consumers)
 
@@ -95,7 +84,7 @@ async def test_what_a_new_topic_of_the_old_name_holds_is_delivered(
         if after > before:  # no consumer sees the new topic while it is shorter: no offset surprises any
             for consumer in both:
                 consumer.signal(signal.SIGSTOP)
-        await asyncio.to_thread(remake, scene.kafka, scene.topic, scene.partitions)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.topic, scene.partitions)
         await asyncio.to_thread(scene.publish, events_of(after, "after"))
         for consumer in both:
             consumer.signal(signal.SIGCONT)
@@ -123,7 +112,7 @@ async def test_a_topic_made_anew_under_traffic_loses_nothing_of_what_it_holds(
         await asyncio.to_thread(scene.publish, events_of(400, "before"))
         scene.pendo.faults.latency_seconds = 0.2
         await eventually(lambda: len(sent(scene, "before")) >= 20, SECONDS)
-        await asyncio.to_thread(remake, scene.kafka, scene.topic, scene.partitions)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.topic, scene.partitions)
         for part in range(4):
             await asyncio.to_thread(scene.publish, events_of(400, "after")[part * 100 : part * 100 + 100])
         scene.pendo.faults.latency_seconds = 0.0
@@ -147,7 +136,7 @@ async def test_claims_outlive_the_topic(scene: Scene, started: Callable[[str], R
         await asyncio.to_thread(scene.publish, shown)
         await eventually(lambda: len(tracks(scene.pendo.received)) == 40, SECONDS)
         await eventually(partial(has_nothing_pending, [consumer]), SECONDS)
-        await asyncio.to_thread(remake, scene.kafka, scene.topic, scene.partitions)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.topic, scene.partitions)
         await asyncio.to_thread(scene.publish, shown[:30])
         duplicates = partial(
             consumer.value,
@@ -173,7 +162,7 @@ async def test_a_ledger_made_anew_is_counted_and_read_from_its_beginning(
         await asyncio.to_thread(scene.publish, shown[:40])
         await eventually(lambda: len(tracks(scene.pendo.received)) == 40, SECONDS)
         await eventually(partial(has_nothing_pending, [consumer]), SECONDS)
-        await asyncio.to_thread(remake, scene.kafka, scene.ledger, scene.partitions)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.ledger, scene.partitions)
         await eventually(lambda: replaced([consumer], scene.ledger) == 1, SECONDS)
         await asyncio.to_thread(scene.publish, shown[40:])
         await eventually(lambda: len(tracks(scene.pendo.received)) == 80, SECONDS)
@@ -280,7 +269,7 @@ async def test_a_new_topic_whose_leaders_have_lower_epochs_is_read(
             await asyncio.to_thread(scene.publish, events_of(100, "before"))
             await eventually(lambda: len(sent(scene, "before")) == 100, SECONDS)
             await eventually(partial(has_nothing_pending, both), SECONDS)
-            await asyncio.to_thread(remake, kafka_broker, scene.topic, scene.partitions)
+            await asyncio.to_thread(kafka_broker.make_anew, scene.topic, scene.partitions)
             await asyncio.to_thread(scene.publish, events_of(150, "after"))
             try:
                 await eventually(lambda: len(sent(scene, "after")) == 150, SECONDS)

@@ -133,6 +133,17 @@ class KafkaBroker:
                 raise RuntimeError(f"the broker does not show {names} within {CALL_SECONDS:g} s")
             admin.poll(0.02)
 
+    def make_anew(self, name: str, partitions: int) -> None:
+        """Delete a topic and create it anew; it is there on return."""
+        admin = self.admin()
+        admin.delete_topics([name], operation_timeout=CALL_SECONDS)[name].result(CALL_SECONDS)
+        deadline = time.monotonic() + CALL_SECONDS
+        while name in admin.list_topics(timeout=CALL_SECONDS).topics:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the broker still shows {name} after {CALL_SECONDS:g} s")
+            admin.poll(0.02)
+        self.create_topics(name, partitions=partitions)
+
     def data_directories(self, partition: str) -> list[Path]:
         """Where a partition's log lies, by `topic-number`; touch it only while the broker is stopped."""
         return list((self._directory / "data").glob(partition))
