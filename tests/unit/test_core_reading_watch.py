@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagpost_consumer.core.reading_watch import STILL_SECONDS, ReadingWatch
+from flagpost_consumer.core.reading_watch import AWAY_SECONDS, STILL_SECONDS, ReadingWatch
 
 
 def test_a_partition_that_has_something_and_stands_still_is_told_after_a_minute() -> None:
@@ -28,3 +28,25 @@ def test_a_partition_that_is_given_up_is_forgotten() -> None:
     watch.note({0: (5, 9)}, (), 0.0)
     watch.note({}, (), 30.0)
     assert watch.still(90.0) == set()
+
+
+def test_a_partition_that_another_client_does_not_read_either_stays_told() -> None:
+    """Each replacement of the client would have begun the minute anew, and the alert its five."""
+    watch = ReadingWatch()
+    for second in range(301):
+        is_away = second % 40 < 5
+        watch.note({} if is_away else {0: (5, 9)}, {0} if is_away else (), float(second))
+        assert watch.still(float(second)) == ({0} if second >= 5 + STILL_SECONDS and not is_away else set())
+    watch.note({0: (6, 9)}, (), 301.0)
+    assert watch.still(301.0) == set()
+
+
+def test_a_partition_that_comes_back_late_or_further_on_begins_anew() -> None:
+    watch = ReadingWatch()
+    watch.note({0: (5, 9), 1: (5, 9)}, (), 0.0)
+    watch.note({}, (), 30.0)
+    watch.note({0: (8, 9)}, (), 40.0)
+    assert watch.still(99.0) == set()
+    watch.note({0: (8, 9)}, (), 30.0 + AWAY_SECONDS)
+    watch.note({0: (8, 9), 1: (5, 9)}, (), 31.0 + AWAY_SECONDS)
+    assert watch.still(101.0) == {0}

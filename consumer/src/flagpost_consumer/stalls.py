@@ -33,8 +33,8 @@ class Stalls:
 
     def note_lag(self, lag: Mapping[int, Lag], *, paused: bool) -> None:
         """How far each partition is behind; `paused`: nothing at all is to be read."""
-        unread = {} if paused else {number: (each.position, each.end) for number, each in lag.items()}
-        self._reading.note(unread, self._known(), monotonic())
+        unread = {number: (each.position, each.end) for number, each in lag.items()}
+        self._reading.note(unread, unread if paused else self._known(), monotonic())
 
     def of_now(self) -> dict[int, Stalled]:
         """The stalled partitions, each with its reason."""
