@@ -69,6 +69,7 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         "occurred_at is before 1970; it must be epoch milliseconds",
         r"(flag_key|event|account_id) is empty; the service must give one",
         "values holds nothing that can be sent: give at least one field",
+        r"values has \d+ fields, and an event may have 1000: publish them in several",
         "metadata needs Pendo's integration key: set pendo.integration_key",
         "a replay of a delivery that the settings do not plan .*; set what it needs, then replay it again",
         f"property {QUOTED} is no finite number; leave it out instead",
@@ -87,7 +88,11 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
     Reason.ATTEMPTS_EXHAUSTED: (
         r"\d+ attempts failed while others passed; the last: \w+; replay it later \(delivery.max_attempts\)",
     ),
-    Reason.VISITOR_BACKLOG: (r"over \d+ of this visitor's events wait \(delivery.max_pending_per_visitor\)",),
+    Reason.VISITOR_BACKLOG: (
+        r"over \d+ of this visitor's events wait \(delivery.max_pending_per_visitor\)",
+        r"this visitor's events wait beyond their fair share \(delivery.max_pending_per_visitor\)",
+        r"this id's metadata waits beyond its fair share of memory \(delivery.max_pending_per_visitor\)",
+    ),
 }
 _PATTERNS = {reason: re.compile("|".join(sentences)) for reason, sentences in SENTENCES.items()}
 

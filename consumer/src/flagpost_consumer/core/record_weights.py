@@ -10,7 +10,6 @@ What every record takes (about 4 KB for a decision) is not counted here: `delive
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sys import getsizeof
 
 from flagpost_consumer.core.plan import MAX_METADATA_FIELDS
 from flagpost_schemas import AccountMetadata, Context, DecisionEvent, Event, TrackEvent, VisitorMetadata
@@ -70,11 +69,11 @@ def _context(context: Context | None) -> int:
 
 def _value(value: object) -> int:
     if isinstance(value, list | tuple):
-        return getsizeof(value) + sum([LIST_ITEM_BYTES + _text(item) for item in value])
+        return value.__sizeof__() + sum([LIST_ITEM_BYTES + _text(item) for item in value])
     return _text(value)
 
 
 def _text(text: object) -> int:
     if not isinstance(text, str):
         return 0
-    return getsizeof(text) if text.isascii() else NOT_ASCII * getsizeof(text)
+    return text.__sizeof__() if text.isascii() else NOT_ASCII * text.__sizeof__()
