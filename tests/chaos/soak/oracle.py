@@ -36,11 +36,14 @@ REPEATS_AN_ENDING: Final = 3 * MAX_CONNECTIONS
 OUT_OF_TURN_A_FREEZE: Final = 1
 """A process frozen between its last check and the write to the socket may send once out of turn."""
 
+A_LIFE: Final = 1_000_000_000
+"""More offsets than a life of the events topic has."""
+
 SETUP: Final = (301, 302, 401, 403, 404)
 POISONOUS: Final = frozenset({Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED})
 ALLOWED: Final = {
     Group.HOT: frozenset({Reason.VISITOR_BACKLOG}),
-    Group.POISON: POISONOUS,
+    Group.POISON: POISONOUS | {Reason.VISITOR_BACKLOG},
     Group.ODD: frozenset({Reason.UNDECODABLE, Reason.UNKNOWN_SCHEMA, Reason.INVALID}),
     Group.ODD_REGISTRY: frozenset({Reason.UNKNOWN_SCHEMA}),
 }
@@ -132,24 +135,31 @@ def _judge_settlements(
     for request in requests:
         parsed: Any = request.parsed
         answers[step_of(parsed)].append(request.status)
-    unsettled, lost, unfair = [], [], []
+    unsettled, unfair = [], []
+    due: dict[Step, Entry] = {}
+    given_up: set[Step] = set()
     outcomes: Counter[str] = Counter()
     topic_id = soak.published.topic_id
     for entry in soak.published.entries:
         if not soak.ledger.is_settled(topic_id, entry):
-            unsettled.append(entry)
+            unsettled.append(_told(soak, entry))
             continue
         ends = list(_ends(soak, entry))
         outcomes.update(
             f"{group_of(entry.content.visitor).prefix}: {end.outcome}/{end.reason}" for end in ends
         )
         unfair += [
-            f"{_told(soak, entry)}: {end.kind} {end.outcome}/{end.reason}"
+            f"{_told(soak, entry)}: {end.kind} {end.outcome}/{end.reason} at {_settled_at(soak, entry, end)} s"
             for end in ends
             if not _is_fair(entry, end, answers)
         ]
-        if _should_be_recorded(entry, ends) and (entry.content.visitor, entry.content.step) not in recorded:
-            lost.append(entry)
+        if entry.content.step is not None:
+            step, track = (entry.content.visitor, entry.content.step), _outcome_of_track(ends)
+            if track in (Outcome.DELIVERED, Outcome.DUPLICATE):
+                due[step] = entry
+            elif track == Outcome.DEAD_LETTERED:
+                given_up.add(step)  # its dead letter stands for its duplicates, too
+    lost = [_told(soak, e) for step, e in due.items() if step not in recorded and step not in given_up]
     verdict.none_of(unsettled, "records are not settled")
     verdict.none_of(
         lost, "events are lost: the ledger calls them delivered, or duplicates, and Pendo has none"
@@ -199,12 +209,13 @@ def _pendo_refused(entry: Entry, end: LedgerEntry, answers: dict[Step, list[int]
     return end.reason == Reason.ATTEMPTS_EXHAUSTED and sum(status != 200 for status in given) >= 10
 
 
-def _should_be_recorded(entry: Entry, ends: list[LedgerEntry]) -> bool:
-    """A duplicate, too, is so only of an event that Pendo has: unless that one is poison, and has a dead letter."""
-    track = [end.outcome for end in ends if end.kind == Kind.TRACK]
-    if group_of(entry.content.visitor) is Group.POISON:
-        return Outcome.DELIVERED in track
-    return Outcome.DELIVERED in track or Outcome.DUPLICATE in track
+def _outcome_of_track(ends: list[LedgerEntry]) -> str | None:
+    return next((end.outcome for end in ends if end.kind == Kind.TRACK), None)
+
+
+def _settled_at(soak: Soak, entry: Entry, end: LedgerEntry) -> float:
+    identity = (soak.published.topic_id, entry.partition, entry.offset, Kind(end.kind))
+    return round(soak.ledger.settled_at[identity] - soak.began, 1)
 
 
 def _judge_inventions(soak: Soak, recorded: dict[Step, list[Received]], verdict: Verdict) -> None:
@@ -279,26 +290,38 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
 
 
 def _judge_turns(soak: Soak, requests: list[Received], verdict: Verdict) -> None:
-    """A visitor's events come for the first time in their order, and its requests one interval apart."""
-    newest: dict[str, int] = defaultdict(int)
+    """A visitor's events come for the first time in the order of the topic, its requests one interval apart."""
+    places = _places(soak)
+    newest: dict[str, int] = defaultdict(lambda: -1)
     last: dict[str, Received] = {}
     seen: set[Step] = set()
     disorder, haste = [], []
     for request in requests:
         parsed: Any = request.parsed
         visitor, number = step = step_of(parsed)
-        before = last.get(visitor)
+        before, place = last.get(visitor), places.get(step, -1)
         at = round(request.at_seconds - soak.began, 1)
-        if step not in seen and number < newest[visitor]:
-            disorder.append((request, f"{visitor}: {number} after {newest[visitor]} at {at} s"))
+        if step not in seen and place < newest[visitor]:
+            disorder.append((request, f"{visitor}: step {number} after a later one, at {at} s"))
         if before is not None and request.at_seconds - before.at_seconds < INTERVAL_SECONDS:
             apart = request.at_seconds - before.at_seconds
             haste.append((request, f"{visitor}: {apart:.3f} s after {_sender(before)}'s, at {at} s"))
         seen.add(step)
-        newest[visitor] = max(newest[visitor], number)
+        newest[visitor] = max(newest[visitor], place)
         last[visitor] = request
     verdict.none_of(_beyond_freezes(soak, disorder), "events came out of order")
     verdict.none_of(_beyond_freezes(soak, haste), "requests came too soon")
+
+
+def _places(soak: Soak) -> dict[Step, int]:
+    """Where in its partition each step was first published; one life of the topic comes after the other."""
+    places: dict[Step, int] = {}
+    for number, life in enumerate(soak.lives):
+        for entry in life.entries:
+            if entry.content.step is not None:
+                step = entry.content.visitor, entry.content.step
+                places.setdefault(step, number * A_LIFE + entry.offset)
+    return places
 
 
 def _beyond_freezes(soak: Soak, found: list[tuple[Received, str]]) -> list[str]:
@@ -353,6 +376,17 @@ def _judge_publisher(soak: Soak, verdict: Verdict) -> None:
     verdict.figures["publisher"] = stats
     if stats.accepted != stats.delivered or stats.refused:
         verdict.complaints.append(f"the publisher lost or refused events: {stats}")
+    newest: dict[str, int] = defaultdict(int)
+    disorder = []
+    for life in soak.lives:
+        for entry in life.entries:
+            visitor, step = entry.content.visitor, entry.content.step
+            if group_of(visitor) is not Group.SERVICE or step is None:
+                continue
+            if step < newest[visitor]:
+                disorder.append(f"{_told(soak, entry)} after {newest[visitor]}")
+            newest[visitor] = max(newest[visitor], step)
+    verdict.none_of(disorder, "events were written by the publisher out of order")
 
 
 def _judge_members(soak: Soak, watch: Watch | None, verdict: Verdict) -> None:

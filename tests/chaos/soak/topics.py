@@ -139,6 +139,8 @@ class Ledger:
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.settled: dict[Identity, list[LedgerEntry]] = defaultdict(list)
         self.kinds: dict[tuple[str | None, int, int], set[Kind]] = defaultdict(set)
+        self.settled_at: dict[Identity, float] = {}
+        """Monotonic: when the ledger told it first."""
         self.gaps = 0
         """Offsets that were given up as lost."""
         self.tail = TopicTail(bootstrap_servers, topic, self._take)
@@ -151,7 +153,9 @@ class Ledger:
         self.gaps += sum(gap.to_offset - gap.from_offset for gap in settlements.gaps)
         for entry in settlements.entries:
             kind = Kind(entry.kind)
-            self.settled[settlements.topic_id, partition, entry.offset, kind].append(entry)
+            identity = (settlements.topic_id, partition, entry.offset, kind)
+            self.settled[identity].append(entry)
+            self.settled_at.setdefault(identity, time.monotonic())
             self.kinds[settlements.topic_id, partition, entry.offset].add(kind)
 
     def is_settled(self, topic_id: str, entry: Entry) -> bool:
