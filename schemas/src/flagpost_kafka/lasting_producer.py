@@ -5,7 +5,8 @@ In: records, from any thread. Out: for each record a report: Kafka has it, or an
 librdkafka raises a fatal error out of poll(), flush() and produce(), even where `error_cb` is set. From then on the
 producer takes nothing, and what it held is reported as failed. The records are not at fault: the producer is
 replaced, after a pause that grows while the errors go on, and what was not acknowledged is written again, each
-partition's records in order and before anything newer. Kafka may then have some of them twice.
+partition's records in order and before anything newer. Kafka may then have some of them twice. Where Kafka refused a
+batch for lack of a right, and the right is given before that was heard of, the next batch may come before it.
 """
 
 from __future__ import annotations
