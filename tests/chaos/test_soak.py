@@ -113,7 +113,7 @@ def check_that_the_oracle_sees(soak: Soak) -> None:
 
     assert_complains(soak, [each for each in requests if each is not request], "1 events are lost")
     later = [replace(request, at_seconds=request.at_seconds + hours * 3600) for hours in (1, 2)]
-    assert_complains(soak, [*requests, *later], "1 events were sent again without a reason")
+    assert_complains(soak, [*requests, *later], "events were sent again without a reason")
 
 
 def once_recorded(soak: Soak, requests: list[Received]) -> Iterator[tuple[Entry, Received]]:
@@ -127,7 +127,7 @@ def once_recorded(soak: Soak, requests: list[Received]) -> Iterator[tuple[Entry,
 
 def assert_complains(soak: Soak, requests: list[Received], what: str) -> None:
     complaints = judge_records(soak, requests).complaints
-    assert any(complaint.startswith(what) for complaint in complaints), (what, complaints)
+    assert any(what in complaint for complaint in complaints), (what, complaints)
 
 
 @contextlib.asynccontextmanager
