@@ -243,6 +243,20 @@ def test_a_wrong_proxy_of_the_environment_ends_with_code_2(monkeypatch: pytest.M
     assert SECRET not in result.output
 
 
+def test_a_context_is_made_anew_only_when_a_file_has_changed(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted.pem"
+    mounted.write_bytes(Authority(tmp_path).file.read_bytes())
+    outbound = Outbound("pendo", ca_file=str(mounted))
+    first = outbound.tls()
+    assert Outbound("pendo", ca_file=str(mounted)).tls() is first
+    mounted.write_bytes(mounted.read_bytes() + b"\n")
+    assert outbound.tls() is not first
+    assert outbound.tls().get_ca_certs() == first.get_ca_certs()
+    mounted.unlink()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        outbound.tls()
+
+
 def test_only_the_named_authorities_are_trusted(files: Mapping[str, str]) -> None:
     context = Outbound("pendo", ca_file=files["ca"]).tls()
     assert [each["subject"] for each in context.get_ca_certs()] == [((("commonName", "the test's CA"),),)]

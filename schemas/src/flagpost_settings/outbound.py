@@ -11,6 +11,8 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -69,13 +71,22 @@ class Outbound:
         return proxy
 
     def tls(self) -> ssl.SSLContext:
-        """A context made of the files as they are now.
+        """A context made of the files as they are now; callers share it until one of them changes.
 
         Raises:
             SettingsError: a file cannot be used.
         """
-        for key, path, text in self._unreadable():
-            self._refuse(key, path, text)
+        files = {
+            "ca_file": self.ca_file,
+            "certificate_file": self.certificate_file,
+            "key_file": self.key_file,
+        }
+        return _context(
+            self, tuple(self._digest(key, path) for key, path in files.items() if path is not None)
+        )
+
+    def make_context(self) -> ssl.SSLContext:
+        """A new context. Raises SettingsError: a file cannot be used."""
         context = self._trusting()
         context.set_alpn_protocols(["http/1.1"])
         if self.certificate_file is not None:
@@ -105,15 +116,14 @@ class Outbound:
             text = "holds no certificates in PEM form; give the bundle of those that are to be trusted"
             self._refuse("ca_file", self.ca_file or "", text)
 
-    def _unreadable(self) -> Iterator[tuple[str, str, str]]:
-        files = {
-            "ca_file": self.ca_file,
-            "certificate_file": self.certificate_file,
-            "key_file": self.key_file,
-        }
-        for key, path in files.items():
-            if path is not None and (text := _unreadable(path)) is not None:
-                yield key, path, text
+    def _digest(self, key: str, path: str) -> bytes:
+        """Tells one content of a file from another."""
+        try:
+            return blake2b(Path(path).read_bytes()).digest()
+        except OSError as error:
+            self._refuse(key, path, f"cannot be read ({error.strerror}); mount it, or fix its path or rights")
+        except ValueError:
+            self._refuse(key, path, "is no path: it holds a NUL character")
 
     def _refuse(self, key: str, path: str, text: str) -> NoReturn:
         raise SettingsError([Problem(f"{self.section}.{key}", path, text)])
@@ -169,14 +179,10 @@ def _proxy(text: str) -> Proxy | None:
     return Proxy(f"http://{host}:{parts.port or DEFAULT_PROXY_PORT}", username, unquote(parts.password or ""))
 
 
-def _unreadable(path: str) -> str | None:
-    try:
-        Path(path).read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror}); mount it, or fix its path or rights"
-    except ValueError:
-        return "is no path: it holds a NUL character"
-    return None
+@lru_cache(maxsize=8)
+def _context(outbound: Outbound, _: tuple[bytes, ...]) -> ssl.SSLContext:
+    """Made once: to read the system's certificates takes 17 ms, and a flood of schema ids asks 50 times a second."""
+    return outbound.make_context()
 
 
 def _wrong_pair(error: Exception, key_file: str | None) -> str:
