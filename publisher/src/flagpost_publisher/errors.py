@@ -29,7 +29,7 @@ class DeliveryFailed(PublisherError):  # noqa: N818 - says what became of the ev
 
 
 class KafkaTrouble(PublisherError):  # noqa: N818 - not an error of ours
-    """Kafka cannot be reached, or reports an error; events wait."""
+    """Kafka cannot be reached (`kind` is "kafka"), or a right or the topic is missing ("rights"); events wait."""
 
 
 class RegistryTrouble(PublisherError):  # noqa: N818 - not an error of ours

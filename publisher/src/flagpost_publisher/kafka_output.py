@@ -347,7 +347,8 @@ class KafkaOutput:
 
     def _trouble(self, error: KafkaError) -> None:
         end = "; the client is replaced" if errors.is_fatal(error) else ""
-        self._complaints.note(KafkaTrouble("kafka", f"Kafka: {error.str()}{end}; events wait"))
+        kind = "rights" if error.code() in errors.RIGHTS_AND_TOPICS else "kafka"
+        self._complaints.note(KafkaTrouble(kind, f"Kafka: {error.str()}{end}; events wait"))
 
     def _fail(self, why: str) -> None:
         with self._lock:

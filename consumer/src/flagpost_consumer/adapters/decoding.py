@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from itertools import islice
 from math import inf
 from typing import NamedTuple, Protocol, cast
 
@@ -34,6 +33,7 @@ from flagpost_consumer.core.schema_lookups import (
     Unknown,
 )
 from flagpost_schemas import Decoder, SchemaNeeded
+from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class Decoding:
         requests: SchemaRequests | None,
         on_records: Callable[[list[Record]], None],
         *,
-        max_event_bytes: int = 65_536,
+        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
         unknown_seconds: float = 60.0,
         on_change: Callable[[], None] = lambda: None,
         on_quarantined: Callable[[], None] = lambda: None,
@@ -276,9 +276,8 @@ class Decoding:
 
     def _step(self) -> None:
         """Do all that can be done now, and say when to come again."""
-        if not self._is_full():
-            for partition in islice(tuple(self._releasable), 1):
-                self._release(partition)
+        if self._releasable and not self._is_full():
+            self._release(next(iter(self._releasable)))
         now = self._now()
         if self._requests is None:
             return

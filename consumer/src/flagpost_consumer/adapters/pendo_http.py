@@ -22,7 +22,6 @@ import structlog
 from flagpost_consumer.adapters.clocks import steady_seconds
 from flagpost_consumer.adapters.http_answers import Reply
 from flagpost_consumer.adapters.http_client import (
-    IDENTITY,
     NOT_SENT,
     Exchange,
     HttpClient,
@@ -80,10 +79,10 @@ class PendoAddress:
         return f"{self.api_url}/api/v1/metadata/{target}/{group}/value{query}"
 
     def headers(self, endpoint: EndpointName, secret: str) -> dict[str, str]:
-        """The headers of a request that we set; the HTTP client adds host and length."""
+        """The headers of a request, without those of every request (`http_client`)."""
         track = endpoint is EndpointName.TRACK
         name = self.track_secret_header if track else INTEGRATION_KEY_HEADER
-        return {name: secret, "content-type": "application/json", **IDENTITY}
+        return {name: secret, "content-type": "application/json"}
 
 
 def pendo_address(settings: Settings) -> PendoAddress:
@@ -162,13 +161,7 @@ class PendoHttp:
         if self._secrets.get(endpoint) == secret:
             return False
         self._secrets[endpoint] = secret
-        self._headers[endpoint] = header_lines(
-            {
-                name: value
-                for name, value in self._address.headers(endpoint, secret).items()
-                if name not in IDENTITY
-            }
-        )
+        self._headers[endpoint] = header_lines(self._address.headers(endpoint, secret))
         return True
 
     def has_secret(self, endpoint: EndpointName) -> bool:

@@ -21,7 +21,12 @@ def retry_delay(failures: int, random: RandomSource) -> float:
     Full jitter spreads the tries of many visitors that failed together (AWS Architecture Blog,
     "Exponential Backoff And Jitter").
     """
-    return random() * min(CAP_SECONDS, BASE_SECONDS * 2.0 ** min(failures, 16))
+    return random() * doubled(BASE_SECONDS, failures, CAP_SECONDS)
+
+
+def doubled(first_seconds: float, times: int, cap_seconds: float) -> float:
+    """A wait that is twice as long each time, up to a cap."""
+    return min(cap_seconds, first_seconds * 2.0 ** min(times, 16))
 
 
 def next_probe_delay(delay: float) -> float:

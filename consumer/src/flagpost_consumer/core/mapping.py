@@ -51,6 +51,11 @@ class Metadata:
     target_id: str
     values: dict[str, MetadataValue]
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose values they are: (target, id)."""
+        return self.target, self.target_id
+
 
 def visitor_of(event: TrackEvent, mapping: MappingSettings) -> str | None:
     """The visitorId of a TrackEvent, where it has one."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Generic
+from typing import Generic, TypeAlias
 
 from flagpost_consumer.core.metadata_items import (
     BRACKETS_BYTES,
@@ -37,6 +37,8 @@ TargetKey = tuple[str, str]
 """(`visitor` or `account`, id)"""
 QueueKey = tuple[str, str]
 """(`visitor` or `account`, group)"""
+GiveUp: TypeAlias = Callable[[Item[Owner]], Ending | None]
+"""Tells how a delivery ends whose request has failed; None: it is tried again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +105,7 @@ class MetadataBatches(Generic[Owner]):
     def offer(self, item: Item[Owner], now: float, send_from: float = -inf) -> None:
         """Take in one delivery, of which nothing is sent before `send_from`."""
         values = dict(values_of(item))
-        key = item.metadata.target, item.metadata.target_id
+        key = item.metadata.key
         target = self._targets.get(key) or _Target(key, record_bytes(*key), id_key(*key))
         size = target.record_bytes + _size(values)
         if size > self._most_bytes:
@@ -123,17 +125,11 @@ class MetadataBatches(Generic[Owner]):
         """Hand back deliveries: their values are not sent any more, and answers say nothing of them."""
         self._order.give_back(items)
         for item in items:
-            target = self._targets.get((item.metadata.target, item.metadata.target_id))
-            if target is not None:
-                self._take_out(target, item)
-                self._tidy(target)
+            self._take_out(item)
 
     def give_up(self, item: Item[Owner], ending: Ending) -> None:
         """End a delivery at once that is not in flight, whatever it waits for."""
-        target = self._targets.get((item.metadata.target, item.metadata.target_id))
-        if target is not None:
-            self._take_out(target, item)
-            self._tidy(target)
+        self._take_out(item)
         item.given_up = True
         self._refused.append((item, ending))
 
@@ -263,14 +259,12 @@ class MetadataBatches(Generic[Owner]):
         batch: Batch,
         now: float,
         wait_seconds: float = 0.0,
-        give_up: Callable[[Item[Owner]], Ending | None] | None = None,
+        give_up: GiveUp[Owner] | None = None,
     ) -> None:
         """Send a batch again after a while, but for the deliveries that `give_up` has an ending for."""
         batch.waiting_ids = 0
         for target in self._targets_of(batch):
-            for key, value in self._land(target):
-                self._doubt(target, key, value)
-                self._back(target, key, value, give_up(value.item) if give_up else None)
+            self._come_back(target, give_up)
             if batch.group in target.waiting:
                 batch.waiting_ids += 1
             else:
@@ -278,14 +272,10 @@ class MetadataBatches(Generic[Owner]):
         if batch.waiting_ids:
             self._retries.push(now + wait_seconds, batch)
 
-    def disband(
-        self, batch: Batch, now: float, give_up: Callable[[Item[Owner]], Ending | None] | None = None
-    ) -> None:
+    def disband(self, batch: Batch, now: float, give_up: GiveUp[Owner] | None = None) -> None:
         """Let the ids of a batch wait for company again, but for the deliveries that `give_up` has an ending for."""
         for target in self._targets_of(batch):
-            for key, value in self._land(target):
-                self._doubt(target, key, value)
-                self._back(target, key, value, give_up(value.item) if give_up else None)
+            self._come_back(target, give_up)
             self._release(target, now)
 
     def part(self, batch: Batch, ids: Sequence[str], now: float) -> None:
@@ -355,17 +345,18 @@ class MetadataBatches(Generic[Owner]):
         if item.open_fields == 0:
             self._order.end(item)
 
-    def _back(
-        self, target: _Target[Owner], key: FieldKey, value: Value[Owner], ending: Ending | None
-    ) -> None:
-        """A value comes back from a request that failed."""
-        if ending is not None:
-            value.item.endings.append(ending)
-            self._close(value.item)
-        elif target.waiting_value(key) is not None:
-            self._end_field(value, Reason.SUPERSEDED)
-        else:
-            self._wait(target, key, value)
+    def _come_back(self, target: _Target[Owner], give_up: GiveUp[Owner] | None) -> None:
+        """The values of an id come back from a request that failed, or that was not made."""
+        for key, value in self._land(target):
+            self._doubt(target, key, value)
+            ending = give_up(value.item) if give_up else None
+            if ending is not None:
+                value.item.endings.append(ending)
+                self._close(value.item)
+            elif target.waiting_value(key) is not None:
+                self._end_field(value, Reason.SUPERSEDED)
+            else:
+                self._wait(target, key, value)
 
     def _land(self, target: _Target[Owner]) -> Iterable[tuple[FieldKey, Value[Owner]]]:
         """Take the values of an id out of flight."""
@@ -374,8 +365,11 @@ class MetadataBatches(Generic[Owner]):
             value.item.flying -= 1
         return landed.items()
 
-    def _take_out(self, target: _Target[Owner], item: Item[Owner]) -> None:
+    def _take_out(self, item: Item[Owner]) -> None:
         """A delivery's values are no longer of interest."""
+        target = self._targets.get(item.metadata.key)
+        if target is None:
+            return
         for name in item.metadata.values:
             key = item.metadata.group, name
             waiting, flying = target.waiting_value(key), target.in_flight.get(key)
@@ -384,6 +378,7 @@ class MetadataBatches(Generic[Owner]):
             if flying is not None and flying.item is item:
                 del target.in_flight[key]
                 item.flying -= 1
+        self._tidy(target)
 
     def _remember(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
         sent = Sent(field_key(*key), *value.age, value.digest)

@@ -50,7 +50,7 @@ class Holdings(Generic[Owner]):
 
     def add(self, item: Item[Owner], size_bytes: int) -> None:
         """A delivery begins."""
-        key = _key(item)
+        key = item.metadata.key
         held = self._held.setdefault(key, _Held())
         held.items[item] = size_bytes
         held.size_bytes += size_bytes
@@ -58,7 +58,7 @@ class Holdings(Generic[Owner]):
 
     def discard(self, item: Item[Owner]) -> None:
         """A delivery has ended, or was handed back."""
-        key = _key(item)
+        key = item.metadata.key
         held = self._held.get(key)
         if held is None or item not in held.items:
             return
@@ -96,7 +96,3 @@ class Holdings(Generic[Owner]):
 
 def _newest(items: dict[Item[Owner], int]) -> Iterable[Item[Owner]]:
     return (item for item in reversed(items) if not item.flying)
-
-
-def _key(item: Item[Owner]) -> Key:
-    return item.metadata.target, item.metadata.target_id

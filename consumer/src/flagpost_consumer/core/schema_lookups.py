@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
+from flagpost_consumer.core.backoff import doubled
 from flagpost_consumer.core.clock import Instant
 
 FIRST_WAIT_SECONDS = 0.5
@@ -300,4 +301,4 @@ class SchemaLookups:
 
 def _wait_seconds(times: int) -> float:
     """How long to wait after something has gone wrong so many times: twice as long each time."""
-    return min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** min(times - 1, 16))
+    return doubled(FIRST_WAIT_SECONDS, times - 1, LONGEST_WAIT_SECONDS)

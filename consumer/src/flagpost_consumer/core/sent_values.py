@@ -156,7 +156,6 @@ class SentValues:
         current = self._current(partition, sent.occurred_at)
         held = self._slice_of(partition, whose)
         packed = b"" if held is None else self._pop(held, whose)
-        is_known = held is not None
         packed = self._without(packed, sent) + _SENT.pack(*sent)
         self._values += current.put(whose, packed)
         size = _ID_BYTES + len(packed)
@@ -164,7 +163,7 @@ class SentValues:
         if held is not None and held is not current and not held.ids:
             self._drop(held)
         self._remembered += 1
-        self._remembered_bytes += _SENT.size if is_known else size
+        self._remembered_bytes += size if held is None else _SENT.size
         self._forget_outdated(partition)
         while self._values > self._max_values or self._bytes > self._max_bytes:
             self._forget_one(next(iter(self._slices)))

@@ -15,6 +15,7 @@ from typing import IO, Any
 import click
 import orjson
 
+from flagpost_consumer.adapters.http_client import IDENTITY
 from flagpost_consumer.adapters.pendo_fields import parse_schema
 from flagpost_consumer.adapters.pendo_http import PendoAddress, pendo_address
 from flagpost_consumer.core.mapping import metadata_body, track_body
@@ -89,12 +90,12 @@ def _requests(planned: Planned, address: PendoAddress) -> Iterator[Request]:
     if planned.ending is not None:
         return
     if planned.track is not None:
-        headers = address.headers(EndpointName.TRACK, HIDDEN)
+        headers = {**address.headers(EndpointName.TRACK, HIDDEN), **IDENTITY}
         yield Request("POST", address.track_url, headers, track_body(planned.track).decode())
     if planned.metadata is not None:
         metadata = planned.metadata
         body = metadata_body(metadata.target, [(metadata.target_id, metadata.values)])
-        headers = address.headers(EndpointName.METADATA, HIDDEN)
+        headers = {**address.headers(EndpointName.METADATA, HIDDEN), **IDENTITY}
         yield Request("POST", address.metadata_url(metadata.target, metadata.group), headers, body.decode())
 
 
