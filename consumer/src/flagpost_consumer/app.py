@@ -217,7 +217,14 @@ class Service:
             lambda topic, _, before: loop.call_soon_threadsafe(self.on_topic_id, topic, before),
         )
         self._restore = LedgerRestore(kafka, self._settings.dedupe, self, loop, self._topic_ids)
-        self._intake = KafkaIntake(consumer_config(kafka), kafka.topic, self, loop, stand_in_config(kafka))
+        self._intake = KafkaIntake(
+            consumer_config(kafka),
+            kafka.topic,
+            self,
+            loop,
+            stand_in_config(kafka),
+            kafka.session_timeout_seconds,
+        )
         watch = TopicWatch(kafka.client_properties(), kafka.topic, self._topic_ids, self._intake)
         self._intake.start()
         watch.start()
@@ -714,6 +721,11 @@ class Service:
     def _ready(self) -> Health:
         if self._intake is None or not self._intake.joined:
             return Health(ok=False, detail="not yet a member of the group")
+        is_at_work = any(self.engine.is_restored(number) for number in self.engine.assigned)
+        if is_at_work and not self.engine.is_member(clock()):
+            return Health(
+                ok=False, detail="the group takes no commits: it may have given the partitions away"
+            )
         return Health(ok=True, detail="ready")
 
 

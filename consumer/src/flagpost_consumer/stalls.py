@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import monotonic
 
+from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.dead_letter_writer import DeadLetterWriter
 from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.adapters.kafka_intake import Lag
@@ -48,6 +49,7 @@ class Stalls:
         return {
             **_each(self._decoding.waiting_partitions, Stall.REGISTRY),
             **{number: Stalled(reason) for number, reason in engine.stalled.items()},
+            **_each(() if engine.is_member(clock()) else engine.assigned, Stall.MEMBERSHIP),
             **_told(self._ledger.stalled, Stall.LEDGER),
             **_told(self._dead_letters.stalled, Stall.DEAD_LETTERS),
             **_each(restoring, Stall.RESTORING),

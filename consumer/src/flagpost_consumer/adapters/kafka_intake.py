@@ -26,6 +26,7 @@ from flagpost_consumer.adapters.batch_end import BatchEnd
 from flagpost_consumer.adapters.client_replacement import ClientReplacement
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.commit_metadata import write_metadata
+from flagpost_consumer.adapters.group_silence import GroupSilence
 from flagpost_consumer.adapters.handed_over import (
     BATCH_BYTES,
     MAX_BATCHES,
@@ -48,6 +49,8 @@ POLL_SECONDS = 0.1
 STARVED_SECONDS = 1.0
 """After waiting this long for the loop, partitions are paused, so that polling (and with it membership) goes on."""
 LAG_SECONDS = 1.0
+SESSION_SECONDS = 45.0
+"""`kafka.session_timeout_seconds`, where nothing else is said."""
 TOLD_SECONDS = 10.0
 """An end that was told from beside counts for so long; while a partition is paused, until another is told."""
 TOPIC_WAIT_SECONDS = 1.0
@@ -118,9 +121,11 @@ class KafkaIntake:
         handler: IntakeHandler,
         loop: asyncio.AbstractEventLoop,
         stand_in_config: Mapping[str, Any] | None = None,
+        session_seconds: float = SESSION_SECONDS,
     ) -> None:
         """`stand_in_config`: of the consumer that reads the partitions that stay during a hand-over; it belongs
-        to no group. Without one, these wait.
+        to no group. Without one, these wait. `session_seconds`: after so long without word of a member the group
+        gives its partitions to others.
         """
         self._config = dict(config)
         self._receive_limit = ReceiveLimit(config)
@@ -159,9 +164,9 @@ class KafkaIntake:
         self._ends: dict[int, tuple[int, float]] = {}
         """Where partitions end, as it was told from beside, and when."""
         self._silence = ReadingSilence()
+        self._group = GroupSilence(session_seconds)
         self._replacement = ClientReplacement()
-        self._leaving = False
-        self._commit_under_way = False
+        self._leaving = self._commit_under_way = False
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -276,6 +281,7 @@ class KafkaIntake:
         if self._commit_under_way:  # nobody will say how it ended
             self._tell_commit_ended(None)
         self._leaving = self.joined = False
+        self._group.note(clock().monotonic, owns=False)
         self._replacement.happened()
 
     def _is_to_be_replaced(self) -> bool:
@@ -319,6 +325,7 @@ class KafkaIntake:
             self._run_commands(consumer)
             self._read_once(consumer)
             self._count_partitions(consumer)
+            self._listen_for_group(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
 
@@ -607,13 +614,25 @@ class KafkaIntake:
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         """Hear of a commit that did not wait."""
         error = error or next((partition.error for partition in partitions if partition.error), None)
-        if error is not None:
+        if error is None:
+            self._group.heard(clock().monotonic)
+        else:
             log.warning("commit failed; it is tried again", reason=error.str())
         self._tell_commit_ended(None if error is not None else self._commit_began)
 
     def _tell_commit_ended(self, began_at: float | None) -> None:
         self._commit_under_way = False
         self._loop.call_soon_threadsafe(self._handler.on_commit_ended, began_at)
+
+    def _listen_for_group(self, consumer: Consumer) -> None:
+        """Have the client replaced if no commit of its gets through although Kafka answers."""
+        now = clock().monotonic
+        self._group.note(now, owns=bool(self._readings))
+        if self._group.asks(now):
+            missing = self._look_for_topic(consumer)
+            self._group.asked(now, answered=not missing)
+        if self._group.is_silent(now):
+            self._replacement.ask("the group takes no commit, although Kafka answers")
 
     def _report_lag(self, consumer: Consumer) -> None:
         now = time.monotonic()

@@ -142,6 +142,10 @@ class Engine:
         """The group counts on us until this monotonic second: what ends before may be sent (DESIGN, fence)."""
         self._member_until = until
 
+    def is_member(self, now: Instant) -> bool:
+        """Whether the group still counts on us."""
+        return now.monotonic < self._member_until
+
     def revoke(self, numbers: Iterable[int], now: Instant) -> None:
         """Hand back what waits of these partitions; `is_quiet` tells when what is in flight has ended."""
         leaving = [self._partitions[number] for number in numbers if number in self._partitions]

@@ -18,6 +18,8 @@ class Stall(StrEnum):
     """Somebody must act: the ledger has no such partition, or holds what only a later release can read."""
     REGISTRY = "registry"
     """The schema registry has not told a schema that a record needs."""
+    MEMBERSHIP = "membership"
+    """No commit has got through for a session: the group may have given it away, and nothing of it is sent."""
     LEDGER = "ledger"
     """Kafka does not take its settlements."""
     DEAD_LETTERS = "dead_letters"

@@ -1,0 +1,130 @@
+"""A client that hears nothing more of its group, although Kafka answers, is replaced; what looks like it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from flagpost_consumer.adapters import kafka_intake
+from flagpost_consumer.adapters.group_silence import GroupSilence
+from flagpost_consumer.adapters.kafka_intake import KafkaIntake
+from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
+from flagpost_consumer.core.clock import Instant
+
+SESSION_SECONDS = 10.0
+
+
+class Member:
+    """Looks once a second, and asks Kafka when it should."""
+
+    def __init__(self) -> None:
+        self.silence = GroupSilence(SESSION_SECONDS)
+        self.now = 100.0
+        self.asked: list[float] = []
+
+    def live(self, seconds: int, *, commits: bool, answers: bool = True, owns: bool = True) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            if commits:
+                self.silence.heard(self.now)
+            self.silence.note(self.now, owns=owns)
+            if self.silence.asks(self.now):
+                self.asked.append(self.now)
+                self.silence.asked(self.now, answered=answers)
+
+
+def test_a_group_that_takes_no_commit_for_three_sessions_is_silent() -> None:
+    member = Member()
+    member.live(100, commits=True)
+    assert member.asked == [], "while commits get through nothing is asked"
+    member.live(29, commits=False)
+    assert not member.silence.is_silent(member.now)
+    assert len(member.asked) == 2
+    member.live(1, commits=False)
+    assert member.silence.is_silent(member.now)
+
+
+def test_a_commit_that_gets_through_ends_the_silence() -> None:
+    member = Member()
+    member.live(29, commits=False)
+    member.live(1, commits=True)
+    member.live(19, commits=False)
+    assert not member.silence.is_silent(member.now)
+
+
+def test_an_outage_of_kafka_is_no_silence_of_the_group_and_its_end_is_none_either() -> None:
+    member = Member()
+    member.live(1000, commits=False, answers=False)
+    assert not member.silence.is_silent(member.now)
+    member.live(9, commits=False)
+    assert not member.silence.is_silent(member.now), "the client has a session to find its coordinator"
+    member.live(15, commits=False)
+    assert member.silence.is_silent(member.now)
+
+
+def test_who_owns_nothing_has_nothing_to_hear() -> None:
+    member = Member()
+    member.live(1000, commits=False, owns=False)
+    assert member.asked == []
+    member.live(19, commits=False)
+    assert member.asked == [], "what is owned since a moment ago has had no commit yet"
+
+
+def test_a_thread_that_stood_still_begins_anew() -> None:
+    """A hand-over, or a frozen process: nobody has looked, and nothing was committed."""
+    member = Member()
+    member.live(5, commits=True)
+    member.now += 1000.0
+    member.live(19, commits=False)
+    assert member.asked == []
+
+
+class Client:
+    """A Kafka client whose commits fail for want of a coordinator while its brokers answer."""
+
+    def __init__(self) -> None:
+        self.answers = True
+
+    def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
+        assert offsets
+        assert asynchronous
+        raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        del timeout
+        if not self.answers:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return SimpleNamespace(topics={topic: SimpleNamespace(error=None, partitions={0: None})})
+
+    def get_watermark_offsets(self, _: object, cached: bool) -> tuple[int, int]:
+        assert cached
+        return 0, 0
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_client_whose_commits_never_get_through_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    """It went on for ever: "Local: Waiting for coordinator" every 46 s, ready and live."""
+    now = 0.0
+    monkeypatch.setattr(kafka_intake, "clock", lambda: Instant(now, 0))
+    heard: list[float | None] = []
+    handler = cast("Any", SimpleNamespace(on_commit_ended=heard.append, on_lag=lambda _: None))
+    intake = KafkaIntake({}, "events", handler, asyncio.get_running_loop(), session_seconds=SESSION_SECONDS)
+    intake._readings[0] = PartitionReading(Start(0))
+    client = Client()
+    client.answers = answers
+    consumer = cast("Consumer", cast("Any", client))
+    while now < 29.0:
+        intake._commit_soon(consumer, {})
+        intake._listen_for_group(consumer)
+        assert not intake._replacement.reason
+        now += 1.0
+    for _ in range(10):
+        intake._listen_for_group(consumer)
+        now += 1.0
+    assert bool(intake._replacement.reason) is answers
