@@ -64,6 +64,16 @@ class Process:
                 return
 
 
+def test_a_backlog_does_not_hide_that_a_clock_is_behind() -> None:
+    """Its records are minutes old: against them a clock that is seven minutes behind seems right."""
+    process = Process(wrong_seconds=-420.0)
+    process.receive(*(process.event(f"v{number}", partition=1) for number in range(3)))
+    backlog = [process.event(f"v{number}", age=240.0, stamped=240.0, fresh=False) for number in range(40)]
+    process.receive(*backlog, process.event("v", fresh=False))
+    assert set(process.reasons.values()) == {Reason.OK}
+    assert process.engine.stalled == {0: Stall.CLOCK, 1: Stall.CLOCK}
+
+
 def test_a_clock_that_is_behind_dead_letters_nothing_as_too_far_ahead() -> None:
     """Before, every event was dead-lettered `invalid` while the clock was more than five minutes behind."""
     process = Process(wrong_seconds=-600.0)

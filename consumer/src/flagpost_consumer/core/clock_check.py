@@ -49,13 +49,15 @@ class ClockCheck:
         """Whether an ending is the clock's word, and the clock is not to be believed.
 
         A clock that is behind makes events look too far ahead, and any record of the present shows it. A clock that
-        is ahead makes events look too old; only fresh records show it, for a backlog is old by right.
+        is ahead makes events look too old; only fresh records show it, for a backlog is old by right. For the same
+        reason a backlog must not hide what fresh records show of a clock that is behind.
         """
         if ending is None or not ending.by_clock:
             return False
         if ending.reason is Reason.EXPIRED:
             return self._ahead_of_local_ms(self._fresh, now) < -self._allowance_ms
-        return self._ahead_of_local_ms(self._all, now) > self._allowance_ms
+        ahead_ms = max(self._ahead_of_local_ms(readings, now) for readings in (self._fresh, self._all))
+        return ahead_ms > self._allowance_ms
 
     @staticmethod
     def _ahead_of_local_ms(readings: deque[_Reading], now: Instant) -> float:
