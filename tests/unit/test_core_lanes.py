@@ -8,7 +8,7 @@ import pytest
 
 from flagpost_consumer.core.lanes import Lane, Lanes
 from flagpost_consumer.core.policy import DeliverySettings
-from flagpost_consumer.core.shares import Room, fair_share
+from flagpost_consumer.core.shares import Holding, Room, fair_share
 
 
 @dataclass
@@ -30,7 +30,7 @@ def lanes_of(*names: str, failing: int = 0) -> Line:
         lanes.push(name, Item(name, deadline_ms=place), 0.0)
     for _ in range(failing):
         lane = taken(lanes, 100)
-        lanes.failed(lane)
+        lanes.failed(lane, alone=True)
         lanes.again(lane, 0.0, 0.5)
     lanes.advance(1.0)
     return lanes
@@ -127,7 +127,7 @@ def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
 
 
 def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
-    lanes: Line = Lanes(1.0, long_length=3, long_bytes=1_000)
+    lanes: Line = Lanes(1.0, Holding(3, 1_000))
     for number in range(5):
         lanes.push("hot", Item(f"h{number}", size_bytes=100), 0.0)
     lanes.push("cold", Item("c"), 0.0)
@@ -137,7 +137,7 @@ def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
     assert hot is not None
     assert (hot.behind, hot.behind_bytes, lanes.waiting, lanes.unfailed) == (4, 400, 9, 3)
     assert set(lanes.long) == {"hot", "large"}
-    cut = lanes.shorten(hot, 10, 250)
+    cut = lanes.shorten(hot, Holding(10, 250))
     assert [item.name for item in cut] == ["h4", "h3"], "the newest go"
     assert (hot.behind, hot.behind_bytes, lanes.waiting) == (2, 200, 7)
     assert set(lanes.long) == {"large"}
@@ -154,24 +154,48 @@ def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
 @pytest.mark.parametrize(
     ("counts", "allowed"),
     [
-        ([600] * 34, (205, 10**9)),
-        ([100] * 400, (60, 10**9)),
+        ([600] * 34, Holding(205, 10**9)),
+        ([100] * 400, Holding(17, 10**9)),
         ([600], None),
         ([600, 600], None),
         ([], None),
     ],
 )
-def test_those_who_hold_much_get_fair_shares_and_never_less_than_everybody_may_have(
-    counts: list[int], allowed: tuple[int, int] | None
-) -> None:
-    room = Room(count=7_000, size_bytes=10**9, least=60, least_bytes=200)
-    assert room.allow(counts, [2_000] * len(counts)) == allowed
+def test_those_who_hold_much_get_fair_shares(counts: list[int], allowed: Holding | None) -> None:
+    room = Room(Holding(7_000, 10**9), Holding(60, 200), Holding(60, 200), Holding(60, 200))
+    assert room.share([Holding(count, 2_000) for count in counts]) == allowed
 
 
 def test_the_room_is_a_part_of_what_may_be_pending() -> None:
     """CONTRACT section 5: at the default settings nobody is cut who has fewer than sixty waiting."""
-    room = Room.of(0.35, DeliverySettings())
-    assert (room.count, room.least, room.least_bytes) == (7_000, 60, 60 * 67_108_864 // 20_000)
+    sixty = Holding(60, 60 * 67_108_864 // 20_000)
+    assert Room.of(0.35, DeliverySettings()) == Room(Holding(7_000, 23_488_102), sixty, sixty, sixty)
+
+
+@pytest.mark.parametrize(("interval", "most"), [(1.0, 5), (0.2, 25), (0.01, 39), (0.0, 39), (60.0, 4)])
+def test_nobody_is_cut_below_what_may_be_sent_within_five_seconds(interval: float, most: int) -> None:
+    """But for those who are stuck: what they hold may stay."""
+    delivery = DeliverySettings(
+        max_pending=100, max_pending_per_visitor=40, visitor_interval_seconds=interval
+    )
+    room = Room.of(0.35, delivery)
+    assert (room.least.deliveries, room.least_stuck.deliveries) == (most, 4)
+
+
+def test_a_lane_is_stuck_that_fails_again_and_again_while_others_pass() -> None:
+    lanes: Line = Lanes(0.0, Holding(5, 1_000), Holding(1, 1_000))
+    for number in range(4):
+        lanes.push("v", Item(f"{number}"), 0.0)
+    for now, alone in enumerate((True, False, True, False, True)):
+        assert not lanes.long, "the failures of an outage do not count"
+        lane = taken(lanes, 8, float(now))
+        lanes.failed(lane, alone=alone)
+        lanes.again(lane, float(now), 0.5)
+    assert set(lanes.long) == {"v"}
+    lane = taken(lanes, 8, 9.0)
+    lanes.passed(lane)
+    lanes.answered(lane, 9.0)
+    assert not lanes.long, "one that passes ends it"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flagpost_consumer.core.lanes import Lane, Lanes
+from flagpost_consumer.core.shares import Holding
 
 INTERVAL = 1.0
 CONNECTIONS = 100
@@ -157,7 +158,7 @@ def test_the_nearest_deadline_goes_first_and_among_equals_who_was_ready_first() 
 
 
 def shorten(subject: Lanes[Item], lane: Lane[Item], length: int, size_bytes: float = inf) -> list[str]:
-    return [item.name for item in subject.shorten(lane, length, size_bytes)]
+    return [item.name for item in subject.shorten(lane, Holding(length, size_bytes))]
 
 
 def test_a_line_is_shortened_by_its_newest_to_what_may_wait_behind_the_first() -> None:

@@ -165,6 +165,22 @@ def test_several_bad_records_cost_only_themselves() -> None:
     assert list(found.values()).count(Reason.OK) == 500 - len(bad) + 180
 
 
+@pytest.mark.parametrize(
+    ("answer", "seconds"), [(Answer(500), 60.0), (Answer(403), 60.0), (TIMED_OUT, 240.0)]
+)
+def test_many_bad_records_and_nobody_else_hold_the_others_for_a_minute_or_twenty_time_outs(
+    answer: Answer, seconds: float
+) -> None:
+    """Where both halves held a bad one, each waited for twice as many failures, minutes for each step."""
+    bad = {f"v{number}" for number in range(0, 28, 4)}
+    world = world_with(Pendo(lambda _, ids: answer if ids & bad else OK))
+    world.join()
+    for number in range(28):
+        world.publish(value(f"v{number}"))
+    world.run(until=seconds)
+    assert endings(world).keys() - bad == {f"v{number}" for number in range(28)} - bad
+
+
 @pytest.mark.parametrize("answer", [Answer(503), Answer(403), Answer(429)])
 def test_an_outage_of_a_day_breaks_batches_up_but_little(answer: Answer) -> None:
     """What waits goes in few requests afterwards: ten batches of a hundred visitors as at most 200, not as 1,000."""

@@ -16,7 +16,7 @@ from flagpost_consumer.core.metadata_order import SettlingOrder
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.policy import DeliverySettings, MetadataSettings, Policy
 from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.shares import Room
+from flagpost_consumer.core.shares import Holding, Room
 from flagpost_consumer.core.verdict import Answer
 from simulation import OK, TIMED_OUT, World
 
@@ -24,6 +24,10 @@ POLICY = Policy(
     delivery=DeliverySettings(max_pending=100, max_pending_per_visitor=60, visitor_interval_seconds=0.1),
     metadata=MetadataSettings(linger_seconds=0.0),
 )
+
+
+def room_of(whole: Holding, least: Holding) -> Room:
+    return Room(whole, least, least, least)
 
 
 def item(who: str, flying: int = 0) -> Item[None]:
@@ -34,12 +38,12 @@ def item(who: str, flying: int = 0) -> Item[None]:
 
 def test_nothing_is_left_of_what_has_ended() -> None:
     draw = Random(4)
-    holdings: Holdings[None] = Holdings(Room(count=10, size_bytes=10**9, least=5, least_bytes=10**9))
+    holdings: Holdings[None] = Holdings(room_of(Holding(10, 10**9), Holding(5, 10**9)))
     held: list[Item[None]] = []
     for _ in range(2_000):
         if draw.random() < 0.55 or not held:
             held.append(item(draw.choice("abcd")))
-            holdings.add(held[-1], draw.randrange(1, 100))
+            holdings.add(held[-1], draw.randrange(1, 100), 0.0)
         else:
             gone = held.pop(draw.randrange(len(held)))
             holdings.discard(gone)
@@ -48,7 +52,7 @@ def test_nothing_is_left_of_what_has_ended() -> None:
     for left in held:
         holdings.discard(left)
     assert len(holdings) == 0
-    assert list(holdings.beyond_fair_share()) == []
+    assert list(holdings.beyond_fair_share(0.0)) == []
 
 
 def holdings_of(room: Room, **counts: int) -> tuple[Holdings[None], dict[str, list[Item[None]]]]:
@@ -58,35 +62,43 @@ def holdings_of(room: Room, **counts: int) -> tuple[Holdings[None], dict[str, li
     for who, of_one in items.items():
         of_one[-1].flying = int(who == "flying")
         for each in of_one:
-            holdings.add(each, 10)
+            holdings.add(each, 10, 0.0)
     return holdings, items
 
 
 def test_the_newest_of_whoever_holds_most_go_but_for_what_is_in_flight() -> None:
-    room = Room(count=12, size_bytes=10_000, least=2, least_bytes=10_000)
+    room = room_of(Holding(12, 10_000), Holding(2, 10_000))
     holdings, items = holdings_of(room, small=3, flying=10, other=8)
-    gone = list(holdings.beyond_fair_share())
+    gone = list(holdings.beyond_fair_share(0.0))
     assert gone == [*items["flying"][8:5:-1], *items["other"][7:6:-1]]
-    assert list(holdings.beyond_fair_share()) == []
+    assert list(holdings.beyond_fair_share(0.0)) == []
 
 
 def test_whoever_holds_bytes_is_judged_by_bytes() -> None:
-    room = Room(count=1000, size_bytes=80, least=100, least_bytes=30)
+    room = room_of(Holding(1000, 80), Holding(100, 30))
     holdings, items = holdings_of(room, small=3, first=7, second=7)
-    assert list(holdings.beyond_fair_share()) == [*items["first"][6:4:-1], *items["second"][6:4:-1]]
+    assert list(holdings.beyond_fair_share(0.0)) == [*items["first"][6:4:-1], *items["second"][6:4:-1]]
 
 
 def test_a_backlog_of_many_ids_with_a_few_deliveries_each_is_no_hoard() -> None:
     """Ten thousand visitors with five flags lost a third of their values to fair shares of nothing."""
-    room = Room(count=30, size_bytes=10**9, least=5, least_bytes=10**9)
+    room = room_of(Holding(30, 10**9), Holding(5, 10**9))
     holdings, _ = holdings_of(room, **{f"v{number}": 6 for number in range(1_000)})
-    assert list(holdings.beyond_fair_share()) == []
+    assert list(holdings.beyond_fair_share(0.0)) == []
+
+
+def test_what_came_just_now_is_no_hoard() -> None:
+    """In a backlog an id's values come at once; its newest were dead-lettered before the first request was made."""
+    room = room_of(Holding(12, 10**9), Holding(5, 10**9))
+    holdings, items = holdings_of(room, one=10, other=10)
+    assert list(holdings.beyond_fair_share(-0.1)) == []
+    assert list(holdings.beyond_fair_share(0.0)) == [*items["one"][9:6:-1], *items["other"][9:6:-1]]
 
 
 def test_one_id_alone_may_fill_the_room_and_no_more() -> None:
-    room = Room(count=12, size_bytes=10**9, least=5, least_bytes=10**9)
+    room = room_of(Holding(12, 10**9), Holding(5, 10**9))
     holdings, items = holdings_of(room, alone=20, small=3)
-    assert list(holdings.beyond_fair_share()) == items["alone"][19:12:-1]
+    assert list(holdings.beyond_fair_share(0.0)) == items["alone"][19:12:-1]
 
 
 def test_an_id_whose_metadata_hangs_stops_nobody() -> None:

@@ -6,8 +6,6 @@ endpoint learns from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from flagpost_consumer.core.backoff import RandomSource, retry_delay
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, Ticket
@@ -35,6 +33,11 @@ def tell(endpoint: Endpoint, ticket: Ticket, answer: Answer, verdict: Verdict, n
     return True
 
 
+def others_passed(delivery: Delivery, endpoint: Endpoint) -> bool:
+    """Whether another visitor had a 2xx since the delivery's last attempt, or since it came."""
+    return endpoint.passed_another(delivery.who) > delivery.successes_seen
+
+
 class Attempts:
     """Judges attempts by one policy."""
 
@@ -53,7 +56,7 @@ class Attempts:
         delivery.unseen += answer.unseen
         if answer.status is not None:
             delivery.status = answer.status
-        others_passed = endpoint.passed_another(delivery.who) > delivery.successes_seen
+        alone = others_passed(delivery, endpoint)
         delivery.successes_seen = endpoint.successes
         if verdict is Verdict.DELIVERED:
             return DELIVERED
@@ -62,7 +65,7 @@ class Attempts:
         delivery.failures += 1
         if verdict is Verdict.SETUP and is_current:
             return _poison(delivery) if _is_poison(delivery, endpoint) else None
-        delivery.counted_attempts += verdict is Verdict.TRANSIENT and others_passed
+        delivery.counted_attempts += verdict is Verdict.TRANSIENT and alone
         if delivery.counted_attempts >= self._max_attempts:
             detail = (
                 f"{delivery.attempts} attempts failed while others passed; the last: {answer.label}; "
@@ -71,16 +74,15 @@ class Attempts:
             return Ending(Reason.ATTEMPTS_EXHAUSTED, detail)
         return None
 
-    def wait(self, deliveries: Iterable[Delivery], answer: Answer, verdict: Verdict, now: Instant) -> float:
-        """How many seconds deliveries whose attempt failed wait for the next one: never less than was asked for.
+    def wait(self, failures: int, answer: Answer, verdict: Verdict, now: Instant) -> float:
+        """How many seconds to wait after so many failures: never less than was asked for.
 
         A 429 says when to come back. A 503 says when to come back at the earliest: the backoff may wait longer.
         """
         asked = retry_after_seconds(answer.retry_after, now.wall_ms) or 0.0
         if verdict is Verdict.THROTTLED and asked:  # "after 0 s" is no wait: the backoff must do
             return asked
-        failures = max((delivery.failures for delivery in deliveries), default=1)
-        return max(asked, retry_delay(failures, self._random))
+        return max(asked, retry_delay(max(1, failures), self._random))
 
 
 def refusal(answer: Answer) -> str:

@@ -12,13 +12,17 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from math import inf
 from typing import Generic, Protocol, TypeVar
+
+from flagpost_consumer.core.shares import WHATEVER, Holding
 
 RETRY_SHARE = 8
 """While other lanes are ready, failing lanes get one of this many connections and of this many requests."""
 IDLE_RETRY_SHARE = 2
 """While no other lane is ready, they get one of this many connections: the next visitor finds the rest free."""
+
+STUCK_FAILURES = 3
+"""A lane is stuck that failed so often in a row while others passed."""
 
 
 class Queued(Protocol):
@@ -50,6 +54,7 @@ class Lane(Generic[Item]):
         "behind",
         "behind_bytes",
         "failures",
+        "failures_alone",
         "in_flight",
         "is_parked",
         "is_retry",
@@ -69,6 +74,8 @@ class Lane(Generic[Item]):
         self.is_parked = False
         self.failures = 0
         """How many of its requests have failed in a row."""
+        self.failures_alone = 0
+        """How many of these failed although others' requests passed."""
         self.is_retry = False
         """Whether the request in flight started while the lane was failing."""
         self.behind = 0
@@ -81,11 +88,16 @@ class Lane(Generic[Item]):
 class Lanes(Generic[Item]):
     """All lanes of a process. A lane exists while it has a delivery, or rests after one."""
 
-    def __init__(self, interval_seconds: float, long_length: float = inf, long_bytes: float = inf) -> None:
-        """`long_length`, `long_bytes`: lanes in which more waits behind the first delivery are in `long`."""
+    def __init__(
+        self, interval_seconds: float, much: Holding = WHATEVER, much_stuck: Holding = WHATEVER
+    ) -> None:
+        """Lanes in which more than `much` waits behind the first delivery are in `long`.
+
+        `much_stuck`: the same for lanes that failed `STUCK_FAILURES` times in a row while others passed.
+        """
         self._interval = interval_seconds
-        self._long_length = long_length
-        self._long_bytes = long_bytes
+        self._much = much
+        self._much_stuck = much_stuck
         self._lanes: dict[str, Lane[Item]] = {}
         self._ready: list[tuple[float, int, Lane[Item]]] = []
         self._retries: list[tuple[float, int, Lane[Item]]] = []
@@ -103,7 +115,7 @@ class Lanes(Generic[Item]):
         self.unfailed = 0
         """Lanes that have a delivery and are not failing: what can tell whether an endpoint is back."""
         self.long: dict[str, Lane[Item]] = {}
-        """Lanes in which more waits than `long_length` and `long_bytes` allow."""
+        """Lanes in which more waits than `much` allows."""
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -182,11 +194,20 @@ class Lanes(Generic[Item]):
 
     def passed(self, lane: Lane[Item]) -> None:
         """The request of a lane in flight has not failed: the lane is not failing."""
-        lane.failures = 0
+        lane.failures = lane.failures_alone = 0
 
-    def failed(self, lane: Lane[Item]) -> None:
-        """The request of a lane in flight has failed."""
+    def failed(self, lane: Lane[Item], *, alone: bool) -> None:
+        """The request of a lane in flight has failed; `alone`: while others' passed."""
         lane.failures += 1
+        lane.failures_alone += alone
+
+    def may_keep(self, lane: Lane[Item]) -> Holding:
+        """What may wait behind the first delivery in any case."""
+        return self._much_stuck if self.is_stuck(lane) else self._much
+
+    def is_stuck(self, lane: Lane[Item]) -> bool:
+        """Whether a lane fails again and again while others pass: its line does not get shorter by itself."""
+        return lane.failures_alone >= STUCK_FAILURES
 
     def answered(self, lane: Lane[Item], now: float) -> None:
         """The first delivery of a lane in flight has ended and leaves the line."""
@@ -216,10 +237,10 @@ class Lanes(Generic[Item]):
 
     # Taking out
 
-    def shorten(self, lane: Lane[Item], length: int, size_bytes: float) -> list[Item]:
-        """Take the newest deliveries out of a line while more than these wait behind the first; return them."""
+    def shorten(self, lane: Lane[Item], most: Holding) -> list[Item]:
+        """Take the newest deliveries out of a line while more than `most` waits behind the first; return them."""
         removed = []
-        while lane.behind > length or lane.behind_bytes > size_bytes:
+        while lane.behind > most.deliveries or lane.behind_bytes > most.size_bytes:
             item = lane.queue.pop()
             lane.queue_bytes -= item.size_bytes
             removed.append(item)
@@ -334,7 +355,8 @@ class Lanes(Generic[Item]):
         unfailed = int(length > 0 and not lane.failures and not lane.is_parked)
         self.unfailed += unfailed - lane.unfailed
         lane.behind, lane.behind_bytes, lane.unfailed = behind, behind_bytes, unfailed
-        if behind > self._long_length or behind_bytes > self._long_bytes:
+        much = self.may_keep(lane)
+        if behind > much.deliveries or behind_bytes > much.size_bytes:
             self.long[lane.visitor_id] = lane
         elif self.long:
             self.long.pop(lane.visitor_id, None)

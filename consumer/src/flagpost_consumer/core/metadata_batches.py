@@ -280,19 +280,24 @@ class MetadataBatches(Generic[Owner]):
 
     def part(self, batch: Batch, ids: Sequence[str], now: float) -> None:
         """Send these ids of a batch again at once, without the others."""
-        part = Batch(batch.target, batch.group, list(ids), halvings=batch.halvings, narrowed=batch.narrowed)
+        part = Batch(batch.target, batch.group, list(ids), narrowed=batch.narrowed)
         for target in self._targets_of(batch, ids):
             target.batch = part
         self.again(part, now)
 
     def halve(self, batch: Batch, ids: Sequence[str], now: float) -> None:
         """Send these ids of a batch again at once, in two halves."""
-        batch.halvings += 1
         batch.narrowed |= batch.failed_alone
         middle = (len(ids) + 1) // 2
         for half in (ids[:middle], ids[middle:]):
             if half:
                 self.part(batch, half, now)
+
+    def send_scout(self, batch: Batch, now: float) -> None:
+        """Send the first id of a batch at once, alone, and the others again without it."""
+        ids = batch.ids
+        for part in (ids[:1], ids[1:]):
+            self.part(batch, part, now)
 
     # What becomes of a field
 

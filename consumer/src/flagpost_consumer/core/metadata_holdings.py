@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Generic
 
 from flagpost_consumer.core.metadata_items import Item, Owner
-from flagpost_consumer.core.shares import Room
+from flagpost_consumer.core.shares import Holding, Room
 
 Key = tuple[str, str]
 """(`visitor` or `account`, id)"""
@@ -21,18 +21,26 @@ class _Held(Generic[Owner]):
     __slots__ = ("items", "size_bytes")
 
     def __init__(self) -> None:
-        self.items: dict[Item[Owner], int] = {}
+        self.items: dict[Item[Owner], tuple[int, float]] = {}
+        """Each with its bytes, and when it came."""
         self.size_bytes = 0
 
     @property
-    def behind(self) -> int:
-        """Those that wait behind another."""
-        return max(0, len(self.items) - 1)
+    def behind(self) -> Holding:
+        """What waits behind another."""
+        if not self.items:
+            return Holding(0, 0)
+        size_bytes, _ = self._oldest
+        return Holding(len(self.items) - 1, self.size_bytes - size_bytes)
 
     @property
-    def behind_bytes(self) -> int:
-        """Their bytes."""
-        return self.size_bytes - next(iter(self.items.values())) if self.items else 0
+    def since(self) -> float:
+        """When the oldest of them came."""
+        return self._oldest[1]
+
+    @property
+    def _oldest(self) -> tuple[int, float]:
+        return next(iter(self.items.values()))
 
 
 class Holdings(Generic[Owner]):
@@ -48,11 +56,11 @@ class Holdings(Generic[Owner]):
         """Of how many ids something is pending."""
         return len(self._held)
 
-    def add(self, item: Item[Owner], size_bytes: int) -> None:
+    def add(self, item: Item[Owner], size_bytes: int, now: float) -> None:
         """A delivery begins."""
         key = item.metadata.key
         held = self._held.setdefault(key, _Held())
-        held.items[item] = size_bytes
+        held.items[item] = size_bytes, now
         held.size_bytes += size_bytes
         self._note(key, held)
 
@@ -62,37 +70,33 @@ class Holdings(Generic[Owner]):
         held = self._held.get(key)
         if held is None or item not in held.items:
             return
-        held.size_bytes -= held.items.pop(item)
+        held.size_bytes -= held.items.pop(item)[0]
         self._note(key, held)
         if not held.items:
             del self._held[key]
 
-    def beyond_fair_share(self) -> Iterator[Item[Owner]]:
-        """Discard and return the newest deliveries of ids that hold more than their share, but none in flight."""
-        hoards = list(self._hoards.values())
-        allowed = self._room.allow(
-            [held.behind for held in hoards], [held.behind_bytes for held in hoards]
-        ) or self._alone(hoards)
-        if allowed is None:
-            return
-        count, size_bytes = allowed
+    def beyond_fair_share(self, before: float) -> Iterator[Item[Owner]]:
+        """Discard and return the newest deliveries of ids that hold more than their share, but none in flight.
+
+        `before`: an id of which everything came later is no hoard, as in a backlog that has just been read.
+        """
+        hoards = [held for held in self._hoards.values() if held.since <= before]
+        # One id alone may fill the room, and no more.
+        share = self._room.share([held.behind for held in hoards]) or self._room.whole
+        most = share.or_more(self._room.least_metadata)
         for held in hoards:
             for item in list(_newest(held.items)):
-                if held.behind <= count and held.behind_bytes <= size_bytes:
+                if not held.behind.exceeds(most):
                     break
                 self.discard(item)
                 yield item
 
-    def _alone(self, hoards: list[_Held[Owner]]) -> tuple[int, int] | None:
-        """One id alone may fill its room, and no more."""
-        return (self._room.count, self._room.size_bytes) if hoards else None
-
     def _note(self, key: Key, held: _Held[Owner]) -> None:
-        if held.behind > self._room.least or held.behind_bytes > self._room.least_bytes:
+        if held.behind.exceeds(self._room.least_metadata):
             self._hoards[key] = held
         elif self._hoards:
             self._hoards.pop(key, None)
 
 
-def _newest(items: dict[Item[Owner], int]) -> Iterable[Item[Owner]]:
+def _newest(items: dict[Item[Owner], tuple[int, float]]) -> Iterable[Item[Owner]]:
     return (item for item in reversed(items) if not item.flying)

@@ -18,8 +18,6 @@ class Batch:
     ids: list[str]
     failures: int = 0
     """Requests for these ids that failed; a batch that comes of halving one begins anew."""
-    halvings: int = 0
-    """How often a batch was halved until this one came of it."""
     successes_seen: int = 0
     """The endpoint's successes when its last request was answered, or when its first one started."""
     failed_alone: bool = False

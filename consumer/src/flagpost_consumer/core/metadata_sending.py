@@ -6,6 +6,7 @@ In: planned metadata deliveries in the order of their offsets, answers. Out: att
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 
 from flagpost_consumer.core.attempts import Attempts, refusal, tell
 from flagpost_consumer.core.budget import Budget
@@ -30,13 +31,15 @@ MAX_IN_FLIGHT = 4
 """Metadata goes by the thousand: a few requests at once suffice, and a hanging one holds few connections."""
 SHARE = 0.15
 """The part of what may be pending that metadata may take that waits behind other metadata of the same id."""
+HOARD_SECONDS = 5.0
+"""What waits for less than this while Pendo takes metadata is no hoard: the next requests may carry all of it."""
 HOARD = Ending(
     Reason.VISITOR_BACKLOG,
     "this id's metadata waits beyond its fair share of memory (delivery.max_pending_per_visitor)",
 )
-FAILURES_THAT_HALVE = 2
-"""Failures after which a batch is halved although nothing else passed: perhaps there is nothing else. In an outage
-all batches fail: each half waits for twice as many failures as what it came of, so that batches stay large."""
+FAILURES_THAT_SCOUT = 2
+"""Failures of a batch after which one of its ids goes alone although nothing else passed: perhaps there is nothing
+else. If that one passes, it is the batch's own fault; in an outage it costs one request, and batches stay large."""
 
 
 class MetadataSending:
@@ -60,6 +63,13 @@ class MetadataSending:
         in_flight = max(1, min(MAX_IN_FLIGHT, limits.max_connections // 2))
         self.endpoint = Endpoint(in_flight, Budget(limits.metadata_requests_per_minute))
 
+        self._unwell_at = -inf
+        """When an answer last said that the endpoint takes nothing."""
+
+    @property
+    def _is_well(self) -> bool:
+        return self.endpoint.state is EndpointState.OK
+
     # In
 
     def enter(self, delivery: Delivery, metadata: Metadata, occurred_at: int, now: Instant) -> None:
@@ -68,18 +78,20 @@ class MetadataSending:
         missing = bool(delivery.planned.missing_fields)
         delivery.item = Item(delivery, metadata, record.partition, record.offset, occurred_at, missing)
         delivery.successes_seen = self.endpoint.successes
-        self._holdings.add(delivery.item, delivery.size_bytes)
+        self._holdings.add(delivery.item, delivery.size_bytes, now.monotonic)
         self._batches.offer(delivery.item, now.monotonic, delivery.not_before)
         self.settle_ended(now)
 
     def give_up_hoards(self, now: Instant) -> None:
         """Dead-letter the newest deliveries of ids whose metadata takes more than its share of memory.
 
-        An id whose requests hang keeps all that follows pending. Only while Pendo takes metadata.
+        An id whose requests hang keeps all that follows pending. Only while Pendo takes metadata, as it has for a
+        while.
         """
-        if not self._delivery.max_pending_per_visitor or self.endpoint.state is not EndpointState.OK:
+        if not self._delivery.max_pending_per_visitor or not self._is_well:
             return
-        for item in self._holdings.beyond_fair_share():
+        before = now.monotonic - HOARD_SECONDS
+        for item in self._holdings.beyond_fair_share(before) if self._unwell_at <= before else ():
             self._batches.give_up(item, HOARD)
         self.settle_ended(now)
 
@@ -97,8 +109,11 @@ class MetadataSending:
             batch = take(moment, self.endpoint.last_failed)
             if batch is None:
                 return
-            if self._is_to_be_halved(batch):
+            if len(batch.ids) > 1 and self._seems_at_fault(batch):
                 self._batches.halve(batch, batch.ids, moment)
+                continue
+            if len(batch.ids) > 1 and batch.failures >= FAILURES_THAT_SCOUT:
+                self._batches.send_scout(batch, moment)
                 continue
             records = self._batches.gather(batch, moment)
             if records:
@@ -112,13 +127,10 @@ class MetadataSending:
         ticket = self.endpoint.start(batch.who, of_several=len(batch.ids) > 1)
         return Attempt(EndpointName.METADATA, metadata_body(batch.target, records), ticket, batch=batch)
 
-    def _is_to_be_halved(self, batch: Batch) -> bool:
+    def _seems_at_fault(self, batch: Batch) -> bool:
         """Whether one of a batch's ids, and not Pendo, seems to be why its requests fail."""
-        if not batch.failures or len(batch.ids) == 1:
-            return False
         other_half_passed = batch.narrowed and self.endpoint.successes > batch.successes_seen
-        patience = FAILURES_THAT_HALVE << batch.halvings
-        return batch.failed_alone or other_half_passed or batch.failures >= patience
+        return batch.failures > 0 and (batch.failed_alone or other_half_passed)
 
     def flush(self, now: Instant) -> None:
         """Let nothing wait for company any more."""
@@ -130,7 +142,10 @@ class MetadataSending:
         self, attempt: Attempt, batch: Batch, answer: Answer, verdict: Verdict, now: Instant
     ) -> None:
         """Take in what came of a request."""
+        was_well = self._is_well
         is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
+        if not (was_well and self._is_well):
+            self._unwell_at = now.monotonic
         deliveries = [item.owner for item in self._batches.items(batch)]
         alone = len(batch.ids) == 1
         if not alone:
@@ -152,7 +167,11 @@ class MetadataSending:
                 batch.failures += 1
                 batch.failed_alone = self.endpoint.successes > batch.successes_seen
                 batch.successes_seen = self.endpoint.successes
-            self._back(batch, self._attempts.wait(deliveries, answer, verdict, now), endings, now)
+            # The parts of a batch are not what failed so often: they go on soon.
+            failures = batch.failures
+            if alone:
+                failures = max((each.failures for each in deliveries), default=failures)
+            self._back(batch, self._attempts.wait(failures, answer, verdict, now), endings, now)
         self.settle_ended(now)
         self._put_back(deliveries)
 

@@ -6,47 +6,87 @@ nobody is cut who holds less.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil, inf
+from typing import NamedTuple
 
 from flagpost_consumer.core.policy import DeliverySettings
 
 HOARD_PARTS = 10
 """Who holds no more than one of so many parts of `delivery.max_pending_per_visitor` is never cut: in a backlog of
 many visitors each has a few events, and their pace gets through these soon."""
+PACED_SECONDS = 5.0
+"""Nor is who holds no more than a visitor may send within this time: it is gone before it could stop anybody."""
+FEW = 10
+"""Nor is an id that holds no more metadata than this: it goes in one request."""
+HOT_PACE = 0.5
+"""A visitor is hot that publishes faster than this part of the pace at which its events are sent. Where none is hot,
+a backlog is made up at least twice as fast as it came to be."""
+
+
+class Holding(NamedTuple):
+    """So many deliveries, of so many bytes."""
+
+    deliveries: float
+    size_bytes: float
+
+    def exceeds(self, most: Holding) -> bool:
+        """Whether it is more than `most`, in deliveries or in bytes."""
+        return self.deliveries > most.deliveries or self.size_bytes > most.size_bytes
+
+    def or_more(self, other: Holding) -> Holding:
+        """The greater number, and the greater size, of two."""
+        return Holding(max(self.deliveries, other.deliveries), max(self.size_bytes, other.size_bytes))
+
+
+WHATEVER = Holding(inf, inf)
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """What those who hold much may hold together, and what each may hold in any case."""
 
-    count: int
-    size_bytes: int
-    least: int
-    least_bytes: int
+    whole: Holding
+    least: Holding
+    """For those whose requests pass, or may yet: they get through it."""
+    least_stuck: Holding
+    """For those whose requests fail again and again while others pass: what they hold may stay for hours."""
+    least_metadata: Holding
+    """For the metadata of an id."""
 
     @classmethod
     def of(cls, share: float, delivery: DeliverySettings) -> Room:
         """`share`: the part of what may be pending."""
-        least = delivery.max_pending_per_visitor // HOARD_PARTS
+        per_visitor, interval = delivery.max_pending_per_visitor, delivery.visitor_interval_seconds
+        stuck = per_visitor // HOARD_PARTS
+        paced = ceil(PACED_SECONDS / interval) if interval else per_visitor
+        each_bytes = delivery.max_pending_bytes / delivery.max_pending
+
+        def least(deliveries: int) -> Holding:
+            return Holding(max(stuck, deliveries), int(max(stuck, deliveries) * each_bytes))
+
         return cls(
-            int(share * delivery.max_pending),
-            int(share * delivery.max_pending_bytes),
-            least,
-            least * delivery.max_pending_bytes // delivery.max_pending,
+            Holding(int(share * delivery.max_pending), int(share * delivery.max_pending_bytes)),
+            least(min(paced, per_visitor - 1)),
+            least(stuck),
+            least(min(FEW, per_visitor - 1)),
         )
 
-    def allow(self, counts: list[int], sizes_bytes: list[int]) -> tuple[int, int] | None:
-        """The count and the bytes that each of these may hold; None: all fit, or there is only one."""
-        if len(counts) < 2 or (sum(counts) <= self.count and sum(sizes_bytes) <= self.size_bytes):
+    def share(self, holdings: Sequence[Holding]) -> Holding | None:
+        """The fair share of each of these; None: all fit, or there is only one."""
+        counts, sizes = [each.deliveries for each in holdings], [each.size_bytes for each in holdings]
+        if len(holdings) < 2 or not Holding(sum(counts), sum(sizes)).exceeds(self.whole):
             return None
-        return (
-            max(self.least, fair_share(counts, self.count)),
-            max(self.least_bytes, fair_share(sizes_bytes, self.size_bytes)),
-        )
+        return Holding(fair_share(counts, self.whole.deliveries), fair_share(sizes, self.whole.size_bytes))
 
 
-def fair_share(holdings: Iterable[int], room: int) -> int:
+def is_hot(deliveries: int, published_within_ms: float, interval_seconds: float) -> bool:
+    """Whether a visitor published so many events faster than half the pace at which they are sent."""
+    return published_within_ms * HOT_PACE < deliveries * interval_seconds * 1000
+
+
+def fair_share(holdings: Iterable[float], room: float) -> float:
     """The greatest share with which the sum of min(holding, share) is at most `room` (max-min fairness).
 
     It is at least the greatest holding where everything fits.

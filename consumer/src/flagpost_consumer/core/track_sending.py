@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import inf
 
-from flagpost_consumer.core.attempts import Attempts, tell
+from flagpost_consumer.core.attempts import Attempts, others_passed, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.clock_check import ClockCheck
@@ -25,7 +25,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.quarantine import twice
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, HeldRecord, Stage
 from flagpost_consumer.core.settling import Settling
-from flagpost_consumer.core.shares import Room
+from flagpost_consumer.core.shares import Holding, Room, is_hot
 from flagpost_consumer.core.verdict import Answer, Verdict
 
 CLOCK_SECONDS = 5.0
@@ -48,7 +48,7 @@ class TrackSending:
         self._clock_check = clock_check
         self._room = Room.of(HOT_SHARE, policy.delivery)
         self.lanes: Lanes[Delivery] = Lanes(
-            policy.delivery.visitor_interval_seconds, self._room.least, self._room.least_bytes
+            policy.delivery.visitor_interval_seconds, self._room.least, self._room.least_stuck
         )
         self.endpoint = Endpoint(
             policy.limits.max_connections, Budget(policy.limits.track_requests_per_minute)
@@ -82,22 +82,29 @@ class TrackSending:
         """Cut the lines that could stop all others; only while Pendo takes events (CONTRACT section 5).
 
         A line keeps at most `delivery.max_pending_per_visitor`. Dozens of hot visitors would fill the memory although
-        each keeps to that, so together they have a third of what may be pending, in fair shares.
+        each keeps to that, so together they have a third of what may be pending, in fair shares; and so have visitors
+        whose requests fail. A line that is long because everything had to wait is left as it is.
         """
         longest = self._delivery.max_pending_per_visitor
         if not longest or self.endpoint.state is not EndpointState.OK:
             return
         for lane in list(self.lanes.long.values()):
-            self._cut(lane, longest - 1, inf, f"over {longest} of this visitor's events wait", now)
-        hot = list(self.lanes.long.values())
-        allowed = self._room.allow([lane.behind for lane in hot], [lane.behind_bytes for lane in hot])
-        if allowed is not None:
+            most = Holding(longest - 1, inf)
+            self._cut(lane, most, f"over {longest} of this visitor's events wait", now)
+        hot = [lane for lane in self.lanes.long.values() if self.lanes.is_stuck(lane) or self._is_hot(lane)]
+        share = self._room.share([Holding(lane.behind, lane.behind_bytes) for lane in hot])
+        if share is not None:
             for lane in hot:
-                self._cut(lane, *allowed, "this visitor's events wait beyond their fair share", now)
+                most = share.or_more(self.lanes.may_keep(lane))
+                self._cut(lane, most, "this visitor's events wait beyond their fair share", now)
 
-    def _cut(self, lane: Lane[Delivery], length: int, size_bytes: float, why: str, now: Instant) -> None:
+    def _is_hot(self, lane: Lane[Delivery]) -> bool:
+        within_ms = lane.queue[-1].record.timestamp_ms - lane.queue[0].record.timestamp_ms
+        return is_hot(len(lane.queue), within_ms, self._delivery.visitor_interval_seconds)
+
+    def _cut(self, lane: Lane[Delivery], most: Holding, why: str, now: Instant) -> None:
         detail = f"{why} (delivery.max_pending_per_visitor)"
-        for cut in self.lanes.shorten(lane, length, size_bytes):
+        for cut in self.lanes.shorten(lane, most):
             self._settling.settle(cut, Ending(Reason.VISITOR_BACKLOG, detail), now)
 
     # Out
@@ -155,9 +162,10 @@ class TrackSending:
         """Take in what came of a request."""
         delivery = lane.queue[0]
         is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
+        alone = others_passed(delivery, self.endpoint)
         ending = self._attempts.note(delivery, answer, verdict, self.endpoint, is_current=is_current)
         if verdict in _FAILURES:
-            self.lanes.failed(lane)
+            self.lanes.failed(lane, alone=alone)
         elif verdict is not Verdict.THROTTLED:
             self.lanes.passed(lane)
         if ending is not None:
@@ -165,7 +173,9 @@ class TrackSending:
             self._settling.settle(delivery, ending, now)
         elif delivery.is_tried_again:
             self._settling.put_back(delivery)
-            self.lanes.again(lane, now.monotonic, self._attempts.wait([delivery], answer, verdict, now))
+            self.lanes.again(
+                lane, now.monotonic, self._attempts.wait(delivery.failures, answer, verdict, now)
+            )
         else:
             self.lanes.answered(lane, now.monotonic)
             self._give_up(delivery)
