@@ -237,3 +237,22 @@ def unsent(world: World, prefix: bytes) -> list[bytes | None]:
     reasons = world.reasons(Kind.VISITOR_METADATA)
     named = [made for made in world.log[0] if (made.key or b"").startswith(prefix)]
     return [made.key for made in named if reasons.get((0, made.offset)) is not Reason.OK]
+
+
+def test_a_new_owner_does_not_probe_with_the_poisonous_first() -> None:
+    """It does not know who has failed before. Nearest deadline first, it tried those whose events are the oldest, who
+    are those that always fail: the endpoint seemed down, and each probe failed and doubled the pause to the next.
+    """
+    world = world_of(
+        policy_of(max_attempts=100), lambda _, visitor: Answer(500) if visitor.startswith("bad") else None
+    )
+    first = world.join()
+    for number in range(40):
+        event_at(world, 20.0 + number, f"bad{number}", number)
+    for number in range(240):
+        event_at(world, 2.0 + number, f"v{number}", 0)
+    world.at(150.0, lambda: world.revoke(first, {0}, lambda: world.assign(world.join(set()), {0})))
+    world.run(until=260.0)
+    arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights if sight.answer is OK}
+    waited = [arrived[f"v{number}"] - (2.0 + number) for number in range(240)]
+    assert max(waited) < 5.0

@@ -149,19 +149,21 @@ class Lanes(Generic[Item]):
         return None if queue is None else self._start(heapq.heappop(queue)[2])
 
     def take_least_failed(self, now: float) -> Lane[Item] | None:
-        """Return the lane that failed least, and mark it in flight: the best probe of an endpoint that is down."""
+        """Return the best probe of an endpoint that is down, marked in flight: of the lanes that failed least, the
+        one whose first delivery is the youngest.
+
+        Who always fails has the oldest deliveries, and a new owner of their partition does not know yet.
+        """
         self.advance(now)
-        if self._first(self._ready, now) is not None:
-            return self._start(heapq.heappop(self._ready)[2])
-        if self._first(self._retries, now) is None:
-            return None
-        usable = [
-            entry for entry in self._retries if _may_go(entry[2], now) and not entry[2].queue[0].is_held
-        ]
-        best = min(usable, key=lambda entry: (entry[2].failures, entry[0], entry[1]))
-        self._retries.remove(best)
-        heapq.heapify(self._retries)
-        return self._start(best[2])
+        for lanes in (self._ready, self._retries):
+            if self._first(lanes, now) is None:
+                continue
+            usable = [entry for entry in lanes if _may_go(entry[2], now) and not entry[2].queue[0].is_held]
+            best = min(usable, key=_fitness)
+            lanes.remove(best)
+            heapq.heapify(lanes)
+            return self._start(best[2])
+        return None
 
     def due_at(self, now: float, connections: int) -> float | None:
         """When `take` returns a lane next: `now` if at once, None if no time but an answer can tell."""
@@ -360,6 +362,12 @@ class Lanes(Generic[Item]):
             self.long[lane.visitor_id] = lane
         elif self.long:
             self.long.pop(lane.visitor_id, None)
+
+
+def _fitness(entry: tuple[float, int, Lane[Item]]) -> tuple[int, float, int]:
+    """The least is the best probe."""
+    deadline_ms, number, lane = entry
+    return lane.failures, -deadline_ms, number
 
 
 def _may_go(lane: Lane[Item], now: float) -> bool:
