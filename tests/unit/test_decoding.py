@@ -20,6 +20,7 @@ from flagpost_consumer.core.schema_lookups import (
     NoAnswer,
     Refused,
     SchemaAnswer,
+    TurnedAway,
     Unusable,
 )
 from flagpost_schemas import DecisionEvent, Decoder, encode_confluent, encode_single_object, schema_of
@@ -32,6 +33,7 @@ SCHEMA = Found(schema_of(DecisionEvent).text)
 NOT_FOUND = Refused("the registry has no schema with this id")
 FORBIDDEN = Refused("status 403 of the registry: a missing right, to read this schema")
 SILENT = NoAnswer("status 503")
+UNAUTHORIZED = TurnedAway("status 401")
 MINUTE, HOUR = 60.0, 3600.0
 
 
@@ -107,6 +109,29 @@ def test_a_record_that_the_ledger_settles_waits_for_no_schema(first: bytes) -> N
     world.run(1.0)
     assert world.offsets(0) == [0, 1, 2, 3]
     assert world.decoding.waiting_partitions == frozenset()
+
+
+def test_a_wrong_password_makes_no_id_unknown() -> None:
+    world = RegistryWorld(lambda _id, now: UNAUTHORIZED if now < HOUR else SCHEMA)
+    world.take(*messages(confluent(42), GOOD), *messages(confluent(43), partition=1))
+    world.run(HOUR)
+    assert not world.failures()
+    world.run(HOUR + MINUTE)
+    assert world.offsets(0) == [0, 1]
+    assert world.offsets(1) == [0]
+    assert not world.failures()
+
+
+def test_an_id_that_is_turned_away_while_others_are_answered_is_refused() -> None:
+    """Its partition waited without end for a registry that answers 401 to this id alone."""
+    world = RegistryWorld(lambda schema_id, _now: UNAUTHORIZED if schema_id == 42 else SCHEMA)
+    world.take(*messages(confluent(42), GOOD), *messages(confluent(43), partition=1))
+    world.run(MINUTE + 5)
+    assert world.offsets(0) == [0, 1]
+    (failure,) = world.failures()
+    assert failure.reason is Reason.UNKNOWN_SCHEMA
+    assert "status 401, for 60 s" in failure.detail
+    assert max(world.taken_at(1)) < 1.0, "the other was not held up"
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, FORBIDDEN])

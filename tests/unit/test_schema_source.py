@@ -11,12 +11,13 @@ from flagpost_consumer.adapters import schema_source
 from flagpost_consumer.adapters.decoding import Decoding
 from flagpost_consumer.adapters.schema_registry import (
     RegistryNotAnswering,
+    RegistryTurnsAway,
     SchemaDoesNotExist,
     SchemaUnusable,
 )
 from flagpost_consumer.adapters.schema_source import RegistryRequests
 from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.schema_lookups import Found, NoAnswer, Refused, SchemaAnswer, Unusable
+from flagpost_consumer.core.schema_lookups import Found, NoAnswer, Refused, SchemaAnswer, TurnedAway, Unusable
 from flagpost_schemas import DecisionEvent, encode_confluent, schema_of
 from registry_world import messages
 from running import eventually
@@ -66,6 +67,7 @@ async def answer_of(registry: Registry) -> SchemaAnswer:
         (SchemaDoesNotExist("there is none"), Refused("there is none")),
         (SchemaUnusable("it is PROTOBUF"), Unusable("it is PROTOBUF")),
         (RegistryNotAnswering("status 503"), NoAnswer("status 503")),
+        (RegistryTurnsAway("status 401"), TurnedAway("status 401")),
         (asyncio.CancelledError(), NoAnswer("the request was given up")),
     ],
 )

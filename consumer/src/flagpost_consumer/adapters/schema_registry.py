@@ -22,7 +22,7 @@ NOT_FOUND_CODES = range(40_400, 40_500)
 address that it does not know is 404 with code 404 or 0, which says nothing about schemas."""
 
 
-SAYS_NOTHING_OF_THE_ID = frozenset({401, 407, 408, 425, 429})
+TURNED_AWAY = frozenset({401, 407, 408, 425, 429})
 """Of the 4xx, those that concern whoever asks, or the moment: credentials, time-outs, too many requests."""
 
 
@@ -40,6 +40,10 @@ class SchemaUnusable(Exception):  # noqa: N818
 
 class RegistryNotAnswering(Exception):  # noqa: N818
     """No answer, or none that says anything about the id; ask again later."""
+
+
+class RegistryTurnsAway(RegistryNotAnswering):
+    """An answer about whoever asks, or about the moment (`TURNED_AWAY`)."""
 
 
 class SchemaRegistry:
@@ -74,7 +78,9 @@ class SchemaRegistry:
             status, answer = await self._get(url)
         except (NoReply, SettingsError) as error:
             raise RegistryNotAnswering(f"{url}: {error}") from error
-        if 400 <= status < 500 and status not in SAYS_NOTHING_OF_THE_ID:
+        if status in TURNED_AWAY:
+            raise RegistryTurnsAway(f"{url}: status {status}; see kafka.schema_registry")
+        if 400 <= status < 500:
             raise _refusal(schema_id, status, answer)
         if status != 200:
             raise RegistryNotAnswering(f"{url}: status {status}; see kafka.schema_registry")

@@ -14,11 +14,19 @@ import structlog
 
 from flagpost_consumer.adapters.schema_registry import (
     RegistryNotAnswering,
+    RegistryTurnsAway,
     SchemaRefused,
     SchemaUnusable,
 )
 from flagpost_consumer.core.quarantine import fingerprint
-from flagpost_consumer.core.schema_lookups import Found, NoAnswer, Refused, SchemaAnswer, Unusable
+from flagpost_consumer.core.schema_lookups import (
+    Found,
+    NoAnswer,
+    Refused,
+    SchemaAnswer,
+    TurnedAway,
+    Unusable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +89,8 @@ class RegistryRequests:
             return Refused(str(error))
         except SchemaUnusable as error:
             return Unusable(str(error))
+        except RegistryTurnsAway as error:
+            return TurnedAway(str(error))
         except (RegistryNotAnswering, TimeoutError) as error:
             return NoAnswer(str(error) or f"no answer in {LONGEST_REQUEST_SECONDS:g} s")
 

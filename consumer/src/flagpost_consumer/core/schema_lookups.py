@@ -63,7 +63,16 @@ class NoAnswer:
     why: str
 
 
-SchemaAnswer: TypeAlias = Found | Refused | Unusable | NoAnswer
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """The registry turned the request away, by a word about whoever asks or about the moment: a wrong password, or
+    too many requests. While it gives others their schemas, it is a refusal of this one.
+    """
+
+    why: str
+
+
+SchemaAnswer: TypeAlias = Found | Refused | Unusable | NoAnswer | TurnedAway
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +232,8 @@ class SchemaLookups:
         lookup = self._lookups.get(schema_id)
         if lookup is not None and not isinstance(answer, Found):
             lookup.last_answer = answer.why
+        if isinstance(answer, TurnedAway):
+            answer = _meaning(answer, lookup)
         if isinstance(answer, NoAnswer):
             if lookup is not None:
                 self._not_answered(schema_id, lookup, now.monotonic)
@@ -297,6 +308,12 @@ class SchemaLookups:
         if self._silent_since is not None:
             self._silent_seconds += now - self._silent_since
             self._silent_since = None
+
+
+def _meaning(answer: TurnedAway, lookup: _Lookup | None) -> Refused | NoAnswer:
+    """Whether it is about the id: it was refused before, or others were answered meanwhile."""
+    is_about_id = lookup is not None and (lookup.is_alone or lookup.unknown_at is not None)
+    return Refused(answer.why) if is_about_id else NoAnswer(answer.why)
 
 
 def _wait_seconds(times: int) -> float:
