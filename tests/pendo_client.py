@@ -132,7 +132,7 @@ async def status_known(http: PendoHttp) -> None:
     """Wait until the status of every answer has come, though not its end."""
     exchanges = [request.exchange for request in _under_way(http)]
     await eventually(
-        lambda: all(exchange is not None and exchange._reader.reply() for exchange in exchanges),
+        lambda: all(exchange is not None and exchange.reply() for exchange in exchanges),
         GENEROUS_SECONDS,
     )
 

@@ -44,16 +44,31 @@ class Reply:
 
 
 class AnswerReader:
-    """Reads one answer. Takes the place of aiohttp's own reader on a connection (`ResponseHandler.set_parser`)."""
+    """Reads the answers of one connection. Takes the place of aiohttp's own reader on it (`set_parser`)."""
 
-    def __init__(self, on_end: Callable[[bool], None], max_body_bytes: int) -> None:
-        """`on_end` is called once, with whether the answer was whole and the connection can be used again."""
+    def __init__(self, on_end: Callable[[bool], None]) -> None:
+        """`on_end` is called once for each answer, with whether it was whole and the connection can be used again."""
         self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._output = _NeverPaused(self._loop)
+        self.rest()
+
+    def rest(self) -> None:
+        """No answer is to come before `begin`."""
+        self._ended = True
+        self.is_untouched = True
+        """Whether no byte has come since."""
+
+    def begin(self, max_body_bytes: int) -> None:
+        """An answer is to come, of which so much is read.
+
+        Each has a parser of its own: one that has read an answer may hold the beginning of another, that nobody asked
+        for, and would take it for the answer to the next request.
+        """
         self._max_body_bytes = max_body_bytes
-        loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(
-            _NeverPaused(loop),
-            loop,
+            self._output,
+            self._loop,
             NEVER_PAUSE_BYTES,
             max_line_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
@@ -67,8 +82,6 @@ class AnswerReader:
         self._payload: StreamReader | None = None
         self._content = b""
         self._ended = False
-        self.is_untouched = True
-        """Whether no byte has come yet."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Take what came. Gives what aiohttp expects of a reader: no error, nothing left over."""

@@ -1,8 +1,9 @@
 """The HTTP client of all that is asked or told over HTTP: Pendo, and the schema registry.
 
 In: requests. Out: for each, a reply as far as it could be read, or none. aiohttp's connector makes the connections
-(names, TLS, proxies) and keeps them for the next request; `http_answers` reads what comes back. No redirect is
-followed, nothing is tried again, and nothing is timed: that is the caller's.
+(names, TLS, proxies); each stays here for one request after the other, so that a request on an idle one needs no task
+and no wait. `http_answers` reads what comes back. No redirect is followed, nothing is tried again, and nothing is
+timed: that is the caller's.
 """
 
 from __future__ import annotations
@@ -10,23 +11,24 @@ from __future__ import annotations
 import asyncio
 import os
 from base64 import b64encode
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Self
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from yarl import URL
 
+from flagpost_consumer.adapters.clocks import steady_seconds
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, AnswerReader, Reply
 from flagpost_settings.outbound import Outbound, Proxy
 
 KEEP_ALIVE_SECONDS = 15.0
 """Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
 would fail for nothing."""
-STALE_TRIES = 4
-"""How many connections are given up, one after the other, because bytes came on them that nobody had asked for."""
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 IDENTITY = {"accept-encoding": "identity"}
@@ -50,74 +52,123 @@ class Target:
 
     request: aiohttp.ClientRequest
     """What aiohttp's connector wants to know of a request; it is not sent."""
+    key: ConnectionKey
+    """What an idle connection must have in common with it."""
     head: bytes
     """The first lines of each request."""
     is_forwarded: bool
     """Whether a proxy reads the requests, and may answer them itself; in a tunnel it cannot."""
 
 
-class Exchange:
-    """One connection for one request and its answer."""
+class _Line:
+    """A connection that is kept for one request after the other."""
 
-    def __init__(
-        self, connection: Connection, on_end: Callable[[Reply | None], None], max_body_bytes: int
-    ) -> None:
-        """`on_end` is told the reply when the answer ends; None: there was not even a status."""
-        self._connection: Connection | None = connection
-        self._on_end = on_end
-        self.is_sent = False
-        """Whether the request has been written; until then the server cannot have seen it."""
-        self._reader = AnswerReader(self._ended, max_body_bytes)
-        self._protocol(connection).set_parser(self._reader, None)
+    def __init__(self, connection: Connection, key: ConnectionKey, on_idle: Callable[[_Line], None]) -> None:
+        """`key`: of the requests that may use it; `on_idle` is called when it can be used again.
+
+        Raises:
+            ClientConnectionError: the connection has ended.
+        """
+        self.key = key
+        self.idle_since = 0.0
+        self._connection = connection
+        self._on_idle = on_idle
+        self._exchange: Exchange | None = None
+        self._reader = AnswerReader(self._answer_ended)
+        if connection.protocol is None:
+            raise aiohttp.ClientConnectionError("the connection has ended")
+        connection.protocol.set_parser(self._reader, None)
 
     @property
     def can_be_used(self) -> bool:
-        """Whether the connection is open, and as quiet as it should be before a request."""
-        return self._connection is not None and not self._connection.closed and self._reader.is_untouched
+        """Whether it is open, and as quiet as it should be before a request."""
+        return self._reader.is_untouched and not self._connection.closed
+
+    def begin(self, exchange: Exchange, max_body_bytes: int) -> None:
+        """Belong to an exchange, until `part`."""
+        self._exchange = exchange
+        self._reader.begin(max_body_bytes)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Where requests are written. Raises ClientConnectionError: the connection has ended."""
+        transport = self._connection.transport
+        if transport is None:
+            raise aiohttp.ClientConnectionError("the connection has ended")
+        return transport
+
+    def reply(self) -> Reply | None:
+        """What is known of the answer by now."""
+        return self._reader.reply()
+
+    def part(self, *, usable: bool) -> None:
+        """The exchange is over: wait for the next, or end."""
+        self._exchange = None
+        if usable:
+            self._reader.rest()
+            self._on_idle(self)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _answer_ended(self, whole: bool) -> None:
+        if self._exchange is not None:
+            self._exchange.ended(whole)
+
+
+class Exchange:
+    """One request and its answer, on a connection that is its own meanwhile."""
+
+    __slots__ = ("_line", "_on_end", "is_sent")
+
+    def __init__(self, line: _Line, on_end: Callable[[Reply | None], None], max_body_bytes: int) -> None:
+        """`on_end` is told the reply when the answer ends; None: there was not even a status."""
+        self._line: _Line | None = line
+        self._on_end = on_end
+        self.is_sent = False
+        """Whether the request has been written; until then the server cannot have seen it."""
+        line.begin(self, max_body_bytes)
 
     def send(self, request: bytes) -> None:
         """Write the request; from now on `on_end` will be called, or `give_up` must be."""
-        transport = None if self._connection is None else self._connection.transport
-        if transport is None:
+        if self._line is None:
             raise aiohttp.ClientConnectionError("the connection has ended")
+        transport = self._line.transport
         self.is_sent = True
         transport.write(request)
 
+    def reply(self) -> Reply | None:
+        """What is known of the answer by now, until it has ended."""
+        return None if self._line is None else self._line.reply()
+
     def give_up(self) -> Reply | None:
         """Wait no longer: close the connection, and give what is known of the answer."""
-        reply = self._reader.reply()
+        reply = self.reply()
         self._part(usable=False)
         return reply
 
     def hand_back(self) -> None:
         """Nothing was sent: the connection is as good as before."""
-        self._part(usable=self.can_be_used)
+        self._part(usable=self._line is not None and self._line.can_be_used)
 
-    def _ended(self, whole: bool) -> None:
-        if self._connection is None:
+    def ended(self, whole: bool) -> None:
+        """The answer has ended: `whole`, so that the connection can be used again, or not."""
+        if self._line is None:
             return
-        if not self.is_sent:  # an answer to nobody, or the end of an idle connection
+        if not self.is_sent:  # it speaks before it is asked
             self._part(usable=False)
             return
-        reply = self._reader.reply()
+        reply = self._line.reply()
         self._part(usable=whole)
         self._on_end(reply)
 
     def _part(self, *, usable: bool) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if usable:
-            self._protocol(connection).set_parser(None, None)
-            connection.release()
-        else:
-            connection.close()
-
-    @staticmethod
-    def _protocol(connection: Connection) -> ResponseHandler:
-        if connection.protocol is None:
-            raise aiohttp.ClientConnectionError("the connection has ended")
-        return connection.protocol
+        line, self._line = self._line, None
+        if line is not None:
+            line.part(usable=usable)
 
 
 class HttpClient:
@@ -128,6 +179,9 @@ class HttpClient:
         self._outbound = outbound
         self._environ = os.environ if environ is None else environ
         self._connector: aiohttp.TCPConnector | None = None
+        self._idle: dict[ConnectionKey, deque[_Line]] = {}
+        """Connections that wait for a request, the one that was used last at the end."""
+        self._clearing: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Read the certificates, and get ready; it needs the running loop.
@@ -135,12 +189,14 @@ class HttpClient:
         Raises:
             SettingsError: a file of certificates cannot be used.
         """
-        self._connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self._outbound.tls()
-        )
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=self._outbound.tls())
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._clearing is not None:
+            self._clearing.cancel()
+            self._clearing = None
+        self._close_idle(before=inf)
         if self._connector is not None:
             await self._connector.close()
 
@@ -177,7 +233,25 @@ class HttpClient:
                 where = str(request.url)
                 headers |= login
         lines = header_lines({**headers, **IDENTITY})
-        return Target(request, f"{method} {where} HTTP/1.1\r\n".encode() + lines, is_forwarded)
+        return Target(
+            request, request.connection_key, f"{method} {where} HTTP/1.1\r\n".encode() + lines, is_forwarded
+        )
+
+    def reuse(
+        self,
+        target: Target,
+        on_end: Callable[[Reply | None], None],
+        max_body_bytes: int = MAX_ANSWER_BYTES,
+    ) -> Exchange | None:
+        """Get an idle connection at once; None: there is none, and `connect` makes one."""
+        idle = self._idle.get(target.key)
+        earliest = steady_seconds() - KEEP_ALIVE_SECONDS
+        while idle:
+            line = idle.pop()
+            if line.idle_since >= earliest and line.can_be_used:
+                return Exchange(line, on_end, max_body_bytes)
+            line.close()
+        return None
 
     async def connect(
         self,
@@ -186,15 +260,44 @@ class HttpClient:
         max_body_bytes: int = MAX_ANSWER_BYTES,
     ) -> Exchange:
         """Get a connection, an idle one or a new one. Raises NOT_SENT: nothing can have been sent."""
+        exchange = self.reuse(target, on_end, max_body_bytes)
+        if exchange is not None:
+            return exchange
         if self._connector is None:
             raise RuntimeError("HttpClient.open() was not called")
-        for _ in range(STALE_TRIES):
-            connection = await self._connector.connect(target.request, [], NO_TIMEOUT)
-            exchange = Exchange(connection, on_end, max_body_bytes)
-            if exchange.can_be_used:
-                return exchange
-            exchange.give_up()
-        raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+        connection = await self._connector.connect(target.request, [], NO_TIMEOUT)
+        line = _Line(connection, target.key, self._keep)
+        if not line.can_be_used:
+            line.close()
+            raise aiohttp.ClientConnectionError("the server speaks before it is asked")
+        return Exchange(line, on_end, max_body_bytes)
+
+    def _keep(self, line: _Line) -> None:
+        """A connection waits for the next request."""
+        if self._connector is None or self._connector.closed:
+            line.close()
+            return
+        line.idle_since = steady_seconds()
+        self._idle.setdefault(line.key, deque()).append(line)
+        self._clear_later()
+
+    def _clear_later(self) -> None:
+        if self._clearing is None:
+            self._clearing = asyncio.get_running_loop().call_later(KEEP_ALIVE_SECONDS, self._clear)
+
+    def _clear(self) -> None:
+        """Close what has been idle for too long."""
+        self._clearing = None
+        self._close_idle(before=steady_seconds() - KEEP_ALIVE_SECONDS)
+        if self._idle:
+            self._clear_later()
+
+    def _close_idle(self, before: float) -> None:
+        for key, idle in list(self._idle.items()):
+            while idle and idle[0].idle_since < before:
+                idle.popleft().close()
+            if not idle:
+                del self._idle[key]
 
     async def fetch(
         self,

@@ -186,9 +186,17 @@ class PendoHttp:
         if not self._is_open:
             loop.call_soon(self._answer, request, UNSENT)
             return
-        request.task = loop.create_task(self._send(request))
-        request.task.add_done_callback(partial(self._task_ended, request))
         self._sweep_later()
+        target = self._target(attempt.batch)
+        exchange = self._client.reuse(target, partial(self._exchange_ended, request))
+        if exchange is not None:
+            try:
+                self._write(request, target, exchange)
+            except NOT_SENT:
+                loop.call_soon(self._give_up, request, Failure.BROKEN)
+        else:
+            request.task = loop.create_task(self._connect(request, target))
+            request.task.add_done_callback(partial(self._task_ended, request))
 
     async def close(self) -> None:
         """Give up what is under way, each with its answer, and close the connections."""
@@ -234,22 +242,24 @@ class PendoHttp:
 
     # One request
 
-    async def _send(self, request: _Request) -> None:
-        """Write the request. What becomes of it is told by its exchange from then on."""
-        attempt = request.attempt
+    async def _connect(self, request: _Request, target: Target) -> None:
+        """Make a connection, and write the request."""
         try:
-            target = self._target(attempt.batch)
             exchange = await self._client.connect(target, partial(self._exchange_ended, request))
             if request.answered or self._now() >= request.deadline:
                 exchange.hand_back()
-                return
-            request.exchange = exchange
-            exchange.send(request_bytes(target, self._headers[attempt.endpoint], attempt.body))
+            else:
+                self._write(request, target, exchange)
         except NOT_SENT:
             return
         except Exception:
             # Nobody thought of this one; the answer is the same.
-            log.exception("a request failed in an unknown way", endpoint=attempt.endpoint.value)
+            log.exception("a request failed in an unknown way", endpoint=request.attempt.endpoint.value)
+
+    def _write(self, request: _Request, target: Target, exchange: Exchange) -> None:
+        """Write the request. What becomes of it is told by its exchange from then on."""
+        request.exchange = exchange
+        exchange.send(request_bytes(target, self._headers[request.attempt.endpoint], request.attempt.body))
 
     def _target(self, batch: Batch | None) -> Target:
         key = None if batch is None else (batch.target, batch.group)
