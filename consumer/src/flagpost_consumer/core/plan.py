@@ -47,6 +47,10 @@ from flagpost_schemas import (
 MAX_EVENT_ID_CHARACTERS = 128
 MAX_METADATA_FIELDS = 1_000
 """Of one event. A field of five bytes takes a hundred times as much in memory, and its time."""
+MAX_LIKENESSES = 4_096
+"""Of so many kinds of decisions what they have in common is remembered, then of none, and so on."""
+MAX_LIKE_CHARACTERS = 512
+"""Of decisions whose flag, variation and rule have longer names nothing is: the memory has an end."""
 REPLAY_KIND_HEADER = "flagpost-replay-kind"
 
 Fields = Mapping[str, str]
@@ -80,6 +84,20 @@ class Planned:
     """What a repeat of this track delivery shares with it: 16 bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Likeness:
+    """What all decisions of one flag, variation and rule have in common. Their deliveries share its dicts."""
+
+    variation: str | None
+    """As sent."""
+    properties: Properties
+    repairs: tuple[Repair, ...]
+    broken: Ending | None
+    """How they end if their properties keep no rule."""
+    dropped: Ending | None
+    metadata: dict[str, MetadataValue]
+
+
 class Planner:
     """Plans records by one policy."""
 
@@ -87,6 +105,7 @@ class Planner:
         self._policy = policy
         self._max_age_ms = policy.delivery.max_age_seconds * 1000
         self._max_future_ms = policy.delivery.max_future_seconds * 1000
+        self._likenesses: dict[tuple[object, ...], _Likeness] = {}
         self.fields: FieldCatalog = {}
         """Pendo's metadata fields, as last read."""
 
@@ -101,29 +120,68 @@ class Planner:
         return (self._metadata_event(event, now_ms),)
 
     def _decision(self, event: DecisionEvent, now_ms: int) -> tuple[Planned, ...]:
+        likeness = self._likeness(event)
         invalid = self._invalid(event, now_ms) or _empty(event.flag_key, "flag_key")
-        dropped = self._dropped(event, event.visitor_id) or self._decision_dropped(event)
-        track = self._decision_track(event, invalid, dropped, now_ms)
-        values = decision_metadata(event, self._policy.decisions)
-        if not values:
+        dropped = self._dropped(event, event.visitor_id) or likeness.dropped
+        track = self._decision_track(event, likeness, invalid or likeness.broken or dropped, now_ms)
+        if not likeness.metadata:
             return (track,)
-        metadata = Metadata("visitor", "custom", event.visitor_id, values)
+        metadata = Metadata("visitor", "custom", event.visitor_id, likeness.metadata)
         return track, self._metadata(Kind.VISITOR_METADATA, metadata, invalid, dropped)
 
     def _decision_track(
-        self, event: DecisionEvent, invalid: Ending | None, dropped: Ending | None, now_ms: int
+        self, event: DecisionEvent, likeness: _Likeness, ending: Ending | None, now_ms: int
     ) -> Planned:
-        given = decision_properties(event, self._policy.decisions)
-        properties, repairs, broken = self._fit(given, DECISION_PROPERTIES)
-        ending = invalid or broken or dropped or self._expired(event, now_ms)
-        variation = variation_as_sent(event)
+        ending = ending or self._expired(event, now_ms)
         name = self._policy.decisions.event_name
         return Planned(
             Kind.TRACK,
             ending,
-            Track(event.visitor_id, event.account_id, name, event.occurred_at, properties, event.context),
-            repairs=repairs,
-            dedupe_key=None if ending else decision_key(event.visitor_id, event.flag_key, variation),
+            Track(
+                event.visitor_id,
+                event.account_id,
+                name,
+                event.occurred_at,
+                likeness.properties,
+                event.context,
+            ),
+            repairs=likeness.repairs,
+            dedupe_key=None if ending else decision_key(event.visitor_id, event.flag_key, likeness.variation),
+        )
+
+    def _likeness(self, event: DecisionEvent) -> _Likeness:
+        """What a decision has in common with others, which is found out once."""
+        if self._policy.decisions.attribute_properties:  # these differ from visitor to visitor
+            return self._new_likeness(event)
+        key = (
+            event.flag_key,
+            event.variation_key,
+            event.rule_key,
+            event.enabled,
+            event.decision_event_dispatched,
+        )
+        likeness = self._likenesses.get(key)
+        if likeness is None:
+            likeness = self._new_likeness(event)
+            if (
+                len(event.flag_key) + len(event.variation_key or "") + len(event.rule_key or "")
+                <= MAX_LIKE_CHARACTERS
+            ):
+                if len(self._likenesses) >= MAX_LIKENESSES:
+                    self._likenesses.clear()
+                self._likenesses[key] = likeness
+        return likeness
+
+    def _new_likeness(self, event: DecisionEvent) -> _Likeness:
+        decisions = self._policy.decisions
+        properties, repairs, broken = self._fit(decision_properties(event, decisions), DECISION_PROPERTIES)
+        return _Likeness(
+            variation_as_sent(event),
+            properties,
+            repairs,
+            broken,
+            self._decision_dropped(event),
+            decision_metadata(event, decisions),
         )
 
     def _track_event(self, event: TrackEvent, now_ms: int) -> Planned:
