@@ -609,13 +609,13 @@ async def test_a_request_that_is_due_and_does_not_start_is_not_live(monkeypatch:
     monkeypatch.setattr(intake, "beat_at", float("inf"), raising=False)
     assert service._live().ok
     now = clock().monotonic
-    service._note_overdue(now - 1.0)
+    service._note_overdue(now - 1.0, now)
     assert service._live().ok, "it has only just been seen"
     service._overdue_since = now - app.LIVE_SECONDS - 1.0
-    service._note_overdue(now - 1.0)
+    service._note_overdue(now - 1.0, now)
     assert "has been due for" in service._live().detail
     assert not service._live().ok
-    service._note_overdue(now + 60.0)
+    service._note_overdue(now + 60.0, now)
     assert service._live().ok
 
 

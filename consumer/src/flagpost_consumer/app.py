@@ -172,6 +172,7 @@ class Service:
         self._intake: KafkaIntake | None = None
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._progress = asyncio.Event()
         self._stop_requested = asyncio.Event()
         self._abort_requested = asyncio.Event()
@@ -344,15 +345,16 @@ class Service:
     @_vital
     def _pump(self) -> None:
         self._pump_scheduled = False
-        actions = self.engine.poll(clock())
+        now = clock()
+        actions = self.engine.poll(now)
         for attempt in actions.attempts:
             self._http.start(attempt)
         self._write(actions.settlements)
         if not actions.intake_paused and self._decoding.is_behind:
             self._decoding.go_on()
         self._pause(actions)
-        self._set_timer(actions.wake_at)
-        self._note_overdue(actions.wake_at)
+        self._set_timer(actions.wake_at, now.monotonic)
+        self._note_overdue(actions.wake_at, now.monotonic)
         self._log_states()
         self._progress.set()
 
@@ -387,17 +389,22 @@ class Service:
         if self._intake is not None:
             self._intake.pause(self._paused, actions.partitions_paused | self._decoding.full_partitions)
 
-    def _set_timer(self, wake_at: float | None) -> None:
+    def _set_timer(self, wake_at: float | None, now: float) -> None:
+        """See that the engine acts again at a moment; a timer that is there already may come earlier, for nothing."""
+        if wake_at is None or (self._timer is not None and self._timer_at <= wake_at):
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if wake_at is not None:
-            delay = max(0.0, wake_at - clock().monotonic) + TIMER_SLACK_SECONDS
-            self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+        self._timer_at = wake_at
+        delay = max(0.0, wake_at - now) + TIMER_SLACK_SECONDS
+        self._timer = asyncio.get_running_loop().call_later(delay, self._timer_ended)
 
-    def _note_overdue(self, wake_at: float | None) -> None:
+    def _timer_ended(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _note_overdue(self, wake_at: float | None, now: float) -> None:
         """What is due although the engine has just acted is not going to start: a defect, if it goes on."""
-        now = clock().monotonic
         if wake_at is None or wake_at > now:
             self._overdue_since = None
         elif self._overdue_since is None:
@@ -417,9 +424,10 @@ class Service:
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
         if self._ended:
             return
+        now = clock()
         self.metrics.request_answered(attempt, answer, seconds)
-        self._status.note(attempt, answer, clock())
-        self.engine.answered(attempt, answer, clock())
+        self._status.note(attempt, answer, now)
+        self.engine.answered(attempt, answer, now)
         self._wake()
 
     @_vital

@@ -25,6 +25,7 @@ from chaos.soak.events import (
     now_ms,
     plan,
 )
+from flagpost_consumer.adapters.kafka_config import RECEIVE_BYTES
 from flagpost_consumer.core.partitioner import partition_of
 from flagpost_publisher import Publisher
 from flagpost_schemas import Event, encode_confluent, encode_single_object, partition_key
@@ -45,8 +46,12 @@ FLUSH_SECONDS = 120.0
 CALL_SECONDS = 5.0
 TRANSACTION_SECONDS = 10.0
 TICK_SECONDS = 0.02
-MAX_BATCH_BYTES = 3_500_000
-"""What a batch becomes at most: one of more than 4 MB is passed over as a gap, by design."""
+MAX_BATCH_BYTES = RECEIVE_BYTES // 3
+"""What a batch becomes at most: of a larger one librdkafka may not find the size, and it is a gap, by design. Healthy
+events may be in it.
+"""
+LARGEST_BOMB_BYTES = MAX_BATCH_BYTES - 10_000
+"""One fits into a batch."""
 
 Record = tuple[bytes, bytes]
 

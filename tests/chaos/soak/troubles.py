@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from chaos.soak.events import MAX_EVENT_BYTES, Group, action, sized
 from chaos.soak.members import FROZEN_SHORT
 from chaos.soak.registry import REFUSED_IDS, UNKNOWN_IDS, Mood
+from chaos.soak.traffic import LARGEST_BOMB_BYTES
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -242,7 +243,7 @@ async def _big_records(soak: Soak, random: Random) -> None:
 async def _bombs(soak: Soak, random: Random) -> None:
     """Records that are small in the log, and large in memory."""
     key = random.choice(soak.traffic.visitors(Group.ODD)).encode()
-    size = random.randrange(MAX_EVENT_BYTES, 3_000_000)
+    size = random.randrange(MAX_EVENT_BYTES, LARGEST_BOMB_BYTES)
     soak.traffic.throw_in([(key, b"\xc3\x01" + bytes(size))] * random.randrange(3, 9))
     await asyncio.sleep(1)
 

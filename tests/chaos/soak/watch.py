@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ DELIVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = CAP_SECONDS + 5.0
 TELL_EVERY_SECONDS: Final = 20.0
 """What is late is told, and the members are asked, so often."""
+REQUESTS_TOLD: Final = 8
 SCRAPE_EVERY: Final = 5
 """Seconds between two scrapes."""
 RSS_LIMIT_BYTES: Final = 400 * 1024 * 1024
@@ -88,6 +90,8 @@ class Watch:
         self._delivered: set[Step] = set()
         self._failed_at: dict[tuple[Endpoint, str], float] = {}
         """When Pendo last failed a visitor's request to an endpoint."""
+        self._requests: dict[tuple[Endpoint, str], deque[tuple[float, str]]] = {}
+        """The latest requests about each visitor: when they came, and what became of them."""
         self.minutes: list[Minute] = [Minute()]
         self.late: dict[Step, str] = {}
         """What was late, and what was going on."""
@@ -140,6 +144,9 @@ class Watch:
             self._metadata_waiting.clear()
         for received in soak.pendo.received.since(self._received, 1_000_000):
             self._received = received.number + 1
+            for visitor in visitors_of(received):
+                seen = self._requests.setdefault((received.endpoint, visitor), deque(maxlen=REQUESTS_TOLD))
+                seen.append((received.at_seconds, f"{received.status} {received.fate.value}"))
             if received.status != 200:
                 failed = dict.fromkeys(visitors_of(received), received.at_seconds)
                 self._failed_at.update({(received.endpoint, v): at for v, at in failed.items()})
@@ -234,9 +241,18 @@ class Watch:
         self._told_late_at = at
         print(f"  LATE: {text}", flush=True)  # noqa: T201
         told_in = self._directory / f"late-{at:06.0f}.json"
-        steps = [f"{visitor}/{step}" for visitor, step in new]
-        states = await self._states()
-        told_in.write_text(json.dumps({"text": text, "steps": steps[:50], "members": states}, indent=1))
+        steps = {f"{visitor}/{step}": self._requests_about(entry) for (visitor, step), entry in new.items()}
+        told = {"text": text, "steps": dict(list(steps.items())[:50]), "members": await self._states()}
+        told_in.write_text(json.dumps(told, indent=1))
+
+    def _requests_about(self, entry: Entry) -> dict[str, list[str]]:
+        """The latest requests about a visitor, and how many seconds ago they were."""
+        now = time.monotonic()
+        return {
+            endpoint.value: [f"{now - at:.1f} s ago: {what}" for at, what in seen]
+            for endpoint in Endpoint
+            if (seen := self._requests.get((endpoint, entry.content.visitor)))
+        }
 
     async def _states(self) -> dict[str, object]:
         """What each member says of itself."""
