@@ -187,15 +187,8 @@ class PendoHttp:
             loop.call_soon(self._answer, request, UNSENT)
             return
         self._sweep_later()
-        target = self._target(attempt.batch)
-        exchange = self._client.reuse(target, partial(self._exchange_ended, request))
-        if exchange is not None:
-            try:
-                self._write(request, target, exchange)
-            except NOT_SENT:
-                loop.call_soon(self._give_up, request, Failure.BROKEN)
-        else:
-            request.task = loop.create_task(self._connect(request, target))
+        if not self._send_at_once(request):
+            request.task = loop.create_task(self._connect_and_send(request))
             request.task.add_done_callback(partial(self._task_ended, request))
 
     async def close(self) -> None:
@@ -242,19 +235,36 @@ class PendoHttp:
 
     # One request
 
-    async def _connect(self, request: _Request, target: Target) -> None:
-        """Make a connection, and write the request."""
+    def _send_at_once(self, request: _Request) -> bool:
+        """Write the request to an idle connection; False: there is none. One that fails has its answer soon."""
         try:
+            target = self._target(request.attempt.batch)
+            exchange = self._client.reuse(target, partial(self._exchange_ended, request))
+            if exchange is not None:
+                self._write(request, target, exchange)
+            return exchange is not None
+        except Exception as error:  # noqa: BLE001 - nobody thought of this one; the answer is the same
+            self._failed(request, error)
+            asyncio.get_running_loop().call_soon(self._give_up, request, Failure.BROKEN)
+            return True
+
+    async def _connect_and_send(self, request: _Request) -> None:
+        """Make a connection, and write the request to it."""
+        try:
+            target = self._target(request.attempt.batch)
             exchange = await self._client.connect(target, partial(self._exchange_ended, request))
             if request.answered or self._now() >= request.deadline:
                 exchange.hand_back()
             else:
                 self._write(request, target, exchange)
-        except NOT_SENT:
-            return
-        except Exception:
-            # Nobody thought of this one; the answer is the same.
-            log.exception("a request failed in an unknown way", endpoint=request.attempt.endpoint.value)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(request, error)
+
+    @staticmethod
+    def _failed(request: _Request, error: Exception) -> None:
+        if not isinstance(error, NOT_SENT):
+            endpoint = request.attempt.endpoint.value
+            log.error("a request failed in an unknown way", endpoint=endpoint, exc_info=error)
 
     def _write(self, request: _Request, target: Target, exchange: Exchange) -> None:
         """Write the request. What becomes of it is told by its exchange from then on."""
