@@ -240,13 +240,13 @@ class PendoHttp:
         try:
             target = self._target(request.attempt.batch)
             exchange = self._client.reuse(target, partial(self._exchange_ended, request))
-            if exchange is not None:
-                self._write(request, target, exchange)
-            return exchange is not None
+            if exchange is None:
+                return False
+            self._write(request, target, exchange)
         except Exception as error:  # noqa: BLE001 - nobody thought of this one; the answer is the same
             self._failed(request, error)
             asyncio.get_running_loop().call_soon(self._give_up, request, Failure.BROKEN)
-            return True
+        return True
 
     async def _connect_and_send(self, request: _Request) -> None:
         """Make a connection, and write the request to it."""
