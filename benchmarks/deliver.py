@@ -160,9 +160,10 @@ def fill(bootstrap_servers: str, events: int) -> None:
 # The comparison
 
 
-def measure(arguments: list[str]) -> dict[str, float]:
+def measure(arguments: list[str], script: Path = HERE) -> dict[str, float]:
+    """Run one side of a benchmark in a process of its own; returns the figures that it printed last."""
     done = subprocess.run(
-        [sys.executable, str(HERE), *arguments], capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False, timeout=600
     )
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
