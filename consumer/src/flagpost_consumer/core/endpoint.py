@@ -63,8 +63,12 @@ class _Passes:
 
     def note(self, moment: int, ticket: Ticket) -> None:
         """`moment`: any number that rises from one pass to the next."""
-        others = [entry for entry in self._latest if entry[1].who != ticket.who]
-        self._latest = sorted([(moment, ticket), *others], key=_moment, reverse=True)[:2]
+        entry = moment, ticket
+        others = [other for other in self._latest if other[1].who != ticket.who]
+        if not others or moment > others[0][0]:
+            self._latest = [entry, *others[:1]]
+        elif len(others) < 2 or moment > others[1][0]:
+            self._latest = [others[0], entry]
 
     def of_another(self, who: str) -> int:
         """The moment of the latest pass that was not this visitor's alone; 0 if there was none."""
@@ -353,10 +357,6 @@ class Endpoint:
         self._hold_delay = next_probe_delay(self._hold_delay)
         self._held_at_ticket = self.tickets
         self._held_until = now + max(retry_after, self._hold_delay)
-
-
-def _moment(entry: tuple[int, Ticket]) -> int:
-    return entry[0]
 
 
 def _add_up_to_two(names: set[str], name: str) -> None:

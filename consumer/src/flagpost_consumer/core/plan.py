@@ -8,7 +8,7 @@ come after, because they depend on other records.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
@@ -324,9 +324,11 @@ class Planner:
 
 
 def replayed_only(
-    planned: Sequence[Planned], headers: Iterable[tuple[str, bytes | None]]
+    planned: Sequence[Planned], headers: Sequence[tuple[str, bytes | None]]
 ) -> Sequence[Planned]:
     """Of a replayed record, the delivery that died; all of one that could not be decoded then, or cannot now."""
+    if not headers:
+        return planned
     named = next((value for name, value in headers if name == REPLAY_KIND_HEADER), None)
     kind = None if named is None else _KINDS.get(named)
     if kind is None or any(plan.kind is Kind.UNKNOWN for plan in planned):

@@ -143,19 +143,21 @@ class Delivery:
     refused_at_ticket: int | None = None
     """How many requests had started when it first met an answer that says that something is set up wrongly."""
     item: Item[Delivery] | None = None
+    who: str = field(init=False)
+    """The visitor or account that it tells something of; a long id of a visitor by its digest."""
+
+    def __post_init__(self) -> None:
+        """It is asked for several times."""
+        planned = self.planned
+        if planned.track is not None:
+            self.who = name_of_lane(planned.track.visitor_id)
+        else:
+            self.who = "" if planned.metadata is None else planned.metadata.target_id
 
     @property
     def kind(self) -> Kind:
         """What it tells Pendo."""
         return self.planned.kind
-
-    @property
-    def who(self) -> str:
-        """The visitor or account that it tells something of; a long id of a visitor by its digest."""
-        planned = self.planned
-        if planned.track is not None:
-            return name_of_lane(planned.track.visitor_id)
-        return "" if planned.metadata is None else planned.metadata.target_id
 
     @property
     def size_bytes(self) -> int:
