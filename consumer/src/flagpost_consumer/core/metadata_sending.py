@@ -99,6 +99,8 @@ class MetadataSending:
 
     def due_at(self, moment: float) -> float | None:
         """When a request is to start: `moment` if at once, None if only an answer or a record can tell."""
+        if not self._holdings:  # as after most answers; the rest takes two microseconds
+            return None
         return latest(self._batches.due_at(moment), self.endpoint.opens_at(moment))
 
     def start(self, now: Instant, has_connection: Callable[[], bool]) -> Iterator[Attempt]:
