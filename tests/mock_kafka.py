@@ -101,6 +101,11 @@ class MockKafka:
             self._cluster, b"transaction", transactional_id.encode(), WELL
         )
 
+    def set_group_coordinator(self, group: str, *, there: bool) -> None:
+        """Make a broker that nobody can reach the coordinator of a consumer group, or one that is well."""
+        coordinator = WELL if there else DOWN
+        self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), coordinator)
+
     def set_round_trip(self, milliseconds: int) -> None:
         """How long the broker takes for an answer."""
         self._library.rd_kafka_mock_broker_set_rtt(self._cluster, WELL, milliseconds)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from flagpost_consumer.adapters import kafka_intake
+from flagpost_consumer.adapters import group_silence, kafka_intake
 from flagpost_consumer.adapters.group_silence import GroupSilence
 from flagpost_consumer.adapters.kafka_intake import KafkaIntake
 from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
 from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.records import Position
+from mock_kafka import MockKafka
+from running import eventually
 
 SESSION_SECONDS = 10.0
+REAL_SESSION_SECONDS = 2.0
+PATIENCE_SECONDS = 120.0
 
 
 class Member:
@@ -128,3 +134,77 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
         intake._listen_for_group(consumer)
         now += 1.0
     assert bool(intake._replacement.reason) is answers
+
+
+class Heard:
+    """What the loop hears of a real client. Each partition is released as it comes."""
+
+    def __init__(self) -> None:
+        self.assignments = 0
+        self.lost: list[int] = []
+        self.commits: list[float | None] = []
+        self.release: Callable[[int, Start, int], None] = lambda *_: None
+
+    def on_assigned(self, partitions: list[int], _: int, assignment: int) -> None:
+        self.assignments += bool(partitions)
+        for number in partitions:
+            self.release(number, Start(0), assignment)
+
+    async def on_revoked(self, _: list[int]) -> dict[int, Position]:
+        return {}
+
+    def on_lost(self, partitions: list[int]) -> None:
+        self.lost += partitions
+
+    def on_commit_ended(self, began_at: float | None) -> None:
+        self.commits.append(began_at)
+
+    def on_partition_count(self, _: int) -> None:
+        pass
+
+    def on_lag(self, _: object) -> None:
+        pass
+
+
+async def test_a_real_client_that_has_lost_its_coordinator_joins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """librdkafka's own KIP-848 client waits for it without end, calls nothing lost, and says nothing."""
+    monkeypatch.setattr(group_silence, "ASK_SECONDS", 0.5)
+    with MockKafka({"events": 1}) as kafka:
+        kafka.set_group_coordinator("g", there=True)
+        heard = Heard()
+        config = {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "group.id": "g",
+            "group.protocol": "consumer",
+            "enable.auto.commit": False,
+        }
+        intake = KafkaIntake(
+            config,
+            "events",
+            cast("Any", heard),
+            asyncio.get_running_loop(),
+            session_seconds=REAL_SESSION_SECONDS,
+        )
+        heard.release = intake.release
+        intake.start()
+        try:
+            await eventually(lambda: intake._readings, PATIENCE_SECONDS)
+            await committed(intake, heard)
+            kafka.set_group_coordinator("g", there=False)
+            await eventually(lambda: not intake.joined, PATIENCE_SECONDS)
+            assert heard.assignments == 1
+            kafka.set_group_coordinator("g", there=True)
+            await eventually(lambda: heard.assignments == 2 and intake._readings, PATIENCE_SECONDS)
+            await committed(intake, heard)
+        finally:
+            intake.stop()
+            await asyncio.wrap_future(intake.finished)
+
+
+async def committed(intake: KafkaIntake, heard: Heard) -> None:
+    """Wait until a commit has got through."""
+    before = len(heard.commits)
+    intake.commit({0: Position(0, 0, 0)})
+    await eventually(lambda: len(heard.commits) > before and heard.commits[-1] is not None, PATIENCE_SECONDS)
