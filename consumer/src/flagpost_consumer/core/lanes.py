@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from flagpost_consumer.core.shares import WHATEVER, Holding
+from flagpost_consumer.core.shares import PACED_SECONDS, WHATEVER, Holding
 
 RETRY_SHARE = 8
 """While other lanes are ready, failing lanes get one of this many connections and of this many requests."""
@@ -22,7 +22,7 @@ IDLE_RETRY_SHARE = 2
 """While no other lane is ready, they get one of this many connections: the next visitor finds the rest free."""
 
 STUCK_FAILURES = 3
-"""A lane is stuck that failed so often in a row while others passed."""
+"""A lane is stuck that failed so often in a row while others passed, or once if it is to wait for long."""
 
 
 class Queued(Protocol):
@@ -75,7 +75,7 @@ class Lane(Generic[Item]):
         self.failures = 0
         """How many of its requests have failed in a row."""
         self.failures_alone = 0
-        """How many of these failed although others' requests passed."""
+        """How many of these failed although others' requests passed; a long wait counts as many."""
         self.is_retry = False
         """Whether the request in flight started while the lane was failing."""
         self.behind = 0
@@ -208,7 +208,7 @@ class Lanes(Generic[Item]):
         return self._much_stuck if self.is_stuck(lane) else self._much
 
     def is_stuck(self, lane: Lane[Item]) -> bool:
-        """Whether a lane fails again and again while others pass: its line does not get shorter by itself."""
+        """Whether a lane's line does not get shorter by itself, while others' do."""
         return lane.failures_alone >= STUCK_FAILURES
 
     def answered(self, lane: Lane[Item], now: float) -> None:
@@ -222,9 +222,13 @@ class Lanes(Generic[Item]):
             self._settle_down(lane, now)
         self._count(lane)
 
-    def again(self, lane: Lane[Item], now: float, delay: float) -> None:
-        """The first delivery of a lane in flight is retried, after the pace and `delay` seconds."""
+    def again(self, lane: Lane[Item], now: float, delay: float, *, alone: bool = False) -> None:
+        """The first delivery of a lane in flight is retried, after the pace and `delay` seconds; `alone`: while
+        others' requests pass.
+        """
         self._landed(lane)
+        if alone and delay > PACED_SECONDS:
+            lane.failures_alone = max(lane.failures_alone, STUCK_FAILURES)
         self.waiting += 1
         lane.resting_until = now + max(self._interval, delay)
         self._delay(lane, lane.resting_until)

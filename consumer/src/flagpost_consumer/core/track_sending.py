@@ -173,9 +173,8 @@ class TrackSending:
             self._settling.settle(delivery, ending, now)
         elif delivery.is_tried_again:
             self._settling.put_back(delivery)
-            self.lanes.again(
-                lane, now.monotonic, self._attempts.wait(delivery.failures, answer, verdict, now)
-            )
+            delay = self._attempts.wait(delivery.failures, answer, verdict, now)
+            self.lanes.again(lane, now.monotonic, delay, alone=alone)
         else:
             self.lanes.answered(lane, now.monotonic)
             self._give_up(delivery)
