@@ -278,3 +278,28 @@ def test_visitors_that_are_to_come_back_later_hold_back_no_others(answer: Answer
         arrived[f"cold{second}-{number}"] - (2.5 + second) for second in range(300) for number in range(20)
     ]
     assert max(waited) < 5.0
+
+
+def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
+    """They publish slowly, fail never, and still more comes of them than is sent."""
+
+    def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
+        assert attempt.lane is not None
+        return OK, 0.0, 9.0 if attempt.lane.visitor_id.startswith("slow") else 0.01
+
+    policy = policy_of(max_pending=400, max_pending_per_visitor=60)
+    world = World(policy, Random(5), answering=answering)
+    world.join()
+    for second in range(400):
+        for number in range(2):
+            event_at(world, 2.0 + second, f"slow{(2 * second + number) % 8}", second)
+        for number in range(20):
+            event_at(world, 2.5 + second, f"cold{second}-{number}", 0)
+    world.run(until=420.0)
+    arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights}
+    waited = [
+        arrived.get(f"cold{second}-{number}", 999.0) - (2.5 + second)
+        for second in range(400)
+        for number in range(20)
+    ]
+    assert max(waited) < 5.0

@@ -61,6 +61,8 @@ class Lane(Generic[Item]):
         "queue",
         "queue_bytes",
         "resting_until",
+        "started_at",
+        "took_seconds",
         "unfailed",
         "visitor_id",
     )
@@ -70,6 +72,10 @@ class Lane(Generic[Item]):
         self.queue: deque[Item] = deque()
         self.queue_bytes = 0
         self.resting_until = 0.0
+        self.started_at = 0.0
+        """When its latest request started."""
+        self.took_seconds = 0.0
+        """How long Pendo took for its latest answer."""
         self.in_flight = False
         self.is_parked = False
         self.failures = 0
@@ -146,7 +152,7 @@ class Lanes(Generic[Item]):
         """
         self.advance(now)
         queue = self._next_queue(now, connections)
-        return None if queue is None else self._start(heapq.heappop(queue)[2])
+        return None if queue is None else self._start(heapq.heappop(queue)[2], now)
 
     def take_least_failed(self, now: float) -> Lane[Item] | None:
         """Return the best probe of an endpoint that is down, marked in flight: of the lanes that failed least, the
@@ -162,7 +168,7 @@ class Lanes(Generic[Item]):
             best = min(usable, key=_fitness)
             lanes.remove(best)
             heapq.heapify(lanes)
-            return self._start(best[2])
+            return self._start(best[2], now)
         return None
 
     def due_at(self, now: float, connections: int) -> float | None:
@@ -214,6 +220,7 @@ class Lanes(Generic[Item]):
     def answered(self, lane: Lane[Item], now: float) -> None:
         """The first delivery of a lane in flight has ended and leaves the line."""
         self._landed(lane)
+        lane.took_seconds = now - lane.started_at
         self._pop_first(lane)
         lane.resting_until = now + self._interval
         if self._interval > 0:
@@ -227,6 +234,7 @@ class Lanes(Generic[Item]):
         others' requests pass.
         """
         self._landed(lane)
+        lane.took_seconds = now - lane.started_at
         if alone and delay > PACED_SECONDS:
             lane.failures_alone = max(lane.failures_alone, STUCK_FAILURES)
         self.waiting += 1
@@ -312,8 +320,9 @@ class Lanes(Generic[Item]):
         moments = [queue[0][0] for queue in (self._resting, self._delayed) if queue]
         return min(moments, default=None)
 
-    def _start(self, lane: Lane[Item]) -> Lane[Item]:
+    def _start(self, lane: Lane[Item], now: float) -> Lane[Item]:
         lane.in_flight = True
+        lane.started_at = now
         lane.is_retry = lane.failures > 0
         self.waiting -= 1
         self.retries_in_flight += lane.is_retry

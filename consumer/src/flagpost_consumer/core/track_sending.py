@@ -100,7 +100,7 @@ class TrackSending:
 
     def _is_hot(self, lane: Lane[Delivery]) -> bool:
         within_ms = lane.queue[-1].record.timestamp_ms - lane.queue[0].record.timestamp_ms
-        return is_hot(len(lane.queue), within_ms, self._delivery.visitor_interval_seconds)
+        return is_hot(len(lane.queue), within_ms, self._delivery.visitor_interval_seconds + lane.took_seconds)
 
     def _cut(self, lane: Lane[Delivery], most: Holding, why: str, now: Instant) -> None:
         detail = f"{why} (delivery.max_pending_per_visitor)"
