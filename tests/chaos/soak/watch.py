@@ -144,11 +144,12 @@ class Watch:
             self._metadata_waiting.clear()
         for received in soak.pendo.received.since(self._received, 1_000_000):
             self._received = received.number + 1
-            for visitor in visitors_of(received):
+            visitors = list(visitors_of(received))
+            for visitor in visitors:
                 seen = self._requests.setdefault((received.endpoint, visitor), deque(maxlen=REQUESTS_TOLD))
                 seen.append((received.at_seconds, f"{received.status} {received.fate.value}"))
             if received.status != 200:
-                failed = dict.fromkeys(visitors_of(received), received.at_seconds)
+                failed = dict.fromkeys(visitors, received.at_seconds)
                 self._failed_at.update({(received.endpoint, v): at for v, at in failed.items()})
             if received.endpoint is Endpoint.TRACK:
                 minute.requests += 1

@@ -46,17 +46,23 @@ class Attempts:
         self._random = random
 
     def note(
-        self, delivery: Delivery, answer: Answer, verdict: Verdict, endpoint: Endpoint, *, is_current: bool
+        self,
+        delivery: Delivery,
+        answer: Answer,
+        verdict: Verdict,
+        endpoint: Endpoint,
+        *,
+        is_current: bool,
+        alone: bool,
     ) -> Ending | None:
         """Note an attempt at a delivery; returns the delivery's ending, or None for a retry.
 
-        `is_current`: what `tell` returned. An attempt counts only if another visitor had a 2xx since the one before.
+        `is_current`: what `tell` returned. `alone`: what `others_passed` returned; only then a failure counts.
         """
         delivery.attempts += 1
         delivery.unseen += answer.unseen
         if answer.status is not None:
             delivery.status = answer.status
-        alone = others_passed(delivery, endpoint)
         delivery.successes_seen = endpoint.successes
         if verdict is Verdict.DELIVERED:
             return DELIVERED

@@ -90,6 +90,11 @@ class Lane(Generic[Item]):
         self.unfailed = 0
         """1 where it counts in `Lanes.unfailed`."""
 
+    @property
+    def holding(self) -> Holding:
+        """What waits behind the first."""
+        return Holding(self.behind, self.behind_bytes)
+
 
 class Lanes(Generic[Item]):
     """All lanes of a process. A lane exists while it has a delivery, or rests after one."""
@@ -99,7 +104,7 @@ class Lanes(Generic[Item]):
     ) -> None:
         """Lanes in which more than `much` waits behind the first delivery are in `long`.
 
-        `much_stuck`: the same for lanes that failed `STUCK_FAILURES` times in a row while others passed.
+        `much_stuck`: the same for lanes that are stuck.
         """
         self._interval = interval_seconds
         self._much = much
@@ -254,7 +259,7 @@ class Lanes(Generic[Item]):
     def shorten(self, lane: Lane[Item], most: Holding) -> list[Item]:
         """Take the newest deliveries out of a line while more than `most` waits behind the first; return them."""
         removed = []
-        while lane.behind > most.deliveries or lane.behind_bytes > most.size_bytes:
+        while lane.holding.exceeds(most):
             item = lane.queue.pop()
             lane.queue_bytes -= item.size_bytes
             removed.append(item)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 
-from flagpost_consumer.core.attempts import Attempts, refusal, tell
+from flagpost_consumer.core.attempts import Attempts, others_passed, refusal, tell
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
@@ -62,7 +62,6 @@ class MetadataSending:
         limits = policy.limits
         in_flight = max(1, min(MAX_IN_FLIGHT, limits.max_connections // 2))
         self.endpoint = Endpoint(in_flight, Budget(limits.metadata_requests_per_minute))
-
         self._unwell_at = -inf
         """When an answer last said that the endpoint takes nothing."""
 
@@ -156,7 +155,12 @@ class MetadataSending:
                 delivery.successes_seen = self.endpoint.successes
         endings = {
             delivery: self._attempts.note(
-                delivery, answer, verdict, self.endpoint, is_current=is_current and alone
+                delivery,
+                answer,
+                verdict,
+                self.endpoint,
+                is_current=is_current and alone,
+                alone=others_passed(delivery, self.endpoint),
             )
             for delivery in deliveries
         }

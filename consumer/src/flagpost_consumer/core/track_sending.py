@@ -92,7 +92,7 @@ class TrackSending:
             most = Holding(longest - 1, inf)
             self._cut(lane, most, f"over {longest} of this visitor's events wait", now)
         hot = [lane for lane in self.lanes.long.values() if self.lanes.is_stuck(lane) or self._is_hot(lane)]
-        share = self._room.share([Holding(lane.behind, lane.behind_bytes) for lane in hot])
+        share = self._room.share([lane.holding for lane in hot])
         if share is not None:
             for lane in hot:
                 most = share.or_more(self.lanes.may_keep(lane))
@@ -163,7 +163,9 @@ class TrackSending:
         delivery = lane.queue[0]
         is_current = tell(self.endpoint, attempt.ticket, answer, verdict, now)
         alone = others_passed(delivery, self.endpoint)
-        ending = self._attempts.note(delivery, answer, verdict, self.endpoint, is_current=is_current)
+        ending = self._attempts.note(
+            delivery, answer, verdict, self.endpoint, is_current=is_current, alone=alone
+        )
         if verdict in _FAILURES:
             self.lanes.failed(lane, alone=alone)
         elif verdict is not Verdict.THROTTLED:
