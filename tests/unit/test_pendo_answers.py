@@ -12,7 +12,7 @@ from itertools import chain
 
 import pytest
 
-from flagpost_consumer.adapters.http_answers import MAX_HEAD_BYTES, AnswerReader
+from flagpost_consumer.adapters.http_answers import MAX_HEAD_BYTES, MAX_REMEMBERED, AnswerReader, Reply
 from flagpost_consumer.adapters.pendo_http import PendoHttp
 from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge
 from pendo_client import (
@@ -205,7 +205,7 @@ async def test_interim_answers_without_end_are_no_answer() -> None:
 
 async def test_the_head_that_is_kept_for_its_status_is_bounded() -> None:
     ended: list[bool] = []
-    reader = AnswerReader(ended.append)
+    reader = AnswerReader(ended.append, {})
     reader.begin(1_000)
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
     fed = 0
@@ -217,3 +217,60 @@ async def test_the_head_that_is_kept_for_its_status_is_bounded() -> None:
     reader.feed_data(interim)
     reader.feed_eof()
     assert ended == [False], "the end is told once"
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nDate: Sat, 28 Nov 2026 22:00:00 GMT\r\nContent-Length: 2\r\n\r\nok"
+
+
+def read(pieces: list[bytes], remembered: dict[bytes, Reply], max_body_bytes: int = 1_000) -> Reply | None:
+    reader = AnswerReader(lambda _: None, remembered)
+    reader.begin(max_body_bytes)
+    for piece in pieces:
+        reader.feed_data(piece)
+    return reader.reply()
+
+
+async def test_the_same_bytes_are_the_same_answer() -> None:
+    remembered: dict[bytes, Reply] = {}
+    first = read([ANSWER], remembered)
+    assert list(remembered) == [ANSWER]
+    assert read([ANSWER], remembered) is first
+    assert first is not None
+    assert (first.status, first.body, first.headers["date"]) == (200, b"ok", "Sat, 28 Nov 2026 22:00:00 GMT")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [ANSWER[:-1], ANSWER[-1:]],
+        [ANSWER[:-1]],
+        [ANSWER.replace(b"Date", b"Connection: close\r\nDate")],
+        [b"HTTP/1.1 200 OK\r\n\r\nok"],
+        [ANSWER + ANSWER],
+        [b"no HTTP"],
+        [ANSWER.replace(b": 2\r\n\r\n", b": 1002\r\n\r\n" + b"x" * 1_000)],
+    ],
+    ids=["two pieces", "cut short", "the last", "until the end", "two answers", "none", "long"],
+)
+async def test_only_what_is_whole_short_and_in_one_piece_is_remembered(pieces: list[bytes]) -> None:
+    remembered: dict[bytes, Reply] = {}
+    read(pieces, remembered)
+    assert not remembered
+
+
+async def test_of_a_remembered_answer_no_more_is_read_than_is_wanted() -> None:
+    remembered: dict[bytes, Reply] = {}
+    body = b"x" * 600
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n" + body
+    assert read([answer], remembered) == read([answer], remembered)
+    limited = read([answer], remembered, max_body_bytes=10)
+    assert limited is not None
+    assert limited.body == body[:10]
+
+
+async def test_answers_are_remembered_within_a_bound() -> None:
+    remembered: dict[bytes, Reply] = {}
+    for number in range(3 * MAX_REMEMBERED):
+        read([ANSWER.replace(b"ok", b"%02d" % (number % 100)).replace(b"2026", b"%04d" % number)], remembered)
+        assert len(remembered) <= MAX_REMEMBERED
+    assert remembered

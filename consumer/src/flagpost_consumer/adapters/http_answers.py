@@ -3,7 +3,8 @@
 In: what a connection receives. Out: a reply with everything that could be read, from the moment at which the status
 is known. What follows the status may be cut short, packed, over a limit or no HTTP at all: it is read as far as it
 goes, and never changes the status. Nothing is unpacked. aiohttp's parser does the reading; where it gives up in the
-middle of a head, the status line is looked for in the bytes themselves.
+middle of a head, the status line is looked for in the bytes themselves. Most answers are the same bytes as one
+before, for their date changes once a second: these are not parsed again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ MAX_HEADER_BYTES = 65_536
 MAX_HEADERS = 1_000
 MAX_HEAD_BYTES = 1_048_576
 """Of heads that have not ended yet no more is kept: interim answers without end are no answer."""
+MAX_REMEMBERED = 64
+"""So many answers are remembered, then none, and so on."""
+MAX_REMEMBERED_BYTES = 1_024
+"""A longer answer is not."""
 NEVER_PAUSE_BYTES = 1 << 30
 """The parser's own limit: beyond it the parser would pause the connection, which we close long before."""
 
@@ -46,9 +51,14 @@ class Reply:
 class AnswerReader:
     """Reads the answers of one connection. Takes the place of aiohttp's own reader on it (`set_parser`)."""
 
-    def __init__(self, on_end: Callable[[bool], None]) -> None:
-        """`on_end` is called once for each answer, with whether it was whole and the connection can be used again."""
+    def __init__(self, on_end: Callable[[bool], None], remembered: dict[bytes, Reply]) -> None:
+        """`on_end` is called once for each answer, with whether it was whole and the connection can be used again.
+
+        `remembered`: whole answers that came in one piece, by their bytes; several readers may share it. A parser
+        knows nothing but the bytes that it was fed, so the same bytes are the same answer.
+        """
         self._on_end = on_end
+        self._remembered = remembered
         self._loop = asyncio.get_running_loop()
         self._output = _NeverPaused(self._loop)
         self.rest()
@@ -60,27 +70,12 @@ class AnswerReader:
         """Whether no byte has come since."""
 
     def begin(self, max_body_bytes: int) -> None:
-        """An answer is to come, of which so much is read.
-
-        Each has a parser of its own: one that has read an answer may hold the beginning of another, that nobody asked
-        for, and would take it for the answer to the next request.
-        """
+        """An answer is to come, of which so much is read."""
         self._max_body_bytes = max_body_bytes
-        self._parser = HttpResponseParser(
-            self._output,
-            self._loop,
-            NEVER_PAUSE_BYTES,
-            max_line_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-            max_field_size=MAX_HEADER_BYTES,
-            payload_exception=ClientPayloadError,
-            read_until_eof=True,
-            auto_decompress=False,
-        )
-        self._head = bytearray()
-        self._message: RawResponseMessage | None = None
-        self._payload: StreamReader | None = None
-        self._content = b""
+        self._parser: HttpResponseParser | None = None
+        self._only_piece: bytes | None = None
+        """What came, as long as it may be all of a short answer."""
+        self._known: Reply | None = None
         self._ended = False
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
@@ -98,16 +93,52 @@ class AnswerReader:
 
     def reply(self) -> Reply | None:
         """What is known by now; None: not even the status."""
+        if self._known is not None or self._parser is None:
+            return self._known
         if self._message is None:
             status = _status_in(self._head)
             return None if status is None else Reply(status, {}, b"")
         return Reply(self._message.code, self._message.headers, self._body())
 
     def _take(self, data: bytes) -> None:
+        if self._parser is not None:
+            self._only_piece = None
+            self._parse(self._parser, data)
+            return
+        if len(data) <= min(MAX_REMEMBERED_BYTES, self._max_body_bytes):
+            self._known = self._remembered.get(data)
+            self._only_piece = data
+        if self._known is not None:
+            self._end(whole=True)
+        else:
+            self._parse(self._new_parser(), data)
+
+    def _new_parser(self) -> HttpResponseParser:
+        """Each answer has a parser of its own: one that has read an answer may hold the beginning of another, that
+        nobody asked for, and would take it for the answer to the next request.
+        """
+        self._parser = HttpResponseParser(
+            self._output,
+            self._loop,
+            NEVER_PAUSE_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+            max_field_size=MAX_HEADER_BYTES,
+            payload_exception=ClientPayloadError,
+            read_until_eof=True,
+            auto_decompress=False,
+        )
+        self._head = bytearray()
+        self._message: RawResponseMessage | None = None
+        self._payload: StreamReader | None = None
+        self._content = b""
+        return self._parser
+
+    def _parse(self, parser: HttpResponseParser, data: bytes) -> None:
         if self._message is None:
             self._head += data
         try:
-            messages, upgraded, _ = self._parser.feed_data(data)
+            messages, upgraded, _ = parser.feed_data(data)
         except Exception:  # noqa: BLE001 - whatever the parser cannot read: what is known is known
             self._end(whole=False)
             return
@@ -118,7 +149,19 @@ class AnswerReader:
         if len(finals) > 1 or upgraded or self._is_too_much():
             self._end(whole=False)
         elif self._message is not None and self._payload is not None and self._payload.is_eof():
-            self._end(whole=not self._message.should_close)
+            whole = not self._message.should_close
+            if whole:
+                self._remember()
+            self._end(whole=whole)
+
+    def _remember(self) -> None:
+        """Keep an answer that is whole, if it came in one piece."""
+        self._known = self.reply()
+        if self._only_piece is None or self._known is None:
+            return
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[self._only_piece] = self._known
 
     def _is_too_much(self) -> bool:
         if self._payload is None:

@@ -63,8 +63,15 @@ class Target:
 class _Line:
     """A connection that is kept for one request after the other."""
 
-    def __init__(self, connection: Connection, key: ConnectionKey, on_idle: Callable[[_Line], None]) -> None:
-        """`key`: of the requests that may use it; `on_idle` is called when it can be used again.
+    def __init__(
+        self,
+        connection: Connection,
+        key: ConnectionKey,
+        on_idle: Callable[[_Line], None],
+        remembered: dict[bytes, Reply],
+    ) -> None:
+        """`key`: of the requests that may use it; `on_idle` is called when it can be used again; `remembered`: as
+        the reader's.
 
         Raises:
             ClientConnectionError: the connection has ended.
@@ -74,7 +81,7 @@ class _Line:
         self._connection = connection
         self._on_idle = on_idle
         self._exchange: Exchange | None = None
-        self._reader = AnswerReader(self._answer_ended)
+        self._reader = AnswerReader(self._answer_ended, remembered)
         if connection.protocol is None:
             raise aiohttp.ClientConnectionError("the connection has ended")
         connection.protocol.set_parser(self._reader, None)
@@ -182,6 +189,7 @@ class HttpClient:
         self._idle: dict[ConnectionKey, deque[_Line]] = {}
         """Connections that wait for a request, the one that was used last at the end."""
         self._clearing: asyncio.TimerHandle | None = None
+        self._remembered: dict[bytes, Reply] = {}
 
     def open(self) -> None:
         """Read the certificates, and get ready; it needs the running loop.
@@ -266,7 +274,7 @@ class HttpClient:
         if self._connector is None:
             raise RuntimeError("HttpClient.open() was not called")
         connection = await self._connector.connect(target.request, [], NO_TIMEOUT)
-        line = _Line(connection, target.key, self._keep)
+        line = _Line(connection, target.key, self._keep, self._remembered)
         if not line.can_be_used:
             line.close()
             raise aiohttp.ClientConnectionError("the server speaks before it is asked")
