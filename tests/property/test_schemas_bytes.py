@@ -105,7 +105,7 @@ def test_a_decision_from_its_fields_has_the_same_bytes(event: DecisionEvent) -> 
     )
 
 
-def _damage(value: bytes, source: random.Random) -> bytes:
+def damage(value: bytes, source: random.Random) -> bytes:
     """Flip, insert, delete and copy a few bytes, mostly behind the header."""
     damaged = bytearray(value)
     for _ in range(source.randint(1, 6)):
@@ -142,7 +142,7 @@ def test_damaged_events_raise_nothing_but_decode_errors(
 ) -> None:
     value = encode_confluent(event, schema_id) if confluent else encode_single_object(event)
 
-    _decodes_or_says_why(_damage(value, source))
+    _decodes_or_says_why(damage(value, source))
 
 
 @given(st.sampled_from([b"", b"\xc3\x01", b"\x00", b"\x00\x00\x00\x00\x00"]), st.binary(max_size=200))

@@ -16,6 +16,7 @@ from fastavro.read import SchemaResolutionError
 from flagpost_schemas.avro import AvroSchema, schema_of, versions_of
 from flagpost_schemas.errors import SchemaError, SchemaNeeded, UndecodableRecord, UnknownSchema
 from flagpost_schemas.events import EVENT_TYPES, Context, Event, MetadataGroup, Source
+from flagpost_schemas.quick_reading import compile_reading
 from flagpost_schemas.wire import (
     CONFLUENT_HEADER_BYTES,
     CONFLUENT_MAGIC,
@@ -24,7 +25,7 @@ from flagpost_schemas.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 _MAX_SCHEMA_ID = 2**31 - 1
 """Registries number schemas with Java's int; the four bytes of a record can say more."""
@@ -52,6 +53,8 @@ class _Reader:
     reader: Any
     characters: int
     """Of the writer's schema as JSON."""
+    quick: Callable[[bytes, int], Event | None] | None
+    """Reads what is in the ordinary form of our own schema; None: it is another's."""
 
 
 class Decoder:
@@ -164,12 +167,19 @@ def _reader_for(writer: AvroSchema) -> _Reader:
         ours = schema_of(event_type)
         if ours.full_name == writer.full_name:
             if ours.fingerprint == writer.fingerprint:  # the same bytes: no resolution, which is slower
-                return _Reader(event_type, ours.parsed, None, len(writer.text))
-            return _Reader(event_type, writer.parsed, ours.parsed, len(writer.text))
+                return _Reader(event_type, ours.parsed, None, len(writer.text), _QUICK[event_type])
+            return _Reader(event_type, writer.parsed, ours.parsed, len(writer.text), None)
     raise SchemaError(f"its record {writer.full_name[:200]} is not one of Flagpost's")
 
 
+_QUICK: dict[type[Event], Callable[[bytes, int], Event | None]] = {
+    event_type: compile_reading(event_type, schema_of(event_type).parsed) for event_type in EVENT_TYPES
+}
+
+
 def _read(reader: _Reader, value: bytes, start: int) -> Event:
+    if reader.quick is not None and (event := reader.quick(value, start)) is not None:
+        return event
     fields = read_body(reader.event_type.__name__, reader.writer, reader.reader, value, start)
     return _event(reader.event_type, fields)
 

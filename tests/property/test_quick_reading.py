@@ -1,0 +1,96 @@
+"""The compiled readers of event bodies against fastavro: the same event, or fastavro is asked."""
+
+import random
+from dataclasses import FrozenInstanceError, asdict
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from flagpost_schemas import (
+    EVENT_TYPES,
+    DecisionEvent,
+    DecodeError,
+    Event,
+    TrackEvent,
+    VisitorMetadata,
+    encode_body,
+    schema_of,
+)
+from flagpost_schemas.decode import read_body
+from flagpost_schemas.quick_reading import compile_reading
+from property.test_schemas_bytes import damage, events
+
+READERS = {
+    event_type: compile_reading(event_type, schema_of(event_type).parsed) for event_type in EVENT_TYPES
+}
+TRACK = TrackEvent(event_id="e", occurred_at=1, visitor_id="v", event="x", properties={"n": float("nan")})
+
+
+def as_told(event: Event) -> str:
+    """The fields with their types: True is not 1 here, and nan is nan."""
+    told = asdict(event)
+    if "group" in told:
+        told["group"] = told["group"].value
+    return repr(told)
+
+
+def by_fastavro(event_type: type[Event], body: bytes) -> str | None:
+    try:
+        return repr(read_body(event_type.__name__, schema_of(event_type).parsed, None, body, 0))
+    except DecodeError:
+        return None
+
+
+@given(events)
+@example(TRACK)
+def test_what_is_written_here_is_read_here(event: Event) -> None:
+    event_type, body = type(event), encode_body(event)
+    found = READERS[event_type](body, 0)
+    assert found is not None
+    assert as_told(found) == as_told(event) == by_fastavro(event_type, body)
+    assert type(found) is event_type
+
+
+@given(events, st.randoms(use_true_random=False))
+def test_damage_is_read_as_fastavro_reads_it_or_left_to_it(event: Event, source: random.Random) -> None:
+    event_type, body = type(event), damage(encode_body(event), source)
+    found = READERS[event_type](body, 0)
+    if found is not None:
+        assert as_told(found) == by_fastavro(event_type, body)
+
+
+@given(st.sampled_from(EVENT_TYPES), st.binary(max_size=60))
+def test_any_bytes_are_read_as_fastavro_reads_them_or_left_to_it(
+    event_type: type[Event], body: bytes
+) -> None:
+    found = READERS[event_type](body, 0)
+    if found is not None:
+        assert as_told(found) == by_fastavro(event_type, body)
+
+
+def test_maps_in_blocks_of_known_size_are_left_to_fastavro() -> None:
+    head = encode_body(VisitorMetadata(event_id="e", occurred_at=1, visitor_id="v"))[:-1]
+    in_one = head + b"\x02\x02a\x00\x00"
+    with_size = head + b"\x01\x06\x02a\x00\x00"
+    read = READERS[VisitorMetadata]
+    told = by_fastavro(VisitorMetadata, in_one)
+    assert told is not None
+    assert told == by_fastavro(VisitorMetadata, with_size)
+    assert read(in_one, 0) is not None
+    assert read(with_size, 0) is None
+
+
+def test_events_that_are_read_are_frozen_and_whole() -> None:
+    event = DecisionEvent(
+        event_id="e",
+        occurred_at=1,
+        visitor_id="v",
+        flag_key="f",
+        enabled=True,
+        decision_event_dispatched=False,
+    )
+    found = READERS[DecisionEvent](b"head" + encode_body(event), 4)
+    assert found == event
+    with pytest.raises(FrozenInstanceError):
+        found.event_id = "other"  # type: ignore[misc]
