@@ -2,7 +2,8 @@
 
 In: an event class, its schema's parsed form; then values. Out: an event, or None for whatever is out of the
 ordinary: damage, a length that is negative, a map written in blocks of known size. fastavro reads that, slower, and
-says what is wrong. A decision takes fastavro and its conversion 8 us (this: 3 us). The tests hold the two to the same events.
+says what is wrong. A decision takes fastavro and its conversion 8 us (this: 3 us). The tests hold the two to the same
+events.
 
 A record's function is made from source text, as in `body`.
 """
