@@ -61,7 +61,8 @@ def test_the_bytes_are_avros_and_come_back(record: Settlements) -> None:
     value = encode_settlements(record)
 
     avros = io.BytesIO()
-    schemaless_writer(avros, LEDGER_SCHEMA.parsed, asdict(record))
+    plain = asdict(record) | {"entries": [entry._asdict() for entry in record.entries]}
+    schemaless_writer(avros, LEDGER_SCHEMA.parsed, plain)
     assert value[10:] == avros.getvalue()
     assert decode_settlements(value) == record
 

@@ -63,15 +63,15 @@ def compile_body(parsed: dict[str, Any], recurring: frozenset[str] = frozenset()
     """A function from an object with the record's fields as attributes to its Avro body.
 
     Handles records, enums, maps, arrays, unions, fixed and the primitives. The function raises EncodeError.
-    `recurring`: names of fields that say the same again and again, and hold strings, booleans or frozen records of
-    strings. The bytes of those that stand together are kept.
+    `recurring`: names of fields, of records within as well, that say the same again and again, and hold strings,
+    enums, booleans or frozen records of strings. The bytes of those that stand together are kept.
     """
-    return _object_writer(_fields(parsed, {}), recurring, _telling_of(parsed))
+    return _object_writer(_fields(parsed, {}, recurring), recurring, _telling_of(parsed))
 
 
 def compile_fields(parsed: dict[str, Any], recurring: frozenset[str] = frozenset()) -> Callable[..., bytes]:
     """As `compile_body`, but the function takes the record's fields, all of them, by name or in order."""
-    return _fields_writer(_fields(parsed, {}), recurring, _telling_of(parsed))
+    return _fields_writer(_fields(parsed, {}, recurring), recurring, _telling_of(parsed))
 
 
 def _telling_of(parsed: dict[str, Any]) -> _Telling:
@@ -83,28 +83,31 @@ def _telling_further(misfit: _Misfit) -> _Misfit:
     return misfit
 
 
-def _fields(record: dict[str, Any], named: dict[str, Write]) -> list[_Field]:
-    return [_Field(field["name"], field["type"], _writer(field["type"], named)) for field in record["fields"]]
+def _fields(record: dict[str, Any], named: dict[str, Write], recurring: frozenset[str]) -> list[_Field]:
+    return [
+        _Field(field["name"], field["type"], _writer(field["type"], named, recurring))
+        for field in record["fields"]
+    ]
 
 
-def _writer(schema: Parsed, named: dict[str, Write]) -> Write:
+def _writer(schema: Parsed, named: dict[str, Write], recurring: frozenset[str]) -> Write:
     if isinstance(schema, list):
-        return _union([(branch, _writer(branch, named)) for branch in schema])
+        return _union([(branch, _writer(branch, named, recurring)) for branch in schema])
     if isinstance(schema, str):
         return _PRIMITIVES[schema] if schema in _PRIMITIVES else named[schema]
     match schema["type"]:
         case "record":
-            write = _object_writer(_fields(schema, named), frozenset(), _telling_further)
+            write = _object_writer(_fields(schema, named, recurring), recurring, _telling_further)
         case "enum":
             write = _enum(schema["symbols"])
         case "fixed":
             write = _fixed(schema["size"])
         case "map":
-            return _map(_writer(schema["values"], named))
+            return _map(_writer(schema["values"], named, recurring))
         case "array":
-            return _array(_writer(schema["items"], named))
+            return _array(_writer(schema["items"], named, recurring))
         case inner:
-            return _writer(inner, named)
+            return _writer(inner, named, recurring)
     named[schema["name"]] = write
     return write
 

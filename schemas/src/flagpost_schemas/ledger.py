@@ -8,6 +8,7 @@ later release writes is read as `unknown`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flagpost_schemas.avro import AvroSchema, load_schema, load_versions
 from flagpost_schemas.body import compile_body
@@ -16,8 +17,7 @@ from flagpost_schemas.errors import UndecodableRecord, UnknownSchema
 from flagpost_schemas.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC, single_object_header
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerEntry:
+class LedgerEntry(NamedTuple):
     """How one delivery ended; its identity is the source's partition, `offset` and `kind`."""
 
     offset: int
@@ -72,7 +72,8 @@ LEDGER_VERSIONS: tuple[AvroSchema, ...] = load_versions("Settlements")
 
 _BY_FINGERPRINT = {schema.fingerprint: schema for schema in LEDGER_VERSIONS}
 _HEADER = single_object_header(LEDGER_SCHEMA.fingerprint)
-_write = compile_body(LEDGER_SCHEMA.parsed)
+_RECURRING = frozenset({"kind", "outcome", "reason", "event", "flag_key", "variation_key"})
+_write = compile_body(LEDGER_SCHEMA.parsed, _RECURRING)
 
 
 def encode_settlements(settlements: Settlements) -> bytes:

@@ -210,9 +210,9 @@ def entry_of(settlement: Settlement) -> LedgerEntry:
     track, facts = planned.track, record.facts
     return LedgerEntry(
         offset=record.offset,
-        kind=planned.kind.value,
-        outcome=ending.outcome.value,
-        reason=ending.reason.value,
+        kind=planned.kind,
+        outcome=ending.outcome,
+        reason=ending.reason,
         event_id=_cut(facts.event_id),
         visitor_id=_cut(facts.visitor_id if track is None else track.visitor_id or None),
         account_id=_cut(facts.account_id),

@@ -60,8 +60,9 @@ class Attempts:
         `is_current`: what `tell` returned. `alone`: what `others_passed` returned; only then a failure counts.
         """
         delivery.attempts += 1
-        delivery.unseen += answer.unseen
-        if answer.status is not None:
+        if answer.status is None:
+            delivery.unseen += answer.unseen
+        else:
             delivery.status = answer.status
         delivery.successes_seen = endpoint.successes
         if verdict is Verdict.DELIVERED:

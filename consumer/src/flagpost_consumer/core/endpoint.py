@@ -59,21 +59,25 @@ class _Passes:
     """
 
     def __init__(self) -> None:
-        self._latest: list[tuple[int, Ticket]] = []
+        self._latest: tuple[int, Ticket | None] = (0, None)
+        self._of_another: tuple[int, Ticket | None] = (0, None)
+        """The latest of those that were not the visitor's who had the latest of all."""
 
     def note(self, moment: int, ticket: Ticket) -> None:
-        """`moment`: any number that rises from one pass to the next."""
-        entry = moment, ticket
-        others = [other for other in self._latest if other[1].who != ticket.who]
-        if not others or moment > others[0][0]:
-            self._latest = [entry, *others[:1]]
-        elif len(others) < 2 or moment > others[1][0]:
-            self._latest = [others[0], entry]
+        """`moment`: any number above 0; they may come in any order."""
+        latest_moment, latest = self._latest
+        is_same = latest is None or latest.who == ticket.who
+        if moment > latest_moment:
+            if not is_same:
+                self._of_another = self._latest
+            self._latest = (moment, ticket)
+        elif not is_same and moment > self._of_another[0]:
+            self._of_another = (moment, ticket)
 
     def of_another(self, who: str) -> int:
         """The moment of the latest pass that was not this visitor's alone; 0 if there was none."""
-        for moment, ticket in self._latest:
-            if ticket.of_several or ticket.who != who:
+        for moment, ticket in (self._latest, self._of_another):
+            if ticket is not None and (ticket.of_several or ticket.who != who):
                 return moment
         return 0
 
@@ -214,7 +218,8 @@ class Endpoint:
             self._believed_after_ticket = ticket.number
         else:
             self._grow()
-        self._recover(ticket)
+        if self._failures or self.probes:
+            self._recover(ticket)
 
     def failed(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
         """A transient failure; `retry_after`: how many seconds Pendo asked to wait, if it did."""

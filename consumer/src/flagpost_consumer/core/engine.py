@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
@@ -219,8 +218,9 @@ class Engine:
 
     def _take_next(self, record: Record, partition: Partition, now: Instant) -> bool:
         plans = self._condemned(record) or self._plan(record, now)
-        if any(self._clock_check.doubts(plan.ending, now) for plan in plans):
-            return False
+        for plan in plans:
+            if plan.ending is not None and self._clock_check.doubts(plan.ending, now):
+                return False
         if partition.settled_before:
             plans = _not_settled(plans, partition.settled_before.kinds(record.offset))
             if not plans:
@@ -243,8 +243,12 @@ class Engine:
                 del self._clock_waits[partition]
 
     def _plan(self, record: Record, now: Instant) -> Sequence[Planned]:
-        plans = twice(lambda: replayed_only(self._planner.plan(record.event, now.wall_ms), record.headers))
+        plans = twice(self._plan_once, record, now)
         return self._quarantine(plans) if isinstance(plans, Ending) else plans
+
+    def _plan_once(self, record: Record, now: Instant) -> Sequence[Planned]:
+        plans = self._planner.plan(record.event, now.wall_ms)
+        return replayed_only(plans, record.headers) if record.headers else plans
 
     def _condemned(self, record: Record) -> Sequence[Planned]:
         detail = self._suspects.condemned(record.partition, record.offset)
@@ -258,7 +262,7 @@ class Engine:
         planned, occurred_at = delivery.planned, delivery.record.occurred_at
         if planned.repairs:
             # There may be ten thousand; once they are counted, nobody asks for them.
-            delivery.planned = replace(planned, repairs=())
+            delivery.planned = planned._replace(repairs=())
         if planned.ending is not None:
             self._settling.settle(delivery, planned.ending, now)
         elif planned.track is not None:

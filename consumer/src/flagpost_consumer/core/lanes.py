@@ -137,16 +137,19 @@ class Lanes(Generic[Item]):
 
     def push(self, visitor_id: str, item: Item, now: float) -> None:
         """Put a delivery at the end of its visitor's line."""
+        self.waiting += 1
         lane = self._lanes.get(visitor_id)
         if lane is None:
-            lane = self._lanes[visitor_id] = Lane(visitor_id)
+            self._lanes[visitor_id] = lane = Lane(visitor_id)
             lane.queue.append(item)
+            lane.queue_bytes = item.size_bytes
+            lane.unfailed = 1
+            self.unfailed += 1
             self._schedule(lane, now)
         else:
             lane.queue.append(item)
-        lane.queue_bytes += item.size_bytes
-        self.waiting += 1
-        self._count(lane)
+            lane.queue_bytes += item.size_bytes
+            self._count(lane)
 
     # Out
 
@@ -295,7 +298,8 @@ class Lanes(Generic[Item]):
 
     def _next_queue(self, now: float, connections: int) -> list[tuple[float, int, Lane[Item]]] | None:
         """The heap whose first lane goes next."""
-        other, retry = self._first(self._ready, now), self._first(self._retries, now)
+        other = self._first(self._ready, now)
+        retry = self._first(self._retries, now) if self._retries else None
         if retry is None:
             return None if other is None else self._ready
         if other is None:
@@ -370,13 +374,15 @@ class Lanes(Generic[Item]):
     def _count(self, lane: Lane[Item]) -> None:
         """Bring what is known of one lane, and the sum, up to date."""
         length = len(lane.queue)
-        behind = max(0, length - 1)
-        behind_bytes = lane.queue_bytes - lane.queue[0].size_bytes if behind else 0
         unfailed = int(length > 0 and not lane.failures and not lane.is_parked)
         self.unfailed += unfailed - lane.unfailed
-        lane.behind, lane.behind_bytes, lane.unfailed = behind, behind_bytes, unfailed
-        much = self.may_keep(lane)
-        if behind > much.deliveries or behind_bytes > much.size_bytes:
+        lane.unfailed = unfailed
+        if length > 1:
+            lane.behind = length - 1
+            lane.behind_bytes = lane.queue_bytes - lane.queue[0].size_bytes
+        else:
+            lane.behind = lane.behind_bytes = 0
+        if length > 1 and lane.holding.exceeds(self.may_keep(lane)):
             self.long[lane.visitor_id] = lane
         elif self.long:
             self.long.pop(lane.visitor_id, None)

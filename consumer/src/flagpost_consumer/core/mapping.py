@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -28,8 +29,7 @@ DECISION_PROPERTIES = ("flag_key", "variation_key", "rule_key", "enabled")
 """A decision's own property names; they are never renamed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """What one track request says."""
 
     visitor_id: str

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
+from typing import NamedTuple
 
 from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.core.mapping import (
@@ -68,8 +69,7 @@ class DecodeFailure:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(NamedTuple):
     """One delivery: what is to be sent, and how it ends if it is not."""
 
     kind: Kind
@@ -134,20 +134,10 @@ class Planner:
     ) -> Planned:
         ending = ending or self._expired(event, now_ms)
         name = self._policy.decisions.event_name
-        return Planned(
-            Kind.TRACK,
-            ending,
-            Track(
-                event.visitor_id,
-                event.account_id,
-                name,
-                event.occurred_at,
-                likeness.properties,
-                event.context,
-            ),
-            repairs=likeness.repairs,
-            dedupe_key=None if ending else decision_key(event.visitor_id, event.flag_key, likeness.variation),
-        )
+        visitor_id, occurred_at = event.visitor_id, event.occurred_at
+        track = Track(visitor_id, event.account_id, name, occurred_at, likeness.properties, event.context)
+        key = None if ending else decision_key(visitor_id, event.flag_key, likeness.variation)
+        return Planned(Kind.TRACK, ending, track, None, likeness.repairs, (), key)
 
     def _likeness(self, event: DecisionEvent) -> _Likeness:
         """What a decision has in common with others, which is found out once."""
@@ -295,6 +285,8 @@ class Planner:
 
     def _no_consent(self, event: Event) -> Ending | None:
         consent = self._policy.consent
+        if event.consent is None and not consent.required:
+            return None
         granted = None if event.consent is None else event.consent.get(consent.category)
         if granted is False:
             return Ending(Reason.NO_CONSENT, f"consent to {consent.category} is denied")
@@ -316,7 +308,9 @@ class Planner:
         return None
 
     def _expired(self, event: Event, now_ms: int) -> Ending | None:
-        return expired(self._policy.delivery.max_age_seconds) if now_ms > self.deadline_ms(event) else None
+        if now_ms <= event.occurred_at + self._max_age_ms:
+            return None
+        return expired(self._policy.delivery.max_age_seconds)
 
     def deadline_ms(self, event: Event | DecodeFailure) -> float:
         """The last moment, in epoch ms, at which an event's track delivery may be sent."""
@@ -327,8 +321,6 @@ def replayed_only(
     planned: Sequence[Planned], headers: Sequence[tuple[str, bytes | None]]
 ) -> Sequence[Planned]:
     """Of a replayed record, the delivery that died; all of one that could not be decoded then, or cannot now."""
-    if not headers:
-        return planned
     named = next((value for name, value in headers if name == REPLAY_KIND_HEADER), None)
     kind = None if named is None else _KINDS.get(named)
     if kind is None or any(plan.kind is Kind.UNKNOWN for plan in planned):

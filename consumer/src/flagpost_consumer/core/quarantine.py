@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from traceback import walk_tb
 from types import FrameType
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.outcomes import Ending, Reason
 
 Made = TypeVar("Made")
+Given = TypeVarTuple("Given")
 
 MAX_NAME_CHARACTERS = 60
 OUR_PACKAGES = ("flagpost_",)
@@ -39,13 +40,13 @@ def defect_detail(error: BaseException) -> str:
     )
 
 
-def twice(work: Callable[[], Made]) -> Made | Ending:
+def twice(work: Callable[[*Given], Made], *given: *Given) -> Made | Ending:
     """What `work` returns; or, where it raises a second time too, the ending of the record's delivery."""
     try:
-        return work()
+        return work(*given)
     except Exception:  # noqa: BLE001 - whatever a defect raises
         try:
-            return work()
+            return work(*given)
         except Exception as error:  # noqa: BLE001
             return Ending(Reason.INVALID, defect_detail(error))
 

@@ -219,8 +219,7 @@ class Attempt:
     """For a metadata request: its ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How a delivery ended; it counts once Kafka has acknowledged it."""
 
     delivery: Delivery

@@ -7,10 +7,10 @@ set up wrongly; 408, 425, 429, 5xx and the lack of an answer call for another tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 MAX_RETRY_AFTER_SECONDS = 300.0
 
@@ -39,8 +39,7 @@ class Failure(StrEnum):
     """No connection was made; Pendo cannot have seen the request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came back from one request: a status, or a failure, never both."""
 
     status: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ COLOURS = {
 MAX_ABOUT_CHARACTERS = 300
 LONGEST_OUTCOME = max(map(len, COLOURS))
 
-FIELDS = tuple(each.name for each in fields(LedgerEntry) if each.name != "dedupe_key")
+FIELDS = tuple(name for name in LedgerEntry._fields if name != "dedupe_key")
 """A settlement's fields that are told; the key is bytes that say nothing to people."""
 
 

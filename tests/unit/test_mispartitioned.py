@@ -1,0 +1,47 @@
+"""Records that another partitioner placed are told of, as far as lines are looked at (`flagpost_mispartitioned_total`)."""
+
+from __future__ import annotations
+
+from engine_steps import TRACKS_ONLY, engine_with, instant
+from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.track_sending import LINES_CHECKED_A_SECOND
+from simulation import decision, record
+
+COUNT = 8
+
+
+def visitors_of(partition: int, count: int) -> list[str]:
+    """Visitors that belong on a partition."""
+    found: list[str] = []
+    number = 0
+    while len(found) < count:
+        visitor = f"v{number}"
+        number += 1
+        if partition_of(visitor.encode(), COUNT) == partition:
+            found.append(visitor)
+    return found
+
+
+def test_a_line_that_begins_on_a_wrong_partition_counts_once() -> None:
+    engine = engine_with(TRACKS_ONLY, (0,), COUNT)
+    (right,), (wrong,) = visitors_of(0, 1), visitors_of(1, 1)
+    events = [decision(right), decision(wrong), decision(wrong, "other")]
+    engine.receive([record(event, offset) for offset, event in enumerate(events)], instant(2.0))
+    assert engine.accounts.mispartitioned == 1
+
+
+def test_a_key_that_is_not_the_visitors_counts() -> None:
+    engine = engine_with(TRACKS_ONLY, (0,), COUNT)
+    (right,) = visitors_of(0, 1)
+    engine.receive([record(decision(right), key="another")], instant(2.0))
+    assert engine.accounts.mispartitioned == 1
+
+
+def test_of_so_many_lines_a_second_and_of_the_next_second_again() -> None:
+    engine = engine_with(TRACKS_ONLY, (0,), COUNT)
+    wrong = visitors_of(1, LINES_CHECKED_A_SECOND + 20)
+    records = [record(decision(visitor), offset) for offset, visitor in enumerate(wrong)]
+    engine.receive(records[:-10], instant(2.0))
+    assert engine.accounts.mispartitioned == LINES_CHECKED_A_SECOND
+    engine.receive(records[-10:], instant(3.0))
+    assert engine.accounts.mispartitioned == LINES_CHECKED_A_SECOND + 10
