@@ -1,4 +1,4 @@
-"""Records that another partitioner placed are told of, as far as lines are looked at (`flagpost_mispartitioned_total`)."""
+"""Records that another partitioner placed are told of, in the lines that are looked at."""
 
 from __future__ import annotations
 
