@@ -29,6 +29,8 @@ from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_schemas import DecisionEvent, Event
 
 START_MS = 1_800_000_000_000
+ANSWERS_SECONDS = 0.001
+"""How long after an answer the service lets its engine do all that does not start a request."""
 OK = Answer(200)
 TIMED_OUT = Answer(failure=Failure.TIMEOUT)
 BROKEN = Answer(failure=Failure.BROKEN)
@@ -429,7 +431,9 @@ class World:
             self.at(member.frozen_until, lambda: self._answer(member, attempt, answer))
         elif member.alive:
             member.engine.answered(attempt, answer, self.instant)
-            self._act(member)
+            for following in member.engine.start(self.instant):
+                self._send(member, following)
+            self.at(self.now + ANSWERS_SECONDS, lambda: self._act(member))
 
     # What must hold
 

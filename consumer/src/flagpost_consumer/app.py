@@ -428,7 +428,10 @@ class Service:
         self.metrics.request_answered(attempt, answer, seconds)
         self._status.note(attempt, answer, now)
         self.engine.answered(attempt, answer, now)
-        self._wake()
+        for following in self.engine.start(now):
+            self._http.start(following)
+        # The settlement, and what else a turn of the engine costs, waits for the answers of the next millisecond.
+        self._set_timer(now.monotonic, now.monotonic)
 
     @_vital
     def _receive(self, records: list[Record]) -> None:

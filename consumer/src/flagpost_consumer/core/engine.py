@@ -5,8 +5,8 @@ Pendo, what has been settled, and when to call again. It awaits nothing, reads n
 its own and logs nothing; so the same engine runs in the service and under virtual time.
 
 A record walks through it in one direction: `receive` plans its deliveries and hands each to `track_sending` or
-`metadata_sending`; `poll` starts requests; `answered` ends them, or puts them back to wait; `settling` hands
-each ending out, and closes the books when it is `acknowledged`.
+`metadata_sending`; `poll`, or after an answer `start`, starts requests; `answered` ends them, or puts them back to
+wait; `settling` hands each ending out, and closes the books when it is `acknowledged`.
 """
 
 from __future__ import annotations
@@ -284,10 +284,7 @@ class Engine:
         if self._settling.unacknowledged.take_released():
             self._tracks.lanes.unpark(now.monotonic)
         self._metadata.settle_ended(now)
-        attempts: list[Attempt] = []
-        if may_send:
-            attempts += self._metadata.start(now, self._has_connection)
-            attempts += self._tracks.start(now, self._has_connection)
+        attempts = self._start(now) if may_send else []
         if self._draining and self._settling.waiting and not self.metadata.is_open:
             self._hand_back_waiting(self._partitions.values())
         return Actions(
@@ -297,6 +294,14 @@ class Engine:
             self._intake_paused(),
             self._partitions_paused(),
         )
+
+    def start(self, now: Instant) -> list[Attempt]:
+        """Start what may start, after an answer at once: all else that `poll` sees to can wait for it a little."""
+        return self._start(now) if self._may_send(now) else []
+
+    def _start(self, now: Instant) -> list[Attempt]:
+        metadata = self._metadata.start(now, self._has_connection)
+        return [*metadata, *self._tracks.start(now, self._has_connection)]
 
     def _may_send(self, now: Instant) -> bool:
         limits = self._policy.limits
