@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flagpost_consumer.core.accounts import Accounts
-from flagpost_consumer.core.outcomes import OUTCOME_OF, Ending, Kind, Outcome, Reason
+from flagpost_consumer.core.outcomes import Ending, Kind, Outcome, Reason
 
 
 def test_a_delivery_is_pending_from_its_plan_to_its_acknowledged_end() -> None:
@@ -32,7 +32,7 @@ def test_kinds_are_counted_apart_and_outcomes_over_all_their_reasons() -> None:
             books.plan(kind)
             books.settle(kind, Ending(reason))
     for outcome in Outcome:
-        expected = sum(of is outcome for of in OUTCOME_OF.values())
+        expected = sum(reason.outcome is outcome for reason in Reason)
         assert books.total(Kind.TRACK, outcome) == books.total(Kind.UNKNOWN, outcome) == expected > 0
         assert books.total(Kind.VISITOR_METADATA, outcome) == 0
 

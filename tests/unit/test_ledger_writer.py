@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from engine_steps import TRACKS_ONLY, damaged, engine_with, instant
-from flagpost_consumer.adapters.ledger_writer import LedgerWriter
+from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant
+from flagpost_consumer.adapters.ledger_writer import MAX_BATCH_SETTLEMENTS, LedgerWriter
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import decode_settlements
 from kafka_reading import read_topic
 from running import eventually
+from simulation import OK, decision, record
 
 TOPIC = "ledger"
 SECONDS = 30.0
@@ -50,6 +51,13 @@ def settled(engine: Engine, partition: int, *offsets: int) -> list[Settlement]:
     """Records that have ended."""
     engine.receive([damaged(offset, partition) for offset in offsets], instant(0.0))
     return engine.poll(instant(0.0)).settlements
+
+
+def answered(engine: Engine, *offsets: int) -> list[Settlement]:
+    """Records that have ended by an answer of Pendo."""
+    engine.receive([record(decision(f"v{offset}"), offset) for offset in offsets], instant(0.0))
+    assert answer_all(engine, 2.0, OK) == len(offsets)
+    return engine.poll(instant(2.0)).settlements
 
 
 def in_kafka(kafka: EmbeddedKafka) -> list[tuple[int, list[int]]]:
@@ -91,10 +99,26 @@ async def test_when_all_was_handed_back_nothing_is_written_and_writing_goes_on(k
     assert await asyncio.to_thread(in_kafka, kafka) == [(1, [7])]
 
 
-async def test_enough_settlements_are_written_without_waiting_for_more(kafka: EmbeddedKafka) -> None:
+async def test_enough_answers_are_written_without_waiting_for_more(kafka: EmbeddedKafka) -> None:
     """Sending waits for them (DESIGN, invariant 6): what comes later goes into a record of its own."""
     engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
-    written.write(settled(engine, 0, 1, 2, 3, 4, 5))
+    written.write(answered(engine, 1, 2, 3, 4, 5))
     await written.has_told_of(5)
     assert await asyncio.to_thread(in_kafka, kafka) == [(0, [1, 2, 3]), (0, [4, 5])]
     assert [offset for _, offset in written.told] == [0, 1]
+
+
+async def test_what_ends_without_an_answer_waits_for_company(kafka: EmbeddedKafka) -> None:
+    """No sending waits for it, and a record for every few costs more than the settlements in it."""
+    engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
+    written.write(settled(engine, 0, 1, 2, 3, 4, 5))
+    await written.has_told_of(5)
+    assert await asyncio.to_thread(in_kafka, kafka) == [(0, [1, 2, 3, 4, 5])]
+
+
+async def test_no_record_is_longer_than_it_may_be(kafka: EmbeddedKafka) -> None:
+    engine, written = engine_with(TRACKS_ONLY), Written(kafka)
+    written.write(settled(engine, 0, *range(2 * MAX_BATCH_SETTLEMENTS + 1)))
+    await written.has_told_of(2 * MAX_BATCH_SETTLEMENTS + 1)
+    records = await asyncio.to_thread(in_kafka, kafka)
+    assert [len(offsets) for _, offsets in records] == [MAX_BATCH_SETTLEMENTS, MAX_BATCH_SETTLEMENTS, 1]

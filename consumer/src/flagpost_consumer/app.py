@@ -153,7 +153,7 @@ class Service:
             settings.kafka.ledger_topic,
             settings.kafka.group_id,
             self._acknowledge,
-            write_at=max(1, settings.pendo.max_connections // 2),
+            write_at=settings.pendo.max_connections,
         )
         self._stalls = Stalls(self.engine, self._decoding, self._dead_letters, self._ledger)
         self.metrics.observed.stalls = self._stalls.of_now

@@ -52,8 +52,8 @@ class Target:
 
     request: aiohttp.ClientRequest
     """What aiohttp's connector wants to know of a request; it is not sent."""
-    key: ConnectionKey
-    """What an idle connection must have in common with it."""
+    idle: deque[_Line]
+    """The connections that wait for such a request, the one that was used last at the end."""
     head: bytes
     """The first lines of each request."""
     is_forwarded: bool
@@ -66,17 +66,16 @@ class _Line:
     def __init__(
         self,
         connection: Connection,
-        key: ConnectionKey,
+        idle: deque[_Line],
         on_idle: Callable[[_Line], None],
         remembered: dict[bytes, Reply],
     ) -> None:
-        """`key`: of the requests that may use it; `on_idle` is called when it can be used again; `remembered`: as
-        the reader's.
+        """`idle`: where it waits for the next request; `on_idle` is called when it can; `remembered`: the reader's.
 
         Raises:
             ClientConnectionError: the connection has ended.
         """
-        self.key = key
+        self.idle = idle
         self.idle_since = 0.0
         self._connection = connection
         self._on_idle = on_idle
@@ -187,7 +186,7 @@ class HttpClient:
         self._environ = os.environ if environ is None else environ
         self._connector: aiohttp.TCPConnector | None = None
         self._idle: dict[ConnectionKey, deque[_Line]] = {}
-        """Connections that wait for a request, the one that was used last at the end."""
+        """The connections that wait for a request, by what they must have in common with it."""
         self._clearing: asyncio.TimerHandle | None = None
         self._remembered: dict[bytes, Reply] = {}
 
@@ -241,9 +240,8 @@ class HttpClient:
                 where = str(request.url)
                 headers |= login
         lines = header_lines({**headers, **IDENTITY})
-        return Target(
-            request, request.connection_key, f"{method} {where} HTTP/1.1\r\n".encode() + lines, is_forwarded
-        )
+        idle = self._idle.setdefault(request.connection_key, deque())
+        return Target(request, idle, f"{method} {where} HTTP/1.1\r\n".encode() + lines, is_forwarded)
 
     def reuse(
         self,
@@ -252,10 +250,9 @@ class HttpClient:
         max_body_bytes: int = MAX_ANSWER_BYTES,
     ) -> Exchange | None:
         """Get an idle connection at once; None: there is none, and `connect` makes one."""
-        idle = self._idle.get(target.key)
         earliest = steady_seconds() - KEEP_ALIVE_SECONDS
-        while idle:
-            line = idle.pop()
+        while target.idle:
+            line = target.idle.pop()
             if line.idle_since >= earliest and line.can_be_used:
                 return Exchange(line, on_end, max_body_bytes)
             line.close()
@@ -274,7 +271,7 @@ class HttpClient:
         if self._connector is None:
             raise RuntimeError("HttpClient.open() was not called")
         connection = await self._connector.connect(target.request, [], NO_TIMEOUT)
-        line = _Line(connection, target.key, self._keep, self._remembered)
+        line = _Line(connection, target.idle, self._keep, self._remembered)
         if not line.can_be_used:
             line.close()
             raise aiohttp.ClientConnectionError("the server speaks before it is asked")
@@ -286,7 +283,7 @@ class HttpClient:
             line.close()
             return
         line.idle_since = steady_seconds()
-        self._idle.setdefault(line.key, deque()).append(line)
+        line.idle.append(line)
         self._clear_later()
 
     def _clear_later(self) -> None:
@@ -297,15 +294,13 @@ class HttpClient:
         """Close what has been idle for too long."""
         self._clearing = None
         self._close_idle(before=steady_seconds() - KEEP_ALIVE_SECONDS)
-        if self._idle:
+        if any(self._idle.values()):
             self._clear_later()
 
     def _close_idle(self, before: float) -> None:
-        for key, idle in list(self._idle.items()):
+        for idle in self._idle.values():
             while idle and idle[0].idle_since < before:
                 idle.popleft().close()
-            if not idle:
-                del self._idle[key]
 
     async def fetch(
         self,

@@ -84,7 +84,7 @@ class LedgerWriter:
         *,
         write_at: int,
     ) -> None:
-        """`write_at`: as many settlements are written without waiting for more."""
+        """`write_at`: with so many answers of Pendo, settlements are written without waiting for more."""
         # A record is tried until Kafka has it: with a producer that never doubles, none is there twice.
         self._producer = KafkaProducer({**config, "message.timeout.ms": 0, "linger.ms": 0}, "the ledger")
         self._topic = topic
@@ -95,7 +95,8 @@ class LedgerWriter:
         self._lately = Lately()
         self._lines: dict[int, WriteLine[_Batch]] = {}
         self._waiting: dict[Partition, list[Settlement]] = {}
-        self._count = 0
+        self._answers = 0
+        """How many of these tell what Pendo answered; the others, such as duplicates, hold up no sending."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -121,9 +122,11 @@ class LedgerWriter:
 
     def write(self, settlement: Settlement) -> None:
         """Write a settlement soon; `on_written` is called on the loop once Kafka has it."""
-        self._waiting.setdefault(settlement.delivery.partition, []).append(settlement)
-        self._count += 1
-        if self._count >= self._write_at:
+        delivery = settlement.delivery
+        waiting = self._waiting.setdefault(delivery.partition, [])
+        waiting.append(settlement)
+        self._answers += delivery.attempts > 0
+        if self._answers >= self._write_at or len(waiting) >= MAX_BATCH_SETTLEMENTS:
             self._flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._flush)
@@ -138,7 +141,7 @@ class LedgerWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting, self._waiting, self._count = self._waiting, {}, 0
+        waiting, self._waiting, self._answers = self._waiting, {}, 0
         for partition, settlements in waiting.items():
             line = self._line(partition.number)
             newest = line.newest

@@ -20,7 +20,7 @@ from flagpost_consumer.adapters.kafka_intake import Lag
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.outcomes import OUTCOME_OF, Kind, Outcome, Reason
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Settlement
 from flagpost_consumer.core.schema_lookups import RegistryWait
@@ -190,9 +190,8 @@ class Metrics:
         )
         for kind in Kind:
             for reason in sorted(_REASONS[kind]):
-                outcome = OUTCOME_OF[reason]
-                count = accounts.settled[kind, outcome, reason]
-                settled.add_metric([kind.value, outcome.value, reason.value], count)
+                count = accounts.settled[kind, reason.outcome, reason]
+                settled.add_metric([kind.value, reason.outcome.value, reason.value], count)
         yield settled
         decisions = CounterMetricFamily(
             "flagpost_decisions",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class Kind(StrEnum):
@@ -31,43 +32,32 @@ class Outcome(StrEnum):
 class Reason(StrEnum):
     """Why it ended so."""
 
-    OK = "ok"
-    UNDECODABLE = "undecodable"
-    UNKNOWN_SCHEMA = "unknown_schema"
-    INVALID = "invalid"
-    NO_VISITOR_ID = "no_visitor_id"
-    NO_CONSENT = "no_consent"
-    FLAG_FILTERED = "flag_filtered"
-    NOT_DISPATCHED = "not_dispatched"
-    FIELD_MISSING = "field_missing"
-    EXPIRED = "expired"
-    DEDUPE = "dedupe"
-    SUPERSEDED = "superseded"
-    UNCHANGED = "unchanged"
-    REJECTED = "rejected"
-    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
-    VISITOR_BACKLOG = "visitor_backlog"
+    outcome: Outcome
+    """The one outcome that it belongs to."""
 
+    def __new__(cls, value: str, outcome: Outcome) -> Self:
+        """A member: its word, and its outcome."""
+        reason = str.__new__(cls, value)
+        reason._value_ = value
+        reason.outcome = outcome
+        return reason
 
-OUTCOME_OF: dict[Reason, Outcome] = {
-    Reason.OK: Outcome.DELIVERED,
-    Reason.UNDECODABLE: Outcome.DEAD_LETTERED,
-    Reason.UNKNOWN_SCHEMA: Outcome.DEAD_LETTERED,
-    Reason.INVALID: Outcome.DEAD_LETTERED,
-    Reason.NO_VISITOR_ID: Outcome.DROPPED,
-    Reason.NO_CONSENT: Outcome.DROPPED,
-    Reason.FLAG_FILTERED: Outcome.DROPPED,
-    Reason.NOT_DISPATCHED: Outcome.DROPPED,
-    Reason.FIELD_MISSING: Outcome.DROPPED,
-    Reason.EXPIRED: Outcome.DEAD_LETTERED,
-    Reason.DEDUPE: Outcome.DUPLICATE,
-    Reason.SUPERSEDED: Outcome.DUPLICATE,
-    Reason.UNCHANGED: Outcome.DUPLICATE,
-    Reason.REJECTED: Outcome.DEAD_LETTERED,
-    Reason.ATTEMPTS_EXHAUSTED: Outcome.DEAD_LETTERED,
-    Reason.VISITOR_BACKLOG: Outcome.DEAD_LETTERED,
-}
-"""A reason belongs to one outcome."""
+    OK = "ok", Outcome.DELIVERED
+    UNDECODABLE = "undecodable", Outcome.DEAD_LETTERED
+    UNKNOWN_SCHEMA = "unknown_schema", Outcome.DEAD_LETTERED
+    INVALID = "invalid", Outcome.DEAD_LETTERED
+    NO_VISITOR_ID = "no_visitor_id", Outcome.DROPPED
+    NO_CONSENT = "no_consent", Outcome.DROPPED
+    FLAG_FILTERED = "flag_filtered", Outcome.DROPPED
+    NOT_DISPATCHED = "not_dispatched", Outcome.DROPPED
+    FIELD_MISSING = "field_missing", Outcome.DROPPED
+    EXPIRED = "expired", Outcome.DEAD_LETTERED
+    DEDUPE = "dedupe", Outcome.DUPLICATE
+    SUPERSEDED = "superseded", Outcome.DUPLICATE
+    UNCHANGED = "unchanged", Outcome.DUPLICATE
+    REJECTED = "rejected", Outcome.DEAD_LETTERED
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted", Outcome.DEAD_LETTERED
+    VISITOR_BACKLOG = "visitor_backlog", Outcome.DEAD_LETTERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +74,7 @@ class Ending:
     @property
     def outcome(self) -> Outcome:
         """The outcome that the reason belongs to."""
-        return OUTCOME_OF[self.reason]
+        return self.reason.outcome
 
 
 DELIVERED = Ending(Reason.OK)

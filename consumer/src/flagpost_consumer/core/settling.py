@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.outcomes import Ending, Outcome
+from flagpost_consumer.core.outcomes import Ending, Outcome, Reason
 from flagpost_consumer.core.records import Delivery, Gap, HeldRecord, Partition, Settlement, Stage
 from flagpost_consumer.core.unacknowledged import Unacknowledged
 
@@ -130,7 +130,8 @@ class Settling:
             self.piled_up.discard(partition)
         self.unacknowledged.acknowledged(delivery)
         self.accounts.settle(delivery.kind, ending)
-        if all(sibling.stage is Stage.ACKNOWLEDGED for sibling in partition.offsets.entry(offset)):
+        siblings = partition.offsets.entry(offset)
+        if len(siblings) == 1 or all(sibling.stage is Stage.ACKNOWLEDGED for sibling in siblings):
             partition.offsets.settle(offset)
             self.pending_records -= 1
             self.pending_bytes -= delivery.size_bytes
@@ -138,22 +139,20 @@ class Settling:
 
 def _remember(settlements: Sequence[Settlement], ledger_offset: int) -> None:
     """Note what a ledger record is needed for."""
-    claims = [_claimed_at(settlement) for settlement in settlements]
-    offsets = [settlement.delivery.record.offset for settlement in settlements]
+    newest_claim_ms = highest_offset = -1
+    for delivery, ending, _ in settlements:
+        record = delivery.record
+        highest_offset = max(highest_offset, record.offset)
+        is_sent = ending.reason is Reason.OK and delivery.planned.dedupe_key is not None
+        if is_sent and record.occurred_at is not None:
+            newest_claim_ms = max(newest_claim_ms, record.occurred_at)
     window = settlements[0].delivery.partition.window
-    window.note(ledger_offset, len(settlements), max(claims), max(offsets))
+    window.note(ledger_offset, len(settlements), newest_claim_ms, highest_offset)
 
 
 def _size_bytes(deliveries: Sequence[Delivery]) -> int:
     """What the record of these deliveries holds; a gap has none."""
     return deliveries[0].size_bytes if deliveries else 0
-
-
-def _claimed_at(settlement: Settlement) -> int:
-    """When the event occurred whose key was sent; -1 where none was."""
-    delivery = settlement.delivery
-    sent = settlement.ending.outcome is Outcome.DELIVERED and delivery.planned.dedupe_key is not None
-    return delivery.record.occurred_at or -1 if sent else -1
 
 
 def _release_claim(delivery: Delivery) -> None:

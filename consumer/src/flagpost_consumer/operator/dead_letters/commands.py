@@ -14,7 +14,7 @@ import click
 import orjson
 
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
-from flagpost_consumer.core.outcomes import OUTCOME_OF, Outcome
+from flagpost_consumer.core.outcomes import Outcome, Reason
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.dead_letters.delivered import LedgerUnreadable
 from flagpost_consumer.operator.dead_letters.reading import Filters, NoSuchDeadLetter, Scan, find
@@ -30,7 +30,7 @@ from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs
 
-REASONS = [reason.value for reason, outcome in OUTCOME_OF.items() if outcome is Outcome.DEAD_LETTERED]
+REASONS = [reason.value for reason in Reason if reason.outcome is Outcome.DEAD_LETTERED]
 SHOWN_PLACES = 10
 """How many of those that were skipped for one reason are named."""
 
