@@ -14,7 +14,7 @@ import pytest
 
 from flagpost_consumer.adapters.http_answers import MAX_HEAD_BYTES, MAX_REMEMBERED, AnswerReader, Reply
 from flagpost_consumer.adapters.pendo_http import PendoHttp
-from flagpost_consumer.core.verdict import Answer, Failure, Verdict, judge
+from flagpost_consumer.core.verdict import Answer, Verdict, judge
 from pendo_client import (
     Clock,
     answer_to,
@@ -79,38 +79,6 @@ async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over
         answer = await asyncio.wait_for(answers.get(), 30)
         held.set()
     assert (answer.status, answer.failure) == (200, None)
-
-
-@pytest.mark.parametrize(
-    ("raw", "status"),
-    [
-        (b"HTTP/1.1 500 Oops\r\nContent-Length: 99\r\n\r\nhalf", 500),
-        (b"HTTP/1.1 400 Bad\r\nno colon\r\n\r\n", 400),
-        (b"HTTP/1.1 503 Busy\r\nX: " + b"y" * 200_000 + b"\r\n\r\n", 503),
-    ],
-)
-async def test_any_status_that_came_is_the_answer(raw: bytes, status: int) -> None:
-    assert (await answer_to(answering(raw))).status == status
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"",
-        b"HTTP/1.1 20",
-        b"HTTP/1.1 200",
-        b"HTTP/1.1 2000 OK\r\n\r\n",
-        b"no http at all\r\n\r\n",
-        b"HTTP/1.1 9999 What\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n" + b"x: y\r\n" * 50_000,
-        b"\x00" * 100,
-    ],
-)
-async def test_without_a_status_there_is_no_answer(raw: bytes) -> None:
-    answer = await answer_to(answering(raw))
-    assert (answer.status, answer.failure) == (None, Failure.BROKEN)
-    assert answer.unseen
 
 
 async def test_a_compressed_answer_is_left_as_it_is() -> None:
@@ -191,16 +159,6 @@ async def test_connections_that_speak_unasked_are_given_up_and_a_new_one_is_used
         http.start(track_attempt())
         assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
         assert sum(map(len, http._client._idle.values())) == 1
-
-
-async def test_interim_answers_without_end_are_no_answer() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        while not writer.is_closing():
-            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
-            await writer.drain()
-
-    assert await answer_to(serve) == Answer(failure=Failure.BROKEN)
 
 
 async def test_the_head_that_is_kept_for_its_status_is_bounded() -> None:

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
@@ -48,11 +47,6 @@ async def test_metadata_goes_to_its_group_with_the_integration_key() -> None:
     assert b"x-pendo-integration-key: api-key\r\n" in seen[0]
 
 
-async def test_a_redirect_is_not_followed() -> None:
-    raw = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
-    assert await answer_to(answering(raw)) == Answer(302)
-
-
 async def test_an_error_page_that_echoes_the_secret_is_cleaned() -> None:
     raw = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\n\r\nkey: track-secret"
     assert await answer_to(answering(raw)) == Answer(403, body=b"key: ***")
@@ -83,39 +77,6 @@ async def test_a_server_that_hangs_is_a_time_out_and_leaves_nothing_behind() -> 
             assert await asyncio.wait_for(answers.get(), 10) == Answer(failure=Failure.TIMEOUT)
         assert not any(http._under_way.values())
         held.set()
-
-
-async def test_of_an_endless_answer_the_beginning_is_read() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        while not writer.is_closing():
-            writer.write(b"x" * 4096)
-            await writer.drain()
-
-    answer = await answer_to(serve)
-    assert answer.status == 200
-    assert len(answer.body) == MAX_ANSWER_BYTES
-
-
-async def test_connections_are_used_again() -> None:
-    connections = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
-        connections += 1
-        while not reader.at_eof():
-            try:
-                await read_request(reader)
-            except asyncio.IncompleteReadError:
-                return
-            writer.write(b"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops")
-
-    async with serving(serve) as url, client(url) as (http, answers):
-        for _ in range(5):
-            http.start(track_attempt())
-            assert (await asyncio.wait_for(answers.get(), 10)).status == 500
-    assert connections == 1
 
 
 async def test_a_secret_is_used_from_the_next_request_on() -> None:

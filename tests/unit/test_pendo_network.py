@@ -109,7 +109,7 @@ async def test_the_environments_proxy_is_used(
         assert await answer_through(f"https://{PENDO}", outbound, 3) == [Answer(200, body=b"{}")] * 3
         assert proxy.asked == [f"CONNECT {PENDO}:443 HTTP/1.1"], "one tunnel, used again"
     assert len(heads) == 3
-    assert heads[0].startswith(b"POST /data/track HTTP/1.1\r\nhost: pendo.test\r\n")
+    assert heads[0].startswith(b"POST /data/track HTTP/1.1\r\nHost: pendo.test\r\n")
 
 
 async def test_no_proxy_is_kept(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

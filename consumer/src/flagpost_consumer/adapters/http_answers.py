@@ -146,10 +146,11 @@ class AnswerReader:
         if finals and self._message is None:
             self._message, self._payload = finals[0]
             self._head.clear()
-        if len(finals) > 1 or upgraded or self._is_too_much():
+        if upgraded or self._is_too_much():
             self._end(whole=False)
         elif self._message is not None and self._payload is not None and self._payload.is_eof():
-            whole = not self._message.should_close
+            is_last = not messages or messages[-1][0] is self._message
+            whole = is_last and not self._message.should_close and not _has_begun_another(parser)
             if whole:
                 self._remember()
             self._end(whole=whole)
@@ -186,6 +187,14 @@ class _NeverPaused(BaseProtocol):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         pass
+
+
+def _has_begun_another(parser: HttpResponseParser) -> bool:
+    """Whether the beginning of an answer that nobody asked for came with the end of the one that was read."""
+    try:
+        return parser.feed_eof() is not None
+    except Exception:  # noqa: BLE001 - whatever it is that has begun
+        return True
 
 
 def _is_interim(status: int) -> bool:

@@ -103,6 +103,12 @@ class _Line:
             raise aiohttp.ClientConnectionError("the connection has ended")
         return transport
 
+    @property
+    def has_sent_all(self) -> bool:
+        """Whether nothing of the request waits to be sent; the server may have answered before it read it all."""
+        transport = self._connection.transport
+        return transport is not None and transport.get_write_buffer_size() == 0
+
     def reply(self) -> Reply | None:
         """What is known of the answer by now."""
         return self._reader.reply()
@@ -168,7 +174,7 @@ class Exchange:
             self._part(usable=False)
             return
         reply = self._line.reply()
-        self._part(usable=whole)
+        self._part(usable=whole and self._line.has_sent_all)
         self._on_end(reply)
 
     def _part(self, *, usable: bool) -> None:
@@ -228,14 +234,14 @@ class HttpClient:
         """
         proxy = self._outbound.proxy_to(url, self._environ)
         request = aiohttp.ClientRequest(method, URL(url), loop=asyncio.get_running_loop())
-        headers = {"host": request.headers["Host"]}
+        headers = {"Host": request.headers["Host"]}
         where = request.url.raw_path_qs
         is_forwarded = proxy is not None and not request.is_ssl()
         if proxy is not None:
             login = _login(proxy)
             # The connector adds the host to these, and idle connections are told apart by them: it is in from
             # the start, or the second request would not find the first one's connection.
-            request.update_proxy(URL(proxy.url), None, {"Host": headers["host"], **login})
+            request.update_proxy(URL(proxy.url), None, {**headers, **login})
             if is_forwarded:
                 where = str(request.url)
                 headers |= login
@@ -352,7 +358,7 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
 
 def request_bytes(target: Target, headers: bytes, body: bytes) -> bytes:
     """One request as it is sent; one without a body, such as GET, has no length."""
-    length = b"content-length: %d\r\n" % len(body) if body else b""
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
     return b"".join((target.head, headers, length, b"\r\n", body))
 
 

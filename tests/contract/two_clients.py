@@ -1,0 +1,132 @@
+"""The two sides of the contract: Flagpost's HTTP adapter, and aiohttp's session as its documentation says.
+
+In: where to, and what to say, to either in the same words. Out: what each makes of it, in the adapter's words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+
+from flagpost_consumer.adapters.http_answers import MAX_HEADER_BYTES, MAX_HEADERS
+from flagpost_consumer.adapters.http_client import IDENTITY
+from flagpost_consumer.adapters.pendo_http import DIRECT, RETRY_AFTER_STATUSES, PendoHttp
+from flagpost_consumer.core.endpoint import Ticket
+from flagpost_consumer.core.records import Attempt, EndpointName
+from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_settings.outbound import Outbound
+from pendo_client import GENEROUS_SECONDS, Clock, client
+from running import eventually
+
+HEADERS = {**IDENTITY, "x-track": "track-secret", "content-type": "application/json"}
+"""What a track request says for itself; the other headers are aiohttp's."""
+NOT_SAID = ("Accept", "User-Agent")
+"""What the session would say unasked, and the adapter does not: nobody at Pendo reads it."""
+
+
+class Client(ABC):
+    """One side."""
+
+    @abstractmethod
+    async def post(self, body: bytes) -> Answer:
+        """Make a track request, and wait for its answer."""
+
+    @abstractmethod
+    async def time_is_over(self, known: Answer) -> None:
+        """End what is under way as its time-out would, once the adapter has received `known`."""
+
+
+MakeClient = Callable[[str, Outbound], AbstractAsyncContextManager[Client]]
+
+
+class _Adapter(Client):
+    def __init__(self, http: PendoHttp, answers: asyncio.Queue[Answer], clock: Clock) -> None:
+        self._http = http
+        self._answers = answers
+        self._clock = clock
+
+    async def post(self, body: bytes) -> Answer:
+        self._http.start(Attempt(EndpointName.TRACK, body, Ticket("v", 1)))
+        return await self._answers.get()
+
+    async def time_is_over(self, known: Answer) -> None:
+        await eventually(lambda: self._has_received(known), GENEROUS_SECONDS)
+        self._clock.seconds += GENEROUS_SECONDS
+
+    def _has_received(self, known: Answer) -> bool:
+        """Whether so much of the answer is here, or it has ended of itself."""
+        for request in self._http._under_way[EndpointName.TRACK]:
+            reply = None if request.exchange is None else request.exchange.reply()
+            return (reply and (reply.status, reply.body)) == (known.status and (known.status, known.body))
+        return True
+
+
+@asynccontextmanager
+async def adapter(url: str, outbound: Outbound = DIRECT) -> AsyncIterator[Client]:
+    """Flagpost's side, of which each attempt has exactly one answer."""
+    clock = Clock()
+    async with client(url, GENEROUS_SECONDS, outbound, clock) as (http, answers):
+        yield _Adapter(http, answers, clock)
+        assert not any(http._under_way.values())
+    assert answers.empty()
+
+
+class _Session(Client):
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+        self._deadline = asyncio.timeout(None)
+
+    async def post(self, body: bytes) -> Answer:
+        request = SimpleNamespace(is_sent=False)
+        self._deadline = asyncio.timeout(None)
+        try:
+            async with self._deadline:
+                return await self._post(body, request)
+        except TimeoutError:
+            return Answer(failure=Failure.TIMEOUT)
+        except (aiohttp.ClientError, OSError, ValueError):
+            return Answer(failure=Failure.BROKEN if request.is_sent else Failure.UNREACHABLE)
+
+    async def _post(self, body: bytes, request: SimpleNamespace) -> Answer:
+        async with self._session.post(
+            self._url, data=body, allow_redirects=False, trace_request_ctx=request
+        ) as response:
+            content = await response.read()
+        waits = response.status in RETRY_AFTER_STATUSES
+        return Answer(response.status, response.headers.get("Retry-After") if waits else None, content)
+
+    async def time_is_over(self, known: Answer) -> None:
+        del known
+        self._deadline.reschedule(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def session(url: str, outbound: Outbound = DIRECT) -> AsyncIterator[Client]:
+    """aiohttp's side: with the adapter's headers, limits and certificates, and no more."""
+    traces = aiohttp.TraceConfig()
+    traces.on_request_headers_sent.append(_note_that_it_is_sent)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=outbound.tls()),
+        headers=HEADERS,
+        skip_auto_headers=NOT_SAID,
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        trust_env=True,
+        trace_configs=[traces],
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
+    ) as made:
+        yield _Session(made, f"{url}/data/track")
+
+
+async def _note_that_it_is_sent(_: aiohttp.ClientSession, context: Any, __: object) -> None:
+    context.trace_request_ctx.is_sent = True
