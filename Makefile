@@ -6,7 +6,7 @@ VENV := .venv
 STAMP := $(VENV)/.synced
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' consumer/pyproject.toml)
 
-.PHONY: setup demo test chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
+.PHONY: setup demo test test-next-aiohttp chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,12 @@ demo: setup
 # Most tests wait more than they work, so two run at a time; ARGS="-n 0 -s tests/unit" runs a part and shows all.
 test: deploy-tools
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# The contract of the HTTP adapter on another aiohttp than the locked one: the newest that there is, also before its
+# release; AIOHTTP="aiohttp==3.14.0" tries that one.
+AIOHTTP ?= aiohttp
+test-next-aiohttp: setup
+	$(VENV)/bin/python tests/contract/next_aiohttp.py "$(AIOHTTP)" $(ARGS)
 
 # The long form of tests/chaos: an hour and a half, of which the soak takes SOAK_MINUTES (30). CHAOS_SEED=… repeats a
 # run; ARGS="-k kill_9" runs a part, ARGS="-k test_soak" the soak alone. SOAK_LOGS keeps the members' logs.

@@ -47,8 +47,12 @@ class ScriptedServer:
         self.connections.append(requests)
         self._peers[task] = peer = Peer(self, reader, writer, requests)
         try:
-            with suppress(asyncio.IncompleteReadError, OSError):
+            with suppress(asyncio.IncompleteReadError):
                 await self._script(peer)
+        except OSError:  # the client has hung up in the middle of it, and may wait all the same
+            if not peer.waits_for_a_request:
+                await turns()
+                self.held.set()
         finally:
             writer.close()
             with suppress(OSError):
@@ -106,10 +110,8 @@ class Peer:
 
     async def _receive(self, reading: Awaitable[bytes]) -> bytes:
         self.waits_for_a_request = True
-        try:
-            request = await reading
-        finally:
-            self.waits_for_a_request = False
+        request = await reading
+        self.waits_for_a_request = False
         self._requests.append(request)
         return request
 

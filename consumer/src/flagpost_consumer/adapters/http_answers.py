@@ -5,6 +5,10 @@ is known. What follows the status may be cut short, packed, over a limit or no H
 goes, and never changes the status. Nothing is unpacked. aiohttp's parser does the reading; where it gives up in the
 middle of a head, the status line is looked for in the bytes themselves. Most answers are the same bytes as one
 before, for their date changes once a second: these are not parsed again.
+
+Of aiohttp's inner parts this uses `HttpResponseParser` (with `feed_data` and `feed_eof`), `RawResponseMessage` (its
+`code`, `headers` and `should_close`), `StreamReader.total_bytes`, and `BaseProtocol` with its `pause_reading` and
+`resume_reading`.
 """
 
 from __future__ import annotations

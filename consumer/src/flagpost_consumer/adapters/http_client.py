@@ -4,6 +4,10 @@ In: requests. Out: for each, a reply as far as it could be read, or none. aiohtt
 (names, TLS, proxies); each stays here for one request after the other, so that a request on an idle one needs no task
 and no wait. `http_answers` reads what comes back. No redirect is followed, nothing is tried again, and nothing is
 timed: that is the caller's.
+
+Of aiohttp's inner parts, which a minor version may change, this uses `ConnectionKey`, `ClientRequest` (with its
+`headers`, `url`, `is_ssl`, `connection_key` and `update_proxy`), the last two arguments of `TCPConnector.connect`,
+`Connection.protocol`, and `ResponseHandler.set_parser`. tests/contract holds it to what aiohttp's session does.
 """
 
 from __future__ import annotations
