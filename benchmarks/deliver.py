@@ -53,12 +53,13 @@ def decision(number: int) -> DecisionEvent:
 
 
 @contextmanager
-def sink(latency_ms: float) -> Iterator[str]:
+def sink(latency_ms: float, *options: str) -> Iterator[str]:
     """Run a sink; gives its URL."""
-    command = [sys.executable, str(HERE.with_name("sink.py")), "--latency-ms", str(latency_ms)]
+    command = [sys.executable, str(HERE.with_name("sink.py")), "--latency-ms", str(latency_ms), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None  # noqa: S101 - narrows the type
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/data/track"
+        where = "https://localhost" if "--certificate" in options else "http://127.0.0.1"
+        yield f"{where}:{process.stdout.readline().strip()}/data/track"
         assert process.stdin is not None  # noqa: S101
         process.stdin.close()
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import statistics
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,8 +28,12 @@ from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
+from flagpost_settings.outbound import Outbound
 
 HERE = Path(__file__)
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+from certificates import Authority  # noqa: E402 - the tests' CA
+
 WARM_UP = 0.1
 """The part of the requests that is not measured: connections are made in it."""
 HEADER = "x-pendo-integration-key"
@@ -55,7 +64,7 @@ class Stopwatch:
             self.done.set()
 
 
-async def session(url: str, requests: int, connections: int) -> float:
+async def session(url: str, requests: int, connections: int, ca_file: str | None) -> float:
     """What the book says: a session, a limit of connections, a worker for each of them."""
     watch, numbers = Stopwatch(requests), iter(range(requests))
     headers = {HEADER: "secret", "content-type": "application/json"}
@@ -66,12 +75,13 @@ async def session(url: str, requests: int, connections: int) -> float:
                 await response.read()
             watch.answered()
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as client:
+    connector = aiohttp.TCPConnector(limit=connections, ssl=ssl.create_default_context(cafile=ca_file))
+    async with aiohttp.ClientSession(connector=connector) as client:
         await asyncio.gather(*(worker(client) for _ in range(connections)))
     return watch.microseconds
 
 
-async def adapter(url: str, requests: int, connections: int) -> float:
+async def adapter(url: str, requests: int, connections: int, ca_file: str | None) -> float:
     """What the engine's attempts go through."""
     watch, numbers = Stopwatch(requests), iter(range(1, requests + 1))
     lane: Any = SimpleNamespace(visitor_id="v")
@@ -87,7 +97,7 @@ async def adapter(url: str, requests: int, connections: int) -> float:
         start()
 
     address = PendoAddress(url, "http://127.0.0.1:1", HEADER, False, 10.0, 60.0)
-    http = PendoHttp(address, on_answer)
+    http = PendoHttp(address, on_answer, Outbound("pendo", ca_file=ca_file))
     http.set_secret(EndpointName.TRACK, "secret")
     http.open()
     for _ in range(connections):
@@ -100,15 +110,31 @@ async def adapter(url: str, requests: int, connections: int) -> float:
 SIDES = {"session": session, "adapter": adapter}
 
 
-def compare(requests: int, connections: int, rounds: int) -> None:
+@contextmanager
+def receiver(tls: bool) -> Iterator[tuple[str, list[str]]]:
+    """A sink; gives its URL, and the options that tell a side whom to trust."""
+    if not tls:
+        with sink(0.0) as url:
+            yield url, []
+        return
+    with TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        pair = authority.vouch_for("localhost")
+        with sink(0.0, "--certificate", str(pair.certificate), "--key", str(pair.key)) as url:
+            yield url, ["--ca-file", str(authority.file)]
+
+
+def compare(requests: int, connections: int, rounds: int, tls: bool) -> None:
     figures: dict[str, list[float]] = {name: [] for name in SIDES}
     common = ["--requests", str(requests), "--connections", str(connections)]
-    with sink(0.0) as url:
+    with receiver(tls) as (url, trust):
         for _ in range(rounds):
             for name, values in figures.items():
-                values.append(measure(["--side", name, "--url", url, *common], HERE)["microseconds"])
+                side = ["--side", name, "--url", url, *trust, *common]
+                values.append(measure(side, HERE)["microseconds"])
     medians = {name: statistics.median(values) for name, values in figures.items()}
-    print(f"a POST, {requests} of them, {connections} connections: CPU us (lowest and highest)")
+    way = "over TLS" if tls else "plain"
+    print(f"a POST {way}, {requests} of them, {connections} connections: CPU us (lowest and highest)")
     for name, values in figures.items():
         print(f"  {name:8} {medians[name]:6.1f}   ({min(values):.1f} to {max(values):.1f})")
     print(f"  ratio    {medians['adapter'] / medians['session']:6.2f}")
@@ -121,11 +147,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tls", action="store_true", help="both sides over TLS, with a CA of this run's own")
+    parser.add_argument("--ca-file")
     given = parser.parse_args()
     if given.side is None:
-        compare(given.requests, given.connections, given.rounds)
+        compare(given.requests, given.connections, given.rounds, given.tls)
     else:
-        took = uvloop.run(SIDES[given.side](cast("str", given.url), given.requests, given.connections))
+        run = SIDES[given.side]
+        took = uvloop.run(run(cast("str", given.url), given.requests, given.connections, given.ca_file))
         print(json.dumps({"microseconds": took}))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ssl
 import sys
 from typing import cast
 
@@ -46,10 +47,19 @@ class Sink(asyncio.Protocol):
             self._transport.write(ANSWER)
 
 
-async def serve(latency_seconds: float) -> None:
+def tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """A server's context of two PEM files; None: no TLS."""
+    if certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+async def serve(latency_seconds: float, context: ssl.SSLContext | None) -> None:
     Sink.latency_seconds = latency_seconds
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Sink, "127.0.0.1", 0)
+    server = await loop.create_server(Sink, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
@@ -57,4 +67,7 @@ async def serve(latency_seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    uvloop.run(serve(parser.parse_args().latency_ms / 1000))
+    parser.add_argument("--certificate", help="PEM; the sink then speaks TLS")
+    parser.add_argument("--key")
+    given = parser.parse_args()
+    uvloop.run(serve(given.latency_ms / 1000, tls(given.certificate, given.key)))
