@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
@@ -221,6 +221,82 @@ def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]
         clock=clock,
     )
     return producer, clock
+
+
+class Written:
+    """A record that a producer of `Backwards` was given; the time it says it took is wrong."""
+
+    def __init__(self, topic: str, value: bytes, key: bytes, _partition: int, report: Any) -> None:
+        self.parts = (topic, value, key)
+        self.report = report
+
+    def topic(self) -> str:
+        return self.parts[0]
+
+    def value(self) -> bytes:
+        return self.parts[1]
+
+    def key(self) -> bytes:
+        return self.parts[2]
+
+    def latency(self) -> float:
+        return 0.0
+
+    def offset(self) -> None:
+        return None
+
+
+class Backwards:
+    """A librdkafka producer that ends at its first poll(), and reports the newest record first."""
+
+    made: ClassVar[list[Backwards]] = []
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.held: list[Written] = []
+        self.written: list[bytes] = []
+        type(self).made.append(self)
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def produce(
+        self, topic: str, value: bytes, key: bytes, partition: int = -1, *rest: Any, **more: Any
+    ) -> None:
+        self.written.append(value)
+        self.held.append(Written(topic, value, key, partition, rest[0] if rest else more["on_delivery"]))
+
+    def poll(self, _: float) -> int:
+        if type(self).made[0] is not self:
+            self.held.clear()  # the successor's records go to Kafka
+        while self.held:
+            record = self.held.pop()
+            record.report(KafkaError(KafkaError._PURGE_QUEUE), record)
+        return 0
+
+    flush = poll
+
+    def purge(self, **_: object) -> None:
+        pass
+
+
+def test_the_order_in_which_records_were_handed_over_does_not_depend_on_that_of_the_reports() -> None:
+    heard, clock = Heard(), Clock()
+    Backwards.made = []
+    producer = LastingProducer(
+        {}, ROOMY, heard.troubles.append, logger=SILENT, make=cast("Any", Backwards), clock=clock
+    )
+    for value in numbered(50):
+        producer.hand_over("events", value, b"k")
+    producer.produce("events", b"50", heard.report, key=b"k")
+    producer.poll()  # all come back, the last one first
+    producer.hand_over("events", b"51", b"k")
+    clock.now = 100.0
+    producer.poll()
+
+    first, second = Backwards.made
+    assert first.written == numbered(51)
+    assert second.written == numbered(52)
+    assert heard.failed == []
 
 
 def test_what_waits_for_a_producer_is_bounded_in_number_and_bytes() -> None:

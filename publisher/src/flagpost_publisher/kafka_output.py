@@ -203,10 +203,7 @@ class KafkaOutput:
             raise EventRefused("closed", "the publisher is closed; create another one")
         value = self._headers[event_type] + body
         try:
-            try:
-                producer.direct(self._options.topic, value, key)
-            except KafkaException:
-                producer.hand_over(self._options.topic, value, key)
+            producer.hand_over(self._options.topic, value, key)
         except BufferError:
             raise _queue_full() from None
         except KafkaException as error:
