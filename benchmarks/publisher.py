@@ -1,30 +1,31 @@
-"""What the publisher adds to decide(): the real SDK side by side without it, with Kafka up and with Kafka down.
+"""What the publisher adds to decide(): the real SDK beside a listener that only counts.
 
-    .venv/bin/python benchmarks/publisher.py [--rounds 20] [--decisions 1000] [--json]
+    .venv/bin/python benchmarks/publisher.py [--rounds 10] [--decisions 3000] [--json FILE]
 
-Each decision is of another visitor, so none is a duplicate (but in that case), and the publishers remember as many
-as a round has, so that from the second round on each new one displaces an old one, as in a service that has run
-for a while. The cases take turns within every round, on one thread, so that the machine's noise falls on all of
-them alike. What is compared is each percentile of a case with the same percentile without the publisher. Kafka up
-is an embedded broker on this machine, which competes for its cores; Kafka down is a port where nothing listens.
+With one thread and with sixteen; with Kafka up, down (a port where nothing listens), and down with a full queue. Each
+decision is of another visitor, so none is a duplicate (but in that case), and the publishers remember fewer than a
+round has, so that each new one displaces an old one, as in a service that has run for a while. The cases take turns
+within every round, so that the machine's noise falls on all of them alike: what is told is the median over the rounds
+of the difference between a percentile of a case and that of the counting listener in the same round, and the least
+and the greatest. Kafka is an embedded broker on this machine, which competes for its cores.
 
-Two cases are the floor below which no publisher written in Python comes here: a listener that only counts shows how
-far two equal percentiles are apart by the machine's noise, and one that only calls confluent-kafka's produce(), with
-bytes that are ready, what a hand-over to librdkafka costs.
+`produce()` is a listener that only hands ready bytes to confluent-kafka: no publisher in Python comes below it.
+With sixteen threads that never rest a thread waits for the others' turns with the interpreter, 5 ms each: from about
+the 99th percentile on, that is what is measured, in every case.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from statistics import fmean, quantiles
+from statistics import median, quantiles
 from timeit import repeat
 from typing import Any
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from confluent_kafka import Producer
 from optimizely.helpers.enums import NotificationTypes
 from optimizely.optimizely import Optimizely
+from side_by_side import arguments
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher import Publisher
@@ -40,22 +42,50 @@ from flagpost_publisher.producer import LINGER_MS
 from flagpost_schemas import DecisionEvent, Decoder, Source, encode_single_object
 from optimizely_fixtures import optimizely_client, user_of
 
-WITHOUT, UP, DOWN, DUPLICATES = "without", "kafka up", "kafka down", "duplicates"
-COUNTING, PRODUCING = "counting only", "produce() only, down"
+COUNTING, PRODUCING, WITHOUT = "counting", "produce(), down", "no listener"
+UP, DOWN, FULL, DUPLICATES = "kafka up", "kafka down", "queue full", "duplicates"
 NOBODY = "127.0.0.1:1"
 READY = bytes(193)
 """As long as a decision's record."""
+THREADS = (1, 16)
+REMEMBERED = 1_000
+ROOMY, SCANT = 1_000_000, 100
+"""Messages that a queue takes."""
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
-COLUMNS = ("p50", "p90", "p99", "p99.9", "mean")
+Figures = Mapping[str, float]
+"""Microseconds by percentile."""
 
-Figures = dict[str, float]
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A client with a listener; `settle` is called after each of its turns, not to slow the next case."""
+
+    client: Optimizely
+    settle: Callable[[], object] = int
+    distinct: bool = True
 
 
-def decide(client: Optimizely, decisions: int, first: int, step: int) -> list[int]:
-    """Nanoseconds of each of so many decide() calls."""
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The figures of every round of a case, and of the counting listener in the same rounds."""
+
+    rounds: list[Figures]
+    beside: list[Figures]
+
+    def added(self, percentile: str) -> list[float]:
+        """What the case added to the counting listener's, by round."""
+        return [
+            mine[percentile] - theirs[percentile]
+            for mine, theirs in zip(self.rounds, self.beside, strict=True)
+        ]
+
+
+def decide(case: Case, visitors: range) -> list[int]:
+    """Nanoseconds of a decide() for each of them."""
     users = [
-        user_of(client, f"visitor-{first + number * step:032d}", {"plan": "gold"})
-        for number in range(decisions)
+        user_of(case.client, f"visitor-{number if case.distinct else 0:032d}", {"plan": "gold"})
+        for number in visitors
     ]
     took = []
     clock = time.perf_counter_ns
@@ -66,14 +96,52 @@ def decide(client: Optimizely, decisions: int, first: int, step: int) -> list[in
     return took
 
 
-def listening_clients(publishers: Mapping[str, Publisher]) -> dict[str, Optimizely]:
-    """A client for each case."""
-    clients = {name: optimizely_client() for name in (WITHOUT, COUNTING, PRODUCING, *publishers)}
-    for name, publisher in publishers.items():
-        publisher.attach(clients[name])
-    for name, listener in ((COUNTING, counting()), (PRODUCING, producing())):
-        clients[name].notification_center.add_notification_listener(NotificationTypes.DECISION, listener)
-    return clients
+def decide_in_threads(case: Case, visitors: range, threads: int) -> list[int]:
+    """The same, shared between threads that start together; their own making of users is not measured."""
+    if threads == 1:
+        return decide(case, visitors)
+    took: list[int] = []
+    start = threading.Barrier(threads)
+
+    def share(number: int) -> None:
+        start.wait()
+        took.extend(decide(case, visitors[number::threads]))
+
+    running = [threading.Thread(target=share, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    return took
+
+
+def figures(took: list[int]) -> Figures:
+    cuts = quantiles(took, n=1000)
+    return {name: cuts[round(share * 1000) - 1] / 1e3 for name, share in PERCENTILES.items()}
+
+
+@contextmanager
+def cases() -> Iterator[tuple[dict[str, Case], dict[str, Publisher]]]:
+    with ExitStack() as stack:
+        kafka = stack.enter_context(EmbeddedKafka({"flagpost.events": 24}))
+        found = {name: Case(optimizely_client()) for name in (WITHOUT, COUNTING, PRODUCING)}
+        publishers = {}
+        for name in (UP, DOWN, FULL, DUPLICATES):
+            publishers[name] = Publisher(
+                bootstrap_servers=kafka.bootstrap_servers if name == UP else NOBODY,
+                service="benchmark",
+                dedupe_max_entries=REMEMBERED,
+                queue_max_messages=SCANT if name == FULL else ROOMY,
+            )
+            stack.callback(publishers[name].close, 0)
+            settle: Callable[[], object] = publishers[name].flush if name == UP else int
+            found[name] = Case(optimizely_client(), settle, distinct=name != DUPLICATES)
+            publishers[name].attach(found[name].client)
+        for name, listener in ((COUNTING, counting()), (PRODUCING, producing())):
+            found[name].client.notification_center.add_notification_listener(
+                NotificationTypes.DECISION, listener
+            )
+        yield found, publishers
 
 
 def counting() -> Callable[..., None]:
@@ -86,7 +154,8 @@ def counting() -> Callable[..., None]:
 
 
 def producing() -> Callable[..., None]:
-    produce = Producer({"bootstrap.servers": NOBODY, "log_level": 0, "linger.ms": LINGER_MS}).produce
+    properties = {"bootstrap.servers": NOBODY, "log_level": 0, "linger.ms": LINGER_MS}
+    produce = Producer({**properties, "queue.buffering.max.messages": ROOMY}).produce
 
     def listener(_kind: str, user_id: str, _attributes: object, _decision_info: object) -> None:
         produce("flagpost.events", READY, user_id)
@@ -94,34 +163,53 @@ def producing() -> Callable[..., None]:
     return listener
 
 
-def measure_decide(rounds: int, decisions: int) -> tuple[dict[str, list[int]], dict[str, Any]]:
-    """Nanoseconds of every call, and what the publishers counted, by case."""
-    with ExitStack() as stack:
-        kafka = stack.enter_context(EmbeddedKafka({"flagpost.events": 24}))
-        publishers = {}
-        for name, address in ((UP, kafka.bootstrap_servers), (DOWN, NOBODY), (DUPLICATES, NOBODY)):
-            publishers[name] = Publisher(
-                bootstrap_servers=address, service="benchmark", dedupe_max_entries=decisions
-            )
-            stack.callback(publishers[name].close, 0)
-        clients = listening_clients(publishers)
-        took: dict[str, list[int]] = {name: [] for name in clients}
-        for number in range(rounds + 1):  # round 0 warms up
-            for name, client in clients.items():
-                times = decide(client, decisions, number * decisions, 0 if name == DUPLICATES else 1)
-                took[name].extend(times if number else [])
-                publishers[UP].flush()  # what is still being sent is not to slow the next case
-        return took, {name: asdict(publisher.stats()) for name, publisher in publishers.items()}
+def measure(found: Mapping[str, Case], rounds: int, decisions: int, threads: int) -> dict[str, Measured]:
+    measured: dict[str, list[Figures]] = {name: [] for name in found}
+    for number in range(rounds + 1):  # round 0 warms up
+        for name, case in found.items():
+            first = (threads * (rounds + 1) + number) * decisions
+            took = decide_in_threads(case, range(first, first + decisions), threads)
+            case.settle()
+            if number:
+                measured[name].append(figures(took))
+    return {name: Measured(each, measured[COUNTING]) for name, each in measured.items()}
 
 
-def figures(took: list[int]) -> Figures:
-    """Microseconds."""
-    cuts = quantiles(took, n=1000)
-    found = (cuts[499], cuts[899], cuts[989], cuts[998], fmean(took))
-    return {name: value / 1e3 for name, value in zip(COLUMNS, found, strict=True)}
+def table(threads: int, measured: Mapping[str, Measured]) -> str:
+    reference = "  ".join(
+        f"{name} {median(each[name] for each in measured[COUNTING].rounds):,.1f}" for name in PERCENTILES
+    )
+    lines = [
+        f"{threads} thread(s): microseconds added beside a listener that only counts (its own decide(): {reference})",
+        " " * 18 + "".join(f"{name:>28}" for name in PERCENTILES),
+    ]
+    for name, each in measured.items():
+        if name != COUNTING:
+            lines.append(f"  {name:<16}" + "".join(_cell(each.added(column)) for column in PERCENTILES))
+    return "\n".join(lines)
 
 
-def measure_codec() -> Figures:
+def _cell(added: list[float]) -> str:
+    spread = f"({min(added):,.0f} to {max(added):,.0f})"
+    return f"{median(added):10,.1f} {spread:<17}"
+
+
+def as_json(threads: int, measured: Mapping[str, Measured]) -> dict[str, Any]:
+    return {
+        "threads": threads,
+        "reference": COUNTING,
+        "cases": {
+            name: {
+                "decide_us": list(each.rounds),
+                "added_us": {column: median(each.added(column)) for column in PERCENTILES},
+                "added_us_rounds": {column: each.added(column) for column in PERCENTILES},
+            }
+            for name, each in measured.items()
+        },
+    }
+
+
+def measure_codec() -> dict[str, float]:
     """Microseconds of encoding and of decoding one decision, and its size."""
     event = DecisionEvent(
         event_id="0199c2a4-7c00-7000-8000-000000000001",
@@ -139,8 +227,8 @@ def measure_codec() -> Figures:
     )
     value, decoder = encode_single_object(event), Decoder()
     return {
-        "encode": best(lambda: encode_single_object(event)),
-        "decode": best(lambda: decoder.decode(value)),
+        "encode_us": best(lambda: encode_single_object(event)),
+        "decode_us": best(lambda: decoder.decode(value)),
         "bytes": len(value),
     }
 
@@ -150,47 +238,23 @@ def best(call: Callable[[], object], number: int = 10_000) -> float:
     return min(repeat(call, number=number, repeat=7)) / number * 1e6
 
 
-def table(rows: dict[str, Figures]) -> str:
-    heading = " " * 24 + "".join(f"{name:>10}" for name in COLUMNS)
-    return "\n".join(
-        [
-            heading,
-            *(
-                f"{name:<24}" + "".join(f"{row[each]:10.1f}" for each in COLUMNS)
-                for name, row in rows.items()
-            ),
-        ]
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--decisions", type=int, default=1000, help="a round, of each case")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    parser = arguments(__doc__, rounds=10)
+    parser.add_argument("--decisions", type=int, default=3000, help="a round, of each case")
+    given = parser.parse_args()
 
-    took, stats = measure_decide(arguments.rounds, arguments.decisions)
-    found = {name: figures(times) for name, times in took.items()}
-    added = {
-        name: {each: row[each] - found[WITHOUT][each] for each in COLUMNS}
-        for name, row in found.items()
-        if name != WITHOUT
-    }
-    codec = measure_codec()
-    if arguments.json:
-        print(json.dumps({"decide_us": found, "added_us": added, "codec_us": codec, "stats": stats}))
-        return
-    print("decide(), microseconds")
-    print(table(found))
-    print("added by the publisher, microseconds")
-    print(table(added))
-    print(
-        f"one decision: encode {codec['encode']:.1f} us, decode {codec['decode']:.1f} us, {codec['bytes']} bytes"
-    )
-    print(f"counted: {stats}")
+    known: dict[str, Any] = {"decide": []}
+    with cases() as (found, publishers):
+        for threads in THREADS:
+            measured = measure(found, given.rounds, given.decisions, threads)
+            print(table(threads, measured), flush=True)
+            known["decide"].append(as_json(threads, measured))
+        known["counted"] = {name: asdict(publisher.stats()) for name, publisher in publishers.items()}
+    known["codec"] = measure_codec()
+    print("one decision: " + ", ".join(f"{name} {value:.1f}" for name, value in known["codec"].items()))
+    print(f"counted: {known['counted']}")
+    if given.json is not None:
+        given.json.write_text(json.dumps(known, indent=2) + "\n")
 
 
 if __name__ == "__main__":

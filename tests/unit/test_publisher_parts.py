@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -11,8 +11,10 @@ from flagpost_publisher import EventRefused, PublisherError
 from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import ENTRIES_TOGETHER, Duplicates, claim_of
+from flagpost_publisher.kafka_output import REPORTS_EVERY, KafkaOutput
 from flagpost_publisher.listener import DecisionReader, claim_in
 from flagpost_publisher.producer import LINGER_MS, producer_config
+from flagpost_publisher.registry import event_headers
 from flagpost_schemas import DecisionEvent, Decoder, Source, schema_of, single_object_header
 
 A = DecisionEvent(
@@ -113,17 +115,40 @@ def test_the_least_recently_seen_is_forgotten_first() -> None:
 
 
 def test_a_large_memory_is_many_small_ones_that_hold_as_much() -> None:
-    """What expires goes at once, a cache at a time: no decide() waits for all of it."""
+    """A dict that grows is copied whole: no decide() waits for that of a large one."""
     clock = Clock()
     duplicates = Duplicates(60, 100_000, clock)
     events = [replace(A, visitor_id=f"v{number}") for number in range(50_000)]
 
     assert all(duplicates.is_news(claim_of(event)) for event in events)
     assert not any(duplicates.is_news(claim_of(event)) for event in events)
-    assert max(cache.maxsize for cache in duplicates._caches) <= 2 * ENTRIES_TOGETHER
-    assert sum(cache.maxsize for cache in duplicates._caches) >= 100_000
+    assert max(len(cache) for cache in duplicates._caches) <= 2 * ENTRIES_TOGETHER
+    assert sum(len(cache) for cache in duplicates._caches) == 50_000
     clock.now = 60.0
     assert all(duplicates.is_news(claim_of(event)) for event in events)
+
+
+def test_a_full_memory_holds_no_more_than_it_may() -> None:
+    duplicates = Duplicates(60, 4 * ENTRIES_TOGETHER)
+    for number in range(20 * ENTRIES_TOGETHER):
+        duplicates.is_news(claim_of(replace(A, visitor_id=f"v{number}")))
+
+    assert sum(len(cache) for cache in duplicates._caches) == 4 * ENTRIES_TOGETHER
+
+
+def test_what_has_expired_goes_as_others_come() -> None:
+    """Ids are not kept for longer than they are of use, while there are decisions at all."""
+    clock = Clock()
+    duplicates = Duplicates(60, 100, clock)
+    for number in range(50):
+        duplicates.is_news(claim_of(replace(A, visitor_id=f"old-{number}")))
+    clock.now = 60.0
+    for number in range(50):
+        duplicates.is_news(claim_of(replace(A, visitor_id=f"new-{number}")))
+
+    assert sorted(visitor for cache in duplicates._caches for visitor, _ in cache) == sorted(
+        f"new-{number}" for number in range(50)
+    )
 
 
 def test_a_decision_within_a_decision_is_published() -> None:
@@ -206,6 +231,70 @@ def test_an_on_error_that_raises_is_not_heard() -> None:
     assert len(told) == 2
 
 
+class Producing:
+    """A LastingProducer that only counts what it is asked for."""
+
+    def __init__(self) -> None:
+        self.served = self.polled = 0
+        self.is_open = True
+
+    def hand_over(self, *_: object) -> None:
+        pass
+
+    def serve(self) -> bool:
+        self.served += self.is_open
+        return self.is_open
+
+    def poll(self, _: float) -> None:
+        self.polled += 1
+
+
+@pytest.fixture
+def output() -> tuple[KafkaOutput, Producing]:
+    """A way to Kafka whose thread does not run: the test is the thread."""
+    output, producing = KafkaOutput(_options(), Complaints(None), lambda _: None), Producing()
+    output._producer = cast("Any", producing)
+    output._headers = event_headers(None)
+    output._drain()  # nothing waits: the direct way is open
+    return output, producing
+
+
+def send(output: KafkaOutput, count: int) -> None:
+    for _ in range(count):
+        output.send(DecisionEvent, b"k", b"")
+
+
+def test_while_callers_serve_reports_the_thread_leaves_the_interpreter_to_them(
+    output: tuple[KafkaOutput, Producing],
+) -> None:
+    to_kafka, producing = output
+    send(to_kafka, 2 * REPORTS_EVERY)
+    to_kafka._look_after()
+    assert (producing.served, producing.polled) == (2, 0)
+
+
+def test_reports_that_come_after_the_last_event_are_the_threads(
+    output: tuple[KafkaOutput, Producing],
+) -> None:
+    to_kafka, producing = output
+    send(to_kafka, REPORTS_EVERY)
+    to_kafka._look_after()
+    to_kafka._look_after()
+    send(to_kafka, REPORTS_EVERY - 1)
+    to_kafka._look_after()
+    assert producing.polled == 2
+
+
+def test_a_producer_that_has_ended_is_seen_to_by_the_thread_whatever_callers_do(
+    output: tuple[KafkaOutput, Producing],
+) -> None:
+    to_kafka, producing = output
+    producing.is_open = False
+    send(to_kafka, REPORTS_EVERY)
+    to_kafka._look_after()
+    assert producing.polled == 1
+
+
 INFO: dict[str, Any] = {
     "flag_key": "checkout",
     "enabled": False,
@@ -245,7 +334,7 @@ def _reader(noted: list[PublisherError] | None = None, **options: Any) -> Decisi
 
 
 def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, Any] = INFO) -> DecisionEvent:
-    body = reader.body(reader.visitor_id("user", attributes), "user", attributes, info)
+    body = reader.body(1, reader.visitor_id("user", attributes), "user", attributes, info)
     event = Decoder().decode(single_object_header(schema_of(DecisionEvent).fingerprint) + body)
     assert isinstance(event, DecisionEvent)
     return event
@@ -264,7 +353,7 @@ def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> No
     event = _event(_reader(), {"plan": "gold"})
 
     assert event == DecisionEvent(
-        event_id=event.event_id,
+        event_id="018bcfe5-687b-7000-8000-000000000001",
         occurred_at=1_700_000_000_123,
         source=SOURCE,
         visitor_id="user",

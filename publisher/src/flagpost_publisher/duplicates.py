@@ -1,18 +1,17 @@
 """The last decision of each visitor and flag, to publish it once while it stays the same.
 
-In: what decisions say. Out: whether it is news. Kept in cachetools.TTLCaches, many small ones: a TTLCache removes
-all that has expired at once, which for 100,000 entries takes 75 ms, inside somebody's decide() (docs/decisions/0005).
+In: what decisions say. Out: whether it is news. Kept in many small dicts rather than one, whose growth would hold up
+somebody's decide() for milliseconds (docs/decisions/0005).
 """
 
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from math import ceil
 from threading import RLock
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
-
-from cachetools import TTLCache
 
 from flagpost_schemas import variation_as_sent
 
@@ -43,7 +42,10 @@ MAX_REMEMBERED_CHARACTERS: Final = 256
 """What is longer than this is remembered by its digest: an entry takes 1 KB at most, whatever the ids."""
 
 ENTRIES_TOGETHER: Final = 512
-"""About as many entries share a TTLCache: to remove them all takes less than half a millisecond."""
+"""About as many entries share a dict: to make it larger takes some ten microseconds."""
+
+_Known: TypeAlias = tuple[Said, float]
+"""What was said, and until when, in the timer's seconds, its equals are duplicates."""
 
 
 def _remembered(claim: Claim) -> Claim:
@@ -73,41 +75,38 @@ class Duplicates:
     def __init__(self, ttl_seconds: float, max_entries: int, timer: Callable[[], float] = monotonic) -> None:
         """A ttl of 0 remembers nothing. `timer` gives seconds."""
         count = max(1, max_entries // ENTRIES_TOGETHER)
-        self._caches: list[TTLCache[Subject, Said]] = [
-            TTLCache(ceil(max_entries / count), ttl_seconds, timer) for _ in range(count)
-        ]
+        self._caches: list[dict[Subject, _Known]] = [{} for _ in range(count)]  # the latest seen is the last
+        self._max_entries = ceil(max_entries / count)
+        self._ttl_seconds = ttl_seconds
+        self._timer = timer
         self._lock = RLock()  # re-entrant: a signal handler may call decide()
-        self._at_work = False
 
     def is_news(self, claim: Claim) -> bool:
         """Whether `claim` is to be published; if so, its equals are duplicates from now on."""
         subject, said = _remembered(claim)
-        cache = self._cache_of(subject)
+        cache = self._caches[hash(subject) % len(self._caches)]
+        now = self._timer()
         with self._lock:
-            if self._at_work:
-                return True  # this very thread is in the middle of it, below: a signal handler's decision
-            self._at_work = True
-            try:
-                if subject in cache and cache.get(subject) == said:
-                    return False
-                cache[subject] = said
-                return True
-            finally:
-                self._at_work = False
+            known = cache.pop(subject, None)
+            if known is not None and known[0] == said and now < known[1]:
+                cache[subject] = known
+                return False
+            cache[subject] = (said, now + self._ttl_seconds)
+            self._drop_old(cache, now)
+            return True
 
     def forget(self, claim: Claim) -> None:
         """Kafka did not take `claim`: it is news again. What came after it is kept."""
         subject, said = _remembered(claim)
-        cache = self._cache_of(subject)
+        cache = self._caches[hash(subject) % len(self._caches)]
         with self._lock:
-            if self._at_work:
-                return
-            self._at_work = True
-            try:
-                if cache.get(subject) == said:
-                    cache.pop(subject, None)
-            finally:
-                self._at_work = False
+            known = cache.get(subject)
+            if known is not None and known[0] == said:
+                cache.pop(subject, None)
 
-    def _cache_of(self, subject: Subject) -> TTLCache[Subject, Said]:
-        return self._caches[hash(subject) % len(self._caches)]
+    def _drop_old(self, cache: dict[Subject, _Known], now: float) -> None:
+        """Drop what was not seen for longest, two at most: one more than came, so what has expired goes in time."""
+        for oldest, known in list(islice(cache.items(), 2)):
+            if now < known[1] and len(cache) <= self._max_entries:
+                return
+            cache.pop(oldest, None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flagpost_publisher.errors import AttributeLeftOut, EventRefused
 from flagpost_publisher.event_bodies import decision_body
-from flagpost_schemas import new_event_id
+from flagpost_schemas.event_ids import event_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,9 +68,14 @@ class DecisionReader:
         return visitor_id
 
     def body(
-        self, visitor_id: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
+        self,
+        randomness: int,
+        visitor_id: str,
+        user_id: str,
+        attributes: Attributes,
+        decision_info: Mapping[str, Any],
     ) -> bytes:
-        """The Avro body of one flag decision, occurred now.
+        """The Avro body of one flag decision, occurred now; its id is made of the 74 bits of `randomness`.
 
         Raises EncodeError, and whatever the options' callables raise.
         """
@@ -78,21 +83,21 @@ class DecisionReader:
         account = options.account_id
         occurred_at = now_ms()
         return decision_body(
-            event_id=new_event_id(occurred_at),
-            occurred_at=occurred_at,
-            account_id=None if account is None else _id_from(account, user_id, attributes),
-            context=None,
-            consent=consent_of(options, user_id, attributes),
-            source=self._source,
-            visitor_id=visitor_id,
-            flag_key=decision_info["flag_key"],
-            enabled=decision_info["enabled"],
-            variation_key=decision_info["variation_key"],
-            rule_key=decision_info["rule_key"],
-            decision_event_dispatched=decision_info["decision_event_dispatched"],
-            experiment_id=decision_info.get("experiment_id"),  # older SDKs do not tell these two
-            variation_id=decision_info.get("variation_id"),
-            attributes=self._allowed(attributes),
+            event_id_of(occurred_at, randomness),
+            occurred_at,
+            None if account is None else _id_from(account, user_id, attributes),
+            None,  # context
+            None if options.consent is None else consent_of(options, user_id, attributes),
+            self._source,
+            visitor_id,
+            decision_info["flag_key"],
+            decision_info["enabled"],
+            decision_info["variation_key"],
+            decision_info["rule_key"],
+            decision_info["decision_event_dispatched"],
+            decision_info.get("experiment_id"),  # older SDKs do not tell these two
+            decision_info.get("variation_id"),
+            self._allowed(attributes) if options.attributes else {},
         )
 
     def _allowed(self, attributes: Attributes) -> dict[str, Scalar]:

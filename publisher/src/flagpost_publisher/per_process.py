@@ -7,6 +7,7 @@ locks as they were, held by threads that it does not copy, and a producer whose 
 from __future__ import annotations
 
 from os import getpid
+from random import Random
 from typing import TYPE_CHECKING
 
 from flagpost_publisher.complaints import Complaints
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class OwnedHere:
     """One process's share of a publisher. Starts nothing: the first event does."""
 
-    __slots__ = ("complaints", "duplicates", "output", "tally")
+    __slots__ = ("complaints", "duplicates", "output", "random_bits", "tally")
 
     def __init__(self, options: Options, on_undelivered: Callable[[Event | None], None]) -> None:
         """`on_undelivered` is told of the events that Kafka did not take; None: of some that nobody remembers."""
@@ -33,6 +34,7 @@ class OwnedHere:
         self.complaints = Complaints(options.on_error)
         self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
         self.output = KafkaOutput(options, self.complaints, on_undelivered)
+        self.random_bits = Random().getrandbits  # noqa: S311 - ids must differ, they need not be secret
 
     def forget_duplicates(self, options: Options) -> None:
         """Every decision is news again."""

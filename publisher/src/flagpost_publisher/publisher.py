@@ -315,17 +315,21 @@ class Publisher:
         self, kind: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
     ) -> None:
         """Optimizely's listener; called within decide()."""
-        if kind == FLAG_DECISION:
-            self._attempt(self._decided, user_id, attributes or {}, decision_info)
-
-    def _decided(self, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]) -> None:
-        visitor_id = self._reader.visitor_id(user_id, attributes)
-        claim = claim_in(visitor_id, decision_info)
-        self._send_once(claim, self._reader.body, visitor_id, user_id, attributes, decision_info)
+        if kind != FLAG_DECISION:
+            return
+        try:
+            known = attributes or {}
+            visitor_id = self._reader.visitor_id(user_id, known)
+            claim = claim_in(visitor_id, decision_info)
+            here = self._here()
+            bits = here.random_bits(74)
+            self._send_once(here, claim, self._reader.body, bits, visitor_id, user_id, known, decision_info)
+        except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            self._refuse(error)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
-            self._send_once(claim_of(event), event_body, event)
+            self._send_once(self._here(), claim_of(event), event_body, event)
         else:
             self._send(event)
 
@@ -334,14 +338,18 @@ class Publisher:
         try:
             action(*arguments)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
-            self._here().tally.add_refused()
-            self._complain(_refusal(error))
+            self._refuse(error)
             return False
         return True
 
-    def _send_once(self, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments) -> None:
+    def _refuse(self, error: Exception) -> None:
+        self._here().tally.add_refused()
+        self._complain(_refusal(error))
+
+    def _send_once(
+        self, here: OwnedHere, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments
+    ) -> None:
         """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
-        here = self._here()
         if not here.duplicates.is_news(claim):
             here.tally.add_duplicate()
             return

@@ -257,10 +257,15 @@ class LastingProducer:
             time.sleep(min(seconds, SLICE_SECONDS))
         self._serve()
 
-    def serve(self) -> None:
-        """Report what there is to report, and do nothing that may take long: for callers in a hurry."""
-        if self._open:
-            self.poll()
+    def serve(self) -> bool:
+        """Report what there is to report, and do nothing that may take long: for callers in a hurry.
+
+        False: there is no producer just now, and a `poll` has to see to it.
+        """
+        if not self._open:
+            return False
+        self.poll()
+        return True
 
     def flush(self, seconds: float) -> int:
         """Wait until everything is reported, at most so long; returns how many records are left."""

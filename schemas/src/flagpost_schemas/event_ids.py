@@ -21,7 +21,11 @@ def new_event_id(at_ms: int | None = None) -> str:
     Safe across forks of any kind, and threads.
     """
     milliseconds = time.time_ns() // 1_000_000 if at_ms is None else at_ms
-    randomness = (_random_of.get(getpid()) or _begin_anew()).getrandbits(74)
+    return event_id_of(milliseconds, (_random_of.get(getpid()) or _begin_anew()).getrandbits(74))
+
+
+def event_id_of(milliseconds: int, randomness: int) -> str:
+    """The same of 74 random bits of the caller's: whose source is this process's own anyway."""
     return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - half the time of an f-string
         milliseconds >> 16,
         milliseconds & 0xFFFF,
