@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from flagpost_consumer.core.dedupe import NEVER_MS
+from flagpost_consumer.core.aged_table import NEVER_MS
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.restoration import SLACK_OFFSETS, Restoration, Settled

@@ -28,7 +28,7 @@ from flagpost_consumer.core.metadata_queues import Queue
 from flagpost_consumer.core.metadata_retries import Batch, Retries
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.outcomes import Ending, Reason
-from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key
+from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, value_key
 from flagpost_schemas import MetadataValue
 
 FieldKey = tuple[str, str]
@@ -330,15 +330,15 @@ class MetadataBatches(Generic[Owner]):
                 return None
             flying.age = value.age
             return Reason.UNCHANGED
-        partition, whose, sent_field = value.item.partition, target.whose, field_key(*key)
-        sent = self._sent.near(partition, whose, sent_field, value.age[0])
+        partition, sent_key = value.item.partition, value_key(target.whose, field_key(*key))
+        sent = self._sent.near(partition, sent_key, value.age[0])
         if sent is None:
             return None
         if (sent.occurred_at, sent.offset) > value.age:
             return Reason.SUPERSEDED
         if sent.digest != value.digest:
             return None
-        self._sent.remember(partition, whose, Sent(sent_field, *value.age, value.digest))
+        self._sent.remember(partition, sent_key, Sent(*value.age, value.digest))
         return Reason.UNCHANGED
 
     def _end_field(self, value: Value[Owner], reason: Reason) -> None:
@@ -386,12 +386,12 @@ class MetadataBatches(Generic[Owner]):
         self._tidy(target)
 
     def _remember(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
-        sent = Sent(field_key(*key), *value.age, value.digest)
-        self._sent.remember(value.item.partition, target.whose, sent)
+        sent_key = value_key(target.whose, field_key(*key))
+        self._sent.remember(value.item.partition, sent_key, Sent(*value.age, value.digest))
 
     def _doubt(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
         """Pendo may have taken this value although nobody said so: what it has is not known any more."""
-        self._sent.doubt(value.item.partition, target.whose, field_key(*key))
+        self._sent.doubt(value.item.partition, value_key(target.whose, field_key(*key)))
 
     # What waits
 

@@ -1,0 +1,183 @@
+"""The table of bytes, its queue and its growth, against a plain list of entries in the order in which they came."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from itertools import islice
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from flagpost_consumer.core.aged_table import KEY_BYTES, NEVER_MS, AgedTable
+
+WITHIN_MS = 10
+keys = st.integers(0, 40).map(lambda number: number.to_bytes(KEY_BYTES))
+"""Few, so that they meet again, and alike: one may begin within another and its time."""
+times = st.integers(0, 60)
+offsets = st.integers(0, 5)
+Entry = tuple[bytes, int, int]
+
+
+def digest(number: int) -> bytes:
+    return hashlib.blake2b(b"%d" % number, digest_size=KEY_BYTES).digest()
+
+
+class ClaimsAgainstAList(RuleBasedStateMachine):
+    """What `Dedupe` does: a key may have several entries, which never change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = AgedTable("q")
+        self.entries: list[Entry] = []
+        self.removed = False
+
+    @rule(key=keys, at=times, offset=offsets)
+    def claim(self, key: bytes, at: int, offset: int) -> None:
+        near = [entry for entry in self.entries if entry[0] == key and abs(entry[1] - at) < WITHIN_MS]
+        found = self.table.claim(key, at, WITHIN_MS, offset)
+        if near:
+            assert found in near
+        else:
+            assert found is None
+            self.entries.append((key, at, offset))
+
+    @rule(first=st.integers(0, 10**6), count=st.integers(1, 120), at=times)
+    def claim_many(self, first: int, count: int, at: int) -> None:
+        for number in range(first, first + count):
+            self.claim(digest(number), at, number)
+
+    @rule(key=keys, at=times, offset=offsets)
+    def remove_any(self, key: bytes, at: int, offset: int) -> None:
+        assert self.table.remove(key, at, offset) is ((key, at, offset) in self.entries)
+        if (key, at, offset) in self.entries:
+            self.entries.remove((key, at, offset))
+            self.removed = True
+
+    @precondition(lambda self: self.entries)
+    @rule(place=st.integers(0, 10**6))
+    def remove(self, place: int) -> None:
+        self.remove_any(*self.entries[place % len(self.entries)])
+
+    @rule(before=times)
+    def forget_before(self, before: int) -> None:
+        """Nothing goes that is not old enough, and all goes at last."""
+        while len(self.table) and self.table.oldest_ms < before:
+            self.table.forget_before(before, 3)
+        forgotten = [entry for entry in self.entries if not self.has(entry)]
+        assert all(at < before for _, at, _ in forgotten)
+        self.entries = [entry for entry in self.entries if entry not in forgotten]
+        if not self.removed:
+            assert not self.entries or self.entries[0][1] >= before
+
+    @precondition(lambda self: self.entries)
+    @rule()
+    def forget_first(self) -> None:
+        """The one that came first; or, where others were removed, perhaps a later one that was claimed anew."""
+        while not self.table.forget_first():
+            pass
+        forgotten = [entry for entry in self.entries if not self.has(entry)]
+        assert len(forgotten) == 1
+        assert self.removed or forgotten == self.entries[:1]
+        self.entries.remove(*forgotten)
+
+    @rule()
+    def forget_all(self) -> None:
+        assert self.table.forget_before(NEVER_MS, 10**6) == len(self.entries)
+        self.entries = []
+
+    def has(self, entry: Entry) -> bool:
+        """Look without changing anything."""
+        bucket = self.table._buckets[self.table._number(hash(entry[0]))]
+        return self.table._find(bucket, self.table._pack(*entry)) >= 0
+
+    @invariant()
+    def agrees(self) -> None:
+        assert len(self.table) == len(self.entries)
+        assert self.entries or self.table.oldest_ms == NEVER_MS
+        assert all(self.has(entry) for entry in islice(self.entries, 50))
+
+
+class ValuesAgainstADict(RuleBasedStateMachine):
+    """What `SentValues` does: a key has one entry, which gets other times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = AgedTable("q8s")
+        self.entries: dict[bytes, tuple[int, int, bytes]] = {}
+
+    @rule(
+        key=keys | st.integers(0, 500).map(digest),
+        at=times,
+        offset=offsets,
+        rest=st.binary(min_size=8, max_size=8),
+    )
+    def put(self, key: bytes, at: int, offset: int, rest: bytes) -> None:
+        assert self.table.put(key, at, offset, rest) is (key not in self.entries)
+        self.entries[key] = (at, offset, rest)
+
+    @rule(before=times)
+    def forget_before(self, before: int) -> None:
+        """All that is older goes, unless something newer that was queued first keeps it."""
+        while len(self.table) and self.table.oldest_ms < before:
+            self.table.forget_before(before, 4)
+        kept = {key: entry for key, entry in self.entries.items() if self.table.get(key) is not None}
+        assert all(self.entries[key][0] < before for key in self.entries.keys() - kept.keys())
+        self.entries = kept
+
+    @invariant()
+    def agrees(self) -> None:
+        assert len(self.table) == len(self.entries)
+        for key, entry in self.entries.items():
+            assert self.table.get(key) == (key, *entry)
+
+
+TestClaimsAgainstAList = ClaimsAgainstAList.TestCase
+TestClaimsAgainstAList.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestValuesAgainstADict = ValuesAgainstADict.TestCase
+TestValuesAgainstADict.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_an_entry_takes_less_than_a_hundred_bytes_with_all_that_belongs_to_it() -> None:
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    table = AgedTable("q")
+    for number in range(50_000):
+        table.claim(digest(number), number, WITHIN_MS, number)
+        table.forget_before(number - 20_000, 2)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table) == 20_001
+    assert (after - before) / len(table) < 100
+
+
+def test_what_is_added_and_removed_again_and_again_takes_no_room() -> None:
+    """A visitor whose requests are refused claims and releases without end."""
+    table = AgedTable("q")
+    for number in range(1_000):
+        table.claim(digest(number), 5_000, WITHIN_MS, number)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(100_000):
+        assert table.claim(digest(10**6), 5_000, WITHIN_MS, number) is None
+        assert table.remove(digest(10**6), 5_000, number)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after - before < 100_000
+    assert len(table) == 1_000
+    assert (
+        sum(table.claim(digest(number), 5_000, WITHIN_MS, 0) is not None for number in range(1_000)) == 1_000
+    )
+
+
+def test_a_full_table_grows_by_one_bucket_at_a_time() -> None:
+    """Nothing is moved but the entries of one bucket, however many there are."""
+    table = AgedTable("q")
+    for number in range(20_000):
+        buckets = list(table._buckets)
+        table.claim(digest(number), 5_000, WITHIN_MS, number)
+        if number % 500 == 0:
+            changed = sum(a is not b for a, b in zip(buckets, table._buckets, strict=False))
+            assert changed <= 2
+            assert len(table._buckets) - len(buckets) <= 1
