@@ -1,4 +1,4 @@
-"""A server that answers 200 to every POST, as cheaply as it can: what is measured is the client.
+"""A server that answers 200 to every request, as cheaply as it can: what is measured is the client.
 
 Run: python benchmarks/sink.py --latency-ms 0; prints its port, and ends when its standard input closes.
 """
@@ -30,7 +30,8 @@ class Sink(asyncio.Protocol):
         self._pending += data
         while (end := self._pending.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._pending[:end]).lower()
-            length = int(head.split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+            _, _, after = head.partition(b"content-length:")
+            length = int(after.split(b"\r\n", 1)[0] or 0)
             if len(self._pending) < end + 4 + length:
                 return
             del self._pending[: end + 4 + length]
