@@ -50,8 +50,10 @@ format: setup
 wheels: setup
 	$(UV) build --quiet --clear --all-packages --wheel --out-dir dist --python $(VENV)/bin/python
 
+# Every benchmark, an hour in all, figures in benchmarks/results.json; ARGS="--quick" shows that they run, and
+# ARGS="--only duplicates" takes one.
 bench: setup
-	$(VENV)/bin/python benchmarks/deliver.py
+	$(VENV)/bin/python benchmarks/all.py $(ARGS)
 
 # Helm's engine, the API's schemas and checkov: what the tests of the chart need, besides what all tests need.
 deploy-tools: setup .tools/checkov/.installed

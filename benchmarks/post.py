@@ -22,8 +22,8 @@ from typing import Any, cast
 
 import aiohttp
 import uvloop
-from deliver import measure, sink
 
+from deliver import measure, sink
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.records import Attempt, EndpointName

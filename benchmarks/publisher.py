@@ -34,13 +34,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from confluent_kafka import Producer
 from optimizely.helpers.enums import NotificationTypes
 from optimizely.optimizely import Optimizely
-from side_by_side import arguments
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher import Publisher
 from flagpost_publisher.producer import LINGER_MS
 from flagpost_schemas import DecisionEvent, Decoder, Source, encode_single_object
 from optimizely_fixtures import optimizely_client, user_of
+from side_by_side import arguments
 
 COUNTING, PRODUCING, WITHOUT = "counting", "produce(), down", "no listener"
 UP, DOWN, FULL, DUPLICATES = "kafka up", "kafka down", "queue full", "duplicates"

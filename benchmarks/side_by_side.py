@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 TIME_OUT_SECONDS = 900
+NOT_TO_BE_HAD = 3
+"""The exit code of a benchmark that this machine lacks something for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Comparison:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """The same for a program."""
+        """The same for a program; a ratio that there is not is null."""
         return {
             "title": self.title,
             "reference": self.reference,
@@ -76,7 +79,7 @@ class Comparison:
                     figure: {
                         "median": self.median(side, figure),
                         "rounds": self._values(side, figure),
-                        "ratio": self.ratio(side, figure),
+                        "ratio": None if math.isnan(ratio := self.ratio(side, figure)) else ratio,
                     }
                     for figure in rounds[0]
                 }
@@ -117,6 +120,18 @@ def run_process(command: Sequence[str]) -> Mapping[str, float]:
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of the values that so many percent of them do not exceed."""
+    rank = max(1, math.ceil(percent * len(values) / 100))
+    return sorted(values)[rank - 1]
+
+
+def cannot_be_had(what: str) -> NoReturn:
+    """End a benchmark that needs something that this machine has not."""
+    print(f"left out: it needs {what}", file=sys.stderr)
+    raise SystemExit(NOT_TO_BE_HAD)
+
+
 def arguments(description: str | None, rounds: int = 3) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(
@@ -124,6 +139,7 @@ def arguments(description: str | None, rounds: int = 3) -> argparse.ArgumentPars
     )
     parser.add_argument("--rounds", type=int, default=rounds, help="how often each side runs")
     parser.add_argument("--json", type=Path, help="write the figures of all rounds here as well")
+    parser.add_argument("--quick", action="store_true", help="little work: shows that it runs, not how fast")
     return parser
 
 
