@@ -29,7 +29,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -41,20 +40,23 @@ import structlog
 import uvloop
 from cachetools import TTLCache
 from confluent_kafka import Consumer, TopicPartition
-from deliver import sink
-from restore import DEAD_LETTERS, EVENTS, LEDGER, fill
-from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
 
+from deliver import sink
 from flagpost_consumer.app import GARBAGE_THRESHOLDS, Service
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import Decoder, VisitorMetadata, decode_settlements
-from real_kafka.broker import KafkaBroker
 from real_kafka.parts import missing
+from restore import fill
 from running import FLAGPOST, environment
+from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
+from stage import real_kafka
 
 HERE = Path(__file__)
+GROUP = "flagpost"
+EVENTS, LEDGER, DEAD_LETTERS = f"{GROUP}.events", f"{GROUP}.ledger", f"{GROUP}.dead-letters"
+QUICK_ENTRIES = 20_000
 PARTITIONS = 24
 TTL_SECONDS = 1800
 BATCH = 1000
@@ -283,16 +285,6 @@ async def bare_import(kafka: str, url: str, group: str, rows: int) -> dict[str, 
 # The comparisons
 
 
-@contextmanager
-def real_kafka(directory: str) -> Iterator[KafkaBroker]:
-    broker = KafkaBroker(Path(directory))
-    try:
-        broker.create_topics(EVENTS, LEDGER, DEAD_LETTERS, partitions=PARTITIONS)
-        yield broker
-    finally:
-        broker.stop()
-
-
 def compare_claims(entries: int, rounds: int) -> Comparison:
     common = ["claims", "--entries", str(entries)]
     sides = [Side(name, in_a_process(HERE, *common, "--side", name)) for name in CLAIMS]
@@ -300,15 +292,20 @@ def compare_claims(entries: int, rounds: int) -> Comparison:
 
 
 def compare_restarts(entries: int, rounds: int) -> Comparison:
-    with tempfile.TemporaryDirectory() as directory, real_kafka(directory) as broker:
-        fill(broker, entries, PARTITIONS, SETTLEMENTS_A_RECORD)
+    with real_kafka(EVENTS, LEDGER, DEAD_LETTERS, partitions=PARTITIONS) as broker:
+        fill(broker, GROUP, entries)
         common = ["restart", "--entries", str(entries), "--kafka", broker.bootstrap_servers]
         sides = [Side(name, in_a_process(HERE, *common, "--side", name)) for name in ("bare", "flagpost")]
         return compare(f"a restart that restores {entries:,} claims", sides, rounds)
 
 
 def compare_imports(rows: int, rounds: int) -> Comparison:
-    with tempfile.TemporaryDirectory() as directory, real_kafka(directory) as broker, sink(0) as url:
+    topics = (EVENTS, LEDGER, DEAD_LETTERS)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        real_kafka(*topics, partitions=PARTITIONS) as broker,
+        sink(0) as url,
+    ):
         import_rows(broker.bootstrap_servers, rows, Path(directory) / "visitors.csv")
         turns = count()
 
@@ -359,7 +356,8 @@ def comparisons(given: argparse.Namespace) -> Iterator[Comparison]:
     for name in [given.what] if given.what else COMPARISONS:
         why = None if name == "claims" else missing()
         if why is None:
-            yield COMPARISONS[name](given.entries, given.rounds)
+            entries = QUICK_ENTRIES if given.quick else given.entries
+            yield COMPARISONS[name](entries, 1 if given.quick else given.rounds)
         else:
             print(f"{name}: left out: {why}")
 
