@@ -1,40 +1,42 @@
-"""Delivering: Flagpost from Kafka to settlement, against a bare aiohttp POST loop, side by side in one run.
+"""Delivering decisions: Flagpost from Kafka to settlement, against a bare aiohttp POST loop, without Java or Go.
+
+    .venv/bin/python benchmarks/deliver.py --latency-ms 5 --connections 64 --events 20000
 
 Both are processes of their own that send the same bodies to the same sink over the same number of connections;
-what counts is events per second of CPU that the process uses between its first and its last answer. The rounds
-alternate, so that a noisy machine disturbs both alike.
+what counts is events per second of CPU that the process uses between its first and its last answer. The broker is
+librdkafka's own; delivering.py has a real one, and peers.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import logging
-import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-import aiohttp
-import orjson
 import structlog
 import uvloop
 from confluent_kafka import Producer
 
+from delivery.bare import post_all
+from delivery.receiving import IN_PYTHON, receiver
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_single_object
+from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
 
 HERE = Path(__file__)
 TOPIC = "flagpost.events"
 LEDGER = "flagpost.ledger"
 PARTITIONS = 4
+QUICK_EVENTS = 1_000
 
 
 def decision(number: int) -> DecisionEvent:
@@ -52,66 +54,41 @@ def decision(number: int) -> DecisionEvent:
     )
 
 
-@contextmanager
-def sink(latency_ms: float, *options: str) -> Iterator[str]:
-    """Run a sink; gives its URL."""
-    command = [sys.executable, str(HERE.with_name("sink.py")), "--latency-ms", str(latency_ms), *options]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None  # noqa: S101 - narrows the type
-        where = "https://localhost" if "--certificate" in options else "http://127.0.0.1"
-        yield f"{where}:{process.stdout.readline().strip()}/data/track"
-        assert process.stdin is not None  # noqa: S101
-        process.stdin.close()
+def bodies(events: int) -> Iterator[dict[str, Any]]:
+    """What Flagpost makes of the decisions."""
+    for number in range(events):
+        event = decision(number)
+        yield {
+            "type": "track",
+            "event": "Experiment Viewed",
+            "visitorId": event.visitor_id,
+            "timestamp": event.occurred_at,
+            "properties": {
+                "flag_key": event.flag_key,
+                "variation_key": event.variation_key,
+                "rule_key": event.rule_key,
+                "enabled": event.enabled,
+            },
+            "context": {},
+        }
 
 
-def report(name: str, events: int, cpu_seconds: float, wall_seconds: float) -> None:
-    print(
-        json.dumps(
-            {"name": name, "per_cpu_second": events / cpu_seconds, "per_second": events / wall_seconds}
-        )
-    )
+def figures(events: int, cpu_seconds: float, wall_seconds: float) -> dict[str, float]:
+    return {"events_per_cpu_second": events / cpu_seconds, "events_per_second": events / wall_seconds}
 
 
-# The bare loop
+# The sides, each in a process of its own
 
 
-async def bare(url: str, events: int, connections: int) -> None:
-    """What the book says: a session, a limit of connections, a worker for each of them."""
-    numbers = iter(range(events))
-
-    async def worker(session: aiohttp.ClientSession) -> None:
-        for number in numbers:
-            event = decision(number)
-            body = {
-                "type": "track",
-                "event": "Experiment Viewed",
-                "visitorId": event.visitor_id,
-                "timestamp": event.occurred_at,
-                "properties": {
-                    "flag_key": event.flag_key,
-                    "variation_key": event.variation_key,
-                    "rule_key": event.rule_key,
-                    "enabled": event.enabled,
-                },
-                "context": {},
-            }
-            async with session.post(url, json=body) as response:
-                await response.read()
-
-    connector = aiohttp.TCPConnector(limit=connections)
-    headers = {"x-pendo-integration-key": "secret"}
-    async with aiohttp.ClientSession(
-        connector=connector, headers=headers, json_serialize=lambda value: orjson.dumps(value).decode()
-    ) as session:
-        cpu, wall = time.process_time(), time.monotonic()
-        await asyncio.gather(*(worker(session) for _ in range(connections)))
-        report("bare", events, time.process_time() - cpu, time.monotonic() - wall)
+async def bare(url: str, events: int, connections: int) -> dict[str, float]:
+    cpu, wall = time.process_time(), time.monotonic()
+    await post_all(url, bodies(events), connections)
+    return figures(events, time.process_time() - cpu, time.monotonic() - wall)
 
 
-# Flagpost
-
-
-async def flagpost(url: str, bootstrap_servers: str, group: str, events: int, connections: int) -> None:
+async def flagpost(
+    url: str, bootstrap_servers: str, group: str, events: int, connections: int
+) -> dict[str, float]:
     """The service itself, in this process; the broker is a process of its own."""
     settings = load_settings(
         None,
@@ -132,6 +109,7 @@ async def flagpost(url: str, bootstrap_servers: str, group: str, events: int, co
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     settled = 0
     first: tuple[float, float] = (0.0, 0.0)
+    measured: dict[str, float] = {}
 
     def on_settled(_: object) -> None:
         nonlocal settled, first
@@ -139,7 +117,7 @@ async def flagpost(url: str, bootstrap_servers: str, group: str, events: int, co
         if settled == 1:
             first = time.process_time(), time.monotonic()
         if settled == events:
-            report("flagpost", events, time.process_time() - first[0], time.monotonic() - first[1])
+            measured.update(figures(events, time.process_time() - first[0], time.monotonic() - first[1]))
             service.stop()
 
     service = Service(settings, on_settled=on_settled)
@@ -147,6 +125,7 @@ async def flagpost(url: str, bootstrap_servers: str, group: str, events: int, co
     answered = service.metrics.observed.requests[EndpointName.TRACK, "200"]
     if answered != events:
         sys.exit(f"{answered} requests were answered 200, not {events}")
+    return measured
 
 
 def fill(bootstrap_servers: str, events: int) -> None:
@@ -161,55 +140,50 @@ def fill(bootstrap_servers: str, events: int) -> None:
 # The comparison
 
 
-def measure(arguments: list[str], script: Path = HERE) -> dict[str, float]:
-    """Run one side of a benchmark in a process of its own; returns the figures that it printed last."""
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=False, timeout=600
-    )
-    if done.returncode != 0:
-        sys.exit(done.stdout + done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
-
-
-def compare(events: int, connections: int, latency_ms: float, rounds: int) -> None:
-    figures: dict[str, list[float]] = {"bare": [], "flagpost": []}
-    common = ["--events", str(events), "--connections", str(connections)]
-    with sink(latency_ms) as url, EmbeddedKafka({TOPIC: PARTITIONS, LEDGER: PARTITIONS}) as kafka:
+def measure(given: argparse.Namespace, events: int) -> Comparison:
+    common = [f"--events={events}", f"--connections={given.connections}"]
+    with (
+        receiver(IN_PYTHON, given.latency_ms) as sink,
+        EmbeddedKafka({TOPIC: PARTITIONS, LEDGER: PARTITIONS}) as kafka,
+    ):
         fill(kafka.bootstrap_servers, events)
-        for number in range(rounds):
-            figures["bare"].append(measure(["--side", "bare", "--url", url, *common])["per_cpu_second"])
-            side = ["--side", "flagpost", "--url", url, "--kafka", kafka.bootstrap_servers]
-            figures["flagpost"].append(
-                measure([*side, "--group", f"bench-{number}", *common])["per_cpu_second"]
-            )
-            print(
-                f"round {number + 1}: "
-                + ", ".join(f"{name} {values[-1]:,.0f}" for name, values in figures.items())
-            )
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    print(f"delivering, {events} events, {connections} connections, {latency_ms:g} ms: events per CPU second")
-    for name, value in medians.items():
-        print(f"  {name:9} {value:10,.0f}")
-    print(f"  ratio     {medians['flagpost'] / medians['bare']:10.2f}   (the aim is 1.00)")
+        common.append(f"--url={sink.url}")
+        sides = [
+            Side("bare loop", in_a_process(HERE, "--side=bare", *common)),
+            Side("Flagpost", in_new_groups("--side=flagpost", f"--kafka={kafka.bootstrap_servers}", *common)),
+        ]
+        title = f"delivering {events} decisions, {given.connections} connections, {given.latency_ms:g} ms"
+        return compare(title, sides, given.rounds)
+
+
+def in_new_groups(*options: str) -> Callable[[], Mapping[str, float]]:
+    """A side that reads the topic from its beginning each time."""
+    numbers = count()
+
+    def run() -> Mapping[str, float]:
+        return in_a_process(HERE, *options, f"--group=bench-{next(numbers)}")()
+
+    return run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", choices=("bare", "flagpost"))
-    parser.add_argument("--url")
-    parser.add_argument("--kafka")
-    parser.add_argument("--group")
+    parser = arguments(__doc__)
+    parser.add_argument("--side", choices=("bare", "flagpost"), help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
+    parser.add_argument("--kafka", help=argparse.SUPPRESS)
+    parser.add_argument("--group", help=argparse.SUPPRESS)
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     if given.side == "bare":
-        uvloop.run(bare(given.url, given.events, given.connections))
+        print(json.dumps(uvloop.run(bare(given.url, given.events, given.connections))))
     elif given.side == "flagpost":
-        uvloop.run(flagpost(given.url, given.kafka, given.group, given.events, given.connections))
+        work = flagpost(given.url, given.kafka, given.group, given.events, given.connections)
+        print(json.dumps(uvloop.run(work)))
     else:
-        compare(given.events, given.connections, given.latency_ms, given.rounds)
+        given.rounds = 1 if given.quick else given.rounds
+        report([measure(given, QUICK_EVENTS if given.quick else given.events)], given.json)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,6 @@ import uvloop
 from cachetools import TTLCache
 from confluent_kafka import Consumer, TopicPartition
 
-from deliver import sink
 from flagpost_consumer.app import GARBAGE_THRESHOLDS, Service
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.engine import Engine
@@ -51,7 +50,7 @@ from real_kafka.parts import missing
 from restore import fill
 from running import FLAGPOST, environment
 from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
-from stage import real_kafka
+from stage import Sink, real_kafka
 
 HERE = Path(__file__)
 GROUP = "flagpost"
@@ -252,8 +251,8 @@ def imported(kafka: str, url: str, group: str, rows: int) -> dict[str, float]:
     given = {
         "KAFKA__BOOTSTRAP_SERVERS": kafka,
         "KAFKA__GROUP_ID": group,
-        "PENDO__TRACK_URL": url,
-        "PENDO__API_URL": url.removesuffix("/data/track"),
+        "PENDO__TRACK_URL": f"{url}/data/track",
+        "PENDO__API_URL": url,
         "PENDO__INTEGRATION_KEY": "key",
         "PENDO__METADATA_REQUESTS_PER_MINUTE": "100000",
     }
@@ -304,13 +303,21 @@ def compare_imports(rows: int, rounds: int) -> Comparison:
     with (
         tempfile.TemporaryDirectory() as directory,
         real_kafka(*topics, partitions=PARTITIONS) as broker,
-        sink(0) as url,
+        Sink() as sink,
     ):
         import_rows(broker.bootstrap_servers, rows, Path(directory) / "visitors.csv")
         turns = count()
 
         def side(name: str) -> Side:
-            common = ["import", "--entries", str(rows), "--kafka", broker.bootstrap_servers, "--url", url]
+            common = [
+                "import",
+                "--entries",
+                str(rows),
+                "--kafka",
+                broker.bootstrap_servers,
+                "--url",
+                sink.url,
+            ]
 
             def run() -> Mapping[str, float]:
                 return in_a_process(HERE, *common, "--side", name, "--group", f"{name}-{next(turns)}")()

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import ssl
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -18,24 +17,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import uvloop
 
-from deliver import measure, sink
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from certificates import Authority
+from delivery.receiving import IN_PYTHON, receiver
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.core.endpoint import Ticket
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
 from flagpost_settings.outbound import Outbound
+from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
 
 HERE = Path(__file__)
-sys.path.insert(0, str(HERE.parents[1] / "tests"))
-from certificates import Authority  # noqa: E402 - the tests' CA
-
 WARM_UP = 0.1
 """The part of the requests that is not measured: connections are made in it."""
+QUICK_REQUESTS = 1_000
 HEADER = "x-pendo-integration-key"
 BODY = (
     b'{"type":"track","event":"Experiment Viewed","visitorId":"visitor-0000000000000000000000000001",'
@@ -111,51 +112,42 @@ SIDES = {"session": session, "adapter": adapter}
 
 
 @contextmanager
-def receiver(tls: bool) -> Iterator[tuple[str, list[str]]]:
+def trusted_receiver(tls: bool) -> Iterator[tuple[str, list[str]]]:
     """A sink; gives its URL, and the options that tell a side whom to trust."""
     if not tls:
-        with sink(0.0) as url:
-            yield url, []
+        with receiver(IN_PYTHON, 0.0) as sink:
+            yield sink.url, []
         return
     with TemporaryDirectory() as folder:
         authority = Authority(Path(folder))
         pair = authority.vouch_for("localhost")
-        with sink(0.0, "--certificate", str(pair.certificate), "--key", str(pair.key)) as url:
-            yield url, ["--ca-file", str(authority.file)]
+        with receiver(IN_PYTHON, 0.0, certificate=(pair.certificate, pair.key)) as sink:
+            yield sink.url, [f"--ca-file={authority.file}"]
 
 
-def compare(requests: int, connections: int, rounds: int, tls: bool) -> None:
-    figures: dict[str, list[float]] = {name: [] for name in SIDES}
-    common = ["--requests", str(requests), "--connections", str(connections)]
-    with receiver(tls) as (url, trust):
-        for _ in range(rounds):
-            for name, values in figures.items():
-                side = ["--side", name, "--url", url, *trust, *common]
-                values.append(measure(side, HERE)["microseconds"])
-    medians = {name: statistics.median(values) for name, values in figures.items()}
-    way = "over TLS" if tls else "plain"
-    print(f"a POST {way}, {requests} of them, {connections} connections: CPU us (lowest and highest)")
-    for name, values in figures.items():
-        print(f"  {name:8} {medians[name]:6.1f}   ({min(values):.1f} to {max(values):.1f})")
-    print(f"  ratio    {medians['adapter'] / medians['session']:6.2f}")
+def measure(requests: int, connections: int, rounds: int, tls: bool) -> Comparison:
+    with trusted_receiver(tls) as (url, trust):
+        common = [f"--requests={requests}", f"--connections={connections}", f"--url={url}", *trust]
+        sides = [Side(name, in_a_process(HERE, f"--side={name}", *common)) for name in SIDES]
+        way = "over TLS" if tls else "plain"
+        return compare(f"a POST {way}, {requests} of them, {connections} connections", sides, rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--side", choices=SIDES)
-    parser.add_argument("--url")
+    parser = arguments(__doc__)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tls", action="store_true", help="both sides over TLS, with a CA of this run's own")
-    parser.add_argument("--ca-file")
+    parser.add_argument("--ca-file", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.side is None:
-        compare(given.requests, given.connections, given.rounds, given.tls)
+    if given.side is not None:
+        took = uvloop.run(SIDES[given.side](given.url, given.requests, given.connections, given.ca_file))
+        print(json.dumps({"cpu_us_per_post": took}))
     else:
-        run = SIDES[given.side]
-        took = uvloop.run(run(cast("str", given.url), given.requests, given.connections, given.ca_file))
-        print(json.dumps({"microseconds": took}))
+        requests, rounds = (QUICK_REQUESTS, 1) if given.quick else (given.requests, given.rounds)
+        report([measure(requests, given.connections, rounds, given.tls)], given.json)
 
 
 if __name__ == "__main__":

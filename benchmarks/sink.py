@@ -1,25 +1,110 @@
-"""A server that answers 200 to every request, as cheaply as it can: what is measured is the client.
+"""A server that answers 200 to every POST after a latency, as cheaply as it can, and records what came.
 
-Run: python benchmarks/sink.py --latency-ms 0; prints its port, and ends when its standard input closes.
+It prints its port, "first" at the first request and "done" once --expect requests are answered; when its standard
+input closes it prints what it recorded as JSON, and ends. delivery/receiver is the same in Go, and cheaper.
+
+    .venv/bin/python benchmarks/sink.py --latency-ms 5 --expect 20000
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import re
 import ssl
 import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 import uvloop
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+VISITOR = re.compile(rb'"visitorId":"([^"]*)"')
+SEQUENCE = re.compile(rb'"sequence":(\d+)')
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Visitor:
+    """What is known of one: its requests must come one at a time, in order."""
+
+    received: int = 0
+    last_sequence: int = -1
+    open: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    delayed_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Record:
+    """What came, of all connections."""
+
+    expect: int = 0
+    received: int = 0
+    answered: int = 0
+    violations: int = 0
+    delayed_seconds: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    cpu_at_first: float = 0.0
+    cpu_at_done: float = 0.0
+    visitors: defaultdict[bytes, Visitor] = field(default_factory=lambda: defaultdict(Visitor))
+
+    def request(self, body: bytes) -> tuple[Visitor, float]:
+        now = time.monotonic()
+        if self.received == 0:
+            self.first, self.cpu_at_first = now, time.process_time()
+            print("first", flush=True)
+        self.received += 1
+        found, sequence = VISITOR.search(body), SEQUENCE.search(body)
+        visitor = self.visitors[found[1] if found else b""]
+        number = int(sequence[1]) if sequence else 0
+        self.violations += visitor.open > 0 or number <= visitor.last_sequence
+        visitor.first, visitor.last = visitor.first or now, now
+        visitor.received += 1
+        visitor.open += 1
+        visitor.last_sequence = max(visitor.last_sequence, number)
+        return visitor, now
+
+    def answering(self, visitor: Visitor, received: float) -> None:
+        visitor.open -= 1
+        self.answered += 1
+        self.last = time.monotonic()
+        self.delayed_seconds += self.last - received
+        visitor.delayed_seconds += self.last - received
+
+    def done(self) -> None:
+        """Told after the answer is written."""
+        if self.answered == self.expect:
+            self.cpu_at_done = time.process_time()
+            print("done", flush=True)
+
+    def as_json(self) -> str:
+        hottest = max(self.visitors.values(), key=lambda visitor: visitor.received, default=Visitor())
+        return json.dumps(
+            {
+                "received": self.received,
+                "seconds": self.last - self.first,
+                "order_violations": self.violations,
+                "hottest": hottest.received,
+                "hottest_seconds": hottest.delayed_seconds,
+                "cycle_ms": 1e3 * (hottest.last - hottest.first) / max(hottest.received - 1, 1),
+                "latency_ms": 1e3 * self.delayed_seconds / max(self.answered, 1),
+                "cpu_seconds": self.cpu_at_done - self.cpu_at_first,
+            }
+        )
 
 
 class Sink(asyncio.Protocol):
-    latency_seconds = 0.0
+    """One connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, latency_seconds: float, record: Record) -> None:
+        self._latency_seconds, self._record = latency_seconds, record
         self._pending = bytearray()
         self._transport: asyncio.Transport | None = None
 
@@ -29,46 +114,46 @@ class Sink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._pending += data
         while (end := self._pending.find(b"\r\n\r\n")) >= 0:
-            head = bytes(self._pending[:end]).lower()
-            _, _, after = head.partition(b"content-length:")
-            length = int(after.split(b"\r\n", 1)[0] or 0)
-            if len(self._pending) < end + 4 + length:
+            length = LENGTH.search(self._pending, 0, end)
+            body_end = end + 4 + (int(length[1]) if length else 0)
+            if len(self._pending) < body_end:
                 return
-            del self._pending[: end + 4 + length]
-            self._answer()
+            body = bytes(self._pending[end + 4 : body_end])
+            del self._pending[:body_end]
+            self._answer(*self._record.request(body))
 
-    def _answer(self) -> None:
-        if self.latency_seconds:
-            asyncio.get_running_loop().call_later(self.latency_seconds, self._write)
+    def _answer(self, visitor: Visitor, received: float) -> None:
+        if self._latency_seconds:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._latency_seconds, self._write, visitor, received)
         else:
-            self._write()
+            self._write(visitor, received)
 
-    def _write(self) -> None:
+    def _write(self, visitor: Visitor, received: float) -> None:
+        self._record.answering(visitor, received)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(ANSWER)
+        self._record.done()
 
 
-def tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """A server's context of two PEM files; None: no TLS."""
-    if certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-async def serve(latency_seconds: float, context: ssl.SSLContext | None) -> None:
-    Sink.latency_seconds = latency_seconds
+async def serve(given: argparse.Namespace) -> None:
+    record, context = Record(expect=given.expect), None
+    if given.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(given.certificate, given.key)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Sink, "127.0.0.1", 0, ssl=context)
+    server = await loop.create_server(
+        lambda: Sink(given.latency_ms / 1000, record), "127.0.0.1", 0, ssl=context
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
+    print(record.as_json(), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--latency-ms", type=float, default=0.0)
-    parser.add_argument("--certificate", help="PEM; the sink then speaks TLS")
-    parser.add_argument("--key")
-    given = parser.parse_args()
-    uvloop.run(serve(given.latency_ms / 1000, tls(given.certificate, given.key)))
+    parser.add_argument("--expect", type=int, default=0, help="how many requests are to come")
+    parser.add_argument("--certificate", type=Path, help="PEM file; TLS is spoken with it")
+    parser.add_argument("--key", type=Path)
+    uvloop.run(serve(parser.parse_args()))

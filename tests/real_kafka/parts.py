@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
+POM = HERE / "pom.xml"
 CACHE = HERE.parent.parent / ".cache"
 NEEDED_JAVA = 17
 FETCH_SECONDS = 900
 
 
 def _version(name: str) -> str:
-    found = re.search(f"<{name}.version>(.+)</{name}.version>", (HERE / "pom.xml").read_text())
+    found = re.search(f"<{name}.version>(.+)</{name}.version>", POM.read_text())
     assert found, f"the pom has no {name}.version"
     return found.group(1)
 
@@ -71,20 +72,25 @@ def fetch_once(target: Path, fetch: Callable[[Path], None]) -> Path:
     return target
 
 
+def copy_jars(pom: Path, into: Path) -> None:
+    """Copy what a pom's program needs to run."""
+    _maven(pom, "dependency:copy-dependencies", "-DincludeScope=runtime", into)
+
+
 def _fetch_kafka(into: Path) -> None:
-    _maven("dependency:copy-dependencies", "-DincludeScope=runtime", into)
+    copy_jars(POM, into)
 
 
 def _fetch_registry(into: Path) -> None:
-    _maven("dependency:copy@registry", "-Dmdep.useBaseVersion=true", into)
+    _maven(POM, "dependency:copy@registry", "-Dmdep.useBaseVersion=true", into)
     (archive,) = into.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(into, filter="data")
     archive.unlink()
 
 
-def _maven(goal: str, option: str, into: Path) -> None:
-    command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), goal, option, f"-DoutputDirectory={into}"]
+def _maven(pom: Path, goal: str, option: str, into: Path) -> None:
+    command = ["mvn", "-q", "-B", "-f", str(pom), goal, option, f"-DoutputDirectory={into}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -1,0 +1,3 @@
+module flagpost/benchmarks/receiver
+
+go 1.24
