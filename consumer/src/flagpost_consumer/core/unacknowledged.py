@@ -8,6 +8,8 @@ all: a ledger partition without a leader, or a dead letter that is not taken, st
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from flagpost_consumer.core.outcomes import Ending, Kind, Outcome
 from flagpost_consumer.core.records import Delivery, Partition
 
@@ -19,7 +21,9 @@ class Unacknowledged:
     """Track deliveries that Pendo may have taken, by the time at which they ended, the oldest first."""
 
     def __init__(self) -> None:
-        self._ended_at: dict[Delivery, float] = {}
+        self._ended_at: OrderedDict[Delivery, float] = (
+            OrderedDict()
+        )  # its first is found at once, unlike a dict's
         self._held: dict[Partition, set[Delivery]] = {}
         self._counted: set[Partition] = set()
         """Held partitions whose answers still count: Kafka may take nothing at all."""
