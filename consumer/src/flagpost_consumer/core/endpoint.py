@@ -142,15 +142,10 @@ class Endpoint:
 
     def opens_at(self, now: float) -> float | None:
         """When a request may start: `now` if at once, None if only an answer can tell."""
-        allowed = self._allowed_at(now)
-        if allowed is None or allowed > now:
-            return allowed
-        return self.budget.opens_at(now)
-
-    def _allowed_at(self, now: float) -> float | None:
         if self.probes:
-            return None if self._probe else max(now, self._probe_at, self._held_until)
-        return None if self.in_flight >= self.limit else now
+            probes_at = None if self._probe else max(now, self._probe_at, self._held_until)
+            return probes_at if probes_at is None or probes_at > now else self.budget.opens_at(now)
+        return None if self.in_flight >= int(self._limit) else self.budget.opens_at(now)
 
     @property
     def limit(self) -> int:

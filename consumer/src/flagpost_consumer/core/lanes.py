@@ -314,11 +314,12 @@ class Lanes(Generic[Item]):
         """The deadline of the first lane of a heap that may go; what must wait leaves the heap."""
         while queue:
             lane = queue[0][2]
-            if not _may_go(lane, now):
+            first = lane.queue[0] if lane.queue else None
+            if first is None or first.not_before > now:
                 heapq.heappop(queue)
                 # What made it ready was taken out of it meanwhile.
                 self._settle_down(lane, now)
-            elif lane.queue[0].is_held:
+            elif first.is_held:
                 heapq.heappop(queue)
                 self._park(lane)
             else:

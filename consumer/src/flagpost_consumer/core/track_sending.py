@@ -15,7 +15,7 @@ from flagpost_consumer.core.clock_check import ClockCheck
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.lanes import Lane, Lanes
 from flagpost_consumer.core.mapping import Track, track_body
-from flagpost_consumer.core.moments import is_now, latest
+from flagpost_consumer.core.moments import latest
 from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.partitioner import partition_of
 from flagpost_consumer.core.pendo_rules import Repair
@@ -137,7 +137,10 @@ class TrackSending:
     def start(self, now: Instant, has_connection: Callable[[], bool]) -> Iterator[Attempt]:
         """Start what may start."""
         moment = now.monotonic
-        while has_connection() and is_now(self.endpoint.opens_at(moment), moment):
+        while has_connection():
+            opens_at = self.endpoint.opens_at(moment)
+            if opens_at is None or opens_at > moment:
+                return
             lane = self._next_lane(moment)
             if lane is None:
                 return
