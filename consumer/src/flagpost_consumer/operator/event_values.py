@@ -22,7 +22,7 @@ class Values:
     """Decodes values; each schema is fetched once."""
 
     def __init__(self, registry: SchemaRegistrySettings) -> None:
-        self._decoder = Decoder()
+        self.decoder = Decoder()
         self._registry = None if registry.url is None else SchemaRegistry(registry.url, registry)
 
     def decode(self, value: bytes | None) -> Event:
@@ -33,20 +33,21 @@ class Values:
             RegistryNotAnswering: the registry is needed, and does not tell.
         """
         try:
-            return self._decoder.decode(value)
+            return self.decoder.decode(value)
         except SchemaNeeded as needed:
-            self._learn(needed.schema_id)
-        return self._decoder.decode(value)
+            self.learn(needed.schema_id)
+        return self.decoder.decode(value)
 
-    def _learn(self, schema_id: int) -> None:
+    def learn(self, schema_id: int) -> None:
+        """Fetch a schema for the decoder. Raises RegistryNotAnswering."""
         if self._registry is None:
             why = "it needs a schema registry: set kafka.schema_registry.url"
-            self._decoder.refuse_schema(schema_id, why)
+            self.decoder.refuse_schema(schema_id, why)
             return
         try:
-            self._decoder.add_schema(schema_id, asyncio.run(self._registry.fetch(schema_id)))
+            self.decoder.add_schema(schema_id, asyncio.run(self._registry.fetch(schema_id)))
         except (SchemaRefused, SchemaUnusable) as error:
-            self._decoder.refuse_schema(schema_id, str(error))
+            self.decoder.refuse_schema(schema_id, str(error))
 
 
 def event_as_json(event: Event) -> dict[str, Any]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
 
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.topic_ids import read_topic_id
-from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
@@ -27,9 +24,9 @@ from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Wind
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.settled import Settled
+from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings
-from flagpost_schemas import Settlements, UndecodableRecord, decode_settlements
 
 PORTION_OFFSETS = 1_000_000
 """What is read at once, unless one partition alone holds more."""
@@ -65,10 +62,7 @@ class Reading:
         self._kafka = settings.kafka
         self._window = window
         self._planning = Planning(settings)
-        # librdkafka's own lines would go to stderr as they are.
-        self._topic_id = read_topic_id(
-            {**settings.kafka.client_properties(), "log_level": 0}, settings.kafka.topic
-        )
+        self._topics = Topics(reader, settings.kafka)
         now_ms = time.time_ns() // 1_000_000
         self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
 
@@ -88,13 +82,14 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
+        found.damaged = self._topics.damaged
         return found
 
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
         settled = {number: Settled(extent.events[number]) for number in numbers}
         gaps: dict[int, list[Interval]] = {number: [] for number in numbers}
         written: dict[int, list[Interval]] = {number: [] for number in numbers}
-        for number, settlements in self._settlements(extent, numbers):
+        for number, _, settlements in self._topics.settlements(extent.ledger, numbers):
             settled[number].add(settlements)
             told = [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
             written[number] += told
@@ -112,38 +107,14 @@ class Reading:
             )
         self._found.books.count(facts, self._published(extent, numbers))
 
-    def _settlements(self, extent: Extent, numbers: list[int]) -> Iterator[tuple[int, Settlements]]:
-        """What the group wrote about these partitions of this topic."""
-        for message in self._read(self._kafka.ledger_topic, extent.ledger, numbers):
-            try:
-                settlements = decode_settlements(message.value())
-            except UndecodableRecord:
-                self._found.damaged += 1
-                continue
-            if settlements.group == self._kafka.group_id and self._is_same_topic(settlements):
-                yield cast("int", message.partition()), settlements
-
-    def _is_same_topic(self, settlements: Settlements) -> bool:
-        """A topic that was made anew has another id; where either is not known, they pass for the same."""
-        return settlements.topic_id is None or self._topic_id in (None, settlements.topic_id)
-
     def _is_in_window(self, settled_at: int) -> bool:
         since, until = self._window.since_ms, self._window.until_ms
         return (since is None or settled_at >= since) and (until is None or settled_at < until)
 
     def _published(self, extent: Extent, numbers: list[int]) -> Iterator[Published]:
-        for message in self._read(self._kafka.topic, extent.events, numbers):
+        for message in self._topics.messages(self._kafka.topic, extent.events, numbers):
             self._note_oldest(message)
             yield self._planning.published(message)
-
-    def _read(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
-        """The messages of some partitions, while people see how far it is."""
-        chosen = {number: spans[number] for number in numbers if number in spans}
-        which = (
-            f"partition {numbers[0]}" if len(numbers) == 1 else f"partitions {numbers[0]} to {numbers[-1]}"
-        )
-        title = f"reading {topic}, {which}"
-        return watched(self._reader.read(topic, chosen), title, sum(map(len, chosen.values())))
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""

@@ -1,0 +1,57 @@
+"""The topics of one group, read a few partitions at a time while people see how far it is.
+
+In: Kafka, stretches by partition. Out: messages; what this group wrote about this events topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from confluent_kafka import Message
+
+from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.operator.progress import watched
+from flagpost_consumer.operator.reconciliation.extent import Spans
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import Settlements, UndecodableRecord, decode_settlements
+
+
+class Topics:
+    """The topics of one group."""
+
+    def __init__(self, reader: TopicReader, kafka: KafkaSettings) -> None:
+        self._reader = reader
+        self._kafka = kafka
+        # librdkafka's own lines would go to stderr as they are.
+        self._topic_id = read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
+        self.damaged = 0
+        """Records of the ledger that could not be read."""
+
+    def settlements(self, spans: Spans, numbers: list[int]) -> Iterator[tuple[int, int, Settlements]]:
+        """What the group wrote about these partitions of this topic: the partition, the ledger's offset, the record.
+
+        Raises UnknownSchema for what a later release wrote.
+        """
+        for message in self.messages(self._kafka.ledger_topic, spans, numbers):
+            try:
+                settlements = decode_settlements(message.value())
+            except UndecodableRecord:
+                self.damaged += 1
+                continue
+            if settlements.group == self._kafka.group_id and self._is_same_topic(settlements):
+                yield cast("int", message.partition()), cast("int", message.offset()), settlements
+
+    def messages(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
+        """The messages of some partitions."""
+        chosen = {number: spans[number] for number in numbers if number in spans}
+        which = (
+            f"partition {numbers[0]}" if len(numbers) == 1 else f"partitions {numbers[0]} to {numbers[-1]}"
+        )
+        title = f"reading {topic}, {which}"
+        return watched(self._reader.read(topic, chosen), title, sum(map(len, chosen.values())))
+
+    def _is_same_topic(self, settlements: Settlements) -> bool:
+        """A topic that was made anew has another id; where either is not known, they pass for the same."""
+        return settlements.topic_id is None or self._topic_id in (None, settlements.topic_id)
