@@ -108,6 +108,11 @@ COMMANDS = {
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),
+    "rehearse": CommandAt(
+        "flagpost_consumer.operator.rehearse",
+        "rehearse",
+        "Try this release and these settings on what there was.",
+    ),
 }
 
 

@@ -1,0 +1,65 @@
+"""`flagpost rehearse`: what this release, with these settings, would make of what the ledger tells of.
+
+In: settings, a window. Out: a table or one JSON document on stdout; exit code 0 if nothing would end otherwise, else
+1. Nothing is sent to Pendo, and nothing is written to Kafka.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import orjson
+from rich.console import Console
+
+from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
+from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reconciliation.extent import Window
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease
+from flagpost_consumer.operator.rehearsal.reading import Reading, Rehearsal, look
+from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
+from flagpost_consumer.operator.times import MOMENT
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import Needs, Settings
+from flagpost_schemas import UnknownSchema
+from flagpost_settings.logs import configure_logging
+
+
+@click.command()
+@click.option("--since", type=MOMENT, help="Where the window begins: 10m, 2h, 7d ago, or RFC 3339.")
+@click.option("--until", type=MOMENT, help="Where it ends, in the same forms.")
+@click.option("--json", "prints_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def rehearse(
+    settings_for: SettingsLoader, since: int | None, until: int | None, *, prints_json: bool
+) -> None:
+    """Tell what would end differently from what the ledger says, with this release and these settings.
+
+    Exit code 0 if nothing would.
+    """
+    settings = settings_for(Needs.KAFKA)
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until; the window would be empty")
+    configure_logging(settings.log, sys.stderr)  # what decodes records logs
+    found = _rehearse(settings, Window(since, until))
+    if prints_json:
+        click.echo(orjson.dumps(as_json(found)))
+    else:
+        show(found, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
+    raise SystemExit(1 if found.differences.different else 0)
+
+
+def _rehearse(settings: Settings, window: Window) -> Rehearsal:
+    try:
+        with TopicReader(settings.kafka) as reader:
+            plan = look(reader, settings, window)
+            return Reading(reader, settings, window).run(plan)
+    except KafkaUnavailable as error:
+        raise click.ClickException(f"Kafka: {error}") from None
+    except RegistryNotAnswering as error:
+        raise click.ClickException(
+            f"the schema registry, which a record needs, does not answer: {error}"
+        ) from None
+    except (UnknownSchema, LaterRelease) as error:
+        raise click.ClickException(str(error)) from None
