@@ -23,6 +23,7 @@ from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.operator.rehearsal.differences import LeftOut
 from flagpost_schemas import AccountMetadata, Event, MetadataValue, TrackEvent, VisitorMetadata
+from property.hostile_world import HostileWorld
 from rehearsed_world import RecordedWorld, rehearse, told
 from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, at_once, decision
 
@@ -173,6 +174,26 @@ def test_nothing_would_end_otherwise(made: Callable[[int], RecordedWorld], seed:
     assert found.compared + found.left_out.total() == len(
         [key for key in world.settled if world.settled[key]]
     )
+
+
+class RecordedHostileWorld(RecordedWorld, HostileWorld):
+    """Troubles of every kind but two: a ledger that tells wrong times, and one of two topics."""
+
+    def do_jump(self) -> None:
+        """The wall clocks stay right."""
+
+    def do_replace_topic(self) -> None:
+        """The topic stays."""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_nothing_would_end_otherwise_after_outages_freezes_and_crashes(seed: int) -> None:
+    world = RecordedHostileWorld(seed)
+    world.run_all()
+    found = rehearse(world)
+    assert told(found) == {}
+    assert found.compared > 2000
+    assert found.left_out.total() < found.compared / 20
 
 
 @given(seed=SEEDS)
