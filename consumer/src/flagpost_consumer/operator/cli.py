@@ -108,6 +108,11 @@ COMMANDS = {
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),
+    "plan": CommandAt(
+        "flagpost_consumer.operator.planning.command",
+        "plan",
+        "Tell what a load needs: pods, memory, CPU, requests to Pendo.",
+    ),
     "rehearse": CommandAt(
         "flagpost_consumer.operator.rehearse",
         "rehearse",

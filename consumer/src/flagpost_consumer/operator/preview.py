@@ -25,7 +25,7 @@ from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.settings import Needs, Settings, engine_policy
+from flagpost_consumer.settings import Needs, planned_policy
 from flagpost_schemas import new_event_id
 from flagpost_schemas.json_form import EventFormError, event_from_json
 from flagpost_schemas.text_encoding import foreign_encoding
@@ -128,7 +128,7 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
     if (encoding := foreign_encoding(content)) is not None:
         raise click.ClickException(f"{name} is {encoding}; save it as UTF-8")
     try:
-        shown = foresee(orjson.loads(content), _policy(settings), pendo_address(settings), fields)
+        shown = foresee(orjson.loads(content), planned_policy(settings), pendo_address(settings), fields)
     except orjson.JSONDecodeError as error:
         raise click.ClickException(f"{name} is no JSON: {error}") from None
     except EventFormError as error:
@@ -138,13 +138,6 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
     else:
         _print(shown)
     sys.exit(0 if shown.requests else 1)
-
-
-def _policy(settings: Settings) -> Policy:
-    """The engine's; `consume` demands the integration key that a decision's metadata needs, `preview` does not."""
-    policy = engine_policy(settings)
-    can_send = policy.can_send_metadata or settings.decisions.visitor_metadata
-    return policy.model_copy(update={"can_send_metadata": can_send})
 
 
 def _print(shown: Preview) -> None:

@@ -3,7 +3,7 @@
 In: a path, the environment, what a command needs. Out: `Settings`, frozen and checked, or one `SettingsError`.
 """
 
-from flagpost_consumer.settings.load import engine_policy, load_settings
+from flagpost_consumer.settings.load import engine_policy, load_settings, planned_policy
 from flagpost_consumer.settings.rules import Needs
 from flagpost_consumer.settings.sections import (
     AdminSettings,
@@ -33,4 +33,5 @@ __all__ = [
     "SettingsError",
     "engine_policy",
     "load_settings",
+    "planned_policy",
 ]

@@ -46,3 +46,12 @@ def engine_policy(settings: Settings) -> Policy:
         limits=EndpointLimits(**limits),
         can_send_metadata=settings.pendo.integration_key_source is not None,
     )
+
+
+def planned_policy(settings: Settings) -> Policy:
+    """What the engine will decide by, for what looks ahead and has no secrets: `consume` demands the integration
+    key that a decision's metadata needs.
+    """
+    policy = engine_policy(settings)
+    can_send = policy.can_send_metadata or settings.decisions.visitor_metadata
+    return policy.model_copy(update={"can_send_metadata": can_send})

@@ -1,0 +1,154 @@
+"""What a load asks for, by arithmetic: how much is delivered, and how many pods that takes.
+
+In: a load, settings, costs. Out: rates and limits of the long run, which a simulation of a minute cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.sent_values import MAX_BYTES
+from flagpost_consumer.operator.planning.costs import Costs
+from flagpost_consumer.operator.planning.pod import Pendo
+from flagpost_consumer.operator.planning.traffic import Load, Visitors
+
+CPU_HEADROOM = 0.7
+"""The part of a core that a pod's event loop may need: beyond it, what waits grows with every burst."""
+CONNECTION_HEADROOM = 0.8
+"""The part of its connections that a pod may need, for the same reason."""
+CLAIM_TTLS = 3
+"""A claim is kept until nothing can repeat it: for two ttl, and up to a third as it goes with others."""
+SENT_VALUE_TTLS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What some partitions ask for, a second."""
+
+    decisions: float = 0.0
+    deliveries: float = 0.0
+    """Track events for Pendo: decisions without those that repeat one."""
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(self.decisions + other.decisions, self.deliveries + other.deliveries)
+
+    def times(self, factor: float) -> Demand:
+        """As much for each of so many."""
+        return Demand(self.decisions * factor, self.deliveries * factor)
+
+
+def demand_of(load: Load, visitors: Visitors, partition: int, ttl_seconds: float) -> Demand:
+    """What one partition asks for.
+
+    A visitor decides about each flag `rate` times a second, at random. A decision that is sent makes those of the
+    next ttl duplicates; after them the next one comes within 1 / rate on average: one is sent every ttl + 1 / rate.
+    """
+    total = Demand()
+    for count, share in visitors.groups(partition):
+        decisions = load.decisions_per_second * share
+        rate = decisions / load.flags
+        total += Demand(decisions, load.flags * rate / (1.0 + rate * ttl_seconds)).times(count)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a load needs of pods and of Pendo."""
+
+    policy: Policy
+    costs: Costs
+    pendo: Pendo
+    partitions: Sequence[Demand]
+    shares: Sequence[float]
+    """Of all decisions, the part that each partition gets."""
+    hottest_partition: int
+    """The one of the hottest visitor."""
+    hottest_visitor: Demand
+
+    @property
+    def total(self) -> Demand:
+        """Of all partitions."""
+        return sum(self.partitions, Demand())
+
+    def partitions_a_pod(self, pods: int) -> int:
+        """How many partitions the pods have that have the most."""
+        return ceil(len(self.partitions) / pods)
+
+    def busiest_pod(self, pods: int) -> Demand:
+        """What the pod is asked for that has the hottest partition, and of the others what is usual."""
+        hottest, others = self.partitions[self.hottest_partition], len(self.partitions) - 1
+        if not others:
+            return hottest
+        rest = self.total + hottest.times(-1.0)
+        return hottest + rest.times((self.partitions_a_pod(pods) - 1) / others)
+
+    def pods(self) -> int | None:
+        """The fewest pods that suffice; None: as many as there are partitions do not."""
+        for pods in range(1, len(self.partitions) + 1):
+            busiest = self.busiest_pod(pods)
+            if self.loop(busiest) <= CPU_HEADROOM and self.connections(busiest) <= CONNECTION_HEADROOM:
+                return pods
+        return None
+
+    def loop(self, demand: Demand) -> float:
+        """The part of its time that an event loop is at work on this."""
+        costs = self.costs
+        each, sent = costs.record_us, costs.request_us
+        if self.policy.decisions.visitor_metadata:
+            each += costs.metadata_unsent_us
+            sent += costs.metadata_sent_us - costs.metadata_unsent_us
+        return (each * demand.decisions + sent * demand.deliveries) / 1e6 * costs.loop_share
+
+    def connections(self, demand: Demand) -> float:
+        """The part of its connections that a pod has in use on average (Little's law)."""
+        seconds = self.pendo.latency_seconds + self.pendo.jitter_seconds
+        return demand.deliveries * seconds / self.policy.limits.max_connections
+
+    def track_requests_per_minute(self, pods: int) -> float:
+        """The budget of the group with which no pod lacks any: each has a share by the number of its partitions."""
+        share = self.partitions_a_pod(pods) / len(self.partitions)
+        return 60.0 * max(self.total.deliveries, self.busiest_pod(pods).deliveries / share)
+
+    def metadata_requests_per_minute(self, pods: int) -> float:
+        """The same for metadata, with requests as full as they may be: with fewer, each waits until it is fuller."""
+        if not self.policy.decisions.visitor_metadata:
+            return 0.0
+        return self.track_requests_per_minute(pods) / self.policy.metadata.batch_size
+
+    @property
+    def visitor_deliveries_per_second(self) -> float:
+        """How many deliveries of one visitor can go, one after the other."""
+        seconds = self.policy.delivery.visitor_interval_seconds + self.pendo.latency_seconds
+        return 1.0 / seconds if seconds else inf
+
+    def claims(self, pods: int) -> float:
+        """How many decisions the busiest pod remembers, if nothing limits it."""
+        return self.busiest_pod(pods).deliveries * self.policy.dedupe.ttl_seconds * CLAIM_TTLS
+
+    def claims_needed(self, pods: int) -> float:
+        """How many of them can still be repeated: with fewer, duplicates are sent."""
+        return self.busiest_pod(pods).deliveries * self.policy.dedupe.ttl_seconds
+
+    def memory_bytes(self, pods: int, pending: float) -> float:
+        """What the busiest pod takes, if so many records are pending."""
+        costs, most = self.costs, self.policy.dedupe.max_entries
+        memory = costs.base_bytes + pending * costs.pending_bytes
+        memory += min(self.claims(pods), most) * costs.claim_bytes
+        if self.policy.decisions.visitor_metadata:
+            values = self.claims_needed(pods) * SENT_VALUE_TTLS
+            memory += min(min(values, most) * costs.sent_value_bytes, MAX_BYTES)
+        return memory
+
+
+def needs_of(load: Load, visitors: Visitors, policy: Policy, costs: Costs, pendo: Pendo) -> Needs:
+    """Work out what a load needs."""
+    ttl = policy.dedupe.ttl_seconds
+    partitions = [demand_of(load, visitors, number, ttl) for number in range(load.partitions)]
+    decisions = load.decisions_per_second * visitors.hottest_share
+    rate = decisions / load.flags
+    hottest = Demand(decisions, decisions / (1.0 + rate * ttl))
+    shares = [visitors.share(number) for number in range(load.partitions)]
+    return Needs(policy, costs, pendo, partitions, shares, visitors.hottest_partition, hottest)

@@ -1,0 +1,337 @@
+"""One consumer under virtual time: the real engine, and around it a CPU, a log, a ledger and a Pendo that are played.
+
+In: a policy, what work costs, how long Pendo takes, decisions. Out: what was delivered, when, and what it took.
+The event loop is a single server: all that has come by the beginning of a turn is done in it, and takes as long as it
+costs. Nothing here decides what becomes of a record; that is the engine's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from random import Random
+
+from flagpost_consumer.adapters.handed_over import BATCH_MESSAGES
+from flagpost_consumer.adapters.ledger_writer import LINGER_SECONDS
+from flagpost_consumer.app import TIMER_SLACK_SECONDS
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.mapping import decision_metadata
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.plan import decision_key
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record, Settlement
+from flagpost_consumer.core.restoration import Restoration
+from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.operator.planning.costs import Costs
+from flagpost_consumer.operator.planning.traffic import Decisions
+from flagpost_schemas import (
+    DecisionEvent,
+    Event,
+    VisitorMetadata,
+    encode_single_object,
+    partition_key,
+    variation_as_sent,
+)
+
+START_MS = 1_800_000_000_000
+"""The moment 0, epoch ms."""
+WARM_UP_SECONDS = 60.0
+"""Virtual time before the moment 0 in which Pendo gets the metadata values that it has when the plan begins."""
+FETCH_SECONDS = 0.005
+"""From the service's call to the consumer, by way of Kafka; what comes within it comes together."""
+ACKNOWLEDGE_SECONDS = 0.003
+"""Until Kafka has a record of the ledger."""
+OK = Answer(200)
+METADATA_KINDS = frozenset({Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA})
+
+
+@dataclass(frozen=True, slots=True)
+class Pendo:
+    """How long Pendo takes for an answer."""
+
+    latency_seconds: float
+    jitter_seconds: float = 0.0
+    """The mean of what comes on top, exponentially distributed."""
+
+    def answers_after(self, random: Random) -> float:
+        """The seconds that one request takes."""
+        jitter = random.expovariate(1 / self.jitter_seconds) if self.jitter_seconds else 0.0
+        return self.latency_seconds + jitter
+
+
+@dataclass(slots=True)
+class Counted:
+    """What has happened since the moment 0."""
+
+    turns: int = 0
+    records: int = 0
+    settled: Counter[tuple[Kind, Outcome]] = field(default_factory=Counter)
+    """Deliveries that ended."""
+    requests: Counter[EndpointName] = field(default_factory=Counter)
+    cpu_seconds: float = 0.0
+    """Of all threads, without what an idle process takes."""
+    ages: list[float] = field(default_factory=list)
+    """Seconds from each delivered decision to Pendo's answer, in the order of the answers."""
+    most_pending: int = 0
+    first_settled_at: float = inf
+    last_settled_at: float = 0.0
+
+
+class Pod:
+    """One consumer process, with the partitions that it has."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        costs: Costs,
+        pendo: Pendo,
+        decisions: Sequence[Decisions],
+        partition_count: int,
+        random: Random,
+    ) -> None:
+        """`partition_count`: of how many partitions in all these are the ones that this process has."""
+        self._policy = policy
+        self._costs = costs
+        self._pendo = pendo
+        self._random = random
+        self._decisions = {each.partition: each for each in decisions}
+        self._partition_count = partition_count
+        self._write_at = max(1, policy.limits.max_connections // 2)
+        self.engine = Engine(policy, random.random)
+        self.counted = Counted()
+        self.now = -WARM_UP_SECONDS
+        """Virtual time: when the turn began that the event loop is in, or was in last."""
+        self._spent = 0.0
+        """CPU seconds of this turn."""
+        self._free_at = self.now
+        """When the event loop is done with its turn."""
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self._paused = False
+        self._to_come: list[tuple[float, int]] = []
+        """When each partition's next decision comes."""
+        self._read_at = inf
+        self._wake_at = inf
+        self._unwritten: dict[Partition, list[Settlement]] = {}
+        self._unwritten_count = 0
+        self._flush_at = inf
+        self._offsets: Counter[int] = Counter()
+        self._ledger_offsets: Counter[int] = Counter()
+        self._value = b""
+
+    @property
+    def unread(self) -> float:
+        """About how many decisions have come and are not read."""
+        return sum(each.arrived(self.now) - each.read for each in self._decisions.values())
+
+    @property
+    def behind(self) -> float:
+        """How many have come and are not settled."""
+        return self.unread + self.engine.pending_records
+
+    # The run
+
+    def begin(self, earlier: Mapping[int, Sequence[DecisionEvent]]) -> None:
+        """Come to the moment 0 as a process that has sent these decisions before, by partition."""
+        for partition in self.engine.assign(sorted(self._decisions), self._partition_count, self._instant):
+            self.engine.restore(partition, self._restoration(earlier.get(partition.number, ())))
+        self.engine.prove_membership(inf)
+        if self._policy.decisions.visitor_metadata:
+            self._let_pendo_have(earlier)
+        self.run(0.0)
+        self.counted = Counted()
+        self._to_come = [(each.next_at, number) for number, each in self._decisions.items()]
+        heapq.heapify(self._to_come)
+        self._read_soon()
+
+    def run(self, until: float) -> None:
+        """Go on until a moment."""
+        while self._agenda and max(self._agenda[0][0], self._free_at) <= until:
+            self._turn()
+        self.now = max(self.now, until)
+
+    def _restoration(self, earlier: Iterable[DecisionEvent]) -> Restoration:
+        """What the ledger tells of decisions that were sent before."""
+        restoration = Restoration(0, self._policy.dedupe)
+        restoration.take_claims(
+            0,
+            [
+                (
+                    0,
+                    Kind.TRACK,
+                    Outcome.DELIVERED,
+                    decision_key(event.visitor_id, event.flag_key, variation_as_sent(event)),
+                    event.occurred_at,
+                )
+                for event in earlier
+            ],
+        )
+        restoration.finish(1)
+        return restoration
+
+    def _let_pendo_have(self, earlier: Mapping[int, Sequence[DecisionEvent]]) -> None:
+        """Send the metadata of decisions that were sent before: it is in no ledger."""
+        for number, events in earlier.items():
+            for first in range(0, len(events), BATCH_MESSAGES):
+                part = [self._metadata_of(event) for event in events[first : first + BATCH_MESSAGES]]
+                self._at(self.now, partial(self._receive, [(number, event) for event in part]))
+
+    def _metadata_of(self, event: DecisionEvent) -> VisitorMetadata:
+        return VisitorMetadata(
+            event_id=event.event_id,
+            # What occurs later than it is sent would be refused.
+            occurred_at=min(event.occurred_at, self._instant.wall_ms),
+            visitor_id=event.visitor_id,
+            values=decision_metadata(event, self._policy.decisions),
+        )
+
+    # A turn of the event loop
+
+    def _turn(self) -> None:
+        self.now = max(self._agenda[0][0], self._free_at)
+        self._spent = 0.0
+        self._spend(self._costs.turn_us)
+        while self._agenda and self._agenda[0][0] <= self.now:
+            heapq.heappop(self._agenda)[2]()
+        self._act()
+        self.counted.turns += 1
+        self.counted.cpu_seconds += self._spent
+        self.counted.most_pending = max(self.counted.most_pending, self.engine.pending_records)
+        self._free_at = self._clock
+
+    def _act(self) -> None:
+        """Do what the engine asks for."""
+        actions = self.engine.poll(self._instant)
+        for attempt in actions.attempts:
+            self._send(attempt)
+        self._settle(actions.settlements)
+        resumed = self._paused and not actions.intake_paused
+        self._paused = actions.intake_paused
+        if resumed:
+            self._read_soon()
+        if actions.wake_at is not None and not self.now < self._wake_at <= actions.wake_at:
+            self._wake_at = actions.wake_at
+            # Being asked to come at once means with the next turn.
+            self._at(max(actions.wake_at + TIMER_SLACK_SECONDS, self._clock), _nothing)
+
+    def _at(self, moment: float, what: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._agenda, (moment, self._number, what))
+
+    def _spend(self, microseconds: float) -> None:
+        """Use CPU; what came before the moment 0 costs nothing."""
+        if self.now >= 0:
+            self._spent += microseconds / 1e6
+
+    @property
+    def _clock(self) -> float:
+        """How far the event loop has come."""
+        return self.now + self._spent * self._costs.loop_share
+
+    @property
+    def _instant(self) -> Instant:
+        return Instant(self._clock, START_MS + int(self._clock * 1000))
+
+    # The log
+
+    def _read_soon(self) -> None:
+        """Read as soon as something is there."""
+        if self._to_come and not self._paused:
+            moment = max(self._to_come[0][0] + FETCH_SECONDS, self._clock)
+            if moment < self._read_at:
+                self._read_at = moment
+                self._at(moment, self._read)
+
+    def _read(self) -> None:
+        self._read_at = inf
+        if self._paused:
+            return
+        batch: list[tuple[int, Event]] = []
+        while self._to_come[0][0] <= self.now and len(batch) < BATCH_MESSAGES:
+            number = self._to_come[0][1]
+            decisions = self._decisions[number]
+            batch.append((number, decisions.take()))
+            heapq.heapreplace(self._to_come, (decisions.next_at, number))
+        self._receive(batch)
+        self._read_soon()
+
+    def _receive(self, batch: Iterable[tuple[int, Event]]) -> None:
+        records = [self._record(number, event) for number, event in batch]
+        self._spend(self._costs.record_us * len(records))
+        self.counted.records += len(records)
+        self.engine.receive(records, self._instant)
+
+    def _record(self, number: int, event: Event) -> Record:
+        if isinstance(event, DecisionEvent):
+            # One value stands for all: only its size is looked at.
+            self._value = self._value or encode_single_object(event)
+        offset = self._offsets[number]
+        self._offsets[number] += 1
+        key = partition_key(event)
+        return Record(number, offset, event.occurred_at, key, self._value, (), event, fresh=True)
+
+    # Pendo
+
+    def _send(self, attempt: Attempt) -> None:
+        self.counted.requests[attempt.endpoint] += 1
+        self._spend_on(attempt)
+        seconds = self._pendo.answers_after(self._random) if self.now >= 0 else 0.0
+        self._at(self._clock + seconds, partial(self._answer, attempt))
+
+    def _answer(self, attempt: Attempt) -> None:
+        self._spend_on(attempt)
+        self.engine.answered(attempt, OK, self._instant)
+
+    def _spend_on(self, attempt: Attempt) -> None:
+        """A track request costs half at its start and half at its answer; metadata is counted by the value."""
+        if attempt.endpoint is EndpointName.TRACK:
+            self._spend(self._costs.request_us / 2)
+
+    # The ledger
+
+    def _settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write settlements soon, as the ledger's writer does."""
+        for settlement in settlements:
+            self._count(settlement)
+            self._unwritten.setdefault(settlement.delivery.partition, []).append(settlement)
+        self._unwritten_count += len(settlements)
+        if self._unwritten_count >= self._write_at:
+            self._flush()
+        elif settlements and self._flush_at == inf:
+            self._flush_at = self._clock + LINGER_SECONDS
+            self._at(self._flush_at, self._flush_in_time)
+
+    def _count(self, settlement: Settlement) -> None:
+        delivery, outcome = settlement.delivery, settlement.ending.outcome
+        self.counted.settled[delivery.kind, outcome] += 1
+        self.counted.first_settled_at = min(self.counted.first_settled_at, self._clock)
+        self.counted.last_settled_at = self._clock
+        is_delivered = outcome is Outcome.DELIVERED
+        if delivery.kind in METADATA_KINDS:
+            self._spend(self._costs.metadata_sent_us if is_delivered else self._costs.metadata_unsent_us)
+        elif is_delivered and delivery.record.occurred_at is not None:
+            self.counted.ages.append((settlement.settled_at_ms - delivery.record.occurred_at) / 1000)
+
+    def _flush_in_time(self) -> None:
+        if self._flush_at <= self.now:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_at = inf
+        written, self._unwritten, self._unwritten_count = self._unwritten, {}, 0
+        if written:
+            self._at(self._clock + ACKNOWLEDGE_SECONDS, partial(self._acknowledge, written))
+
+    def _acknowledge(self, written: dict[Partition, list[Settlement]]) -> None:
+        for partition, settlements in written.items():
+            self.engine.acknowledged(settlements, self._ledger_offsets[partition.number])
+            self._ledger_offsets[partition.number] += 1
+
+
+def _nothing() -> None:
+    """The engine is asked in every turn; a timer needs to do nothing else."""
