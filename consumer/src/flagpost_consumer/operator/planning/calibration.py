@@ -12,6 +12,7 @@ import os
 import platform
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -29,7 +30,7 @@ from flagpost_consumer.operator.planning.costs import SHIPPED, Calibration, Cost
 from flagpost_consumer.operator.planning.measured_service import Took
 from flagpost_consumer.operator.planning.pod import START_MS, Pendo
 from flagpost_consumer.operator.planning.traffic import Decisions, Load, Visitors
-from flagpost_consumer.operator.planning.trial import PARTITIONS, Trial, planned, trial_ground
+from flagpost_consumer.operator.planning.trial import PARTITIONS, Done, Trial, planned, trial_ground
 from flagpost_schemas import Decoder, encode_single_object
 
 TRACKS_ONLY = {"FLAGPOST_DECISIONS__VISITOR_METADATA": "false"}
@@ -40,6 +41,9 @@ LOW_SECONDS = 6.0
 LOW_RATE = 100.0
 IDLE_SECONDS = 3.0
 FITTING_ROUNDS = 2
+SOLVING_ROUNDS = 20
+SIMULATED_PART = 5
+"""Of a backlog so small a part is simulated."""
 CLAIMS = 100_000
 VALUES = 50_000
 PENDING = 10_000
@@ -55,8 +59,10 @@ METADATA = _backlog("metadata", NEW_VISITORS, 10_000, {})
 UNCHANGED = _backlog("unchanged", FEW_VISITORS, 15_000, {})
 LOW = Trial("low", Load(LOW_RATE, NEW_VISITORS, 0.0, 1, PARTITIONS), LOW_SECONDS, 50.0, TRACKS_ONLY)
 IDLE = Trial("idle", Load(0.0, 1, 0.0, 1, PARTITIONS), IDLE_SECONDS, settings=TRACKS_ONLY)
-ROUNDS = (DELIVERED, DUPLICATES, METADATA, UNCHANGED, LOW, IDLE, DELIVERED, DUPLICATES, DELIVERED)
-"""Each in turn, and what the others are told apart by three times."""
+SPREAD = replace(_backlog("spread", NEW_VISITORS, 6_000, TRACKS_ONLY), latency_ms=20.0)
+TRIALS = (DELIVERED, SPREAD, DUPLICATES, LOW, METADATA, UNCHANGED, IDLE)
+ROUNDS = (*TRIALS, DELIVERED, SPREAD, DUPLICATES, DELIVERED)
+"""Each in turn, and again those that the others are told apart by."""
 
 Watched = Callable[[tuple[Trial, ...]], Iterator[Trial]]
 
@@ -64,7 +70,7 @@ Watched = Callable[[tuple[Trial, ...]], Iterator[Trial]]
 def calibrate(watched: Watched) -> Calibration:
     """Measure; `watched` shows how far it is. Raises EmbeddedKafkaError or MeasuredServiceError where that fails."""
     took: dict[str, list[tuple[Took, Pendo]]] = {}
-    with trial_ground([DELIVERED, DUPLICATES, METADATA, UNCHANGED, LOW, IDLE]) as ground:
+    with trial_ground(TRIALS) as ground:
         for trial in watched(ROUNDS):
             took.setdefault(trial.name, []).append(ground.run(trial))
     figures = _figures(took)
@@ -101,42 +107,57 @@ def _figures(took: Mapping[str, list[tuple[Took, Pendo]]]) -> dict[str, float]:
 
 def fitted(figures: Mapping[str, float], pendo: Mapping[str, Pendo]) -> Costs:
     """The costs by which the plan of each trial takes the CPU that the trial took."""
-    costs = SHIPPED.costs.model_copy(
-        update={
-            "idle_us_per_second": figures["idle_us_per_second"],
-            "loop_share": figures["loop_share"],
-            **{
-                name: figures[name]
-                for name in ("base_bytes", "claim_bytes", "pending_bytes", "sent_value_bytes")
-            },
-        }
+    measured = (
+        "idle_us_per_second",
+        "loop_share",
+        "base_bytes",
+        "claim_bytes",
+        "pending_bytes",
+        "sent_value_bytes",
     )
+    costs = SHIPPED.costs.model_copy(update={name: figures[name] for name in measured})
     for _ in range(FITTING_ROUNDS):
-        costs = costs.model_copy(update=_better(costs, figures, pendo))
+        done = {
+            trial.name: planned(_part_of(trial), costs, pendo[trial.name])
+            for trial in TRIALS
+            if trial != IDLE
+        }
+        costs = costs.model_copy(update=_costs_by(done, figures))
     return costs
 
 
-def _better(costs: Costs, figures: Mapping[str, float], pendo: Mapping[str, Pendo]) -> dict[str, float]:
-    """Costs that fit the turns which the plan makes with the costs before."""
-    turns = {
-        trial.name: planned(trial, costs, pendo[trial.name]).turns
-        for trial in (DELIVERED, DUPLICATES, METADATA, UNCHANGED, LOW)
-    }
-    low_us = figures["low_us"] - costs.idle_us_per_second / LOW_RATE
-    turn = max(0.0, low_us - figures["delivered_us"]) / (turns["low"] - turns["delivered"])
+def _costs_by(done: Mapping[str, Done], figures: Mapping[str, float]) -> dict[str, float]:
+    """Costs that fit the turns and exchanges which the plan makes."""
+    turn = exchange = 0.0
 
-    def without_turns(name: str, deliveries: int = 1) -> float:
-        """What a record of a trial takes besides."""
-        return max(0.0, deliveries * (figures[f"{name}_us"] - turn * turns[name]))
+    def left(name: str, deliveries: int = 1) -> float:
+        """What a record takes besides turns and exchanges, if it gives so many deliveries."""
+        shared = turn * done[name].turns + exchange * done[name].exchanges
+        return max(0.0, deliveries * (figures[f"{name}_us"] - shared))
 
-    delivered, record = without_turns("delivered"), without_turns("duplicates")
+    # Each is the most of what is left in one of the trials, so that this comes to rest soon.
+    for _ in range(SOLVING_ROUNDS):
+        delivered = left(DELIVERED.name)
+        turn += (left(SPREAD.name) - delivered) / done[SPREAD.name].turns
+        turn = max(0.0, turn)
+        by_idling = figures["idle_us_per_second"] / LOW_RATE
+        exchange += (left(LOW.name) - by_idling - delivered) / done[LOW.name].exchanges
+        exchange = max(0.0, exchange)
+    record = left(DUPLICATES.name)
+    delivered = left(DELIVERED.name)
     return {
         "turn_us": turn,
+        "exchange_us": exchange,
         "record_us": record,
         "request_us": max(0.0, delivered - record),
-        "metadata_sent_us": max(0.0, without_turns("metadata", 2) - delivered),
-        "metadata_unsent_us": max(0.0, without_turns("unchanged", 2) - record),
+        "metadata_sent_us": max(0.0, left(METADATA.name, 2) - delivered),
+        "metadata_unsent_us": max(0.0, left(UNCHANGED.name, 2) - record),
     }
+
+
+def _part_of(trial: Trial) -> Trial:
+    """As much of a trial as tells how many turns an event takes."""
+    return replace(trial, load=replace(trial.load, backlog=trial.load.backlog // SIMULATED_PART))
 
 
 # Memory

@@ -21,7 +21,9 @@ class Costs(Section):
     """CPU time of a process in microseconds, memory in bytes."""
 
     turn_us: Amount
-    """A turn of the event loop that has something to do, whatever it does: threads wake up, the engine is asked."""
+    """A turn of the event loop that has something to do, whatever it does: it wakes up, the engine is asked."""
+    exchange_us: Amount
+    """Records that come from Kafka's thread together, or settlements that go to it: threads wake one another up."""
     record_us: Amount
     """A record that is read, decoded, planned, and settled as a duplicate."""
     request_us: Amount
@@ -33,8 +35,8 @@ class Costs(Section):
     idle_us_per_second: Amount
     """A second in which nothing happens."""
     loop_share: Annotated[float, Field(gt=0, le=100)]
-    """How long the event loop is busy for each second of CPU time: less where other threads work beside it, more where
-    the machine works for others.
+    """How long the event loop is busy for each second of CPU time: less where other threads work beside it, more
+    where the machine works for others.
     """
     base_bytes: Amount
     """A process that has begun and holds nothing."""
@@ -47,7 +49,14 @@ class Costs(Section):
 
     def times(self, factor: float) -> Costs:
         """The costs of a CPU that is so many times slower."""
-        slower = ("turn_us", "record_us", "request_us", "metadata_unsent_us", "metadata_sent_us")
+        slower = (
+            "turn_us",
+            "exchange_us",
+            "record_us",
+            "request_us",
+            "metadata_unsent_us",
+            "metadata_sent_us",
+        )
         return self.model_copy(update={name: factor * getattr(self, name) for name in slower})
 
 
@@ -66,7 +75,8 @@ class Calibration(Section):
 
 SHIPPED = Calibration(
     costs=Costs(
-        turn_us=40,
+        turn_us=20,
+        exchange_us=60,
         record_us=15,
         request_us=30,
         metadata_unsent_us=10,

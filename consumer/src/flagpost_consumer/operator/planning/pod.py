@@ -69,6 +69,9 @@ class Counted:
     """What has happened since the moment 0."""
 
     turns: int = 0
+    """Of the event loop."""
+    exchanges: int = 0
+    """Batches of records and of settlements."""
     records: int = 0
     settled: Counter[tuple[Kind, Outcome]] = field(default_factory=Counter)
     """Deliveries that ended."""
@@ -228,6 +231,10 @@ class Pod:
         if self.now >= 0:
             self._spent += microseconds / 1e6
 
+    def _exchange(self) -> None:
+        self.counted.exchanges += 1
+        self._spend(self._costs.exchange_us)
+
     @property
     def _clock(self) -> float:
         """How far the event loop has come."""
@@ -262,6 +269,7 @@ class Pod:
 
     def _receive(self, batch: Iterable[tuple[int, Event]]) -> None:
         records = [self._record(number, event) for number, event in batch]
+        self._exchange()
         self._spend(self._costs.record_us * len(records))
         self.counted.records += len(records)
         self.engine.receive(records, self._instant)
@@ -325,6 +333,7 @@ class Pod:
         self._flush_at = inf
         written, self._unwritten, self._unwritten_count = self._unwritten, {}, 0
         if written:
+            self._exchange()
             self._at(self._clock + ACKNOWLEDGE_SECONDS, partial(self._acknowledge, written))
 
     def _acknowledge(self, written: dict[Partition, list[Settlement]]) -> None:

@@ -72,7 +72,7 @@ class Visitors:
         self._begin, self._end = hashed + 0.5, load.visitors + 0.5
         """The ranks of the others, as an interval."""
         self._rest = self._between(self._begin, self._end) if load.visitors > hashed else 0.0
-        weights = [rank**-load.skew for rank in range(1, hashed + 1)]
+        weights = [math.pow(rank, -load.skew) for rank in range(1, hashed + 1)]
         self._total = sum(weights) + self._rest
         self._hottest: list[list[tuple[str, float]]] = [[] for _ in range(load.partitions)]
         for rank, weight in enumerate(weights, start=1):
@@ -111,7 +111,7 @@ class Visitors:
             else:
                 rank = self._rank(random.random())
                 number = int((rank - self._begin) / self._partitions)
-                yield Drawn(f"visitor-{partition}-{number:09d}", rank**-self._skew / self._total)
+                yield Drawn(f"visitor-{partition}-{number:09d}", math.pow(rank, -self._skew) / self._total)
 
     @property
     def _rest_share(self) -> float:
@@ -128,7 +128,7 @@ class Visitors:
     def _rank(self, part: float) -> float:
         """The rank below which this part of the weight of the others lies."""
         if abs(self._skew - 1.0) < 1e-9:
-            return self._begin * (self._end / self._begin) ** part
+            return self._begin * math.pow(self._end / self._begin, part)
         power = 1.0 - self._skew
         low, high = math.pow(self._begin, power), math.pow(self._end, power)
         return math.pow(low + part * (high - low), 1.0 / power)

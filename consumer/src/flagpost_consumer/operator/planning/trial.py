@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,14 +76,16 @@ class Trial:
 
 
 class Done(NamedTuple):
-    """How a trial went, really or by the plan."""
+    """How a trial goes by the plan."""
 
-    delivered_per_second: float
-    """Deliveries settled a second, duplicates among them."""
-    cpu_microseconds: float
+    per_second: float
+    """Deliveries settled, duplicates among them."""
+    cpu_us: float
     """Of the process, for each of them."""
-    turns: float = 0.0
-    """Of the event loop, for each of them; known of the plan alone."""
+    turns: float
+    """Of the event loop, for each of them."""
+    exchanges: float
+    """With Kafka's threads, for each of them."""
 
 
 def planned(trial: Trial, costs: Costs, pendo: Pendo) -> Done:
@@ -97,7 +99,12 @@ def planned(trial: Trial, costs: Costs, pendo: Pendo) -> Done:
     settled = sum(counted.settled.values())
     seconds = counted.last_settled_at - counted.first_settled_at
     idle = costs.idle_us_per_second * seconds
-    return Done(settled / seconds, (1e6 * counted.cpu_seconds + idle) / settled, counted.turns / settled)
+    return Done(
+        settled / seconds,
+        (1e6 * counted.cpu_seconds + idle) / settled,
+        counted.turns / settled,
+        counted.exchanges / settled,
+    )
 
 
 class TrialGround:
@@ -143,7 +150,10 @@ class TrialGround:
         began = time.monotonic()
         published = 0
         for at, partition, event in _until(trial):
-            producer.poll(max(0.0, began + at - time.monotonic()))
+            # It returns as soon as anything is acknowledged.
+            while (left := began + at - time.monotonic()) > 0:
+                producer.poll(left)
+            producer.poll(0)
             producer.produce(
                 trial.name, encode_single_object(event), event.visitor_id.encode(), partition=partition
             )
@@ -164,7 +174,7 @@ def _until(trial: Trial) -> Iterator[tuple[float, int, DecisionEvent]]:
 
 
 @contextmanager
-def trial_ground(trials: list[Trial]) -> Iterator[TrialGround]:
+def trial_ground(trials: Iterable[Trial]) -> Iterator[TrialGround]:
     """Have a Kafka with a topic for each trial."""
     topics = {trial.name: trial.load.partitions for trial in trials}
     partitions = max(topics.values())

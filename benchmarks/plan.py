@@ -1,0 +1,86 @@
+"""`flagpost plan` against real runs: the same load, simulated and delivered by the real consumer, in one run.
+
+The costs are measured first, as `flagpost plan --calibrate` does. Then the rounds alternate between the real consumer
+and its simulation, which is told how long the sink took for an answer in that very round. What counts is how far the
+medians are apart: throughput, and CPU of the process a settlement.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import side_by_side
+
+from flagpost_consumer.operator.planning.calibration import TRACKS_ONLY, calibrate
+from flagpost_consumer.operator.planning.costs import Calibration
+from flagpost_consumer.operator.planning.pod import Pendo
+from flagpost_consumer.operator.planning.traffic import Load
+from flagpost_consumer.operator.planning.trial import PARTITIONS, Trial, TrialGround, planned, trial_ground
+
+ORDER_ALONE = {
+    **TRACKS_ONLY,
+    "FLAGPOST_DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
+    "FLAGPOST_DELIVERY__MAX_PENDING_PER_VISITOR": "0",
+    "FLAGPOST_DEDUPE__TTL_SECONDS": "0",
+}
+"""Every decision is sent, in each visitor's order, as fast as that allows."""
+TRIALS = (
+    Trial("uniform-5ms", Load(0.0, 5_000, 0.0, 10, PARTITIONS, 15_000), 0.0, 5.0, ORDER_ALONE),
+    Trial("zipf-5ms", Load(0.0, 5_000, 1.1, 10, PARTITIONS, 10_000), 0.0, 5.0, ORDER_ALONE),
+    Trial("paced-50ms", Load(100.0, 5_000, 0.0, 1_000, PARTITIONS), 16.0, 50.0, TRACKS_ONLY),
+    Trial("duplicates", Load(0.0, 1_000, 0.0, 1, PARTITIONS, 20_000), 0.0, 5.0, TRACKS_ONLY),
+)
+
+
+class Round:
+    """One trial, really and by the plan."""
+
+    def __init__(self, ground: TrialGround, trial: Trial, calibration: Calibration) -> None:
+        self._ground = ground
+        self._trial = trial
+        self._costs = calibration.costs
+        self._pendo = Pendo(0.0)
+
+    def real(self) -> Mapping[str, float]:
+        took, self._pendo = self._ground.run(self._trial)
+        return {
+            "per_second": took.settlements / took.seconds,
+            "cpu_us": 1e6 * took.cpu_seconds / took.settlements,
+        }
+
+    def plan(self) -> Mapping[str, float]:
+        done = planned(self._trial, self._costs, self._pendo)
+        return {"per_second": done.per_second, "cpu_us": done.cpu_us}
+
+
+def compared(rounds: int) -> Iterator[side_by_side.Comparison]:
+    calibration = calibrate(partial(_told, "calibration"))
+    print(calibration.model_dump_json(indent=2))
+    with trial_ground(TRIALS) as ground:
+        for trial in TRIALS:
+            both = Round(ground, trial, calibration)
+            sides = [side_by_side.Side("real", both.real), side_by_side.Side("plan", both.plan)]
+            yield side_by_side.compare(f"{trial.name}: {_described(trial)}", sides, rounds)
+
+
+def _told(what: str, trials: Sequence[Trial]) -> Iterator[Trial]:
+    for trial in trials:
+        print(f"{what}: {trial.name}", flush=True)
+        yield trial
+
+
+def _described(trial: Trial) -> str:
+    return json.dumps({"latency_ms": trial.latency_ms, "skew": trial.load.skew})
+
+
+def main() -> None:
+    given = side_by_side.arguments(__doc__).parse_args()
+    json_file: Path | None = given.json
+    side_by_side.report(compared(given.rounds), json_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""The simulated consumer, held against what queueing theory and arithmetic say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+from random import Random
+from statistics import mean
+
+import pytest
+
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.policy import (
+    DecisionsSettings,
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    Policy,
+)
+from flagpost_consumer.core.records import EndpointName
+from flagpost_consumer.operator.planning import traffic
+from flagpost_consumer.operator.planning.costs import SHIPPED, Costs
+from flagpost_consumer.operator.planning.demand import demand_of, needs_of
+from flagpost_consumer.operator.planning.forecast import Wanted, forecast, scaled_policy
+from flagpost_consumer.operator.planning.pod import START_MS, Pendo, Pod
+from flagpost_consumer.operator.planning.traffic import Decisions, Load, Visitors
+
+FREE: Costs = SHIPPED.costs.times(0.0)
+"""A machine on which nothing takes CPU."""
+
+
+def policy(
+    *,
+    connections: int = 64,
+    interval: float = 0.0,
+    ttl: float = 0.0,
+    budget: float | None = None,
+    metadata: bool = False,
+) -> Policy:
+    return Policy(
+        delivery=DeliverySettings(visitor_interval_seconds=interval, max_pending_per_visitor=0),
+        dedupe=DedupeSettings(ttl_seconds=ttl),
+        decisions=DecisionsSettings(visitor_metadata=metadata),
+        limits=EndpointLimits(max_connections=connections, track_requests_per_minute=budget),
+    )
+
+
+def pod_with(load: Load, rules: Policy, costs: Costs, pendo: Pendo, until: float = 0.0) -> Pod:
+    """A consumer that has all partitions and begins; `until`: with what it knows of decisions until then."""
+    visitors = Visitors(load)
+    decisions = [
+        Decisions(load, visitors, number, seed=1, start_ms=START_MS) for number in range(load.partitions)
+    ]
+    pod = Pod(rules, costs, pendo, decisions, load.partitions, Random(1))
+    ttl = rules.dedupe.ttl_seconds
+    pod.begin({each.partition: list(each.sent_before(until, ttl)) for each in decisions} if until else {})
+    return pod
+
+
+def delivered(pod: Pod) -> int:
+    return pod.counted.settled[Kind.TRACK, Outcome.DELIVERED]
+
+
+def rate_between(pod: Pod, start: float, end: float) -> float:
+    """Track events delivered a second."""
+    pod.run(start)
+    before = delivered(pod)
+    pod.run(end)
+    return (delivered(pod) - before) / (end - start)
+
+
+MANY = Load(decisions_per_second=400.0, visitors=100_000, skew=0.0, flags=5, partitions=4)
+
+
+def test_connections_bound_what_is_delivered() -> None:
+    pod = pod_with(MANY, policy(connections=8), FREE, Pendo(0.05))
+    assert rate_between(pod, 1, 6) == pytest.approx(8 / 0.05, rel=0.03)
+
+
+@pytest.mark.parametrize("interval", [0.0, 1.0])
+def test_one_visitors_events_go_one_after_the_other_and_at_its_pace(interval: float) -> None:
+    load = replace(MANY, visitors=1, decisions_per_second=50.0)
+    pod = pod_with(load, policy(interval=interval), FREE, Pendo(0.1))
+    assert rate_between(pod, 2, 42) == pytest.approx(1 / (interval + 0.1), rel=0.06)
+
+
+def test_the_hottest_visitor_bounds_how_soon_a_backlog_is_gone() -> None:
+    load = Load(0.0, 500, 1.1, 5, 4, backlog=2_000)
+    pod = pod_with(load, policy(), FREE, Pendo(0.02))
+    hottest = Visitors(load).hottest_share * 2_000
+    pod.run(60.0)
+    assert pod.behind == 0
+    assert pod.counted.last_settled_at == pytest.approx(hottest * 0.02, rel=0.1)
+
+
+def test_the_budget_bounds_what_is_delivered() -> None:
+    pod = pod_with(MANY, policy(budget=600.0), FREE, Pendo(0.05))
+    assert rate_between(pod, 2, 12) == pytest.approx(600 / 60, rel=0.03)
+
+
+def test_the_cpu_bounds_what_is_delivered() -> None:
+    costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 6_000.0, "loop_share": 0.5})
+    pod = pod_with(MANY, policy(), costs, Pendo(0.001))
+    left_by_reading = 1 - 400 * 100e-6 * 0.5
+    assert rate_between(pod, 2, 12) == pytest.approx(left_by_reading / (6_000e-6 * 0.5), rel=0.03)
+
+
+def test_a_turn_that_many_share_costs_each_of_them_less() -> None:
+    costs = FREE.model_copy(update={"turn_us": 1_000.0, "loop_share": 1.0})
+    alone, together = (
+        pod_with(replace(MANY, decisions_per_second=rate), policy(), costs, Pendo(0.05))
+        for rate in (2.0, 2_000.0)
+    )
+    alone.run(20)
+    together.run(5)
+    assert alone.counted.cpu_seconds / delivered(alone) > 0.0025
+    assert together.counted.cpu_seconds / delivered(together) < 0.001
+
+
+def test_cpu_is_what_each_piece_of_work_costs() -> None:
+    costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 200.0, "turn_us": 50.0})
+    pod = pod_with(MANY, policy(ttl=60.0), costs, Pendo(0.01))
+    pod.run(10)
+    counted = pod.counted
+    requests = counted.requests[EndpointName.TRACK]
+    expected = (100 * counted.records + 50 * counted.turns + 200 * requests) / 1e6
+    # A request that is on its way has cost half.
+    assert counted.cpu_seconds == pytest.approx(expected, abs=64 * 100e-6)
+
+
+def test_littles_law_holds() -> None:
+    pod = pod_with(replace(MANY, decisions_per_second=100.0), policy(), FREE, Pendo(0.1, 0.1))
+    pod.run(2)
+    in_flight = []
+    for step in range(1, 2_000):
+        pod.run(2 + step * 0.01)
+        in_flight.append(pod.engine.track.in_flight)
+    assert mean(in_flight) == pytest.approx(delivered(pod) / pod.now * 0.2, rel=0.1)
+
+
+def test_an_event_is_as_old_as_kafka_and_pendo_take() -> None:
+    pod = pod_with(replace(MANY, decisions_per_second=20.0), policy(), FREE, Pendo(0.25))
+    pod.run(20)
+    assert min(pod.counted.ages) >= 0.25
+    assert max(pod.counted.ages) < 0.3
+
+
+def test_what_is_delivered_in_the_long_run_is_what_arithmetic_says() -> None:
+    load = Load(200.0, 2_000, 0.7, 3, 4)
+    pod = pod_with(load, policy(ttl=100.0), FREE, Pendo(0.01), until=120.0)
+    pod.run(120)
+    visitors = Visitors(load)
+    expected = sum(demand_of(load, visitors, number, 100.0).deliveries for number in range(4))
+    assert delivered(pod) / 120 == pytest.approx(expected, rel=0.05)
+    assert delivered(pod) < 0.5 * pod.counted.records, "most repeat another"
+
+
+def test_metadata_goes_together_and_only_where_it_has_changed() -> None:
+    load = Load(100.0, 1_000, 0.0, 2, 4)
+    pod = pod_with(load, policy(ttl=100.0, metadata=True), FREE, Pendo(0.01), until=40.0)
+    pod.run(40)
+    sent = pod.counted.settled[Kind.VISITOR_METADATA, Outcome.DELIVERED]
+    assert sent == pytest.approx(delivered(pod), rel=0.15)
+    assert pod.counted.requests[EndpointName.METADATA] <= 40 / 2 + 1
+    assert pod.counted.settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE] > sent
+
+
+# Visitors
+
+
+def test_shares_are_zipfs_and_make_a_whole() -> None:
+    load = replace(MANY, visitors=1_000, skew=1.2, partitions=7)
+    visitors = Visitors(load)
+    weights = [rank**-1.2 for rank in range(1, 1_001)]
+    assert visitors.hottest_share == pytest.approx(1 / sum(weights))
+    assert sum(visitors.share(number) for number in range(7)) == pytest.approx(1.0)
+    assert visitors.hottest_partition == partition_of(b"visitor-000000001", 7)
+
+
+@pytest.mark.parametrize("skew", [0.0, 0.8, 1.0, 1.3])
+def test_visitors_that_are_not_hashed_count_as_if_they_were(
+    skew: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Load(1_000.0, 40_000, skew, 4, 8)
+    hashed = needs_of(load, Visitors(load), policy(ttl=600.0), FREE, Pendo(0.01))
+    monkeypatch.setattr(traffic, "HASHED_VISITORS", 2_000)
+    visitors = Visitors(load)
+    most_not = needs_of(load, visitors, policy(ttl=600.0), FREE, Pendo(0.01))
+    assert most_not.total.decisions == pytest.approx(hashed.total.decisions, rel=0.001)
+    assert most_not.total.deliveries == pytest.approx(hashed.total.deliveries, rel=0.005)
+    assert sum(most_not.shares) == pytest.approx(1.0)
+    drawing = visitors.drawing(3, Random(1))
+    drawn = [next(drawing) for _ in range(5_000)]
+    of_hashed = mean(each.name.count("-") == 1 for each in drawn)
+    expected = sum(g.share for g in visitors.groups(3) if g.visitors == 1.0) / visitors.share(3)
+    assert of_hashed == pytest.approx(expected, abs=0.03)
+
+
+def test_decisions_come_as_often_as_they_should_and_a_backlog_is_there_before() -> None:
+    load = Load(50.0, 100, 0.0, 2, 1, backlog=200)
+    decisions = Decisions(load, Visitors(load), 0, seed=3, start_ms=START_MS)
+    times = []
+    for _ in range(1_200):
+        times.append(decisions.next_at)
+        decisions.take()
+    assert times == sorted(times)
+    assert times[0] > -4.0
+    assert times[199] == pytest.approx(0.0)
+    assert times[-1] == pytest.approx(1_000 / 50, rel=0.1)
+    assert decisions.arrived(30.0) == pytest.approx(200 + 30 * 50)
+
+
+def test_after_a_backlog_without_more_nothing_comes() -> None:
+    load = Load(0.0, 100, 0.0, 2, 1, backlog=3)
+    decisions = Decisions(load, Visitors(load), 0, seed=3, start_ms=START_MS)
+    assert len({decisions.take().event_id for _ in range(3)}) == 3
+    assert decisions.next_at == inf
+    with pytest.raises(LookupError):
+        decisions.take()
+
+
+# Forecasts
+
+
+def wanted(load: Load, rules: Policy | None = None, **given: object) -> Wanted:
+    values: dict[str, object] = {
+        "load": load,
+        "policy": policy(interval=1.0, ttl=1800.0, metadata=True) if rules is None else rules,
+        "costs": SHIPPED.costs,
+        "pendo": Pendo(0.05, 0.005),
+        "pods": None,
+        "seconds": 20.0,
+        "memory_limit_bytes": 768 * 2**20,
+        "most_decisions": 100_000,
+        "seed": 1,
+    }
+    return Wanted(**{**values, **given})  # type: ignore[arg-type]
+
+
+SMALL = Load(200.0, 20_000, 0.6, 5, 12)
+
+
+def test_a_sample_tells_what_the_whole_tells() -> None:
+    whole = forecast(wanted(SMALL, pods=1)).busiest
+    part = forecast(wanted(SMALL, pods=1, most_decisions=1_500)).busiest
+    assert len(whole.sample.partitions) == 12
+    assert len(part.sample.partitions) < 6
+    assert part.delivered_per_second == pytest.approx(whole.delivered_per_second, rel=0.1)
+    assert part.duplicates_per_second == pytest.approx(whole.duplicates_per_second, rel=0.1)
+    assert part.cpu_cores == pytest.approx(whole.cpu_cores, rel=0.15)
+    assert part.ages.p50 == pytest.approx(whole.ages.p50, rel=0.1)
+
+
+def test_what_comes_to_a_partition_does_not_depend_on_which_others_are_simulated() -> None:
+    visitors = Visitors(SMALL)
+    events = [
+        [each.take() for _ in range(50)]
+        for each in (
+            Decisions(SMALL, visitors, 5, seed=1, start_ms=START_MS),
+            Decisions(SMALL, Visitors(SMALL), 5, seed=1, start_ms=START_MS),
+        )
+    ]
+    assert events[0] == events[1]
+
+
+@pytest.mark.parametrize("most_decisions", [1_000, 3_000, 100_000])
+def test_the_hottest_visitors_partition_is_always_simulated(most_decisions: int) -> None:
+    foreseen = forecast(wanted(SMALL, pods=3, most_decisions=most_decisions, seconds=10.0))
+    hottest = Visitors(SMALL).hottest_partition
+    assert hottest in foreseen.busiest.sample.partitions
+    assert hottest not in foreseen.usual.sample.partitions
+
+
+def test_a_part_of_a_pod_has_its_part_of_what_the_pod_has() -> None:
+    part = scaled_policy(Policy(), 0.25)
+    assert part.limits.max_connections == 16
+    assert part.delivery.max_pending == 5_000
+    assert part.delivery.max_pending_per_visitor == 600, "a visitor is not divided"
+    assert scaled_policy(Policy(), 0.001).limits.max_connections == 1
+
+
+def test_a_load_that_the_pods_take_holds() -> None:
+    foreseen = forecast(wanted(SMALL))
+    assert foreseen.problems == []
+    assert (foreseen.pods, foreseen.pods_needed) == (1, 1)
+    assert foreseen.of_group(lambda pod: pod.delivered_per_second) == pytest.approx(
+        foreseen.needs.total.deliveries, rel=0.1
+    )
+
+
+def test_as_many_pods_are_planned_as_are_needed_and_then_it_holds() -> None:
+    slow = SHIPPED.costs.model_copy(update={"record_us": 4_000.0, "turn_us": 0.0})
+    foreseen = forecast(wanted(SMALL, costs=slow))
+    assert foreseen.pods == foreseen.pods_needed == 2
+    assert foreseen.problems == []
+
+
+def problems_of(asked: Wanted) -> str:
+    return "\n".join(forecast(asked).problems)
+
+
+def test_too_few_pods_are_told() -> None:
+    slow = SHIPPED.costs.model_copy(update={"record_us": 8_000.0})
+    told = problems_of(wanted(SMALL, costs=slow, pods=1))
+    assert "1 pods are not enough" in told
+    assert "grows by" in told
+
+
+def test_a_visitor_that_is_too_hot_for_any_number_of_pods_is_told() -> None:
+    told = problems_of(wanted(replace(SMALL, visitors=20), policy(interval=1.0), seconds=10.0))
+    assert "hottest visitor" in told
+    assert "no pods help" in told
+
+
+def test_a_budget_that_is_too_small_is_told_with_what_is_needed() -> None:
+    told = problems_of(wanted(SMALL, policy(ttl=1800.0, budget=60.0), seconds=10.0))
+    assert "pendo.track_requests_per_minute is 60, and " in told
+
+
+def test_memory_and_claims_beyond_their_limits_are_told() -> None:
+    rules = policy(ttl=1800.0).model_copy(
+        update={"dedupe": DedupeSettings(ttl_seconds=1800.0, max_entries=10)}
+    )
+    told = problems_of(wanted(SMALL, rules, memory_limit_bytes=2**20, seconds=10.0))
+    assert "dedupe.max_entries is 10" in told
+    assert "MiB, and may take 1" in told
+
+
+def test_a_backlog_is_worked_off() -> None:
+    foreseen = forecast(wanted(replace(SMALL, backlog=4_000), policy(ttl=1800.0)))
+    assert foreseen.problems == []
+    assert foreseen.busiest.points[0].lag > foreseen.busiest.points[-1].lag
+    assert foreseen.busiest.ages.most > 4_000 / 200 * 0.9
+
+
+def test_the_same_seed_gives_the_same_forecast() -> None:
+    once, again, other = (forecast(wanted(SMALL, seed=seed, seconds=10.0)).busiest for seed in (7, 7, 8))
+    assert once == again
+    assert once != other
