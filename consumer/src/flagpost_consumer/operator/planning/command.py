@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -119,8 +120,19 @@ def _changed(section: Section, **given: float | None) -> Section:
     return cast("Section", section.model_copy(update=update))
 
 
-def _number(least: float, most: float = float(MOST), *, above: bool = False) -> click.FloatRange:
-    return click.FloatRange(least, most, min_open=above)
+class _Number(click.FloatRange):
+    """A number between two; what is not a number is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
+        """Read it, or fail."""
+        number = super().convert(value, param, ctx)
+        if isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
+
+
+def _number(least: float, most: float = float(MOST), *, above: bool = False) -> _Number:
+    return _Number(least, most, min_open=above)
 
 
 _COUNT = click.IntRange(1, MOST)

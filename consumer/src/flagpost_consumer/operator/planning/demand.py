@@ -5,9 +5,9 @@ In: a load, settings, costs. Out: rates and limits of the long run, which a simu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, exp, inf
 
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.sent_values import MAX_BYTES
@@ -31,13 +31,17 @@ class Demand:
     decisions: float = 0.0
     deliveries: float = 0.0
     """Track events for Pendo: decisions without those that repeat one."""
+    values: float = 0.0
+    """Metadata values for Pendo, if metadata is sent."""
 
     def __add__(self, other: Demand) -> Demand:
-        return Demand(self.decisions + other.decisions, self.deliveries + other.deliveries)
+        return Demand(
+            self.decisions + other.decisions, self.deliveries + other.deliveries, self.values + other.values
+        )
 
     def times(self, factor: float) -> Demand:
         """As much for each of so many."""
-        return Demand(self.decisions * factor, self.deliveries * factor)
+        return Demand(self.decisions * factor, self.deliveries * factor, self.values * factor)
 
 
 def demand_of(load: Load, visitors: Visitors, partition: int, ttl_seconds: float) -> Demand:
@@ -45,13 +49,18 @@ def demand_of(load: Load, visitors: Visitors, partition: int, ttl_seconds: float
 
     A visitor decides about each flag `rate` times a second, at random. A decision that is sent makes those of the
     next ttl duplicates; after them the next one comes within 1 / rate on average: one is sent every ttl + 1 / rate.
+    A metadata value is sent if there was none for a ttl: a value that comes again makes the one before younger.
     """
     total = Demand()
     for count, share in visitors.groups(partition):
-        decisions = load.decisions_per_second * share
-        rate = decisions / load.flags
-        total += Demand(decisions, load.flags * rate / (1.0 + rate * ttl_seconds)).times(count)
+        total += _of_visitor(load, share, ttl_seconds).times(count)
     return total
+
+
+def _of_visitor(load: Load, share: float, ttl_seconds: float) -> Demand:
+    decisions = load.decisions_per_second * share
+    expected = decisions / load.flags * ttl_seconds
+    return Demand(decisions, decisions / (1.0 + expected), decisions * exp(-expected))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +105,11 @@ class Needs:
     def loop(self, demand: Demand) -> float:
         """The part of its time that an event loop is at work on this."""
         costs = self.costs
-        each, sent = costs.record_us, costs.request_us
+        microseconds = costs.record_us * demand.decisions + costs.request_us * demand.deliveries
         if self.policy.decisions.visitor_metadata:
-            each += costs.metadata_unsent_us
-            sent += costs.metadata_sent_us - costs.metadata_unsent_us
-        return (each * demand.decisions + sent * demand.deliveries) / 1e6 * costs.loop_share
+            microseconds += costs.metadata_sent_us * demand.values
+            microseconds += costs.metadata_unsent_us * (demand.decisions - demand.values)
+        return microseconds / 1e6 * costs.loop_share
 
     def connections(self, demand: Demand) -> float:
         """The part of its connections that a pod has in use on average (Little's law)."""
@@ -109,14 +118,17 @@ class Needs:
 
     def track_requests_per_minute(self, pods: int) -> float:
         """The budget of the group with which no pod lacks any: each has a share by the number of its partitions."""
-        share = self.partitions_a_pod(pods) / len(self.partitions)
-        return 60.0 * max(self.total.deliveries, self.busiest_pod(pods).deliveries / share)
+        return 60.0 * self._at_every_pod(pods, lambda demand: demand.deliveries)
 
     def metadata_requests_per_minute(self, pods: int) -> float:
         """The same for metadata, with requests as full as they may be: with fewer, each waits until it is fuller."""
         if not self.policy.decisions.visitor_metadata:
             return 0.0
-        return self.track_requests_per_minute(pods) / self.policy.metadata.batch_size
+        return 60.0 * self._at_every_pod(pods, lambda demand: demand.values) / self.policy.metadata.batch_size
+
+    def _at_every_pod(self, pods: int, rate: Callable[[Demand], float]) -> float:
+        share = self.partitions_a_pod(pods) / len(self.partitions)
+        return max(rate(self.total), rate(self.busiest_pod(pods)) / share)
 
     @property
     def visitor_deliveries_per_second(self) -> float:
@@ -138,7 +150,7 @@ class Needs:
         memory = costs.base_bytes + pending * costs.pending_bytes
         memory += min(self.claims(pods), most) * costs.claim_bytes
         if self.policy.decisions.visitor_metadata:
-            values = self.claims_needed(pods) * SENT_VALUE_TTLS
+            values = self.busiest_pod(pods).values * self.policy.dedupe.ttl_seconds * SENT_VALUE_TTLS
             memory += min(min(values, most) * costs.sent_value_bytes, MAX_BYTES)
         return memory
 
@@ -147,8 +159,6 @@ def needs_of(load: Load, visitors: Visitors, policy: Policy, costs: Costs, pendo
     """Work out what a load needs."""
     ttl = policy.dedupe.ttl_seconds
     partitions = [demand_of(load, visitors, number, ttl) for number in range(load.partitions)]
-    decisions = load.decisions_per_second * visitors.hottest_share
-    rate = decisions / load.flags
-    hottest = Demand(decisions, decisions / (1.0 + rate * ttl))
+    hottest = _of_visitor(load, visitors.hottest_share, ttl)
     shares = [visitors.share(number) for number in range(load.partitions)]
     return Needs(policy, costs, pendo, partitions, shares, visitors.hottest_partition, hottest)

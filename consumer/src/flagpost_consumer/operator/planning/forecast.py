@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import nan
+from math import expm1, nan
 from random import Random
 from statistics import mean
 
@@ -18,7 +18,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.operator.planning.costs import Costs
 from flagpost_consumer.operator.planning.demand import CONNECTION_HEADROOM, CPU_HEADROOM, Needs, needs_of
-from flagpost_consumer.operator.planning.pod import START_MS, Counted, Pendo, Pod
+from flagpost_consumer.operator.planning.pod import FETCH_SECONDS, START_MS, Counted, Pendo, Pod
 from flagpost_consumer.operator.planning.traffic import Decisions, Load, Visitors
 
 MIB = 2**20
@@ -230,6 +230,16 @@ def scaled_policy(policy: Policy, fraction: float) -> Policy:
     )
 
 
+def scaled_costs(costs: Costs, fraction: float, per_second: float) -> Costs:
+    """What work costs a part of a pod, which has a part of its CPU, if so many decisions come to it.
+
+    Where some come at any time, the whole pod takes them together, and so has no more exchanges than the part has.
+    """
+    at_once = per_second * FETCH_SECONDS
+    more = expm1(-at_once / fraction) / expm1(-at_once) if at_once else 1 / fraction
+    return costs.times(1 / fraction).model_copy(update={"exchange_us": costs.exchange_us * more})
+
+
 class _Simulated:
     """A pod, or a part of one, at its simulation."""
 
@@ -245,16 +255,14 @@ class _Simulated:
         count = round(len(decisions) * wanted.load.partitions / (sample.of_pod * sample.fraction))
         self._pod = Pod(
             scaled_policy(wanted.policy, sample.fraction),
-            wanted.costs.times(1 / sample.fraction),
+            scaled_costs(wanted.costs, sample.fraction, sum(each.per_second for each in decisions)),
             wanted.pendo,
             decisions,
             count,
             Random(wanted.seed),  # noqa: S311 - no secret
         )
         ttl_seconds = wanted.policy.dedupe.ttl_seconds
-        self._pod.begin(
-            {each.partition: list(each.sent_before(sample.seconds, ttl_seconds)) for each in decisions}
-        )
+        self._pod.begin({each.partition: each.before(sample.seconds, ttl_seconds) for each in decisions})
         self._seen = 0
 
     def go_on(self, step: int) -> Point:

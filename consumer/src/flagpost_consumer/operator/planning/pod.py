@@ -28,7 +28,7 @@ from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Rec
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.operator.planning.costs import Costs
-from flagpost_consumer.operator.planning.traffic import Decisions
+from flagpost_consumer.operator.planning.traffic import Before, Decisions
 from flagpost_schemas import (
     DecisionEvent,
     Event,
@@ -139,13 +139,13 @@ class Pod:
 
     # The run
 
-    def begin(self, earlier: Mapping[int, Sequence[DecisionEvent]]) -> None:
-        """Come to the moment 0 as a process that has sent these decisions before, by partition."""
+    def begin(self, before: Mapping[int, Before]) -> None:
+        """Come to the moment 0 as a process that has been at work, or that has not, where nothing was before."""
         for partition in self.engine.assign(sorted(self._decisions), self._partition_count, self._instant):
-            self.engine.restore(partition, self._restoration(earlier.get(partition.number, ())))
+            self.engine.restore(partition, self._restoration(before[partition.number].sent if before else ()))
         self.engine.prove_membership(inf)
         if self._policy.decisions.visitor_metadata:
-            self._let_pendo_have(earlier)
+            self._let_pendo_have({number: each.made for number, each in before.items()})
         self.run(0.0)
         self.counted = Counted()
         self._to_come = [(each.next_at, number) for number, each in self._decisions.items()]
@@ -158,7 +158,7 @@ class Pod:
             self._turn()
         self.now = max(self.now, until)
 
-    def _restoration(self, earlier: Iterable[DecisionEvent]) -> Restoration:
+    def _restoration(self, sent: Iterable[DecisionEvent]) -> Restoration:
         """What the ledger tells of decisions that were sent before."""
         restoration = Restoration(0, self._policy.dedupe)
         restoration.take_claims(
@@ -171,24 +171,25 @@ class Pod:
                     decision_key(event.visitor_id, event.flag_key, variation_as_sent(event)),
                     event.occurred_at,
                 )
-                for event in earlier
+                for event in sent
             ],
         )
         restoration.finish(1)
         return restoration
 
-    def _let_pendo_have(self, earlier: Mapping[int, Sequence[DecisionEvent]]) -> None:
-        """Send the metadata of decisions that were sent before: it is in no ledger."""
-        for number, events in earlier.items():
+    def _let_pendo_have(self, made: Mapping[int, Sequence[DecisionEvent]]) -> None:
+        """Send the metadata of decisions that were made before: it is in no ledger."""
+        for number, events in made.items():
             for first in range(0, len(events), BATCH_MESSAGES):
                 part = [self._metadata_of(event) for event in events[first : first + BATCH_MESSAGES]]
                 self._at(self.now, partial(self._receive, [(number, event) for event in part]))
 
     def _metadata_of(self, event: DecisionEvent) -> VisitorMetadata:
+        ahead_seconds = self._policy.delivery.max_future_seconds
         return VisitorMetadata(
             event_id=event.event_id,
-            # What occurs later than it is sent would be refused.
-            occurred_at=min(event.occurred_at, self._instant.wall_ms),
+            # What is further ahead would be refused.
+            occurred_at=min(event.occurred_at, self._instant.wall_ms + int(ahead_seconds * 1000)),
             visitor_id=event.visitor_id,
             values=decision_metadata(event, self._policy.decisions),
         )

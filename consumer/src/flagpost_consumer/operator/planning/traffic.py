@@ -143,6 +143,15 @@ class Choice(NamedTuple):
     flag: int
 
 
+class Before(NamedTuple):
+    """Decisions of a partition before the plan begins."""
+
+    sent: list[DecisionEvent]
+    """The last one of each visitor and flag that was sent."""
+    made: list[DecisionEvent]
+    """The last one of each visitor and flag, be it sent or a duplicate."""
+
+
 class Decisions:
     """The decisions of one partition in the order in which they come."""
 
@@ -155,7 +164,7 @@ class Decisions:
         self._start_ms = start_ms
         share = visitors.share(partition)
         self.per_second = load.decisions_per_second * share
-        self.backlog = math.ceil(load.backlog * share)
+        self.backlog = round(load.backlog * share)
         self.read = 0
         """How many have been taken."""
         self._choices = self._choose()
@@ -196,27 +205,34 @@ class Decisions:
             decision_event_dispatched=True,
         )
 
-    def sent_before(self, until: float, ttl_seconds: float) -> Iterator[DecisionEvent]:
-        """What was sent in the last ttl before the plan begins, as far as decisions until a moment can repeat it.
+    def before(self, until: float, ttl_seconds: float) -> Before:
+        """What was in the last ttl before the plan begins, as far as decisions until a moment can repeat it.
 
-        A visitor decides about a flag at random, `rate` times a second. What is sent makes those of the next ttl
-        duplicates, and the next one after these is sent, after 1 / rate on average. So at any moment there is one
-        sent less than a ttl ago with the probability rate * ttl / (1 + rate * ttl), of an age that may be any.
+        A visitor decides about a flag at random, `rate` times a second, so the time since it did so last is
+        exponentially distributed. Of what was sent another rule holds: it makes the decisions of the next ttl
+        duplicates, and the next one after these is sent, after 1 / rate on average. So at any moment one was sent
+        within the last ttl with the probability rate * ttl / (1 + rate * ttl), and it may be of any age.
         """
         random = Random(f"{self._seed}/{self.partition}/before")  # noqa: S311 - no secret
         begin = -self._load.backlog_seconds
-        seen: set[tuple[str, int]] = set()
+        found = Before([], [])
+        known: set[tuple[str, int]] = set()
         for choice in self._choose():
             if choice.at > until:
-                return
+                break
             key = choice.visitor.name, choice.flag
-            if key in seen:
+            if key in known:
                 continue
-            seen.add(key)
-            expected = self._load.decisions_per_second * choice.visitor.share / self._load.flags * ttl_seconds
-            if random.random() * (1.0 + expected) < expected:
-                earlier = choice._replace(at=begin - random.random() * ttl_seconds)
-                yield self.event(earlier, -len(seen))
+            known.add(key)
+            rate = self._load.decisions_per_second * choice.visitor.share / self._load.flags
+            if random.random() * (1.0 + rate * ttl_seconds) < rate * ttl_seconds:
+                found.sent.append(self._earlier(choice, begin - random.random() * ttl_seconds, len(known)))
+            if rate and (ago := random.expovariate(rate)) < ttl_seconds:
+                found.made.append(self._earlier(choice, begin - ago, len(known)))
+        return found
+
+    def _earlier(self, choice: Choice, at: float, number: int) -> DecisionEvent:
+        return self.event(choice._replace(at=at), -number)
 
     def _choose(self) -> Iterator[Choice]:
         """Draw all of them anew; what is drawn does not depend on which other partitions are looked at."""
