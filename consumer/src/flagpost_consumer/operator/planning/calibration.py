@@ -36,7 +36,7 @@ from flagpost_schemas import Decoder, encode_single_object
 TRACKS_ONLY = {"FLAGPOST_DECISIONS__VISITOR_METADATA": "false"}
 NEW_VISITORS = 10_000_000_000
 """Of so many, hardly one comes twice."""
-FEW_VISITORS = 100
+FEW_VISITORS = 20
 LOW_SECONDS = 6.0
 LOW_RATE = 100.0
 IDLE_SECONDS = 3.0
