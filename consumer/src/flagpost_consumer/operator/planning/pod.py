@@ -2,7 +2,8 @@
 
 In: a policy, what work costs, how long Pendo takes, decisions. Out: what was delivered, when, and what it took.
 The event loop is a single server: all that has come by the beginning of a turn is done in it, and takes as long as it
-costs. Nothing here decides what becomes of a record; that is the engine's.
+costs. As in the service, the next request starts at once after an answer, and all else waits a millisecond.
+Nothing here decides what becomes of a record; that is the engine's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from math import inf
 from random import Random
 
 from flagpost_consumer.adapters.handed_over import BATCH_MESSAGES
-from flagpost_consumer.adapters.ledger_writer import LINGER_SECONDS
+from flagpost_consumer.adapters.ledger_writer import LINGER_SECONDS, MAX_BATCH_SETTLEMENTS
 from flagpost_consumer.app import TIMER_SLACK_SECONDS
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
@@ -69,7 +70,7 @@ class Counted:
     """What has happened since the moment 0."""
 
     turns: int = 0
-    """Of the event loop."""
+    """How often the engine did all that was to be done."""
     exchanges: int = 0
     """Batches of records and of settlements."""
     records: int = 0
@@ -119,9 +120,11 @@ class Pod:
         self._to_come: list[tuple[float, int]] = []
         """When each partition's next decision comes."""
         self._read_at = inf
-        self._wake_at = inf
+        self._wanted = False
+        """Whether the engine is to act in this turn."""
+        self._timer_at = inf
         self._unwritten: dict[Partition, list[Settlement]] = {}
-        self._unwritten_count = 0
+        self._unwritten_answers = 0
         self._flush_at = inf
         self._offsets: Counter[int] = Counter()
         self._ledger_offsets: Counter[int] = Counter()
@@ -199,17 +202,19 @@ class Pod:
     def _turn(self) -> None:
         self.now = max(self._agenda[0][0], self._free_at)
         self._spent = 0.0
-        self._spend(self._costs.turn_us)
+        self._wanted = False
         while self._agenda and self._agenda[0][0] <= self.now:
             heapq.heappop(self._agenda)[2]()
-        self._act()
-        self.counted.turns += 1
+        if self._wanted:
+            self._act()
         self.counted.cpu_seconds += self._spent
         self.counted.most_pending = max(self.counted.most_pending, self.engine.pending_records)
         self._free_at = self._clock
 
     def _act(self) -> None:
-        """Do what the engine asks for."""
+        """Do all that the engine asks for."""
+        self.counted.turns += 1
+        self._spend(self._costs.turn_us)
         actions = self.engine.poll(self._instant)
         for attempt in actions.attempts:
             self._send(attempt)
@@ -218,10 +223,19 @@ class Pod:
         self._paused = actions.intake_paused
         if resumed:
             self._read_soon()
-        if actions.wake_at is not None and not self.now < self._wake_at <= actions.wake_at:
-            self._wake_at = actions.wake_at
-            # Being asked to come at once means with the next turn.
-            self._at(max(actions.wake_at + TIMER_SLACK_SECONDS, self._clock), _nothing)
+        if actions.wake_at is not None:
+            self._act_at(actions.wake_at)
+
+    def _act_at(self, moment: float) -> None:
+        """Act at a moment; as the service does, with one timer, which may come earlier, for nothing."""
+        if moment < self._timer_at:
+            self._timer_at = moment
+            self._at(max(moment, self._clock) + TIMER_SLACK_SECONDS, partial(self._timer_ended, moment))
+
+    def _timer_ended(self, moment: float) -> None:
+        if moment == self._timer_at:
+            self._timer_at = inf
+            self._wanted = True
 
     def _at(self, moment: float, what: Callable[[], None]) -> None:
         self._number += 1
@@ -274,6 +288,7 @@ class Pod:
         self._spend(self._costs.record_us * len(records))
         self.counted.records += len(records)
         self.engine.receive(records, self._instant)
+        self._wanted = True
 
     def _record(self, number: int, event: Event) -> Record:
         if isinstance(event, DecisionEvent):
@@ -295,6 +310,9 @@ class Pod:
     def _answer(self, attempt: Attempt) -> None:
         self._spend_on(attempt)
         self.engine.answered(attempt, OK, self._instant)
+        for following in self.engine.start(self._instant):
+            self._send(following)
+        self._act_at(self._clock)
 
     def _spend_on(self, attempt: Attempt) -> None:
         """A track request costs half at its start and half at its answer; metadata is counted by the value."""
@@ -307,11 +325,12 @@ class Pod:
         """Write settlements soon, as the ledger's writer does."""
         for settlement in settlements:
             self._count(settlement)
-            self._unwritten.setdefault(settlement.delivery.partition, []).append(settlement)
-        self._unwritten_count += len(settlements)
-        if self._unwritten_count >= self._write_at:
-            self._flush()
-        elif settlements and self._flush_at == inf:
+            unwritten = self._unwritten.setdefault(settlement.delivery.partition, [])
+            unwritten.append(settlement)
+            self._unwritten_answers += settlement.delivery.attempts > 0
+            if self._unwritten_answers >= self._write_at or len(unwritten) >= MAX_BATCH_SETTLEMENTS:
+                self._flush()
+        if self._unwritten and self._flush_at == inf:
             self._flush_at = self._clock + LINGER_SECONDS
             self._at(self._flush_at, self._flush_in_time)
 
@@ -332,7 +351,7 @@ class Pod:
 
     def _flush(self) -> None:
         self._flush_at = inf
-        written, self._unwritten, self._unwritten_count = self._unwritten, {}, 0
+        written, self._unwritten, self._unwritten_answers = self._unwritten, {}, 0
         if written:
             self._exchange()
             self._at(self._clock + ACKNOWLEDGE_SECONDS, partial(self._acknowledge, written))
@@ -341,7 +360,4 @@ class Pod:
         for partition, settlements in written.items():
             self.engine.acknowledged(settlements, self._ledger_offsets[partition.number])
             self._ledger_offsets[partition.number] += 1
-
-
-def _nothing() -> None:
-    """The engine is asked in every turn; a timer needs to do nothing else."""
+        self._wanted = True
