@@ -14,22 +14,16 @@ from pathlib import Path
 
 import side_by_side
 
-from flagpost_consumer.operator.planning.calibration import TRACKS_ONLY, calibrate
+from flagpost_consumer.operator.planning.calibration import ORDER_ALONE, TRACKS_ONLY, calibrate
 from flagpost_consumer.operator.planning.costs import Calibration
 from flagpost_consumer.operator.planning.pod import Pendo
 from flagpost_consumer.operator.planning.traffic import Load
 from flagpost_consumer.operator.planning.trial import PARTITIONS, Trial, TrialGround, planned, trial_ground
 
-ORDER_ALONE = {
-    **TRACKS_ONLY,
-    "FLAGPOST_DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
-    "FLAGPOST_DELIVERY__MAX_PENDING_PER_VISITOR": "0",
-    "FLAGPOST_DEDUPE__TTL_SECONDS": "0",
-}
-"""Every decision is sent, in each visitor's order, as fast as that allows."""
+UNPACED = {**TRACKS_ONLY, **ORDER_ALONE}
 TRIALS = (
-    Trial("uniform-5ms", Load(0.0, 5_000, 0.0, 10, PARTITIONS, 15_000), 0.0, 5.0, ORDER_ALONE),
-    Trial("zipf-5ms", Load(0.0, 5_000, 1.1, 10, PARTITIONS, 10_000), 0.0, 5.0, ORDER_ALONE),
+    Trial("uniform-5ms", Load(0.0, 5_000, 0.0, 10, PARTITIONS, 15_000), 0.0, 5.0, UNPACED),
+    Trial("zipf-5ms", Load(0.0, 5_000, 1.1, 10, PARTITIONS, 10_000), 0.0, 5.0, UNPACED),
     Trial("paced-50ms", Load(100.0, 5_000, 0.0, 1_000, PARTITIONS), 16.0, 50.0, TRACKS_ONLY),
     Trial("duplicates", Load(0.0, 1_000, 0.0, 1, PARTITIONS, 20_000), 0.0, 5.0, TRACKS_ONLY),
 )

@@ -34,6 +34,12 @@ from flagpost_consumer.operator.planning.trial import PARTITIONS, Done, Trial, p
 from flagpost_schemas import Decoder, encode_single_object
 
 TRACKS_ONLY = {"FLAGPOST_DECISIONS__VISITOR_METADATA": "false"}
+ORDER_ALONE = {
+    "FLAGPOST_DELIVERY__VISITOR_INTERVAL_SECONDS": "0",
+    "FLAGPOST_DELIVERY__MAX_PENDING_PER_VISITOR": "0",
+    "FLAGPOST_DEDUPE__TTL_SECONDS": "0",
+}
+"""Every decision is sent, in each visitor's order, as fast as that allows."""
 NEW_VISITORS = 10_000_000_000
 """Of so many, hardly one comes twice."""
 FEW_VISITORS = 20
@@ -59,7 +65,11 @@ METADATA = _backlog("metadata", NEW_VISITORS, 10_000, {})
 UNCHANGED = _backlog("unchanged", FEW_VISITORS, 15_000, {})
 LOW = Trial("low", Load(LOW_RATE, NEW_VISITORS, 0.0, 1, PARTITIONS), LOW_SECONDS, 50.0, TRACKS_ONLY)
 IDLE = Trial("idle", Load(0.0, 1, 0.0, 1, PARTITIONS), IDLE_SECONDS, settings=TRACKS_ONLY)
-SPREAD = replace(_backlog("spread", NEW_VISITORS, 6_000, TRACKS_ONLY), latency_ms=20.0)
+SPREAD = replace(
+    _backlog("spread", 4, 3_000, {**TRACKS_ONLY, **ORDER_ALONE}),
+    latency_ms=5.0,
+)
+"""Answers come one by one, and fast: all events are of a few visitors, whose order they keep."""
 TRIALS = (DELIVERED, SPREAD, DUPLICATES, LOW, METADATA, UNCHANGED, IDLE)
 ROUNDS = (*TRIALS, DELIVERED, SPREAD, DUPLICATES, DELIVERED)
 """Each in turn, and again those that the others are told apart by."""

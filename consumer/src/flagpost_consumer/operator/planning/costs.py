@@ -21,7 +21,7 @@ class Costs(Section):
     """CPU time of a process in microseconds, memory in bytes."""
 
     turn_us: Amount
-    """A turn of the event loop in which the engine is asked for all that is to be done, whatever there is."""
+    """A turn of the event loop that has something to do, whatever it does: it wakes up, answers are read."""
     exchange_us: Amount
     """Records that come from Kafka's thread together, or settlements that go to it: threads wake one another up."""
     record_us: Amount

@@ -70,7 +70,7 @@ class Counted:
     """What has happened since the moment 0."""
 
     turns: int = 0
-    """How often the engine did all that was to be done."""
+    """Of the event loop."""
     exchanges: int = 0
     """Batches of records and of settlements."""
     records: int = 0
@@ -203,6 +203,8 @@ class Pod:
         self.now = max(self._agenda[0][0], self._free_at)
         self._spent = 0.0
         self._wanted = False
+        self._spend(self._costs.turn_us)
+        self.counted.turns += 1
         while self._agenda and self._agenda[0][0] <= self.now:
             heapq.heappop(self._agenda)[2]()
         if self._wanted:
@@ -213,8 +215,6 @@ class Pod:
 
     def _act(self) -> None:
         """Do all that the engine asks for."""
-        self.counted.turns += 1
-        self._spend(self._costs.turn_us)
         actions = self.engine.poll(self._instant)
         for attempt in actions.attempts:
             self._send(attempt)

@@ -118,16 +118,23 @@ class TrialGround:
 
     def run(self, trial: Trial) -> tuple[Took, Pendo]:
         """Make a trial; returns what the consumer took, and how long the sink took for an answer."""
+        if not trial.seconds:
+            return self._try(trial, self._kafka.bootstrap_servers)
+        # A new group reads from the beginning: what came to a trial before this one is not to come again.
+        with EmbeddedKafka(_topics([trial])) as fresh:
+            return self._try(trial, fresh.bootstrap_servers)
+
+    def _try(self, trial: Trial, servers: str) -> tuple[Took, Pendo]:
         if not trial.seconds and trial.name not in self._published:
-            self._published[trial.name] = self._publish(trial)
+            self._published[trial.name] = self._publish(trial, servers)
         with running_sink(trial.latency_ms) as port:
             pendo = probed(port)
-            return self._run(trial, port), pendo
+            return self._run(trial, port, servers), pendo
 
-    def _run(self, trial: Trial, port: int) -> Took:
+    def _run(self, trial: Trial, port: int, servers: str) -> Took:
         environ = {
             **trial.environ,
-            "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": self._kafka.bootstrap_servers,
+            "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": servers,
             "FLAGPOST_KAFKA__GROUP_ID": f"trial-{next(self._groups)}",
             "FLAGPOST_PENDO__TRACK_URL": f"http://127.0.0.1:{port}/data/track",
             "FLAGPOST_PENDO__API_URL": f"http://127.0.0.1:{port}",
@@ -139,14 +146,14 @@ class TrialGround:
         if not trial.seconds:
             return run_service(environ, settlements=settlements)
         # What came before Kafka's client read its partitions comes in a burst: the first half does not count.
-        publish = partial(self._publish, trial)
+        publish = partial(self._publish, trial, servers)
         return run_service(
             environ, settlements=settlements, measured_from=settlements // 2, when_ready=publish
         )
 
-    def _publish(self, trial: Trial) -> int:
+    def _publish(self, trial: Trial, servers: str) -> int:
         """Publish the decisions of a trial: those of a backlog at once, the others as they come."""
-        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers})
+        producer = Producer({"bootstrap.servers": servers})
         began = time.monotonic()
         published = 0
         for at, partition, event in _until(trial):
@@ -176,7 +183,10 @@ def _until(trial: Trial) -> Iterator[tuple[float, int, DecisionEvent]]:
 @contextmanager
 def trial_ground(trials: Iterable[Trial]) -> Iterator[TrialGround]:
     """Have a Kafka with a topic for each trial."""
-    topics = {trial.name: trial.load.partitions for trial in trials}
-    partitions = max(topics.values())
-    with EmbeddedKafka({**dict.fromkeys(topics, partitions), LEDGER: partitions}) as kafka:
+    with EmbeddedKafka(_topics(trials)) as kafka:
         yield TrialGround(kafka)
+
+
+def _topics(trials: Iterable[Trial]) -> dict[str, int]:
+    topics = {trial.name: trial.load.partitions for trial in trials}
+    return {**topics, LEDGER: max(topics.values())}
