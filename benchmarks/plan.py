@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import side_by_side
-
 from flagpost_consumer.operator.planning.calibration import ORDER_ALONE, TRACKS_ONLY, calibrate
 from flagpost_consumer.operator.planning.costs import Calibration
 from flagpost_consumer.operator.planning.pod import Pendo

@@ -25,7 +25,7 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Record
 from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, json_digest
+from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, json_digest, value_key
 from flagpost_consumer.operator.planning.costs import SHIPPED, Calibration, Costs
 from flagpost_consumer.operator.planning.measured_service import Took
 from flagpost_consumer.operator.planning.pod import START_MS, Pendo
@@ -206,8 +206,8 @@ def sent_value_bytes() -> float:
     def make() -> SentValues:
         sent = SentValues(1_800_000, VALUES)
         for number in range(VALUES):
-            value = Sent(field, START_MS + number, number, digest)
-            sent.remember(0, id_key("visitor", str(number)), value)
+            key = value_key(id_key("visitor", str(number)), field)
+            sent.remember(0, key, Sent(START_MS + number, number, digest))
         return sent
 
     return _bytes_of(make, VALUES)

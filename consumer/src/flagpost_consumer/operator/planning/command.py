@@ -221,7 +221,9 @@ _PARAMETERS = (
         type=click.Path(path_type=Path, dir_okay=False),
         help="Where the costs are kept.  [default: $XDG_STATE_HOME/flagpost/calibration.json]",
     ),
-    click.option("--calibrate", is_flag=True, help="Measure first, in one to two minutes, what work costs here."),
+    click.option(
+        "--calibrate", is_flag=True, help="Measure first, in one to two minutes, what work costs here."
+    ),
     click.option(
         "--svg", "svg_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the charts here."
     ),
