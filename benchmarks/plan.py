@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import side_by_side
 from flagpost_consumer.operator.planning.calibration import ORDER_ALONE, TRACKS_ONLY, calibrate
-from flagpost_consumer.operator.planning.costs import Calibration
+from flagpost_consumer.operator.planning.costs import SHIPPED, Calibration
 from flagpost_consumer.operator.planning.pod import Pendo
 from flagpost_consumer.operator.planning.traffic import Load
 from flagpost_consumer.operator.planning.trial import PARTITIONS, Trial, TrialGround, planned, trial_ground
@@ -49,11 +50,12 @@ class Round:
         return {"per_second": done.per_second, "cpu_us": done.cpu_us}
 
 
-def compared(rounds: int) -> Iterator[side_by_side.Comparison]:
-    calibration = calibrate(partial(_told, "calibration"))
+def compared(
+    calibration: Calibration, trials: Sequence[Trial], rounds: int
+) -> Iterator[side_by_side.Comparison]:
     print(calibration.model_dump_json(indent=2))
-    with trial_ground(TRIALS) as ground:
-        for trial in TRIALS:
+    with trial_ground(trials) as ground:
+        for trial in trials:
             both = Round(ground, trial, calibration)
             sides = [side_by_side.Side("real", both.real), side_by_side.Side("plan", both.plan)]
             yield side_by_side.compare(f"{trial.name}: {_described(trial)}", sides, rounds)
@@ -69,10 +71,19 @@ def _described(trial: Trial) -> str:
     return json.dumps({"latency_ms": trial.latency_ms, "skew": trial.load.skew})
 
 
+def _small(trial: Trial) -> Trial:
+    load = replace(trial.load, backlog=trial.load.backlog // 10)
+    return replace(trial, load=load, seconds=trial.seconds / 8)
+
+
 def main() -> None:
     given = side_by_side.arguments(__doc__).parse_args()
     json_file: Path | None = given.json
-    side_by_side.report(compared(given.rounds), json_file)
+    if given.quick:
+        comparisons = compared(SHIPPED, [_small(trial) for trial in TRIALS], 1)
+    else:
+        comparisons = compared(calibrate(partial(_told, "calibration")), TRIALS, given.rounds)
+    side_by_side.report(comparisons, json_file)
 
 
 if __name__ == "__main__":
