@@ -105,7 +105,7 @@ class Pod:
         self._random = random
         self._decisions = {each.partition: each for each in decisions}
         self._partition_count = partition_count
-        self._write_at = max(1, policy.limits.max_connections // 2)
+        self._write_at = policy.limits.max_connections
         self.engine = Engine(policy, random.random)
         self.counted = Counted()
         self.now = -WARM_UP_SECONDS
