@@ -57,7 +57,7 @@ def test_costs_are_found_again_in_what_they_came_to(monkeypatch: pytest.MonkeyPa
     shrink(monkeypatch, 3_000)
     costs = SHIPPED.costs.model_copy(
         update={"turn_us": 25.0, "exchange_us": 90.0, "record_us": 17.0, "request_us": 28.0}
-    )
+    ).model_copy(update={"idle_us_per_second": 0.0})
     pendo = {trial.name: Pendo(0.0001 + trial.latency_ms / 1000, 0.0003) for trial in calibration.TRIALS}
     figures = {
         f"{trial.name}_us": planned(trial, costs, pendo[trial.name]).cpu_us

@@ -94,14 +94,17 @@ def calibrate(watched: Watched) -> Calibration:
 
 
 def _figures(took: Mapping[str, list[tuple[Took, Pendo]]]) -> dict[str, float]:
-    """CPU microseconds of a settlement by trial, and what else was measured."""
+    """CPU microseconds of a settlement by trial, beyond what an idle process takes, and what else was measured."""
+    idle = took[IDLE.name][0][0]
+    idle_us = 1e6 * idle.cpu_seconds / idle.seconds
     figures = {
-        f"{name}_us": median(1e6 * each.cpu_seconds / each.settlements for each, _ in rounds)
+        f"{name}_us": median(
+            (1e6 * each.cpu_seconds - idle_us * each.seconds) / each.settlements for each, _ in rounds
+        )
         for name, rounds in took.items()
         if name != IDLE.name
     }
-    idle = took[IDLE.name][0][0]
-    figures["idle_us_per_second"] = 1e6 * idle.cpu_seconds / idle.seconds
+    figures["idle_us_per_second"] = idle_us
     figures["delivered_per_second"] = median(
         each.settlements / each.seconds for each, _ in took[DELIVERED.name]
     )
@@ -150,8 +153,7 @@ def _costs_by(done: Mapping[str, Done], figures: Mapping[str, float]) -> dict[st
         delivered = left(DELIVERED.name)
         turn += (left(SPREAD.name) - delivered) / done[SPREAD.name].turns
         turn = max(0.0, turn)
-        by_idling = figures["idle_us_per_second"] / LOW_RATE
-        exchange += (left(LOW.name) - by_idling - delivered) / done[LOW.name].exchanges
+        exchange += (left(LOW.name) - delivered) / done[LOW.name].exchanges
         exchange = max(0.0, exchange)
     record = left(DUPLICATES.name)
     delivered = left(DELIVERED.name)
