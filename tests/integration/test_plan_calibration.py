@@ -41,8 +41,9 @@ def test_a_machine_is_measured_and_plans_go_by_it(tmp_path: Path, monkeypatch: p
     measured = load(file)
     assert measured is not None
     assert measured.machine == calibration.this_machine()
-    assert measured.figures["delivered_us"] > measured.figures["duplicates_us"] > 0
-    assert measured.costs.record_us > 0
+    assert {f"{trial.name}_us" for trial in calibration.TRIALS if trial != calibration.IDLE} <= set(
+        measured.figures
+    )
     assert measured.costs.idle_us_per_second > 0
     assert 30e6 < measured.costs.base_bytes < 400e6
     assert 50 < measured.costs.claim_bytes < 300
