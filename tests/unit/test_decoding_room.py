@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from engine_steps import engine_with, instant
-from flagpost_consumer.adapters.decoding import FULL_SECONDS, HEADER_BYTES, PART_BYTES
+from flagpost_consumer.adapters.decoding import FULL_SECONDS, HEADER_BYTES, PART_BYTES, PART_RECORDS
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.plan import MAX_METADATA_FIELDS
 from flagpost_consumer.core.policy import DeliverySettings, Policy
@@ -71,7 +71,38 @@ def test_no_more_than_a_part_is_decoded_at_once() -> None:
     assert world.offsets(0) == list(range(2 * PART))
     room.records = 1_000
     world.decoding.go_on()
+    assert world.offsets(0) == list(range(3 * PART))
+    world.decoding.go_on()
     assert world.offsets(0) == list(range(4 * PART))
+
+
+def test_a_part_has_no_more_records_than_answers_may_wait_for() -> None:
+    world = RegistryWorld()
+    done: list[int] = []
+    world.decoding.take(messages(*[GOOD] * (PART_RECORDS + 2)), lambda: done.append(len(world.taken)))
+    assert len(world.taken) == PART_RECORDS
+    assert world.changes == 1, "it says that there is more"
+    assert done == []
+    world.decoding.go_on()
+    assert done == [PART_RECORDS + 2]
+    assert world.changes == 1, "there is nothing more"
+
+
+def test_who_reads_waits_for_no_room_and_for_no_pause() -> None:
+    room = Room(0)
+    world = world_with(room)
+    done: list[str] = []
+    world.decoding.take(messages(GOOD), lambda: done.append("full"))
+    assert done == ["full"]
+    room.records = 1_000
+    world.decoding.take(messages(*[GOOD] * 3 * PART_RECORDS, first=1), lambda: done.append("paused"))
+    assert done == ["full"]
+    world.decoding.wait()
+    assert done == ["full", "paused"]
+    while world.decoding.is_behind:
+        world.decoding.go_on()
+    assert done == ["full", "paused"], "each is told once"
+    assert world.offsets(0) == list(range(3 * PART_RECORDS + 1))
 
 
 def test_headers_count_by_their_number() -> None:

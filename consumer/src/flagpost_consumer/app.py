@@ -350,8 +350,8 @@ class Service:
         for attempt in actions.attempts:
             self._http.start(attempt)
         self._write(actions.settlements)
-        if not actions.intake_paused and self._decoding.is_behind:
-            self._decoding.go_on()
+        if self._decoding.is_behind:
+            (self._decoding.wait if actions.intake_paused else self._decoding.go_on)()
         self._pause(actions)
         self._set_timer(actions.wake_at, now.monotonic)
         self._note_overdue(actions.wake_at, now.monotonic)
@@ -380,7 +380,7 @@ class Service:
         self._wake()
 
     def _pause(self, actions: Actions) -> None:
-        paused = actions.intake_paused or self._decoding.is_behind
+        paused = actions.intake_paused or (self._decoding.is_behind and self.engine.is_full)
         if paused != self._paused:
             self._paused = paused
             log.info(

@@ -45,6 +45,8 @@ MAX_REASON_CHARACTERS = 200
 PART_BYTES = 131_072
 """Messages are decoded in parts of about so many bytes, and a part only while there is room for what it becomes: each
 byte may become a hundred."""
+PART_RECORDS = 64
+"""Nor has a part more records than these: about a millisecond, for which answers wait that come meanwhile."""
 FULL_SECONDS = 0.1
 """After which time it is looked again whether there is room for what is held."""
 HEADER_BYTES = 64
@@ -62,6 +64,12 @@ class SchemaRequests(Protocol):
 
     def stop(self) -> None:
         """Give up what is under way."""
+
+
+class _TakenIn(NamedTuple):
+    """All messages of a hand-over that came before it have been taken in: its room is free."""
+
+    done: Callable[[], None]
 
 
 class _InTurn(NamedTuple):
@@ -95,7 +103,8 @@ class Decoding:
             on_records: takes records.
             max_event_bytes: of key and value together, and of the headers; what is larger is dead-lettered.
             unknown_seconds: how long an id that the registry refuses is asked for again.
-            on_change: is called when partitions begin or cease to wait, or hold too much.
+            on_change: is called when partitions begin or cease to wait, or hold too much, and when there is more to
+                decode at once: then `go_on` is to be called.
             on_quarantined: is called for each record that made our code raise twice.
             is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
             is_fresh: whether a message was read as it was written.
@@ -109,8 +118,8 @@ class Decoding:
         self._is_full = is_full
         self._is_settled = is_settled
         self._now = now
-        self._unread: deque[Message | _InTurn] = deque()
-        """Messages that came while there was no room, and what is to be done between them."""
+        self._unread: deque[Message | _InTurn | _TakenIn] = deque()
+        """Messages whose turn has not come, or for which there was no room, and what is to be done between them."""
         self._decoder = Decoder()
         self._reader = MessageReader(self._decoder, max_event_bytes, on_quarantined, is_fresh)
         self._lookups = SchemaLookups(unknown_seconds)
@@ -120,26 +129,37 @@ class Decoding:
         self._logged_at = -inf
 
     def take(self, messages: list[Message], done: Callable[[], None]) -> None:
-        """Decode messages, or hold those of partitions that wait; `done` is called once they are not the caller's
-        any more. Those for which there is no room wait for `go_on`: then nothing more should be read.
+        """Decode messages, or hold those of partitions that wait; what is more than a part waits for `go_on`.
+
+        `done` is called once they are taken in, or there is no room for them: then nothing more should be read.
         """
         for schema_id in self._lookups.forgotten(self._now()):
             self._decoder.forget_schema(schema_id)
         self._unread.extend(messages)
+        self._unread.append(_TakenIn(done))
         self.go_on()
-        done()
 
     def go_on(self) -> None:
-        """Decode what waits, as far as there is room for it."""
-        any_held = False
-        while self._unread and not self._is_full():
-            any_held |= self._take_part()
-        if any_held:
+        """Decode a part of what waits, if there is room for it."""
+        if self._unread and not self._is_full() and self._take_part():
             self._step()
+        if not self._unread:
+            return
+        if self._is_full():
+            self.wait()
+        else:
+            self._on_change()
+
+    def wait(self) -> None:
+        """Nothing is decoded just now: whoever reads is not to wait until it is."""
+        for each in self._unread:
+            if isinstance(each, _TakenIn):
+                each.done()
+        self._unread = deque(each for each in self._unread if not isinstance(each, _TakenIn))
 
     @property
     def is_behind(self) -> bool:
-        """Whether messages wait for room."""
+        """Whether messages wait to be decoded."""
         return bool(self._unread)
 
     def in_turn(self, partition: int, action: Callable[[], None]) -> None:
@@ -191,20 +211,27 @@ class Decoding:
     def _take_part(self) -> bool:
         """Decode some of what waits and hand it on; returns whether a message was held."""
         ready: list[Record] = []
-        any_held, size = False, 0
-        while self._unread and size < PART_BYTES:
+        any_held, size, count = False, 0, 0
+        while self._unread and size < PART_BYTES and count < PART_RECORDS:
             each = self._unread.popleft()
-            if isinstance(each, _InTurn):
+            if isinstance(each, _TakenIn | _InTurn):
                 self._on_records(ready)
                 ready = []
-                self._do_in_turn(each.partition, each.action)
+                self._do(each)
             elif (record := self._record(each)) is not None:
                 ready.append(record)
+                count += 1
                 size += len(record.key or b"") + len(record.value or b"") + HEADER_BYTES * len(record.headers)
             else:
                 any_held = True
         self._on_records(ready)
         return any_held
+
+    def _do(self, each: _TakenIn | _InTurn) -> None:
+        if isinstance(each, _TakenIn):
+            each.done()
+        else:
+            self._do_in_turn(each.partition, each.action)
 
     def _record(self, message: Message) -> Record | None:
         """The record in a message; None: it is held."""
@@ -336,5 +363,7 @@ class Decoding:
             )
 
 
-def _partition_of(each: Message | _InTurn) -> int | None:
+def _partition_of(each: Message | _InTurn | _TakenIn) -> int | None:
+    if isinstance(each, _TakenIn):
+        return None
     return each.partition if isinstance(each, _InTurn) else each.partition()
