@@ -20,6 +20,9 @@ FETCH_QUEUE_MESSAGES = 5_000
 100,000."""
 FETCH_QUEUE_BACKOFF_MS = 10
 """After which time a queue that was full is looked at again; the default of a second would starve its reader."""
+FETCH_WAIT_MS = 100
+"""How long a broker may hold a fetch that has nothing to bring. It answers one request of a connection after the
+other: what a partition that has just been assigned asks for waits behind it, by default for half a second."""
 FETCH_BYTES = 2_000_000
 """What one fetch brings of one broker, compressed as it is in the log."""
 FETCH_PARTITION_BYTES = 256_000
@@ -62,7 +65,7 @@ def consumer_config(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 def _fetch_bounds(properties: Mapping[str, str]) -> dict[str, Any]:
-    """What bounds the memory of the service's consumers, where `properties` do not say otherwise.
+    """What bounds the memory of the service's consumers and their waits, where `properties` do not say otherwise.
 
     librdkafka wants them in order: message.max.bytes, fetch.max.bytes, receive.message.max.bytes.
     """
@@ -71,6 +74,7 @@ def _fetch_bounds(properties: Mapping[str, str]) -> dict[str, Any]:
         "queued.max.messages.kbytes": FETCH_QUEUE_KBYTES,
         "queued.min.messages": FETCH_QUEUE_MESSAGES,
         "fetch.queue.backoff.ms": FETCH_QUEUE_BACKOFF_MS,
+        "fetch.wait.max.ms": FETCH_WAIT_MS,
         "message.max.bytes": FETCH_BYTES,
         "fetch.max.bytes": fetch_bytes,
         "fetch.message.max.bytes": FETCH_PARTITION_BYTES,

@@ -7,13 +7,17 @@ scrape is one consistent moment, and counting costs the hot path next to nothing
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter as CountOf
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from math import inf
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.utils import floatToGoString
 
 from flagpost_consumer import __version__
 from flagpost_consumer.adapters.kafka_intake import Lag
@@ -51,6 +55,25 @@ MAX_VARIATIONS = 100
 """Of one flag: whoever publishes decides what they are called, and each is a series for as long as we run."""
 MAX_VARIATION_CHARACTERS = 100
 OTHER_VARIATIONS = "other"
+
+
+class Distribution:
+    """Seconds, counted by bounds: prometheus_client's own histogram takes a lock for each of two numbers."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = (*bounds, inf)
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
+        """Tell it as a metric of a family."""
+        up_to = zip(map(floatToGoString, self._bounds), accumulate(self._counts), strict=True)
+        family.add_metric(labels, list(up_to), self._sum)
 
 
 @dataclass(slots=True)
@@ -97,20 +120,8 @@ class Metrics:
         """Those that are labels."""
         self.observed = Observed()
         self.registry = CollectorRegistry()
-        request_seconds = Histogram(
-            "flagpost_pendo_request_seconds",
-            "Time from a request's start to the end of its answer.",
-            ["endpoint"],
-            buckets=REQUEST_SECONDS,
-            registry=self.registry,
-        )
-        self._request_seconds = {name: request_seconds.labels(name.value) for name in EndpointName}
-        self._event_age = Histogram(
-            "flagpost_event_age_seconds",
-            "Time from an event's occurrence to Pendo's answer to its delivery.",
-            buckets=AGE_SECONDS,
-            registry=self.registry,
-        )
+        self._request_seconds = {name: Distribution(REQUEST_SECONDS) for name in EndpointName}
+        self._event_age = Distribution(AGE_SECONDS)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
 
@@ -148,8 +159,9 @@ class Metrics:
     # What a scrape reads
 
     def collect(self) -> Iterable[Metric]:
-        """Give every series but the histograms."""
+        """Give every series."""
         now = self._clock()
+        yield from self._distributions()
         yield from self._record_series()
         yield from self._delivery_series()
         yield from self._backlog_series(now)
@@ -157,6 +169,21 @@ class Metrics:
         yield from self._kafka_series()
         yield from self._dedupe_series()
         yield from self._process_series()
+
+    def _distributions(self) -> Iterable[Metric]:
+        request_seconds = HistogramMetricFamily(
+            "flagpost_pendo_request_seconds",
+            "Time from a request's start to the end of its answer.",
+            labels=["endpoint"],
+        )
+        for name, distribution in self._request_seconds.items():
+            distribution.add_to(request_seconds, name.value)
+        yield request_seconds
+        event_age = HistogramMetricFamily(
+            "flagpost_event_age_seconds", "Time from an event's occurrence to Pendo's answer to its delivery."
+        )
+        self._event_age.add_to(event_age)
+        yield event_age
 
     def _record_series(self) -> Iterable[Metric]:
         accounts = self._engine.accounts
