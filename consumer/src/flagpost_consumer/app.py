@@ -74,7 +74,7 @@ LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
 MAX_SERVICES = 20
 """How many services one process runs, one after another, if their engines fail."""
-GARBAGE_THRESHOLDS = (50_000, 20, 50)
+GARBAGE_THRESHOLDS = (5_000, 2, 5_000)
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
 
@@ -751,8 +751,8 @@ async def _either(
 
 
 def _calm_garbage_collection() -> None:
-    """Collect in larger steps: with Python's own thresholds a fifth of the CPU goes into collecting, for at
-    most 20,000 records in memory live longer than the collector's young generations.
+    """Collect young garbage in steps of some milliseconds, and hardly ever walk through all that lives: with Python's
+    own thresholds a fifth of the CPU goes into that, for 20,000 records may be in memory (docs/decisions/0006).
     """
     gc.collect()
     gc.freeze()

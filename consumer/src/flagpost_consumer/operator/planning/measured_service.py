@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -95,7 +96,7 @@ class _Run:
             settlements=max(0, self._settled - self._wanted["measured_from"]),
             cpu_seconds=self._took[0],
             seconds=self._took[1],
-            peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_bytes=_peak_bytes(),
         )
 
     async def _tell_ready(self) -> None:
@@ -122,6 +123,15 @@ class _Run:
     def _end(self) -> None:
         self._took = time.process_time() - self._began[0], time.monotonic() - self._began[1]
         self._service.stop()
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had. What getrusage says includes what its parent had as it forked."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # no Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 if __name__ == "__main__":
