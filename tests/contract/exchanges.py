@@ -95,7 +95,8 @@ async def _exchange(
     async with make(url, outbound) as client:
         first = await post(client, server, body, expected.first)
         second = await post(client, server, body, expected.second)
-        assert Seen(first, second, len(server.connections)) == expected
+        seen = Seen(first, second, len(server.connections))
+        assert seen == expected, f"{seen}, not {expected}"
     return server.connections
 
 

@@ -123,6 +123,10 @@ async def test_a_topic_made_anew_under_traffic_loses_nothing_of_what_it_holds(
                 f"{len(sent(scene, 'after'))} of 400 delivered: {[c.status() for c in both]}"
             ) from None
         await eventually(partial(has_nothing_pending, both), SECONDS)
+        for (
+            consumer
+        ) in both:  # the group has come to rest; a member that leaves while it does not waits for it
+            await eventually(partial(consumer.value, "flagpost_partitions_assigned"), SECONDS)
         for consumer in both:
             assert await consumer.stop() == 0
 

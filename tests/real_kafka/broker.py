@@ -68,6 +68,9 @@ PROPERTIES = {
 }
 
 
+PORT_TAKEN = "Address already in use"
+
+
 class KafkaBroker:
     """A broker for tests."""
 
@@ -78,11 +81,10 @@ class KafkaBroker:
         """
         self._directory = directory
         self._properties_given = dict(properties or {})
-        self._port, self._users_port = free_port(), free_port()
         self._java_path = ["-cp", f"{kafka_jars()}/*"]
-        self._write_properties()
+        self._choose_ports()
         self._format_storage()
-        self._process: JavaProcess | None = self._start()
+        self._process: JavaProcess | None = self._start_first()
         self.create_topics(WARM_UP_TOPIC, partitions=1)
         self._warm_up()
 
@@ -175,6 +177,20 @@ class KafkaBroker:
         if self._process is not None:
             self._process.end(how)
             self._process = None
+
+    def _choose_ports(self) -> None:
+        self._port, self._users_port = free_port(), free_port()
+        self._write_properties()
+
+    def _start_first(self) -> JavaProcess:
+        """Start; once more at other ports where somebody took one of these meanwhile."""
+        try:
+            return self._start()
+        except RuntimeError as error:
+            if PORT_TAKEN not in str(error):
+                raise
+        self._choose_ports()
+        return self._start()
 
     def _write_properties(self) -> None:
         controller = f"127.0.0.1:{free_port()}"

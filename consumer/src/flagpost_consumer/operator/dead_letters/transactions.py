@@ -94,12 +94,15 @@ class ReplayProducer:
         self._last_error = ""
         self._unreported = 0
         self._failures: dict[Place, KafkaError] = {}
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
         own = {
             **OWN_PROPERTIES,
             "transactional.id": self._transactional_id,
             "error_cb": self._remember,
         }
-        self._producer = silent_client(Producer, {**producer_config(kafka), **own})
+        return silent_client(Producer, {**producer_config(self._kafka), **own})
 
     def open(self) -> None:
         """Become the one who replays; earlier transactions have ended when this returns.
@@ -126,6 +129,9 @@ class ReplayProducer:
                 except _TooLarge as error:
                     refused |= error.places
                     self._until_done(self._producer.abort_transaction, ABORT_SECONDS)
+                    # On a busy machine this client may send nothing of its next transaction until it times out.
+                    self._producer = self._new_producer()
+                    self.open()
                 else:
                     break
         except KafkaException as error:
