@@ -39,11 +39,12 @@ PARTITIONS = 4
 QUICK_EVENTS = 1_000
 
 
-def decision(number: int) -> DecisionEvent:
+def decision(number: int, visitor: int | None = None) -> DecisionEvent:
+    """A decision of this moment; of a visitor of its own, unless one is named."""
     return DecisionEvent(
         event_id=f"0192f5a0-0000-7000-8000-{number:012d}",
         occurred_at=time.time_ns() // 1_000_000,
-        visitor_id=f"visitor-{number:028d}",
+        visitor_id=f"visitor-{number if visitor is None else visitor:028d}",
         flag_key="checkout_redesign",
         enabled=True,
         variation_key="treatment",

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cachetools import TTLCache
 
 from bare_consumer import consumer, decoded, schema_of
+from deliver import decision
 from flagpost_schemas import DecisionEvent
 from real_kafka.broker import KafkaBroker
 from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
@@ -60,21 +61,9 @@ CASES = (
 def decisions(records: int, distinct: int) -> Iterator[DecisionEvent]:
     """Each distinct decision at first once, then all others shuffled."""
     chosen = random.Random(11)
-    now_ms = time.time_ns() // 1_000_000
     for number in range(records):
         visitor = number if number < distinct else chosen.randrange(distinct)
-        yield DecisionEvent(
-            event_id=f"0192f5a0-0000-7000-8000-{number:012d}",
-            occurred_at=now_ms,
-            visitor_id=f"visitor-{visitor:028d}",
-            flag_key="checkout_redesign",
-            enabled=True,
-            variation_key="treatment",
-            rule_key="checkout_experiment",
-            decision_event_dispatched=True,
-            experiment_id="9300001480444",
-            variation_id="9300001480445",
-        )
+        yield decision(number, visitor)
 
 
 def bare(bootstrap_servers: str, topic: str, group: str, records: int) -> None:

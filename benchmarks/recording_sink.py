@@ -17,14 +17,13 @@ import re
 import sys
 import time
 from collections import defaultdict
-from typing import cast
+from collections.abc import Callable
 
 import uvloop
 
+from answering import Connection
 from side_by_side import percentile
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 VISITOR = re.compile(rb'"visitorId":"([^-"]+)')
 SENT = re.compile(rb'"sent_us":(\d+)')
 UNMEASURED = "unmeasured"
@@ -33,40 +32,19 @@ AgesMs = dict[bytes, list[float]]
 """By kind of visitor."""
 
 
-class Connection(asyncio.Protocol):
-    """One connection; a pipelined request is answered in its turn."""
+class Recording(Connection):
+    """One connection."""
 
     def __init__(self, latency_seconds: float, ages_ms: AgesMs) -> None:
-        self._latency_seconds, self._ages_ms = latency_seconds, ages_ms
-        self._pending = bytearray()
-        self._transport: asyncio.Transport | None = None
+        super().__init__(latency_seconds)
+        self._ages_ms = ages_ms
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._pending += data
-        while (end := self._pending.find(b"\r\n\r\n")) >= 0:
-            length = LENGTH.search(self._pending, 0, end)
-            body_end = end + 4 + (int(length[1]) if length else 0)
-            if len(self._pending) < body_end:
-                return
-            self._note(end, body_end)
-            del self._pending[:body_end]
-            if self._latency_seconds:
-                asyncio.get_running_loop().call_later(self._latency_seconds, self._answer)
-            else:
-                self._answer()
-
-    def _note(self, start: int, end: int) -> None:
-        sent = SENT.search(self._pending, start, end)
-        visitor = VISITOR.search(self._pending, start, end) if sent else None
+    def requested(self, body: bytes) -> Callable[[], None]:
+        sent = SENT.search(body)
+        visitor = VISITOR.search(body) if sent else None
         if sent and visitor:
-            self._ages_ms[bytes(visitor[1])].append(time.time_ns() / 1e6 - int(sent[1]) / 1e3)
-
-    def _answer(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(ANSWER)
+            self._ages_ms[visitor[1]].append(time.time_ns() / 1e6 - int(sent[1]) / 1e3)
+        return self.write_answer
 
 
 def figures(ages_ms: list[float]) -> dict[str, float]:
@@ -80,7 +58,7 @@ async def serve(latency_seconds: float) -> AgesMs:
     """Serve until standard input closes."""
     ages_ms: AgesMs = defaultdict(list)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(latency_seconds, ages_ms), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Recording(latency_seconds, ages_ms), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     return ages_ms

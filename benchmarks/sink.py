@@ -16,16 +16,17 @@ import ssl
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 import uvloop
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+from answering import Connection
+
 VISITOR = re.compile(rb'"visitorId":"([^"]*)"')
 SEQUENCE = re.compile(rb'"sequence":(\d+)')
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -100,39 +101,19 @@ class Record:
         )
 
 
-class Sink(asyncio.Protocol):
+class Sink(Connection):
     """One connection."""
 
     def __init__(self, latency_seconds: float, record: Record) -> None:
-        self._latency_seconds, self._record = latency_seconds, record
-        self._pending = bytearray()
-        self._transport: asyncio.Transport | None = None
+        super().__init__(latency_seconds)
+        self._record = record
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._pending += data
-        while (end := self._pending.find(b"\r\n\r\n")) >= 0:
-            length = LENGTH.search(self._pending, 0, end)
-            body_end = end + 4 + (int(length[1]) if length else 0)
-            if len(self._pending) < body_end:
-                return
-            body = bytes(self._pending[end + 4 : body_end])
-            del self._pending[:body_end]
-            self._answer(*self._record.request(body))
+    def requested(self, body: bytes) -> Callable[[], None]:
+        return partial(self._answer, *self._record.request(body))
 
     def _answer(self, visitor: Visitor, received: float) -> None:
-        if self._latency_seconds:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._latency_seconds, self._write, visitor, received)
-        else:
-            self._write(visitor, received)
-
-    def _write(self, visitor: Visitor, received: float) -> None:
         self._record.answering(visitor, received)
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(ANSWER)
+        self.write_answer()
         self._record.done()
 
 

@@ -17,29 +17,25 @@ from typing import Any, TypeAlias, TypeVar
 
 from flagpost_schemas.bounded import Parsed
 from flagpost_schemas.events import Context, Event, MetadataGroup, Source
+from flagpost_schemas.zigzag import Unusual, read_long
 
 Made = TypeVar("Made", bound=Event)
 Read: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
 """Reads what begins at a place; returns it and where it ends. Raises what `_ODD` names."""
 
 _DOUBLE = Struct("<d")
-_LAST_SHIFT = 63
 _RECORDS: dict[str, type] = {"Context": Context, "Source": Source}
 _ENUMS: dict[str, type[Enum]] = {"MetadataGroup": MetadataGroup}
 
 
-class _Odd(Exception):  # noqa: N818 - never leaves this module
-    """Something is out of the ordinary."""
-
-
-_ODD = (_Odd, IndexError, UnicodeDecodeError)
+_ODD = (Unusual, IndexError, UnicodeDecodeError)
 
 
 def compile_reading(event_type: type[Made], parsed: dict[str, Any]) -> Callable[[bytes, int], Made | None]:
     """A function that reads an event from a place in a value to its end; None: this is for fastavro."""
     names: dict[str, Any] = {
         "_odd": _ODD,
-        "_Odd": _Odd,
+        "Unusual": Unusual,
         "_length": _length,
         "_make": object.__new__,
     }
@@ -86,12 +82,12 @@ def _lines(schema: Parsed, into: str, names: dict[str, Any]) -> Iterator[str]:
                 "at = end",
             )
         case "boolean":
-            yield from ("if value[at] > 1:", "    raise _Odd", f"{into} = value[at] == 1", "at += 1")
+            yield from ("if value[at] > 1:", "    raise Unusual", f"{into} = value[at] == 1", "at += 1")
         case ["null", inner]:
             yield from ("if value[at] == 0:", f"    {into} = None", "    at += 1", "elif value[at] == 2:")
             yield "    at += 1"
             yield from (f"    {line}" for line in _lines(inner, into, names))
-            yield from ("else:", "    raise _Odd")
+            yield from ("else:", "    raise Unusual")
         case {"type": "record", "name": str(name), "fields": list(fields)}:
             yield from _record_lines(_RECORDS[_short(name)], fields, into, names)
         case _:
@@ -119,30 +115,11 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _long(value: bytes, at: int) -> tuple[int, int]:
-    number = value[at]
-    at += 1
-    if number > 127:
-        number &= 127
-        shift = 7
-        while (byte := value[at]) > 127:
-            at += 1
-            number |= (byte & 127) << shift
-            shift += 7
-            if shift > _LAST_SHIFT:
-                raise _Odd
-        at += 1
-        number |= byte << shift
-        if number >> 64:
-            raise _Odd
-    return (number >> 1) ^ -(number & 1), at
-
-
 def _length(value: bytes, at: int) -> tuple[int, int]:
     """A length that is no plain byte, twice, and where it ends."""
-    length, at = _long(value, at)
+    length, at = read_long(value, at)
     if length < 0:
-        raise _Odd
+        raise Unusual
     return length << 1, at
 
 
@@ -154,14 +131,14 @@ def _string(value: bytes, at: int) -> tuple[str, int]:
 
 def _boolean(value: bytes, at: int) -> tuple[bool, int]:
     if value[at] > 1:
-        raise _Odd
+        raise Unusual
     return value[at] == 1, at + 1
 
 
 def _double(value: bytes, at: int) -> tuple[float, int]:
     end = at + 8
     if end > len(value):
-        raise _Odd
+        raise Unusual
     return _DOUBLE.unpack_from(value, at)[0], end
 
 
@@ -171,7 +148,7 @@ def _null(_: bytes, at: int) -> tuple[None, int]:
 
 _PRIMITIVES: dict[Any, Read] = {
     "string": _string,
-    "long": _long,
+    "long": read_long,
     "boolean": _boolean,
     "double": _double,
     "null": _null,
@@ -184,7 +161,7 @@ def _union(branches: list[Read]) -> Read:
     def read(value: bytes, at: int) -> tuple[Any, int]:
         branch = by_byte.get(value[at])
         if branch is None:
-            raise _Odd
+            raise Unusual
         return branch(value, at + 1)
 
     return read
@@ -196,7 +173,7 @@ def _enum(members: list[Enum]) -> Read:
     def read(value: bytes, at: int) -> tuple[Any, int]:
         member = by_byte.get(value[at])
         if member is None:
-            raise _Odd
+            raise Unusual
         return member, at + 1
 
     return read

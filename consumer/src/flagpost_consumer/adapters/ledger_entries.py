@@ -18,13 +18,11 @@ from flagpost_schemas import (
     decode_settlements,
     single_object_header,
 )
+from flagpost_schemas.zigzag import Unusual, read_long
 
 HEADER = single_object_header(LEDGER_SCHEMA.fingerprint)
 THERE = 2
 """The byte that stands before a value that may be null and is not."""
-
-LAST_SHIFT = 63
-"""Of the tenth byte, which is the last that a number of 64 bits can have."""
 
 TEXTS_IN_A_ROW = ("event_id", "visitor_id", "account_id", "event", "flag_key", "variation_key")
 
@@ -53,16 +51,12 @@ class LedgerPart(NamedTuple):
     """(from, to) of each."""
 
 
-class _Unusual(Exception):  # noqa: N818 - never leaves this module
-    """Not what this release writes; perhaps damaged."""
-
-
 def read_part(value: bytes | None) -> LedgerPart:
     """Read one record. Raises UnknownSchema or UndecodableRecord as `decode_settlements` does."""
     if value is not None and value.startswith(HEADER):
         try:
             return _walk(value)
-        except (IndexError, KeyError, UnicodeDecodeError, _Unusual):
+        except (IndexError, KeyError, UnicodeDecodeError, Unusual):
             pass  # the slow way tells what is wrong
     record = decode_settlements(value)
     return LedgerPart(
@@ -89,40 +83,40 @@ def _walk(value: bytes) -> LedgerPart:
     if value[at] == THERE:
         topic_id, at = _text(value, at + 1)
     elif value[at]:
-        raise _Unusual
+        raise Unusual
     else:
         at += 1
     _, at = _text(value, at)  # member
-    _, at = _long(value, at)  # settled_at
-    count, at = _long(value, at)
+    _, at = read_long(value, at)  # settled_at
+    count, at = read_long(value, at)
     settled: list[Settled] = []
     while count:
         if count < 0:
-            raise _Unusual
+            raise Unusual
         at = _walk_block(value, at, count, settled)
-        count, at = _long(value, at)
+        count, at = read_long(value, at)
     gaps: list[tuple[int, int]] = []
-    count, at = _long(value, at)
+    count, at = read_long(value, at)
     while count:
         if count < 0:
-            raise _Unusual
+            raise Unusual
         for _ in range(count):
-            first, at = _long(value, at)
-            last, at = _long(value, at)
+            first, at = read_long(value, at)
+            last, at = read_long(value, at)
             gaps.append((first, last))
-        count, at = _long(value, at)
+        count, at = read_long(value, at)
     if at != len(value):
-        raise _Unusual
+        raise Unusual
     return LedgerPart(group, topic_id, settled, gaps)
 
 
 def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> int:  # noqa: C901, PLR0912 - one straight walk; calls would take longer than what they do
     """Walk through `count` settlements; gives where they end."""
     for _ in range(count):
-        offset, at = _long(value, at)
+        offset, at = read_long(value, at)
         kind, outcome = _KIND_BY_BYTE[value[at]], _OUTCOME_BY_BYTE[value[at + 1]]
         if value[at + 2] not in _REASON_BYTES:
-            raise _Unusual
+            raise Unusual
         at += 3
         for _ in TEXTS_IN_A_ROW:
             there = value[at]
@@ -139,20 +133,20 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
             key = value[at + 1 : at + 17]
             at += 17
         elif value[at]:
-            raise _Unusual
+            raise Unusual
         else:
             at += 1
         at = at + 1 if not value[at] else _skip_number(value, at)  # duplicate_of
         occurred_at = None
         if value[at] == THERE:
-            occurred_at, at = _long(value, at + 1)
+            occurred_at, at = read_long(value, at + 1)
         elif value[at]:
-            raise _Unusual
+            raise Unusual
         else:
             at += 1
         if value[at] > 127 or value[at + 1] > 127:  # attempts, unseen: seldom over 63
-            _, at = _long(value, at)
-            _, at = _long(value, at)
+            _, at = read_long(value, at)
+            _, at = read_long(value, at)
         else:
             at += 2
         if value[at] == THERE and value[at + 1] > 127 and value[at + 2] < 128:  # status: two bytes
@@ -166,42 +160,22 @@ def _walk_block(value: bytes, at: int, count: int, settled: list[Settled]) -> in
 def _skip_number(value: bytes, at: int) -> int:
     """Pass over a number that may be null, and is not."""
     if value[at] != THERE:
-        raise _Unusual
-    return _long(value, at + 1)[1]
+        raise Unusual
+    return read_long(value, at + 1)[1]
 
 
 def _skip_long_text(value: bytes, at: int) -> int:
     """Pass over a text that may be null, and is not."""
     if value[at] != THERE:
-        raise _Unusual
-    size, at = _long(value, at + 1)
+        raise Unusual
+    size, at = read_long(value, at + 1)
     if size < 0:
-        raise _Unusual
+        raise Unusual
     return at + size
 
 
-def _long(value: bytes, at: int) -> tuple[int, int]:
-    """Read a zigzag variable-length number; gives it and where it ends."""
-    number = value[at]
-    at += 1
-    if number > 127:
-        number &= 0x7F
-        shift = 7
-        while (byte := value[at]) > 127:
-            at += 1
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > LAST_SHIFT:  # without end, each byte would cost more than the one before
-                raise _Unusual
-        at += 1
-        number |= byte << shift
-        if number >> 64:
-            raise _Unusual
-    return (number >> 1) ^ -(number & 1), at
-
-
 def _text(value: bytes, at: int) -> tuple[str, int]:
-    size, at = _long(value, at)
+    size, at = read_long(value, at)
     if size < 0 or at + size > len(value):
-        raise _Unusual
+        raise Unusual
     return value[at : at + size].decode(), at + size

@@ -145,7 +145,7 @@ class Endpoint:
         if self.probes:
             probes_at = None if self._probe else max(now, self._probe_at, self._held_until)
             return probes_at if probes_at is None or probes_at > now else self.budget.opens_at(now)
-        return None if self.in_flight >= int(self._limit) else self.budget.opens_at(now)
+        return None if self.in_flight >= self.limit else self.budget.opens_at(now)
 
     @property
     def limit(self) -> int:

@@ -105,7 +105,7 @@ class MetadataSending:
     def start(self, now: Instant, has_connection: Callable[[], bool]) -> Iterator[Attempt]:
         """Start what may start."""
         moment = now.monotonic
-        while self._holdings and has_connection() and is_now(self.due_at(moment), moment):
+        while has_connection() and is_now(self.due_at(moment), moment):
             take = self._batches.take_probe if self.endpoint.probes else self._batches.take
             batch = take(moment, self.endpoint.last_failed)
             if batch is None:

@@ -15,9 +15,8 @@ import click
 import orjson
 from rich.console import Console
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reconciliation.asking import explained, window_of
 from flagpost_consumer.operator.reconciliation.counting import Row
 from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Window
 from flagpost_consumer.operator.reconciliation.pendo_counts import (
@@ -28,11 +27,9 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import (
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
 from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
 from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
-from flagpost_schemas import UnknownSchema
 
 
 class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
@@ -90,9 +87,7 @@ def reconcile(
     Exit code 0 if nothing is unexplained and nothing was lost.
     """
     settings = settings_for(Needs.KAFKA)
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since is not before --until; the window would be empty")
-    found = _count(settings, Window(since, until))
+    found = _count(settings, window_of(since, until))
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
     ratios = tuple(check_ratios(found.books.visitors, dict(splits)))
     _print(Report(found, ratios, at_pendo), as_json=as_json)
@@ -100,18 +95,9 @@ def reconcile(
 
 
 def _count(settings: Settings, window: Window) -> Reconciliation:
-    try:
-        with TopicReader(settings.kafka) as reader:
-            extent = ExtentFinder(reader, settings).find(window)
-            return Reading(reader, settings, window).run(extent)
-    except KafkaUnavailable as error:
-        raise click.ClickException(f"Kafka: {error}") from None
-    except RegistryNotAnswering as error:
-        raise click.ClickException(
-            f"the schema registry, which a record needs, does not answer: {error}"
-        ) from None
-    except (UnknownSchema, LaterRelease) as error:
-        raise click.ClickException(str(error)) from None
+    with explained(), TopicReader(settings.kafka) as reader:
+        extent = ExtentFinder(reader, settings).find(window)
+        return Reading(reader, settings, window).run(extent)
 
 
 def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, int] | None:

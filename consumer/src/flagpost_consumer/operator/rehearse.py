@@ -12,17 +12,14 @@ import click
 import orjson
 from rich.console import Console
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reconciliation.asking import explained, window_of
 from flagpost_consumer.operator.reconciliation.extent import Window
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease
 from flagpost_consumer.operator.rehearsal.reading import Reading, Rehearsal, look
 from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
-from flagpost_schemas import UnknownSchema
 from flagpost_settings.logs import configure_logging
 
 
@@ -39,10 +36,9 @@ def rehearse(
     Exit code 0 if nothing would.
     """
     settings = settings_for(Needs.KAFKA)
-    if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since is not before --until; the window would be empty")
+    window = window_of(since, until)
     configure_logging(settings.log, sys.stderr)  # what decodes records logs
-    found = _rehearse(settings, Window(since, until))
+    found = _rehearse(settings, window)
     if prints_json:
         click.echo(orjson.dumps(as_json(found)))
     else:
@@ -51,15 +47,6 @@ def rehearse(
 
 
 def _rehearse(settings: Settings, window: Window) -> Rehearsal:
-    try:
-        with TopicReader(settings.kafka) as reader:
-            plan = look(reader, settings, window)
-            return Reading(reader, settings, window).run(plan)
-    except KafkaUnavailable as error:
-        raise click.ClickException(f"Kafka: {error}") from None
-    except RegistryNotAnswering as error:
-        raise click.ClickException(
-            f"the schema registry, which a record needs, does not answer: {error}"
-        ) from None
-    except (UnknownSchema, LaterRelease) as error:
-        raise click.ClickException(str(error)) from None
+    with explained(), TopicReader(settings.kafka) as reader:
+        plan = look(reader, settings, window)
+        return Reading(reader, settings, window).run(plan)
