@@ -3,13 +3,15 @@
     .venv/bin/python benchmarks/deliver.py --latency-ms 5 --connections 64 --events 20000
 
 Both are processes of their own that send the same bodies to the same sink over the same number of connections;
-what counts is events per second of CPU that the process uses between its first and its last answer. The broker is
-librdkafka's own; delivering.py has a real one, and peers.
+what counts is events per second of CPU that the process uses from its first event to its last answer: Flagpost's first
+record is taken in long before the first is settled, and so the clock starts with it. The broker is librdkafka's own;
+delivering.py has a real one, and peers.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import sys
@@ -37,6 +39,8 @@ TOPIC = "flagpost.events"
 LEDGER = "flagpost.ledger"
 PARTITIONS = 4
 QUICK_EVENTS = 1_000
+LOOK_SECONDS = 0.002
+"""Between two looks whether the first record has come."""
 
 
 def decision(number: int, visitor: int | None = None) -> DecisionEvent:
@@ -112,17 +116,23 @@ async def flagpost(
     first: tuple[float, float] = (0.0, 0.0)
     measured: dict[str, float] = {}
 
-    def on_settled(_: object) -> None:
-        nonlocal settled, first
-        settled += 1
-        if settled == 1:
+    async def note_first() -> None:
+        nonlocal first
+        while not service.engine.accounts.records:
             first = time.process_time(), time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def on_settled(_: object) -> None:
+        nonlocal settled
+        settled += 1
         if settled == events:
             measured.update(figures(events, time.process_time() - first[0], time.monotonic() - first[1]))
             service.stop()
 
     service = Service(settings, on_settled=on_settled)
-    await service.run()
+    async with asyncio.TaskGroup() as together:
+        together.create_task(note_first())
+        await service.run()
     answered = service.metrics.observed.requests[EndpointName.TRACK, "200"]
     if answered != events:
         sys.exit(f"{answered} requests were answered 200, not {events}")

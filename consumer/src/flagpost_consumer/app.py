@@ -170,6 +170,8 @@ class Service:
             ),
         )
         self._intake: KafkaIntake | None = None
+        self._answers: list[tuple[Attempt, Answer, float]] = []
+        """Those that have come since the engine was last told of any."""
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -420,17 +422,25 @@ class Service:
                 report = log.info if endpoint.state is EndpointState.OK else log.warning
                 report("Pendo's state changed", endpoint=name.value, state=endpoint.state.value)
 
-    @_vital
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
+        """An answer came. It is taken in once the loop has read what came on the other connections (decision 0036)."""
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._take_answers)
+        self._answers.append((attempt, answer, seconds))
+
+    @_vital
+    def _take_answers(self) -> None:
+        answers, self._answers = self._answers, []
         if self._ended:
             return
         now = clock()
-        self.metrics.request_answered(attempt, answer, seconds)
-        self._status.note(attempt, answer, now)
-        self.engine.answered(attempt, answer, now)
+        for attempt, answer, seconds in answers:
+            self.metrics.request_answered(attempt, answer, seconds)
+            self._status.note(attempt, answer, now)
+            self.engine.answered(attempt, answer, now)
         for following in self.engine.start(now):
             self._http.start(following)
-        # The settlement, and what else a turn of the engine costs, waits for the answers of the next millisecond.
+        # The settlements, and what else a turn of the engine costs, wait for the answers of the next millisecond.
         self._set_timer(now.monotonic, now.monotonic)
 
     @_vital

@@ -45,9 +45,8 @@ MAX_REASON_CHARACTERS = 200
 PART_BYTES = 131_072
 """Messages are decoded in parts of about so many bytes, and a part only while there is room for what it becomes: each
 byte may become a hundred."""
-PART_RECORDS = 250
-"""Nor has a part more records than these: a few milliseconds, for which answers wait that come meanwhile. With 64 an
-event cost a third more (docs/performance.md)."""
+PART_RECORDS = 64
+"""Nor has a part more records than these: about a millisecond, for which answers wait that come meanwhile."""
 FULL_SECONDS = 0.1
 """After which time it is looked again whether there is room for what is held."""
 HEADER_BYTES = 64
