@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/deliver.py --latency-ms 5 --connections 64 --events 20000
 
 Both are processes of their own that send the same bodies to the same sink over the same number of connections;
-what counts is events per second of CPU that the process uses from its first event to its last answer: Flagpost's first
-record is taken in long before the first is settled, and so the clock starts with it. The broker is librdkafka's own;
+what counts is events per second of CPU that the process uses from its first event to its last answer: Flagpost's
+first record is taken in long before it is settled, and so the clock starts with it. The broker is librdkafka's own;
 delivering.py has a real one, and peers.
 """
 

@@ -423,7 +423,7 @@ class Service:
                 report("Pendo's state changed", endpoint=name.value, state=endpoint.state.value)
 
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
-        """An answer came. It is taken in once the loop has read what came on the other connections (decision 0036)."""
+        """An answer came; it is taken in once the loop has read what came on other connections (decision 0036)."""
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._take_answers)
         self._answers.append((attempt, answer, seconds))
