@@ -10,7 +10,6 @@
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
-ARG UV_VERSION=0.13.8
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     UV_COMPILE_BYTECODE=1 \
@@ -22,9 +21,11 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     UV_PROJECT_ENVIRONMENT=/opt/flagpost \
     UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
+COPY release/uv.txt ./
 # Where a proxy signs TLS anew, its authority is handed in: --secret id=ca-certificates,src=BUNDLE.
 RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install --no-cache-dir "uv==${UV_VERSION}"
+    python3 -m venv /opt/uv \
+    && /opt/uv/bin/python -m pip install --no-cache-dir --require-hashes --requirement uv.txt
 ENV PATH=/opt/uv/bin:$PATH
 # Dependencies change less often than the code: a layer of their own.
 COPY pyproject.toml uv.lock ./
@@ -32,20 +33,23 @@ COPY schemas/pyproject.toml schemas/
 COPY publisher/pyproject.toml publisher/
 COPY consumer/pyproject.toml consumer/
 RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    uv sync --no-install-workspace --package flagpost-consumer --package flagpost-publisher --extra gateway
+    UV_PROJECT_ENVIRONMENT=/opt/build uv sync --only-group build \
+    && uv sync --no-install-workspace --package flagpost-consumer --package flagpost-publisher --extra gateway
 COPY schemas schemas
 COPY publisher publisher
 COPY consumer consumer
-# The members are built as wheels and installed from them. Scanners find what is inside by the packages' dist-info,
-# and by the list in CycloneDX's form beside them.
-RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    uv sync --package flagpost-consumer --package flagpost-publisher --extra gateway \
+# The members are built as wheels, with what the lock has for that, and installed from them. Scanners find what is
+# inside by the packages' dist-info, which has their licences, and by the list in CycloneDX's form beside them.
+RUN uv build --no-build-isolation --python /opt/build/bin/python --all-packages --out-dir /wheels \
+    && uv pip install --python /opt/flagpost --no-index --no-deps --find-links /wheels \
+        flagpost-schemas flagpost-publisher flagpost-consumer \
     && uv export --package flagpost-consumer --package flagpost-publisher --extra gateway \
         --quiet --format cyclonedx1.5 --output-file /opt/flagpost/sbom.cdx.json
 
 FROM build AS build-demo
 RUN --mount=type=secret,id=ca-certificates,target=/etc/ssl/certs/ca-certificates.crt \
-    uv sync --package flagpost-consumer --package flagpost-publisher --extra gateway --extra demo \
+    uv sync --inexact --no-install-workspace --package flagpost-consumer --package flagpost-publisher \
+        --extra gateway --extra demo \
     && uv export --package flagpost-consumer --package flagpost-publisher --extra gateway --extra demo \
         --quiet --format cyclonedx1.5 --output-file /opt/flagpost/sbom.cdx.json
 
@@ -57,7 +61,9 @@ LABEL org.opencontainers.image.title="Flagpost" \
       org.opencontainers.image.description="Carries Optimizely Feature Experimentation decisions to Pendo" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}"
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH=/opt/flagpost/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1

@@ -1,19 +1,19 @@
 # Every target sets itself up: all it needs is Python >= 3.11 and make.
 PYTHON ?= python3
-UV_VERSION := 0.13.8
 UV := .tools/uv/bin/uv
 VENV := .venv
 STAMP := $(VENV)/.synced
-VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' consumer/pyproject.toml)
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: setup demo test test-next-aiohttp chaos lint format wheels bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
+.PHONY: setup demo test test-next-aiohttp chaos lint format identity release release-tools audit bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
 
 setup: $(STAMP)
 
-$(UV):
+$(UV): release/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Flagpost needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .tools/uv
-	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement release/uv.txt
+	@touch $@
 
 $(STAMP): $(UV) uv.lock pyproject.toml schemas/pyproject.toml publisher/pyproject.toml consumer/pyproject.toml
 	$(UV) sync --locked --all-packages --all-extras --python $(PYTHON) --no-python-downloads
@@ -47,8 +47,26 @@ format: setup
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-wheels: setup
-	$(UV) build --quiet --clear --all-packages --wheel --out-dir dist --python $(VENV)/bin/python
+# Version and home of pyproject.toml, and LICENSE and NOTICE, carried to every place that repeats them.
+identity: $(UV)
+	$(PYTHON) -m release.identity
+	$(UV) lock --quiet
+
+# What builds and looks at a release, from the lock, and so with hashes; in an environment of its own.
+release-tools: .tools/release/.synced
+
+.tools/release/.synced: uv.lock | $(STAMP)
+	UV_PROJECT_ENVIRONMENT=$(@D) $(UV) sync --quiet --locked --only-group release --python $(VENV)/bin/python
+	@touch $@
+
+# dist/release: wheels, sdists, chart, image, inventory and provenance of the commit, tried away from the checkout
+# (docs/releasing.md). ARGS=--to-publish refuses what may not be published.
+release: release-tools
+	$(VENV)/bin/python -m release $(ARGS)
+
+# Known advisories of everything that the lock has, and of the oldest versions that the members allow.
+audit: release-tools
+	$(VENV)/bin/python -m release.audit $(ARGS)
 
 # Every benchmark, an hour in all, figures in benchmarks/results.json; ARGS="--quick" shows that they run, and
 # ARGS="--only duplicates" takes one.

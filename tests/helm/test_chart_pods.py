@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
-from helm.rendering import Object, Rendered, rendered, rendered_set, value_sets, values_of
+from helm.rendering import CHART, Object, Rendered, rendered, rendered_set, value_sets, values_of
 
 SETS = value_sets()
 IDENTITY = {"app.kubernetes.io/name": "flagpost", "app.kubernetes.io/instance": "flagpost"}
@@ -96,7 +97,8 @@ def test_secrets_are_whole_volumes_that_follow_a_rotation() -> None:
 
 
 def test_image_by_tag_digest_and_version_of_the_chart() -> None:
-    assert rendered_set("default").container("consumer")["image"] == "flagpost:0.1.0"
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    assert rendered_set("default").container("consumer")["image"] == f"flagpost:{version}"
     assert rendered({"image": {"tag": "9"}}).container("consumer")["image"] == "flagpost:9"
     digest = values_of("image-digest")["image"]["digest"]
     image = rendered_set("image-digest").container("consumer")["image"]

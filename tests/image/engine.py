@@ -83,7 +83,10 @@ class Engine:
 
     def __init__(self, socket: Path, process_id: int) -> None:
         """`process_id`: of dockerd, which has the network that its published ports are on."""
-        self._environment = _environment(DOCKER_HOST=f"unix://{socket}")
+        client = Path(_client() or "docker")
+        self._environment = _environment(
+            DOCKER_HOST=f"unix://{socket}", PATH=f"{client.parent}{os.pathsep}{os.environ['PATH']}"
+        )
         self._process_id = process_id
 
     def docker(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:

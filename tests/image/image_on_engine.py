@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,9 +21,10 @@ from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from gateway_running import AUTHORIZED, WRITE_KEY
 from image.containers import HARDENED, Container, run_once
 from image.engine import NEEDS_ENGINE, Engine, Network, engine
-from image.local_images import flagpost_image
+from image.local_images import ROOT, build_options, flagpost_image
 from real_kafka.broker import KafkaBroker
 from real_kafka.processes import free_port
+from release.identity import identity_of
 from running import eventually
 
 pytestmark = [NEEDS_ENGINE, pytest.mark.timeout(1800)]
@@ -70,6 +74,7 @@ def test_it_says_what_it_is_and_is_nobody(docker: Engine, image: str) -> None:
     assert (config["Entrypoint"], config["Cmd"]) == (["flagpost"], ["consume"])
     assert config["Labels"]["org.opencontainers.image.version"] == VERSION
     assert config["Labels"]["org.opencontainers.image.title"] == "Flagpost"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
 def test_both_programs_start(docker: Engine, image: str) -> None:
@@ -91,6 +96,7 @@ print(json.dumps({
     "listed": plain(one["name"] for one in json.loads((root / "sbom.cdx.json").read_text())["components"]),
     "code": len(code),
     "not_compiled": [str(path) for path in code if not any((path.parent / "__pycache__").glob(path.stem + ".*.pyc"))],
+    "licences": plain(path.name for path in root.glob("lib/*/site-packages/flagpost_*.dist-info/licenses/*")),
     "tools": [str(path) for name in ("uv", "pip", "gcc") for path in (root / "bin").glob(name)],
 }))
 """
@@ -104,7 +110,32 @@ def test_there_is_what_the_list_says_compiled_and_no_build_tools(docker: Engine,
     assert "optimizely-sdk" not in inside["installed"]
     assert inside["code"] > 100
     assert inside["not_compiled"] == []
+    assert inside["licences"] == ["license"] * 3 + ["notice"] * 3
     assert inside["tools"] == []
+
+
+RELEASE_IMAGE = """
+import pathlib, sys
+from release.identity import identity_of
+from release.image import build_image
+from release.source import take_out
+
+place, *options = sys.argv[1:]
+source = take_out(pathlib.Path(place) / "source")
+build_image(source, identity_of(source.place), pathlib.Path(place), options)
+"""
+
+
+def test_a_release_has_an_image_that_can_be_loaded_and_run(docker: Engine, tmp_path: Path) -> None:
+    version, home = identity_of(ROOT)
+    docker.run([sys.executable, "-c", RELEASE_IMAGE, str(tmp_path), *build_options(docker)])
+    docker.docker("rmi", f"flagpost:{version}")
+    docker.docker("load", f"--input={tmp_path}/flagpost-{version}.tar")
+    assert run_once(docker, f"flagpost:{version}", {}, "--version") == f"flagpost, version {version}\n"
+    labels = inspected(docker, f"flagpost:{version}")["Config"]["Labels"]
+    assert labels["org.opencontainers.image.version"] == version
+    assert labels["org.opencontainers.image.source"] == home
+    assert re.fullmatch("[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
 
 
 async def test_from_topics_to_pendo(docker: Engine, image: str, settings: dict[str, object]) -> None:

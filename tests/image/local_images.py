@@ -48,8 +48,13 @@ def _mirror() -> list[str]:
 
 def flagpost_image(engine: Engine, tag: str, *options: str) -> str:
     """Build the Dockerfile on the local base, under a name of the caller's; `options` are `docker build`'s."""
-    authorities = ["--secret", f"id=ca-certificates,src={AUTHORITIES}"] if AUTHORITIES.exists() else []
-    return _build(engine, tag, ROOT, f"--build-arg=PYTHON_IMAGE={base_image(engine)}", *authorities, *options)
+    return _build(engine, tag, ROOT, *build_options(engine), *options)
+
+
+def build_options(engine: Engine) -> list[str]:
+    """What `docker build` is told, so that the Dockerfile builds on the local base."""
+    authorities = [f"--secret=id=ca-certificates,src={AUTHORITIES}"] if AUTHORITIES.exists() else []
+    return ["--network=host", f"--build-arg=PYTHON_IMAGE={base_image(engine)}", *authorities]
 
 
 def other_image(engine: Engine, tag: str, dockerfile: Path, context: Path) -> str:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from image.local_images import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_it_is_built_with_the_uv_of_the_makefile() -> None:
-    made_with = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert made_with
-    assert f"ARG UV_VERSION={made_with[1]}\n" in DOCKERFILE
+def test_its_tools_are_the_makefiles_and_have_their_hashes() -> None:
+    made_with = "--require-hashes --requirement "
+    assert f"{made_with}release/uv.txt" in (ROOT / "Makefile").read_text()
+    assert "COPY release/uv.txt ./" in DOCKERFILE
+    assert f"{made_with}uv.txt" in DOCKERFILE
+    assert "uv sync --only-group build" in DOCKERFILE
+    assert "uv build --no-build-isolation" in DOCKERFILE
+
+
+def test_a_label_names_the_licence_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'org.opencontainers.image.licenses="{project["license"]}"' in DOCKERFILE
 
 
 def test_the_context_is_what_the_dockerfile_copies() -> None:

@@ -24,7 +24,7 @@ MAKE = re.compile(r"^make ([a-z-]+)", re.MULTILINE)
 
 def pages() -> list[Path]:
     found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")]
-    return [ROOT / "README.md", *sorted(path for path in found if "node_modules" not in path.parts)]
+    return [*sorted(ROOT.glob("*.md")), *sorted(path for path in found if "node_modules" not in path.parts)]
 
 
 def named(page: Path) -> str:
@@ -68,6 +68,15 @@ def test_commands_can_be_given(page: Path, tmp_path: Path, monkeypatch: pytest.M
                 parse(flagpost, arguments)
             except click.UsageError as error:
                 pytest.fail(f"flagpost {shlex.join(arguments)}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_an_install_line_says_what_exists(page: Path) -> None:
+    for line in page.read_text().splitlines():
+        for packages in re.findall(r"pip install ([^`#]*)", line):
+            ours = {word.strip("'\"") for word in packages.split() if "flagpost-" in word}
+            released = "after a release" in page.read_text().lower()
+            assert not ours or "--find-links" in packages or released, f"no index has {ours}"
 
 
 def test_there_are_commands_to_check() -> None:

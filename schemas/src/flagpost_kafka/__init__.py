@@ -10,5 +10,5 @@ from importlib.util import find_spec
 
 if find_spec("confluent_kafka") is None:
     raise ModuleNotFoundError(
-        "flagpost_kafka needs confluent-kafka: pip install 'confluent-kafka>=2.12,<3'", name="confluent_kafka"
+        "flagpost_kafka needs confluent-kafka: pip install 'confluent-kafka>=2.16,<3'", name="confluent_kafka"
     )
