@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from flagpost_publisher.gateway.fronts import DocumentError, Reading
 from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_publisher.gateway.segment.mapping import KINDS
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
 from flagpost_schemas import Decoder, encode_single_object, partition_key
+from fronts_reading import read_batch, read_call
 
 RECEIVED = 1_800_000_000_000
 

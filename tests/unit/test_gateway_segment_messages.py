@@ -8,7 +8,6 @@ import pytest
 
 from flagpost_publisher.gateway.fronts import DocumentError, Reading
 from flagpost_publisher.gateway.segment.mapping import SetAside
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
 from flagpost_schemas import (
     AccountMetadata,
     Context,
@@ -18,6 +17,7 @@ from flagpost_schemas import (
     TrackEvent,
     VisitorMetadata,
 )
+from fronts_reading import read_batch, read_call
 
 RECEIVED = 1_800_000_000_000
 
@@ -315,7 +315,7 @@ def test_a_messages_own_context_goes_before_the_batchs() -> None:
 
 
 def test_an_empty_batch_gives_nothing() -> None:
-    assert read_batch({"batch": []}, RECEIVED) == Reading()
+    assert read_batch({"batch": []}, RECEIVED) == Reading(RECEIVED)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,8 @@ def test_an_empty_batch_gives_nothing() -> None:
         ({"batch": [{"type": "alias"}, "track"]}, 1, "message"),
         ({"batch": [{"userId": "u1"}]}, 0, "type"),
         ({"batch": [{"type": "track", "userId": "u", "event": "e", "properties": 1}]}, 0, "properties"),
-        ({"batch": [{"type": "alias"}], "context": "here", "integrations": 7}, 0, "integrations"),
+        ({"batch": [{"type": "alias"}], "context": "here"}, None, "context"),
+        ({"batch": [{"type": "alias"}], "integrations": 7}, None, "integrations"),
     ],
 )
 def test_a_batch_that_is_none_is_refused_with_index_and_field(

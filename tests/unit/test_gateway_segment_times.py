@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flagpost_publisher.gateway.moments import moment_ms
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
+from fronts_reading import read_batch, read_call
 
 RECEIVED = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 

@@ -12,11 +12,11 @@ How a request walks through it:
 **To add a route**, add a `Route` to the table in `routes.table`. It is made of a path, a guard and a handler, and the
 handler of what is in `Parts`. There are two kinds of handler:
 
-- Documents of events: `Documents(parse, front, answer, parts.events)`, see `documents`. A `Front` is a pure
-  function `(document, received_at) -> Reading`: from parsed JSON and the time (epoch ms) to events, and how many were
-  set aside by reason; it raises `DocumentError(index, field, problem)`. `parse` is `json_documents.strict` or
-  `.tolerant`. Where the write key may be in the document, the route's guard is `parts.keys.require_if_given` and
-  `Documents(…, guard=parts.keys.require_somewhere)` looks further.
+- Documents of events: `Documents(parse, front, answer, parts.events, parts.slices)`, see `documents`. A `Front` is a
+  generator `(document, reading)`: it adds what parsed JSON holds to the `Reading`, events and what is set aside by
+  reason, and yields after each message, as long documents are read in `slices`; it raises `DocumentError(index,
+  field, problem)`. `parse` is `json_documents.strict` or `.tolerant`. Where the write key may be in the document, the
+  route's guard is `parts.keys.require_if_given` and `Documents(…, guard=parts.keys.require_somewhere)` looks further.
 - Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard is `routes.unguarded`
   where it checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
   returns once Kafka has acknowledged all of them, and raises `Refusal` (503) where Kafka does not.

@@ -12,6 +12,7 @@ from flagpost_publisher.gateway.event_writer import Batch, EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
 from flagpost_publisher.gateway.fronts import DocumentError, DocumentTooLarge, Front, Reading
 from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_publisher.gateway.slices import Slices, Turn
 
 
 def already_guarded(headers: Mapping[str, str], document: object) -> None:
@@ -28,22 +29,26 @@ class Documents:
     front: Front
     answer: Callable[[Reading], Answer]
     events: EventWriter
+    slices: Slices
     guard: Callable[[Mapping[str, str], object], None] = already_guarded
     """Looks at headers and document, where a write key may be in the document; raises Refusal."""
 
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish what the body holds."""
-        batch, answer = self._read(arrival)
-        await self.events.write(batch)
-        return answer
-
-    def _read(self, arrival: Arrival) -> tuple[Batch, Answer]:
-        """What to write, and what to say then: no more is kept while Kafka is waited for."""
         try:
-            document = self.parse(arrival.body)
-            self.guard(arrival.headers, document)
-            reading = self.front(document, arrival.received_at)
+            async with self.slices.turn(len(arrival.body)) as turn:
+                batch, answer = await self._read(arrival, turn)
         except DocumentError as error:
             status = 413 if isinstance(error, DocumentTooLarge) else 400
             raise Refusal(status, str(error), index=error.index, field=error.field) from None
+        await self.events.write(batch)
+        return answer
+
+    async def _read(self, arrival: Arrival, turn: Turn) -> tuple[Batch, Answer]:
+        """What to write, and what to say then: no more is kept while Kafka is waited for."""
+        document = self.parse(arrival.body)
+        self.guard(arrival.headers, document)
+        reading = self.events.reading(arrival.received_at)
+        for _ in self.front(document, reading):
+            await turn.pause()
         return self.events.batch(reading), self.answer(reading)

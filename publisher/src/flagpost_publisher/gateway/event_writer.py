@@ -20,7 +20,6 @@ from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.registry import Registry, event_headers
 from flagpost_schemas import Event, partition_key
-from flagpost_schemas.edge_rules import too_large
 from flagpost_settings.kafka import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -70,12 +69,16 @@ class EventWriter:
                 log.warning("waiting for the schema registry", reason=str(error))
                 await asyncio.sleep(ASK_SECONDS)
 
-    def batch(self, reading: Reading) -> Batch:
-        """What is to be written. Raises Refusal."""
+    def reading(self, received_at: int) -> Reading:
+        """An empty one, for a front to fill. Raises Refusal while events cannot be encoded."""
         if self.trouble is not None:
             raise try_again(self.trouble, ASK_SECONDS, "send the request again after the time in Retry-After")
-        read = zip(reading.events, reading.bodies, strict=True)
-        records = [self._record(index, event, body) for index, (event, body) in enumerate(read)]
+        header_bytes = max(map(len, self._headers.values()))
+        return Reading(received_at, self._max_event_bytes, header_bytes)
+
+    def batch(self, reading: Reading) -> Batch:
+        """What is to be written."""
+        records = list(map(self._record, reading.events, reading.bodies))
         return Batch(records, Counter(map(type, reading.events)), reading.set_aside)
 
     async def write(self, batch: Batch) -> None:
@@ -87,14 +90,5 @@ class EventWriter:
             raise
         self._metrics.accepted(batch.counts, batch.set_aside)
 
-    def _record(self, index: int, event: Event, body: bytes) -> KafkaRecord:
-        key, value = partition_key(event), self._headers[type(event)] + body
-        wrong = too_large(key, len(value), self._max_event_bytes)
-        if wrong is not None:
-            raise Refusal(
-                413,
-                f"the event {wrong}",
-                index=index,
-                fix="send less with one event; see kafka.max_event_bytes",
-            )
-        return KafkaRecord(self._topic, key, value)
+    def _record(self, event: Event, body: bytes) -> KafkaRecord:
+        return KafkaRecord(self._topic, partition_key(event), self._headers[type(event)] + body)

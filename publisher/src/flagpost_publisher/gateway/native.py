@@ -6,6 +6,7 @@ that is wrong with index and field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from flagpost_publisher.gateway.exchange import Answer
@@ -16,15 +17,14 @@ from flagpost_schemas.json_form import EventFormError, event_from_json
 PATH: Final = "/v1/events"
 
 
-def read_events(document: object, received_at: int) -> Reading:
+def read_events(document: object, reading: Reading) -> Iterator[None]:
     """A front: see `fronts`."""
     items = document if isinstance(document, list) else [document]
     if not items:
         raise DocumentError(None, "body", "is an empty array; send at least one event")
-    reading = Reading()
     for index, item in enumerate(items):
-        reading.add(index, _event(index, item, received_at))
-    return reading
+        reading.add(index, _event(index, item, reading.received_at))
+        yield
 
 
 def answer(reading: Reading) -> Answer:

@@ -23,6 +23,7 @@ from flagpost_publisher.gateway.kafka_writer import KafkaWriter, writer_config
 from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.server import GatewayServer
 from flagpost_publisher.gateway.settings import Settings, load_settings
+from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_publisher.producer import require_usable
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
@@ -80,7 +81,9 @@ class Gateway:
         self._kafka = KafkaWriter(config, topics, self._fail)
         self._events = EventWriter(self._kafka, settings.kafka, _registry(settings.kafka), metrics)
         table = routes.table(
-            routes.Parts(self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, metrics)
+            routes.Parts(
+                self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, Slices(), metrics
+            )
         )
         self._admission = Admission()
         self._server = GatewayServer(table, self._admission, self._gateway.max_body_bytes, metrics)

@@ -17,7 +17,8 @@ from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.fronts import Front
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
 from flagpost_publisher.gateway.metrics import GatewayMetrics
-from flagpost_publisher.gateway.settings import GatewaySettings
+from flagpost_publisher.gateway.settings import MAX_BODY_BYTES, GatewaySettings
+from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 
 Guard: TypeAlias = Callable[[Mapping[str, str]], None]
@@ -40,6 +41,7 @@ class Parts:
     """Its text is empty where there is none."""
     kafka: KafkaWriter
     events: EventWriter
+    slices: Slices
     metrics: GatewayMetrics
 
 
@@ -51,6 +53,8 @@ class Route:
     """Also its label in metrics."""
     guard: Guard = field(repr=False)
     handle: Handler = field(repr=False)
+    max_body_bytes: int = MAX_BODY_BYTES
+    """After decompression; `gateway.max_body_bytes` may be less."""
 
 
 def unguarded(headers: Mapping[str, str]) -> None:
@@ -67,7 +71,7 @@ def table(parts: Parts) -> list[Route]:
         Route(
             native.PATH,
             parts.keys.require,
-            Documents(json_documents.strict, native.read_events, native.answer, parts.events),
+            Documents(json_documents.strict, native.read_events, native.answer, parts.events, parts.slices),
         ),
         *(_segment_route(path, front, parts) for path, front in segment.FRONTS.items()),
         Route(webhooks_route.PATH, unguarded, webhooks),
@@ -77,6 +81,11 @@ def table(parts: Parts) -> list[Route]:
 def _segment_route(path: str, front: Front, parts: Parts) -> Route:
     """Segment's libraries throw away what is refused, and some have the write key in the body."""
     handler = Documents(
-        json_documents.tolerant, front, segment.answer, parts.events, parts.keys.require_somewhere
+        json_documents.tolerant,
+        front,
+        segment.answer,
+        parts.events,
+        parts.slices,
+        parts.keys.require_somewhere,
     )
-    return Route(path, parts.keys.require_if_given, handler)
+    return Route(path, parts.keys.require_if_given, handler, segment.MAX_BATCH_BYTES)

@@ -113,7 +113,8 @@ class GatewayServer:
         with self._admission.request() as work:
             chunks = request.content.iter_any()
             try:
-                body = await read_body(request.headers, chunks, self._max_body_bytes, work.hold)
+                most = min(self._max_body_bytes, route.max_body_bytes)
+                body = await read_body(request.headers, chunks, most, work.hold)
             except (ClientError, web.RequestPayloadError, ConnectionError):
                 raise Refusal(400, "the body ended before its end", fix="send it again") from None
             self._metrics.read(len(body))

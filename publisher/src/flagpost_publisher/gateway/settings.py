@@ -35,8 +35,8 @@ WRITE_KEYS: Final = SecretForm(
     "holds a line that is no write key; give one key a line, of plain ASCII without spaces and colons",
 )
 
-MAX_BODY_BYTES: Final = 4_000_000
-"""A document is read in one go, and nothing else is done meanwhile: for a second, if it is as long as this."""
+MAX_BODY_BYTES: Final = 1_000_000
+"""JSON is parsed in one go: this much may keep the loop for a tenth of a second, and take 30 MB meanwhile."""
 
 
 class GatewaySettings(GatewayTopics, extra="forbid"):

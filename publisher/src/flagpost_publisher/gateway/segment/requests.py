@@ -7,36 +7,68 @@ What a Segment library can send is never refused, as its libraries drop a batch 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from flagpost_publisher.gateway.exchange import Answer
-from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
+from flagpost_publisher.gateway.fronts import (
+    MAX_READING_BYTES,
+    DocumentError,
+    DocumentTooLarge,
+    EventTooLarge,
+    Front,
+    Reading,
+    becomes_too_much,
+)
 from flagpost_publisher.gateway.mending import mend
 from flagpost_publisher.gateway.segment.mapping import KINDS, SetAside, map_message
-from flagpost_publisher.gateway.segment.message import Message, MessageError, inner
+from flagpost_publisher.gateway.segment.message import NOTHING_SHARED, Message, MessageError, Shared, granted
 from flagpost_schemas import Event
 
+MAX_MESSAGE_BYTES: Final = 32_768
+MAX_BATCH_BYTES: Final = 512_000
+"""Segment's own limits (https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/), of JSON."""
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
-def read_call(kind: str, document: object, received_at: int) -> Reading:
+
+def read_call(kind: str, document: object, reading: Reading) -> Iterator[None]:
     """Read one message; `kind` is the path's, whatever the body says. Raises DocumentError."""
-    reading = Reading()
-    reading.add(None, _read(kind, _object(document, "body", None), received_at, None))
-    return reading
+    message = _object(document, "body", None)
+    if not _is_short(message, None):
+        raise DocumentTooLarge(None, "body", f"is a message of more than {MAX_MESSAGE_BYTES:,} bytes of JSON")
+    reading.add(None, _read(kind, message, reading.received_at, None))
+    yield
 
 
-def read_batch(document: object, received_at: int) -> Reading:
+def read_batch(document: object, reading: Reading) -> Iterator[None]:
     """Read a batch. Raises DocumentError for the first message that is none; nothing is to be produced then."""
     body = _object(document, "body", None)
     batch = body.get("batch")
     if not isinstance(batch, list):
         raise DocumentError(None, "batch", "must be a list of messages")
-    reading = Reading()
+    shared = _shared(body)
+    if shared.size_bytes * len(batch) > MAX_READING_BYTES:
+        raise becomes_too_much(None)
     for index, each in enumerate(batch):
-        message = _with_shared(_object(each, "message", index), body)
-        reading.add(index, _read(message.get("type"), message, received_at, index))
-    return reading
+        try:
+            reading.add(index, _of_batch(_object(each, "message", index), shared, reading.received_at, index))
+        except EventTooLarge:
+            reading.add(index, SetAside.TOO_LARGE)
+        yield
+
+
+def _shared(body: Mapping[str, Any]) -> Shared:
+    """What the messages of a batch share: mended and read once."""
+    context, integrations = _shared_object(body, "context"), _shared_object(body, "integrations")
+    return Shared(context, integrations, body.get("sentAt"), granted(context))
+
+
+def _shared_object(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    mended: dict[str, Any] = {} if value is None else mend(_object(value, name, None))
+    return mended
 
 
 def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
@@ -45,25 +77,32 @@ def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
     raise DocumentError(index, name, "must be a JSON object")
 
 
-def _with_shared(message: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the messages of a batch share holds for each; objects are merged, the message's own members win."""
-    merged = dict(message)
-    for name in ("context", "integrations", "sentAt"):
-        own = message.get(name)
-        if own is None:
-            merged[name] = body.get(name)
-        elif isinstance(own, dict):
-            merged[name] = {**inner(body, name), **own}
-    return merged
+def _of_batch(message: Mapping[str, Any], shared: Shared, received_at: int, index: int) -> Event | SetAside:
+    if not _is_short(message, index):
+        return SetAside.TOO_LARGE
+    return _read(message.get("type"), message, received_at, index, shared)
 
 
-def _read(kind: object, members: Mapping[str, Any], received_at: int, index: int | None) -> Event | SetAside:
+def _is_short(message: Mapping[str, Any], index: int | None) -> bool:
+    try:
+        return len(_JSON.encode(message).encode(errors="surrogatepass")) <= MAX_MESSAGE_BYTES
+    except RecursionError:
+        raise DocumentError(index, "message", "nests too deep; send flatter JSON") from None
+
+
+def _read(
+    kind: object,
+    members: Mapping[str, Any],
+    received_at: int,
+    index: int | None,
+    shared: Shared = NOTHING_SHARED,
+) -> Event | SetAside:
     if not isinstance(kind, str):
         raise DocumentError(index, "type", f"must be one of {', '.join(KINDS)}")
     if kind not in KINDS:
         return SetAside.UNKNOWN_TYPE
     try:
-        return map_message(Message(kind, mend(members), received_at))
+        return map_message(Message(kind, mend(members), received_at, shared))
     except MessageError as error:
         raise DocumentError(index, error.field, error.problem) from None
 
