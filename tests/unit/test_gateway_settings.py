@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ DEFAULTS = {
     "webhook_secret": None,
     "webhook_secret_file": None,
     "write_keys_file": None,
+    "trusted_proxies": [],
     "max_body_bytes": 512_000,
 }
 
@@ -66,6 +68,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("webhook_topic", "hooks", "hooks"),
         ("webhook_max_age_seconds", "60", 60.0),
         ("max_body_bytes", "1000", 1000),
+        ("trusted_proxies", '["10.0.0.0/8", "::1"]', [ip_network("10.0.0.0/8"), ip_network("::1")]),
         ("webhook_secret", "0123", Secret("0123")),
     ],
 )
@@ -85,6 +88,10 @@ def test_every_key_has_its_variable(key: str, text: str, value: object) -> None:
         ("webhook_max_age_seconds", 0),
         ("max_body_bytes", 0),
         ("max_body_bytes", 1_000_001),
+        ("trusted_proxies", "10.0.0.0/8"),
+        ("trusted_proxies", ["10.0.0.0/33"]),
+        ("trusted_proxies", ["proxy.example"]),
+        ("trusted_proxies", [7]),
         ("write_keys", HUNTER),
         ("write_keys", [1]),
         ("write_keys", [""]),

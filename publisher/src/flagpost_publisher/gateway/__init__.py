@@ -4,8 +4,9 @@ In: HTTP requests with a write key. Out: events on Kafka, and an answer once Kaf
 
 How a request walks through it:
 
-1. `server` counts it in (`admission`), lets the route's guard look at its headers (`write_keys`), and reads its body
-   (`bodies`: media type, content coding, size, time).
+1. `flagpost_http` reads its headers, within bounds. `server` lets the route's guard look at them (`write_keys`),
+   counts it in (`admission`: those that have shown no key apart), and reads its body (`bodies`: media type, content
+   coding, size, time).
 2. The route's handler makes an `Answer` of the `Arrival`, or raises a `Refusal` (`refusals`).
 3. `server` answers in JSON, and counts (`metrics`).
 
@@ -17,7 +18,7 @@ handler of what is in `Parts`. There are two kinds of handler:
   reason, and yields after each message, as long documents are read in `slices`; it raises `DocumentError(index,
   field, problem)`. `parse` is `json_documents.strict` or `.tolerant`. Where the write key may be in the document, the
   route's guard is `parts.keys.require_if_given` and `Documents(…, guard=parts.keys.require_somewhere)` looks further.
-- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard is `routes.unguarded`
+- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard returns `Shown.NOTHING`
   where it checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
   returns once Kafka has acknowledged all of them, and raises `Refusal` (503) where Kafka does not.
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flagpost_publisher.gateway.refusals import Refusal
 
 READ_SECONDS: Final = 20.0
 """How long a body may take to come."""
+GRACE_SECONDS: Final = 4.0
+LEAST_BYTES_A_SECOND: Final = 4_096
+"""A body that comes slower, once the first seconds are over, is not waited for: its place is another's."""
 OVERHEAD_BYTES: Final = 65_536
 """By how much a compressed body may be longer than what it holds may be: formats have headers."""
 
@@ -59,16 +63,39 @@ async def read_body(
         raise _too_large(max_bytes)
     if _coding(headers) in WINDOWS:
         hold(INFLATING_BYTES)
+    loop = asyncio.get_running_loop()
+    pace = Pace(loop.time())
     try:
-        async with asyncio.timeout(READ_SECONDS):
-            return await _read(Undoing(_coding(headers), max_bytes), chunks, hold)
+        async with asyncio.timeout_at(pace.until(0)) as limit:
+            undoing = Undoing(_coding(headers), max_bytes)
+            return await _read(undoing, _paced(chunks, pace, limit), hold)
     except TimeoutError:
         raise Refusal(
             408,
-            f"the body did not come within {READ_SECONDS:g} s",
+            f"the body did not come within {READ_SECONDS:g} s, or slower than {LEAST_BYTES_A_SECOND} bytes a second",
             fix="send it at once, or in smaller requests",
             headers={"connection": "close"},
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body must come."""
+
+    began: float
+
+    def until(self, count: int) -> float:
+        """Until when the next bytes must come, after so many."""
+        return self.began + min(GRACE_SECONDS + count / LEAST_BYTES_A_SECOND, READ_SECONDS)
+
+
+async def _paced(chunks: AsyncIterator[bytes], pace: Pace, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """The same chunks; the time that is left grows with them."""
+    count = 0
+    async for chunk in chunks:
+        count += len(chunk)
+        limit.reschedule(pace.until(count))
+        yield chunk
 
 
 async def _read(undoing: Undoing, chunks: AsyncIterator[bytes], hold: Callable[[int], None]) -> bytes:

@@ -7,8 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 
 from multidict import CIMultiDictProxy
+
+
+class Shown(Enum):
+    """What a request has shown by its headers, before its body is read."""
+
+    KEY = "key"
+    """A write key that is known here."""
+    NOTHING = "nothing"
+    """Its key may be in its body, or the body may be signed."""
 
 
 @dataclass(frozen=True, slots=True)

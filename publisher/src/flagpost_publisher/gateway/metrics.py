@@ -5,7 +5,7 @@ In: what happened. Out: series at each scrape; those of enumerated labels exist 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from importlib.metadata import version
 from typing import Final
@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flagpost_publisher.gateway.admission import Admission
+from flagpost_http.drops import Drop
+from flagpost_publisher.gateway.admission import Admissions
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
 from flagpost_schemas import Event
 from flagpost_schemas.json_form import TYPES
@@ -24,6 +25,9 @@ STATUSES: Final = (200, 202, 400, 401, 404, 405, 408, 413, 415, 500, 503)
 
 OTHER_PATHS: Final = "other"
 """The label of requests to paths that do not exist."""
+HEALTH: Final = "health"
+"""The label of requests of load balancers that look whether we are there."""
+PORTS: Final = ("gateway", "admin")
 
 _NAMES: Final = {event_type: name for name, event_type in TYPES.items()}
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -66,20 +70,31 @@ class GatewayMetrics:
         self._body_bytes = Counter(
             "flagpost_gateway_body_bytes", "Bytes of bodies, after decompression.", registry=self.registry
         )
+        dropped = Counter(
+            "flagpost_gateway_connections_dropped",
+            "Connections that were ended before they had their answer, by port and reason.",
+            ["port", "reason"],
+            registry=self.registry,
+        )
+        self._dropped = {(port, drop): dropped.labels(port, drop.value) for port in PORTS for drop in Drop}
         build = Gauge("flagpost_gateway_build_info", "1; the version.", ["version"], registry=self.registry)
         build.labels(version("flagpost-publisher")).set(1)
         ProcessCollector(registry=self.registry)
 
     def expect(self, routes: Iterable[str]) -> None:
         """Let the series of these routes, and of other paths, exist."""
-        for route in (*routes, OTHER_PATHS):
+        for route in (*routes, HEALTH, OTHER_PATHS):
             self._seconds.labels(route)
             for status in STATUSES:
                 self._requests.labels(route, str(status))
 
-    def watch(self, kafka: KafkaWriter, admission: Admission) -> None:
+    def watch(self, kafka: KafkaWriter, admissions: Admissions, connections: Callable[[], int]) -> None:
         """Show at each scrape what these have."""
-        self.registry.register(_Now(kafka, admission))
+        self.registry.register(_Now(kafka, admissions, connections))
+
+    def dropped(self, port: str, drop: Drop) -> None:
+        """A connection was ended."""
+        self._dropped[port, drop].inc()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -106,9 +121,10 @@ class GatewayMetrics:
 class _Now(Collector):
     """What is asked for at each scrape."""
 
-    def __init__(self, kafka: KafkaWriter, admission: Admission) -> None:
+    def __init__(self, kafka: KafkaWriter, admissions: Admissions, connections: Callable[[], int]) -> None:
         self._kafka = kafka
-        self._admission = admission
+        self._admissions = admissions
+        self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
         """The series."""
@@ -122,7 +138,8 @@ class _Now(Collector):
             ("kafka_queued", "Records on their way to Kafka.", counts.queued),
             ("kafka_queued_bytes", "Their bytes.", counts.queued_bytes),
             ("kafka_up", "1 while Kafka takes events.", int(self._kafka.trouble is None)),
-            ("requests_in_flight", "Requests that are worked on.", self._admission.requests),
-            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admission.held_bytes),
+            ("requests_in_flight", "Requests that are worked on.", self._admissions.requests),
+            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admissions.held_bytes),
+            ("connections", "Connections that are open on the gateway's port.", self._connections()),
         ):
             yield GaugeMetricFamily(f"flagpost_gateway_{name}", text, value=value)

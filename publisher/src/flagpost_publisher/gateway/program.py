@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import structlog
 
+from flagpost_http.addresses import Proxies
 from flagpost_publisher.gateway import routes
 from flagpost_publisher.gateway.admin import AdminServer
-from flagpost_publisher.gateway.admission import Admission
+from flagpost_publisher.gateway.admission import Admissions
 from flagpost_publisher.gateway.event_writer import EventWriter
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter, writer_config
@@ -85,11 +86,17 @@ class Gateway:
                 self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, Slices(), metrics
             )
         )
-        self._admission = Admission()
-        self._server = GatewayServer(table, self._admission, self._gateway.max_body_bytes, metrics)
-        self._admin = AdminServer(self._wrong_alive, self._wrong_ready, metrics.registry)
+        self._admissions = Admissions()
+        self._server = GatewayServer(
+            table,
+            self._admissions,
+            self._gateway.max_body_bytes,
+            metrics,
+            Proxies(tuple(self._gateway.trusted_proxies)),
+        )
+        self._admin = AdminServer(self._wrong_alive, self._wrong_ready, metrics)
         metrics.expect(route.path for route in table)
-        metrics.watch(self._kafka, self._admission)
+        metrics.watch(self._kafka, self._admissions, lambda: self._server.connections)
 
     async def run(self) -> int:
         """Serve until `stop` is called; gives the exit code."""
@@ -139,7 +146,7 @@ class Gateway:
         return True
 
     async def _end(self) -> int:
-        log.info("stopping", requests=self._admission.requests)
+        log.info("stopping", requests=self._admissions.requests)
         await self._server.stop_listening()
         ending = asyncio.create_task(self._finish())
         aborting = asyncio.create_task(self._abort_requested.wait())
@@ -154,10 +161,10 @@ class Gateway:
         """Let requests and records in flight come to their end; whether all did in time."""
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self._admission.until_idle()
+                await self._admissions.until_idle()
         except TimeoutError:
-            log.warning("requests are given up", requests=self._admission.requests)
-        return await self._kafka.stop(STOP_SECONDS) and self._admission.requests == 0
+            log.warning("requests are given up", requests=self._admissions.requests)
+        return await self._kafka.stop(STOP_SECONDS) and self._admissions.requests == 0
 
     async def _refresh(self) -> None:
         while True:

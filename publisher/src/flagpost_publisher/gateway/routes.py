@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 from flagpost_publisher.gateway import json_documents, native, segment, webhooks_route
 from flagpost_publisher.gateway.documents import Documents
 from flagpost_publisher.gateway.event_writer import EventWriter
-from flagpost_publisher.gateway.exchange import Answer, Arrival
+from flagpost_publisher.gateway.exchange import Answer, Arrival, Shown
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.fronts import Front
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
@@ -21,11 +21,14 @@ from flagpost_publisher.gateway.settings import MAX_BODY_BYTES, GatewaySettings
 from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 
-Guard: TypeAlias = Callable[[Mapping[str, str]], None]
-"""Looks at a request's headers before its body is read; raises Refusal (401)."""
+Guard: TypeAlias = Callable[[Mapping[str, str]], Shown]
+"""Looks at a request's headers before its body is read; raises Refusal (401, or 404 for what is switched off)."""
 
 Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
 """Does what a request asks for; raises Refusal where it cannot."""
+
+MAX_STRANGERS_BYTES: Final = 32_768
+"""Enough for one message of Segment's with the key in it, and for what Pendo tells."""
 
 SET_ASIDE_REASONS: Final[tuple[str, ...]] = tuple(segment.SetAside)
 """Every reason for which a front sets something aside: each has its series from the start."""
@@ -55,11 +58,12 @@ class Route:
     handle: Handler = field(repr=False)
     max_body_bytes: int = MAX_BODY_BYTES
     """After decompression; `gateway.max_body_bytes` may be less."""
+    max_strangers_bytes: int = MAX_STRANGERS_BYTES
+    """The same for requests that have shown no key."""
 
-
-def unguarded(headers: Mapping[str, str]) -> None:
-    """For routes whose handler looks for itself at who sends."""
-    del headers
+    def most_bytes(self, shown: Shown) -> int:
+        """How long a body may be, after decompression."""
+        return self.max_body_bytes if shown is Shown.KEY else self.max_strangers_bytes
 
 
 def table(parts: Parts) -> list[Route]:
@@ -74,7 +78,7 @@ def table(parts: Parts) -> list[Route]:
             Documents(json_documents.strict, native.read_events, native.answer, parts.events, parts.slices),
         ),
         *(_segment_route(path, front, parts) for path, front in segment.FRONTS.items()),
-        Route(webhooks_route.PATH, unguarded, webhooks),
+        Route(webhooks_route.PATH, webhooks.guard, webhooks),
     ]
 
 

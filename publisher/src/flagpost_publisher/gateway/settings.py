@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from flagpost_settings.kafka import (
     GatewayTopics,
@@ -39,6 +40,16 @@ MAX_BODY_BYTES: Final = 1_000_000
 """JSON is parsed in one go: this much may keep the loop for a tenth of a second, and take 30 MB meanwhile."""
 
 
+def _network(value: object) -> object:
+    try:
+        return ip_network(value, strict=False) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("it should be an address, or a network such as 10.0.0.0/8") from None
+
+
+Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
 class GatewaySettings(GatewayTopics, extra="forbid"):
     """Where the gateway listens, whom it lets in, and how much at once."""
 
@@ -50,6 +61,7 @@ class GatewaySettings(GatewayTopics, extra="forbid"):
     webhook_secret: Secret | None = None
     webhook_secret_file: Text | None = None
     webhook_max_age_seconds: PositiveSeconds = 86_400.0
+    trusted_proxies: list[Network] = Field(default=[])
     max_body_bytes: Annotated[int, Field(gt=0, le=MAX_BODY_BYTES)] = 512_000
 
     @property

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, Counter
 
-from flagpost_publisher.gateway.exchange import Answer, Arrival
+from flagpost_publisher.gateway.exchange import Answer, Arrival, Shown
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord
 from flagpost_publisher.gateway.refusals import Refusal
@@ -90,6 +90,12 @@ class PendoWebhooks:
         )
         self._published = {kind: counter.labels(kind, "published") for kind in WebhookKind}
         self._repeated = {kind: counter.labels(kind, "repeated") for kind in WebhookKind}
+
+    def guard(self, headers: Mapping[str, str]) -> Shown:
+        """Let a request's body be read, if there are webhooks at all. Raises Refusal."""
+        del headers
+        self._require_secret()
+        return Shown.NOTHING
 
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish a webhook, unless it has been."""

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 
+from flagpost_publisher.gateway.exchange import Shown
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.refusals import Refusal
 
@@ -25,14 +26,14 @@ class WriteKeys:
         self._read_from = ""
         self._digests: list[bytes] = []
 
-    def require(self, headers: Mapping[str, str]) -> None:
+    def require(self, headers: Mapping[str, str]) -> Shown:
         """Let a request pass whose authorization header holds a write key."""
         self._require(_key_in(headers.get("authorization", "")))
+        return Shown.KEY
 
-    def require_if_given(self, headers: Mapping[str, str]) -> None:
+    def require_if_given(self, headers: Mapping[str, str]) -> Shown:
         """As `require`, but let a request without that header pass, for `require_somewhere` to look further."""
-        if "authorization" in headers:
-            self.require(headers)
+        return self.require(headers) if "authorization" in headers else Shown.NOTHING
 
     def require_somewhere(self, headers: Mapping[str, str], document: object) -> None:
         """As `require`, but without that header the key may be the document's `writeKey`."""
