@@ -164,13 +164,34 @@ LIMITS = Row(
         ),
         graph(
             "Bytes",
-            "Bodies in memory (at most 32 MiB in each gateway), records on their way to Kafka, and bodies "
+            "Bodies in memory (at most 30 MiB in each gateway), records on their way to Kafka, and bodies "
             "read a second.",
             "bytes",
             ANY,
             Query(total(series("flagpost_gateway_body_bytes_in_flight")), "bodies in memory"),
             Query(total(series("flagpost_gateway_kafka_queued_bytes")), "on their way"),
             Query(total(rate("flagpost_gateway_body_bytes_total")), "read a second"),
+        ),
+        graph(
+            "Connections",
+            "Open on the gateway's port, at most 900 in each. Of those that have shown no key, the oldest are "
+            "dropped when there are many.",
+            "none",
+            bad_from(700, 900),
+            Query(series("flagpost_gateway_connections"), "{{pod}}"),
+            runbook="FlagpostGatewayRefusing",
+        ),
+        stack(
+            "Connections dropped",
+            "Before they had their answer. malformed: no HTTP request that is taken here. The others: strangers who "
+            "were too slow or too many, or did not read their answers.",
+            "ops",
+            ANY,
+            Query(
+                seen(total(rate("flagpost_gateway_connections_dropped_total"), "port", "reason")),
+                "{{port}} {{reason}}",
+            ),
+            runbook="FlagpostGatewayRefusing",
         ),
     ),
 )

@@ -200,7 +200,11 @@ async def test_stopping_does_not_wait_for_strangers() -> None:
     with EmbeddedKafka({"flagpost.events": 1}) as kafka:
         async with RunningGateway({"kafka.bootstrap_servers": kafka.bootstrap_servers}) as gateway:
             await gateway.ready()
-            async with holding(gateway.url, ENDLESS, 300), holding(gateway.admin_url, b"GET / HT", 60):
+            async with (
+                holding(gateway.url, ENDLESS, 200),
+                holding(gateway.url, SLOW_BODY, 20),
+                holding(gateway.admin_url, b"GET / HT", 60),
+            ):
                 assert (await gateway.post("/v1/events", EVENT))[0] == 202
                 assert await gateway.stop(25) == 0
 

@@ -6,15 +6,17 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from random import Random
 
 import pytest
 from confluent_kafka import KafkaError
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from flagpost_publisher.gateway import bodies, kafka_writer
-from flagpost_publisher.gateway.admission import Admission
-from flagpost_publisher.gateway.bodies import Undoing, read_body
+from flagpost_publisher.gateway import bodies, kafka_writer, program
+from flagpost_publisher.gateway.admission import MAX_STRANGERS, MAX_STRANGERS_A_PARTY, Admission, Admissions
+from flagpost_publisher.gateway.bodies import Pace, Undoing, read_body
+from flagpost_publisher.gateway.exchange import Shown
 from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import KafkaRecord, KafkaWriter, writer_config
 from flagpost_publisher.gateway.refusals import Refusal
@@ -83,11 +85,38 @@ async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
         yield b"{"
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(bodies, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.01)
     with pytest.raises(Refusal) as refused:
         await read_body({}, chunks(), 1000, lambda _: None)
     assert refused.value.status == 408
     assert refused.value.headers == {"connection": "close"}
+
+
+def test_a_body_must_come_at_a_least_rate_and_within_its_time() -> None:
+    pace = Pace(began=100.0, most_seconds=bodies.READ_SECONDS)
+    grace, rate = bodies.GRACE_SECONDS, bodies.LEAST_BYTES_A_SECOND
+    assert pace.until(0) == 100 + grace
+    assert pace.until(1) == pytest.approx(100 + grace, abs=0.001)
+    assert pace.until(3 * rate) == 100 + grace + 3
+    assert pace.until(1_000 * rate) == 100 + bodies.READ_SECONDS
+    assert bodies.STRANGERS_READ_SECONDS < program.STOP_SECONDS
+
+
+async def test_a_body_that_keeps_the_pace_has_more_time_than_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chunk every hundredth of a second, for longer than the first seconds are."""
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            yield b"x" * size
+
+    assert len(await read_body({}, chunks(10_000), 1_000_000, lambda _: None)) == 200_000
+    with pytest.raises(Refusal) as refused:
+        await read_body({}, chunks(1), 1_000_000, lambda _: None)
+    assert refused.value.status == 408
 
 
 # How much at once
@@ -114,6 +143,23 @@ def test_bytes_beyond_the_bound_are_to_be_sent_again_and_are_given_back() -> Non
     assert (admission.requests, admission.held_bytes) == (0, 0)
     with admission.request() as third:
         third.hold(100)
+
+
+def test_strangers_have_a_small_share_and_each_a_part_of_it() -> None:
+    admissions, taken = Admissions(), ExitStack()
+    with taken:
+        for number in range(MAX_STRANGERS_A_PARTY):
+            taken.enter_context(admissions.request(Shown.NOTHING, f"2001:db8::{number:x}"))  # one network
+        with pytest.raises(Refusal) as refused:
+            taken.enter_context(admissions.request(Shown.NOTHING, "2001:db8::ffff"))
+        assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+        for number in range(MAX_STRANGERS - MAX_STRANGERS_A_PARTY):
+            taken.enter_context(admissions.request(Shown.NOTHING, f"192.0.2.{number}"))
+        with pytest.raises(Refusal):
+            taken.enter_context(admissions.request(Shown.NOTHING, "198.51.100.1"))
+        taken.enter_context(admissions.request(Shown.KEY, "2001:db8::ffff")).hold(10)
+        assert (admissions.requests, admissions.held_bytes) == (MAX_STRANGERS + 1, 10)
+    assert (admissions.requests, admissions.held_bytes) == (0, 0)
 
 
 async def test_idle_is_awaited() -> None:

@@ -16,6 +16,8 @@ from flagpost_publisher.gateway.refusals import Refusal
 
 READ_SECONDS: Final = 20.0
 """How long a body may take to come."""
+STRANGERS_READ_SECONDS: Final = 8.0
+"""The same where no key was shown: a stop waits for those that are under way, and should not wait for strangers."""
 GRACE_SECONDS: Final = 4.0
 LEAST_BYTES_A_SECOND: Final = 4_096
 """A body that comes slower, once the first seconds are over, is not waited for: its place is another's."""
@@ -50,6 +52,7 @@ async def read_body(
     chunks: AsyncIterator[bytes],
     max_bytes: int,
     hold: Callable[[int], None],
+    most_seconds: float = READ_SECONDS,
 ) -> bytes:
     """The body with its coding undone. Raises Refusal.
 
@@ -58,13 +61,14 @@ async def read_body(
         chunks: the body as it comes.
         max_bytes: the most that it may be, coding undone.
         hold: told of the bytes that are kept in memory; may raise Refusal.
+        most_seconds: how long it may take to come.
     """
     if int(headers.get("content-length", "0")) > max_bytes + OVERHEAD_BYTES:
         raise _too_large(max_bytes)
     if _coding(headers) in WINDOWS:
         hold(INFLATING_BYTES)
     loop = asyncio.get_running_loop()
-    pace = Pace(loop.time())
+    pace = Pace(loop.time(), most_seconds)
     try:
         async with asyncio.timeout_at(pace.until(0)) as limit:
             undoing = Undoing(_coding(headers), max_bytes)
@@ -72,7 +76,7 @@ async def read_body(
     except TimeoutError:
         raise Refusal(
             408,
-            f"the body did not come within {READ_SECONDS:g} s, or slower than {LEAST_BYTES_A_SECOND} bytes a second",
+            f"the body did not come within {most_seconds:g} s, or slower than {LEAST_BYTES_A_SECOND} bytes a second",
             fix="send it at once, or in smaller requests",
             headers={"connection": "close"},
         ) from None
@@ -83,10 +87,11 @@ class Pace:
     """How fast a body must come."""
 
     began: float
+    most_seconds: float
 
     def until(self, count: int) -> float:
         """Until when the next bytes must come, after so many."""
-        return self.began + min(GRACE_SECONDS + count / LEAST_BYTES_A_SECOND, READ_SECONDS)
+        return self.began + min(GRACE_SECONDS + count / LEAST_BYTES_A_SECOND, self.most_seconds)
 
 
 async def _paced(chunks: AsyncIterator[bytes], pace: Pace, limit: asyncio.Timeout) -> AsyncIterator[bytes]:

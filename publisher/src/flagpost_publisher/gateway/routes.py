@@ -28,7 +28,8 @@ Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
 """Does what a request asks for; raises Refusal where it cannot."""
 
 MAX_STRANGERS_BYTES: Final = 32_768
-"""Enough for one message of Segment's with the key in it, and for what Pendo tells."""
+"""Enough for one message of Segment's with the key in it."""
+MAX_WEBHOOK_BYTES: Final = 262_144
 
 SET_ASIDE_REASONS: Final[tuple[str, ...]] = tuple(segment.SetAside)
 """Every reason for which a front sets something aside: each has its series from the start."""
@@ -78,7 +79,7 @@ def table(parts: Parts) -> list[Route]:
             Documents(json_documents.strict, native.read_events, native.answer, parts.events, parts.slices),
         ),
         *(_segment_route(path, front, parts) for path, front in segment.FRONTS.items()),
-        Route(webhooks_route.PATH, webhooks.guard, webhooks),
+        Route(webhooks_route.PATH, webhooks.guard, webhooks, max_strangers_bytes=MAX_WEBHOOK_BYTES),
     ]
 
 

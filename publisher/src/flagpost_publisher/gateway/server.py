@@ -20,8 +20,8 @@ from flagpost_http.connection import Connection
 from flagpost_http.crowd import CrowdLimits
 from flagpost_http.drops import Drop, Drops
 from flagpost_http.server import HttpServer
-from flagpost_publisher.gateway.admission import Admissions
-from flagpost_publisher.gateway.bodies import read_body, require_json
+from flagpost_publisher.gateway.admission import Admissions, Work
+from flagpost_publisher.gateway.bodies import READ_SECONDS, STRANGERS_READ_SECONDS, read_body, require_json
 from flagpost_publisher.gateway.exchange import Answer, Arrival, Shown
 from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
 from flagpost_publisher.gateway.refusals import NOTHING, Refusal
@@ -128,17 +128,21 @@ class GatewayServer:
         client = self._proxies.client(request.remote or "", request.headers.getall("x-forwarded-for", []))
         with self._admissions.request(shown, client) as work:
             await _invite(request)
-            chunks = request.content.iter_any()
-            try:
-                most = min(self._max_body_bytes, route.most_bytes(shown))
-                body = await read_body(request.headers, chunks, most, work.hold)
-            except (ClientError, web.RequestPayloadError, ConnectionError):
-                raise Refusal(400, "the body ended before its end", fix="send it again") from None
+            body = await self._read(route, shown, request, work)
             self._metrics.read(len(body))
             headers = CIMultiDictProxy(request.headers)
             answer = await route.handle(Arrival(body, headers, int(time.time() * 1000)))
         _remember(request)
         return answer
+
+    async def _read(self, route: Route, shown: Shown, request: web.BaseRequest, work: Work) -> bytes:
+        chunks = request.content.iter_any()
+        most = min(self._max_body_bytes, route.most_bytes(shown))
+        seconds = READ_SECONDS if shown is Shown.KEY else STRANGERS_READ_SECONDS
+        try:
+            return await read_body(request.headers, chunks, most, work.hold, seconds)
+        except (ClientError, web.RequestPayloadError, ConnectionError):
+            raise Refusal(400, "the body ended before its end", fix="send it again") from None
 
 
 def where(error: Exception) -> dict[str, str]:
