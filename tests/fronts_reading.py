@@ -6,11 +6,15 @@ In: a front, a document, when it came. Out: the `Reading`; or the front's Docume
 from __future__ import annotations
 
 from flagpost_publisher.gateway.fronts import Front, Reading
+from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.segment import requests
 
+ANY_KEY = Key("any")
+"""May send everything."""
 
-def read_by(front: Front, document: object, received_at: int = 0) -> Reading:
-    reading = Reading(received_at)
+
+def read_by(front: Front, document: object, received_at: int = 0, key: Key = ANY_KEY) -> Reading:
+    reading = Reading(received_at, key)
     for _ in front(document, reading):
         pass
     return reading

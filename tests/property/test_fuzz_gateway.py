@@ -91,7 +91,7 @@ async def running_gateway() -> AsyncIterator[RunningGateway]:
         given = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
             "gateway.max_body_bytes": LIMIT,
-            "gateway.webhook_secret": "s",
+            "gateway.webhook_secret": "a-shared-secret",
             "gateway.webhook_topic": "hooks",
         }
         async with RunningGateway(given) as gateway:

@@ -19,7 +19,7 @@ from flagpost_publisher.gateway.fronts import DocumentError, DocumentTooLarge, F
 from flagpost_publisher.gateway.segment import FRONTS, SetAside
 from flagpost_publisher.gateway.segment.requests import MAX_MESSAGE_BYTES
 from flagpost_publisher.gateway.slices import SHORT_BYTES, Slices
-from fronts_reading import read_batch, read_by, read_call
+from fronts_reading import ANY_KEY, read_batch, read_by, read_call
 
 CALLS_A_BYTE = 8.0
 """A message of 40 bytes takes about 150 calls of its own; what was shared and made anew for each took thousands."""
@@ -91,7 +91,7 @@ def test_what_a_request_costs_is_in_proportion_to_its_length_and_to_what_it_beco
 ) -> None:
     body = json.dumps(document).encode()
     parsed = json_documents.tolerant(body)
-    reading, meter = Reading(0), Meter()
+    reading, meter = Reading(0, ANY_KEY), Meter()
 
     with meter:
         try:
@@ -106,7 +106,7 @@ def test_what_a_request_costs_is_in_proportion_to_its_length_and_to_what_it_beco
 def test_what_a_batch_shares_is_counted_before_it_is_written_out() -> None:
     shared = {"consent": {"categoryPreferences": numbered(5_000, value=True)}}
 
-    reading = Reading(0)
+    reading = Reading(0, ANY_KEY)
     with pytest.raises(DocumentTooLarge, match="becomes more than"):
         next(FRONTS["/v1/batch"](batch_sharing("context", shared), reading))
 
@@ -191,7 +191,7 @@ async def take(slices: Slices, size_bytes: int) -> None:
 
 def test_a_front_lets_pause_after_each_message() -> None:
     def steps(front: Front, document: object) -> Iterator[None]:
-        return front(document, Reading(0))
+        return front(document, Reading(0, ANY_KEY))
 
     assert len(list(steps(FRONTS["/v1/batch"], {"batch": [MESSAGE, {"type": "x"}, MESSAGE]}))) == 3
     assert len(list(steps(native.read_events, [EVENT] * 3))) == 3

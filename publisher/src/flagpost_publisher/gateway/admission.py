@@ -8,20 +8,18 @@ many of them there are, they keep nobody out who has a key.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from flagpost_http.addresses import party_of
-from flagpost_publisher.gateway.exchange import Shown
+from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 
 MAX_REQUESTS: Final = 1_000
 MAX_BYTES: Final = 24 * 1024 * 1024
 """Bodies in memory, each from its first byte to its answer."""
 MAX_STRANGERS: Final = 64
-MAX_STRANGERS_A_PARTY: Final = 32
 MAX_STRANGERS_BYTES: Final = 6 * 1024 * 1024
 """64 bodies of 32 KB, and what decompressing takes."""
 RETRY_SECONDS: Final = 1
@@ -30,67 +28,85 @@ RETRY_SECONDS: Final = 1
 class Work:
     """One request's share of what is worked on."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, share: Share) -> None:
         """Holds no bytes yet."""
         self._admission = admission
+        self._share = share
         self.held_bytes = 0
 
     def hold(self, count: int) -> None:
         """So many bytes more are in memory. Raises Refusal."""
-        self._admission.take(count)
+        self._admission.take(self._share, count)
         self.held_bytes += count
 
 
+@dataclass(slots=True)
+class Share:
+    """What one party has of the room."""
+
+    requests: int = 0
+    held_bytes: int = 0
+
+
 class Admission:
-    """The bounds of one kind of request, and how much is within them."""
+    """The bounds of one kind of request, and how much is within them.
+
+    No party takes more than is still free: alone it has half of the room, and whoever comes next finds some.
+    """
 
     def __init__(
-        self,
-        max_requests: int = MAX_REQUESTS,
-        max_bytes: int = MAX_BYTES,
-        max_requests_a_party: int | None = None,
+        self, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES, whose: str = "this key"
     ) -> None:
-        """Nothing is worked on yet."""
-        self._max_requests = max_requests
-        self._max_bytes = max_bytes
-        self._max_requests_a_party = max_requests_a_party or max_requests
-        self._by_party: Counter[str] = Counter()
-        self.requests = 0
-        self.held_bytes = 0
+        """Nothing is worked on yet; `whose` says what a party is."""
+        self._max = Share(max_requests, max_bytes)
+        self._all = Share()
+        self._whose = whose
+        self._shares: dict[str, Share] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+
+    @property
+    def requests(self) -> int:
+        """How many are worked on."""
+        return self._all.requests
+
+    @property
+    def held_bytes(self) -> int:
+        """What of their bodies is in memory."""
+        return self._all.held_bytes
 
     async def until_idle(self) -> None:
         """Wait until nothing is worked on."""
         await self._idle.wait()
 
     @contextmanager
-    def request(self, party: str = "") -> Iterator[Work]:
+    def request(self, party: str) -> Iterator[Work]:
         """Work on a request. Raises Refusal."""
-        if self.requests >= self._max_requests:
-            raise _too_much(f"{self._max_requests} requests are worked on, and no more may be")
-        if self._by_party.get(party, 0) >= self._max_requests_a_party:
-            raise _too_much(f"{self._max_requests_a_party} requests of one address are worked on")
-        work = Work(self)
-        self.requests += 1
-        self._by_party[party] += 1
+        share = self._shares.get(party, Share())
+        if share.requests >= self._max.requests - self._all.requests:
+            raise _too_much(f"requests of {self._whose} are worked on, as many as there is room for")
+        self._shares[party] = share
+        work = Work(self, share)
+        for each in (self._all, share):
+            each.requests += 1
         self._idle.clear()
         try:
             yield work
         finally:
-            self.held_bytes -= work.held_bytes
-            self.requests -= 1
-            self._by_party[party] -= 1
-            if not self._by_party[party]:
-                del self._by_party[party]
-            if self.requests == 0:
+            for each in (self._all, share):
+                each.requests -= 1
+                each.held_bytes -= work.held_bytes
+            if share.requests == 0:
+                del self._shares[party]
+            if self._all.requests == 0:
                 self._idle.set()
 
-    def take(self, count: int) -> None:
+    def take(self, share: Share, count: int) -> None:
         """For `Work.hold`."""
-        if self.held_bytes + count > self._max_bytes:
-            raise _too_much(f"requests of {self._max_bytes} bytes are worked on, and no more may be")
-        self.held_bytes += count
+        if share.held_bytes + count > self._max.held_bytes - self._all.held_bytes:
+            raise _too_much(f"bodies of {self._whose} are worked on, as many as there is room for")
+        for each in (self._all, share):
+            each.held_bytes += count
 
 
 class Admissions:
@@ -99,13 +115,13 @@ class Admissions:
     def __init__(self) -> None:
         """Nothing is worked on yet."""
         self._known = Admission()
-        self._strangers = Admission(MAX_STRANGERS, MAX_STRANGERS_BYTES, MAX_STRANGERS_A_PARTY)
+        self._strangers = Admission(MAX_STRANGERS, MAX_STRANGERS_BYTES, "this address")
 
-    def request(self, shown: Shown, client: str) -> AbstractContextManager[Work]:
-        """Work on a request of a client at that address. Raises Refusal on entering."""
-        if shown is Shown.KEY:
-            return self._known.request()
-        return self._strangers.request(party_of(client))
+    def request(self, key: Key | None, party: str) -> AbstractContextManager[Work]:
+        """Work on a request: whose, and of whom at which address. Raises Refusal on entering."""
+        if key is None or key.is_public:
+            return self._strangers.request(party)
+        return self._known.request(key.name)
 
     @property
     def requests(self) -> int:

@@ -33,10 +33,15 @@ WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that we undo (RFC 9110 section 8.4.1), and how zlib is told of them."""
 
 
-def require_json(headers: Mapping[str, str]) -> None:
-    """Raise Refusal (415) for a media type other than JSON, or a content coding that we do not know."""
+JSON: Final = frozenset({"application/json"})
+JSON_OR_TEXT: Final = JSON | {"text/plain", ""}
+"""Segment's libraries for .NET, Kotlin and browsers say text, or nothing at all."""
+
+
+def require_media_type(headers: Mapping[str, str], media_types: frozenset[str]) -> None:
+    """Raise Refusal (415) for another media type than these, or a content coding that we do not know."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type not in media_types:
         raise Refusal(415, "the body's media type is not JSON", fix="send content-type: application/json")
     if _coding(headers) not in {"", "identity", *WINDOWS}:
         raise Refusal(
@@ -57,7 +62,7 @@ async def read_body(
     """The body with its coding undone. Raises Refusal.
 
     Args:
-        headers: the request's, after `require_json`.
+        headers: the request's, after `require_media_type`.
         chunks: the body as it comes.
         max_bytes: the most that it may be, coding undone.
         hold: told of the bytes that are kept in memory; may raise Refusal.

@@ -6,19 +6,12 @@ In and out: an `Arrival`, the request as far as handlers need it; an `Answer`, w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 
 from multidict import CIMultiDictProxy
 
-
-class Shown(Enum):
-    """What a request has shown by its headers, before its body is read."""
-
-    KEY = "key"
-    """A write key that is known here."""
-    NOTHING = "nothing"
-    """Its key may be in its body, or the body may be signed."""
+from flagpost_publisher.gateway.key import Key
+from flagpost_publisher.gateway.refusals import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +23,10 @@ class Arrival:
     headers: CIMultiDictProxy[str]
     received_at: int
     """Epoch milliseconds."""
+    address: str
+    """Of the client: an IPv4 address, or an IPv6 network of 64 bits."""
+    key: Key | None
+    """Who sends, so far as the headers say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +35,6 @@ class Answer:
 
     status: int
     document: Mapping[str, object]
+    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    key: Key | None = None
+    """Whose request it was, where that was found in the body."""

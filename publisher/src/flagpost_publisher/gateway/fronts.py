@@ -14,8 +14,10 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from flagpost_publisher.event_bodies import event_body
+from flagpost_publisher.gateway.key import Key
 from flagpost_schemas import EncodeError, Event, partition_key
 from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
+from flagpost_settings.clocks import MAX_FUTURE_SECONDS
 
 MAX_READING_BYTES: Final = 3_000_000
 """What one document may become, three times the longest body (each small event gets an id of 36 bytes). Names that
@@ -25,6 +27,9 @@ are, and for how many events."""
 
 class DocumentError(ValueError):
     """A document that is refused as a whole: nothing of it is published."""
+
+    status = 400
+    """That of HTTP's answer."""
 
     def __init__(self, index: int | None, field: str, problem: str) -> None:
         """Args:
@@ -41,6 +46,19 @@ class DocumentError(ValueError):
 class DocumentTooLarge(DocumentError):  # noqa: N818 - says what the document is
     """A document, or an event of it, that is or becomes too large."""
 
+    status = 413
+
+
+class TypeNotAllowed(DocumentError):  # noqa: N818 - says what the type is
+    """An event of a type that may not be sent with the request's key."""
+
+    status = 403
+
+    def __init__(self, index: int, key: Key) -> None:
+        """`index` is the event's."""
+        allowed = ", ".join(sorted(key.types))
+        super().__init__(index, "type", f"may not be sent with this key, but {allowed}; see gateway.keys")
+
 
 class EventTooLarge(DocumentTooLarge):
     """One event that is larger than Kafka is to take."""
@@ -52,16 +70,22 @@ class Reading:
 
     received_at: int
     """When the request came, epoch milliseconds."""
+    key: Key
+    """Whose it is."""
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     """Of an event in Kafka, key and value."""
     header_bytes: int = 10
     """Of which so many are the wire format's."""
+    max_future_ms: float = MAX_FUTURE_SECONDS * 1000
+    """How far ahead of the receipt an event may be."""
     events: list[Event] = field(default_factory=list)
     """In the document's order."""
     bodies: list[bytes] = field(default_factory=list)
     """Their Avro bodies."""
     set_aside: Counter[StrEnum] = field(default_factory=Counter)
     """How many were accepted and not published, by reason; each reason must be one that metrics know."""
+    not_believed: Counter[StrEnum] = field(default_factory=Counter)
+    """How many of its times were not believed, by reason; each reason must be one that metrics know."""
     size_bytes: int = 0
     """Of all bodies, those of events that were too large included: they were made as well."""
 

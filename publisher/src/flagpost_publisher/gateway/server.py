@@ -15,14 +15,21 @@ import structlog
 from aiohttp import ClientError, web
 from multidict import CIMultiDictProxy
 
-from flagpost_http.addresses import Proxies
+from flagpost_http.addresses import Proxies, party_of
 from flagpost_http.connection import Connection
 from flagpost_http.crowd import CrowdLimits
 from flagpost_http.drops import Drop, Drops
 from flagpost_http.server import HttpServer
 from flagpost_publisher.gateway.admission import Admissions, Work
-from flagpost_publisher.gateway.bodies import READ_SECONDS, STRANGERS_READ_SECONDS, read_body, require_json
-from flagpost_publisher.gateway.exchange import Answer, Arrival, Shown
+from flagpost_publisher.gateway.bodies import (
+    READ_SECONDS,
+    STRANGERS_READ_SECONDS,
+    read_body,
+    require_media_type,
+)
+from flagpost_publisher.gateway.browsers import Browsers
+from flagpost_publisher.gateway.exchange import Answer, Arrival
+from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
 from flagpost_publisher.gateway.refusals import NOTHING, Refusal
 from flagpost_publisher.gateway.routes import Route
@@ -45,6 +52,7 @@ class GatewayServer:
         self,
         routes: Iterable[Route],
         admissions: Admissions,
+        browsers: Browsers,
         max_body_bytes: int,
         metrics: GatewayMetrics,
         proxies: Proxies,
@@ -52,6 +60,7 @@ class GatewayServer:
         """Opens nothing yet."""
         self._routes = {route.path: route for route in routes}
         self._admissions = admissions
+        self._browsers = browsers
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
         self._proxies = proxies
@@ -86,6 +95,7 @@ class GatewayServer:
         label = self._label(request.path)
         try:
             answer = await self._do(label, request)
+            headers = answer.headers
         except Refusal as refusal:
             answer, headers = Answer(refusal.status, refusal.document), refusal.headers
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
@@ -97,7 +107,7 @@ class GatewayServer:
             status=answer.status,
             body=orjson.dumps(answer.document),
             content_type="application/json",
-            headers=headers,
+            headers={**headers, **self._browsers.answer_headers(request.headers)},
         )
         if self._stopping or headers.get("connection") == "close":
             response.force_close()
@@ -116,29 +126,33 @@ class GatewayServer:
             raise Refusal(
                 404, "there is no such path", fix="docs/gateway.md lists the paths; they begin with /v1/"
             )
+        if self._browsers.is_asked(request.method, request.headers):
+            return Answer(200, {}, self._browsers.asked_headers())
         _require_method(request, "POST")
         return await self._take(self._routes[label], request)
 
     async def _take(self, route: Route, request: web.BaseRequest) -> Answer:
         """Whether a request may be read at all is decided by its headers."""
-        shown = route.guard(request.headers)
-        require_json(request.headers)
-        if shown is Shown.KEY:
-            _remember(request)
         client = self._proxies.client(request.remote or "", request.headers.getall("x-forwarded-for", []))
-        with self._admissions.request(shown, client) as work:
+        party = party_of(client)
+        key = route.guard(request.headers, party)
+        require_media_type(request.headers, route.media_types)
+        if not is_stranger(key):
+            _remember(request)
+        with self._admissions.request(key, party) as work:
             await _invite(request)
-            body = await self._read(route, shown, request, work)
+            body = await self._read(route, key, request, work)
             self._metrics.read(len(body))
             headers = CIMultiDictProxy(request.headers)
-            answer = await route.handle(Arrival(body, headers, int(time.time() * 1000)))
-        _remember(request)
+            answer = await route.handle(Arrival(body, headers, int(time.time() * 1000), party, key))
+        if answer.key is None or not answer.key.is_public:
+            _remember(request)
         return answer
 
-    async def _read(self, route: Route, shown: Shown, request: web.BaseRequest, work: Work) -> bytes:
+    async def _read(self, route: Route, key: Key | None, request: web.BaseRequest, work: Work) -> bytes:
         chunks = request.content.iter_any()
-        most = min(self._max_body_bytes, route.most_bytes(shown))
-        seconds = READ_SECONDS if shown is Shown.KEY else STRANGERS_READ_SECONDS
+        most = min(self._max_body_bytes, route.most_bytes(key))
+        seconds = STRANGERS_READ_SECONDS if is_stranger(key) else READ_SECONDS
         try:
             return await read_body(request.headers, chunks, most, work.hold, seconds)
         except (ClientError, web.RequestPayloadError, ConnectionError):

@@ -39,10 +39,14 @@ class SetAside(StrEnum):
     """A type that the tracking API did not have when this was written."""
     TOO_LARGE = "too_large"
     """A batch's message of more than 32 KB, or one that becomes more than an event may have in Kafka."""
+    MALFORMED = "malformed"
+    """It says nothing that can be understood: no type, a number for a name, a text for properties."""
+    NOT_ALLOWED = "not_allowed"
+    """A type that may not be sent with the request's key."""
 
 
 def map_message(message: Message) -> Event | SetAside:
-    """Give the event of `message`. Raises MessageError for what no Segment library sends."""
+    """Give the event of `message`. Raises MessageError for what cannot be understood."""
     if not _is_for_pendo(message.integrations()):
         return SetAside.NOT_FOR_PENDO
     form = _FORMS[message.kind](message)
@@ -50,11 +54,10 @@ def map_message(message: Message) -> Event | SetAside:
         return form
     try:
         event = event_from_json(
-            {**_shared(message), **form}, now_ms=message.received_at, new_event_id=new_event_id
+            {**_shared(message), **form}, now_ms=message.occurred_at, new_event_id=new_event_id
         )
     except EventFormError as error:
-        # Metadata's `values` are Segment's traits; the other names are the same in both forms.
-        raise MessageError(error.field.replace("values", "traits", 1), error.problem) from None
+        raise MessageError(str(error)) from None
     # What a batch shares has been read already, and is not read again for each of its messages.
     return replace(event, consent=message.shared.consent) if message.leaves_consent_to_its_batch else event
 
@@ -70,7 +73,7 @@ def _shared(message: Message) -> Form:
     library = inner(context, "library")
     return {
         "event_id": message.event_id(),
-        "occurred_at": message.occurred_at(),
+        "occurred_at": message.occurred_at,
         "account_id": message.account_id(),
         "context": _context(context, message),
         "consent": message.consent(),
@@ -96,7 +99,7 @@ def _track(message: Message) -> Form | SetAside:
     if event is None or event == "":
         return SetAside.NO_EVENT_NAME
     if not isinstance(event, str):
-        raise MessageError("event", "must be a text: the event's name")
+        raise MessageError("event: must be a text, the event's name")
     return _track_form(message, event, message.nested("properties"))
 
 

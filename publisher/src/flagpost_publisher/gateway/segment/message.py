@@ -1,7 +1,7 @@
 """One message of Segment's tracking API, and what its members say.
 
-In: a message as parsed from JSON and mended, and what its batch shares, read once for all of them. Out: ids, moments
-and nested objects by Segment's names (https://segment.com/docs/connections/spec/common/).
+In: a message as parsed from JSON and mended, and what its batch shares, read once for all of them. Out: ids and
+nested objects by Segment's names (https://segment.com/docs/connections/spec/common/).
 """
 
 from __future__ import annotations
@@ -12,18 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_schemas.edge_rules import MAX_EVENT_ID_CHARACTERS
 
 
 class MessageError(ValueError):
-    """A message that no Segment library sends: `field` names where, `problem` says what is wrong and wanted."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        """Give no value: it may be personal."""
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
+    """A message that cannot be understood; the text says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +48,17 @@ class Message:
     """`track`, `identify`, `group`, `page`, `screen` or `alias`."""
     members: Mapping[str, Any]
     """Its own."""
-    received_at: int
-    """When the request came, epoch milliseconds."""
+    occurred_at: int
+    """When it happened, epoch milliseconds (see `times`)."""
     shared: Shared = NOTHING_SHARED
 
     def nested(self, name: str) -> dict[str, Any]:
         """The message's own object called `name`; empty when there is none. Raises MessageError for anything else."""
         value = self.members.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise MessageError(name, "must be an object")
-        return value
+        found = as_object(value)
+        if found is None:
+            raise MessageError(f"{name}: must be an object")
+        return found
 
     def context(self) -> Mapping[str, Any]:
         """The message's own members, and those of its batch. Raises MessageError."""
@@ -99,23 +91,6 @@ class Message:
             return message_id
         return hashlib.sha256(message_id.encode()).hexdigest()
 
-    def occurred_at(self) -> int:
-        """When it happened by our clock: receivedAt - (sentAt - timestamp), as Segment does it.
-
-        Without a readable sentAt the timestamp is taken as it is, without a readable timestamp it is the receipt. A
-        message that Segment forwards has both `originalTimestamp` and a `timestamp` that it has corrected already.
-        """
-        original = moment_ms(self.members.get("originalTimestamp"))
-        timestamp = moment_ms(self.members.get("timestamp"))
-        own = self.members.get("sentAt")
-        sent_at = moment_ms(self.shared.sent_at if own is None else own)
-        if timestamp is not None and original is not None:
-            return timestamp
-        claimed = original if timestamp is None else timestamp
-        if claimed is None:
-            return self.received_at
-        return claimed if sent_at is None else self.received_at - (sent_at - claimed)
-
     def account_id(self) -> str | None:
         """The account: what the message itself says goes before its context."""
         context = self.context()
@@ -125,6 +100,13 @@ class Message:
             or usable_id(context.get("groupId"))
             or usable_id(inner(context, "traits").get("accountId"))
         )
+
+
+def as_object(value: object) -> dict[str, Any] | None:
+    """A member that is to be an object; PHP writes an empty one as `[]`. None: it is something else."""
+    if value is None or value == []:
+        return {}
+    return value if isinstance(value, dict) else None
 
 
 def granted(context: Mapping[str, Any]) -> dict[str, bool] | None:
