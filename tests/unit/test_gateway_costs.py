@@ -166,26 +166,28 @@ async def test_a_long_document_lets_the_loop_go_on_after_each_slice(seconds: flo
             await asyncio.sleep(0)
 
     ticking = asyncio.create_task(tick())
-    async with slices.turn(SHORT_BYTES + 1) as turn:
+    async with slices.turn("a", SHORT_BYTES + 1) as turn:
         ticks.clear()
         for _ in range(10):
             now += seconds
             await turn.pause()
     ticking.cancel()
-    assert len(ticks) == (10 if seconds > 0.005 else 5)
+    assert len(ticks) >= (10 if seconds > 0.005 else 5)
 
 
 async def test_one_long_document_is_read_at_a_time_and_short_ones_meanwhile() -> None:
-    slices = Slices()
-    async with slices.turn(SHORT_BYTES + 1):
+    slices = Slices(slice_seconds=1e-9)
+    async with asyncio.timeout(10), slices.turn("a", SHORT_BYTES + 1) as reading:
         second = asyncio.create_task(take(slices, SHORT_BYTES + 1))
-        await asyncio.wait_for(take(slices, SHORT_BYTES), 10)
+        short = asyncio.create_task(take(slices, SHORT_BYTES))
+        while not short.done():
+            await reading.pause()
         assert not second.done()
     await asyncio.wait_for(second, 10)
 
 
 async def take(slices: Slices, size_bytes: int) -> None:
-    async with slices.turn(size_bytes):
+    async with slices.turn("a", size_bytes):
         pass
 
 

@@ -12,7 +12,7 @@ from flagpost_publisher.gateway.event_writer import Batch, EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
 from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
 from flagpost_publisher.gateway.refusals import Refusal
-from flagpost_publisher.gateway.slices import Slices, Turn
+from flagpost_publisher.gateway.slices import Slice, Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 
 
@@ -31,14 +31,14 @@ class Documents:
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish what the body holds."""
         try:
-            async with self.slices.turn(len(arrival.body)) as turn:
+            async with self.slices.turn(arrival.sender, len(arrival.body)) as turn:
                 batch, answer = await self._read(arrival, turn)
         except DocumentError as error:
             raise Refusal(error.status, str(error), index=error.index, field=error.field) from None
         await self.events.write(batch)
         return answer
 
-    async def _read(self, arrival: Arrival, turn: Turn) -> tuple[Batch, Answer]:
+    async def _read(self, arrival: Arrival, turn: Slice) -> tuple[Batch, Answer]:
         """What to write, and what to say then: no more is kept while Kafka is waited for."""
         document = self.parse(arrival.body)
         key = arrival.key or self.keys.require_in(document, arrival.headers, arrival.address)

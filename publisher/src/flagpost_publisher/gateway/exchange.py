@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from multidict import CIMultiDictProxy
 
-from flagpost_publisher.gateway.key import Key
+from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.refusals import NOTHING
 
 
@@ -27,6 +27,11 @@ class Arrival:
     """Of the client: an IPv4 address, or an IPv6 network of 64 bits."""
     key: Key | None
     """Who sends, so far as the headers say."""
+
+    @property
+    def sender(self) -> str:
+        """Whose turn it is: the key's name, or the address of a stranger."""
+        return self.address if is_stranger(self.key) or self.key is None else f"key {self.key.name}"
 
 
 @dataclass(frozen=True, slots=True)
