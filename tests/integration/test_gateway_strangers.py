@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_consumer.demo.pendo_stand_in.server import PendoStandIn
 from flagpost_publisher.gateway import admission, routes
 from flagpost_publisher.gateway.server import LIMITS
 from gateway_running import AUTHORIZED, WRITE_KEY, RunningGateway
@@ -227,6 +228,8 @@ async def test_addresses_of_ipv6_are_told_in_brackets() -> None:
     with RunningConsumer(consumer_settings) as consumer:
         assert consumer.admin_url.startswith("http://[::1]:")
         await eventually(lambda: consumer.get("/livez")[0] == 200)
+    async with PendoStandIn(host="::1") as stand_in:
+        assert stand_in.url.startswith("http://[::1]:")
 
 
 async def test_basic_authentication_is_a_key_before_the_body_as_well(gateway: RunningGateway) -> None:

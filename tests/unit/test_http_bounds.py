@@ -7,9 +7,10 @@ from ipaddress import ip_network
 import pytest
 from structlog.testing import capture_logs
 
-from flagpost_http.addresses import Proxies, party_of, url_of
+from flagpost_http.addresses import Proxies, party_of
 from flagpost_http.crowd import GRACE_SECONDS, Crowd, CrowdLimits
 from flagpost_http.drops import LINE_SECONDS, Drop, Drops
+from flagpost_settings.urls import authority
 
 LIMITS = CrowdLimits(connections=10, strangers_at_once=8, strangers=6, strangers_a_party=3)
 
@@ -95,16 +96,16 @@ def test_closing_twice_and_showing_a_key_too_late_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "url"),
+    ("host", "written"),
     [
-        ("0.0.0.0", "http://0.0.0.0:80"),  # noqa: S104
-        ("localhost", "http://localhost:80"),
-        ("::", "http://[::]:80"),
-        ("::1", "http://[::1]:80"),
+        ("0.0.0.0", "0.0.0.0:80"),  # noqa: S104
+        ("localhost", "localhost:80"),
+        ("::", "[::]:80"),
+        ("::1", "[::1]:80"),
     ],
 )
-def test_an_ipv6_address_is_in_brackets(host: str, url: str) -> None:
-    assert url_of(host, 80) == url
+def test_an_ipv6_address_is_in_brackets(host: str, written: str) -> None:
+    assert authority(host, 80) == written
 
 
 @pytest.mark.parametrize(

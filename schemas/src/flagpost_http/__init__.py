@@ -8,7 +8,7 @@ Needs aiohttp, orjson and structlog, which flagpost-publisher's extra `gateway` 
 - `server`: listens, and answers with what it is given;
 - `connection`: one connection of aiohttp's, with the bounds;
 - `crowd`: which connections may be open, and which is dropped for a new one; `drops`: what is told of those;
-- `addresses`: URLs, and who is behind an address or a proxy.
+- `addresses`: who is behind an address or a proxy.
 """
 
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
-"""Addresses: as URLs write them, and whom they stand for.
+"""Addresses, and whom they stand for.
 
-In: hosts, ports, peers' addresses, `x-forwarded-for`. Out: a URL; a party, which is an IPv4 address or an IPv6
-network of 64 bits, as one machine has as many IPv6 addresses as it likes.
+In: peers' addresses, `x-forwarded-for`. Out: a party, which is an IPv4 address or an IPv6 network of 64 bits, as one
+machine has as many IPv6 addresses as it likes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
-
-
-def url_of(host: str, port: int) -> str:
-    """`http://host:port`, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def party_of(address: str) -> str:

@@ -11,10 +11,11 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from flagpost_http.addresses import Proxies, url_of
+from flagpost_http.addresses import Proxies
 from flagpost_http.connection import Connection, Surroundings, surroundings
 from flagpost_http.crowd import CrowdLimits
 from flagpost_http.drops import Drops
+from flagpost_settings.urls import authority
 
 Answering: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -70,7 +71,7 @@ class HttpServer:
         await self._runner.setup()
         self._site = web.TCPSite(self._runner, host, port, backlog=BACKLOG)
         await self._site.start()
-        return url_of(host, self._runner.addresses[0][1])
+        return f"http://{authority(host, self._runner.addresses[0][1])}"
 
     async def stop_listening(self) -> None:
         """Take no new connections."""
