@@ -30,6 +30,8 @@ class Documents:
 
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish what the body holds."""
+        if arrival.key is None:
+            self.keys.require_trace_in(arrival.body)
         try:
             async with self.slices.turn(arrival.sender, len(arrival.body)) as turn:
                 batch, answer = await self._read(arrival, turn)
