@@ -38,6 +38,7 @@ BENCHMARKS = (
     "import_rows",
     "consumers",
     "gateway",
+    "strangers",
 )
 RESULTS = HERE / "results.json"
 

@@ -15,7 +15,7 @@ from typing import cast
 import uvloop
 from yarl import URL
 
-AUTHORIZATION = "Bearer wk-4711"
+AUTHORIZATION = "Bearer wk-4711-4711"
 
 
 def request(url: URL, body: bytes) -> bytes:

@@ -104,6 +104,12 @@ def java_example() -> Example:
     return Example((*JAVA, "-jar", "target/shop.jar"), _built("java", "mvn", "-q", "-B", "package"))
 
 
+def browser_example() -> Path:
+    """The folder of the page, with its libraries."""
+    _need("node", "npm")
+    return _built("browser", "npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund")
+
+
 EXAMPLE_OF = {"python": python_example, "node": node_example, "java": java_example, "go": go_example}
 """May take a minute when something has to be built: call it in a thread."""
 

@@ -23,7 +23,7 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from running import Series, environment, eventually, read_series
 
 GATEWAY = Path(sys.executable).with_name("flagpost-gateway")
-WRITE_KEY = "wk-4711"
+WRITE_KEY = "wk-4711-4711"
 AUTHORIZED = {"authorization": f"Bearer {WRITE_KEY}"}
 
 

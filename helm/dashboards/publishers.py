@@ -127,9 +127,44 @@ GATEWAY = Row(
             ANY,
             Query(total(rate("flagpost_gateway_set_aside_total"), "reason"), "set aside {{reason}}"),
             Query(
+                total(rate("flagpost_gateway_times_not_believed_total"), "reason"), "not believed {{reason}}"
+            ),
+            Query(
                 seen(total(rate("flagpost_gateway_webhooks_total"), "event_type", "outcome")),
                 "webhook {{event_type}} {{outcome}}",
             ),
+        ),
+    ),
+)
+
+KEYS = Row(
+    "Gateway: by write key",
+    (
+        stack(
+            "Events by key",
+            "Events by the name of the key that they came with. refused: answered 503.",
+            "ops",
+            ANY,
+            Query(
+                seen(total(rate("flagpost_gateway_key_events_total"), "key", "outcome")),
+                "{{key}} {{outcome}}",
+            ),
+        ),
+        stack(
+            "Requests beyond a key's rate",
+            "Answered 429, by key: see gateway.keys.",
+            "reqps",
+            ANY,
+            Query(seen(total(rate("flagpost_gateway_key_limited_total"), "key")), "{{key}}"),
+            runbook="FlagpostGatewayRefusing",
+        ),
+        graph(
+            "Files of keys that cannot be used",
+            "Lines that can be no key or secret; 1 for a file that is empty or cannot be read.",
+            "short",
+            ANY,
+            Query(series("flagpost_gateway_secrets_wrong"), "{{pod}} {{setting}}"),
+            runbook="FlagpostGatewayKeysWrong",
         ),
     ),
 )
@@ -164,13 +199,34 @@ LIMITS = Row(
         ),
         graph(
             "Bytes",
-            "Bodies in memory (at most 32 MiB in each gateway), records on their way to Kafka, and bodies "
+            "Bodies in memory (at most 30 MiB in each gateway), records on their way to Kafka, and bodies "
             "read a second.",
             "bytes",
             ANY,
             Query(total(series("flagpost_gateway_body_bytes_in_flight")), "bodies in memory"),
             Query(total(series("flagpost_gateway_kafka_queued_bytes")), "on their way"),
             Query(total(rate("flagpost_gateway_body_bytes_total")), "read a second"),
+        ),
+        graph(
+            "Connections",
+            "Open on the gateway's port, at most 900 in each. Of those that have shown no key, the oldest are "
+            "dropped when there are many.",
+            "none",
+            bad_from(700, 900),
+            Query(series("flagpost_gateway_connections"), "{{pod}}"),
+            runbook="FlagpostGatewayRefusing",
+        ),
+        stack(
+            "Connections dropped",
+            "Before they had their answer. malformed: no HTTP request that is taken here. The others: strangers who "
+            "were too slow or too many, or did not read their answers.",
+            "ops",
+            ANY,
+            Query(
+                seen(total(rate("flagpost_gateway_connections_dropped_total"), "port", "reason")),
+                "{{port}} {{reason}}",
+            ),
+            runbook="FlagpostGatewayRefusing",
         ),
     ),
 )
@@ -179,5 +235,5 @@ DASHBOARD = Dashboard(
     "publishers",
     "Publishers and gateway",
     "Events on their way to Kafka: from services with the library, and through the gateway.",
-    (NOW, PUBLISHERS, GATEWAY, LIMITS),
+    (NOW, PUBLISHERS, GATEWAY, KEYS, LIMITS),
 )

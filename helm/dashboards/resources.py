@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards.dashboard import Dashboard, Row
 from dashboards.panels import ANY, Query, bad_from, graph, stat, table
-from dashboards.promql import of_ours, quantile, rate, series
+from dashboards.promql import of_ours, quantile, rate, seen, series, total
 
 MEBIBYTE = 1024 * 1024
 
@@ -52,6 +52,17 @@ PROCESSES = Row(
             Query(
                 of_ours(f"{series('process_open_fds')} / {series('process_max_fds')}"),
                 "{{pod}}",
+            ),
+        ),
+        graph(
+            "Dropped on the admin port",
+            "Connections to a consumer's admin port that were ended before they had their answer: malformed, too "
+            "slow, or too many. Nobody but Prometheus and Kubernetes should come there.",
+            "ops",
+            ANY,
+            Query(
+                seen(total(rate("flagpost_admin_connections_dropped_total"), "pod", "reason")),
+                "{{pod}} {{reason}}",
             ),
         ),
     ),

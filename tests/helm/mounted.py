@@ -15,7 +15,7 @@ from typing import Final
 
 from helm.rendering import Object, Rendered
 
-PATH: Final = re.compile(r"(?<![\w/.])/[\w./-]+")
+PATH: Final = re.compile(r"(?<![\w/.:])/[\w./-]+")
 """A path from the root, within a variable's text."""
 
 

@@ -30,6 +30,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"consumer": {"autoscaling": {"kind": "keda", "minReplicas": 0}}}, "/consumer/autoscaling/minReplicas"),
     ({"config": {"pendo": {"track_secret": "x"}}}, "config.pendo.track_secret would be in a ConfigMap"),
     ({"config": {"gateway": {"write_keys": ["x"]}}}, "config.gateway.write_keys would be in a ConfigMap"),
+    (
+        {"config": {"gateway": {"keys": {"a": {"key": "x"}}}}},
+        "config.gateway.keys.a.key would be in a ConfigMap",
+    ),
     ({"config": {"kafka": {"schema_registry": {"password": "x"}}}}, "config.kafka.schema_registry.password"),
     ({"config": {"kafka": {"properties": {"sasl.password": "x"}}}}, "sasl.password would be in a ConfigMap"),
     ({"config": {"admin": {"port": 0}}}, "config.admin.port is 0"),

@@ -24,7 +24,7 @@ from helm.rendering import Object, Rendered, rendered
 from real_kafka.broker import KafkaBroker
 from real_kafka.processes import free_port
 
-WRITE_KEY: Final = "wk-4711"
+WRITE_KEY: Final = "wk-4711-4711"
 DECISION: Final = {
     "type": "decision",
     "visitor_id": "v1",

@@ -98,8 +98,22 @@ def test_each_component_gets_its_own_secrets_and_no_others(tmp_path: Path) -> No
     shared = ["kafka.schema_registry.password", "kafka/sasl.password"]
     assert files == {
         "consumer": sorted(["pendo.integration_key", "pendo.track_secret", *shared]),
-        "gateway": sorted(["gateway.webhook_secret", "gateway.write_keys", *shared]),
+        "gateway": sorted(
+            [
+                "gateway.keys/checkout",
+                "gateway.keys/web",
+                "gateway.webhook_secret",
+                "gateway.write_keys",
+                *shared,
+            ]
+        ),
     }
+    keys = load_gateway_settings(found["gateway"].config, found["gateway"].environ).gateway.keys
+    assert {name: _text(key.source(name)) for name, key in keys.items()} == {
+        "checkout": "flagpost/checkout-key",
+        "web": "flagpost/web-key-4711",
+    }
+    assert keys["web"].origins == ["https://www.example.com"]
     kafka = load_settings(found["consumer"].config, found["consumer"].environ, Needs.KAFKA).kafka
     read = {name: source.current() for name, source in kafka.property_sources.items()}
     assert read == {"sasl.password": "flagpost/kafka-password", "ssl.key.password": "/vault/key-password"}
@@ -109,7 +123,7 @@ def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
     release = rendered_set("inline-secrets")
     found = mounted(release, release.pod_spec("gateway"), release.container("gateway"), tmp_path)
     gateway = load_gateway_settings(found.config, found.environ).gateway
-    assert _text(gateway.write_keys_source) == "one\ntwo"
+    assert _text(gateway.write_keys_source) == "write-key-one\nwrite-key-two"
 
 
 def test_kafkas_secrets_may_come_from_another_operators_secret(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class WebhookScene:
         self.secret_file = secret_file
         events = fresh_name("events")
         kafka.create_topics(events, self.topic)
-        secret_file.write_text("first\n")
+        secret_file.write_text("the-first-secret\n")
         self.gateway = RunningGateway(
             {
                 "kafka.bootstrap_servers": kafka.bootstrap_servers,
@@ -39,7 +39,7 @@ class WebhookScene:
             }
         )
 
-    async def receive(self, body: bytes, *, secret: str = "first") -> tuple[int, Any]:
+    async def receive(self, body: bytes, *, secret: str = "the-first-secret") -> tuple[int, Any]:
         """Send what Pendo would send."""
         signature = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers = {"x-pendo-signature": signature, "content-type": "application/json"}
@@ -95,7 +95,7 @@ async def test_a_right_webhook_is_on_the_topic_once_byte_for_byte(scene: Webhook
 
 
 async def test_what_is_wrongly_signed_or_stale_is_not_published(scene: WebhookScene) -> None:
-    status, document = await scene.receive(webhook(), secret="other")
+    status, document = await scene.receive(webhook(), secret="the-other-secret")
     assert (status, document["fix"].split(",")[0]) == (
         401,
         "send sha256= and the body's HMAC-SHA256 in lower-case hexadecimal",
@@ -108,10 +108,22 @@ async def test_what_is_wrongly_signed_or_stale_is_not_published(scene: WebhookSc
 
 
 async def test_a_new_secret_is_taken_up_without_a_restart(scene: WebhookScene) -> None:
-    scene.secret_file.write_text("second\n")
+    scene.secret_file.write_text("the-first-secret\nthe-second-secret\n")
     body = webhook()
     deadline = time.monotonic() + 30
-    while (await scene.receive(body, secret="second"))[0] != 200:
+    while (await scene.receive(body, secret="the-second-secret"))[0] != 200:
         assert time.monotonic() < deadline, "the new secret is not taken up"
-    assert (await scene.receive(body, secret="first"))[0] == 401
+    assert (await scene.receive(body, secret="the-first-secret"))[0] == 200  # both, while Pendo is told
+    scene.secret_file.write_text("the-second-secret\n")
+    while (await scene.receive(body, secret="the-first-secret"))[0] != 401:
+        assert time.monotonic() < deadline, "the old secret is not forgotten"
     assert scene.values() == [(None, body)]
+
+
+async def test_without_its_file_no_webhook_is_let_in(scene: WebhookScene) -> None:
+    body = webhook()
+    assert (await scene.receive(body))[0] == 200
+    scene.secret_file.unlink()
+    deadline = time.monotonic() + 30
+    while (await scene.receive(body))[0] != 401:
+        assert time.monotonic() < deadline, "the secret is not forgotten"

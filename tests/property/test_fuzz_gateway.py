@@ -20,6 +20,7 @@ from flagpost_publisher.gateway import json_documents, native
 from flagpost_publisher.gateway.bodies import Undoing
 from flagpost_publisher.gateway.fronts import DocumentError, Reading
 from flagpost_publisher.gateway.refusals import Refusal
+from fronts_reading import read_by
 from gateway_running import AUTHORIZED, RunningGateway
 
 Result = TypeVar("Result")
@@ -90,7 +91,7 @@ async def running_gateway() -> AsyncIterator[RunningGateway]:
         given = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
             "gateway.max_body_bytes": LIMIT,
-            "gateway.webhook_secret": "s",
+            "gateway.webhook_secret": "a-shared-secret",
             "gateway.webhook_topic": "hooks",
         }
         async with RunningGateway(given) as gateway:
@@ -190,7 +191,7 @@ def test_any_bytes_are_a_document_or_a_refusal(body: bytes) -> None:
 @given(DOCUMENTS | EVENTS | st.lists(DOCUMENTS | EVENTS, max_size=4))
 @settings(deadline=None, max_examples=200)
 def test_any_document_is_events_or_a_refusal(document: object) -> None:
-    reading = outcome(lambda given: native.read_events(given, 1_800_000_000_000), document)
+    reading = outcome(lambda given: read_by(native.read_events, given, 1_800_000_000_000), document)
     if isinstance(reading, Reading):
         assert len(reading.events) == (len(document) if isinstance(document, list) else 1)
     else:

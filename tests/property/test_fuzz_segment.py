@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flagpost_publisher.gateway.fronts import DocumentError, Reading
-from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_publisher.gateway.segment.mapping import KINDS
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
 from flagpost_schemas import Decoder, encode_single_object, partition_key
+from flagpost_schemas.times import read_time_ms
+from fronts_reading import read_batch, read_call
 
 RECEIVED = 1_800_000_000_000
 
@@ -141,5 +141,5 @@ def test_any_batch_gives_one_event_or_reason_a_message_or_one_error(document: ob
 
 @given(st.text() | st.floats() | st.integers() | JSON)
 def test_moments_lie_within_ten_thousand_years(value: object) -> None:
-    moment = moment_ms(value)
+    moment = read_time_ms(value)
     assert moment is None or abs(moment) <= 10_000 * 366 * 86_400_000

@@ -136,7 +136,7 @@ async def test_webhooks_that_were_seen_are_forgotten_beyond_a_number() -> None:
 
 
 def test_the_gateways_series_do_not_grow() -> None:
-    metrics = GatewayMetrics(routes.SET_ASIDE_REASONS)
+    metrics = GatewayMetrics(routes.SET_ASIDE_REASONS, routes.NOT_BELIEVED_REASONS)
     metrics.expect(["/v1/events"])
 
     def series() -> int:

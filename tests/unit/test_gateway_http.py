@@ -112,7 +112,7 @@ async def test_other_methods_are_405_and_no_browser_is_let_in(gateway: RunningGa
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/events/", "/v1/event", "/v2/events", "/metrics", "/v1/%00"]
+    "path", ["/x", "/v1", "/v1/events/", "/v1/event", "/v2/events", "/metrics", "/v1/%00"]
 )
 async def test_other_paths_are_404(gateway: RunningGateway, path: str) -> None:
     status, answer, _ = await gateway.post(path, EVENT)

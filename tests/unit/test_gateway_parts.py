@@ -6,21 +6,20 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from random import Random
 
 import pytest
 from confluent_kafka import KafkaError
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from flagpost_publisher.gateway import bodies, kafka_writer
-from flagpost_publisher.gateway.admission import Admission
-from flagpost_publisher.gateway.bodies import Undoing, read_body
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+from flagpost_publisher.gateway import bodies, kafka_writer, program
+from flagpost_publisher.gateway.admission import MAX_STRANGERS, Admission, Admissions
+from flagpost_publisher.gateway.bodies import Pace, Undoing, read_body
 from flagpost_publisher.gateway.kafka_writer import KafkaRecord, KafkaWriter, writer_config
+from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.refusals import Refusal
-from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_settings.kafka import KafkaSettings
-from flagpost_settings.secrets import Secret, SecretSource
 from gateway_running import standing_still
 from kafka_reading import read_topic
 from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
@@ -83,11 +82,38 @@ async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
         yield b"{"
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(bodies, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.01)
     with pytest.raises(Refusal) as refused:
         await read_body({}, chunks(), 1000, lambda _: None)
     assert refused.value.status == 408
     assert refused.value.headers == {"connection": "close"}
+
+
+def test_a_body_must_come_at_a_least_rate_and_within_its_time() -> None:
+    pace = Pace(began=100.0, most_seconds=bodies.READ_SECONDS)
+    grace, rate = bodies.GRACE_SECONDS, bodies.LEAST_BYTES_A_SECOND
+    assert pace.until(0) == 100 + grace
+    assert pace.until(1) == pytest.approx(100 + grace, abs=0.001)
+    assert pace.until(3 * rate) == 100 + grace + 3
+    assert pace.until(1_000 * rate) == 100 + bodies.READ_SECONDS
+    assert bodies.STRANGERS_READ_SECONDS < program.STOP_SECONDS
+
+
+async def test_a_body_that_keeps_the_pace_has_more_time_than_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A chunk every hundredth of a second, for longer than the first seconds are."""
+    monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
+
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            yield b"x" * size
+
+    assert len(await read_body({}, chunks(10_000), 1_000_000, lambda _: None)) == 200_000
+    with pytest.raises(Refusal) as refused:
+        await read_body({}, chunks(1), 1_000_000, lambda _: None)
+    assert refused.value.status == 408
 
 
 # How much at once
@@ -95,59 +121,68 @@ async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_requests_beyond_the_bound_are_to_be_sent_again() -> None:
     admission = Admission(max_requests=1)
-    with admission.request():
-        with pytest.raises(Refusal) as refused, admission.request():
+    with admission.request("a"):
+        with pytest.raises(Refusal) as refused, admission.request("b"):
             pytest.fail("let in")
         assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
-    with admission.request():
+    with admission.request("b"):
         assert admission.requests == 1
 
 
 def test_bytes_beyond_the_bound_are_to_be_sent_again_and_are_given_back() -> None:
     admission = Admission(max_bytes=100)
-    with admission.request() as first, admission.request() as second:
-        first.hold(60)
-        second.hold(40)
+    with admission.request("a") as first, admission.request("b") as second:
+        first.hold(50)
+        second.hold(25)
         with pytest.raises(Refusal) as refused:
             second.hold(1)
         assert refused.value.status == 503
+        assert admission.held_bytes == 75
     assert (admission.requests, admission.held_bytes) == (0, 0)
-    with admission.request() as third:
-        third.hold(100)
+    with admission.request("c") as third:
+        third.hold(50)
+
+
+@pytest.mark.parametrize("greedy", [1, 3, 7])
+def test_however_much_some_take_whoever_comes_next_finds_room(greedy: int) -> None:
+    admission = Admission(max_requests=1_000, max_bytes=1_000_000)
+    with ExitStack() as open_requests:
+        for party in range(greedy):
+            with suppress(Refusal):
+                while True:
+                    open_requests.enter_context(admission.request(str(party))).hold(1_000)
+        with admission.request("modest") as work:
+            work.hold(1_000)
+        left = 1_000 - admission.requests
+        assert left >= 1_000 // 2 ** (greedy + 1)
+
+
+def test_strangers_have_a_small_share_and_each_a_part_of_it() -> None:
+    admissions, taken = Admissions(), ExitStack()
+    public = Key("web", origins=frozenset({"https://www.example.com"}))
+    with taken:
+        for _ in range(MAX_STRANGERS // 2):
+            taken.enter_context(admissions.request(None, "2001:db8::/64"))
+        with pytest.raises(Refusal) as refused:
+            taken.enter_context(admissions.request(public, "2001:db8::/64"))
+        assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+        for number in range(MAX_STRANGERS // 2):
+            taken.enter_context(admissions.request(public, f"192.0.2.{number}"))
+        with pytest.raises(Refusal):
+            taken.enter_context(admissions.request(None, "198.51.100.1"))
+        taken.enter_context(admissions.request(Key("checkout"), "2001:db8::/64")).hold(10)
+        assert (admissions.requests, admissions.held_bytes) == (MAX_STRANGERS + 1, 10)
+    assert (admissions.requests, admissions.held_bytes) == (0, 0)
 
 
 async def test_idle_is_awaited() -> None:
     admission = Admission()
     await admission.until_idle()
-    with admission.request():
+    with admission.request("a"):
         waiting = asyncio.ensure_future(admission.until_idle())
         await asyncio.sleep(0)
         assert not waiting.done()
     await waiting
-
-
-# Write keys
-
-
-def test_a_key_in_the_document_counts_only_where_no_header_is() -> None:
-    keys = WriteKeys(FreshSecret(SecretSource("gateway.write_keys", Secret("one\ntwo"))))
-    keys.require_if_given({})
-    keys.require_somewhere({}, {"writeKey": "two"})
-    keys.require_if_given({"authorization": "Bearer one"})
-    keys.require_somewhere({"authorization": "Bearer one"}, {"writeKey": "wrong"})
-    others: list[object] = [{}, [], None, {"writeKey": 1}, {"writeKey": "three"}, {"writeKey": "\ud800"}]
-    for document in others:
-        with pytest.raises(Refusal):
-            keys.require_somewhere({}, document)
-    with pytest.raises(Refusal):
-        keys.require_if_given({"authorization": "Bearer wrong"})
-
-
-def test_no_keys_let_nobody_in() -> None:
-    keys = WriteKeys(FreshSecret(None))
-    for key in ("", "one"):
-        with pytest.raises(Refusal):
-            keys.require({"authorization": f"Bearer {key}"})
 
 
 # The way to Kafka

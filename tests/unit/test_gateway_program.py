@@ -79,9 +79,9 @@ async def queued(gateway: RunningGateway) -> None:
 
 
 async def test_an_event_larger_than_kafka_takes_is_413_with_its_index(kafka: EmbeddedKafka) -> None:
-    async with started(kafka, max_body_bytes=4_000_000) as gateway:
+    async with started(kafka) as gateway:
         await gateway.ready()
-        large = {**EVENT, "properties": {"text": "x" * 1_000_000}}
+        large = {**EVENT, "properties": {"text": "x" * 70_000}}
         status, answer, _ = await gateway.post("/v1/events", [EVENT, large])
         assert (status, answer["index"]) == (413, 1)
         assert await gateway.value("flagpost_gateway_kafka_acknowledged_total") == 0
@@ -90,22 +90,84 @@ async def test_an_event_larger_than_kafka_takes_is_413_with_its_index(kafka: Emb
 async def test_write_keys_are_taken_up_from_a_kubernetes_mount_without_a_restart(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
-    mount(tmp_path, "old\n")
+    mount(tmp_path, "the-old-write-key\n")
     keys = tmp_path / "keys"
     keys.symlink_to(Path("..data") / "keys")
     async with started(kafka, write_keys_file=str(keys)) as gateway:
         await gateway.ready()
-        assert await status_with(gateway, "old") == 202
-        mount(tmp_path, "old\nnew\n")
-        await until_status(gateway, "new", 202)
-        assert await status_with(gateway, "old") == 202
-        mount(tmp_path, "new\n")
-        await until_status(gateway, "old", 401)
-        assert await status_with(gateway, "new") == 202
+        assert await status_with(gateway, "the-old-write-key") == 202
+        mount(tmp_path, "the-old-write-key\nthe-new-write-key\n")
+        await until_status(gateway, "the-new-write-key", 202)
+        assert await status_with(gateway, "the-old-write-key") == 202
+        mount(tmp_path, "the-new-write-key\n")
+        await until_status(gateway, "the-old-write-key", 401)
+        assert await status_with(gateway, "the-new-write-key") == 202
         mount(tmp_path, "not a key\n")
-        mount(tmp_path, "newest\n")
-        await until_status(gateway, "newest", 202)
-        assert not [line for line in gateway.lines if "newest" in line]
+        mount(tmp_path, "the-newest-write-key\n")
+        await until_status(gateway, "the-newest-write-key", 202)
+        assert not [line for line in gateway.lines if "the-newest-write-key" in line]
+
+
+async def test_a_file_of_keys_that_is_gone_lets_nobody_in_and_is_counted(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    keys, named = tmp_path / "keys", tmp_path / "named"
+    keys.write_text("the-first-write-key\nshort\n")
+    named.write_text("the-named-write-key\n")
+    settings = {"write_keys_file": str(keys), "keys": {"checkout": {"key_file": str(named)}}}
+    async with started(kafka, **settings) as gateway:
+        await gateway.ready()
+        wrong = "flagpost_gateway_secrets_wrong"
+        assert await gateway.value(wrong, setting="gateway.write_keys_file") == 1
+        assert await status_with(gateway, "the-first-write-key") == 202
+        keys.unlink()
+        named.write_text("")
+        await until_status(gateway, "the-first-write-key", 401)
+        await until_status(gateway, "the-named-write-key", 401)
+        assert await gateway.value(wrong, setting="gateway.keys.checkout.key_file") == 1
+        assert [
+            line for line in gateway.lines if '"level":"error"' in line and "gateway.keys.checkout" in line
+        ]
+        named.write_text("the-named-write-key\n")
+        await until_status(gateway, "the-named-write-key", 202)
+        assert await gateway.value(wrong, setting="gateway.keys.checkout.key_file") == 0
+        assert not [line for line in gateway.lines if "-write-key" in line]
+
+
+async def test_a_key_sends_what_it_may_as_fast_as_it_may_and_is_counted_by_name(kafka: EmbeddedKafka) -> None:
+    keys = {
+        "slow": {"key": "the-slow-write-key", "events_per_second": 0.01},
+        "narrow": {"key": "the-narrow-write-key", "types": ["track"]},
+    }
+    async with started(kafka, keys=keys) as gateway:
+        await gateway.ready()
+        assert await status_with(gateway, "the-slow-write-key") == 202
+        status, answer, headers = await gateway.post(
+            "/v1/events", EVENT, headers=bearer("the-slow-write-key")
+        )
+        assert (status, answer["index"]) == (429, None)
+        assert 0 < int(headers["retry-after"]) <= 100
+        visitor = {"type": "visitor", "visitor_id": "v", "values": {"plan": "gold"}}
+        status, answer, _ = await gateway.post(
+            "/v1/events", [EVENT, visitor], headers=bearer("the-narrow-write-key")
+        )
+        assert (status, answer["index"], answer["field"]) == (403, 1, "type")
+        batch = [{**EVENT, "userId": "v"}, {"type": "identify", "userId": "v", "traits": {"plan": "gold"}}]
+        status, _, _ = await gateway.post(
+            "/v1/batch", {"batch": batch}, headers=bearer("the-narrow-write-key")
+        )
+        assert status == 200
+        events = "flagpost_gateway_key_events_total"
+        assert [await gateway.value(events, key=key, outcome="accepted") for key in ("slow", "narrow")] == [
+            1,
+            1,
+        ]
+        assert await gateway.value("flagpost_gateway_key_limited_total", key="slow") == 1
+        assert await gateway.value("flagpost_gateway_set_aside_total", reason="not_allowed") == 1
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 def mount(directory: Path, content: str) -> None:
@@ -118,7 +180,7 @@ def mount(directory: Path, content: str) -> None:
 
 
 async def status_with(gateway: RunningGateway, key: str) -> int:
-    return (await gateway.post("/v1/events", EVENT, headers={"authorization": f"Bearer {key}"}))[0]
+    return (await gateway.post("/v1/events", EVENT, headers=bearer(key)))[0]
 
 
 async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
@@ -139,7 +201,9 @@ def test_settings_that_cannot_be_used_end_it_with_2() -> None:
 
 def test_properties_that_librdkafka_refuses_end_it_with_2_and_are_not_shown() -> None:
     properties = {"security.protocol": "hunter2"}
-    done = run(kafka__bootstrap_servers="k:1", kafka__properties=properties, gateway__write_keys=["k"])
+    done = run(
+        kafka__bootstrap_servers="k:1", kafka__properties=properties, gateway__write_keys=["key-4711-4711"]
+    )
     assert done.returncode == 2
     assert "kafka.properties: librdkafka refuses them" in done.stderr
     assert "hunter2" not in done.stderr
@@ -151,7 +215,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_ends_it_with_2(
     for name in ("no_proxy", "NO_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", "socks5://u:hunter2@p:1080")
-    needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["k"]}
+    needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["key-4711-4711"]}
     done = run(kafka__schema_registry__url="https://registry:8081", **needed)
     assert done.returncode == 2
     assert "HTTPS_PROXY: is no proxy that can be used" in done.stderr
@@ -162,7 +226,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_ends_it_with_2(
 def test_a_port_that_is_taken_ends_it_with_1(key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = {"gateway__port": 0, "gateway__admin_port": 0, f"gateway__{key}": taken.getsockname()[1]}
-        needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["k"]}
+        needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["key-4711-4711"]}
         done = run(gateway__host="127.0.0.1", **needed, **ports)
     assert done.returncode == 1
     assert "set gateway.host, gateway.port and gateway.admin_port" in done.stderr

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from flagpost_publisher.gateway.fronts import DocumentError, Reading
-from flagpost_publisher.gateway.segment.mapping import SetAside
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
+from flagpost_publisher.gateway.key import Key, SentType
+from flagpost_publisher.gateway.segment import requests
+from flagpost_publisher.gateway.segment.mapping import KINDS, SetAside
 from flagpost_schemas import (
     AccountMetadata,
     Context,
@@ -18,6 +19,7 @@ from flagpost_schemas import (
     TrackEvent,
     VisitorMetadata,
 )
+from fronts_reading import ANY_KEY, read_batch, read_by, read_call
 
 RECEIVED = 1_800_000_000_000
 
@@ -255,33 +257,98 @@ def test_values_that_avro_cannot_hold_are_mended_not_refused() -> None:
     assert (event.context, event.source) == (Context(), Source())
 
 
-@pytest.mark.parametrize(
-    ("kind", "document", "field"),
-    [
-        ("track", [], "body"),
-        ("track", "text", "body"),
-        ("track", {"userId": "u", "event": 7}, "event"),
-        ("track", {"userId": "u", "event": "e", "properties": []}, "properties"),
-        ("track", {"userId": "u", "event": "e", "context": "here"}, "context"),
-        ("track", {"userId": "u", "event": "e", "integrations": ["Pendo"]}, "integrations"),
-        ("identify", {"userId": "u", "traits": "tall"}, "traits"),
-    ],
-)
-def test_what_no_library_sends_is_refused_by_name(kind: str, document: object, field: str) -> None:
+@pytest.mark.parametrize("document", [[], "text", None, 7])
+def test_a_body_that_is_no_message_at_all_is_refused(document: object) -> None:
     with pytest.raises(DocumentError) as refused:
-        read_call(kind, document, RECEIVED)
-    assert (refused.value.index, refused.value.field) == (None, field)
+        read_call("track", document, RECEIVED)
+    assert (refused.value.index, refused.value.field) == (None, "body")
 
 
-@pytest.mark.parametrize(("kind", "field"), [("track", "properties"), ("identify", "traits")])
-def test_objects_without_end_are_refused_under_segments_name(kind: str, field: str) -> None:
+def nested(levels: int) -> dict[str, Any]:
     deep: dict[str, Any] = {"leaf": 1}
-    for _ in range(100):
+    for _ in range(levels):
         deep = {"in": deep}
-    with pytest.raises(DocumentError) as refused:
-        call(kind, userId="u", event="e", **{field: deep})
-    assert refused.value.field == field
-    assert "32" in refused.value.problem
+    return deep
+
+
+MALFORMED: list[Any] = [
+    {"userId": "u", "event": "e"},
+    {"type": None, "userId": "u", "event": "e"},
+    {"type": 7, "userId": "u", "event": "e"},
+    {"type": "track", "userId": "u", "event": 7},
+    {"type": "track", "userId": "u", "event": "e", "properties": "many"},
+    {"type": "track", "userId": "u", "event": "e", "properties": [1]},
+    {"type": "track", "userId": "u", "event": "e", "properties": nested(100)},
+    {"type": "track", "userId": "u\0", "event": "e"},
+    {"type": "track", "userId": "u", "event": "e", "context": "here"},
+    {"type": "track", "userId": "u", "event": "e", "integrations": ["Pendo"]},
+    {"type": "identify", "userId": "u", "traits": "tall"},
+    {"type": "identify", "userId": "u", "traits": nested(100)},
+    None,
+    "track",
+    7,
+    [],
+]
+
+
+@pytest.mark.parametrize("message", MALFORMED, ids=lambda message: str(message)[:60])
+def test_a_message_that_cannot_be_understood_costs_only_itself(message: Any) -> None:
+    good = {"type": "track", "userId": "u", "event": "e"}
+    reading = read_batch({"batch": [good, message, good]}, RECEIVED)
+    assert len(reading.events) == 2
+    assert reading.set_aside == {SetAside.MALFORMED: 1}
+
+
+@pytest.mark.parametrize(
+    "message", [each for each in MALFORMED if isinstance(each, dict) and each.get("type")]
+)
+def test_alone_it_is_accepted_and_set_aside_too(message: dict[str, Any]) -> None:
+    kind = message["type"] if isinstance(message["type"], str) else "track"
+    reading = read_call(kind, {**message, "type": kind}, RECEIVED)
+    assert len(reading.events) + reading.set_aside[SetAside.MALFORMED] == 1
+
+
+@pytest.mark.parametrize("shared", [{"context": "here"}, {"integrations": 7}])
+def test_what_a_batch_shares_and_cannot_be_understood_costs_all_of_its_messages(
+    shared: dict[str, Any],
+) -> None:
+    """It may be what denies consent, or switches Pendo off."""
+    reading = read_batch({"batch": [{"type": "track", "userId": "u", "event": "e"}] * 2, **shared}, RECEIVED)
+    assert (reading.events, reading.set_aside) == ([], {SetAside.MALFORMED: 2})
+
+
+def test_an_empty_map_that_php_writes_as_a_list_is_one() -> None:
+    reading = read_batch(
+        {
+            "batch": [
+                {
+                    "type": "track",
+                    "userId": "u",
+                    "event": "e",
+                    "properties": [],
+                    "context": [],
+                    "integrations": [],
+                },
+                {"type": "identify", "userId": "u", "traits": []},
+                {"type": "track", "userId": "u", "event": "e", "properties": {"plan": "gold"}},
+            ],
+            "context": [],
+            "integrations": [],
+        },
+        RECEIVED,
+    )
+    assert [getattr(event, "properties", None) for event in reading.events] == [{}, {"plan": "gold"}]
+    assert reading.set_aside == {SetAside.NO_TRAITS: 1}
+
+
+def test_what_a_key_may_not_send_costs_only_itself() -> None:
+    key = Key("web", frozenset({SentType.TRACK, SentType.PAGE}))
+    batch = [
+        {"type": kind, "userId": "u", "event": "e", "groupId": "g", "traits": {"a": 1}} for kind in KINDS
+    ]
+    reading = read_by(requests.read_batch, {"batch": batch}, RECEIVED, key)
+    assert [event.event for event in reading.events if isinstance(event, TrackEvent)] == ["e", "page"]
+    assert (len(reading.events), reading.set_aside) == (2, {SetAside.NOT_ALLOWED: len(KINDS) - 2})
 
 
 def test_a_batch_is_read_in_order_and_shares_its_members() -> None:
@@ -315,24 +382,13 @@ def test_a_messages_own_context_goes_before_the_batchs() -> None:
 
 
 def test_an_empty_batch_gives_nothing() -> None:
-    assert read_batch({"batch": []}, RECEIVED) == Reading()
+    assert read_batch({"batch": []}, RECEIVED) == Reading(RECEIVED, ANY_KEY)
 
 
 @pytest.mark.parametrize(
-    ("document", "index", "field"),
-    [
-        (["track"], None, "body"),
-        ({}, None, "batch"),
-        ({"batch": {}}, None, "batch"),
-        ({"batch": [{"type": "alias"}, "track"]}, 1, "message"),
-        ({"batch": [{"userId": "u1"}]}, 0, "type"),
-        ({"batch": [{"type": "track", "userId": "u", "event": "e", "properties": 1}]}, 0, "properties"),
-        ({"batch": [{"type": "alias"}], "context": "here", "integrations": 7}, 0, "integrations"),
-    ],
+    ("document", "field"), [(["track"], "body"), ({}, "batch"), ({"batch": {}}, "batch")]
 )
-def test_a_batch_that_is_none_is_refused_with_index_and_field(
-    document: object, index: int | None, field: str
-) -> None:
+def test_a_batch_that_is_none_is_refused_by_field(document: object, field: str) -> None:
     with pytest.raises(DocumentError) as refused:
         read_batch(document, RECEIVED)
-    assert (refused.value.index, refused.value.field) == (index, field)
+    assert (refused.value.index, refused.value.field) == (None, field)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from flagpost_publisher.gateway.moments import moment_ms
-from flagpost_publisher.gateway.segment.requests import read_batch, read_call
+from fronts_reading import read_batch, read_call
 
 RECEIVED = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
@@ -18,7 +17,7 @@ def occurred_at(**members: Any) -> int:
 
 
 def test_a_wrong_clock_is_corrected_by_when_the_message_was_sent() -> None:
-    assert occurred_at(timestamp="2001-01-01T00:00:00Z", sentAt="2001-01-01T00:00:07Z") == RECEIVED - 7000
+    assert occurred_at(timestamp="2027-01-15T00:00:00Z", sentAt="2027-01-15T00:00:07Z") == RECEIVED - 7000
 
 
 @pytest.mark.parametrize("sent_at", [None, "", "soon", True, {}])
@@ -28,47 +27,21 @@ def test_without_sent_at_the_timestamp_stands(sent_at: object) -> None:
 
 @pytest.mark.parametrize("timestamp", [None, "", "yesterday", True, []])
 def test_without_a_readable_timestamp_it_happened_on_receipt(timestamp: object) -> None:
-    assert occurred_at(timestamp=timestamp, sentAt="2001-01-01T00:00:00Z") == RECEIVED
+    assert occurred_at(timestamp=timestamp, sentAt="2027-01-15T00:00:00Z") == RECEIVED
 
 
 def test_an_original_timestamp_alone_is_corrected() -> None:
-    times = {"originalTimestamp": "2001-01-01T00:00:00Z", "sentAt": "2001-01-01T00:00:07Z"}
+    times = {"originalTimestamp": "2027-01-15T00:00:00Z", "sentAt": "2027-01-15T00:00:07Z"}
     assert occurred_at(**times) == RECEIVED - 7000
 
 
 def test_a_timestamp_that_segment_has_corrected_stands() -> None:
-    times = {"originalTimestamp": "2001-01-01T00:00:00Z", "sentAt": "2001-01-01T00:00:07Z"}
+    times = {"originalTimestamp": "2027-01-15T00:00:00Z", "sentAt": "2027-01-15T00:00:07Z"}
     assert occurred_at(**times, timestamp="2027-01-15T07:59:00Z") == RECEIVED - 60_000
 
 
 def test_a_batchs_sent_at_is_for_the_messages_that_have_none() -> None:
-    message = {"type": "track", "userId": "u", "event": "e", "timestamp": "2001-01-01T00:00:00Z"}
-    batch = [message, {**message, "sentAt": "2001-01-01T00:00:01Z"}, {**message, "sentAt": None}]
-    events = read_batch({"batch": batch, "sentAt": "2001-01-01T00:00:10Z"}, RECEIVED).events
+    message = {"type": "track", "userId": "u", "event": "e", "timestamp": "2027-01-15T00:00:00Z"}
+    batch = [message, {**message, "sentAt": "2027-01-15T00:00:01Z"}, {**message, "sentAt": None}]
+    events = read_batch({"batch": batch, "sentAt": "2027-01-15T00:00:10Z"}, RECEIVED).events
     assert [RECEIVED - event.occurred_at for event in events] == [10_000, 1_000, 10_000]
-
-
-@pytest.mark.parametrize(
-    ("value", "milliseconds"),
-    [
-        ("2027-01-15T08:00:00Z", RECEIVED),
-        ("2027-01-15T08:00:00.250+00:00", RECEIVED + 250),
-        ("2027-01-15T09:00:00+01:00", RECEIVED),
-        ("2027-01-15T08:00:00", RECEIVED),
-        ("2027-01-15 08:00:00.000001Z", RECEIVED),
-        ("2027-01-15", RECEIVED - 8 * 3_600_000),
-        (1_800_000_000, RECEIVED),
-        (1_800_000_000.25, RECEIVED + 250),
-        (1_800_000_000_000, RECEIVED),
-        (-1, -1000),
-        (True, None),
-        (None, None),
-        ("1800000000", None),
-        (float("nan"), None),
-        (float("inf"), None),
-        (10**400, None),
-        ([], None),
-    ],
-)
-def test_moments_are_read_in_every_form_that_is_sent(value: object, milliseconds: int | None) -> None:
-    assert moment_ms(value) == milliseconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ DEFAULTS = {
     "webhook_secret": None,
     "webhook_secret_file": None,
     "write_keys_file": None,
+    "trusted_proxies": [],
+    "keys": {},
     "max_body_bytes": 512_000,
 }
 
@@ -66,7 +69,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("webhook_topic", "hooks", "hooks"),
         ("webhook_max_age_seconds", "60", 60.0),
         ("max_body_bytes", "1000", 1000),
-        ("webhook_secret", "0123", Secret("0123")),
+        ("trusted_proxies", '["10.0.0.0/8", "::1"]', [ip_network("10.0.0.0/8"), ip_network("::1")]),
+        ("webhook_secret", HUNTER, Secret(HUNTER)),
     ],
 )
 def test_every_key_has_its_variable(key: str, text: str, value: object) -> None:
@@ -84,7 +88,11 @@ def test_every_key_has_its_variable(key: str, text: str, value: object) -> None:
         ("webhook_topic", "a b"),
         ("webhook_max_age_seconds", 0),
         ("max_body_bytes", 0),
-        ("max_body_bytes", 4_000_001),
+        ("max_body_bytes", 1_000_001),
+        ("trusted_proxies", "10.0.0.0/8"),
+        ("trusted_proxies", ["10.0.0.0/33"]),
+        ("trusted_proxies", ["proxy.example"]),
+        ("trusted_proxies", [7]),
         ("write_keys", HUNTER),
         ("write_keys", [1]),
         ("write_keys", [""]),
@@ -119,21 +127,21 @@ def test_no_write_keys_are_none(keys: object, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [f"{HUNTER} x", f"{HUNTER}:", f"{HUNTER}é", f"{HUNTER}\n"])
 def test_a_write_key_that_no_header_can_carry_is_refused(key: str, tmp_path: Path) -> None:
-    given = {"FLAGPOST_GATEWAY__WRITE_KEYS": json.dumps(["good", key])}
+    given = {"FLAGPOST_GATEWAY__WRITE_KEYS": json.dumps([HUNTER, key])}
     assert refusal("", tmp_path, given).startswith("gateway.write_keys[1] (FLAGPOST_GATEWAY__WRITE_KEYS)")
 
 
 def test_write_keys_may_be_the_lines_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("\none\r\n\ntwo\n\n")
+    file.write_text("\none-key-4711\r\n\ntwo-key-4711\n\n")
     source = load(f"gateway: {{write_keys_file: {file}, write_keys: null}}", tmp_path, {
         "FLAGPOST_GATEWAY__WRITE_KEYS": "null"
     }).gateway.write_keys_source  # fmt: skip
     assert source is not None
-    assert source.current().split() == ["one", "two"]
+    assert source.current().split() == ["one-key-4711", "two-key-4711"]
 
 
-@pytest.mark.parametrize("content", ["", "\n", "a b\n", f"one\n{HUNTER}:\n"])
+@pytest.mark.parametrize("content", ["", "\n", "a b\n", f"short\n{HUNTER}:\n"])
 def test_a_file_that_holds_no_write_keys_is_named(content: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(content)

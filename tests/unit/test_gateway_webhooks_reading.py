@@ -21,7 +21,7 @@ def signature(body: bytes, secret: str = SECRET) -> str:
 
 
 def read(body: bytes, now_ms: int = NOW) -> Webhook:
-    return read_webhook(body, [signature(body)], SECRET, now_ms=now_ms, max_age_seconds=3600)
+    return read_webhook(body, [signature(body)], [SECRET], now_ms=now_ms, max_age_seconds=3600)
 
 
 def read_document(**members: object) -> Webhook:
@@ -54,9 +54,9 @@ def test_a_signed_body_is_read_and_kept_byte_for_byte() -> None:
     ],
 )
 def test_every_other_signature_is_refused(signatures: list[str]) -> None:
-    assert not is_signed(BODY, signatures, SECRET)
+    assert not is_signed(BODY, signatures, [SECRET])
     with pytest.raises(Refusal) as refused:
-        read_webhook(BODY, signatures, SECRET, now_ms=NOW, max_age_seconds=3600)
+        read_webhook(BODY, signatures, [SECRET], now_ms=NOW, max_age_seconds=3600)
     assert refused.value.status == 401
     assert SECRET not in str(refused.value.document)
 
@@ -123,3 +123,10 @@ def test_the_visitor_is_found_where_pendo_puts_it(members: dict[str, object], vi
 )
 def test_kinds_are_few_whatever_pendo_sends(members: dict[str, object], kind: WebhookKind) -> None:
     assert read_document(**members).kind is kind
+
+
+def test_while_a_secret_is_changed_both_the_old_and_the_new_sign() -> None:
+    for secret in ("old", "new"):
+        assert is_signed(BODY, [signature(BODY, secret)], ["old", "new"])
+    assert not is_signed(BODY, [signature(BODY, "other")], ["old", "new"])
+    assert not is_signed(BODY, [signature(BODY, "old")], [])

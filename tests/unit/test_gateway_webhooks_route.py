@@ -13,15 +13,15 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from prometheus_client import CollectorRegistry
 
 from flagpost_publisher.gateway.exchange import Arrival
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import KafkaRecord
 from flagpost_publisher.gateway.refusals import Refusal
-from flagpost_publisher.gateway.settings import GatewaySettings
+from flagpost_publisher.gateway.secret_lines import SecretLines
+from flagpost_publisher.gateway.settings import WEBHOOK_SECRET, GatewaySettings
 from flagpost_publisher.gateway.webhooks_route import Once, PendoWebhooks
-from flagpost_settings.secrets import Secret, SecretSource
+from flagpost_settings.secrets import Secret, list_source_of
 
 NOW = 1_800_000_000_000
-SECRET = "shh"
+SECRET = "a-shared-secret"
 
 
 class Topic:
@@ -57,13 +57,17 @@ class Gateway:
 
     def __init__(self, topic: Topic, secret: str | None = SECRET) -> None:
         self.registry = CollectorRegistry()
-        source = None if secret is None else SecretSource("gateway.webhook_secret", Secret(secret))
+        source = list_source_of(
+            "gateway.webhook_secret", None if secret is None else Secret(secret), None, WEBHOOK_SECRET
+        )
         settings = GatewaySettings(webhook_topic="webhooks")
-        self.route = PendoWebhooks(settings, FreshSecret(source), topic.write, self.registry)
+        self.route = PendoWebhooks(
+            settings, None if source is None else SecretLines(source), topic.write, self.registry
+        )
 
     async def receive(self, body: bytes, *signatures: str) -> object:
         headers = CIMultiDict(("X-Pendo-Signature", each) for each in signatures or (signature(body),))
-        answer = await self.route(Arrival(body, CIMultiDictProxy(headers), NOW))
+        answer = await self.route(Arrival(body, CIMultiDictProxy(headers), NOW, "", None))
         assert answer.status == 200
         return answer.document["published"]
 

@@ -22,6 +22,7 @@ from flagpost_schemas import DecisionEvent, TrackEvent, VisitorMetadata
 from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.problems import SettingsError
 from flagpost_settings.secrets import ANY_TEXT, Secret, SecretSource
+from fronts_reading import read_by
 from imported_rows import import_bytes
 from optimizely_fixtures import optimizely_client, user_of
 
@@ -118,17 +119,17 @@ def test_the_gateway_names_index_and_field(document: dict[str, Any], field: str)
     body = json.dumps([document, {**document, field: f"{document.get(field, '')}\0"}]).encode()
 
     with pytest.raises(DocumentError, match=f"{field}: holds a NUL character") as refused:
-        native.read_events(json_documents.strict(body), 0)
+        read_by(native.read_events, json_documents.strict(body))
 
     assert (refused.value.index, refused.value.field) == (1, field)
 
 
 @pytest.mark.parametrize("name", ["userId", "messageId", "event", "anonymousId"])
-def test_a_segment_message_with_nul_in_an_id_is_refused(name: str) -> None:
+def test_a_segment_message_with_nul_in_an_id_is_set_aside(name: str) -> None:
     message = {"type": "track", "userId": "u", "anonymousId": "n", "messageId": "m", "event": "E", name: "\0"}
 
-    with pytest.raises(DocumentError, match="holds a NUL character"):
-        segment.FRONTS["/v1/batch"]({"batch": [message]}, 0)
+    reading = read_by(segment.FRONTS["/v1/batch"], {"batch": [message]})
+    assert (reading.events, reading.set_aside) == ([], {segment.SetAside.MALFORMED: 1})
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -204,3 +205,10 @@ def test_preview_says_it_too() -> None:
         result = CliRunner().invoke(flagpost, ["preview", "-"], input=content)
         assert result.exit_code == 1
         assert said in result.output
+
+
+def test_a_byte_order_mark_is_skipped_for_libraries_that_write_one() -> None:
+    body = b'\xef\xbb\xbf{"type": "track"}'
+    assert json_documents.tolerant(body) == {"type": "track"}
+    with pytest.raises(DocumentError, match="is no JSON"):
+        json_documents.strict(body)

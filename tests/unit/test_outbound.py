@@ -114,7 +114,7 @@ def _environ(settings: Mapping[str, object]) -> dict[str, str]:
         "kafka.bootstrap_servers": "k:1",
         "pendo.track_secret": "s",
         "pendo.integration_key": "i",
-        "gateway.write_keys": ["key"],
+        "gateway.write_keys": ["key-4711-4711"],
     }
     return {
         "FLAGPOST_" + key.upper().replace(".", "__"): value if isinstance(value, str) else json.dumps(value)

@@ -48,7 +48,7 @@ LINKS = {
 """What Kubernetes gives a pod beside Services of such names (https://kubernetes.io/docs/concepts/services-networking/
 service/#environment-variables)."""
 
-GATEWAY = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "k:9092", "FLAGPOST_GATEWAY__WRITE_KEYS": '["key"]'}
+GATEWAY = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "k:9092", "FLAGPOST_GATEWAY__WRITE_KEYS": '["key-4711-4711"]'}
 
 
 def problems_of(environ: dict[str, str], load: str) -> str:

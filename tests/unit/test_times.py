@@ -1,4 +1,4 @@
-"""Times on the command line: how long ago, or RFC 3339."""
+"""Times on the command line: how long ago, or written out."""
 
 from __future__ import annotations
 
@@ -29,10 +29,14 @@ NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
         ("2026-01-31T12:00:00.125Z", NOW_MS + 125),
         ("2026-01-31T13:30:00+01:30", NOW_MS),
         ("2026-01-31T04:00:00-08:00", NOW_MS),
+        ("2026-01-31T13:00:00+0100", NOW_MS),
+        ("2026-01-31 12:00:00 UTC", NOW_MS),
         ("1970-01-01T00:00:00Z", 0),
+        ("1769860800", NOW_MS),
+        ("1769860800000", NOW_MS),
     ],
 )
-def test_a_time_is_so_long_ago_or_rfc_3339(text: str, expected: int) -> None:
+def test_a_time_is_so_long_ago_or_written_out(text: str, expected: int) -> None:
     assert moment_ms(text, NOW_MS) == expected
 
 
@@ -50,7 +54,6 @@ def test_a_time_is_so_long_ago_or_rfc_3339(text: str, expected: int) -> None:
         "now",
         "2026-01-31",
         "2026-W05-6",
-        "1769860800000",
     ],
 )
 def test_what_is_no_time_is_told_with_what_is_accepted(text: str) -> None:
@@ -64,7 +67,7 @@ def test_a_time_without_its_offset_could_be_anybodys_and_is_refused() -> None:
 
 
 def test_a_day_that_does_not_exist_is_said_to_be_none() -> None:
-    with pytest.raises(MomentError, match=r"'2026-02-30T12:00:00Z' is no time: .*day"):
+    with pytest.raises(MomentError, match=r"'2026-02-30T12:00:00Z' is no time: .* a day that exists"):
         moment_ms("2026-02-30T12:00:00Z", NOW_MS)
 
 

@@ -31,6 +31,11 @@
 {{- fail (printf "config.%s would be in a ConfigMap, for many to read; put it in a Secret and name its key under secrets" .) -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $key := include "flagpost.setting" (list . "gateway.keys") | default "{}" | fromJson -}}
+{{- if get ($key | default dict) "key" -}}
+{{- fail (printf "config.gateway.keys.%s.key would be in a ConfigMap, for many to read; name its Secret's key in secrets.gatewayKeys" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $property, $_ := include "flagpost.setting" (list . "kafka.properties") | default "{}" | fromJson -}}
 {{- if regexMatch "password|key\\.pem$|client\\.secret" $property -}}
 {{- fail (printf "config.kafka.properties: %s would be in a ConfigMap, for many to read; name its Secret's key in secrets.kafkaProperties" $property) -}}

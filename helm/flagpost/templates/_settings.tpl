@@ -66,6 +66,9 @@ setting's name is also the file's.
 {{- $keys = append $keys .key -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.gateway.enabled -}}
+{{- $keys = concat $keys (values .Values.secrets.gatewayKeys) -}}
+{{- end -}}
 {{- if not .Values.secrets.kafkaSecret -}}
 {{- $keys = concat $keys (values .Values.secrets.kafkaProperties) -}}
 {{- end -}}
@@ -87,6 +90,15 @@ setting's name is also the file's.
 {{- end }}
 - name: FLAGPOST_KAFKA__PROPERTIES_FILES
   value: {{ merge $files (include "flagpost.setting" (list $.root "kafka.properties_files") | default "{}" | fromJson) | toJson | quote }}
+{{- end }}
+{{- if and (eq .component "gateway") .root.Values.secrets.gatewayKeys }}
+{{- $keys := include "flagpost.setting" (list .root "gateway.keys") | default "{}" | fromJson }}
+{{- range $name, $_ := .root.Values.secrets.gatewayKeys }}
+{{- $file := dict "key_file" (printf "/run/secrets/flagpost/gateway.keys/%s" $name) }}
+{{- $_ := set $keys $name (merge $file (get $keys $name | default dict)) }}
+{{- end }}
+- name: FLAGPOST_GATEWAY__KEYS
+  value: {{ $keys | toJson | quote }}
 {{- end }}
 {{- with .root.Values.extraEnv }}
 {{ toYaml . }}
@@ -135,6 +147,15 @@ Of the Secrets, what the component reads and nothing else. Not by subPath: only 
       {{- range . }}
       - key: {{ .key }}
         path: {{ .setting }}
+      {{- end }}
+{{ end -}}
+{{- if and (eq .component "gateway") $secrets.gatewayKeys -}}
+- secret:
+    name: {{ include "flagpost.secretName" .root }}
+    items:
+      {{- range $name, $key := $secrets.gatewayKeys }}
+      - key: {{ $key }}
+        path: gateway.keys/{{ $name }}
       {{- end }}
 {{ end -}}
 {{- with $secrets.kafkaProperties -}}

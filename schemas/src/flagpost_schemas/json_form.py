@@ -1,7 +1,7 @@
 """Events as JSON: the form that the gateway takes and that `flagpost preview` reads.
 
 In: one JSON object with `"type"` `decision`, `track`, `visitor` or `account` and the record's fields by name.
-Out: a typed event. `occurred_at` is epoch milliseconds or RFC 3339 and may be left out (now), `event_id` too (a
+Out: a typed event. `occurred_at` is what `times` reads, with its offset, and may be left out (now), `event_id` too (a
 new one); attributes and properties may nest and are flattened (see `flatten`).
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from datetime import datetime
 from typing import Any
 
 from flagpost_schemas.edge_rules import HOLDS_NUL, identifier_with_nul
@@ -25,6 +24,7 @@ from flagpost_schemas.events import (
     VisitorMetadata,
 )
 from flagpost_schemas.flatten import flatten
+from flagpost_schemas.times import epoch_ms, read_time
 
 TYPES: dict[str, type[Event]] = {
     "decision": DecisionEvent,
@@ -116,18 +116,12 @@ def _boolean(name: str, value: object) -> bool:
 
 
 def _moment(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and value in _INT64:
-        return value
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            moment = None
-        if moment is not None and moment.tzinfo is not None:
-            return round(moment.timestamp() * 1000)
-    raise EventFormError(
-        name, "must be epoch milliseconds or RFC 3339 with an offset, like 2026-01-31T12:00:00Z"
-    )
+    moment = read_time(value)
+    if moment is None or moment.tzinfo is None:
+        raise EventFormError(
+            name, "must be epoch milliseconds or RFC 3339 with an offset, like 2026-01-31T12:00:00Z"
+        )
+    return epoch_ms(moment)
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:

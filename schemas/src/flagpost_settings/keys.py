@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -82,18 +82,14 @@ def _variable(path: KeyPath) -> str:
 
 
 def _ignores_extra(annotation: object) -> bool:
-    return (
-        isinstance(annotation, type)
-        and issubclass(annotation, BaseModel)
-        and annotation.model_config.get("extra") == "ignore"
-    )
+    return _is_model(annotation) and annotation.model_config.get("extra") == "ignore"
 
 
 def _walk(model: type[BaseModel], above: KeyPath) -> Iterator[tuple[KeyPath, object]]:
     for name, field in model.model_fields.items():
         path = (*above, name)
         yield path, field.annotation
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if _is_model(field.annotation):
             yield from _walk(field.annotation, path)
 
 
@@ -102,11 +98,19 @@ def _is_text(annotation: object) -> bool:
 
 
 def _is_secret(annotation: object) -> bool:
-    return any(kind is Secret or _is_secret_list(kind) for kind in _kinds(annotation))
+    return any(kind is Secret or _holds_secrets(kind) for kind in _kinds(annotation))
 
 
-def _is_secret_list(kind: object) -> bool:
+def _holds_secrets(kind: object) -> bool:
+    """Whether it is a list of secrets, or a map of sections that have some."""
+    if get_origin(kind) is dict:
+        kind = get_args(kind)[1]
+        return _is_model(kind) and any(_is_secret(field.annotation) for field in kind.model_fields.values())
     return get_origin(kind) is list and any(_is_secret(member) for member in get_args(kind))
+
+
+def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _kinds(annotation: object) -> list[object]:

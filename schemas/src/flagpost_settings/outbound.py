@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from flagpost_settings.problems import Problem, SettingsError
-from flagpost_settings.urls import http_url, is_loopback
+from flagpost_settings.urls import authority, http_url, is_loopback
 
 NO_PROXY: Final = "none"
 """The setting's word for a direct connection, whatever the environment says."""
@@ -174,9 +174,9 @@ def _proxy(text: str) -> Proxy | None:
     parts = http_url(text)
     if parts is None or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
         return None
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    address = authority(parts.hostname or "", parts.port or DEFAULT_PROXY_PORT)
     username = None if parts.username is None else unquote(parts.username)
-    return Proxy(f"http://{host}:{parts.port or DEFAULT_PROXY_PORT}", username, unquote(parts.password or ""))
+    return Proxy(f"http://{address}", username, unquote(parts.password or ""))
 
 
 @lru_cache(maxsize=8)

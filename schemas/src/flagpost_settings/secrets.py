@@ -117,6 +117,11 @@ class SecretSource:
         """The setting's name; never its value."""
         return f"SecretSource({self._key!r})"
 
+    @property
+    def key(self) -> str:
+        """The setting's name."""
+        return self._key
+
     def current(self) -> str:
         """The secret as it is now.
 
@@ -146,20 +151,55 @@ class SecretSource:
 
     def _read_file(self, path: Path) -> str:
         try:
-            text = path.read_bytes().decode()
+            text = self._read_bytes(path).decode()
+        except UnicodeDecodeError:
+            raise self._error("is not UTF-8 text; write the secret there as text") from None
+        return text.removesuffix("\n").removesuffix("\r")
+
+    def _read_bytes(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
         except OSError as error:
             raise self._error(
                 f"cannot be read ({error.strerror}); mount it, or mend its path or rights"
             ) from None
-        except UnicodeDecodeError:
-            raise self._error("is not UTF-8 text; write the secret there as text") from None
         except ValueError:
             raise self._error("is no path: it holds a NUL character; give the file's path") from None
-        return text.removesuffix("\n").removesuffix("\r")
 
     def _error(self, text: str) -> SettingsError:
         origin = "" if isinstance(self._given, Secret) else str(self._given)
         return SettingsError([Problem(self._key, origin, text)])
+
+
+class SecretListSource(SecretSource):
+    """Where several secrets are read from, one a line, of which some may be no secrets."""
+
+    def lines(self) -> tuple[str, ...]:
+        """Each line that is not empty, in its place; an empty text where it can be no secret.
+
+        Raises:
+            SettingsError: the file cannot be read, or has no such line.
+        """
+        given = self._given
+        # A byte that is no UTF-8 spoils its own line only: no secret holds the character that stands for it.
+        text = (
+            given.reveal() if isinstance(given, Secret) else self._read_bytes(given).decode(errors="replace")
+        )
+        lines = [line for line in (each.removesuffix("\r") for each in text.split("\n")) if line]
+        if not lines:
+            raise self._error("the secret is empty; give it")
+        return tuple(line if self._form.pattern.fullmatch(line) else "" for line in lines)
+
+    @property
+    def otherwise(self) -> str:
+        """What is wrong with a line that is no secret, and what to do."""
+        return self._form.otherwise
+
+    def _read(self) -> str:
+        usable = [line for line in self.lines() if line]
+        if not usable:
+            raise self._error(f"the secret {self._form.otherwise}")
+        return "\n".join(usable)
 
 
 def source_of(key: str, value: Secret | None, path: str | None, form: SecretForm) -> SecretSource | None:
@@ -167,3 +207,12 @@ def source_of(key: str, value: Secret | None, path: str | None, form: SecretForm
     if value is not None:
         return SecretSource(key, value, form)
     return None if path is None else SecretSource(f"{key}_file", Path(path), form)
+
+
+def list_source_of(
+    key: str, value: Secret | None, path: str | None, form: SecretForm
+) -> SecretListSource | None:
+    """The same for several secrets, one a line; `form` is that of each."""
+    if value is not None:
+        return SecretListSource(key, value, form)
+    return None if path is None else SecretListSource(f"{key}_file", Path(path), form)

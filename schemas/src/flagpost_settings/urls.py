@@ -1,6 +1,6 @@
 """Which texts are URLs that a client can connect to, and whether the network sees what is sent there.
 
-In: text. Out: its parts, or None; yes or no.
+In: text. Out: its parts, or None; yes or no. And the other way: an address as URLs have it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def http_url(text: str) -> SplitResult | None:
     except ValueError:
         return None
     return parts if parts.scheme in ("http", "https") and _is_host(parts.hostname or "") else None
+
+
+def authority(host: str, port: int) -> str:
+    """`host:port` as URLs have it, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_host(name: str) -> bool:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.aiohttp import make_aiohttp_handler
+
+from flagpost_http.drops import Drop, Drops
+from flagpost_http.pages import pages
+from flagpost_http.server import ADMIN_LIMITS, Answering, HttpServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +44,37 @@ class AdminHttp:
         self._host = host
         self._port = port
         self._sources = sources
-        self._runner: web.AppRunner | None = None
+        dropped = Counter(
+            "flagpost_admin_connections_dropped",
+            "Connections to the admin port that were ended before they had their answer, by reason.",
+            ["reason"],
+            registry=sources.registry,
+        )
+        counts = {drop: dropped.labels(drop.value) for drop in Drop}
+        answers = {
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/status": self._status,
+            "/metrics": cast("Answering", make_aiohttp_handler(sources.registry)),
+        }
+        drops = Drops("admin", lambda drop: counts[drop].inc())
+        self._http = HttpServer("flagpost", pages(answers), ADMIN_LIMITS, drops)
 
     async def start(self) -> str:
         """Listen; gives the URL. Raises OSError where the address cannot be had."""
-        app = web.Application()
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/status", self._status)
-        app.router.add_get("/metrics", make_aiohttp_handler(self._sources.registry))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        return f"http://{self._host}:{port}"
+        return await self._http.start(self._host, self._port)
 
     async def stop(self) -> None:
         """Stop listening."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._http.close()
 
-    async def _livez(self, _: web.Request) -> web.Response:
+    async def _livez(self, _: web.BaseRequest) -> web.Response:
         return _answer(self._sources.live())
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _: web.BaseRequest) -> web.Response:
         return _answer(self._sources.ready())
 
-    async def _status(self, _: web.Request) -> web.Response:
+    async def _status(self, _: web.BaseRequest) -> web.Response:
         body = orjson.dumps(self._sources.status(), option=orjson.OPT_INDENT_2)
         return web.Response(body=body, content_type="application/json")
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from flagpost_settings.clocks import DeliveryClocks
 from flagpost_settings.section import MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
 
 PENDO_MAX_AGE_SECONDS = 604_800.0
@@ -36,7 +37,7 @@ class PropertiesPolicy(StrEnum):
     REJECT = "reject"
 
 
-class DeliverySettings(Section):
+class DeliverySettings(DeliveryClocks, extra="forbid"):
     """How deliveries are paced, retried and given up."""
 
     visitor_interval_seconds: Seconds = 1.0
@@ -45,7 +46,6 @@ class DeliverySettings(Section):
     max_pending_per_visitor: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 600
     max_attempts: PositiveInt = 10
     max_age_seconds: Annotated[float, Field(gt=0, le=PENDO_MAX_AGE_SECONDS)] = 600_000.0
-    max_future_seconds: Seconds = 300.0
     drain_seconds: Seconds = 20.0
 
 

@@ -34,6 +34,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from flagpost_publisher import Publisher
 from flagpost_publisher.metrics import PublisherCollector
+from flagpost_settings.urls import authority
 
 FLAGS = ("checkout_redesign", "search_ranking", "dark_mode", "legacy_banner")
 
@@ -208,7 +209,7 @@ def show_metrics(publisher: Publisher, host: str, port: int) -> None:
         start_http_server(port, host, registry)
     except OSError as error:
         raise click.ClickException(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another"
+            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another"
         ) from error
 
 

@@ -1,20 +1,20 @@
 """Times as people write them on the command line.
 
-In: `10m`, `2h`, `7d` (so long ago), or RFC 3339 with its offset. Out: epoch milliseconds.
+In: `10m`, `2h`, `7d` (so long ago), or a time with its offset (`flagpost_schemas.times`). Out: epoch milliseconds.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 
 import click
+
+from flagpost_schemas.times import epoch_ms, read_time
 
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 _AGO = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class MomentError(ValueError):
@@ -27,7 +27,7 @@ def moment_ms(text: str, now_ms: int) -> int:
     Raises:
         MomentError: it names none, or one before 1970.
     """
-    moment = _ago(text, now_ms) if _AGO.fullmatch(text) else _rfc_3339(text)
+    moment = _ago(text, now_ms) if _AGO.fullmatch(text) else _written_out(text)
     if moment < 0:
         raise MomentError(f"{text!r} is before 1970; give a later time")
     return moment
@@ -37,17 +37,14 @@ def _ago(text: str, now_ms: int) -> int:
     return now_ms - int(text[:-1]) * UNIT_MS[text[-1]]
 
 
-def _rfc_3339(text: str) -> int:
-    # fromisoformat takes much more than RFC 3339: weeks, dates alone, times without an offset.
-    if _RFC_3339.fullmatch(text):
-        try:
-            return round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
-        except ValueError as error:
-            raise MomentError(f"{text!r} is no time: {error}") from None
-    raise MomentError(
-        f"{text!r} is no time: give 30s, 10m, 2h or 7d (so long ago), or RFC 3339 with its offset, "
-        "like 2026-01-31T12:00:00Z"
-    )
+def _written_out(text: str) -> int:
+    moment = read_time(text)
+    if moment is None or moment.tzinfo is None:
+        raise MomentError(
+            f"{text!r} is no time: give 30s, 10m, 2h or 7d (so long ago), or RFC 3339 with its offset and "
+            "a day that exists, like 2026-01-31T12:00:00Z"
+        )
+    return epoch_ms(moment)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only

@@ -4,20 +4,21 @@ In: HTTP requests with a write key. Out: events on Kafka, and an answer once Kaf
 
 How a request walks through it:
 
-1. `server` counts it in (`admission`), lets the route's guard look at its headers (`write_keys`), and reads its body
-   (`bodies`: media type, content coding, size, time).
+1. `flagpost_http` reads its headers, within bounds. `server` lets the route's guard look at them (`write_keys`),
+   counts it in (`admission`: those that have shown no key apart), and reads its body (`bodies`: media type, content
+   coding, size, time).
 2. The route's handler makes an `Answer` of the `Arrival`, or raises a `Refusal` (`refusals`).
 3. `server` answers in JSON, and counts (`metrics`).
 
 **To add a route**, add a `Route` to the table in `routes.table`. It is made of a path, a guard and a handler, and the
 handler of what is in `Parts`. There are two kinds of handler:
 
-- Documents of events: `Documents(parse, front, answer, parts.events)`, see `documents`. A `Front` is a pure
-  function `(document, received_at) -> Reading`: from parsed JSON and the time (epoch ms) to events, and how many were
-  set aside by reason; it raises `DocumentError(index, field, problem)`. `parse` is `json_documents.strict` or
-  `.tolerant`. Where the write key may be in the document, the route's guard is `parts.keys.require_if_given` and
-  `Documents(…, guard=parts.keys.require_somewhere)` looks further.
-- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard is `routes.unguarded`
+- Documents of events: `Documents(parse, front, answer, parts.events, parts.slices)`, see `documents`. A `Front` is a
+  generator `(document, reading)`: it adds what parsed JSON holds to the `Reading`, events and what is set aside by
+  reason, and yields after each message, as long documents are read in `slices`; it raises `DocumentError(index,
+  field, problem)`. `parse` is `json_documents.strict` or `.tolerant`. Where the write key may be in the document, the
+  route's guard is `parts.keys.require_if_given` and `Documents(…, guard=parts.keys.require_somewhere)` looks further.
+- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard returns `Shown.NOTHING`
   where it checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
   returns once Kafka has acknowledged all of them, and raises `Refusal` (503) where Kafka does not.
 

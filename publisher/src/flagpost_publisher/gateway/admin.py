@@ -5,12 +5,16 @@ In: what the gateway knows of itself. Out: /livez, /readyz and /metrics over HTT
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias, cast
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
+
+from flagpost_http.drops import Drops
+from flagpost_http.pages import pages
+from flagpost_http.server import ADMIN_LIMITS, Answering, HttpServer
+from flagpost_publisher.gateway.metrics import GatewayMetrics
 
 Wrong: TypeAlias = Callable[[], str | None]
 """Says what is wrong; None: nothing."""
@@ -19,36 +23,31 @@ Wrong: TypeAlias = Callable[[], str | None]
 class AdminServer:
     """Serves the admin endpoints on one address."""
 
-    def __init__(
-        self,
-        wrong_alive: Callable[[], str | None],
-        wrong_ready: Callable[[], str | None],
-        registry: CollectorRegistry,
-    ) -> None:
+    def __init__(self, wrong_alive: Wrong, wrong_ready: Wrong, metrics: GatewayMetrics) -> None:
         """Args:
         wrong_alive: what a restart would mend; None: nothing.
         wrong_ready: what keeps requests from being taken; None: nothing.
-        registry: of the metrics.
+        metrics: to be shown.
         """
-        app = web.Application()
-        app.router.add_get("/livez", _probe(wrong_alive))
-        app.router.add_get("/readyz", _probe(wrong_ready))
-        app.router.add_get("/metrics", make_aiohttp_handler(registry))
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        answers = {
+            "/livez": _probe(wrong_alive),
+            "/readyz": _probe(wrong_ready),
+            "/metrics": cast("Answering", make_aiohttp_handler(metrics.registry)),
+        }
+        drops = Drops("admin", lambda drop: metrics.dropped("admin", drop))
+        self._http = HttpServer("flagpost-gateway", pages(answers), ADMIN_LIMITS, drops)
 
     async def start(self, host: str, port: int) -> str:
         """Listen; gives the URL. Raises OSError where the address cannot be had."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return await self._http.start(host, port)
 
     async def close(self) -> None:
         """Stop listening."""
-        await self._runner.cleanup()
+        await self._http.close()
 
 
-def _probe(wrong: Wrong) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(_: web.Request) -> web.Response:
+def _probe(wrong: Wrong) -> Answering:
+    async def answer(_: web.BaseRequest) -> web.Response:
         problem = wrong()
         return web.Response(text=f"{problem or 'ok'}\n", status=503 if problem else 200)
 

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from flagpost_publisher.gateway.refusals import Refusal
 
 READ_SECONDS: Final = 20.0
 """How long a body may take to come."""
+STRANGERS_READ_SECONDS: Final = 8.0
+"""The same where no key was shown: a stop waits for those that are under way, and should not wait for strangers."""
+GRACE_SECONDS: Final = 4.0
+LEAST_BYTES_A_SECOND: Final = 4_096
+"""A body that comes slower, once the first seconds are over, is not waited for: its place is another's."""
 OVERHEAD_BYTES: Final = 65_536
 """By how much a compressed body may be longer than what it holds may be: formats have headers."""
 
-MAX_MEMBERS: Final = 100
+MAX_MEMBERS: Final = 16
 """How many members a gzip body may have: one is usual, and each of 20 bytes costs as much time as a long one."""
 INFLATING_BYTES: Final = 49_152
 """What zlib keeps for a body that it decompresses."""
@@ -27,10 +33,15 @@ WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """Content codings that we undo (RFC 9110 section 8.4.1), and how zlib is told of them."""
 
 
-def require_json(headers: Mapping[str, str]) -> None:
-    """Raise Refusal (415) for a media type other than JSON, or a content coding that we do not know."""
+JSON: Final = frozenset({"application/json"})
+JSON_OR_TEXT: Final = JSON | {"text/plain", ""}
+"""Segment's libraries for .NET, Kotlin and browsers say text, or nothing at all."""
+
+
+def require_media_type(headers: Mapping[str, str], media_types: frozenset[str]) -> None:
+    """Raise Refusal (415) for another media type than these, or a content coding that we do not know."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if media_type not in media_types:
         raise Refusal(415, "the body's media type is not JSON", fix="send content-type: application/json")
     if _coding(headers) not in {"", "identity", *WINDOWS}:
         raise Refusal(
@@ -46,39 +57,65 @@ async def read_body(
     chunks: AsyncIterator[bytes],
     max_bytes: int,
     hold: Callable[[int], None],
+    most_seconds: float = READ_SECONDS,
 ) -> bytes:
     """The body with its coding undone. Raises Refusal.
 
     Args:
-        headers: the request's, after `require_json`.
+        headers: the request's, after `require_media_type`.
         chunks: the body as it comes.
         max_bytes: the most that it may be, coding undone.
         hold: told of the bytes that are kept in memory; may raise Refusal.
+        most_seconds: how long it may take to come.
     """
     if int(headers.get("content-length", "0")) > max_bytes + OVERHEAD_BYTES:
         raise _too_large(max_bytes)
     if _coding(headers) in WINDOWS:
         hold(INFLATING_BYTES)
+    loop = asyncio.get_running_loop()
+    pace = Pace(loop.time(), most_seconds)
     try:
-        async with asyncio.timeout(READ_SECONDS):
-            return await _read(Undoing(_coding(headers), max_bytes), chunks, hold)
+        async with asyncio.timeout_at(pace.until(0)) as limit:
+            undoing = Undoing(_coding(headers), max_bytes)
+            return await _read(undoing, _paced(chunks, pace, limit), hold)
     except TimeoutError:
         raise Refusal(
             408,
-            f"the body did not come within {READ_SECONDS:g} s",
+            f"the body did not come within {most_seconds:g} s, or slower than {LEAST_BYTES_A_SECOND} bytes a second",
             fix="send it at once, or in smaller requests",
             headers={"connection": "close"},
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body must come."""
+
+    began: float
+    most_seconds: float
+
+    def until(self, count: int) -> float:
+        """Until when the next bytes must come, after so many."""
+        return self.began + min(GRACE_SECONDS + count / LEAST_BYTES_A_SECOND, self.most_seconds)
+
+
+async def _paced(chunks: AsyncIterator[bytes], pace: Pace, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """The same chunks; the time that is left grows with them."""
+    count = 0
+    async for chunk in chunks:
+        count += len(chunk)
+        limit.reschedule(pace.until(count))
+        yield chunk
+
+
 async def _read(undoing: Undoing, chunks: AsyncIterator[bytes], hold: Callable[[int], None]) -> bytes:
-    parts = []
+    body = bytearray()  # not a list of parts: one of a byte takes forty
     async for chunk in chunks:
         part = undoing.feed(chunk)
         hold(len(part))
-        parts.append(part)
+        body += part
     undoing.finish()
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _coding(headers: Mapping[str, str]) -> str:

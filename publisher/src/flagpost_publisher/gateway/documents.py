@@ -5,18 +5,15 @@ In: an `Arrival`. Out: the route's `Answer`, or a `Refusal`. The whole document 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from flagpost_publisher.gateway.event_writer import Batch, EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
-from flagpost_publisher.gateway.fronts import DocumentError, DocumentTooLarge, Front, Reading
+from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
 from flagpost_publisher.gateway.refusals import Refusal
-
-
-def already_guarded(headers: Mapping[str, str], document: object) -> None:
-    """For routes whose guard has seen all there is to see."""
-    del headers, document
+from flagpost_publisher.gateway.slices import Slice, Slices
+from flagpost_publisher.gateway.write_keys import WriteKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +25,27 @@ class Documents:
     front: Front
     answer: Callable[[Reading], Answer]
     events: EventWriter
-    guard: Callable[[Mapping[str, str], object], None] = already_guarded
-    """Looks at headers and document, where a write key may be in the document; raises Refusal."""
+    slices: Slices
+    keys: WriteKeys
 
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish what the body holds."""
-        batch, answer = self._read(arrival)
+        if arrival.key is None:
+            self.keys.require_trace_in(arrival.body)
+        try:
+            async with self.slices.turn(arrival.sender, len(arrival.body)) as turn:
+                batch, answer = await self._read(arrival, turn)
+        except DocumentError as error:
+            raise Refusal(error.status, str(error), index=error.index, field=error.field) from None
         await self.events.write(batch)
         return answer
 
-    def _read(self, arrival: Arrival) -> tuple[Batch, Answer]:
+    async def _read(self, arrival: Arrival, turn: Slice) -> tuple[Batch, Answer]:
         """What to write, and what to say then: no more is kept while Kafka is waited for."""
-        try:
-            document = self.parse(arrival.body)
-            self.guard(arrival.headers, document)
-            reading = self.front(document, arrival.received_at)
-        except DocumentError as error:
-            status = 413 if isinstance(error, DocumentTooLarge) else 400
-            raise Refusal(status, str(error), index=error.index, field=error.field) from None
-        return self.events.batch(reading), self.answer(reading)
+        document = self.parse(arrival.body)
+        key = arrival.key or self.keys.require_in(document, arrival.headers, arrival.address)
+        reading = self.events.reading(arrival.received_at, key)
+        for _ in self.front(document, reading):
+            await turn.pause()
+        self.keys.count(key, arrival.address, len(reading.events) + reading.set_aside.total())
+        return self.events.batch(reading), replace(self.answer(reading), key=key)

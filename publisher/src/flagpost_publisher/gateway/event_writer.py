@@ -16,11 +16,11 @@ import structlog
 from flagpost_publisher.errors import RegistryTrouble
 from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord, KafkaWriter
+from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.registry import Registry, event_headers
 from flagpost_schemas import Event, partition_key
-from flagpost_schemas.edge_rules import too_large
 from flagpost_settings.kafka import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,9 @@ class Batch:
     records: list[KafkaRecord]
     counts: Counter[type[Event]]
     set_aside: Counter[StrEnum]
+    not_believed: Counter[StrEnum]
+    key: Key
+    """Whose they are."""
 
 
 class EventWriter:
@@ -45,6 +48,7 @@ class EventWriter:
         self,
         kafka: KafkaWriter,
         settings: KafkaSettings,
+        max_future_seconds: float,
         registry: Registry | None,
         metrics: GatewayMetrics,
     ) -> None:
@@ -52,6 +56,7 @@ class EventWriter:
         self._kafka = kafka
         self._topic = settings.topic
         self._max_event_bytes = min(settings.max_event_bytes, MAX_RECORD_BYTES)
+        self._max_future_ms = max_future_seconds * 1000
         self._registry = registry
         self._headers = event_headers(None) if registry is None else {}
         self._metrics = metrics
@@ -70,31 +75,27 @@ class EventWriter:
                 log.warning("waiting for the schema registry", reason=str(error))
                 await asyncio.sleep(ASK_SECONDS)
 
-    def batch(self, reading: Reading) -> Batch:
-        """What is to be written. Raises Refusal."""
+    def reading(self, received_at: int, key: Key) -> Reading:
+        """An empty one, for a front to fill. Raises Refusal while events cannot be encoded."""
         if self.trouble is not None:
             raise try_again(self.trouble, ASK_SECONDS, "send the request again after the time in Retry-After")
-        read = zip(reading.events, reading.bodies, strict=True)
-        records = [self._record(index, event, body) for index, (event, body) in enumerate(read)]
-        return Batch(records, Counter(map(type, reading.events)), reading.set_aside)
+        header_bytes = max(map(len, self._headers.values()))
+        return Reading(received_at, key, self._max_event_bytes, header_bytes, self._max_future_ms)
+
+    def batch(self, reading: Reading) -> Batch:
+        """What is to be written."""
+        records = list(map(self._record, reading.events, reading.bodies))
+        counts = Counter(map(type, reading.events))
+        return Batch(records, counts, reading.set_aside, reading.not_believed, reading.key)
 
     async def write(self, batch: Batch) -> None:
         """Publish a batch, all of it or (as far as Kafka lets us) none. Raises Refusal."""
         try:
             await self._kafka.write(batch.records)
         except Refusal:
-            self._metrics.refused(batch.counts)
+            self._metrics.refused(batch.key, batch.counts)
             raise
-        self._metrics.accepted(batch.counts, batch.set_aside)
+        self._metrics.accepted(batch.key, batch.counts, batch.set_aside, batch.not_believed)
 
-    def _record(self, index: int, event: Event, body: bytes) -> KafkaRecord:
-        key, value = partition_key(event), self._headers[type(event)] + body
-        wrong = too_large(key, len(value), self._max_event_bytes)
-        if wrong is not None:
-            raise Refusal(
-                413,
-                f"the event {wrong}",
-                index=index,
-                fix="send less with one event; see kafka.max_event_bytes",
-            )
-        return KafkaRecord(self._topic, key, value)
+    def _record(self, event: Event, body: bytes) -> KafkaRecord:
+        return KafkaRecord(self._topic, partition_key(event), self._headers[type(event)] + body)

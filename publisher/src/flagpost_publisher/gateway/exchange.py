@@ -6,9 +6,12 @@ In and out: an `Arrival`, the request as far as handlers need it; an `Answer`, w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from multidict import CIMultiDictProxy
+
+from flagpost_publisher.gateway.key import Key, is_stranger
+from flagpost_publisher.gateway.refusals import NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,15 @@ class Arrival:
     headers: CIMultiDictProxy[str]
     received_at: int
     """Epoch milliseconds."""
+    address: str
+    """Of the client: an IPv4 address, or an IPv6 network of 64 bits."""
+    key: Key | None
+    """Who sends, so far as the headers say."""
+
+    @property
+    def sender(self) -> str:
+        """Whose turn it is: the key's name, or the address of a stranger."""
+        return self.address if is_stranger(self.key) or self.key is None else f"key {self.key.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +40,6 @@ class Answer:
 
     status: int
     document: Mapping[str, object]
+    headers: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    key: Key | None = None
+    """Whose request it was, where that was found in the body."""

@@ -6,6 +6,7 @@ look at our answers; `tolerant` is for libraries that would throw away what we r
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from typing import Any, NoReturn
@@ -20,8 +21,8 @@ def strict(body: bytes) -> object:
 
 
 def tolerant(body: bytes) -> object:
-    """JSON as Python has it: NaN and infinities, and of a name given twice the last."""
-    return _read(body)
+    """JSON as Python has it: NaN and infinities, of a name given twice the last; a byte order mark is skipped."""
+    return _read(body.removeprefix(codecs.BOM_UTF8))
 
 
 def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own

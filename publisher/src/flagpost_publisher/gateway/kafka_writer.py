@@ -35,8 +35,9 @@ ACKNOWLEDGE_SECONDS: Final = 8.0
 """How long a request may wait for Kafka; Segment's libraries give up on it after 10 to 15."""
 WRITE_AGAIN_SECONDS: Final = ACKNOWLEDGE_SECONDS / 2
 """For how long a record is written again when a client ends: then its sender may still be told."""
-MAX_QUEUED_RECORDS: Final = 100_000
-MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+MAX_QUEUED_RECORDS: Final = 50_000
+MAX_QUEUED_BYTES: Final = 32 * 1024 * 1024
+"""Each record takes about 500 bytes more: 57 MB in all, of the 256 MiB that the chart gives."""
 MAX_RECORD_BYTES: Final = 1_000_000
 """Key and value of one record; Kafka's topics take 1,048,588 bytes with the batch around it, by default."""
 POLL_SECONDS: Final = 0.1

@@ -5,7 +5,7 @@ In: what happened. Out: series at each scrape; those of enumerated labels exist 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from typing import Final
@@ -14,16 +14,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flagpost_publisher.gateway.admission import Admission
+from flagpost_http.drops import Drop
+from flagpost_publisher.gateway.admission import Admissions
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
+from flagpost_publisher.gateway.key import Key
+from flagpost_publisher.gateway.secret_lines import SecretLines
 from flagpost_schemas import Event
 from flagpost_schemas.json_form import TYPES
 
-STATUSES: Final = (200, 202, 400, 401, 404, 405, 408, 413, 415, 500, 503)
+STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 503)
 """Every status that the gateway answers with."""
 
 OTHER_PATHS: Final = "other"
 """The label of requests to paths that do not exist."""
+HEALTH: Final = "health"
+"""The label of requests of load balancers that look whether we are there."""
+PORTS: Final = ("gateway", "admin")
 
 _NAMES: Final = {event_type: name for name, event_type in TYPES.items()}
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -32,8 +38,8 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 class GatewayMetrics:
     """The series of one gateway, in a registry of their own."""
 
-    def __init__(self, set_aside_reasons: Iterable[str]) -> None:
-        """`set_aside_reasons`: all that the fronts have."""
+    def __init__(self, set_aside_reasons: Iterable[str], not_believed_reasons: Iterable[str]) -> None:
+        """All reasons that the fronts have."""
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "flagpost_gateway_requests",
@@ -56,6 +62,18 @@ class GatewayMetrics:
         )
         self._accepted = {each: events.labels(name, "accepted") for each, name in _NAMES.items()}
         self._refused = {each: events.labels(name, "refused") for each, name in _NAMES.items()}
+        self._key_events = Counter(
+            "flagpost_gateway_key_events",
+            "Events by the name of the write key that they came with.",
+            ["key", "outcome"],
+            registry=self.registry,
+        )
+        self._key_limited = Counter(
+            "flagpost_gateway_key_limited",
+            "Requests that were refused as their key sends more than it may.",
+            ["key"],
+            registry=self.registry,
+        )
         set_aside = Counter(
             "flagpost_gateway_set_aside",
             "What was accepted and is not for Pendo, by reason.",
@@ -63,23 +81,58 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self._set_aside = {reason: set_aside.labels(reason) for reason in set_aside_reasons}
+        not_believed = Counter(
+            "flagpost_gateway_times_not_believed",
+            "Times of Segment's messages that were not taken as they are, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._not_believed = {reason: not_believed.labels(reason) for reason in not_believed_reasons}
         self._body_bytes = Counter(
             "flagpost_gateway_body_bytes", "Bytes of bodies, after decompression.", registry=self.registry
         )
+        dropped = Counter(
+            "flagpost_gateway_connections_dropped",
+            "Connections that were ended before they had their answer, by port and reason.",
+            ["port", "reason"],
+            registry=self.registry,
+        )
+        self._dropped = {(port, drop): dropped.labels(port, drop.value) for port in PORTS for drop in Drop}
         build = Gauge("flagpost_gateway_build_info", "1; the version.", ["version"], registry=self.registry)
         build.labels(version("flagpost-publisher")).set(1)
         ProcessCollector(registry=self.registry)
 
     def expect(self, routes: Iterable[str]) -> None:
         """Let the series of these routes, and of other paths, exist."""
-        for route in (*routes, OTHER_PATHS):
+        for route in (*routes, HEALTH, OTHER_PATHS):
             self._seconds.labels(route)
             for status in STATUSES:
                 self._requests.labels(route, str(status))
 
-    def watch(self, kafka: KafkaWriter, admission: Admission) -> None:
+    def know(self, keys: Iterable[str]) -> None:
+        """Let the series of these keys exist."""
+        for key in keys:
+            self._key_limited.labels(key)
+            for outcome in ("accepted", "refused"):
+                self._key_events.labels(key, outcome)
+
+    def limited(self, key: Key) -> None:
+        """A request was refused as its key sends more than it may."""
+        self._key_limited.labels(key.name).inc()
+
+    def watch(
+        self,
+        kafka: KafkaWriter,
+        admissions: Admissions,
+        connections: Callable[[], int],
+        secrets: Sequence[SecretLines],
+    ) -> None:
         """Show at each scrape what these have."""
-        self.registry.register(_Now(kafka, admission))
+        self.registry.register(_Now(kafka, admissions, connections, secrets))
+
+    def dropped(self, port: str, drop: Drop) -> None:
+        """A connection was ended."""
+        self._dropped[port, drop].inc()
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -90,15 +143,25 @@ class GatewayMetrics:
         """A body was read."""
         self._body_bytes.inc(body_bytes)
 
-    def accepted(self, counts: Mapping[type[Event], int], set_aside: Mapping[StrEnum, int]) -> None:
-        """Kafka has so many events of each kind, and so many were set aside by reason."""
+    def accepted(
+        self,
+        key: Key,
+        counts: Mapping[type[Event], int],
+        set_aside: Mapping[StrEnum, int],
+        not_believed: Mapping[StrEnum, int],
+    ) -> None:
+        """Kafka has so many events of each kind; so many were set aside, and times not believed, by reason."""
+        self._key_events.labels(key.name, "accepted").inc(sum(counts.values()))
         for event_type, count in counts.items():
             self._accepted[event_type].inc(count)
         for reason, count in set_aside.items():
             self._set_aside[reason].inc(count)
+        for reason, count in not_believed.items():
+            self._not_believed[reason].inc(count)
 
-    def refused(self, counts: Mapping[type[Event], int]) -> None:
+    def refused(self, key: Key, counts: Mapping[type[Event], int]) -> None:
         """Kafka did not take so many of each kind."""
+        self._key_events.labels(key.name, "refused").inc(sum(counts.values()))
         for event_type, count in counts.items():
             self._refused[event_type].inc(count)
 
@@ -106,9 +169,17 @@ class GatewayMetrics:
 class _Now(Collector):
     """What is asked for at each scrape."""
 
-    def __init__(self, kafka: KafkaWriter, admission: Admission) -> None:
+    def __init__(
+        self,
+        kafka: KafkaWriter,
+        admissions: Admissions,
+        connections: Callable[[], int],
+        secrets: Sequence[SecretLines],
+    ) -> None:
         self._kafka = kafka
-        self._admission = admission
+        self._admissions = admissions
+        self._connections = connections
+        self._secrets = secrets
 
     def collect(self) -> Iterator[Metric]:
         """The series."""
@@ -122,7 +193,16 @@ class _Now(Collector):
             ("kafka_queued", "Records on their way to Kafka.", counts.queued),
             ("kafka_queued_bytes", "Their bytes.", counts.queued_bytes),
             ("kafka_up", "1 while Kafka takes events.", int(self._kafka.trouble is None)),
-            ("requests_in_flight", "Requests that are worked on.", self._admission.requests),
-            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admission.held_bytes),
+            ("requests_in_flight", "Requests that are worked on.", self._admissions.requests),
+            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admissions.held_bytes),
+            ("connections", "Connections that are open on the gateway's port.", self._connections()),
         ):
             yield GaugeMetricFamily(f"flagpost_gateway_{name}", text, value=value)
+        wrong = GaugeMetricFamily(
+            "flagpost_gateway_secrets_wrong",
+            "Lines of a file of keys or secrets that cannot be used; 1 for a file that is empty or cannot be read.",
+            labels=["setting"],
+        )
+        for lines in self._secrets:
+            wrong.add_metric([lines.setting], lines.wrong)
+        yield wrong

@@ -6,25 +6,28 @@ that is wrong with index and field.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from flagpost_publisher.gateway.exchange import Answer
-from flagpost_publisher.gateway.fronts import DocumentError, Reading
+from flagpost_publisher.gateway.fronts import DocumentError, Reading, TypeNotAllowed
+from flagpost_publisher.gateway.key import SentType
 from flagpost_schemas import Event, new_event_id
-from flagpost_schemas.json_form import EventFormError, event_from_json
+from flagpost_schemas.json_form import TYPES, EventFormError, event_from_json
 
 PATH: Final = "/v1/events"
 
+TYPES_OF: Final = {event_type: SentType(name) for name, event_type in TYPES.items()}
 
-def read_events(document: object, received_at: int) -> Reading:
+
+def read_events(document: object, reading: Reading) -> Iterator[None]:
     """A front: see `fronts`."""
     items = document if isinstance(document, list) else [document]
     if not items:
         raise DocumentError(None, "body", "is an empty array; send at least one event")
-    reading = Reading()
     for index, item in enumerate(items):
-        reading.add(index, _event(index, item, received_at))
-    return reading
+        reading.add(index, _event(index, item, reading))
+        yield
 
 
 def answer(reading: Reading) -> Answer:
@@ -32,11 +35,13 @@ def answer(reading: Reading) -> Answer:
     return Answer(202, {"accepted": len(reading.events)})
 
 
-def _event(index: int, item: object, received_at: int) -> Event:
+def _event(index: int, item: object, reading: Reading) -> Event:
     try:
-        event = event_from_json(item, now_ms=received_at, new_event_id=new_event_id)
+        event = event_from_json(item, now_ms=reading.received_at, new_event_id=new_event_id)
     except EventFormError as error:
         raise DocumentError(index, error.field, error.problem) from None
+    if TYPES_OF[type(event)] not in reading.key.types:
+        raise TypeNotAllowed(index, reading.key)
     if not event.event_id:
         raise DocumentError(index, "event_id", "is empty; leave it out, or give an id of this event alone")
     return event

@@ -14,15 +14,20 @@ from typing import Any, Final
 
 import structlog
 
+from flagpost_http.addresses import Proxies
 from flagpost_publisher.gateway import routes
 from flagpost_publisher.gateway.admin import AdminServer
-from flagpost_publisher.gateway.admission import Admission
+from flagpost_publisher.gateway.admission import Admissions
+from flagpost_publisher.gateway.browsers import Browsers
 from flagpost_publisher.gateway.event_writer import EventWriter
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter, writer_config
+from flagpost_publisher.gateway.key_ring import KeyRing
 from flagpost_publisher.gateway.metrics import GatewayMetrics
+from flagpost_publisher.gateway.rates import Rates
+from flagpost_publisher.gateway.secret_lines import SecretLines
 from flagpost_publisher.gateway.server import GatewayServer
 from flagpost_publisher.gateway.settings import Settings, load_settings
+from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_publisher.producer import require_usable
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
@@ -45,15 +50,13 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
         settings = load_settings(config_path, environ)
         config = _usable(writer_config(settings.kafka))
         _check_proxy(settings.kafka, environ)
-        keys = FreshSecret(settings.gateway.write_keys_source)
-        webhook_secret = FreshSecret(settings.gateway.webhook_secret_source)
     except SettingsError as error:
         sys.stderr.write(f"The settings cannot be used.\n{error}\n")
         return SETTINGS_EXIT_CODE
     configure_logging(settings.log, sys.stderr)
 
     async def serve() -> int:
-        return await Gateway(settings, config, keys, webhook_secret).run()
+        return await Gateway(settings, config).run()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve())
@@ -62,31 +65,50 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
 class Gateway:
     """One gateway process. To be made on the event loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        config: Mapping[str, Any],
-        keys: FreshSecret,
-        webhook_secret: FreshSecret,
-    ) -> None:
-        """`config` is librdkafka's; the secrets are refreshed here."""
+    def __init__(self, settings: Settings, config: Mapping[str, Any]) -> None:
+        """`config` is librdkafka's."""
         self._gateway = settings.gateway
-        self._fresh = (keys, webhook_secret)
+        source = self._gateway.webhook_secret_source
+        self._webhook_secret = None if source is None else SecretLines(source)
+        self._key_ring = KeyRing(self._gateway)
         self._stop_requested = asyncio.Event()
         self._abort_requested = asyncio.Event()
         self._failed = False
-        metrics = GatewayMetrics(routes.SET_ASIDE_REASONS)
-        topics = [settings.kafka.topic, *([self._gateway.webhook_topic] if webhook_secret.text else [])]
+        self._metrics = metrics = GatewayMetrics(routes.SET_ASIDE_REASONS, routes.NOT_BELIEVED_REASONS)
+        topics = [settings.kafka.topic, *([self._gateway.webhook_topic] if self._webhook_secret else [])]
         self._kafka = KafkaWriter(config, topics, self._fail)
-        self._events = EventWriter(self._kafka, settings.kafka, _registry(settings.kafka), metrics)
-        table = routes.table(
-            routes.Parts(self._gateway, WriteKeys(keys), webhook_secret, self._kafka, self._events, metrics)
+        self._events = EventWriter(
+            self._kafka,
+            settings.kafka,
+            settings.delivery.max_future_seconds,
+            _registry(settings.kafka),
+            metrics,
         )
-        self._admission = Admission()
-        self._server = GatewayServer(table, self._admission, self._gateway.max_body_bytes, metrics)
-        self._admin = AdminServer(self._wrong_alive, self._wrong_ready, metrics.registry)
+        table = routes.table(
+            routes.Parts(
+                self._gateway,
+                WriteKeys(self._key_ring, Rates(), metrics.limited),
+                self._webhook_secret,
+                self._kafka,
+                self._events,
+                Slices(),
+                metrics,
+            )
+        )
+        self._admissions = Admissions()
+        self._server = GatewayServer(
+            table,
+            self._admissions,
+            Browsers(self._gateway.known_keys),
+            self._gateway.max_body_bytes,
+            metrics,
+            Proxies(tuple(self._gateway.trusted_proxies)),
+        )
+        self._admin = AdminServer(self._wrong_alive, self._wrong_ready, metrics)
         metrics.expect(route.path for route in table)
-        metrics.watch(self._kafka, self._admission)
+        metrics.know(self._key_ring.names)
+        secrets = [*self._key_ring.files, *([self._webhook_secret] if self._webhook_secret else [])]
+        metrics.watch(self._kafka, self._admissions, lambda: self._server.connections, secrets)
 
     async def run(self) -> int:
         """Serve until `stop` is called; gives the exit code."""
@@ -136,7 +158,7 @@ class Gateway:
         return True
 
     async def _end(self) -> int:
-        log.info("stopping", requests=self._admission.requests)
+        log.info("stopping", requests=self._admissions.requests)
         await self._server.stop_listening()
         ending = asyncio.create_task(self._finish())
         aborting = asyncio.create_task(self._abort_requested.wait())
@@ -151,16 +173,18 @@ class Gateway:
         """Let requests and records in flight come to their end; whether all did in time."""
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self._admission.until_idle()
+                await self._admissions.until_idle()
         except TimeoutError:
-            log.warning("requests are given up", requests=self._admission.requests)
-        return await self._kafka.stop(STOP_SECONDS) and self._admission.requests == 0
+            log.warning("requests are given up", requests=self._admissions.requests)
+        return await self._kafka.stop(STOP_SECONDS) and self._admissions.requests == 0
 
     async def _refresh(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            for secret in self._fresh:
-                secret.refresh()
+            if self._key_ring.refresh():
+                self._metrics.know(self._key_ring.names)
+            if self._webhook_secret is not None and self._webhook_secret.refresh():
+                log.info("webhook secrets have changed", usable=len(self._webhook_secret.secrets))
 
     def _wrong_alive(self) -> str | None:
         return None if self._kafka.is_alive else "the thread that listens to Kafka stands still"

@@ -10,24 +10,35 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from flagpost_publisher.gateway import json_documents, native, segment, webhooks_route
+from flagpost_publisher.gateway.bodies import JSON, JSON_OR_TEXT
 from flagpost_publisher.gateway.documents import Documents
 from flagpost_publisher.gateway.event_writer import EventWriter
 from flagpost_publisher.gateway.exchange import Answer, Arrival
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.fronts import Front
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter
+from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.metrics import GatewayMetrics
-from flagpost_publisher.gateway.settings import GatewaySettings
+from flagpost_publisher.gateway.secret_lines import SecretLines
+from flagpost_publisher.gateway.settings import MAX_BODY_BYTES, GatewaySettings
+from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 
-Guard: TypeAlias = Callable[[Mapping[str, str]], None]
-"""Looks at a request's headers before its body is read; raises Refusal (401)."""
+Guard: TypeAlias = Callable[[Mapping[str, str], str], Key | None]
+"""Looks at a request's headers and address before its body is read: who sends, if they say it. Raises Refusal: 401,
+429, or 404 for what is switched off."""
 
 Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
 """Does what a request asks for; raises Refusal where it cannot."""
 
+MAX_STRANGERS_BYTES: Final = 32_768
+"""Enough for one message of Segment's with the key in it."""
+MAX_WEBHOOK_BYTES: Final = 262_144
+
 SET_ASIDE_REASONS: Final[tuple[str, ...]] = tuple(segment.SetAside)
 """Every reason for which a front sets something aside: each has its series from the start."""
+
+NOT_BELIEVED_REASONS: Final[tuple[str, ...]] = tuple(segment.NotBelieved)
+"""The same for times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +47,10 @@ class Parts:
 
     settings: GatewaySettings
     keys: WriteKeys
-    webhook_secret: FreshSecret
-    """Its text is empty where there is none."""
+    webhook_secret: SecretLines | None
     kafka: KafkaWriter
     events: EventWriter
+    slices: Slices
     metrics: GatewayMetrics
 
 
@@ -51,11 +62,15 @@ class Route:
     """Also its label in metrics."""
     guard: Guard = field(repr=False)
     handle: Handler = field(repr=False)
+    media_types: frozenset[str] = JSON
+    max_body_bytes: int = MAX_BODY_BYTES
+    """After decompression; `gateway.max_body_bytes` may be less."""
+    max_strangers_bytes: int = MAX_STRANGERS_BYTES
+    """The same for requests that have shown no key."""
 
-
-def unguarded(headers: Mapping[str, str]) -> None:
-    """For routes whose handler looks for itself at who sends."""
-    del headers
+    def most_bytes(self, key: Key | None) -> int:
+        """How long a body may be, after decompression; of a stranger, whose key may be in it, less."""
+        return self.max_strangers_bytes if is_stranger(key) else self.max_body_bytes
 
 
 def table(parts: Parts) -> list[Route]:
@@ -67,16 +82,28 @@ def table(parts: Parts) -> list[Route]:
         Route(
             native.PATH,
             parts.keys.require,
-            Documents(json_documents.strict, native.read_events, native.answer, parts.events),
+            Documents(
+                json_documents.strict,
+                native.read_events,
+                native.answer,
+                parts.events,
+                parts.slices,
+                parts.keys,
+            ),
         ),
         *(_segment_route(path, front, parts) for path, front in segment.FRONTS.items()),
-        Route(webhooks_route.PATH, unguarded, webhooks),
+        Route(webhooks_route.PATH, webhooks.guard, webhooks, max_strangers_bytes=MAX_WEBHOOK_BYTES),
     ]
 
 
 def _segment_route(path: str, front: Front, parts: Parts) -> Route:
     """Segment's libraries throw away what is refused, and some have the write key in the body."""
     handler = Documents(
-        json_documents.tolerant, front, segment.answer, parts.events, parts.keys.require_somewhere
+        json_documents.tolerant,
+        front,
+        segment.answer,
+        parts.events,
+        parts.slices,
+        parts.keys,
     )
-    return Route(path, parts.keys.require_if_given, handler)
+    return Route(path, parts.keys.require_if_given, handler, JSON_OR_TEXT, segment.MAX_BATCH_BYTES)

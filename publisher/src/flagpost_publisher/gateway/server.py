@@ -7,121 +7,188 @@ of a request is logged.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from typing import Final
 
 import orjson
 import structlog
 from aiohttp import ClientError, web
+from multidict import CIMultiDictProxy
 
-from flagpost_publisher.gateway.admission import Admission
-from flagpost_publisher.gateway.bodies import read_body, require_json
+from flagpost_http.addresses import Proxies, party_of
+from flagpost_http.connection import Connection
+from flagpost_http.crowd import CrowdLimits
+from flagpost_http.drops import Drop, Drops
+from flagpost_http.server import HttpServer
+from flagpost_publisher.gateway.admission import Admissions, Work
+from flagpost_publisher.gateway.bodies import (
+    READ_SECONDS,
+    STRANGERS_READ_SECONDS,
+    read_body,
+    require_media_type,
+)
+from flagpost_publisher.gateway.browsers import Browsers
 from flagpost_publisher.gateway.exchange import Answer, Arrival
-from flagpost_publisher.gateway.metrics import OTHER_PATHS, GatewayMetrics
+from flagpost_publisher.gateway.key import Key, is_stranger
+from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
 from flagpost_publisher.gateway.refusals import NOTHING, Refusal
 from flagpost_publisher.gateway.routes import Route
 
 log = structlog.get_logger(__name__)
 
-KEEP_ALIVE_SECONDS: Final = 75.0
-"""How long a connection may be idle, and a request's headers may take to come: longer than proxies keep theirs."""
-LINGER_SECONDS: Final = 2.0
-"""How long the rest of a body is read and thrown away that was refused, so that its sender reads the answer."""
-
-CLOSE_SECONDS: Final = 1.0
-"""How long answers may take to be written at the end; requests were waited for before."""
+NAME: Final = "flagpost-gateway"
+LIMITS: Final = CrowdLimits(connections=900, strangers_at_once=384, strangers=256, strangers_a_party=64)
+"""A stranger's connection may take 160 KB, in headers that do not end or a body that nobody reads: 60 MB in all.
+Those that have shown a key stay open, and are not counted by address: many services may be behind one. All are within
+the 1,024 files that a process may usually have."""
+HEALTH_PATHS: Final = frozenset({"/", "/healthz"})
+"""Where cloud load balancers look, with GET, on the port that they send requests to."""
 
 
 class GatewayServer:
     """Serves the routes on one address."""
 
     def __init__(
-        self, routes: Iterable[Route], admission: Admission, max_body_bytes: int, metrics: GatewayMetrics
+        self,
+        routes: Iterable[Route],
+        admissions: Admissions,
+        browsers: Browsers,
+        max_body_bytes: int,
+        metrics: GatewayMetrics,
+        proxies: Proxies,
     ) -> None:
         """Opens nothing yet."""
-        self._admission = admission
+        self._routes = {route.path: route for route in routes}
+        self._admissions = admissions
+        self._browsers = browsers
         self._max_body_bytes = max_body_bytes
         self._metrics = metrics
+        self._proxies = proxies
         self._stopping = False
-        app = web.Application()
-        for route in routes:
-            app.router.add_route("*", route.path, partial(self._serve, route.path, partial(self._do, route)))
-        app.router.add_route("*", "/{path:.*}", partial(self._serve, OTHER_PATHS, _no_such_path))
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=KEEP_ALIVE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            shutdown_timeout=CLOSE_SECONDS,
-            auto_decompress=False,  # `bodies` does, with a limit
-        )
-        self._site: web.TCPSite | None = None
+        self._http = HttpServer(NAME, self._serve, LIMITS, Drops("gateway", self._dropped), proxies)
 
     async def start(self, host: str, port: int) -> str:
         """Listen; gives the URL. Raises OSError where the address cannot be had."""
-        await self._runner.setup()
-        self._site = web.TCPSite(self._runner, host, port)
-        await self._site.start()
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return await self._http.start(host, port)
 
     async def stop_listening(self) -> None:
         """Take no new connections; those that are open end with their next answer."""
         self._stopping = True
-        if self._site is not None:
-            await self._site.stop()
+        await self._http.stop_listening()
 
     async def close(self) -> None:
         """Close what is still open."""
-        await self._runner.cleanup()
+        await self._http.close()
 
-    async def _serve(
-        self, label: str, do: Callable[[web.Request], Awaitable[Answer]], request: web.Request
-    ) -> web.Response:
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return self._http.connections
+
+    def _dropped(self, drop: Drop) -> None:
+        self._metrics.dropped("gateway", drop)
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
         """Answer a request, whatever becomes of it."""
         began = time.monotonic()
         headers = NOTHING
+        label = self._label(request.path)
         try:
-            answer = await do(request)
+            answer = await self._do(label, request)
+            headers = answer.headers
         except Refusal as refusal:
             answer, headers = Answer(refusal.status, refusal.document), refusal.headers
-        except Exception:
-            log.exception("a request has failed in a way that is not foreseen", route=label)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
+            # Only its kind and place: its text may hold something of the request.
+            log.error("a request has failed in a way that is not foreseen", route=label, **where(error))  # noqa: TRY400
             answer = _defect()
         self._metrics.answered(label, answer.status, time.monotonic() - began)
         response = web.Response(
             status=answer.status,
             body=orjson.dumps(answer.document),
             content_type="application/json",
-            headers={"server": "flagpost-gateway", **headers},
+            headers={**headers, **self._browsers.answer_headers(request.headers)},
         )
         if self._stopping or headers.get("connection") == "close":
             response.force_close()
         return response
 
-    async def _do(self, route: Route, request: web.Request) -> Answer:
-        if request.method != "POST":
+    def _label(self, path: str) -> str:
+        if path in HEALTH_PATHS:
+            return HEALTH
+        return path if path in self._routes else OTHER_PATHS
+
+    async def _do(self, label: str, request: web.BaseRequest) -> Answer:
+        if label == HEALTH:
+            _require_method(request, "GET", "HEAD")
+            return Answer(200, {"status": "ok"})
+        if label == OTHER_PATHS:
             raise Refusal(
-                405,
-                f"{route.path} takes POST, not {request.method}",
-                fix="use POST",
-                headers={"allow": "POST"},
+                404, "there is no such path", fix="docs/gateway.md lists the paths; they begin with /v1/"
             )
-        route.guard(request.headers)
-        require_json(request.headers)
-        with self._admission.request() as work:
-            chunks = request.content.iter_any()
-            try:
-                body = await read_body(request.headers, chunks, self._max_body_bytes, work.hold)
-            except (ClientError, web.RequestPayloadError, ConnectionError):
-                raise Refusal(400, "the body ended before its end", fix="send it again") from None
+        if self._browsers.is_asked(request.method, request.headers):
+            return Answer(200, {}, self._browsers.asked_headers())
+        _require_method(request, "POST")
+        return await self._take(self._routes[label], request)
+
+    async def _take(self, route: Route, request: web.BaseRequest) -> Answer:
+        """Whether a request may be read at all is decided by its headers."""
+        client = self._proxies.client(request.remote or "", request.headers.getall("x-forwarded-for", []))
+        party = party_of(client)
+        key = route.guard(request.headers, party)
+        require_media_type(request.headers, route.media_types)
+        if not is_stranger(key):
+            _remember(request)
+        with self._admissions.request(key, party) as work:
+            await _invite(request)
+            body = await self._read(route, key, request, work)
             self._metrics.read(len(body))
-            return await route.handle(Arrival(body, request.headers, int(time.time() * 1000)))
+            headers = CIMultiDictProxy(request.headers)
+            answer = await route.handle(Arrival(body, headers, int(time.time() * 1000), party, key))
+        if answer.key is None or not answer.key.is_public:
+            _remember(request)
+        return answer
+
+    async def _read(self, route: Route, key: Key | None, request: web.BaseRequest, work: Work) -> bytes:
+        chunks = request.content.iter_any()
+        most = min(self._max_body_bytes, route.most_bytes(key))
+        seconds = STRANGERS_READ_SECONDS if is_stranger(key) else READ_SECONDS
+        try:
+            return await read_body(request.headers, chunks, most, work.hold, seconds)
+        except (ClientError, web.RequestPayloadError, ConnectionError):
+            raise Refusal(400, "the body ended before its end", fix="send it again") from None
 
 
-async def _no_such_path(_: web.Request) -> Answer:
-    raise Refusal(404, "there is no such path", fix="docs/gateway.md lists the paths; they begin with /v1/")
+def where(error: Exception) -> dict[str, str]:
+    """An error's kind, and where in the program it came up."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    return {"error": type(error).__name__, "at": place}
+
+
+def _require_method(request: web.BaseRequest, *methods: str) -> None:
+    if request.method not in methods:
+        raise Refusal(
+            405,
+            f"this path takes {methods[0]}, not {request.method}",
+            fix=f"use {methods[0]}",
+            headers={"allow": ", ".join(methods)},
+        )
+
+
+def _remember(request: web.BaseRequest) -> None:
+    """A key was shown on this connection."""
+    if isinstance(connection := request.protocol, Connection):
+        connection.has_shown_a_key()
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Send 100 to a client that waits for it before it sends the body (RFC 9110 section 10.1.1)."""
+    if request.headers.get("expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
 
 
 def _defect() -> Answer:

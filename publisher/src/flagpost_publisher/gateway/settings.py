@@ -1,4 +1,5 @@
-"""The gateway's settings: its own section of the file that it shares with the consumer, and `kafka` and `log`.
+"""The gateway's settings: its own section of the file that it shares with the consumer, `kafka`, `log`, and what it
+needs to know of `delivery`.
 
 In: the file's path and the environment. Out: `Settings`, frozen and checked, or one `SettingsError` that names every
 problem. The consumer's sections are accepted unchecked (`flagpost_settings.section.SECTIONS`).
@@ -8,11 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
+from flagpost_publisher.gateway.key import EVERY_TYPE, PUBLIC_TYPES, Key, SentType
+from flagpost_settings.clocks import DeliveryClocks
 from flagpost_settings.kafka import (
     GatewayTopics,
     KafkaSettings,
@@ -23,20 +27,58 @@ from flagpost_settings.kafka import (
 )
 from flagpost_settings.load import Loader, Rules
 from flagpost_settings.log_section import LogSettings
-from flagpost_settings.problems import Finding, given_twice
-from flagpost_settings.secrets import ANY_TEXT, Secret, SecretForm, SecretSource, source_of
-from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, PositiveSeconds, Section, Text
+from flagpost_settings.problems import Finding, SettingsError, given_twice
+from flagpost_settings.secrets import Secret, SecretForm, SecretListSource, SecretSource, list_source_of
+from flagpost_settings.section import EMPTY_IF_NULL, MAX_COUNT, PortNumber, PositiveSeconds, Section, Text
 
-WRITE_KEY: Final = r"[\x21-\x39\x3b-\x7e]+"
-"""Visible ASCII without a colon: what can be a user name of HTTP's Basic authentication."""
+WRITE_KEY: Final = SecretForm(
+    re.compile(r"[\x21-\x39\x3b-\x7e]{12,}"),
+    "should have 12 characters or more, of plain ASCII without spaces and colons",
+)
+"""Visible ASCII without a colon: what can be a user name of HTTP's Basic authentication. Fewer could be guessed."""
 
-WRITE_KEYS: Final = SecretForm(
-    re.compile(rf"(\r?\n)*{WRITE_KEY}((\r?\n)+{WRITE_KEY})*(\r?\n)*"),
-    "holds a line that is no write key; give one key a line, of plain ASCII without spaces and colons",
+WEBHOOK_SECRET: Final = SecretForm(
+    re.compile(r"[^\0\r\n\ufffd]{12,}"), "should have 12 characters or more, of UTF-8 text on one line"
 )
 
-MAX_BODY_BYTES: Final = 4_000_000
-"""A document is read in one go, and nothing else is done meanwhile: for a second, if it is as long as this."""
+KEY_NAME: Final = r"^[A-Za-z0-9._-]{1,64}$"
+"""What keys are called in logs and metrics."""
+
+SentTypes = Annotated[list[Annotated[SentType, Field(strict=False)]], Field(min_length=1)]
+
+MAX_BODY_BYTES: Final = 1_000_000
+"""JSON is parsed in one go: this much may keep the loop for a tenth of a second, and take 30 MB meanwhile."""
+
+
+def _network(value: object) -> object:
+    try:
+        return ip_network(value, strict=False) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("it should be an address, or a network such as 10.0.0.0/8") from None
+
+
+Network: TypeAlias = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
+class KeySettings(Section):
+    """One key, and what may be sent with it."""
+
+    key: Secret | None = None
+    key_file: Text | None = None
+    key_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    types: SentTypes | None = None
+    events_per_second: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)] | None = None
+    origins: list[Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")]] = Field(default=[])
+
+    def known_as(self, name: str) -> Key:
+        """What the gateway knows of it."""
+        everything = PUBLIC_TYPES if self.origins else EVERY_TYPE
+        types = everything if self.types is None else frozenset(self.types)
+        return Key(name, types, self.events_per_second, frozenset(map(str.lower, self.origins)))
+
+    def source(self, name: str) -> SecretListSource | None:
+        """Where it is read from: one, or the old one and the new while it is changed; None: its hash is given."""
+        return list_source_of(f"gateway.keys.{name}.key", self.key, self.key_file, WRITE_KEY)
 
 
 class GatewaySettings(GatewayTopics, extra="forbid"):
@@ -47,23 +89,38 @@ class GatewaySettings(GatewayTopics, extra="forbid"):
     admin_port: PortNumber = 8082
     write_keys: list[Secret] | None = None
     write_keys_file: Text | None = None
+    keys: dict[Annotated[str, StringConstraints(pattern=KEY_NAME)], KeySettings] = Field(default={})
     webhook_secret: Secret | None = None
     webhook_secret_file: Text | None = None
     webhook_max_age_seconds: PositiveSeconds = 86_400.0
+    trusted_proxies: list[Network] = Field(default=[])
     max_body_bytes: Annotated[int, Field(gt=0, le=MAX_BODY_BYTES)] = 512_000
 
     @property
-    def write_keys_source(self) -> SecretSource | None:
-        """Where the write keys are read from, one a line; None: there are none."""
+    def write_keys_source(self) -> SecretListSource | None:
+        """Where the write keys without a name are read from, one a line; None: there are none."""
         lines = "\n".join(key.reveal() for key in self.write_keys or ())
-        return source_of(
-            "gateway.write_keys", Secret(lines) if lines else None, self.write_keys_file, WRITE_KEYS
+        return list_source_of(
+            "gateway.write_keys", Secret(lines) if lines else None, self.write_keys_file, WRITE_KEY
         )
 
     @property
-    def webhook_secret_source(self) -> SecretSource | None:
-        """Where the secret of Pendo's webhooks is read from; None: there is none."""
-        return source_of("gateway.webhook_secret", self.webhook_secret, self.webhook_secret_file, ANY_TEXT)
+    def key_sources(self) -> list[SecretListSource]:
+        """Where all keys are read from whose hash is not given."""
+        sources = [self.write_keys_source, *(key.source(name) for name, key in self.keys.items())]
+        return [source for source in sources if source is not None]
+
+    @property
+    def known_keys(self) -> list[Key]:
+        """The keys with a name."""
+        return [key.known_as(name) for name, key in self.keys.items()]
+
+    @property
+    def webhook_secret_source(self) -> SecretListSource | None:
+        """Where the secrets of Pendo's webhooks are read from, one a line; None: there are none."""
+        return list_source_of(
+            "gateway.webhook_secret", self.webhook_secret, self.webhook_secret_file, WEBHOOK_SECRET
+        )
 
 
 class Settings(Section):
@@ -71,6 +128,7 @@ class Settings(Section):
 
     gateway: Annotated[GatewaySettings, EMPTY_IF_NULL] = GatewaySettings()
     kafka: Annotated[KafkaSettings, EMPTY_IF_NULL] = KafkaSettings()
+    delivery: Annotated[DeliveryClocks, EMPTY_IF_NULL] = DeliveryClocks()
     log: Annotated[LogSettings, EMPTY_IF_NULL] = LogSettings()
 
 
@@ -90,10 +148,10 @@ def load_settings(config_path: Path | None, environ: Mapping[str, str]) -> Setti
 def _missing(settings: Settings) -> Iterator[Finding]:
     yield from missing_in(settings.kafka)
     yield from wrong_files_in(settings.kafka)
-    if settings.gateway.write_keys_source is None:
+    if settings.gateway.write_keys_source is None and not settings.gateway.keys:
         yield (
             ("gateway", "write_keys"),
-            "is required (or gateway.write_keys_file): the keys that services send, as a list",
+            "is required (or gateway.write_keys_file, or gateway.keys): the keys that services send, as a list",
         )
 
 
@@ -112,17 +170,42 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
 
 def _wrong_keys(gateway: GatewaySettings) -> Iterator[Finding]:
     for number, key in enumerate(gateway.write_keys or ()):
-        if not re.fullmatch(WRITE_KEY, key.reveal()):
+        if not WRITE_KEY.pattern.fullmatch(key.reveal()):
+            yield ("gateway", "write_keys", number), f"a write key {WRITE_KEY.otherwise}"
+    for name, named in gateway.keys.items():
+        for key_name, wrong in _wrong_with(named):
+            yield ("gateway", "keys", name, key_name), wrong
+        if gateway.write_keys_source is not None and re.fullmatch(r"key-\d+", name):
             yield (
-                ("gateway", "write_keys", number),
-                "a write key should be of plain ASCII without spaces and colons",
+                ("gateway", "keys", name),
+                "is what one of gateway.write_keys is called; give it another name",
             )
+
+
+def _wrong_with(key: KeySettings) -> Iterator[tuple[str, str]]:
+    given = [name for name in ("key", "key_file", "key_sha256") if getattr(key, name) is not None]
+    if len(given) != 1:
+        yield "key", "one of key, key_file and key_sha256 is required"
+    if key.key is not None and not WRITE_KEY.pattern.fullmatch(key.key.reveal()):
+        yield "key", f"a write key {WRITE_KEY.otherwise}"
+    if key.origins and not PUBLIC_TYPES.issuperset(key.types or ()):
+        yield "types", "with a key that has origins, which is public, one can send track and page only"
 
 
 def _secrets(settings: Settings) -> Iterator[SecretSource | None]:
     yield from settings.kafka.secret_sources
-    yield settings.gateway.write_keys_source
     yield settings.gateway.webhook_secret_source
+    hashed = any(key.key_sha256 is not None for key in settings.gateway.keys.values())
+    if not hashed and not any(map(_can_be_read, settings.gateway.key_sources)):
+        yield from settings.gateway.key_sources  # each says why
+
+
+def _can_be_read(source: SecretSource) -> bool:
+    try:
+        source.current()
+    except SettingsError:
+        return False
+    return True
 
 
 _LOADER: Final = Loader(Settings)

@@ -15,8 +15,8 @@ from typing import Any
 from flagpost_publisher.gateway.fronts import DocumentError
 from flagpost_publisher.gateway.json_documents import tolerant
 from flagpost_publisher.gateway.mending import mend_text
-from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_schemas.times import read_time_ms
 
 SIGNATURE_HEADER = "x-pendo-signature"
 MAX_AHEAD_SECONDS = 300.0
@@ -68,21 +68,21 @@ class Webhook:
 
 
 def read_webhook(
-    body: bytes, signatures: Sequence[str], secret: str, *, now_ms: int, max_age_seconds: float
+    body: bytes, signatures: Sequence[str], secrets: Sequence[str], *, now_ms: int, max_age_seconds: float
 ) -> Webhook:
     """Check a request and read what it is about.
 
     Args:
         body: the raw body.
         signatures: the values of every x-pendo-signature header; exactly one is right.
-        secret: Pendo's signing secret.
+        secrets: Pendo's signing secret; while it is changed, the old one and the new.
         now_ms: epoch milliseconds.
         max_age_seconds: how old the body's `timestamp` may be.
 
     Raises:
         Refusal: 401 for a wrong signature, 400 for a body that cannot be read, is stale, or is of the future.
     """
-    if not is_signed(body, signatures, secret):
+    if not is_signed(body, signatures, secrets):
         raise Refusal(
             401,
             f"{SIGNATURE_HEADER} is not the body's signature",
@@ -93,12 +93,13 @@ def read_webhook(
     return Webhook(body, hashlib.sha256(body).hexdigest(), _event_type(document), _visitor_id(document))
 
 
-def is_signed(body: bytes, signatures: Sequence[str], secret: str) -> bool:
-    """Whether there is one signature and it is the body's; compared in constant time."""
+def is_signed(body: bytes, signatures: Sequence[str], secrets: Sequence[str]) -> bool:
+    """Whether there is one signature and it is the body's by one of `secrets`; compared in constant time."""
     if len(signatures) != 1:
         return False
-    expected = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    return hmac.compare_digest(signatures[0].encode(errors="surrogateescape"), expected.encode())
+    signature = signatures[0].encode(errors="surrogateescape")
+    expected = ["sha256=" + hmac.new(each.encode(), body, hashlib.sha256).hexdigest() for each in secrets]
+    return sum(hmac.compare_digest(signature, each.encode()) for each in expected) > 0
 
 
 def _document(body: bytes) -> Mapping[str, Any]:
@@ -113,7 +114,7 @@ def _document(body: bytes) -> Mapping[str, Any]:
 
 
 def _check_age(timestamp: object, now_ms: int, max_age_seconds: float) -> None:
-    moment = moment_ms(timestamp)
+    moment = read_time_ms(timestamp)
     if moment is None:
         raise _wrong_timestamp(
             "is missing or cannot be read", "send RFC 3339, or seconds or milliseconds since 1970"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -16,9 +16,9 @@ from cachetools import TTLCache
 from prometheus_client import CollectorRegistry, Counter
 
 from flagpost_publisher.gateway.exchange import Answer, Arrival
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord
 from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_publisher.gateway.secret_lines import SecretLines
 from flagpost_publisher.gateway.settings import GatewaySettings
 from flagpost_publisher.gateway.webhooks import (
     MAX_AHEAD_SECONDS,
@@ -71,11 +71,11 @@ class PendoWebhooks:
     def __init__(
         self,
         settings: GatewaySettings,
-        secret: FreshSecret,
+        secret: SecretLines | None,
         write: Callable[[Sequence[KafkaRecord]], Awaitable[None]],
         registry: CollectorRegistry,
     ) -> None:
-        """`write` returns once Kafka has the records; while `secret` is empty there are no webhooks."""
+        """`write` returns once Kafka has the records; without a `secret` there are no webhooks."""
         self._topic = settings.webhook_topic
         self._max_age_seconds = settings.webhook_max_age_seconds
         self._secret = secret
@@ -91,12 +91,17 @@ class PendoWebhooks:
         self._published = {kind: counter.labels(kind, "published") for kind in WebhookKind}
         self._repeated = {kind: counter.labels(kind, "repeated") for kind in WebhookKind}
 
+    def guard(self, headers: Mapping[str, str], address: str) -> None:
+        """Let a request's body be read, if there are webhooks at all. Raises Refusal."""
+        del headers, address
+        self._require_secrets()
+
     async def __call__(self, arrival: Arrival) -> Answer:
         """Publish a webhook, unless it has been."""
         webhook = read_webhook(
             arrival.body,
             arrival.headers.getall(SIGNATURE_HEADER, []),
-            self._require_secret(),
+            self._require_secrets(),
             now_ms=arrival.received_at,
             max_age_seconds=self._max_age_seconds,
         )
@@ -105,14 +110,14 @@ class PendoWebhooks:
         (self._published if published else self._repeated)[webhook.kind].inc()
         return Answer(200, {"published": published})
 
-    def _require_secret(self) -> str:
-        if not self._secret.text:
+    def _require_secrets(self) -> list[str]:
+        if self._secret is None:
             raise Refusal(
                 404,
                 "webhooks are off: there is no secret to verify them with",
                 fix="set gateway.webhook_secret, or gateway.webhook_secret_file, to the one that Pendo signs with",
             )
-        return self._secret.text
+        return self._secret.secrets
 
     def _record(self, webhook: Webhook) -> KafkaRecord:
         headers = ((DIGEST_HEADER, webhook.digest.encode()), (EVENT_HEADER, webhook.event_type.encode()))

@@ -1,66 +1,107 @@
-"""Write keys: who may publish.
+"""Who sends, by the write key that a request carries, and whether it may send now.
 
-In: a request's headers (and for libraries that put it there, its document). Out: nothing, or a Refusal (401). Every
-key is compared in constant time, by its SHA-256, so that not even its length is told.
+In: a request's headers and address (and for libraries that put the key there, its document). Out: the `Key`, or a
+Refusal: 401 for none that is known, 403 for a public one in a page from elsewhere, 429 beyond a rate.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Final
 
-from flagpost_publisher.gateway.fresh_secrets import FreshSecret
+import structlog
+
+from flagpost_publisher.gateway.key import Key
+from flagpost_publisher.gateway.key_ring import KeyRing
+from flagpost_publisher.gateway.rates import Rates
 from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_settings.logs import Lately
+
+log = structlog.get_logger(__name__)
+
+MAX_TRACES: Final = 8
+"""How often a body may say `writeKey` before it is taken to be a stranger's."""
+_TRACE: Final = re.compile(rb'"writeKey"\s{0,64}:\s{0,64}("(?:[^"\\]|\\.){1,1024}")')
 
 
 class WriteKeys:
-    """The keys of `gateway.write_keys`, one a line, as they are now."""
+    """Looks at keys."""
 
-    def __init__(self, secret: FreshSecret) -> None:
-        """`secret` holds one key a line."""
-        self._secret = secret
-        self._read_from = ""
-        self._digests: list[bytes] = []
+    def __init__(self, ring: KeyRing, rates: Rates, count_limited: Callable[[Key], None]) -> None:
+        """`count_limited` is told of each request that is refused for its key's rate."""
+        self._ring = ring
+        self._rates = rates
+        self._count_limited = count_limited
+        self._lately = Lately()
 
-    def require(self, headers: Mapping[str, str]) -> None:
-        """Let a request pass whose authorization header holds a write key."""
-        self._require(_key_in(headers.get("authorization", "")))
+    def require(self, headers: Mapping[str, str], address: str) -> Key:
+        """The key of the authorization header."""
+        return self._require(_key_in(headers.get("authorization", "")), headers, address)
 
-    def require_if_given(self, headers: Mapping[str, str]) -> None:
-        """As `require`, but let a request without that header pass, for `require_somewhere` to look further."""
-        if "authorization" in headers:
-            self.require(headers)
+    def require_if_given(self, headers: Mapping[str, str], address: str) -> Key | None:
+        """As `require`; None without that header: `require_in` looks further."""
+        return self.require(headers, address) if "authorization" in headers else None
 
-    def require_somewhere(self, headers: Mapping[str, str], document: object) -> None:
-        """As `require`, but without that header the key may be the document's `writeKey`."""
-        if "authorization" in headers:
-            return  # `require_if_given` has looked at it
+    def require_trace_in(self, body: bytes) -> None:
+        """Let a body be parsed, which costs a hundred times as much, that holds a known key as some `writeKey`."""
+        for found in islice(_TRACE.finditer(body), MAX_TRACES):
+            if self._ring.find(_text_of(found[1])) is not None:
+                return
+        raise _unknown()
+
+    def require_in(self, document: object, headers: Mapping[str, str], address: str) -> Key:
+        """The key of the document's `writeKey`."""
         key = document.get("writeKey") if isinstance(document, dict) else None
-        self._require(key if isinstance(key, str) else "")
+        return self._require(key if isinstance(key, str) else "", headers, address)
 
-    def _require(self, key: str) -> None:
-        digest = _digest(key)
-        # Counted, where any() would stop at the first: every key is compared, whichever fits.
-        if sum(hmac.compare_digest(digest, known) for known in self._known()) == 0:
+    def count(self, key: Key, address: str, events: int) -> None:
+        """So many events are to be published. Raises Refusal (429) where others came meanwhile."""
+        self._limited(key, lambda: self._rates.count(key, address, events))
+
+    def _require(self, text: str, headers: Mapping[str, str], address: str) -> Key:
+        key = self._ring.find(text)
+        if key is None:
+            raise _unknown()
+        origin = headers.get("origin")
+        if key.is_public and origin is not None and origin.lower() not in key.origins:
             raise Refusal(
-                401,
-                "the request carries no write key that is known here",
-                fix="send authorization: Bearer KEY, or Basic with the key as user name; see gateway.write_keys",
-                headers={"www-authenticate": 'Bearer realm="flagpost", Basic realm="flagpost"'},
+                403,
+                "this key is not for pages of that origin",
+                fix="add the page's origin, such as https://www.example.com, to the key's origins; see gateway.keys",
             )
+        self._limited(key, lambda: self._rates.check(key, address))
+        return key
 
-    def _known(self) -> list[bytes]:
-        if self._secret.text != self._read_from:
-            self._read_from = self._secret.text
-            self._digests = [_digest(line) for line in self._read_from.splitlines() if line]
-        return self._digests
+    def _limited(self, key: Key, check: Callable[[], None]) -> None:
+        try:
+            check()
+        except Refusal:
+            self._count_limited(key)
+            if self._lately.is_news(key.name):
+                log.warning("a key sends more than it may, and is answered 429", key=key.name)
+            raise
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+def _unknown() -> Refusal:
+    return Refusal(
+        401,
+        "the request carries no write key that is known here",
+        fix="send authorization: Bearer KEY, or Basic with the key as user name; see gateway.write_keys",
+        headers={"www-authenticate": 'Bearer realm="flagpost", Basic realm="flagpost"'},
+    )
+
+
+def _text_of(literal: bytes) -> str:
+    """A JSON string's text; empty where it is none."""
+    try:
+        return str(json.loads(literal))
+    except ValueError:
+        return ""
 
 
 def _key_in(authorization: str) -> str:

@@ -21,6 +21,7 @@ from flagpost_consumer.demo.pendo_stand_in.config import (
     UnmappedFields,
 )
 from flagpost_consumer.demo.pendo_stand_in.server import PendoStandIn
+from flagpost_settings.urls import authority
 
 _DEFAULTS = StandInConfig()
 
@@ -97,7 +98,7 @@ def main(  # noqa: PLR0913  one for each option
         _run(config, host, port)
     except OSError as error:
         raise click.ClickException(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another"
+            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another"
         ) from error
 
 

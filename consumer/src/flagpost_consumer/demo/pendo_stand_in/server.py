@@ -19,6 +19,7 @@ from flagpost_consumer.demo.pendo_stand_in.metadata import Metadata
 from flagpost_consumer.demo.pendo_stand_in.pendo import Pendo
 from flagpost_consumer.demo.pendo_stand_in.received import ReceivedLog
 from flagpost_consumer.demo.pendo_stand_in.traffic import Answer, Arrival, Ending, routes
+from flagpost_settings.urls import authority
 
 _NO_HTTP = b"\x15\x03\x03 this is not HTTP\r\n\r\n"
 _STOP_SECONDS = 0.1
@@ -46,7 +47,7 @@ class PendoStandIn:
     @property
     def url(self) -> str:
         """`http://HOST:PORT`, once it runs."""
-        return f"http://{self._host}:{self._port}"
+        return f"http://{authority(self._host, self._port)}"
 
     @property
     def api_url(self) -> str:

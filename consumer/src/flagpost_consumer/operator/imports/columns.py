@@ -18,6 +18,7 @@ import orjson
 
 from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.operator.imports.rows import HOLDS_NUL, FileProblem
+from flagpost_schemas.times import epoch_ms, read_time
 
 Reader = Callable[[str], Any]
 """A cell's text to its value; raises CellError."""
@@ -134,21 +135,23 @@ def read_boolean(cell: str) -> bool:
 def read_timestamp(cell: str) -> str:
     """RFC 3339 in UTC, which is what Pendo's date fields take ("Data mapping and data types in Pendo")."""
     text = cell.strip()
+    moment = _with_offset(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
     try:
-        moment = datetime.fromtimestamp(int(text) / 1000, UTC) if _INTEGER.fullmatch(text) else _moment(text)
-        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except (ValueError, OverflowError):
+        in_utc = None if moment is None else moment.astimezone(UTC)
+    except OverflowError:  # of the year 1, and by its offset of the one before
+        in_utc = None
+    if in_utc is None:
         raise CellError(
             "is no time; write RFC 3339 with its offset (2026-01-31T12:00:00Z), a date (2026-01-31), "
             "or epoch milliseconds"
-        ) from None
+        )
+    return in_utc.isoformat().replace("+00:00", "Z")
 
 
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
-    if moment.tzinfo is None:
-        raise CellError
-    return moment
+def _with_offset(text: str) -> datetime | None:
+    """A time, unless it could be anybody's."""
+    moment = read_time(text)
+    return None if moment is None or moment.tzinfo is None else moment
 
 
 def read_list(cell: str) -> list[str]:
@@ -166,18 +169,12 @@ def read_list(cell: str) -> list[str]:
 
 def read_occurred_at(cell: str) -> int:
     """When an event occurred: epoch milliseconds."""
-    text = cell.strip()
-    try:
-        if _INTEGER.fullmatch(text):
-            return read_integer(text)
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    moment = _with_offset(cell.strip())
+    if moment is None:
         raise CellError(
             "is no time; write epoch milliseconds, or RFC 3339 with its offset (2026-01-31T12:00:00Z)"
         )
-    return round(moment.timestamp() * 1000)
+    return epoch_ms(moment)
 
 
 READERS: Mapping[ColumnType, Reader | None] = {

@@ -4,6 +4,7 @@ In: parsed request bodies. Out: Flagpost events, and what was set aside by reaso
 """
 
 from flagpost_publisher.gateway.segment.mapping import SetAside
-from flagpost_publisher.gateway.segment.requests import FRONTS, answer
+from flagpost_publisher.gateway.segment.requests import FRONTS, MAX_BATCH_BYTES, answer
+from flagpost_publisher.gateway.segment.times import NotBelieved
 
-__all__ = ["FRONTS", "SetAside", "answer"]
+__all__ = ["FRONTS", "MAX_BATCH_BYTES", "NotBelieved", "SetAside", "answer"]

@@ -6,6 +6,7 @@ In: a `Message`. Out: an event, or a `SetAside`. docs/gateway-segment.md has the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -36,22 +37,29 @@ class SetAside(StrEnum):
     """identify, group: nothing to tell Pendo."""
     UNKNOWN_TYPE = "unknown_type"
     """A type that the tracking API did not have when this was written."""
+    TOO_LARGE = "too_large"
+    """A batch's message of more than 32 KB, or one that becomes more than an event may have in Kafka."""
+    MALFORMED = "malformed"
+    """It says nothing that can be understood: no type, a number for a name, a text for properties."""
+    NOT_ALLOWED = "not_allowed"
+    """A type that may not be sent with the request's key."""
 
 
 def map_message(message: Message) -> Event | SetAside:
-    """Give the event of `message`. Raises MessageError for what no Segment library sends."""
-    if not _is_for_pendo(message.nested("integrations")):
+    """Give the event of `message`. Raises MessageError for what cannot be understood."""
+    if not _is_for_pendo(message.integrations()):
         return SetAside.NOT_FOR_PENDO
     form = _FORMS[message.kind](message)
     if isinstance(form, SetAside):
         return form
     try:
-        return event_from_json(
-            {**_shared(message), **form}, now_ms=message.received_at, new_event_id=new_event_id
+        event = event_from_json(
+            {**_shared(message), **form}, now_ms=message.occurred_at, new_event_id=new_event_id
         )
     except EventFormError as error:
-        # Metadata's `values` are Segment's traits; the other names are the same in both forms.
-        raise MessageError(error.field.replace("values", "traits", 1), error.problem) from None
+        raise MessageError(str(error)) from None
+    # What a batch shares has been read already, and is not read again for each of its messages.
+    return replace(event, consent=message.shared.consent) if message.leaves_consent_to_its_batch else event
 
 
 def _is_for_pendo(integrations: Mapping[str, Any]) -> bool:
@@ -61,14 +69,14 @@ def _is_for_pendo(integrations: Mapping[str, Any]) -> bool:
 
 
 def _shared(message: Message) -> Form:
-    context = message.nested("context")
+    context = message.context()
     library = inner(context, "library")
     return {
         "event_id": message.event_id(),
-        "occurred_at": message.occurred_at(),
+        "occurred_at": message.occurred_at,
         "account_id": message.account_id(),
         "context": _context(context, message),
-        "consent": _consent(context),
+        "consent": message.consent(),
         "source": {"sdk": text(library, "name"), "sdk_version": text(library, "version")},
     }
 
@@ -86,26 +94,18 @@ def _context(context: Mapping[str, Any], message: Message) -> Form:
     }
 
 
-def _consent(context: Mapping[str, Any]) -> dict[str, bool] | None:
-    """Only `true` grants (https://segment.com/docs/privacy/consent-management/): what is unclear is denied."""
-    preferences = inner(context, "consent").get("categoryPreferences")
-    if not isinstance(preferences, dict):
-        return None
-    return {category: granted is True for category, granted in preferences.items()}
-
-
 def _track(message: Message) -> Form | SetAside:
     event = message.members.get("event")
     if event is None or event == "":
         return SetAside.NO_EVENT_NAME
     if not isinstance(event, str):
-        raise MessageError("event", "must be a text: the event's name")
+        raise MessageError("event: must be a text, the event's name")
     return _track_form(message, event, message.nested("properties"))
 
 
 def _page(message: Message) -> Form | SetAside:
     """One event name for all pages, as Pendo has room for 5,000 names; the consumer makes it `page_view`."""
-    page = inner(message.nested("context"), "page")
+    page = inner(message.context(), "page")
     properties = _named_properties(message)
     if text(page, "referrer"):
         properties.setdefault("referrer", page["referrer"])

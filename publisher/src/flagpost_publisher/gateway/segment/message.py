@@ -1,28 +1,43 @@
 """One message of Segment's tracking API, and what its members say.
 
-In: a message as parsed from JSON and mended, the members that its batch shares merged into it. Out: ids, moments
-and nested objects by Segment's names (https://segment.com/docs/connections/spec/common/).
+In: a message as parsed from JSON and mended, and what its batch shares, read once for all of them. Out: ids and
+nested objects by Segment's names (https://segment.com/docs/connections/spec/common/).
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from flagpost_publisher.gateway.moments import moment_ms
 from flagpost_schemas.edge_rules import MAX_EVENT_ID_CHARACTERS
 
 
 class MessageError(ValueError):
-    """A message that no Segment library sends: `field` names where, `problem` says what is wrong and wanted."""
+    """A message that cannot be understood; the text says where and why."""
 
-    def __init__(self, field: str, problem: str) -> None:
-        """Give no value: it may be personal."""
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What a batch gives for each of its messages. It is never copied for one of them: a batch may have thousands."""
+
+    context: dict[str, Any] = field(default_factory=dict)
+    integrations: dict[str, Any] = field(default_factory=dict)
+    sent_at: object = None
+    consent: dict[str, bool] | None = None
+    """That of the context."""
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it adds to each event in Kafka."""
+        objects = (self.context, *(inner(self.context, name) for name in ("page", "library", "traits")))
+        texts = [value for each in objects for value in each.values() if isinstance(value, str)]
+        return sum(1 + len(each) for each in (*texts, *(self.consent or {})))
+
+
+NOTHING_SHARED: Final = Shared()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +47,35 @@ class Message:
     kind: str
     """`track`, `identify`, `group`, `page`, `screen` or `alias`."""
     members: Mapping[str, Any]
-    received_at: int
-    """When the request came, epoch milliseconds."""
+    """Its own."""
+    occurred_at: int
+    """When it happened, epoch milliseconds (see `times`)."""
+    shared: Shared = NOTHING_SHARED
 
-    def nested(self, name: str) -> Mapping[str, Any]:
-        """The object called `name`; empty when there is none. Raises MessageError for anything else."""
+    def nested(self, name: str) -> dict[str, Any]:
+        """The message's own object called `name`; empty when there is none. Raises MessageError for anything else."""
         value = self.members.get(name)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise MessageError(name, "must be an object")
-        return value
+        found = as_object(value)
+        if found is None:
+            raise MessageError(f"{name}: must be an object")
+        return found
+
+    def context(self) -> Mapping[str, Any]:
+        """The message's own members, and those of its batch. Raises MessageError."""
+        return _over(self.nested("context"), self.shared.context)
+
+    def integrations(self) -> Mapping[str, Any]:
+        """The message's own members, and those of its batch. Raises MessageError."""
+        return _over(self.nested("integrations"), self.shared.integrations)
+
+    def consent(self) -> dict[str, bool] | None:
+        """The message's own: category to whether it was granted; None: it says nothing. Raises MessageError."""
+        return granted(self.nested("context"))
+
+    @property
+    def leaves_consent_to_its_batch(self) -> bool:
+        """Whether the consent that the batch gives is this message's. Raises MessageError."""
+        return self.shared.consent is not None and "consent" not in self.nested("context")
 
     def id(self, name: str) -> str | None:
         """The id called `name`."""
@@ -58,31 +91,35 @@ class Message:
             return message_id
         return hashlib.sha256(message_id.encode()).hexdigest()
 
-    def occurred_at(self) -> int:
-        """When it happened by our clock: receivedAt - (sentAt - timestamp), as Segment does it.
-
-        Without a readable sentAt the timestamp is taken as it is, without a readable timestamp it is the receipt. A
-        message that Segment forwards has both `originalTimestamp` and a `timestamp` that it has corrected already.
-        """
-        original = moment_ms(self.members.get("originalTimestamp"))
-        timestamp = moment_ms(self.members.get("timestamp"))
-        sent_at = moment_ms(self.members.get("sentAt"))
-        if timestamp is not None and original is not None:
-            return timestamp
-        claimed = original if timestamp is None else timestamp
-        if claimed is None:
-            return self.received_at
-        return claimed if sent_at is None else self.received_at - (sent_at - claimed)
-
     def account_id(self) -> str | None:
         """The account: what the message itself says goes before its context."""
-        context = self.nested("context")
+        context = self.context()
         return (
             self.id("groupId")
             or usable_id(inner(self.members, "traits").get("accountId"))
             or usable_id(context.get("groupId"))
             or usable_id(inner(context, "traits").get("accountId"))
         )
+
+
+def as_object(value: object) -> dict[str, Any] | None:
+    """A member that is to be an object; PHP writes an empty one as `[]`. None: it is something else."""
+    if value is None or value == []:
+        return {}
+    return value if isinstance(value, dict) else None
+
+
+def granted(context: Mapping[str, Any]) -> dict[str, bool] | None:
+    """A context's consent. Only `true` grants (https://segment.com/docs/privacy/consent-management/)."""
+    preferences = inner(context, "consent").get("categoryPreferences")
+    if not isinstance(preferences, dict):
+        return None
+    return {category: allowed is True for category, allowed in preferences.items()}
+
+
+def _over(own: dict[str, Any], shared: dict[str, Any]) -> Mapping[str, Any]:
+    """One object over the other, without a copy of either."""
+    return ChainMap(own, shared) if own and shared else own or shared
 
 
 def usable_id(value: object) -> str | None:

@@ -7,73 +7,132 @@ What a Segment library can send is never refused, as its libraries drop a batch 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from flagpost_publisher.gateway.exchange import Answer
-from flagpost_publisher.gateway.fronts import DocumentError, Front, Reading
+from flagpost_publisher.gateway.fronts import (
+    MAX_READING_BYTES,
+    DocumentError,
+    DocumentTooLarge,
+    EventTooLarge,
+    Front,
+    Reading,
+    becomes_too_much,
+)
 from flagpost_publisher.gateway.mending import mend
 from flagpost_publisher.gateway.segment.mapping import KINDS, SetAside, map_message
-from flagpost_publisher.gateway.segment.message import Message, MessageError, inner
-from flagpost_schemas import Event
+from flagpost_publisher.gateway.segment.message import (
+    NOTHING_SHARED,
+    Message,
+    MessageError,
+    Shared,
+    as_object,
+    granted,
+)
+from flagpost_publisher.gateway.segment.times import Receipt, occurrence
+
+MAX_MESSAGE_BYTES: Final = 32_768
+MAX_BATCH_BYTES: Final = 512_000
+"""Segment's own limits (https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/), of JSON."""
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def read_call(kind: str, document: object, received_at: int) -> Reading:
+def read_call(kind: str, document: object, reading: Reading) -> Iterator[None]:
     """Read one message; `kind` is the path's, whatever the body says. Raises DocumentError."""
-    reading = Reading()
-    reading.add(None, _read(kind, _object(document, "body", None), received_at, None))
-    return reading
+    message = _object(document, "body")
+    if not _is_short(message):
+        raise DocumentTooLarge(None, "body", f"is a message of more than {MAX_MESSAGE_BYTES:,} bytes of JSON")
+    _read(kind, message, reading, None, NOTHING_SHARED)
+    yield
 
 
-def read_batch(document: object, received_at: int) -> Reading:
-    """Read a batch. Raises DocumentError for the first message that is none; nothing is to be produced then."""
-    body = _object(document, "body", None)
+def read_batch(document: object, reading: Reading) -> Iterator[None]:
+    """Read a batch. Raises DocumentError for what is no batch; a message that is none costs only itself."""
+    body = _object(document, "body")
     batch = body.get("batch")
     if not isinstance(batch, list):
         raise DocumentError(None, "batch", "must be a list of messages")
-    reading = Reading()
-    for index, each in enumerate(batch):
-        message = _with_shared(_object(each, "message", index), body)
-        reading.add(index, _read(message.get("type"), message, received_at, index))
-    return reading
+    shared = _shared(body)
+    if shared is not None and shared.size_bytes * len(batch) > MAX_READING_BYTES:
+        raise becomes_too_much(None)
+    for index, message in enumerate(batch):
+        if shared is None or not isinstance(message, dict):
+            reading.add(index, SetAside.MALFORMED)
+        elif not _is_short(message):
+            reading.add(index, SetAside.TOO_LARGE)
+        else:
+            _read(message.get("type"), message, reading, index, shared)
+        yield
 
 
-def _object(value: object, name: str, index: int | None) -> Mapping[str, Any]:
+def _shared(body: Mapping[str, Any]) -> Shared | None:
+    """What the messages of a batch share: mended, and read once. None: it cannot be understood."""
+    context, integrations = as_object(body.get("context")), as_object(body.get("integrations"))
+    if context is None or integrations is None:
+        return None
+    context, integrations = mend(context), mend(integrations)
+    return Shared(context, integrations, body.get("sentAt"), granted(context))
+
+
+def _object(value: object, name: str) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return value
-    raise DocumentError(index, name, "must be a JSON object")
+    raise DocumentError(None, name, "must be a JSON object")
 
 
-def _with_shared(message: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the messages of a batch share holds for each; objects are merged, the message's own members win."""
-    merged = dict(message)
-    for name in ("context", "integrations", "sentAt"):
-        own = message.get(name)
-        if own is None:
-            merged[name] = body.get(name)
-        elif isinstance(own, dict):
-            merged[name] = {**inner(body, name), **own}
-    return merged
-
-
-def _read(kind: object, members: Mapping[str, Any], received_at: int, index: int | None) -> Event | SetAside:
-    if not isinstance(kind, str):
-        raise DocumentError(index, "type", f"must be one of {', '.join(KINDS)}")
-    if kind not in KINDS:
-        return SetAside.UNKNOWN_TYPE
+def _is_short(message: Mapping[str, Any]) -> bool:
+    """Whether it is no longer than a message may be; one that nests too deep to be written is not."""
     try:
-        return map_message(Message(kind, mend(members), received_at))
-    except MessageError as error:
-        raise DocumentError(index, error.field, error.problem) from None
+        return len(_JSON.encode(message).encode(errors="surrogatepass")) <= MAX_MESSAGE_BYTES
+    except RecursionError:
+        return False
+
+
+def _read(
+    kind: object, members: Mapping[str, Any], reading: Reading, index: int | None, shared: Shared
+) -> None:
+    """Add to `reading` what a message gives. Raises DocumentTooLarge."""
+    if not isinstance(kind, str):
+        reading.add(index, SetAside.MALFORMED)
+    elif kind not in KINDS:
+        reading.add(index, SetAside.UNKNOWN_TYPE)
+    elif kind not in reading.key.types:
+        reading.add(index, SetAside.NOT_ALLOWED)
+    else:
+        _read_known(kind, members, reading, index, shared)
+
+
+def _read_known(
+    kind: str, members: Mapping[str, Any], reading: Reading, index: int | None, shared: Shared
+) -> None:
+    sent_at = members.get("sentAt")
+    happened = occurrence(
+        members,
+        shared.sent_at if sent_at is None else sent_at,
+        Receipt(reading.received_at, reading.max_future_ms),
+    )
+    try:
+        reading.add(index, map_message(Message(kind, mend(members), happened.at_ms, shared)))
+    except EventTooLarge:
+        if index is None:
+            raise  # nothing else is lost with it
+        reading.add(index, SetAside.TOO_LARGE)
+    except DocumentTooLarge:
+        raise
+    except (MessageError, DocumentError):
+        reading.add(index, SetAside.MALFORMED)
+    else:
+        reading.not_believed.update(happened.not_believed)
 
 
 FRONTS: Mapping[str, Front] = {
-    **{f"/v1/{kind}": partial(read_call, kind) for kind in KINDS},
-    "/v1/batch": read_batch,
-    "/v1/import": read_batch,
+    **{f"/v1/{path}": partial(read_call, kind) for kind in KINDS for path in (kind, kind[0])},
+    **dict.fromkeys(("/v1/batch", "/v1/b", "/v1/import"), read_batch),
 }
-"""What reads the documents of each path."""
+"""What reads the documents of each path; libraries of browsers and phones use the first letter."""
 
 
 def answer(_reading: Reading) -> Answer:

@@ -1,0 +1,105 @@
+"""Which pages may send, and read the answers, as browsers ask and are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from gateway_running import WRITE_KEY, RunningGateway
+
+OURS, OTHER = "https://www.example.com", "https://www.example.org"
+PUBLIC_KEY = "a-public-write-key"
+TRACK = {"userId": "u", "event": "Clicked", "writeKey": PUBLIC_KEY}
+ASKING = {
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type",
+}
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[RunningGateway]:
+    keys = {"web": {"key": PUBLIC_KEY, "origins": [OURS]}}
+    with EmbeddedKafka({"flagpost.events": 1}) as kafka:
+        settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers, "gateway.keys": keys}
+        async with RunningGateway(settings) as running:
+            await running.ready()
+            yield running
+
+
+async def asked(gateway: RunningGateway, origin: str) -> tuple[int, Mapping[str, str]]:
+    """What a browser is told that asks if a page may send."""
+    async with gateway.session.options(f"{gateway.url}/v1/t", headers={"origin": origin, **ASKING}) as answer:
+        return answer.status, answer.headers
+
+
+async def sent(gateway: RunningGateway, document: object, **headers: str) -> tuple[int, Mapping[str, str]]:
+    """A page's request, as the library and sendBeacon write it."""
+    body = json.dumps(document).encode()
+    status, _, answered = await gateway.post(
+        "/v1/t", data=body, headers={"content-type": "text/plain;charset=UTF-8", **headers}
+    )
+    return status, answered
+
+
+async def test_a_page_of_the_keys_origin_may_send_and_read_the_answer(gateway: RunningGateway) -> None:
+    status, headers = await asked(gateway, OURS)
+    assert status == 200
+    assert headers["access-control-allow-origin"] == OURS
+    assert headers["access-control-allow-methods"] == "POST"
+    assert "authorization" in headers["access-control-allow-headers"]
+    assert "access-control-allow-credentials" not in headers
+    status, headers = await sent(gateway, TRACK, origin=OURS)
+    assert (status, headers["access-control-allow-origin"], headers["vary"]) == (200, OURS, "origin")
+    status, headers = await sent(gateway, {}, origin=OURS)
+    assert (status, headers["access-control-allow-origin"]) == (401, OURS)
+
+
+@pytest.mark.parametrize(
+    "origin", [OTHER, "null", "http://www.example.com", f"{OURS}.evil.example", f"{OURS}:444"]
+)
+async def test_a_page_of_another_origin_may_not(gateway: RunningGateway, origin: str) -> None:
+    status, headers = await asked(gateway, origin)
+    assert status == 405
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+    status, headers = await sent(gateway, TRACK, origin=origin)
+    assert status == 403
+    assert not [name for name in headers if name.lower().startswith("access-control")]
+    assert await gateway.value("flagpost_gateway_key_events_total", key="web", outcome="accepted") == 0
+
+
+async def test_a_public_key_is_limited_by_address_and_a_page_can_read_for_how_long(
+    gateway: RunningGateway,
+) -> None:
+    batch = {"batch": [{**TRACK, "type": "track"}] * 60, "writeKey": PUBLIC_KEY}
+    status, _, _ = await gateway.post("/v1/b", batch, headers={})
+    assert status == 200
+    status, headers = await sent(gateway, TRACK, origin=OURS)
+    assert (status, headers["access-control-expose-headers"]) == (429, "retry-after")
+    assert int(headers["retry-after"]) >= 1
+    assert await gateway.value("flagpost_gateway_key_limited_total", key="web") == 1
+    status, _, _ = await gateway.post("/v1/t", {**TRACK, "writeKey": WRITE_KEY}, headers={})
+    assert status == 200
+
+
+async def test_a_public_key_sends_track_and_page_only(gateway: RunningGateway) -> None:
+    kinds = ("track", "page", "screen", "identify", "group", "alias")
+    batch = [
+        {"type": kind, "userId": "u", "groupId": "g", "event": "e", "traits": {"a": 1}} for kind in kinds
+    ]
+    status, _, _ = await gateway.post("/v1/b", {"batch": batch, "writeKey": PUBLIC_KEY}, headers={})
+    assert status == 200
+    assert await gateway.value("flagpost_gateway_key_events_total", key="web", outcome="accepted") == 2
+    assert await gateway.value("flagpost_gateway_set_aside_total", reason="not_allowed") == 4
+    event = {"type": "visitor", "visitor_id": "v", "values": {"plan": "gold"}}
+    bearer = {"authorization": f"Bearer {PUBLIC_KEY}"}
+    status, answer, _ = await gateway.post("/v1/events", event, headers=bearer)
+    assert (status, answer["field"]) == (403, "type")
+
+
+async def test_without_a_public_key_nothing_is_said_to_browsers() -> None:
+    async with RunningGateway({"kafka.bootstrap_servers": "127.0.0.1:1"}) as gateway:
+        status, headers = await asked(gateway, OURS)
+        assert (status, "vary" in headers) == (405, False)

@@ -1,0 +1,140 @@
+"""Turns are fair: what others want costs a sender no more than as long again as it is served itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagpost_publisher.gateway.slices import SHORT_BYTES, Slices
+from flagpost_publisher.gateway.turns import MAX_REMEMBERED, Turns
+
+SECONDS = st.sampled_from([0.001, 0.005, 0.02])
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def ends(jobs: Mapping[str, list[float]], slice_seconds: float) -> dict[str, list[float]]:
+    """When each sender's jobs end, all wanted at once, in the order of the map."""
+    turns, clock = Turns(slice_seconds), Clock()
+    ended: dict[str, list[float]] = {sender: [] for sender in jobs}
+
+    async def serve(sender: str, seconds: float) -> None:
+        await turns.take(sender)
+        clock.now += seconds
+        turns.give(sender, seconds)
+        ended[sender].append(clock.now)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for sender, all_seconds in jobs.items():
+            for seconds in all_seconds:
+                group.create_task(serve(sender, seconds))
+    return ended
+
+
+async def test_a_flood_of_one_makes_another_wait_as_long_again_as_it_is_served() -> None:
+    ended = await ends({"greedy": [0.005] * 1_000, "modest": [0.005] * 10}, 0.005)
+    assert ended["modest"][-1] <= 2 * 0.05 + 0.01
+    assert ended["greedy"][-1] == pytest.approx(5.05)  # nothing is lost by it
+
+
+async def test_long_turns_of_one_count_for_what_they_take() -> None:
+    ended = await ends({"long": [0.1] * 50, "short": [0.001] * 100}, 0.005)
+    assert ended["short"][-1] <= 2 * 0.1 + 0.1 + 0.001
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdef"),
+        st.lists(st.sampled_from([0.001, 0.005, 0.02]), min_size=1, max_size=20),
+        min_size=1,
+    ),
+    st.sampled_from([0.001, 0.005, 1.0]),
+)
+def test_whoever_waits_each_sender_is_done_when_its_share_is(
+    jobs: dict[str, list[float]], slice_seconds: float
+) -> None:
+    ended = asyncio.run(ends(jobs, slice_seconds))
+    longest = max(max(each) for each in jobs.values())
+    for sender, all_seconds in jobs.items():
+        own = sum(all_seconds)
+        others = sum(min(sum(each), own + longest) for name, each in jobs.items() if name != sender)
+        # What is given before the loop has been round once is given to whoever came first.
+        assert ended[sender][-1] <= own + others + slice_seconds + longest + 1e-9
+
+
+async def test_who_was_quiet_has_saved_nothing_up() -> None:
+    turns = Turns(1.0)
+    for _ in range(100):
+        await turns.take("busy")
+        turns.give("busy", 1.0)
+    order: list[str] = []
+
+    async def serve(sender: str) -> None:
+        await turns.take(sender)
+        order.append(sender)
+        turns.give(sender, 1.0)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for sender in ["busy", "quiet"] * 4:
+            group.create_task(serve(sender))
+    assert order[:2].count("quiet") <= 2
+    assert order[-4:].count("busy") >= 2
+
+
+async def test_who_gives_up_loses_nobodys_turn() -> None:
+    turns = Turns(1.0)
+    await turns.take("a")
+    waiting = [asyncio.create_task(turns.take(sender)) for sender in "bc"]
+    await asyncio.sleep(0)
+    turns.give("a", 2.0)  # the loop goes round, and the turn is b's
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    async with asyncio.timeout(10):
+        await waiting[1]
+    turns.give("c", 0.1)
+    async with asyncio.timeout(10):
+        await turns.take("d")
+
+
+async def test_no_more_senders_are_remembered_than_stated() -> None:
+    turns = Turns(0.005)
+
+    at_once = asyncio.Semaphore(200)
+
+    async def serve(sender: str) -> None:
+        async with at_once:  # there is always somebody who waits
+            await turns.take(sender)
+            turns.give(sender, 0.001)
+        assert len(turns._served) <= MAX_REMEMBERED + 201
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for number in range(5 * MAX_REMEMBERED):
+            group.create_task(serve(str(number)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not turns._served
+
+
+async def test_short_documents_of_one_key_do_not_shut_out_anothers() -> None:
+    clock = Clock()
+    slices = Slices(timer=clock)
+    done: list[str] = []
+
+    async def read(sender: str) -> None:
+        async with slices.turn(sender, SHORT_BYTES):
+            clock.now += 0.004
+        done.append(sender)
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for sender in ["greedy"] * 200 + ["modest"] * 5:
+            group.create_task(read(sender))
+    assert [place for place, sender in enumerate(done) if sender == "modest"][-1] < 15
