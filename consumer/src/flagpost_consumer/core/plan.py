@@ -35,6 +35,7 @@ from flagpost_consumer.core.pendo_rules import (
     trim,
 )
 from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_schemas import (
     AccountMetadata,
     DecisionEvent,
@@ -101,8 +102,10 @@ class _Likeness:
 class Planner:
     """Plans records by one policy."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, suppressions: Suppressions | None = None) -> None:
+        """`suppressions`: the visitors of whom nothing is sent, as they are known at each moment."""
         self._policy = policy
+        self._suppressions = Suppressions() if suppressions is None else suppressions
         self._max_age_ms = policy.delivery.max_age_seconds * 1000
         self._max_future_ms = policy.delivery.max_future_seconds * 1000
         self._likenesses: dict[tuple[object, ...], _Likeness] = {}
@@ -281,6 +284,8 @@ class Planner:
     def _dropped(self, event: Event, visitor_id: str | None) -> Ending | None:
         if not visitor_id:
             return Ending(Reason.NO_VISITOR_ID, "the event has no visitor id")
+        if self._suppressions.hold(visitor_id):
+            return SUPPRESSED
         return self._no_consent(event)
 
     def _no_consent(self, event: Event) -> Ending | None:

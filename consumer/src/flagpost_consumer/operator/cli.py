@@ -105,6 +105,9 @@ COMMANDS = {
         "dead_letters",
         "List what could not be delivered, look at it, and put it back.",
     ),
+    "suppress": CommandAt(
+        "flagpost_consumer.operator.privacy.suppress", "suppress", "Send nothing of a visitor any more."
+    ),
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),

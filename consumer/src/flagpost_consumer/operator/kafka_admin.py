@@ -90,7 +90,7 @@ class KafkaAdmin:
         Raises:
             KafkaUnavailable: no answer, or Kafka refuses.
         """
-        topic = NewTopic(spec.name, partitions, replication, config=spec.config(replication))
+        topic = NewTopic(spec.name, spec.partitions(partitions), replication, config=spec.config(replication))
         (future,) = self._client.create_topics([topic], request_timeout=CALL_SECONDS).values()
         try:
             future.result(CALL_SECONDS)
@@ -135,4 +135,5 @@ def _state(partitions: int, config: dict[str, Any]) -> TopicState:
         retention_ms=float("inf") if retention < 0 else retention,
         max_message_bytes=int(config["max.message.bytes"].value),
         cleanup_policy=config["cleanup.policy"].value,
+        segment_ms=int(config["segment.ms"].value),
     )
