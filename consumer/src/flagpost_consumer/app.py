@@ -56,7 +56,7 @@ from flagpost_consumer.core.records import (
 )
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.verdict import Answer
-from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, engine_policy
+from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, keyed_policy, ledger_ids
 from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status
 
@@ -121,7 +121,7 @@ class Service:
         self.may_begin_anew = False
         """Whether the engine has failed, and it is known at which record: another service may go on."""
         jitter = Random().random  # noqa: S311 - no secret
-        self.engine = Engine(engine_policy(settings), jitter, self._suspects)
+        self.engine = Engine(keyed_policy(settings), jitter, self._suspects)
         self.metrics = Metrics(
             self.engine,
             clock,
@@ -156,6 +156,7 @@ class Service:
             settings.kafka.group_id,
             self._acknowledge,
             write_at=settings.pendo.max_connections,
+            ids=ledger_ids(settings),
         )
         self._stalls = Stalls(self.engine, self._decoding, self._dead_letters, self._ledger)
         self.metrics.observed.stalls = self._stalls.of_now

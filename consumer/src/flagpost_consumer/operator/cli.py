@@ -108,6 +108,11 @@ COMMANDS = {
     "suppress": CommandAt(
         "flagpost_consumer.operator.privacy.suppress", "suppress", "Send nothing of a visitor any more."
     ),
+    "erase": CommandAt(
+        "flagpost_consumer.operator.privacy.erase",
+        "erase",
+        "Say what the topics hold of a visitor, and until when.",
+    ),
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),

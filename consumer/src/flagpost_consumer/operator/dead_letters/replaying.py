@@ -21,7 +21,7 @@ from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.privacy.suppressed import read_suppressions
 from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.topic_reading import TopicReader
-from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_consumer.settings import Settings, keyed_policy
 
 BATCH_RECORDS = 100
 BATCH_BYTES = 8_000_000
@@ -84,7 +84,7 @@ class Run:
     def _candidates(self, scan: Scan, filters: Filters) -> list[Candidate]:
         values = Values(self._settings.kafka.schema_registry)
         suppressions = read_suppressions(self._reader, self._settings.kafka.suppressions_topic)
-        assessor = Assessor(engine_policy(self._settings), values, time.time_ns() // 1_000_000, suppressions)
+        assessor = Assessor(keyed_policy(self._settings), values, time.time_ns() // 1_000_000, suppressions)
         found = [assessor.assess(letter, value) for letter, value in scan.letters(filters)]
         return [candidate for candidate in found if candidate.letter.place not in scan.replayed]
 
