@@ -24,7 +24,7 @@ class Scene:
         self.pendo = pendo
         self.partitions = partitions
         self.topic, self.dead_letters = f"{name}.events", f"{name}.dead-letters"
-        self.ledger = f"{name}.ledger"
+        self.ledger, self.suppressions = f"{name}.ledger", f"{name}.suppressions"
         kafka.create_topics(self.topic, self.ledger, self.dead_letters, partitions=partitions)
         self.settings: dict[str, object] = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
@@ -32,6 +32,7 @@ class Scene:
             "kafka.topic": self.topic,
             "kafka.ledger_topic": self.ledger,
             "kafka.dead_letter_topic": self.dead_letters,
+            "kafka.suppressions_topic": self.suppressions,
             "pendo.track_url": pendo.track_url,
             "pendo.api_url": pendo.api_url,
             "pendo.track_secret": pendo.keys.track_secret,

@@ -25,6 +25,7 @@ from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record, Settlement
 from flagpost_consumer.core.restoration import Restoration, Settled
+from flagpost_consumer.core.suppressions import Suppression, Suppressions
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_schemas import DecisionEvent, Event
 
@@ -199,6 +200,9 @@ class World:
         self.sights: list[Sight] = []
         self.members: list[Member] = []
         self.most_pending = 0
+        self.suppressions = Suppressions()
+        self.suppressed_at: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+        """For each visitor when it was suppressed, or no longer."""
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._number = 0
 
@@ -223,8 +227,18 @@ class World:
         """Start a member; it takes the partitions given, or all."""
         member = Member(len(self.members), Engine(self.policy, self.random.random))
         self.members.append(member)
+        member.engine.know_suppressions(self.suppressions)
         self.assign(member, set(self.log) if partitions is None else partitions)
         return member
+
+    def suppress(self, visitor_id: str, *, is_suppressed: bool = True) -> None:
+        """Suppress a visitor, or do so no longer; every member hears of it at once."""
+        said = [Suppression(visitor_id, is_suppressed)]
+        self.suppressed_at[visitor_id].append((self.now, is_suppressed))
+        self.suppressions.take(said)
+        for member in self.members:
+            member.engine.suppress(said)
+            self._act(member)
 
     def assign(self, member: Member, partitions: set[int]) -> None:
         """Give partitions to a member, from their committed offsets on, once it has read the ledger."""

@@ -34,7 +34,7 @@ def as_user(scene: Scene) -> dict[str, object]:
 
 def let_read(scene: Scene) -> None:
     """Allow all that a consumer needs but to write."""
-    for topic in (scene.topic, scene.ledger):
+    for topic in (scene.topic, scene.ledger, scene.suppressions):
         scene.kafka.allow("topic", topic, "describe", "read")
     scene.kafka.allow("topic", scene.dead_letters, "describe")
     scene.kafka.allow("group", str(scene.settings["kafka.group_id"]), "read")

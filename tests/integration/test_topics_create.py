@@ -16,15 +16,22 @@ from real_kafka.broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
 
-EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS = "TOPIC", "LEDGER_TOPIC", "DEAD_LETTER_TOPIC", "WEBHOOK_TOPIC"
+EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS, SUPPRESSIONS = (
+    "TOPIC",
+    "LEDGER_TOPIC",
+    "DEAD_LETTER_TOPIC",
+    "WEBHOOK_TOPIC",
+    "SUPPRESSIONS_TOPIC",
+)
 
 
 class Topics:
-    """Four topics of the test's own, and the command that makes them."""
+    """Five topics of the test's own, and the command that makes them."""
 
     def __init__(self, broker: KafkaBroker, fresh_name: Callable[[str], str]) -> None:
         self.broker = broker
-        self.names = {key: fresh_name(key.lower()) for key in (EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS)}
+        keys = (EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS, SUPPRESSIONS)
+        self.names = {key: fresh_name(key.lower()) for key in keys}
 
     @property
     def environ(self) -> dict[str, str]:
@@ -55,16 +62,20 @@ def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -
         LEDGER: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES, "delete"),
         DEAD_LETTERS: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES + 65_536, "delete"),
         WEBHOOKS: TopicState(5, 14 * DAY_MS, MAX_RECORD_BYTES, "delete"),
+        SUPPRESSIONS: TopicState(1, 7 * DAY_MS, MAX_RECORD_BYTES, "compact"),
     }
+    assert {state.segment_ms for state in topics.states().values()} == {DAY_MS}
     again = topics.create("--partitions", "5", "--replication", "1")
     assert again.exit_code == 0
     actions = [[line.split(" ")[0] for line in result.output.splitlines()] for result in (created, again)]
-    assert actions == [["created"] * 4, ["exists"] * 4]
+    assert actions == [["created"] * 5, ["exists"] * 5]
 
 
 def test_the_number_of_partitions_is_24_unless_said(topics: Topics) -> None:
     assert topics.create("--replication", "1").exit_code == 0
-    assert {state.partitions for state in topics.states().values()} == {24}
+    partitions = {key: state.partitions for key, state in topics.states().items()}
+    assert partitions.pop(SUPPRESSIONS) == 1
+    assert set(partitions.values()) == {24}
 
 
 def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None:

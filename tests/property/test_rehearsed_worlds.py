@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
@@ -116,6 +117,13 @@ def publish_traffic(world: RecordedWorld, draw: Random, events: int, seconds: fl
         world.at(moment, lambda event=event: world.publish(event))  # type: ignore[misc]
 
 
+def suppress_some(world: RecordedWorld, draw: Random, seconds: float) -> None:
+    """Now and then somebody suppresses a visitor, or undoes it."""
+    for _ in range(draw.choice((0, 6))):
+        suppress = partial(world.suppress, any_visitor(draw), is_suppressed=draw.random() < 0.7)
+        world.at(draw.uniform(0, seconds), suppress)
+
+
 def faulty(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
     """A Pendo that fails in every way, also for good."""
     answers = (
@@ -134,6 +142,7 @@ def faulty_world(seed: int) -> RecordedWorld:
     world = RecordedWorld(policy_of(draw), draw, partitions=2, answering=faulty)
     world.join()
     publish_traffic(world, draw, events=150, seconds=draw.choice((5.0, 60.0)))
+    suppress_some(world, draw, 60.0)
     world.run()
     return world
 
@@ -144,6 +153,7 @@ def restless_world(seed: int) -> RecordedWorld:
     world = RecordedWorld(policy_of(draw), draw, partitions=2, answering=draw.choice((at_once, faulty)))
     world.join()
     publish_traffic(world, draw, events=150, seconds=60.0)
+    suppress_some(world, draw, 60.0)
 
     def crash() -> None:
         freed = world.crash(world.members[-1])
@@ -207,6 +217,6 @@ def test_a_flag_that_is_left_out_takes_exactly_its_deliveries(seed: int) -> None
         for settlements in world.settled.values()
         if settlements and settlements[0].delivery.record.facts.flag_key == "search"
     ]
-    before_it = {Reason.INVALID, Reason.NO_VISITOR_ID, Reason.NO_CONSENT}
+    before_it = {Reason.INVALID, Reason.NO_VISITOR_ID, Reason.SUPPRESSED, Reason.NO_CONSENT}
     assert {change.rehearsed for change in found.rows} <= {Reason.FLAG_FILTERED}
     assert found.different == len([reason for reason in expected if reason not in before_it])

@@ -17,12 +17,14 @@ from flagpost_consumer.operator.topic_rules import (
 from flagpost_consumer.settings import KafkaSettings, Settings
 
 SETTINGS = Settings(kafka=KafkaSettings(bootstrap_servers="k:1"))
-EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS = (spec.name for spec in topic_specs(SETTINGS))
+EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS, SUPPRESSIONS = (spec.name for spec in topic_specs(SETTINGS))
 FOR_EVER = float("inf")
 LEAST_EVENTS_MS = 600_000_000 + 2 * DAY_MS
 
 
 def _as_created(spec: TopicSpec, partitions: int = 24) -> TopicState:
+    if spec.retention_ms is None:
+        return TopicState(1, 7 * DAY_MS, spec.max_message_bytes, "compact")
     return TopicState(partitions, spec.retention_ms, spec.max_message_bytes, "delete")
 
 
@@ -31,11 +33,50 @@ def _cluster() -> dict[str, TopicState]:
 
 
 def test_the_topics_are_those_of_the_contract() -> None:
-    assert {spec.name: spec.retention_ms / DAY_MS for spec in topic_specs(SETTINGS)} == {
-        "flagpost.events": 14,
-        "flagpost.ledger": 30,
-        "flagpost.dead-letters": 30,
-        "flagpost.pendo-webhooks": 14,
+    assert {spec.name: spec.retention_ms for spec in topic_specs(SETTINGS)} == {
+        "flagpost.events": 14 * DAY_MS,
+        "flagpost.ledger": 30 * DAY_MS,
+        "flagpost.dead-letters": 30 * DAY_MS,
+        "flagpost.pendo-webhooks": 14 * DAY_MS,
+        "flagpost.suppressions": None,
+    }
+
+
+def test_retention_means_what_it_says_to_a_day() -> None:
+    for spec in topic_specs(SETTINGS):
+        assert 0 < int(spec.config(3)["segment.ms"]) <= DAY_MS
+        assert spec.config(1)["cleanup.policy"] == ("compact" if spec.name == SUPPRESSIONS else "delete")
+
+
+@pytest.mark.parametrize("name", [EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS, SUPPRESSIONS])
+def test_segments_of_a_week_are_doubted_and_those_of_a_day_are_not(name: str) -> None:
+    cluster = _cluster()
+    assert TopicRules(SETTINGS).doubts(cluster) == []
+    cluster[name] = replace(cluster[name], segment_ms=7 * DAY_MS)
+    (doubt,) = TopicRules(SETTINGS).doubts(cluster)
+    assert doubt.topic == name
+    assert "7 d" in doubt.detail
+    assert doubt.fix.endswith(f"--entity-name {name} --add-config segment.ms={DAY_MS}")
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+def test_suppressions_that_would_be_deleted_do_not_fit(policy: str) -> None:
+    cluster = _cluster()
+    cluster[SUPPRESSIONS] = replace(cluster[SUPPRESSIONS], cleanup_policy=policy)
+    (misfit,) = TopicRules(SETTINGS).misfits(cluster)
+    assert misfit.fix.endswith(f"--entity-name {SUPPRESSIONS} --add-config cleanup.policy=compact")
+
+
+def test_suppressions_may_have_any_number_of_partitions_and_get_one() -> None:
+    cluster = _cluster()
+    cluster[SUPPRESSIONS] = replace(cluster[SUPPRESSIONS], partitions=24)
+    assert TopicRules(SETTINGS, 24).misfits(cluster) == []
+    assert {spec.name: spec.partitions(24) for spec in topic_specs(SETTINGS)} == {
+        EVENTS: 24,
+        LEDGER: 24,
+        DEAD_LETTERS: 24,
+        WEBHOOKS: 24,
+        SUPPRESSIONS: 1,
     }
 
 

@@ -18,7 +18,8 @@ from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.plan import MAX_METADATA_FIELDS, Planner
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import LONG_ID_CHARACTERS, Headers, Record
+from flagpost_consumer.core.records import Headers, Record
+from flagpost_consumer.core.visitor_names import LONG_ID_CHARACTERS
 from flagpost_schemas import (
     AccountMetadata,
     Context,

@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.app import Service
 from flagpost_consumer.core.restoration import Restoration
+from flagpost_consumer.core.suppressions import Suppressions
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
 from running import eventually
@@ -88,6 +89,7 @@ def take_over(service: Service, *numbers: int) -> None:
         partition = service.engine.current(number)
         assert partition is not None
         service.engine.restore(partition, Restoration(0, service._settings.dedupe))
+    service.on_suppressions_known(Suppressions())
 
 
 def message(value: bytes, offset: int, partition: int = 0) -> Message:

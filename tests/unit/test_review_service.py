@@ -32,6 +32,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, EndpointName, Gap, Position, Settlement
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.schema_lookups import Found
+from flagpost_consumer.core.suppressions import Suppressions
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
@@ -111,6 +112,7 @@ def take_over(service: Service, partitions: list[int]) -> None:
         current = service.engine.current(number)
         assert current is not None
         service.engine.restore(current, Restoration(0, Policy().dedupe))
+    service.on_suppressions_known(Suppressions())
     service.engine.prove_membership(inf)
 
 

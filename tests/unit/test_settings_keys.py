@@ -41,6 +41,7 @@ class Key:
 LONG = "x" * 250
 USER = (("FLAGPOST_KAFKA__SCHEMA_REGISTRY__USERNAME", "u"),)
 CERTIFICATE = (("FLAGPOST_KAFKA__SCHEMA_REGISTRY__CERTIFICATE_FILE", "/c"),)
+KEYED = (("FLAGPOST_PRIVACY__KEY_FILE", "/k"),)
 EVENTS = {"page": "page_view", "Product Viewed": "product_viewed", "Order Completed": "purchase"}
 
 KEYS = [
@@ -49,6 +50,7 @@ KEYS = [
     Key("kafka.topic", "flagpost.events", "t", "t", 1, "a b"),
     Key("kafka.ledger_topic", "flagpost.ledger", "t", "t", 1, LONG),
     Key("kafka.dead_letter_topic", "flagpost.dead-letters", "t", "t", 1, "ä"),
+    Key("kafka.suppressions_topic", "flagpost.suppressions", "t", "t", 1, "a/b"),
     Key("kafka.properties", {}, '{"a": true, "b": 1.5}', {"a": "true", "b": "1.5"}, ["a"], {"a": None}),
     Key("kafka.properties_files", {}, '{"sasl.password": "/p"}', {"sasl.password": "/p"}, "/p", {"a": ""}),
     Key("kafka.group_protocol", "classic", "consumer", "consumer", 1, "eager"),
@@ -110,6 +112,8 @@ KEYS = [
     Key("mapping.properties_policy", "trim", "reject", "reject", 1, "cut"),
     Key("consent.category", "analytics", "1", "1", 1, ""),
     Key("consent.required", False, "true", True, "true"),
+    Key("privacy.ledger_ids", "plain", "keyed_hash", "keyed_hash", 1, "hash", KEYED),
+    Key("privacy.key_file", None, "/k", "/k", 1, ""),
     Key("admin.host", "0.0.0.0", "::1", "::1", 1, ""),  # noqa: S104
     Key("admin.port", 8080, "0", 0, "0", 65_536),
     Key("metrics.flags", [], '["a"]', ["a"], "a", [1]),

@@ -78,8 +78,8 @@ def test_control_characters_of_an_id_do_not_reach_the_terminal() -> None:
     ("sought", "fits"),
     [
         (Sought(), True),
-        (Sought(visitor_id="v1", flag_key="checkout", outcome="duplicate"), True),
-        (Sought(visitor_id="v2"), False),
+        (Sought(visitor_ids=frozenset({"v1"}), flag_key="checkout", outcome="duplicate"), True),
+        (Sought(visitor_ids=frozenset({"v2"})), False),
         (Sought(flag_key="check"), False),
         (Sought(outcome="delivered"), False),
     ],

@@ -35,6 +35,7 @@ from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import LATE_SECONDS, PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistryRequests
+from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.adapters.topic_watch import TopicWatch
 from flagpost_consumer.commits import Commits
@@ -53,8 +54,9 @@ from flagpost_consumer.core.records import (
     Record,
     Settlement,
 )
+from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.verdict import Answer
-from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, engine_policy
+from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, keyed_policy, ledger_ids
 from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status
 
@@ -119,7 +121,7 @@ class Service:
         self.may_begin_anew = False
         """Whether the engine has failed, and it is known at which record: another service may go on."""
         jitter = Random().random  # noqa: S311 - no secret
-        self.engine = Engine(engine_policy(settings), jitter, self._suspects)
+        self.engine = Engine(keyed_policy(settings), jitter, self._suspects)
         self.metrics = Metrics(
             self.engine,
             clock,
@@ -154,11 +156,18 @@ class Service:
             settings.kafka.group_id,
             self._acknowledge,
             write_at=settings.pendo.max_connections,
+            ids=ledger_ids(settings),
         )
         self._stalls = Stalls(self.engine, self._decoding, self._dead_letters, self._ledger)
         self.metrics.observed.stalls = self._stalls.of_now
         self._restore: LedgerRestore | None = None
+        self._suppressions: SuppressionsReader | None = None
+        self._unreleased: list[Restored] = []
+        """Partitions whose records wait until it is known who is suppressed."""
+        self.engine.follow_suppressions(followed=False)
         self._topic_ids: TopicIds | None = None
+        self._suppressions_known = False
+        """Whether all of the suppressions topic has been read once."""
         self._replaced_by: dict[str, str] = {}
         """Topics of which it is told that they were made anew, and the id of the newest."""
         self._assignment_of: dict[Partition, int] = {}
@@ -228,7 +237,9 @@ class Service:
             stand_in_config(kafka),
             kafka.session_timeout_seconds,
         )
+        self._suppressions = SuppressionsReader(kafka, self, loop)
         watch = TopicWatch(kafka.client_properties(), kafka.topic, self._topic_ids, self._intake)
+        self._suppressions.start()
         self._intake.start()
         watch.start()
         self._loop_measured_at = time.monotonic()
@@ -252,6 +263,7 @@ class Service:
                 chore.cancel()
             watch.stop()
             self._restore.cancel()
+            self._suppressions.stop()
             self._decoding.stop()
             self._ended = True
             await self._http.close()
@@ -482,7 +494,13 @@ class Service:
 
     @_vital
     def on_restored(self, restored: Restored) -> None:
-        """The ledger of a partition has been read: its records may come."""
+        """The ledger of a partition has been read: its records may come, once it is known who is suppressed."""
+        if self._suppressions_known:
+            self._release(restored)
+        else:
+            self._unreleased.append(restored)
+
+    def _release(self, restored: Restored) -> None:
         partition = restored.partition
         if not self.engine.is_current(partition):
             return
@@ -496,6 +514,36 @@ class Service:
         self._commits.now(clock().monotonic)
         if all(self.engine.is_restored(number) for number in self.engine.assigned):
             log.info("restored", partitions=len(self.engine.assigned), seconds=round(restored.seconds, 3))
+        self._wake()
+
+    # What the suppressions topic tells
+
+    @_vital
+    def on_suppressions_known(self, known: Suppressions) -> None:
+        """It is known who is suppressed: what has been restored meanwhile may begin."""
+        self.engine.know_suppressions(known)
+        self._suppressions_known = True
+        unreleased, self._unreleased = self._unreleased, []
+        for restored in unreleased:
+            self._release(restored)
+        self._wake()
+
+    @_vital
+    def on_suppressions(self, suppressions: list[Suppression]) -> None:
+        """Visitors are suppressed, or are so no longer."""
+        try:
+            self.engine.suppress(suppressions)
+        except TooManySuppressions as error:
+            self.on_suppressions_followed(str(error))
+            if self._suppressions is not None:
+                self._suppressions.read_over()
+        self._wake()
+
+    @_vital
+    def on_suppressions_followed(self, trouble: str) -> None:
+        """Whether it would be heard if another visitor were suppressed."""
+        self._stalls.suppressions = trouble
+        self.engine.follow_suppressions(followed=self._suppressions_known and not trouble)
         self._wake()
 
     def on_held(self, partition: Partition, reason: str) -> None:
@@ -531,6 +579,9 @@ class Service:
         self.on_other_topic(topic, self._topic_ids.get(topic))
         if topic == kafka.topic:
             self._intake.begin_anew()
+        elif topic == kafka.suppressions_topic:
+            if self._suppressions is not None:
+                self._suppressions.made_anew()
         elif topic == kafka.ledger_topic:
             self.engine.ledger_replaced()
             self._ledger.made_anew()
@@ -771,7 +822,7 @@ def _calm_garbage_collection() -> None:
 
 def _topics_of(kafka: KafkaSettings) -> tuple[str, ...]:
     """The topics that a consumer reads or writes."""
-    return kafka.topic, kafka.ledger_topic, kafka.dead_letter_topic
+    return kafka.topic, kafka.ledger_topic, kafka.dead_letter_topic, kafka.suppressions_topic
 
 
 async def serve(settings: Settings) -> int:

@@ -31,6 +31,8 @@ class Stalls:
         self._reading = ReadingWatch()
         self.held: dict[int, str] = {}
         """Partitions that somebody must see to, and why."""
+        self.suppressions = ""
+        """Why it is not known who is suppressed, where there is more to say than that."""
 
     def note_lag(self, lag: Mapping[int, Lag], *, paused: bool) -> None:
         """How far each partition is behind; `paused`: nothing at all is to be read."""
@@ -53,8 +55,16 @@ class Stalls:
             **_told(self._ledger.stalled, Stall.LEDGER),
             **_told(self._dead_letters.stalled, Stall.DEAD_LETTERS),
             **_each(restoring, Stall.RESTORING),
+            **_told(self._blind, Stall.SUPPRESSIONS),
             **_told(self.held, Stall.HELD),
         }
+
+    @property
+    def _blind(self) -> dict[int, str]:
+        """Nothing of any partition is sent while it is not known who is suppressed."""
+        if self._engine.knows_suppressions:
+            return {}
+        return dict.fromkeys(self._engine.assigned, self.suppressions)
 
 
 def _each(numbers: Iterable[int], reason: Stall) -> dict[int, Stalled]:

@@ -78,6 +78,7 @@ class KafkaSettings(Section):
     topic: TopicName = "flagpost.events"
     ledger_topic: TopicName = "flagpost.ledger"
     dead_letter_topic: TopicName = "flagpost.dead-letters"
+    suppressions_topic: TopicName = "flagpost.suppressions"
     properties: dict[Text, PropertyValue] = Field(default={}, repr=False)
     properties_files: dict[Text, Text] = Field(default={})
     group_protocol: Annotated[GroupProtocol, Field(strict=False)] = GroupProtocol.CLASSIC
@@ -145,6 +146,7 @@ def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Fin
         ("kafka", "topic"): kafka.topic,
         ("kafka", "ledger_topic"): kafka.ledger_topic,
         ("kafka", "dead_letter_topic"): kafka.dead_letter_topic,
+        ("kafka", "suppressions_topic"): kafka.suppressions_topic,
         ("gateway", "webhook_topic"): webhook_topic,
     }
     users = Counter(topics.values())

@@ -39,6 +39,12 @@ ANY_TEXT: Final = SecretForm(
 )
 """Whatever is not empty: passwords, and keys of several lines. librdkafka would cut them off at a NUL."""
 
+LONG_TEXT: Final = SecretForm(
+    re.compile(r"[^\0]{32,}", re.DOTALL),
+    "has fewer than 32 characters; make one: openssl rand -hex 32",
+)
+"""A key that nobody guesses."""
+
 
 @final
 class Secret:

@@ -97,6 +97,8 @@ def stand_in_config(kafka: KafkaSettings) -> dict[str, Any]:
     return {**_fetch_bounds(kafka.client_properties()), **reader_config(kafka)}
 
 
+IDLE_FETCH_WAIT_MS = 500
+"""A record ends the wait; the more often a fetch that brings nothing comes back, the more it costs."""
 RESTORE_QUEUE_KBYTES = 4_096
 RESTORE_FETCH_BYTES = 500_000
 """A restore reads no faster with more, and what it holds at once stays with the process."""
@@ -110,6 +112,16 @@ def restore_config(kafka: KafkaSettings) -> dict[str, Any]:
         "queued.max.messages.kbytes": RESTORE_QUEUE_KBYTES,
         "fetch.message.max.bytes": RESTORE_FETCH_BYTES,
         "fetch.queue.backoff.ms": 5,
+    }
+
+
+def suppressions_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of the consumer that follows the suppressions topic, to which hardly anything comes."""
+    return {
+        **_fetch_bounds(kafka.client_properties()),
+        **reader_config(kafka),
+        "queued.max.messages.kbytes": RESTORE_QUEUE_KBYTES,
+        "fetch.wait.max.ms": IDLE_FETCH_WAIT_MS,
     }
 
 

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError
 from flagpost_consumer.adapters.kafka_producer import KafkaProducer
 from flagpost_consumer.adapters.write_line import WriteLine
 from flagpost_consumer.core import records
+from flagpost_consumer.core.ledger_ids import PLAIN, LedgerIds, cut
 from flagpost_consumer.core.records import Partition, Settlement, Stage
 from flagpost_schemas import (
     Gap,
@@ -40,8 +41,6 @@ ENTRY_BYTES = 300
 """About what a settlement takes in the ledger."""
 MAX_RECORD_BYTES = 512 * 1024
 """Half of what a topic takes by default; a batch beyond it is halved."""
-MAX_TEXT_CHARACTERS = 1000
-"""Longer ids and names are cut in the ledger: one entry must fit in a record whatever an event holds."""
 
 OnWritten = Callable[[Sequence[Settlement], int], None]
 """Takes the settlements of one partition and the ledger offset under which they are."""
@@ -83,8 +82,13 @@ class LedgerWriter:
         on_written: OnWritten,
         *,
         write_at: int,
+        ids: LedgerIds = PLAIN,
     ) -> None:
-        """`write_at`: with so many answers of Pendo, settlements are written without waiting for more."""
+        """`write_at`: with so many answers of Pendo, settlements are written without waiting for more.
+
+        `ids`: what is written of visitor and account ids.
+        """
+        self._ids = ids
         # A record is tried until Kafka has it: with a producer that never doubles, none is there twice.
         self._producer = KafkaProducer({**config, "message.timeout.ms": 0, "linger.ms": 0}, "the ledger")
         self._topic = topic
@@ -196,7 +200,7 @@ class LedgerWriter:
             topic_id=batch.partition.topic_id,
             member=self._member,
             settled_at=time.time_ns() // 1_000_000,
-            entries=[entry_of(settlement) for settlement in batch.settlements],
+            entries=[entry_of(settlement, self._ids) for settlement in batch.settlements],
             gaps=[] if batch.gap is None else [batch.gap],
         )
         return encode_settlements(settlements)
@@ -206,7 +210,7 @@ def _is_settled(settlement: Settlement) -> bool:
     return settlement.delivery.stage is Stage.SETTLED
 
 
-def entry_of(settlement: Settlement) -> LedgerEntry:
+def entry_of(settlement: Settlement, ids: LedgerIds = PLAIN) -> LedgerEntry:
     """A settlement as the ledger has it (CONTRACT section 10)."""
     delivery, ending = settlement.delivery, settlement.ending
     planned, record = delivery.planned, delivery.record
@@ -216,12 +220,12 @@ def entry_of(settlement: Settlement) -> LedgerEntry:
         kind=planned.kind,
         outcome=ending.outcome,
         reason=ending.reason,
-        event_id=_cut(facts.event_id),
-        visitor_id=_cut(facts.visitor_id if track is None else track.visitor_id or None),
-        account_id=_cut(facts.account_id),
-        event=None if track is None else _cut(track.event),
-        flag_key=_cut(facts.flag_key),
-        variation_key=_cut(facts.variation_key),
+        event_id=cut(facts.event_id),
+        visitor_id=ids.of(facts.visitor_id if track is None else track.visitor_id or None),
+        account_id=ids.of(facts.account_id),
+        event=None if track is None else cut(track.event),
+        flag_key=cut(facts.flag_key),
+        variation_key=cut(facts.variation_key),
         dedupe_key=planned.dedupe_key,
         duplicate_of=ending.duplicate_of,
         occurred_at=record.occurred_at,
@@ -229,7 +233,3 @@ def entry_of(settlement: Settlement) -> LedgerEntry:
         unseen=delivery.unseen,
         status=delivery.status,
     )
-
-
-def _cut(text: str | None) -> str | None:
-    return text if text is None or len(text) <= MAX_TEXT_CHARACTERS else text[:MAX_TEXT_CHARACTERS]

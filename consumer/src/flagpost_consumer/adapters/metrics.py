@@ -39,13 +39,12 @@ STATUSES_FROM_THE_START = ("200", "400", "401", "403", "404", "408", "429", "500
 _TRACK_ONLY = frozenset({Reason.DEDUPE, Reason.EXPIRED})
 _METADATA_ONLY = frozenset({Reason.FIELD_MISSING, Reason.SUPERSEDED, Reason.UNCHANGED})
 _DECISIONS_ONLY = frozenset({Reason.FLAG_FILTERED, Reason.NOT_DISPATCHED})
+_OF_VISITORS = frozenset({Reason.NO_VISITOR_ID, Reason.SUPPRESSED})
 _UNDECODED = frozenset({Reason.UNDECODABLE, Reason.UNKNOWN_SCHEMA})
 _REASONS = {
     Kind.TRACK: frozenset(Reason) - _METADATA_ONLY - _UNDECODED,
     Kind.VISITOR_METADATA: frozenset(Reason) - _TRACK_ONLY - _UNDECODED,
-    Kind.ACCOUNT_METADATA: (
-        frozenset(Reason) - _TRACK_ONLY - _DECISIONS_ONLY - _UNDECODED - {Reason.NO_VISITOR_ID}
-    ),
+    Kind.ACCOUNT_METADATA: (frozenset(Reason) - _TRACK_ONLY - _DECISIONS_ONLY - _UNDECODED - _OF_VISITORS),
     Kind.UNKNOWN: _UNDECODED | {Reason.INVALID},
 }
 """Which reasons a kind of delivery can end with; their series exist from the start."""

@@ -45,6 +45,7 @@ from flagpost_consumer.core.records import (
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.stalls import Stall
+from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.track_sending import TrackSending
 from flagpost_consumer.core.verdict import Answer, judge
 
@@ -68,12 +69,14 @@ class Engine:
         """`suspects`: what is known from engines of this process that have failed."""
         self._policy = policy
         self._suspects = Suspects() if suspects is None else suspects
-        self._planner = Planner(policy)
+        self._suppressions = Suppressions()
+        self._knows_suppressions = True
+        self._planner = Planner(policy, self._suppressions)
         self._clock_check = ClockCheck(policy.delivery.max_future_seconds)
         self._settling = Settling(max(1, policy.delivery.max_pending // UNWRITTEN_SHARE))
         attempts = Attempts(policy.delivery.max_attempts, random)
-        self._tracks = TrackSending(policy, attempts, self._settling, self._clock_check)
-        self._metadata = MetadataSending(policy, attempts, self._settling)
+        self._tracks = TrackSending(policy, attempts, self._settling, self._clock_check, self._suppressions)
+        self._metadata = MetadataSending(policy, attempts, self._settling, self._suppressions)
         self._partitions: dict[int, Partition] = {}
         self._partition_count = 0
         self._clock_waits: dict[Partition, deque[Record]] = {}
@@ -193,6 +196,35 @@ class Engine:
         """The partitions that are this process's and are to stay so."""
         return [number for number, partition in self._partitions.items() if not partition.leaving]
 
+    # Suppressed visitors
+
+    def know_suppressions(self, known: Suppressions) -> None:
+        """These visitors are suppressed, and no others."""
+        self._suppressions.become(known)
+        self._knows_suppressions = True
+
+    def suppress(self, suppressions: Iterable[Suppression]) -> None:
+        """More visitors are suppressed, or are so no longer. What waits of them ends when it is to be sent; a request
+        in flight cannot be called back, and is not repeated.
+
+        Raises:
+            TooManySuppressions: nothing is sent any more until `know_suppressions`.
+        """
+        try:
+            self._suppressions.take(suppressions)
+        except TooManySuppressions:
+            self._knows_suppressions = False
+            raise
+
+    def follow_suppressions(self, *, followed: bool) -> None:
+        """Whether it would be heard if another visitor were suppressed: while it would not, nothing is sent."""
+        self._knows_suppressions = followed
+
+    @property
+    def knows_suppressions(self) -> bool:
+        """Whether it is known who is suppressed."""
+        return self._knows_suppressions
+
     # Records
 
     def receive(self, records: Sequence[Record], now: Instant) -> None:
@@ -285,7 +317,8 @@ class Engine:
             self._tracks.lanes.unpark(now.monotonic)
         self._metadata.settle_ended(now)
         attempts = self._start(now) if may_send else []
-        if self._draining and self._settling.waiting and not self.metadata.is_open:
+        can_flush = self.metadata.is_open and self._knows_suppressions
+        if self._draining and self._settling.waiting and not can_flush:
             self._hand_back_waiting(self._partitions.values())
         return Actions(
             attempts,
@@ -307,7 +340,7 @@ class Engine:
         limits = self._policy.limits
         is_member = now.monotonic + limits.request_timeout_seconds < self._member_until
         must_stop = self._settling.unacknowledged.must_stop(2 * limits.max_connections, now.monotonic)
-        return is_member and not must_stop
+        return is_member and not must_stop and self._knows_suppressions
 
     def _has_connection(self) -> bool:
         return self.track.in_flight + self.metadata.in_flight < self._policy.limits.max_connections
@@ -335,7 +368,9 @@ class Engine:
 
     def _intake_paused(self) -> bool:
         self._full = self._fullness >= (RESUME_AT if self._full else 1.0)
-        return self._full or self._draining or (self.track.is_down and self._tracks.can_probe)
+        # What is not restored yet is not read anyway.
+        is_blind = not self._knows_suppressions and any(each.restored for each in self._partitions.values())
+        return self._full or self._draining or is_blind or (self.track.is_down and self._tracks.can_probe)
 
     def _partitions_paused(self) -> frozenset[int]:
         """Partitions of which what is read could only pile up."""

@@ -40,6 +40,10 @@ class Track(NamedTuple):
     context: Context | None
 
 
+VISITOR = "visitor"
+"""The target of a visitor's metadata; the other is `account`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """Values for the fields of one visitor or account."""

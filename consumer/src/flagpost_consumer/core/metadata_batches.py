@@ -254,6 +254,17 @@ class MetadataBatches(Generic[Owner]):
                 self._close(value.item)
             self._release(target, now)
 
+    def drop(self, batch: Batch, target_id: str, ending: Ending) -> None:
+        """All that waits for one id of a batch that is about to be sent ends unsent."""
+        for target in self._targets_of(batch, [target_id]):
+            for group, waiting in list(target.waiting.items()):
+                for name, value in list(waiting.values.items()):
+                    self._unwait(target, (group, name))
+                    value.item.endings.append(ending)
+                    self._close(value.item)
+            target.batch = None
+            self._tidy(target)
+
     def again(
         self,
         batch: Batch,

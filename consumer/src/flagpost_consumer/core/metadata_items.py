@@ -21,6 +21,7 @@ from flagpost_schemas import MetadataValue
 _PRECEDENCE = (
     Reason.REJECTED,
     Reason.ATTEMPTS_EXHAUSTED,
+    Reason.SUPPRESSED,
     Reason.FIELD_MISSING,
     Reason.SUPERSEDED,
     Reason.UNCHANGED,

@@ -12,7 +12,7 @@ from flagpost_consumer.core.attempts import Attempts, others_passed, refusal, te
 from flagpost_consumer.core.budget import Budget
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.endpoint import Endpoint, EndpointState
-from flagpost_consumer.core.mapping import Metadata, metadata_body
+from flagpost_consumer.core.mapping import VISITOR, Metadata, metadata_body
 from flagpost_consumer.core.metadata_answers import read_errors
 from flagpost_consumer.core.metadata_batches import MetadataBatches
 from flagpost_consumer.core.metadata_holdings import Holdings
@@ -24,6 +24,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, Settlement, Stage
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.shares import Room
+from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_consumer.core.verdict import Answer, Verdict
 from flagpost_schemas import MetadataValue
 
@@ -45,9 +46,13 @@ else. If that one passes, it is the batch's own fault; in an outage it costs one
 class MetadataSending:
     """The metadata deliveries of one process."""
 
-    def __init__(self, policy: Policy, attempts: Attempts, settling: Settling) -> None:
+    def __init__(
+        self, policy: Policy, attempts: Attempts, settling: Settling, suppressions: Suppressions
+    ) -> None:
+        """`suppressions`: the visitors of whom nothing is sent, whatever waits of them already."""
         self._attempts = attempts
         self._settling = settling
+        self._suppressions = suppressions
         self._batches: MetadataBatches[Delivery] = MetadataBatches(
             batch_size=policy.metadata.batch_size,
             batch_bytes=policy.metadata.batch_bytes,
@@ -116,9 +121,18 @@ class MetadataSending:
             if len(batch.ids) > 1 and batch.failures >= FAILURES_THAT_SCOUT:
                 self._batches.send_scout(batch, moment)
                 continue
+            self._drop_suppressed(batch, now)
             records = self._batches.gather(batch, moment)
             if records:
                 yield self._attempt(batch, records)
+
+    def _drop_suppressed(self, batch: Batch, now: Instant) -> None:
+        """End what waits of visitors of whom nothing is sent: this is the last moment before it would be."""
+        if not self._suppressions or batch.target != VISITOR:
+            return
+        for visitor_id in filter(self._suppressions.hold, batch.ids):
+            self._batches.drop(batch, visitor_id, SUPPRESSED)
+        self.settle_ended(now)
 
     def _attempt(self, batch: Batch, records: list[tuple[str, dict[str, MetadataValue]]]) -> Attempt:
         if not batch.failures:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
 
+from flagpost_consumer.core.ledger_ids import LedgerIds
 from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.core.mapping import (
     DECISION_PROPERTIES,
@@ -35,6 +36,7 @@ from flagpost_consumer.core.pendo_rules import (
     trim,
 )
 from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_schemas import (
     AccountMetadata,
     DecisionEvent,
@@ -101,8 +103,11 @@ class _Likeness:
 class Planner:
     """Plans records by one policy."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, suppressions: Suppressions | None = None) -> None:
+        """`suppressions`: the visitors of whom nothing is sent, as they are known at each moment."""
         self._policy = policy
+        self._suppressions = Suppressions() if suppressions is None else suppressions
+        self._ids = LedgerIds(policy.ledger_key)
         self._max_age_ms = policy.delivery.max_age_seconds * 1000
         self._max_future_ms = policy.delivery.max_future_seconds * 1000
         self._likenesses: dict[tuple[object, ...], _Likeness] = {}
@@ -136,7 +141,9 @@ class Planner:
         name = self._policy.decisions.event_name
         visitor_id, occurred_at = event.visitor_id, event.occurred_at
         track = Track(visitor_id, event.account_id, name, occurred_at, likeness.properties, event.context)
-        key = None if ending else decision_key(visitor_id, event.flag_key, likeness.variation)
+        key = None
+        if not ending:
+            key = self._ids.dedupe_key(decision_key(visitor_id, event.flag_key, likeness.variation))
         return Planned(Kind.TRACK, ending, track, None, likeness.repairs, (), key)
 
     def _likeness(self, event: DecisionEvent) -> _Likeness:
@@ -281,6 +288,8 @@ class Planner:
     def _dropped(self, event: Event, visitor_id: str | None) -> Ending | None:
         if not visitor_id:
             return Ending(Reason.NO_VISITOR_ID, "the event has no visitor id")
+        if self._suppressions.hold(visitor_id):
+            return SUPPRESSED
         return self._no_consent(event)
 
     def _no_consent(self, event: Event) -> Ending | None:

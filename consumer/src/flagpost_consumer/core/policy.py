@@ -120,5 +120,7 @@ class Policy(Section):
     mapping: MappingSettings = MappingSettings()
     consent: ConsentSettings = ConsentSettings()
     limits: EndpointLimits = EndpointLimits()
+    ledger_key: bytes = Field(default=b"", repr=False)
+    """What keys ids in the ledger, and what is made of them; empty: nothing does (`ledger_ids`)."""
     can_send_metadata: bool = True
     """False without an integration key: metadata records are then dead-lettered `invalid`."""

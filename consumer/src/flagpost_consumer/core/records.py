@@ -6,7 +6,6 @@ it share.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NamedTuple
@@ -22,19 +21,10 @@ from flagpost_consumer.core.outcomes import Ending, Kind
 from flagpost_consumer.core.plan import DecodeFailure, Planned
 from flagpost_consumer.core.record_weights import event_weight, headers_weight
 from flagpost_consumer.core.settled_before import SettledBefore
+from flagpost_consumer.core.visitor_names import name_of_lane
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, variation_as_sent
 
 Headers = tuple[tuple[str, bytes | None], ...]
-
-LONG_ID_CHARACTERS = 256
-"""A longer visitor id is not kept while its lane rests, or endpoints remember it: there may be thousands."""
-
-
-def name_of_lane(visitor_id: str) -> str:
-    """The id, or what stands for a long one."""
-    if len(visitor_id) <= LONG_ID_CHARACTERS:
-        return visitor_id
-    return "long id " + hashlib.blake2b(visitor_id.encode(), digest_size=16).hexdigest()
 
 
 class Record(NamedTuple):

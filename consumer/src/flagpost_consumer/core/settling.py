@@ -15,6 +15,9 @@ from flagpost_consumer.core.outcomes import Ending, Outcome, Reason
 from flagpost_consumer.core.records import Delivery, Gap, HeldRecord, Partition, Settlement, Stage
 from flagpost_consumer.core.unacknowledged import Unacknowledged
 
+_UNDELIVERED = frozenset({Outcome.DEAD_LETTERED, Outcome.DROPPED})
+"""After these the claim of a delivery is free for later records."""
+
 
 class Settling:
     """Where the deliveries of one process are."""
@@ -88,7 +91,7 @@ class Settling:
         delivery.partition.unwritten += 1
         if delivery.partition.unwritten > self._max_unwritten:
             self.piled_up.add(delivery.partition)
-        if ending.outcome is Outcome.DEAD_LETTERED:
+        if ending.outcome in _UNDELIVERED:
             _release_claim(delivery)
         self.unacknowledged.add(delivery, ending, now.monotonic)
         self._settlements.append(Settlement(delivery, ending, now.wall_ms))

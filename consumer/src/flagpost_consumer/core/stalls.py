@@ -14,6 +14,8 @@ class Stall(StrEnum):
 
     RESTORING = "restoring"
     """The ledger is being read; nothing else is until that is done."""
+    SUPPRESSIONS = "suppressions"
+    """Who is suppressed is not known: the suppressions topic cannot be read, or holds more than fits."""
     HELD = "held"
     """Somebody must act: the ledger has no such partition, or holds what only a later release can read."""
     REGISTRY = "registry"

@@ -25,6 +25,7 @@ from flagpost_consumer.core.quarantine import twice
 from flagpost_consumer.core.records import Attempt, Delivery, EndpointName, HeldRecord, Stage
 from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.shares import Holding, Room, is_hot
+from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_consumer.core.verdict import Answer, Verdict
 
 CLOCK_SECONDS = 5.0
@@ -42,12 +43,19 @@ class TrackSending:
     """The track deliveries of one process."""
 
     def __init__(
-        self, policy: Policy, attempts: Attempts, settling: Settling, clock_check: ClockCheck
+        self,
+        policy: Policy,
+        attempts: Attempts,
+        settling: Settling,
+        clock_check: ClockCheck,
+        suppressions: Suppressions,
     ) -> None:
+        """`suppressions`: the visitors of whom nothing is sent, whatever waits of them already."""
         self._delivery = policy.delivery
         self._attempts = attempts
         self._settling = settling
         self._clock_check = clock_check
+        self._suppressions = suppressions
         self._room = Room.of(HOT_SHARE, policy.delivery)
         self.lanes: Lanes[Delivery] = Lanes(
             policy.delivery.visitor_interval_seconds, self._room.least, self._room.least_stuck
@@ -145,7 +153,10 @@ class TrackSending:
             if lane is None:
                 return
             delivery = lane.queue[0]
-            if now.wall_ms > delivery.deadline_ms:
+            if self._suppressions.hold(lane.visitor_id):
+                self.lanes.discard_first(lane, moment)
+                self._settling.settle(delivery, SUPPRESSED, now)
+            elif now.wall_ms > delivery.deadline_ms:
                 self._expire(lane, delivery, now)
             elif isinstance(body := twice(_body, delivery), Ending):
                 self.lanes.discard_first(lane, moment)

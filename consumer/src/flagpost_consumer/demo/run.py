@@ -71,9 +71,15 @@ class Topics:
         """The events topic."""
         return f"{self.prefix}.events"
 
+    @property
+    def suppressions(self) -> str:
+        """The topic of suppressed visitors."""
+        return f"{self.prefix}.suppressions"
+
     def all(self) -> dict[str, int]:
         """Every topic and its number of partitions."""
-        return {f"{self.prefix}.{name}": PARTITIONS for name in ("events", "ledger", "dead-letters")}
+        many = {f"{self.prefix}.{name}": PARTITIONS for name in ("events", "ledger", "dead-letters")}
+        return {**many, self.suppressions: 1}
 
 
 class DemoError(Exception):
@@ -160,6 +166,7 @@ def demo_settings(bootstrap_servers: str, topics: Topics, pendo: PendoStandIn) -
         "KAFKA__TOPIC": topics.events,
         "KAFKA__LEDGER_TOPIC": f"{topics.prefix}.ledger",
         "KAFKA__DEAD_LETTER_TOPIC": f"{topics.prefix}.dead-letters",
+        "KAFKA__SUPPRESSIONS_TOPIC": topics.suppressions,
         "PENDO__TRACK_URL": pendo.track_url,
         "PENDO__API_URL": pendo.api_url,
         "PENDO__TRACK_SECRET": pendo.keys.track_secret,

@@ -105,6 +105,14 @@ COMMANDS = {
         "dead_letters",
         "List what could not be delivered, look at it, and put it back.",
     ),
+    "suppress": CommandAt(
+        "flagpost_consumer.operator.privacy.suppress", "suppress", "Send nothing of a visitor any more."
+    ),
+    "erase": CommandAt(
+        "flagpost_consumer.operator.privacy.erase",
+        "erase",
+        "Say what the topics hold of a visitor, and until when.",
+    ),
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),

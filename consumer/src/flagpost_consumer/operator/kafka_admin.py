@@ -7,11 +7,11 @@ where Kafka does not answer or refuses. Calls block, each for `CALL_SECONDS` at 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -90,7 +90,7 @@ class KafkaAdmin:
         Raises:
             KafkaUnavailable: no answer, or Kafka refuses.
         """
-        topic = NewTopic(spec.name, partitions, replication, config=spec.config(replication))
+        topic = NewTopic(spec.name, spec.partitions(partitions), replication, config=spec.config(replication))
         (future,) = self._client.create_topics([topic], request_timeout=CALL_SECONDS).values()
         try:
             future.result(CALL_SECONDS)
@@ -101,6 +101,24 @@ class KafkaAdmin:
                 raise KafkaUnavailable(f"{_text(error)} Give a smaller --replication.") from None
             raise self._unavailable(error) from None
         return True
+
+    def delete_below(self, topic: str, below: Mapping[int, int]) -> None:
+        """Delete the records of each partition that lie below an offset.
+
+        Raises:
+            KafkaUnavailable: no answer, or no right to.
+        """
+        asked = [TopicPartition(topic, number, offset) for number, offset in below.items()]
+        for future in self._client.delete_records(asked, request_timeout=CALL_SECONDS).values():
+            try:
+                future.result(CALL_SECONDS)
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    right = f"Delete on Topic {topic}"
+                    raise KafkaUnavailable(
+                        f"this client lacks the right to delete records ({right})"
+                    ) from None
+                raise self._unavailable(error) from None
 
     def _result(self, future: Future[Result]) -> Result:
         return self._ask(lambda: future.result(CALL_SECONDS))
@@ -135,4 +153,5 @@ def _state(partitions: int, config: dict[str, Any]) -> TopicState:
         retention_ms=float("inf") if retention < 0 else retention,
         max_message_bytes=int(config["max.message.bytes"].value),
         cleanup_policy=config["cleanup.policy"].value,
+        segment_ms=int(config["segment.ms"].value),
     )

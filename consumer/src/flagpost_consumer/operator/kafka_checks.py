@@ -45,6 +45,8 @@ def _topic(spec: TopicSpec, state: TopicState | None, misfits: list[Misfit], dou
     name = f"topic {spec.name}"
     if state is None and spec.role is Role.WEBHOOKS:
         return warn(name, "does not exist; only the gateway's Pendo webhooks need it", CREATE)
+    if state is None and spec.role is Role.SUPPRESSIONS:
+        return warn(name, "does not exist; until it does, no visitor can be suppressed", CREATE)
     if state is None:
         return fail(name, "does not exist", CREATE)
     for judge, found in ((fail, misfits), (warn, doubts)):

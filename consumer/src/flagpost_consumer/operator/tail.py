@@ -23,7 +23,7 @@ from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
-from flagpost_consumer.settings import KafkaSettings, Needs
+from flagpost_consumer.settings import KafkaSettings, Needs, ledger_ids
 from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
 
 COLOURS = {
@@ -43,14 +43,16 @@ FIELDS = tuple(name for name in LedgerEntry._fields if name != "dedupe_key")
 class Sought:
     """What to look for; None: anything."""
 
-    visitor_id: str | None = None
+    visitor_ids: frozenset[str] | None = None
+    """All that may stand for the visitor in the ledger."""
     flag_key: str | None = None
     outcome: str | None = None
 
     def fits(self, entry: LedgerEntry) -> bool:
         """Whether a settlement is looked for."""
-        wanted = (self.visitor_id, self.flag_key, self.outcome)
-        given = (entry.visitor_id, entry.flag_key, entry.outcome)
+        if self.visitor_ids is not None and entry.visitor_id not in self.visitor_ids:
+            return False
+        wanted, given = (self.flag_key, self.outcome), (entry.flag_key, entry.outcome)
         return all(want is None or want == have for want, have in zip(wanted, given, strict=True))
 
 
@@ -73,11 +75,14 @@ def tail(
     as_json: bool,
 ) -> None:
     """Follow how deliveries end, until Ctrl-C."""
-    kafka = settings_for(Needs.KAFKA).kafka
+    settings = settings_for(Needs.KAFKA)
+    kafka = settings.kafka
+    visitor_ids = None if visitor is None else ledger_ids(settings).names_of(visitor)
+    sought = Sought(visitor_ids, flag, outcome)
     line = json_line if as_json else plain_line
     try:
         for message in _messages(kafka, since):
-            for settlements, entry in _settlements(message, kafka.group_id, Sought(visitor, flag, outcome)):
+            for settlements, entry in _settlements(message, kafka.group_id, sought):
                 click.echo(line(message.partition() or 0, settlements.settled_at, entry))
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None

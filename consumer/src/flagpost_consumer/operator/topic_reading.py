@@ -88,6 +88,13 @@ class TopicReader:
             raise KafkaUnavailable(f"{topic}: {found.error.str()} Create it: flagpost topics create")
         return {number: self._span(topic, number) for number in sorted(found.partitions)}
 
+    def spans_if_there(self, topic: str) -> dict[int, Span]:
+        """The same; empty where there is no such topic."""
+        found = self._ask(lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)).topics[topic]
+        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return {}
+        return self.spans(topic)
+
     def first_at(self, topic: str, time_ms: int, spans: Mapping[int, Span]) -> dict[int, int]:
         """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
         asked = [TopicPartition(topic, number, time_ms) for number in spans]

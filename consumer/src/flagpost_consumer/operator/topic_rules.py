@@ -22,6 +22,9 @@ MAX_RECORD_BYTES = 1_048_588
 DEAD_LETTER_EXTRA_BYTES = 65_536
 """A dead letter is the original record and Flagpost's headers."""
 
+SEGMENT_MS = DAY_MS
+"""Kafka deletes whole segments of a log: a record outlives its retention by this at most."""
+
 DEFAULT_PARTITIONS = 24
 DEFAULT_REPLICATION = 3
 
@@ -33,6 +36,7 @@ class Role(StrEnum):
     LEDGER = "ledger"
     DEAD_LETTERS = "dead letters"
     WEBHOOKS = "webhooks"
+    SUPPRESSIONS = "suppressions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,21 @@ class TopicSpec:
 
     role: Role
     name: str
-    retention_ms: int
+    retention_ms: int | None
+    """None: the newest record of each key is kept for ever, and the older ones for days (compaction)."""
     max_message_bytes: int = MAX_RECORD_BYTES
+
+    def partitions(self, wanted: int) -> int:
+        """How many partitions it gets: what is compacted is small, and has one."""
+        return 1 if self.retention_ms is None else wanted
 
     def config(self, replication: int) -> dict[str, str]:
         """Kafka's topic settings; three replicas or more survive the loss of one without losing a write."""
+        compacted = {"cleanup.policy": "compact", "max.compaction.lag.ms": str(SEGMENT_MS)}
+        deleted = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms)}
         return {
-            "cleanup.policy": "delete",
-            "retention.ms": str(self.retention_ms),
+            **(compacted if self.retention_ms is None else deleted),
+            "segment.ms": str(SEGMENT_MS),
             "max.message.bytes": str(self.max_message_bytes),
             "message.timestamp.type": "CreateTime",
             "min.insync.replicas": "2" if replication >= 3 else "1",
@@ -64,11 +75,19 @@ class TopicState:
     """Infinite when nothing is ever deleted."""
     max_message_bytes: int
     cleanup_policy: str
+    segment_ms: int = SEGMENT_MS
+
+    @property
+    def kept_ms(self) -> float:
+        """How long a record may be there; infinite when the newest of its key is never deleted."""
+        if "delete" not in self.cleanup_policy:
+            return float("inf")
+        return self.retention_ms + self.segment_ms
 
     def __str__(self) -> str:
         """A line for people."""
-        kept = days(self.retention_ms)
-        return f"{self.partitions} partitions, kept {kept}, records of up to {self.max_message_bytes} bytes"
+        kept = f"kept {days(self.retention_ms)}" if "delete" in self.cleanup_policy else "compacted"
+        return f"{self.partitions} partitions, {kept}, records of up to {self.max_message_bytes} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +112,7 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
             MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
         ),
         TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),
+        TopicSpec(Role.SUPPRESSIONS, kafka.suppressions_topic, None),
     )
 
 
@@ -123,25 +143,37 @@ class TopicRules:
         ]
 
     def doubts(self, topics: Mapping[str, TopicState]) -> list[Misfit]:
-        """What works, as long as nobody makes full use of what a topic allows."""
-        events = topics.get(self._names[Role.EVENTS])
-        if events is None or events.max_message_bytes <= self._largest_batch_bytes:
-            return []
-        return [
-            self._misfit(
+        """What works, and should not stay so."""
+        found = {role: topics[name] for role, name in self._names.items() if name in topics}
+        return [*self._large(found), *self._late(found)]
+
+    def _large(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        """What works as long as nobody makes full use of what a topic allows."""
+        events = found.get(Role.EVENTS)
+        if events is not None and events.max_message_bytes > self._largest_batch_bytes:
+            yield self._misfit(
                 Role.EVENTS,
                 f"takes batches of up to {events.max_message_bytes} bytes; at the first over "
                 f"{self._largest_batch_bytes} each consumer joins the group anew, and takes more memory",
                 f"{self._alter(Role.EVENTS, f'max.message.bytes={MAX_RECORD_BYTES}')}, or set "
                 f"receive.message.max.bytes in kafka.properties to {3 * events.max_message_bytes}",
             )
-        ]
+
+    def _late(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
+        """Topics that keep personal data for much longer than their retention says."""
+        for role, state in found.items():
+            if state.segment_ms > SEGMENT_MS:
+                yield self._misfit(
+                    role,
+                    f"has segments of up to {days(state.segment_ms)}, and keeps records so much longer than it says",
+                    self._alter(role, f"segment.ms={SEGMENT_MS}"),
+                )
 
     def _uneven(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
         events = found.get(Role.EVENTS)
         wanted = self._partitions if self._partitions or events is None else events.partitions
         for role, state in found.items():
-            if wanted is not None and state.partitions != wanted:
+            if role is not Role.SUPPRESSIONS and wanted is not None and state.partitions != wanted:
                 yield self._misfit(
                     role,
                     f"has {state.partitions} partitions where {wanted} are wanted; all topics need the same number",
@@ -157,11 +189,12 @@ class TopicRules:
 
     def _compacted(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
         for role, state in found.items():
-            if state.cleanup_policy != "delete":
+            wanted = "compact" if role is Role.SUPPRESSIONS else "delete"
+            if state.cleanup_policy != wanted:
                 yield self._misfit(
                     role,
                     f"has cleanup.policy {state.cleanup_policy}, which takes away records that are still needed",
-                    self._alter(role, "cleanup.policy=delete"),
+                    self._alter(role, f"cleanup.policy={wanted}"),
                 )
 
     def _forgetful(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:

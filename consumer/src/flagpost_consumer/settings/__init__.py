@@ -3,7 +3,13 @@
 In: a path, the environment, what a command needs. Out: `Settings`, frozen and checked, or one `SettingsError`.
 """
 
-from flagpost_consumer.settings.load import engine_policy, load_settings, planned_policy
+from flagpost_consumer.settings.load import (
+    engine_policy,
+    keyed_policy,
+    ledger_ids,
+    load_settings,
+    planned_policy,
+)
 from flagpost_consumer.settings.rules import Needs
 from flagpost_consumer.settings.sections import (
     AdminSettings,
@@ -32,6 +38,8 @@ __all__ = [
     "Settings",
     "SettingsError",
     "engine_policy",
+    "keyed_policy",
+    "ledger_ids",
     "load_settings",
     "planned_policy",
 ]

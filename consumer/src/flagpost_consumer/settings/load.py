@@ -6,9 +6,11 @@ every problem found; and of `Settings`, what the engine decides by.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from flagpost_consumer.core.ledger_ids import PLAIN, LedgerIds
 from flagpost_consumer.core.policy import EndpointLimits, Policy
 from flagpost_consumer.settings.rules import Needs, rules_for
 from flagpost_consumer.settings.sections import Settings
@@ -46,6 +48,17 @@ def engine_policy(settings: Settings) -> Policy:
         limits=EndpointLimits(**limits),
         can_send_metadata=settings.pendo.integration_key_source is not None,
     )
+
+
+def ledger_ids(settings: Settings) -> LedgerIds:
+    """What the ledger holds of ids; the key's file is read now. Raises SettingsError."""
+    source = settings.privacy.key_source
+    return PLAIN if source is None else LedgerIds(hashlib.blake2b(source.current().encode()).digest())
+
+
+def keyed_policy(settings: Settings) -> Policy:
+    """What the engine decides by, for who writes the ledger or compares with it. Raises SettingsError."""
+    return engine_policy(settings).model_copy(update={"ledger_key": ledger_ids(settings).key})
 
 
 def planned_policy(settings: Settings) -> Policy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Flag, auto
 
-from flagpost_consumer.settings.sections import PendoSettings, Settings
+from flagpost_consumer.settings.sections import LedgerIdsForm, PendoSettings, Settings
 from flagpost_settings.kafka import contradictions_in, missing_in, topics_of_one_name, wrong_files_in
 from flagpost_settings.load import Rules
 from flagpost_settings.problems import Finding, given_twice
@@ -65,6 +65,7 @@ def _missing_secrets(settings: Settings) -> Iterator[Finding]:
 def _secrets(settings: Settings, needs: Needs) -> Iterator[SecretSource | None]:
     if Needs.KAFKA in needs:
         yield from settings.kafka.secret_sources
+        yield settings.privacy.key_source
     if Needs.PENDO in needs:
         yield settings.pendo.track_secret_source
         yield settings.pendo.integration_key_source
@@ -76,6 +77,8 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
     yield from contradictions_in(settings.kafka)
     yield from topics_of_one_name(settings.kafka, settings.gateway.webhook_topic)
     yield from _timeouts(settings)
+    if settings.privacy.ledger_ids is LedgerIdsForm.KEYED_HASH and settings.privacy.key_file is None:
+        yield ("privacy", "key_file"), "is required with keyed_hash: a file with 32 characters or more"
     if _placeholders(settings.decisions.metadata_field) - {"flag_key"}:
         yield ("decisions", "metadata_field"), "the only placeholder it may hold is {flag_key}"
 

@@ -8,6 +8,7 @@ reads a file or the environment.
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
@@ -24,7 +25,7 @@ from flagpost_consumer.core.policy import (
 from flagpost_settings.kafka import GatewayTopics, KafkaSettings
 from flagpost_settings.log_section import LogSettings
 from flagpost_settings.outbound import Outbound
-from flagpost_settings.secrets import HEADER_TEXT, Secret, SecretSource, source_of
+from flagpost_settings.secrets import HEADER_TEXT, LONG_TEXT, Secret, SecretSource, source_of
 from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, Section, Text
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
@@ -105,6 +106,27 @@ class AdminSettings(Section):
     port: PortNumber = 8080
 
 
+class LedgerIdsForm(StrEnum):
+    """What the ledger holds of visitor and account ids."""
+
+    PLAIN = "plain"
+    KEYED_HASH = "keyed_hash"
+
+
+class PrivacySettings(Section):
+    """What is kept of people."""
+
+    ledger_ids: Annotated[LedgerIdsForm, Field(strict=False)] = LedgerIdsForm.PLAIN
+    key_file: Text | None = None
+
+    @property
+    def key_source(self) -> SecretSource | None:
+        """Where the key of `keyed_hash` is read from; None: ids are kept as they are."""
+        if self.ledger_ids is LedgerIdsForm.PLAIN or self.key_file is None:
+            return None
+        return SecretSource("privacy.key_file", Path(self.key_file), LONG_TEXT)
+
+
 class MetricsSettings(Section):
     """Which flags may appear as labels."""
 
@@ -122,6 +144,7 @@ class Settings(Section):
     metadata: Annotated[MetadataSettings, EMPTY_IF_NULL] = MetadataSettings()
     mapping: Annotated[MappingSettings, EMPTY_IF_NULL] = MappingSettings()
     consent: Annotated[ConsentSettings, EMPTY_IF_NULL] = ConsentSettings()
+    privacy: Annotated[PrivacySettings, EMPTY_IF_NULL] = PrivacySettings()
     admin: Annotated[AdminSettings, EMPTY_IF_NULL] = AdminSettings()
     metrics: Annotated[MetricsSettings, EMPTY_IF_NULL] = MetricsSettings()
     log: Annotated[LogSettings, EMPTY_IF_NULL] = LogSettings()

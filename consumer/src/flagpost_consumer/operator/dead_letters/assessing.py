@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from flagpost_consumer.core.mapping import VISITOR
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import Planned, Planner
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.suppressions import Suppressions
 from flagpost_consumer.operator.dead_letters.records import DeadLetter
 from flagpost_consumer.operator.event_values import Values
 from flagpost_schemas import DecodeError, Event
@@ -29,6 +31,7 @@ class Skip(Enum):
     DELIVERED = "the same was delivered meanwhile"
     REPEATED = "it repeats one that is replayed now; once that one is settled, this can be tried again"
     TOO_LARGE = "with its new headers it is too large for the events topic"
+    SUPPRESSED = "its visitor is suppressed (flagpost suppress)"
     GONE = "Kafka has deleted it meanwhile"
 
 
@@ -62,8 +65,9 @@ class Candidate:
 class Assessor:
     """Assesses dead letters by one policy, at one time."""
 
-    def __init__(self, policy: Policy, values: Values, now_ms: int) -> None:
+    def __init__(self, policy: Policy, values: Values, now_ms: int, suppressions: Suppressions) -> None:
         self._planner = Planner(policy)
+        self._suppressions = suppressions
         self._values = values
         self._now_ms = now_ms
 
@@ -78,12 +82,15 @@ class Assessor:
         try:
             event = self._values.decode(value)
         except DecodeError:
-            return _unreadable(letter)
-        parts = tuple(
-            self._part(event, planned)
+            return self._unreadable(letter)
+        plans = [
+            planned
             for planned in self._planner.plan(event, self._now_ms)
             if letter.kind in (Kind.UNKNOWN, planned.kind)
-        )
+        ]
+        if any(map(self._is_suppressed, plans)):
+            return Candidate(letter, skip=Skip.SUPPRESSED)
+        parts = tuple(self._part(event, planned) for planned in plans)
         return Candidate(letter, parts, None if parts else Skip.NOT_PLANNED)
 
     def _part(self, event: Event, planned: Planned) -> Part:
@@ -94,9 +101,17 @@ class Assessor:
             expired=planned.kind is Kind.TRACK and self._now_ms > self._planner.deadline_ms(event),
         )
 
+    def _is_suppressed(self, planned: Planned) -> bool:
+        """Whether a delivery is about a visitor of whom nothing is sent, however it would end."""
+        if planned.track is not None:
+            return self._suppressions.hold(planned.track.visitor_id)
+        about = planned.metadata
+        return about is not None and about.target == VISITOR and self._suppressions.hold(about.target_id)
 
-def _unreadable(letter: DeadLetter) -> Candidate:
-    """What the consumer could not read either is its to judge again; of all else it would send a repeat."""
-    if letter.kind == Kind.UNKNOWN:
+    def _unreadable(self, letter: DeadLetter) -> Candidate:
+        """What the consumer could not read either is its to judge again; of all else it would send a repeat."""
+        if letter.kind != Kind.UNKNOWN:
+            return Candidate(letter, skip=Skip.UNREADABLE)
+        if self._suppressions.hold((letter.key or b"").decode(errors="replace")):
+            return Candidate(letter, skip=Skip.SUPPRESSED)
         return Candidate(letter, (Part(Kind.UNKNOWN),))
-    return Candidate(letter, skip=Skip.UNREADABLE)

@@ -138,7 +138,8 @@ def replay(
     """Put originals back on the events topic, each once.
 
     Left as they are, and named: track events of which the same was delivered meanwhile, or which are too old for
-    Pendo, and dead letters that cannot be read. A run that was interrupted can be run again.
+    Pendo, what is about visitors that are suppressed, and dead letters that cannot be read. A run that was
+    interrupted can be run again.
     """
     settings = settings_for(Needs.KAFKA)
     with _explained(), TopicReader(settings.kafka) as reader:

@@ -18,9 +18,10 @@ from flagpost_consumer.operator.dead_letters.records import Place, place_of
 from flagpost_consumer.operator.dead_letters.selecting import Selection, select
 from flagpost_consumer.operator.dead_letters.transactions import Replay, ReplayProducer
 from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.privacy.suppressed import read_suppressions
 from flagpost_consumer.operator.progress import watched
 from flagpost_consumer.operator.topic_reading import TopicReader
-from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_consumer.settings import Settings, keyed_policy
 
 BATCH_RECORDS = 100
 BATCH_BYTES = 8_000_000
@@ -82,7 +83,8 @@ class Run:
 
     def _candidates(self, scan: Scan, filters: Filters) -> list[Candidate]:
         values = Values(self._settings.kafka.schema_registry)
-        assessor = Assessor(engine_policy(self._settings), values, time.time_ns() // 1_000_000)
+        suppressions = read_suppressions(self._reader, self._settings.kafka.suppressions_topic)
+        assessor = Assessor(keyed_policy(self._settings), values, time.time_ns() // 1_000_000, suppressions)
         found = [assessor.assess(letter, value) for letter, value in scan.letters(filters)]
         return [candidate for candidate in found if candidate.letter.place not in scan.replayed]
 

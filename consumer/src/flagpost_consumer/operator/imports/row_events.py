@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from flagpost_consumer.adapters.ledger_writer import MAX_TEXT_CHARACTERS
+from flagpost_consumer.core.ledger_ids import MAX_TEXT_CHARACTERS
 from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.policy import Policy

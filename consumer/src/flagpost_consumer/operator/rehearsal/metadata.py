@@ -159,6 +159,14 @@ class MetadataStay:
 
     # What the ledger cannot tell
 
+    def doubt(self, due: Due) -> None:
+        """What a delivery met, and what meets it, hangs on what nothing tells."""
+        known, key = due.recorded, due.metadata.key
+        until = (due.came_ms if known is None else max(due.came_ms, known.settled_at)) + self._ttl_ms
+        self._unclear[key] = max(until, self._unclear.pop(key, 0))
+        if len(self._unclear) > MAX_UNCLEAR:
+            del self._unclear[next(iter(self._unclear))]
+
     def _note_unclear(self, line: _Line, due: Due) -> None:
         """Note what comes while requests for its id fail, or while others wait that set some of its fields.
 
@@ -166,12 +174,7 @@ class MetadataStay:
         """
         met = [*line.waiting, *line.in_flight]
         if _failed(due) or any(_failed(each) or _shares_some(each, due) for each in met):
-            known = due.recorded
-            until = (due.came_ms if known is None else max(due.came_ms, known.settled_at)) + self._ttl_ms
-            key = due.metadata.key
-            self._unclear[key] = max(until, self._unclear.pop(key, 0))
-            if len(self._unclear) > MAX_UNCLEAR:
-                del self._unclear[next(iter(self._unclear))]
+            self.doubt(due)
 
     def _is_unclear(self, due: Due, reason: Reason | LeftOut) -> bool:
         known = due.known

@@ -27,8 +27,14 @@ WRITING_SECONDS = 5.0
 _AS_IT_CAME = frozenset({Reason.INVALID, Reason.EXPIRED})
 """The first is decided as a record is read; the other may be decided later, and then it had a claim until then."""
 _UNSENT = frozenset({Reason.SUPERSEDED, Reason.UNCHANGED})
-_TAKEN_AS_RECORDED = frozenset({Reason.FIELD_MISSING, Reason.VISITOR_BACKLOG})
-"""What fields Pendo had, and what memory there was, only the ledger tells."""
+_TAKEN_AS_RECORDED = frozenset({Reason.FIELD_MISSING, Reason.VISITOR_BACKLOG, Reason.SUPPRESSED})
+"""What fields Pendo had, what memory there was, and who was suppressed when, only the ledger tells."""
+_WAITED = frozenset({Reason.VISITOR_BACKLOG, Reason.SUPPRESSED})
+"""Of these some had waited, and met others, before they ended."""
+_BEFORE_SUPPRESSED = frozenset(
+    {Reason.UNDECODABLE, Reason.UNKNOWN_SCHEMA, Reason.INVALID, Reason.NO_VISITOR_ID}
+)
+"""What decides before it is looked at whether a visitor is suppressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,8 @@ class PartitionRehearsal:
             return known.settled_at
         if known.reason in _AS_IT_CAME:
             return min(known.settled_at, record.timestamp_ms)
-        earliest = known.settled_at - self._answer_ms
+        waited = known.reason is Reason.SUPPRESSED  # perhaps since it was read
+        earliest = record.timestamp_ms if waited else known.settled_at - self._answer_ms
         return max(earliest, min(known.settled_at, record.event.occurred_at))
 
     # Deliveries
@@ -123,7 +130,9 @@ class PartitionRehearsal:
             self._leave_out(record.offset, LeftOut.PENDING if is_pending else LeftOut.UNEXPLAINED)
             self._let_pass(record, plan)
         elif plan.ending is not None:
-            self._compare(record, plan.kind, recorded, plan.ending.reason)
+            self._compare(record, plan.kind, recorded, _ending_of(plan.ending, recorded))
+        elif plan.track is not None and recorded is not None and recorded.was_suppressed_at_once:
+            self._compare(record, plan.kind, recorded, Reason.SUPPRESSED)
         elif plan.track is not None:
             reason = self._track_ending(record, plan, recorded)
             if reason is None:
@@ -155,8 +164,11 @@ class PartitionRehearsal:
         due = self._due(record, plan, recorded)
         if recorded is not None and recorded.reason in _TAKEN_AS_RECORDED:
             self._compare(record, plan.kind, recorded, recorded.reason)
-            if recorded.reason is Reason.VISITOR_BACKLOG:
+            if recorded.reason in _WAITED:
                 self._under_way(due, stay + 1)
+            if recorded.reason is Reason.SUPPRESSED:
+                # It may have waited until then, or not at all.
+                self._stay(stay).doubt(due)
             return
         self._under_way(due, stay)
         self._stay(stay).take(due)
@@ -241,3 +253,9 @@ class PartitionRehearsal:
         gaps = self._stretch.gaps
         place = bisect_right(gaps, offset, key=lambda gap: gap[0]) - 1
         return place >= 0 and offset < gaps[place][1]
+
+
+def _ending_of(planned: Ending, recorded: Recorded | None) -> Reason:
+    """How a delivery would end that is not sent: who was suppressed when, only the ledger tells."""
+    was_suppressed = recorded is not None and recorded.reason is Reason.SUPPRESSED
+    return planned.reason if planned.reason in _BEFORE_SUPPRESSED or not was_suppressed else Reason.SUPPRESSED

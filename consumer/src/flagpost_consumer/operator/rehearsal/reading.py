@@ -27,7 +27,7 @@ from flagpost_consumer.operator.rehearsal.differences import Differences
 from flagpost_consumer.operator.rehearsal.partition import PartitionRehearsal, Stretch
 from flagpost_consumer.operator.rehearsal.recorded import PartitionLedger
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
-from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_consumer.settings import Settings, keyed_policy
 from flagpost_schemas import SchemaNeeded
 
 TTLS_BEFORE = 3
@@ -84,7 +84,7 @@ class Reading:
         self._messages = MessageReader(
             self._values.decoder, settings.kafka.max_event_bytes, on_quarantined=lambda: None
         )
-        self._policy = engine_policy(settings)
+        self._policy = keyed_policy(settings)
         self._planner = Planner(self._policy)
         now_ms = time.time_ns() // 1_000_000
         self._found = Rehearsal(window.since_ms, now_ms if window.until_ms is None else window.until_ms)

@@ -30,6 +30,8 @@ _CODE = {reason: code for code, reason in enumerate(_REASONS, start=1)}
 _REQUESTED, _RETRIED, _KEYED = 0x80, 0x40, 0x20
 """Set in the code of a delivery for which Pendo was asked, and asked again; and of one that had a dedupe key."""
 _REASON = 0x1F
+UNDELIVERED = frozenset({Outcome.DROPPED, Outcome.DEAD_LETTERED})
+"""A claim that ends so is free from then on."""
 _ANSWERED = frozenset({Reason.OK, Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED})
 
 
@@ -57,6 +59,11 @@ class Recorded(NamedTuple):
     def had_claim(self) -> bool:
         """Whether later ones of its key repeated it, until it ended undelivered."""
         return self.was_keyed and self.reason is not Reason.DEDUPE
+
+    @property
+    def was_suppressed_at_once(self) -> bool:
+        """Whether its visitor was suppressed as it was read, and not only as it was to be sent."""
+        return self.reason is Reason.SUPPRESSED and not self.was_keyed
 
     @property
     def was_sent(self) -> bool:
@@ -124,7 +131,7 @@ class PartitionLedger:
         outcome, key, occurred_at = _reason(entry).outcome, entry.dedupe_key, entry.occurred_at
         if key is None or occurred_at is None:
             return
-        if outcome is Outcome.DEAD_LETTERED:
+        if outcome in UNDELIVERED:
             self.undelivered.append(Undelivered(key, occurred_at, entry.offset, settled_at))
             outcome = Outcome.DELIVERED  # claimed until it ended
         settled = (entry.offset, Kind(entry.kind), outcome, key, occurred_at)
@@ -144,6 +151,10 @@ class PartitionLedger:
         column.settled_at[place] = settled_at
         column.stays[place] = stay
         column.duplicate_of[place] = -1 if entry.duplicate_of is None else entry.duplicate_of
+
+    def covers(self, offset: int) -> bool:
+        """Whether an offset is in the stretch."""
+        return self._span.first <= offset < self._span.end
 
     def of(self, offset: int) -> dict[Kind, Recorded]:
         """How the deliveries of a record ended, those that did."""

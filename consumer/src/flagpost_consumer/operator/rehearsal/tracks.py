@@ -13,14 +13,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from flagpost_consumer.core.dedupe import Dedupe
-from flagpost_consumer.core.outcomes import Outcome, Reason
-from flagpost_consumer.operator.rehearsal.recorded import PartitionLedger, Recorded, Undelivered
+from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.operator.rehearsal.recorded import UNDELIVERED, PartitionLedger, Recorded, Undelivered
 
 MAX_UNDELIVERED = 100_000
 """Claims that wait to be freed; the oldest are freed first."""
 
-_PENDOS = frozenset({Reason.OK, Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED, Reason.VISITOR_BACKLOG})
-"""How what would be sent may end; `visitor_backlog` hangs on memory and time, which nothing here tells."""
+_PENDOS = frozenset(
+    {Reason.OK, Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED, Reason.VISITOR_BACKLOG, Reason.SUPPRESSED}
+)
+"""How what would be sent may end; `visitor_backlog` hangs on memory and time, `suppressed` on what somebody asked for
+meanwhile: nothing here tells."""
 
 
 class DueTrack(NamedTuple):
@@ -40,6 +43,7 @@ class Tracks:
     """The track deliveries of one partition."""
 
     def __init__(self, ledger: PartitionLedger) -> None:
+        self._ledger = ledger
         self._claims: Dedupe = ledger.claims
         self._undelivered: dict[bytes, list[Undelivered]] = {}
         self._known_from = ledger.known_from
@@ -61,7 +65,7 @@ class Tracks:
         if recorded.reason is Reason.DEDUPE and self._is_unknown(recorded, due.offset):
             return None
         reason = _in_the_end(recorded, due.deadline_ms)
-        if reason.outcome is Outcome.DEAD_LETTERED:
+        if reason.outcome in UNDELIVERED:
             self._keep(Undelivered(key, due.occurred_at, due.offset, recorded.settled_at))
         return reason
 
@@ -70,9 +74,16 @@ class Tracks:
         self._claims.advance(occurred_at)
 
     def _is_unknown(self, recorded: Recorded, offset: int) -> bool:
-        """Whether the event that one repeated was before all that is known; or came after it, in a hand-over."""
+        """Whether the event that one repeated was before all that is known; or came after it, in a hand-over; or was
+        read once more after its visitor had been suppressed.
+        """
         of = recorded.duplicate_of
-        return of is not None and not self._known_from <= of < offset
+        if of is None:
+            return False
+        repeated = self._ledger.of(of).get(Kind.TRACK) if self._ledger.covers(of) else None
+        return not self._known_from <= of < offset or (
+            repeated is not None and repeated.was_suppressed_at_once
+        )
 
     def _keep(self, each: Undelivered) -> None:
         self._undelivered.setdefault(each.key, []).append(each)

@@ -1,0 +1,50 @@
+"""What the ledger holds of visitor and account ids: the ids, or what only the holder of a key can tell them by.
+
+In: ids, and the key of `privacy.key_file`. Out: texts for the ledger, and keys by which repeats are recognised.
+Without the key nobody finds out whose they are, not even by trying every id there is: to destroy it erases them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+MAX_TEXT_CHARACTERS = 1000
+"""Longer ids and names are cut in the ledger: one entry must fit in a record whatever an event holds."""
+HASH_BYTES = 16
+PREFIX = "keyed:"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerIds:
+    """How ids become what the ledger holds."""
+
+    key: bytes = field(default=b"", repr=False)
+    """64 bytes at most; empty: ids are kept as they are."""
+
+    def of(self, target_id: str | None) -> str | None:
+        """What stands for an id."""
+        if target_id is None or not self.key:
+            return cut(target_id)
+        digest = hashlib.blake2b(
+            target_id.encode(), digest_size=HASH_BYTES, key=self.key, person=b"ledger id"
+        )
+        return PREFIX + digest.hexdigest()
+
+    def names_of(self, target_id: str) -> frozenset[str]:
+        """All that may stand for an id: the ledger may be older than the key."""
+        return frozenset(name for name in (cut(target_id), self.of(target_id)) if name is not None)
+
+    def dedupe_key(self, key: bytes) -> bytes:
+        """What stands for a key that is made of an id: whoever tries all ids must not find it either."""
+        if not self.key:
+            return key
+        return hashlib.blake2b(key, digest_size=HASH_BYTES, key=self.key, person=b"dedupe key").digest()
+
+
+PLAIN = LedgerIds()
+
+
+def cut(text: str | None) -> str | None:
+    """A text as long as the ledger keeps it."""
+    return text if text is None or len(text) <= MAX_TEXT_CHARACTERS else text[:MAX_TEXT_CHARACTERS]

@@ -1,0 +1,76 @@
+"""What one record of a topic has of a visitor.
+
+In: messages of Flagpost's topics, by what each topic is for. Out: how many entries of a message are the visitor's.
+The bytes are looked at first: only where they hold the id are they decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import orjson
+from confluent_kafka import Message
+
+from flagpost_consumer.core.ledger_ids import LedgerIds
+from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.topic_rules import Role
+from flagpost_schemas import AccountMetadata, DecodeError, Event, TrackEvent, decode_settlements
+
+Traces = Callable[[Message], int]
+"""Tells how many entries of a message are the visitor's."""
+
+
+def traces_of(visitor_id: str, values: Values, ids: LedgerIds) -> Mapping[Role, Traces]:
+    """How a visitor's traces are told in each topic.
+
+    Each raises RegistryNotAnswering where a value needs the schema registry.
+    """
+    key = visitor_id.encode()
+    names = ids.names_of(visitor_id)
+
+    def in_events(message: Message) -> int:
+        return int(message.key() == key or _is_about(visitor_id, message.value(), values))
+
+    def in_ledger(message: Message) -> int:
+        return _settlements_of(names, message.value())
+
+    def in_webhooks(message: Message) -> int:
+        # The id stands in the body as a JSON text of its own, wherever it stands.
+        return int(message.key() == key or orjson.dumps(visitor_id) in (message.value() or b""))
+
+    def by_key(message: Message) -> int:
+        return int(message.key() == key and message.value() is not None)
+
+    return {
+        Role.EVENTS: in_events,
+        Role.LEDGER: in_ledger,
+        Role.DEAD_LETTERS: in_events,
+        Role.WEBHOOKS: in_webhooks,
+        Role.SUPPRESSIONS: by_key,
+    }
+
+
+def _is_about(visitor_id: str, value: bytes | None, values: Values) -> bool:
+    """Whether a value that was keyed otherwise is an event of the visitor."""
+    if value is None or visitor_id.encode() not in value:
+        return False
+    try:
+        return visitor_id in _visitors_of(values.decode(value))
+    except DecodeError:
+        return False
+
+
+def _visitors_of(event: Event) -> tuple[str | None, ...]:
+    if isinstance(event, AccountMetadata):
+        return ()
+    return (event.visitor_id, event.anonymous_id) if isinstance(event, TrackEvent) else (event.visitor_id,)
+
+
+def _settlements_of(names: frozenset[str], value: bytes | None) -> int:
+    if value is None or not any(name.encode() in value for name in names):
+        return 0
+    try:
+        entries = decode_settlements(value).entries
+    except DecodeError:
+        return 0
+    return sum(entry.visitor_id in names for entry in entries)

@@ -1,0 +1,257 @@
+"""`flagpost suppress` against a real Kafka: what is read, what waits, what restarts, what died before."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+from confluent_kafka import Producer
+
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
+from flagpost_schemas import Event, VisitorMetadata
+from real_kafka.broker import KafkaBroker
+from running import FLAGPOST, RunningConsumer, environment, eventually, total
+from scenes import Scene
+from simulation import decision
+from traffic import tracks
+
+pytestmark = pytest.mark.kafka
+
+SECONDS = 60.0
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def flagpost(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(FLAGPOST), *arguments],
+        env=environment(scene.settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+async def suppress(scene: Scene, *arguments: str) -> str:
+    done = await asyncio.to_thread(flagpost, scene, "suppress", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def create_topic(scene: Scene) -> None:
+    scene.kafka.create_topics(scene.suppressions, partitions=1, config={"cleanup.policy": "compact"})
+
+
+@pytest.fixture
+def suppressible(scene: Scene) -> Scene:
+    create_topic(scene)
+    return scene
+
+
+def events_of(visitor: str, count: int = 1, name: str = "checkout") -> list[Event]:
+    shown = [decision(visitor, f"{name}-{n}", event_id=f"{visitor}-{name}-{n}") for n in range(count)]
+    return [event.__class__(**{**_fields(event), "occurred_at": now_ms()}) for event in shown]
+
+
+def _fields(event: Any) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+
+
+def told_of(scene: Scene) -> set[str]:
+    """Everybody whom any request of either kind named."""
+    named = {each.visitor_id for each in tracks(scene.pendo.received)}
+    for request in scene.pendo.received.of(Endpoint.METADATA):
+        named |= {each["visitorId"] for each in orjson.loads(request.body)}
+    return {each for each in named if each is not None}
+
+
+def dropped(consumer: RunningConsumer, kind: str) -> float:
+    return consumer.value("flagpost_deliveries_total", kind=kind, outcome="dropped", reason="suppressed")
+
+
+async def settled(consumer: RunningConsumer, count: int) -> None:
+    """So many track deliveries have ended, and nothing is pending."""
+
+    def done() -> bool:
+        series = consumer.scrape()
+        ended = sum(
+            value
+            for (name, labels), value in series.items()
+            if name == "flagpost_deliveries_total" and ("kind", "track") in labels
+        )
+        return ended >= count and total(series, "flagpost_deliveries_pending") == 0
+
+    await eventually(done, SECONDS, what=f"{count} settled")
+
+
+async def test_what_comes_after_a_suppression_is_dropped_and_after_its_undo_is_sent(
+    suppressible: Scene,
+) -> None:
+    scene = suppressible
+    assert "is suppressed" in await suppress(scene, "gone")
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, [*events_of("gone", 3), *events_of("stays", 3)])
+        await settled(consumer, 6)
+        assert told_of(scene) == {"stays"}
+        assert (dropped(consumer, "track"), dropped(consumer, "visitor_metadata")) == (3, 3)
+        assert "no longer suppressed" in await suppress(scene, "gone", "--undo")
+        # Consumers hear of it within a second; what is published until then may still be dropped.
+        number = 0
+        while "gone" not in told_of(scene):
+            number += 1
+            await asyncio.to_thread(scene.publish, events_of("gone", 1, f"again-{number}"))
+            await settled(consumer, 6 + number)
+            assert number < 100
+        assert await consumer.stop() == 0
+    code, document = await asyncio.to_thread(scene.reconcile)
+    assert (code, document["unexplained"]) == (0, 0)
+    (row,) = [row for row in document["rows"] if row["flag_key"] == "checkout-0"]
+    assert (row["delivered"], row["dropped"]) == (1, 1)
+
+
+async def test_what_waits_when_the_suppression_comes_is_not_sent_after_a_restart_either(
+    suppressible: Scene,
+) -> None:
+    """Pendo is away: lines, batches and retries are full as somebody asks to be forgotten."""
+    scene = suppressible
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    metadata = VisitorMetadata(event_id="m", occurred_at=now_ms(), visitor_id="gone", values={"plan": "pro"})
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, [*events_of("gone", 5), metadata, *events_of("stays", 5)])
+        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 21, SECONDS)
+        await suppress(scene, "gone")
+        await consumer.stop()
+    scene.pendo.received.forget()
+    scene.pendo.faults.restore(Endpoint.TRACK, Endpoint.METADATA)
+    with scene.consume() as consumer:
+        await settled(consumer, 10)
+        assert told_of(scene) == {"stays"}
+        assert dropped(consumer, "track") == 5
+        assert await consumer.stop() == 0
+
+
+async def test_a_consumer_at_work_hears_of_a_suppression_and_drops_what_waits(suppressible: Scene) -> None:
+    scene = suppressible
+    scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, [*events_of("gone", 5), *events_of("stays", 5)])
+        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 20, SECONDS)
+        await suppress(scene, "gone")
+        await eventually(lambda: dropped(consumer, "track") == 5, SECONDS)
+        scene.pendo.received.forget()
+        scene.pendo.faults.restore(Endpoint.TRACK, Endpoint.METADATA)
+        await settled(consumer, 10)
+        assert told_of(scene) == {"stays"}
+        assert await consumer.stop() == 0
+
+
+async def test_dead_letters_of_a_suppressed_visitor_are_skipped_and_named(suppressible: Scene) -> None:
+    scene = suppressible
+    for visitor in ("gone", "stays"):
+        scene.pendo.faults.visitor(visitor, 400)
+    with scene.consume(decisions__visitor_metadata=False) as consumer:
+        await asyncio.to_thread(scene.publish, [*events_of("gone"), *events_of("stays")])
+        await settled(consumer, 2)
+        assert await consumer.stop() == 0
+    await suppress(scene, "gone")
+    told = await asyncio.to_thread(flagpost, scene, "dead-letters", "replay")
+    assert told.returncode == 0, told.stderr
+    assert "1 of 2 dead letters were replayed" in told.stdout
+    assert "skipped 1: its visitor is suppressed (flagpost suppress)" in told.stdout
+    await suppress(scene, "gone", "--undo")
+    told = await asyncio.to_thread(flagpost, scene, "dead-letters", "replay", "--json")
+    assert orjson.loads(told.stdout) == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
+
+
+async def test_without_the_topic_a_consumer_works_and_suppress_says_what_to_do(scene: Scene) -> None:
+    """An installation that has none suppresses nobody; one that is made later is followed at once."""
+    done = await asyncio.to_thread(flagpost, scene, "suppress", "gone")
+    assert done.returncode == 1
+    assert "flagpost topics create" in done.stderr
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, events_of("before"))
+        await settled(consumer, 1)
+        assert told_of(scene) == {"before"}
+        await asyncio.to_thread(create_topic, scene)
+        await suppress(scene, "gone")
+        number = 0
+        while not dropped(consumer, "track"):
+            number += 1
+            await asyncio.to_thread(scene.publish, events_of("gone", 1, f"later-{number}"))
+            await settled(consumer, 1 + number)
+            assert number < 200
+        assert await consumer.stop() == 0
+
+
+async def test_a_consumer_that_may_not_read_the_topic_sends_nothing_and_says_why(
+    kafka_broker: KafkaBroker,
+) -> None:
+    """A missing right is not a missing topic: nobody here can tell who is suppressed."""
+    async with PendoStandIn() as pendo:
+        pendo.faults.outage(503, Endpoint.SCHEMA)
+        scene = Scene(kafka_broker, pendo, "unreadable")
+        create_topic(scene)
+        await suppress(scene, "gone")
+        for topic in (scene.topic, scene.ledger, scene.dead_letters):
+            kafka_broker.allow("topic", topic, "describe", "read", "write")
+        kafka_broker.allow("group", str(scene.settings["kafka.group_id"]), "read")
+        await asyncio.to_thread(scene.publish, [*events_of("gone"), *events_of("stays")])
+        as_user: dict[str, object] = {
+            "kafka.bootstrap_servers": kafka_broker.users_bootstrap_servers,
+            "kafka.properties": kafka_broker.user_properties,
+        }
+        with RunningConsumer({**scene.settings, **as_user}) as consumer:
+            stalled = partial(consumer.value, "flagpost_stalled", reason="suppressions")
+            await eventually(lambda: stalled() == scene.partitions, SECONDS)
+            assert any(f"Read and Describe on Topic {scene.suppressions}" in line for line in consumer.lines)
+            assert told_of(scene) == set()
+            assert consumer.get("/livez")[0] == 200
+            kafka_broker.allow("topic", scene.suppressions, "describe", "read")
+            await settled(consumer, 2)
+            assert told_of(scene) == {"stays"}
+            assert stalled() == 0
+            assert await consumer.stop() == 0
+
+
+async def test_damaged_records_stop_nothing_and_suppress_whom_they_name(suppressible: Scene) -> None:
+    scene = suppressible
+    producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers})
+    for key, value in (
+        (b"gone", b"{"),
+        (b"\xff", b"{}"),
+        (b"", b'{"at":1}'),
+        (b"back", b"x"),
+        (b"back", None),
+    ):
+        producer.produce(scene.suppressions, value, key)
+    assert producer.flush(20) == 0
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, [*events_of("gone"), *events_of("back")])
+        await settled(consumer, 2)
+        assert told_of(scene) == {"back"}
+        assert await consumer.stop() == 0
+
+
+async def test_a_topic_made_anew_takes_no_suppression_back_while_consumers_run(suppressible: Scene) -> None:
+    scene = suppressible
+    await suppress(scene, "gone")
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, events_of("gone"))
+        await settled(consumer, 1)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.suppressions, 1)
+        replaced = partial(consumer.value, "flagpost_topic_replaced_total", topic=scene.suppressions)
+        await eventually(lambda: replaced() == 1, SECONDS)
+        await suppress(scene, "other")
+        await eventually(lambda: any('"visitors"' in line for line in consumer.lines), SECONDS)
+        await asyncio.to_thread(scene.publish, events_of("gone", 1, "later"))
+        await settled(consumer, 2)
+        assert told_of(scene) == set()
+        assert await consumer.stop() == 0

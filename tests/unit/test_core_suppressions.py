@@ -1,0 +1,320 @@
+"""Nothing of a suppressed visitor is sent: what comes, what waits, and what failed before."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from engine_steps import (
+    NO_LINGER,
+    TRACKS_ONLY,
+    answer_all,
+    attempts_at,
+    engine_with,
+    instant,
+    metadata,
+    reasons,
+    settle_all,
+    visitors,
+)
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.policy import (
+    AnonymousPolicy,
+    DecisionsSettings,
+    DeliverySettings,
+    MappingSettings,
+    Policy,
+)
+from flagpost_consumer.core.records import Attempt, EndpointName
+from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
+from flagpost_consumer.core.verdict import Answer
+from flagpost_schemas import AccountMetadata, Event, TrackEvent
+from simulation import OK, START_MS, TIMED_OUT, acknowledge, decision, positions, record
+
+UNAVAILABLE = Answer(503)
+
+
+def suppress(engine: Engine, *visitor_ids: str) -> None:
+    engine.suppress([Suppression(visitor_id, is_suppressed=True) for visitor_id in visitor_ids])
+
+
+def undo(engine: Engine, visitor_id: str) -> None:
+    engine.suppress([Suppression(visitor_id, is_suppressed=False)])
+
+
+def receive(engine: Engine, *events: Event | DecodeFailure, first: int = 0) -> None:
+    engine.receive([record(event, first + n) for n, event in enumerate(events)], instant(0.0))
+
+
+def ended(engine: Engine) -> dict[tuple[Kind, Reason], int]:
+    """How many deliveries Kafka has acknowledged, by kind and reason."""
+    return {(kind, reason): count for (kind, _, reason), count in engine.accounts.settled.items()}
+
+
+def ids_in(attempts: list[Attempt]) -> set[str]:
+    """Whom requests tell Pendo of."""
+    bodies = [orjson.loads(attempt.body) for attempt in attempts]
+    return {
+        each.get("visitorId") or each["accountId"]
+        for body in bodies
+        for each in (body if isinstance(body, list) else [body])
+    }
+
+
+# What comes
+
+
+def test_events_of_a_suppressed_visitor_are_dropped_of_both_kinds_and_others_are_sent() -> None:
+    engine = engine_with(NO_LINGER)
+    suppress(engine, "gone")
+    receive(engine, decision("gone"), metadata("gone", plan="pro"), decision("stays"))
+    attempts = attempts_at(engine, 1.0)
+    assert ids_in(attempts) == {"stays"}
+    for attempt in attempts:
+        engine.answered(attempt, OK, instant(1.0))
+    settle_all(engine, 2.0)
+    assert ended(engine) == {
+        (Kind.TRACK, Reason.SUPPRESSED): 1,
+        (Kind.VISITOR_METADATA, Reason.SUPPRESSED): 2,
+        (Kind.TRACK, Reason.OK): 1,
+        (Kind.VISITOR_METADATA, Reason.OK): 1,
+    }
+    assert positions(engine) == {0: 3}
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (decision(""), Reason.NO_VISITOR_ID),
+        (decision("gone", flag=""), Reason.INVALID),
+        (decision("gone", consent={"analytics": False}), Reason.SUPPRESSED),
+        (decision("gone", flag="internal"), Reason.SUPPRESSED),
+        (decision("gone", occurred_at=START_MS - 700_000_000), Reason.SUPPRESSED),
+    ],
+    ids=["no visitor id", "invalid", "no consent", "flag filtered", "expired"],
+)
+def test_suppressed_has_its_place_among_the_reasons(event: Event, reason: Reason) -> None:
+    policy = Policy(decisions=DecisionsSettings(visitor_metadata=False, flags_deny=["internal"]))
+    engine = engine_with(policy)
+    suppress(engine, "gone", "")
+    receive(engine, event)
+    assert reasons(settle_all(engine, 1.0)) == {0: reason}
+
+
+def test_who_is_suppressed_is_matched_as_pendo_would_be_told() -> None:
+    policy = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_VISITOR))
+    engine = engine_with(policy)
+    suppress(engine, "gone")
+    anonymous = TrackEvent(
+        event_id="1", occurred_at=START_MS, visitor_id=None, anonymous_id="gone", event="e"
+    )
+    account = AccountMetadata(event_id="2", occurred_at=START_MS, account_id="gone", values={"plan": "pro"})
+    receive(engine, anonymous, decision("Gone"), decision("gone "), account)
+    assert {offset for offset, reason in reasons(settle_all(engine, 1.0)).items() if reason is Reason.OK} == {
+        1,
+        2,
+        3,
+    }
+
+
+def test_a_long_id_is_suppressed_like_any_other() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    suppress(engine, "v" * 50_000)
+    receive(engine, decision("v" * 50_000, event_id="1"), decision("v" * 50_001, event_id="2"))
+    assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED, 1: Reason.OK}
+
+
+def test_after_an_undo_events_are_sent_again_those_dropped_meanwhile_are_not() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    suppress(engine, "back")
+    receive(engine, decision("back"))
+    assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED}
+    undo(engine, "back")
+    receive(engine, decision("back"), first=1)
+    assert reasons(settle_all(engine, 200.0)) == {1: Reason.OK}
+
+
+# What waits already
+
+
+def test_what_waits_in_line_when_the_suppression_comes_is_not_sent() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    receive(engine, *(decision("gone", f"flag-{n}") for n in range(50)), decision("stays"))
+    first = attempts_at(engine, 1.0)
+    assert sorted(visitors(first)) == ["gone", "stays"]
+    suppress(engine, "gone")
+    for attempt in first:
+        engine.answered(attempt, OK, instant(1.1))
+    settled = reasons(settle_all(engine, 3.0))
+    assert attempts_at(engine, 10.0) == []
+    assert {settled[offset] for offset in range(1, 50)} == {Reason.SUPPRESSED}
+    assert ended(engine)[Kind.TRACK, Reason.OK] == 2, "what was on its way is told as it ended"
+
+
+@pytest.mark.parametrize("answer", [UNAVAILABLE, TIMED_OUT, Answer(429), Answer(401)])
+def test_a_request_in_flight_is_not_repeated_once_the_suppression_came(answer: Answer) -> None:
+    engine = engine_with(TRACKS_ONLY)
+    receive(engine, decision("gone"), decision("stays"))
+    attempts = attempts_at(engine, 1.0)
+    suppress(engine, "gone")
+    for attempt in attempts:
+        engine.answered(attempt, answer, instant(1.1))
+    sent_again: list[str] = []
+    for second in range(2, 200):
+        for attempt in attempts_at(engine, float(second)):
+            sent_again += visitors([attempt])
+            engine.answered(attempt, OK, instant(float(second)))
+    assert set(sent_again) == {"stays"}
+    assert ended(engine)[Kind.TRACK, Reason.SUPPRESSED] == 1
+    assert engine.pending_records == 0
+
+
+def test_what_a_dropped_event_had_claimed_is_free_again_after_an_undo() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    receive(engine, decision("gone"))
+    suppress(engine, "gone")
+    assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED}
+    undo(engine, "gone")
+    receive(engine, decision("gone", event_id="the same decision once more"), first=1)
+    assert reasons(settle_all(engine, 200.0)) == {1: Reason.OK}
+
+
+def test_metadata_that_waits_for_company_is_not_sent() -> None:
+    engine = engine_with(Policy())
+    receive(
+        engine, metadata("gone", plan="pro"), metadata("gone", at=1, plan="free"), metadata("stays", a="b")
+    )
+    assert attempts_at(engine, 1.0) == []
+    suppress(engine, "gone")
+    attempts = attempts_at(engine, 4.0)
+    assert ids_in(attempts) == {"stays"}
+    for attempt in attempts:
+        engine.answered(attempt, OK, instant(4.0))
+    settle_all(engine, 5.0)
+    assert ended(engine) == {
+        (Kind.VISITOR_METADATA, Reason.SUPERSEDED): 1,
+        (Kind.VISITOR_METADATA, Reason.SUPPRESSED): 1,
+        (Kind.VISITOR_METADATA, Reason.OK): 1,
+    }
+
+
+@pytest.mark.parametrize("answer", [UNAVAILABLE, TIMED_OUT, Answer(400), Answer(429)])
+def test_a_batch_that_failed_goes_again_without_the_suppressed_visitor(answer: Answer) -> None:
+    """Whatever the batch becomes: whole, halved, or one id that tries whether Pendo is back."""
+    engine = engine_with(NO_LINGER)
+    names = [f"v{n}" for n in range(7)]
+    receive(engine, *(metadata(name, plan="pro") for name in ["gone", *names]))
+    answer_all(engine, 1.0, answer)
+    suppress(engine, "gone")
+    told: set[str] = set()
+    for second in range(2, 300):
+        attempts = attempts_at(engine, float(second))
+        told |= ids_in(attempts)
+        for attempt in attempts:
+            engine.answered(attempt, OK, instant(float(second)))
+    assert told == set(names)
+    assert ended(engine)[Kind.VISITOR_METADATA, Reason.SUPPRESSED] == 1
+    assert engine.pending_records == 0
+
+
+def test_values_that_wait_behind_a_request_in_flight_are_dropped_and_that_one_is_told_as_it_ended() -> None:
+    engine = engine_with(NO_LINGER)
+    receive(engine, metadata("gone", plan="pro"))
+    (attempt,) = attempts_at(engine, 1.0)
+    receive(engine, metadata("gone", at=1, plan="free", seats=4), first=1)
+    assert attempts_at(engine, 1.5) == []
+    suppress(engine, "gone")
+    engine.answered(attempt, OK, instant(2.0))
+    settled = settle_all(engine, 3.0)
+    assert ended(engine) == {
+        (Kind.VISITOR_METADATA, Reason.OK): 1,
+        (Kind.VISITOR_METADATA, Reason.SUPPRESSED): 1,
+    }
+    assert settled[1].ending.outcome is Outcome.DROPPED
+
+
+def test_a_draining_process_sends_no_metadata_of_a_suppressed_visitor() -> None:
+    engine = engine_with(Policy())
+    receive(engine, metadata("gone", plan="pro"), metadata("stays", plan="pro"))
+    suppress(engine, "gone")
+    engine.drain(instant(1.0))
+    attempts = attempts_at(engine, 1.0)
+    assert ids_in(attempts) == {"stays"}
+
+
+# Who is suppressed is not known
+
+
+def test_nothing_is_sent_while_nobody_knows_who_is_suppressed() -> None:
+    engine = engine_with(NO_LINGER)
+    receive(engine, decision("gone"), decision("stays"))
+    engine.follow_suppressions(followed=False)
+    actions = engine.poll(instant(5.0))
+    assert (actions.attempts, actions.intake_paused) == ([], True)
+    known = Suppressions()
+    known.take([Suppression("gone", is_suppressed=True)])
+    engine.know_suppressions(known)
+    actions = engine.poll(instant(6.0))
+    assert not actions.intake_paused
+    assert ids_in(actions.attempts) == {"stays"}
+
+
+def test_a_process_that_stops_while_nobody_knows_hands_back_what_waits() -> None:
+    engine = engine_with(Policy())
+    receive(engine, metadata("stays", plan="pro"))
+    engine.follow_suppressions(followed=False)
+    engine.drain(instant(1.0))
+    acknowledge(engine, engine.poll(instant(1.0)).settlements)
+    assert engine.is_drained
+    assert engine.accounts.returned == {Kind.VISITOR_METADATA: 1}
+
+
+def test_more_suppressions_than_fit_stop_all_sending_and_forget_nobody() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    known = Suppressions(max_bytes=10_000)
+    engine._suppressions._max_bytes = 10_000
+    engine.know_suppressions(known)
+    with pytest.raises(TooManySuppressions, match="visitors are suppressed"):
+        suppress(engine, *(f"visitor-{n}" for n in range(1000)))
+    receive(engine, decision("visitor-0"), decision("visitor-998"), decision("visitor-999"))
+    assert attempts_at(engine, 5.0) == []
+    assert not engine.knows_suppressions
+    assert ended(engine) == {(Kind.TRACK, Reason.SUPPRESSED): 1}, "who is known stays so"
+    fewer = Suppressions()
+    fewer.take([Suppression("visitor-999", is_suppressed=True)])
+    engine.know_suppressions(fewer)
+    assert visitors(attempts_at(engine, 6.0)) == ["visitor-998"]
+    assert ended(engine) == {(Kind.TRACK, Reason.SUPPRESSED): 2}
+
+
+def test_the_same_word_twice_takes_no_room() -> None:
+    known = Suppressions(max_bytes=1000)
+    for _ in range(1000):
+        known.take([Suppression("v", is_suppressed=True)])
+    for n in range(1000):
+        known.take([Suppression(f"v{n}", is_suppressed=True), Suppression(f"v{n}", is_suppressed=False)])
+    known.take([Suppression("nobody", is_suppressed=False)])
+    assert len(known) == 1
+    assert known.hold("v")
+    assert not known.hold("v1")
+
+
+def test_metadata_requests_name_no_suppressed_visitor_even_when_a_batch_is_only_theirs() -> None:
+    engine = engine_with(NO_LINGER)
+    receive(engine, metadata("one", plan="pro"), metadata("two", plan="pro"))
+    suppress(engine, "one", "two")
+    attempts = attempts_at(engine, 2.0)
+    assert [each for each in attempts if each.endpoint is EndpointName.METADATA] == []
+    assert engine.pending_records == 0
+
+
+def test_an_expired_event_that_waited_is_suppressed_and_leaves_no_dead_letter() -> None:
+    policy = Policy(
+        decisions=DecisionsSettings(visitor_metadata=False), delivery=DeliverySettings(max_age_seconds=60.0)
+    )
+    engine = engine_with(policy)
+    receive(engine, decision("gone"))
+    suppress(engine, "gone")
+    assert reasons(settle_all(engine, 100.0)) == {0: Reason.SUPPRESSED}
