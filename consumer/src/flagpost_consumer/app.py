@@ -184,9 +184,7 @@ class Service:
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._progress = asyncio.Event()
-        self._stop_requested = asyncio.Event()
-        self._abort_requested = asyncio.Event()
+        self._progress, self._stop_requested, self._abort_requested = (asyncio.Event() for _ in range(3))
         self._states = dict.fromkeys(EndpointName, EndpointState.OK)
         self._paused = False
         self._drained = False

@@ -7,7 +7,6 @@ Pendo would be told it. What is remembered is bounded in bytes: more than fits i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from sys import getsizeof
 from typing import NamedTuple
 
 from flagpost_consumer.core.outcomes import Ending, Reason
@@ -64,7 +63,7 @@ class Suppressions:
             name = name_of_lane(visitor_id)
             if is_suppressed == (name in self._names):
                 continue
-            size = getsizeof(name) + SLOT_BYTES
+            size = name.__sizeof__() + SLOT_BYTES
             if not is_suppressed:
                 self._names.discard(name)
                 self._bytes -= size
