@@ -1,4 +1,4 @@
-"""The contract of the HTTP adapter, on another aiohttp than the locked one (`make test-next-aiohttp`).
+"""The HTTP adapter and our HTTP server on another aiohttp than the locked one (`make test-next-aiohttp`).
 
 In: a requirement; `aiohttp` is the newest that there is, also one before its release. Out: pytest's exit code;
 0 where that is the locked one, which all other tests run on.
@@ -14,6 +14,8 @@ from pathlib import Path
 UV = ".tools/uv/bin/uv"
 ENVIRONMENT = Path(".tools/next-aiohttp")
 PYTHON = str(ENVIRONMENT / "bin/python")
+SERVER = "tests/unit/test_http_server.py"
+"""Of our HTTP server, which is built on the insides of aiohttp's connections."""
 
 
 def resolved(requirement: str) -> str:
@@ -72,7 +74,18 @@ def main(requirement: str, *pytest_arguments: str) -> int:
     sys.stdout.write(f"aiohttp {wanted}, instead of the locked {locked}\n")
     sys.stdout.flush()
     make_environment(wanted)
-    command = [PYTHON, "-m", "pytest", "-n", "2", "--dist", "worksteal", "tests/contract", *pytest_arguments]
+    command = [
+        PYTHON,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "worksteal",
+        "tests/contract",
+        SERVER,
+        *pytest_arguments,
+    ]
     return subprocess.run(command, check=False).returncode
 
 

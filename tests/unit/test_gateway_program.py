@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import aiohttp
 import pytest
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_publisher.gateway import program
 from gateway_running import GATEWAY, RunningGateway, standing_still
 from running import environment, eventually
 
@@ -190,6 +192,25 @@ async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
 
 
 # What it says when it cannot
+
+
+def test_what_lives_with_the_process_is_not_walked_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The garbage collector did so while a long document was parsed: ten times as long as the parsing itself."""
+
+    class Counting:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        async def run(self) -> int:
+            return gc.get_freeze_count()
+
+    monkeypatch.setattr(program, "Gateway", Counting)
+    monkeypatch.setattr(program, "configure_logging", lambda *_: None)
+    try:
+        given = {"kafka.bootstrap_servers": "127.0.0.1:1", "gateway.write_keys": ["a-key-of-some-length"]}
+        assert program.run(None, environment(given)) > 10_000
+    finally:
+        gc.unfreeze()
 
 
 def test_settings_that_cannot_be_used_end_it_with_2() -> None:

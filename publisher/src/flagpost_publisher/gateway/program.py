@@ -6,6 +6,7 @@ In: settings. Out: an exit code (see `command`). Nothing else knows all the part
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -58,6 +59,10 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
     async def serve() -> int:
         return await Gateway(settings, config).run()
 
+    # What lives as long as the process is not walked through again: while a long document was parsed, that took ten
+    # times as long as the parsing, and nothing can interrupt either.
+    gc.collect()
+    gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(serve())
 
