@@ -1,6 +1,7 @@
 """Segment's own server libraries, each in a process of its own, as an application would use them.
 
-In: calls. Out: the library's word on whether they arrived. The Node library is fetched once into .cache/.
+In: calls. Out: the library's word on whether they arrived. Those of other languages than Python are fetched, and
+built, once into .cache/; they skip where their tools are not there, and with CI set they fail.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from real_kafka import parts
 from real_kafka.parts import CACHE, fetch_once
 
 HERE = Path(__file__).parent
 NODE = HERE / "node"
+SEGMENT = HERE / "segment"
 NEEDED_NODE = 20
 FETCH_SECONDS = 300
 SEND_SECONDS = 150.0
@@ -46,12 +49,13 @@ class Library:
     command: tuple[str, ...]
     environment: Mapping[str, str]
 
-    async def send(self, calls: Iterable[Call], host: str, write_key: str) -> None:
+    async def send(self, calls: Iterable[Call], host: str, write_key: str, *more: str) -> None:
         """Send; fails when the library says that something did not arrive."""
         process = await asyncio.create_subprocess_exec(
             *self.command,
             host,
             write_key,
+            *more,
             env={**os.environ, **self.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -74,13 +78,52 @@ def python_library() -> Library:
 
 def node_library() -> Library:
     """npm @segment/analytics-node, of tests/node; skips where there is no Node, and fails there with CI set."""
-    missing = _missing_for_node()
-    if missing is not None:
-        text = f"Segment's Node library needs Node {NEEDED_NODE} and npm: {missing}"
-        if "CI" in os.environ:
-            pytest.fail(text)
-        pytest.skip(text)
+    _need(f"Segment's Node library needs Node {NEEDED_NODE} and npm", _missing_for_node())
     return Library(("node", str(NODE / "send.cjs")), {"NODE_PATH": str(_node_modules())})
+
+
+def go_library() -> Library:
+    """Go's github.com/segmentio/analytics-go, of tests/segment/go."""
+    _need("Segment's Go library", None if shutil.which("go") else "no go")
+    return Library((str(_built("go", _build_go) / "send"),), {})
+
+
+def java_library() -> Library:
+    """Maven's com.segment.analytics.java, of tests/segment/java."""
+    return Library(_java("Send"), {})
+
+
+async def send_by_kotlin(address: str, write_key: str, user_id: str, events: int) -> None:
+    """Maven's com.segment.analytics.kotlin, of tests/segment/java: an identify, tracks, a screen and a group."""
+    command = await asyncio.to_thread(_java, "SendKotlin")
+    await Library(command, {}).send((), address, write_key, user_id, str(events))
+
+
+def _java(program: str) -> tuple[str, ...]:
+    missing = parts.missing() or (None if shutil.which("javac") else "no javac")
+    _need("Segment's libraries for Java and Kotlin", missing)
+    built = _built("java", _build_java)
+    return ("java", "-XX:TieredStopAtLevel=1", "-cp", f"{built}/libs/*:{built}", program)
+
+
+def _build_go(source: Path, into: Path) -> None:
+    _run(["go", "build", "-o", str(into / "send"), "."], source)
+
+
+def _build_java(source: Path, into: Path) -> None:
+    parts.copy_jars(source / "pom.xml", into / "libs")
+    _run(["javac", "-cp", f"{into}/libs/*", "-d", str(into), "Send.java", "SendKotlin.java"], source)
+
+
+def _built(language: str, build: Callable[[Path, Path], None]) -> Path:
+    source = SEGMENT / language
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.iterdir()))).hexdigest()[:12]
+    return fetch_once(CACHE / f"segment-{language}-{digest}", lambda into: build(source, into))
+
+
+def _need(library: str, missing: str | None) -> None:
+    if missing is not None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"{library}: {missing}")
 
 
 def _missing_for_node() -> str | None:
@@ -100,9 +143,12 @@ def _node_modules() -> Path:
 def _fetch_node(into: Path) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(NODE / name, into)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], into)
+
+
+def _run(command: list[str], directory: Path) -> None:
     done = subprocess.run(
-        command, cwd=into, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        command, cwd=directory, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -6,8 +6,11 @@ libraries send again what is already in Kafka.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +18,21 @@ import orjson
 import pytest
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, ReceivedLog
+from flagpost_schemas import Decoder, TrackEvent
 from gateway_running import WRITE_KEY, RunningGateway
+from kafka_reading import read_topic
 from lossy_relay import LossyRelay
 from running import eventually, total
 from scenes import Scene
-from segment_libraries import Call, Library, node_library, python_library
+from segment_libraries import (
+    Call,
+    Library,
+    go_library,
+    java_library,
+    node_library,
+    python_library,
+    send_by_kotlin,
+)
 from traffic import tracks
 
 CALLS = 1_000
@@ -120,21 +133,44 @@ def check_metadata(received: ReceivedLog) -> None:
     assert sorted(records, key=repr) == sorted(by_visitor + by_account, key=repr)
 
 
-@pytest.mark.parametrize("library", [python_library, node_library], ids=["python", "node"])
+@pytest.mark.parametrize("library", [python_library, node_library, go_library], ids=["python", "node", "go"])
 async def test_a_thousand_calls_arrive_once_and_mapped(scene: Scene, library: Callable[[], Library]) -> None:
-    sender = library()
+    sender = await asyncio.to_thread(library)
     began = time.time()
+    async with gateway_of(scene) as gateway:
+        async with LossyRelay(gateway.url) as relay:
+            await sender.send(calls(began), relay.url, WRITE_KEY)
+        assert relay.refused > 0
+        assert relay.answers_lost > 0
+        taken = total(await gateway.scrape(), "flagpost_gateway_events_total", outcome="accepted")
+        assert taken > CALLS
+        assert await gateway.stop() == 0
+    await check_delivered(scene, taken, began)
+
+
+async def test_a_thousand_calls_of_javas_library_arrive_mapped(scene: Scene) -> None:
+    """Not through the relay: it would wait for a minute before it sends again."""
+    sender = await asyncio.to_thread(java_library)
+    began = time.time()
+    async with gateway_of(scene) as gateway:
+        await sender.send(calls(began), gateway.url, WRITE_KEY)
+        taken = total(await gateway.scrape(), "flagpost_gateway_events_total", outcome="accepted")
+        assert taken == CALLS
+        assert await gateway.stop() == 0
+    await check_delivered(scene, taken, began)
+
+
+@asynccontextmanager
+async def gateway_of(scene: Scene) -> AsyncIterator[RunningGateway]:
     settings = {"kafka.bootstrap_servers": scene.kafka.bootstrap_servers, "kafka.topic": scene.topic}
+    async with RunningGateway(settings) as gateway:
+        await gateway.ready()
+        yield gateway
+
+
+async def check_delivered(scene: Scene, taken: float, began: float) -> None:
+    """Of so many events that were taken, each call was sent to Pendo once; the others were duplicates."""
     with scene.consume(delivery__visitor_interval_seconds=0) as consumer:
-        async with RunningGateway(settings) as gateway:
-            await gateway.ready()
-            async with LossyRelay(gateway.url) as relay:
-                await sender.send(calls(began), relay.url, WRITE_KEY)
-            assert relay.refused > 0
-            assert relay.answers_lost > 0
-            taken = total(await gateway.scrape(), "flagpost_gateway_events_total", outcome="accepted")
-            assert taken > CALLS
-            assert await gateway.stop() == 0
         await eventually(
             lambda: total(consumer.scrape(), "flagpost_deliveries_total") == taken, 60, what="all are settled"
         )
@@ -145,3 +181,26 @@ async def test_a_thousand_calls_arrive_once_and_mapped(scene: Scene, library: Ca
     check_tracks(scene.pendo.received, began)
     check_metadata(scene.pendo.received)
     assert scene.pendo.received.violations == []
+
+
+async def test_the_kotlin_library_sends_its_batches_with_the_key_in_the_body(scene: Scene) -> None:
+    """gzip to /v1/b, as text/plain; twenty events a batch."""
+    key = f"kotlin-{uuid.uuid4()}"  # what it stores is kept by key
+    settings = {
+        "kafka.bootstrap_servers": scene.kafka.bootstrap_servers,
+        "kafka.topic": scene.topic,
+        "gateway.write_keys": [key],
+    }
+    async with RunningGateway(settings) as gateway:
+        await gateway.ready()
+        await send_by_kotlin(gateway.url.removeprefix("http://"), key, "k-1", 50)
+        series = await gateway.scrape()
+        assert total(series, "flagpost_gateway_events_total", outcome="accepted", type="track") >= 51
+        assert total(series, "flagpost_gateway_events_total", outcome="accepted", type="visitor") == 1
+        assert total(series, "flagpost_gateway_events_total", outcome="accepted", type="account") == 1
+        assert total(series, "flagpost_gateway_set_aside_total", reason="malformed") == 0
+    records = await asyncio.to_thread(read_topic, scene.kafka.bootstrap_servers, scene.topic)
+    events = [Decoder().decode(record.value or b"") for record in records]
+    chosen = [event for event in events if isinstance(event, TrackEvent) and event.event == "Plan Chosen"]
+    assert {event.properties["number"] for event in chosen} == set(range(50))
+    assert {event.visitor_id for event in chosen} == {"k-1"}
