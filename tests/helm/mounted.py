@@ -30,7 +30,7 @@ class Mounted:
 def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mounted:
     """Lay out the container's files under `root`."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables = {each["name"]: _variable_text(each) for each in container["env"]}
     for mount in container["volumeMounts"]:
         held = dict(_held(release, volumes[mount["name"]]))
         for path, text in held.items():
@@ -47,11 +47,18 @@ def _held(release: Rendered, volume: Object) -> Iterator[tuple[str, str]]:
     """The files of a volume that the chart makes: paths within it, and texts."""
     for each in release.all_of("ConfigMap"):
         if volume.get("configMap") == {"name": each["metadata"]["name"]}:
-            yield from each["data"].items()
+            yield from each.get("data", {}).items()
     for source in volume.get("projected", {"sources": ()})["sources"]:
         secret = source["secret"]
         for item in secret["items"]:
             yield item["path"], _secret_text(release, secret["name"], item["key"])
+
+
+def _variable_text(variable: Object) -> str:
+    text: str = (
+        variable["value"] if "value" in variable else "/".join(variable["valueFrom"]["secretKeyRef"].values())
+    )
+    return text
 
 
 def _secret_text(release: Rendered, name: str, key: str) -> str:
