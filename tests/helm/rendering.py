@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "flagpost"
+VERSION: Final[str] = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 VALUES: Final = Path(__file__).parent / "values"
 RELEASE: Final = "flagpost"
 NAMESPACE: Final = "tracking"

@@ -17,6 +17,7 @@ from helm.rendering import (
     CHART,
     LONGEST_NAME,
     NAMES,
+    VERSION,
     Object,
     Refused,
     load_chart,
@@ -124,7 +125,7 @@ def test_a_text_is_not_quoted_away_by_a_loader_of_either_yaml() -> None:
 @pytest.fixture
 def umbrella(tmp_path: Path) -> Path:
     """A chart that this one is a part of."""
-    dependency = {"name": "flagpost", "version": "0.1.0", "condition": "flagpost.enabled"}
+    dependency = {"name": "flagpost", "version": VERSION, "condition": "flagpost.enabled"}
     chart = {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0", "dependencies": [dependency]}
     copytree(CHART, tmp_path / "charts" / "flagpost")
     (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
@@ -135,7 +136,7 @@ def test_a_chart_that_this_one_is_part_of_enables_it_and_has_globals(umbrella: P
     chart = load_chart(umbrella)
     shared = {"imageRegistry": "mirror.example.com", "region": "eu"}
     on = rendered({"flagpost": {"enabled": True}, "global": shared}, chart=chart)
-    assert on.container("consumer")["image"] == "mirror.example.com/flagpost:0.1.0"
+    assert on.container("consumer")["image"] == f"mirror.example.com/flagpost:{VERSION}"
     assert rendered({"flagpost": {"enabled": False}}, chart=chart).objects == ()
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
-from helm.rendering import Object, Rendered, rendered, rendered_set, value_sets, values_of
+from helm.rendering import VERSION, Object, Rendered, rendered, rendered_set, value_sets, values_of
 from memory_floods import CHART_BYTES
 
 SETS = value_sets()
@@ -127,8 +126,7 @@ def test_secrets_are_whole_volumes_that_follow_a_rotation() -> None:
 
 
 def test_image_by_tag_digest_and_version_of_the_chart() -> None:
-    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert rendered_set("default").container("consumer")["image"] == f"flagpost:{version}"
+    assert rendered_set("default").container("consumer")["image"] == f"flagpost:{VERSION}"
     assert rendered({"image": {"tag": "9"}}).container("consumer")["image"] == "flagpost:9"
     digest = values_of("image-digest")["image"]["digest"]
     image = rendered_set("image-digest").container("consumer")["image"]
@@ -138,17 +136,21 @@ def test_image_by_tag_digest_and_version_of_the_chart() -> None:
 @pytest.mark.parametrize(
     ("shared", "image", "expected"),
     [
-        ("mirror.example.com", {}, "mirror.example.com/flagpost:0.1.0"),
+        ("mirror.example.com", {}, f"mirror.example.com/flagpost:{VERSION}"),
         (
             "mirror.example.com:5000/hub",
             {"registry": "a.example.com"},
-            "mirror.example.com:5000/hub/flagpost:0.1.0",
+            f"mirror.example.com:5000/hub/flagpost:{VERSION}",
         ),
-        ("mirror.example.com", {"repository": "a.example.com/team/it"}, "mirror.example.com/team/it:0.1.0"),
-        ("mirror.example.com", {"repository": "localhost/it"}, "mirror.example.com/it:0.1.0"),
-        ("mirror.example.com", {"repository": "team/it.name"}, "mirror.example.com/team/it.name:0.1.0"),
-        (None, {"registry": "a.example.com", "repository": "team/it"}, "a.example.com/team/it:0.1.0"),
-        (None, {"repository": "a.example.com/team/it"}, "a.example.com/team/it:0.1.0"),
+        (
+            "mirror.example.com",
+            {"repository": "a.example.com/team/it"},
+            f"mirror.example.com/team/it:{VERSION}",
+        ),
+        ("mirror.example.com", {"repository": "localhost/it"}, f"mirror.example.com/it:{VERSION}"),
+        ("mirror.example.com", {"repository": "team/it.name"}, f"mirror.example.com/team/it.name:{VERSION}"),
+        (None, {"registry": "a.example.com", "repository": "team/it"}, f"a.example.com/team/it:{VERSION}"),
+        (None, {"repository": "a.example.com/team/it"}, f"a.example.com/team/it:{VERSION}"),
     ],
 )
 def test_the_registry_of_all_charts_wins(shared: str | None, image: dict[str, Any], expected: str) -> None:

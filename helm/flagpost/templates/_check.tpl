@@ -60,6 +60,7 @@ setting}.
   "kafka.topic" "flagpost.events"
   "kafka.ledger_topic" "flagpost.ledger"
   "kafka.dead_letter_topic" "flagpost.dead-letters"
+  "kafka.suppressions_topic" "flagpost.suppressions"
   "gateway.webhook_topic" "flagpost.pendo-webhooks"
 -}}
 {{- $name = include "flagpost.setting" (list $ $setting) | default $name -}}
