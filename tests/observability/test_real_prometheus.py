@@ -36,6 +36,10 @@ ZERO: Mapping[tuple[str, str], str] = {
     ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
     ("overview", "Partitions without a consumer"): "for seconds, while they change hands",
     ("kafka", "Partitions without a consumer"): "the same",
+    (
+        "publishers",
+        "Files of keys that cannot be used: {{pod}} {{setting}}",
+    ): "the gateway's own tests break them",
     ("kafka", "Topics made anew"): "the tests of topics made anew count them",
     ("kafka", "Waiting for the registry"): "it takes a schema registry",
     ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
