@@ -312,6 +312,7 @@ def test_librdkafka_properties_that_are_secrets_are_refused(name: str) -> None:
         ({"name": "FLAGPOST_DELIVERY__DRAIN_SECONDS", "value": "9"}, "set config.delivery.drain_seconds"),
         ({"name": "FLAGPOST_PENDO__TRACK_SECRET_FILE", "value": "/x"}, "which has it already"),
         ({"name": "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "value": "k:1"}, "set networkPolicy.kafkaPorts"),
+        ({"name": "HTTPS_PROXY", "value": "http://proxy:3128"}, "add it to networkPolicy.extraEgress"),
     ],
 )
 def test_variables_are_checked(variable: dict[str, Any], told: str) -> None:

@@ -208,6 +208,12 @@ setting}.
 {{- end -}}
 {{- end -}}
 {{- $policy := .root.Values.networkPolicy -}}
+{{- $proxies := list "HTTPS_PROXY" "https_proxy" "HTTP_PROXY" "http_proxy" "FLAGPOST_PENDO__PROXY" "FLAGPOST_KAFKA__SCHEMA_REGISTRY__PROXY" -}}
+{{- range $names -}}
+{{- if and $policy.enabled (has . $proxies) (not $policy.proxyTo) (not $policy.extraEgress) -}}
+{{- fail (printf "extraEnv gives %s, and the NetworkPolicy does not let the pods reach that proxy; add it to networkPolicy.extraEgress" .) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $policy.enabled (has "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" $names) (not $policy.kafkaPorts) -}}
 {{- fail "extraEnv gives FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, of which the NetworkPolicy knows no ports; set networkPolicy.kafkaPorts" -}}
 {{- end -}}
