@@ -61,6 +61,10 @@ RULES: Final[Mapping[tuple[str, ...], dict[str, Any]]] = {
     ("kafka", "properties"): {**NOT_OURS, **NO_NUL},
     ("kafka", "properties_files"): NOT_OURS,
     ("kafka", "schema_registry"): {"dependencies": {"key_file": ["certificate_file"]}},
+    ("privacy",): {
+        "if": {"required": ["ledger_ids"], "properties": {"ledger_ids": {"const": "keyed_hash"}}},
+        "then": {"required": ["key_file"]},
+    },
 }
 """What is asked besides."""
 

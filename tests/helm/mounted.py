@@ -18,6 +18,9 @@ from helm.rendering import Object, Rendered
 PATH: Final = re.compile(r"(?<![\w/.:])/[\w./-]+")
 """A path from the root, within a variable's text."""
 
+SECRETS: Final = "/run/secrets/flagpost/"
+"""Where the chart mounts secrets; settings may name files there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
@@ -34,7 +37,8 @@ def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mo
     for mount in container["volumeMounts"]:
         held = dict(_held(release, volumes[mount["name"]]))
         for path, text in held.items():
-            _write(_within(root, mount["mountPath"]) / path, text)
+            in_root = text.replace(SECRETS, f"{_within(root, SECRETS)}/")
+            _write(_within(root, mount["mountPath"]) / path, in_root)
         if not held:
             _write_what_is_named(mount["mountPath"], variables, root)
     environ = {

@@ -134,6 +134,7 @@ ENTRIES: Final = st.lists(
 @example([(("pendo", "request_timeout_seconds"), 22.5)])
 @example([(("gateway", "admin_port"), 8081)])
 @example([(("admin", "host"), "\x7f")])
+@example([(("privacy", "ledger_ids"), "keyed_hash")])
 @example([(("gateway", "keys"), {"web": {}})])
 @example([(("gateway", "keys"), {"key-1": {"key_sha256": HASH}})])
 @example([(("gateway", "keys"), {"a b": {"key_sha256": HASH}})])

@@ -119,6 +119,11 @@ topics: {}
 - name: FLAGPOST_{{ .setting | upper | replace "." "__" }}_FILE
   value: /run/secrets/flagpost/{{ .setting }}
 {{- end }}
+{{- if and (eq .component "topics") (include "flagpost.setting" (list .root "privacy.ledger_ids")) }}
+# Who creates topics reads no ledger, and is not given its key.
+- name: FLAGPOST_PRIVACY__LEDGER_IDS
+  value: plain
+{{- end }}
 {{- with include "flagpost.namedKeys" . | fromJson }}
 {{- $keys := include "flagpost.setting" (list $.root "gateway.keys") | default "{}" | fromJson }}
 {{- range $name, $_ := . }}
