@@ -5,7 +5,7 @@ VENV := .venv
 STAMP := $(VENV)/.synced
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: setup demo test test-next-aiohttp chaos lint format identity release release-tools audit bench deploy-tools deploy-checks chart-docs cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
+.PHONY: setup demo test test-next-aiohttp chaos lint format identity release release-tools audit bench deploy-tools deploy-checks chart-docs chart-schema cluster-test dashboards docs-metrics observe docker-lint image image-test compose-test clean
 
 setup: $(STAMP)
 
@@ -89,6 +89,10 @@ deploy-checks: deploy-tools
 # The table of values in the chart's README, of the comments in its values.yaml.
 chart-docs: setup
 	PYTHONPATH=tests $(VENV)/bin/python tests/helm/values_table.py
+
+# What the chart's schema says of settings and variables, of the programs' own models.
+chart-schema: setup
+	PYTHONPATH=helm $(VENV)/bin/python -m settings_schema
 
 # The chart on a real Kubernetes API server, which takes minutes to build the first time (Go is needed).
 cluster-test: setup

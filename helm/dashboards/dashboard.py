@@ -1,7 +1,7 @@
 """A dashboard: panels in rows, and what all dashboards have in common.
 
-In: rows of panels. Out: Grafana's dashboard model, with variables, annotations, and links to the others and to the
-runbooks.
+In: rows of panels. Out: Grafana's dashboard model, with variables, annotations, and links to the others. The chart
+adds those to the runbooks, if it is told where they can be read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ COLUMNS = 24
 TAG = "flagpost"
 BUILDS = '__name__=~"flagpost_(gateway_)?build_info"'
 """What every consumer and every gateway has."""
+ALL_PROGRAMS = '__name__=~"flagpost_((gateway_)?build_info|publisher_accepted_total)"'
+"""And every service with a publisher, which may run elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,6 @@ _LINKS: list[Json] = [
         "includeVars": True,
         "keepTime": True,
     },
-    {
-        "title": "Runbooks",
-        "type": "link",
-        "icon": "doc",
-        "url": "docs/runbooks/README.md",
-        "targetBlank": True,
-    },
 ]
 
 
@@ -147,7 +142,7 @@ def _variables() -> list[Json]:
             "hide": 0,
             "current": {},
         },
-        _variable("namespace", BUILDS),
+        _variable("namespace", ALL_PROGRAMS),
         _variable("release", f'{BUILDS},namespace=~"$namespace"'),
         _variable("pod", f'{BUILDS},namespace=~"$namespace",release=~"$release"'),
     ]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dashboards.dashboard import Dashboard, Row
+from dashboards.overview import UNASSIGNED
 from dashboards.panels import ANY, NONE_AT_ALL, Query, bad_from, graph, stack, stat
-from dashboards.promql import RELEASE, greatest, rate, series, total
+from dashboards.promql import RELEASE, gained, greatest, of_limit, rate, series, total
 
 NOW = Row(
     "Is every partition consumed?",
     (
         stat(
-            "Partitions assigned",
-            "It must be all that the events topic has, 24 by default.",
-            total(series("flagpost_partitions_assigned")),
+            "Partitions without a consumer",
+            "Of all that the events topic has. For seconds while partitions change hands; otherwise 0.",
+            UNASSIGNED,
             "none",
-            ((None, "red"), (1, "green")),
-            runbook="FlagpostNoConsumers",
+            NONE_AT_ALL,
+            runbook="FlagpostPartitionsUnassigned",
         ),
         stat(
             "Partitions stalled",
@@ -27,8 +28,9 @@ NOW = Row(
         ),
         stat(
             "Offsets lost",
-            "Records that Kafka deleted before they were read, or that cannot be read, since the consumers started.",
-            total(series("flagpost_offsets_lost_total")),
+            "Records that Kafka deleted before they were read, or that cannot be read, in the time that is looked "
+            "at.",
+            total(gained("flagpost_offsets_lost_total")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostOffsetsLost",
@@ -36,8 +38,8 @@ NOW = Row(
         stat(
             "Topics made anew",
             "Topics deleted and made anew under their old name, and logs that went back, as each consumer tells of "
-            "it, since the consumers started.",
-            total(series("flagpost_topic_replaced_total")),
+            "it, in the time that is looked at.",
+            total(gained("flagpost_topic_replaced_total")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostTopicReplaced",
@@ -52,8 +54,8 @@ NOW = Row(
         ),
         stat(
             "Ledger records damaged",
-            "Passed over, since the consumers started: what they settled may be sent again.",
-            total(series("flagpost_ledger_damaged_total")),
+            "Passed over, in the time that is looked at: what they settled may be sent again.",
+            total(gained("flagpost_ledger_damaged_total")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostLedgerDamaged",
@@ -67,11 +69,11 @@ NOW = Row(
         ),
         stat(
             "Settlements on their way",
-            "Answers of Pendo whose settlement Kafka has not acknowledged. Sending stops at 2 x "
-            "pendo.max_connections.",
-            greatest(series("flagpost_ledger_unacknowledged")),
-            "none",
-            bad_from(96, 128),
+            "Answers of Pendo whose settlement Kafka has not acknowledged, as a share of 2 x pendo.max_connections, "
+            "where sending stops; in the consumer that has most of them.",
+            greatest(of_limit(series("flagpost_ledger_unacknowledged"), "pendo.max_connections", 2)),
+            "percentunit",
+            bad_from(0.75, 1),
             runbook="FlagpostLedgerSlow",
         ),
     ),
@@ -92,7 +94,8 @@ LAG = Row(
         ),
         graph(
             "Lag by partition",
-            "One partition alone: a hot visitor, a partition that is held, or a consumer that is stuck.",
+            "Of partitions that a consumer has. One alone: a hot visitor, a partition that is held, or a consumer "
+            "that is stuck.",
             "short",
             ANY,
             Query(greatest(series("flagpost_consumer_lag"), "partition"), "{{partition}}"),

@@ -7,8 +7,9 @@ from dashboards.panels import ANY, NONE_AT_ALL, Query, bad_from, good_from, grap
 from dashboards.promql import RELEASE, gained, greatest, quantile, rate, ratio, series, total
 
 HOUR = 3600
-DEADLINE_NEAR = 600_000 - 2 * 24 * HOUR
-"""Seconds: FlagpostDeadlineNear."""
+UNEXPLAINED = "pod:flagpost_deliveries_unexplained:sum"
+FIRING = 'ALERTS{alertname=~"Flagpost.*",alertstate="firing",namespace=~"$namespace",release=~"$release"'
+"""Open at the end. Alerts that nobody's series raised have neither label, and are in all of them."""
 
 DELIVERIES = "flagpost_deliveries_total"
 PENDO_STATE = greatest(
@@ -20,13 +21,25 @@ PENDO_STATE = greatest(
 )
 """The worst state of an endpoint that any consumer has: 0 is ok."""
 
+UNASSIGNED = (
+    f"sum(clamp_min({greatest(series('flagpost_topic_partitions', of=RELEASE), 'namespace', 'release')}"
+    f" - {total(series('flagpost_partitions_assigned', of=RELEASE), 'namespace', 'release')}, 0))"
+)
+"""Whatever pods are chosen: a partition is another pod's, or nobody's."""
+MAX_AGE = series("flagpost_limit", 'setting="delivery.max_age_seconds"', of=RELEASE)
+DEADLINE = (
+    f"max({series('release:flagpost_oldest_pending_age_seconds:max', of=RELEASE)}"
+    f" / on (namespace, release) min by (namespace, release) ({MAX_AGE}))"
+)
+
 WORKING = Row(
     "Is it working?",
     (
         stat(
             "Alerts",
-            "Alerts of Flagpost's that fire now, but for those that only inform. The table below names them.",
-            'count(ALERTS{alertname=~"Flagpost.*",alertstate="firing",severity!="info"}) or vector(0)',
+            "Alerts of Flagpost's that fire now, but for those that only inform. The table below names them. No "
+            "data: Prometheus has not loaded Flagpost's rules, or nothing runs.",
+            f'count({FIRING},severity!="info"}}) or 0 * count({series(UNEXPLAINED, of=RELEASE)})',
             "none",
             NONE_AT_ALL,
         ),
@@ -39,12 +52,12 @@ WORKING = Row(
             runbook="FlagpostNoConsumers",
         ),
         stat(
-            "Partitions",
-            "Partitions that a consumer has. It must be all that the topic has, 24 by default.",
-            total(series("flagpost_partitions_assigned")),
+            "Partitions without a consumer",
+            "Of all that the events topic has. For seconds while partitions change hands; otherwise 0.",
+            UNASSIGNED,
             "none",
-            ((None, "red"), (1, "green")),
-            runbook="FlagpostNoConsumers",
+            NONE_AT_ALL,
+            runbook="FlagpostPartitionsUnassigned",
         ),
         stat(
             "Delivered a second",
@@ -54,11 +67,13 @@ WORKING = Row(
             ANY,
         ),
         stat(
-            "Pending",
-            "Deliveries in the consumers' memory. Intake pauses at delivery.max_pending (20,000) in each.",
-            total(series("flagpost_deliveries_pending")),
-            "short",
-            bad_from(15_000, 20_000),
+            "Fullest memory",
+            "How much of what may be pending is, in the consumer that has most of it. At 100 % it reads no more: "
+            "Pendo, its limits or Kafka hold it up.",
+            greatest(series("flagpost_pending_ratio")),
+            "percentunit",
+            bad_from(0.75, 1),
+            runbook="FlagpostOldEventsPending",
         ),
         stat(
             "Lag",
@@ -81,11 +96,11 @@ WORKING = Row(
         ),
         table(
             "What fires",
-            "Every alert that fires; docs/runbooks has a page for each. Empty is good.",
+            "Every alert that fires; docs/runbooks has a page for each. Empty is good, if the number of alerts "
+            "above is 0.",
             "none",
             NONE_AT_ALL,
-            "count by (alertname, severity, namespace, release, pod) "
-            '(ALERTS{alertname=~"Flagpost.*",alertstate="firing"})',
+            f"count by (alertname, severity, namespace, release, pod) ({FIRING}}})",
         ),
     ),
 )
@@ -97,26 +112,34 @@ PROMISE = Row(
             "Unexplained",
             "Planned deliveries that are neither settled, handed back nor pending, by the consumers' own "
             "books. Anything but 0 is a defect. `flagpost reconcile` proves it from the ledger.",
-            f"sum(abs({series('pod:flagpost_deliveries_unexplained:sum', of=RELEASE)}))",
+            f"sum(abs({series(UNEXPLAINED, of=RELEASE)}))",
             "none",
             NONE_AT_ALL,
             runbook="FlagpostUnexplained",
         ),
         stat(
             "Lost in Kafka",
-            "Offsets that Kafka deleted before they were read, since the consumers started.",
-            total(series("flagpost_offsets_lost_total")),
+            "Offsets that could not be read, because Kafka had deleted them or their batch is damaged, in the time "
+            "that is looked at. A restart does not take them away; a shorter time does.",
+            total(gained("flagpost_offsets_lost_total")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostOffsetsLost",
         ),
         stat(
             "Oldest pending",
-            "The age of the oldest event that is not settled. At delivery.max_age_seconds (600,000 s, 6.9 "
-            "days) it expires.",
+            "The age of the oldest event that a consumer holds and has not settled.",
             f"max({series('release:flagpost_oldest_pending_age_seconds:max', of=RELEASE)})",
             "s",
-            bad_from(HOUR, DEADLINE_NEAR),
+            bad_from(60, HOUR),
+            runbook="FlagpostOldEventsPending",
+        ),
+        stat(
+            "Deadline",
+            "The same, as the share of delivery.max_age_seconds: at 100 % events expire.",
+            DEADLINE,
+            "percentunit",
+            bad_from(0.5, 0.7),
             runbook="FlagpostDeadlineNear",
         ),
         stat(
@@ -204,10 +227,10 @@ FLOW = Row(
         ),
         stack(
             "Pending by kind",
-            "Deliveries in memory, not settled: what waits, is on its way, or whose settlement Kafka has "
-            "not acknowledged.",
+            "Deliveries in the memory of all consumers, not settled: what waits, is on its way, or whose "
+            "settlement Kafka has not acknowledged.",
             "short",
-            bad_from(15_000, 20_000),
+            ANY,
             Query(total(series("flagpost_deliveries_pending"), "kind"), "{{kind}}"),
             runbook="FlagpostOldEventsPending",
         ),

@@ -76,12 +76,11 @@ class Panel:
             "id": number,
             "type": self.kind,
             "title": self.title,
-            "description": self.description,
+            "description": self._described(),
             "datasource": DATASOURCE,
             "gridPos": {"x": left, "y": top, "w": self.width, "h": self.height},
             "fieldConfig": {"defaults": self._defaults(), "overrides": []},
             "options": self.options,
-            "links": self._links(),
             "targets": [self._target(place, query) for place, query in enumerate(self.queries)],
             "transformations": list(self.transformations),
         }
@@ -90,9 +89,9 @@ class Panel:
         steps = [{"value": value, "color": color} for value, color in self.thresholds]
         return {"unit": self.unit, "thresholds": {"mode": "absolute", "steps": steps}, **self.defaults}
 
-    def _links(self) -> list[Json]:
-        url = f"docs/runbooks/{self.runbook}.md"
-        return [{"title": "Runbook", "url": url, "targetBlank": True}] if self.runbook else []
+    def _described(self) -> str:
+        """With the runbook's name, of which the chart makes a link where it knows a place for it."""
+        return f"{self.description} Runbook: {self.runbook}." if self.runbook else self.description
 
     def _target(self, place: int, query: Query) -> Json:
         return {

@@ -22,8 +22,21 @@ def rate(name: str, *matchers: str, of: str = PROCESS) -> str:
 
 
 def gained(name: str, *matchers: str, of: str = PROCESS) -> str:
-    """By how much a counter grew in all of the time that is looked at."""
-    return f"increase({series(name, *matchers, of=of)}[$__range])"
+    """By how much a counter grew in all of the time that is looked at.
+
+    A process that began meanwhile has what it counted before its first scrape in it, and one that ended stays in it:
+    no restart makes anything vanish.
+    """
+    counter = series(name, *matchers, of=of)
+    known, begun = f"increase({counter}[$__range])", f"max_over_time({counter}[$__range])"
+    return f"({known} and {counter} offset $__range or {begun} unless {counter} offset $__range)"
+
+
+def of_limit(expression: str, setting: str, times: int = 1) -> str:
+    """The share of what a setting allows, so many times, process by process."""
+    limit = series("flagpost_limit", f'setting="{setting}"')
+    of_each = expression if times == 1 else f"{expression} / {times}"
+    return f"{of_each} / on (namespace, release, pod) group_left {limit}"
 
 
 def total(expression: str, *by: str) -> str:
@@ -50,6 +63,11 @@ def ratio(part: str, whole: str) -> str:
 def seen(expression: str) -> str:
     """Without the series that are 0: of many labels, those that there is something of."""
     return f"{expression} > 0"
+
+
+def of_program(expression: str, build: str) -> str:
+    """Of series that every program has, those of one that tells this build."""
+    return f"{expression} and on (namespace, release, pod) {series(build)}"
 
 
 def of_ours(expression: str) -> str:

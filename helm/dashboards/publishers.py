@@ -7,23 +7,24 @@ from dashboards.panels import ANY, NONE_AT_ALL, Query, bad_from, good_from, grap
 from dashboards.promql import gained, quantile, rate, ratio, seen, series, total
 
 REQUESTS = "flagpost_gateway_requests_total"
-SERVICES = 'pod!=""'
-"""Services with a publisher run elsewhere: the variables, which choose releases, do not apply."""
+SERVICES = 'namespace=~"$namespace"'
+"""Services with a publisher are of no release: of the variables only the namespace chooses."""
 
 NOW = Row(
     "Do events come in?",
     (
         stat(
             "Published by services",
-            "Events that publishers gave to Kafka in the time that is looked at. The variables do not "
-            "apply: services run elsewhere.",
+            "Events that publishers gave to Kafka in the time that is looked at, of the chosen namespaces: "
+            "services belong to no release.",
             total(gained("flagpost_publisher_delivered_total", of=SERVICES)),
             "short",
             ANY,
         ),
         stat(
             "Refused or failed",
-            "Events that publishers could not publish. They are lost; the applications go on.",
+            "Events that publishers could not publish, in the time that is looked at. They are lost; the "
+            "applications go on.",
             f"{total(gained('flagpost_publisher_refused_total', of=SERVICES))}"
             f" + {total(gained('flagpost_publisher_failed_total', of=SERVICES))}",
             "none",
@@ -81,11 +82,12 @@ PUBLISHERS = Row(
         ),
         graph(
             "Queued",
-            "Events on their way to Kafka, by pod; at queue_max_messages (100,000) the next are refused.",
+            "Events on their way to Kafka, by pod; at the publisher's own queue_max_messages the next are refused. "
+            "One that only grows: Kafka takes nothing.",
             "short",
-            bad_from(50_000, 100_000),
-            Query(series("flagpost_publisher_queued", of=SERVICES), "{{pod}}"),
-            runbook="FlagpostPublisherRefusing",
+            ANY,
+            Query(series("flagpost_publisher_queued", of=SERVICES), "{{namespace}} {{pod}}"),
+            runbook="FlagpostPublisherStuck",
         ),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dashboards.dashboard import Dashboard, Row
 from dashboards.panels import ANY, Query, bad_from, graph, stat, table
-from dashboards.promql import of_ours, quantile, rate, seen, series, total
+from dashboards.promql import of_limit, of_ours, of_program, quantile, rate, seen, series, total
 
 MEBIBYTE = 1024 * 1024
 
@@ -21,20 +21,29 @@ PROCESSES = Row(
             runbook="FlagpostLagGrows",
         ),
         graph(
-            "Memory",
-            "Resident memory. A consumer takes 150 MiB at work, and 230 MiB with a million remembered keys.",
+            "Memory of consumers",
+            "Resident memory. The chart gives each 512 MiB; beyond what it has been given the kernel ends it.",
             "bytes",
-            bad_from(200 * MEBIBYTE, 256 * MEBIBYTE),
-            Query(of_ours(series("process_resident_memory_bytes")), "{{pod}}"),
+            bad_from(400 * MEBIBYTE, 480 * MEBIBYTE),
+            Query(of_program(series("process_resident_memory_bytes"), "flagpost_build_info"), "{{pod}}"),
             runbook="FlagpostDedupeTooSmall",
         ),
         graph(
-            "Bytes held",
-            "What the records in memory take: keys, values, headers, and their events. Intake pauses at "
-            "delivery.max_pending_bytes (64 MiB) in each.",
+            "Memory of gateways",
+            "Resident memory. The chart gives each 256 MiB.",
             "bytes",
-            bad_from(51 * MEBIBYTE, 64 * MEBIBYTE),
-            Query(series("flagpost_pending_bytes"), "{{pod}}"),
+            bad_from(200 * MEBIBYTE, 240 * MEBIBYTE),
+            Query(
+                of_program(series("process_resident_memory_bytes"), "flagpost_gateway_build_info"), "{{pod}}"
+            ),
+        ),
+        graph(
+            "Bytes held",
+            "What the records in memory take: keys, values, headers, and their events, as a share of "
+            "delivery.max_pending_bytes. At 100 % a consumer reads no more.",
+            "percentunit",
+            bad_from(0.8, 1),
+            Query(of_limit(series("flagpost_pending_bytes"), "delivery.max_pending_bytes"), "{{pod}}"),
         ),
         graph(
             "Loop lag",

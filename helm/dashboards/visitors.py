@@ -5,11 +5,12 @@ from __future__ import annotations
 from dashboards.dashboard import Dashboard, Row
 from dashboards.overview import DELIVERIES
 from dashboards.panels import ANY, NO_RATE, NONE_AT_ALL, Query, bad_from, graph, stack, stat
-from dashboards.promql import gained, greatest, rate, ratio, series, total
+from dashboards.promql import gained, greatest, of_limit, rate, ratio, series, total
 
 DUPLICATES = 'outcome="duplicate"'
 PENDING = series("flagpost_deliveries_pending")
 PACED = series("flagpost_backlog_paced")
+LANE_LIMIT = series("flagpost_limit", 'setting="delivery.max_pending_per_visitor"')
 TRACK = 'kind="track"'
 METADATA = 'kind=~".*_metadata"'
 VALUES_DELIVERED = total(gained(DELIVERIES, METADATA, 'outcome="delivered"'))
@@ -23,7 +24,7 @@ WAITING = Row(
             "Paced waits for its visitor's second. The rest is ready, in flight, waits for a retry, the "
             "budget or Pendo, or for Kafka to acknowledge its settlement.",
             "short",
-            bad_from(15_000, 20_000),
+            ANY,
             Query(total(PACED), "paced"),
             Query(f"clamp_min({total(PENDING)} - {total(PACED)}, 0)", "the rest"),
             runbook="FlagpostOldEventsPending",
@@ -31,11 +32,12 @@ WAITING = Row(
         graph(
             "Longest lines",
             "Deliveries of the visitors with the most, by rank. One far above the others is a catch-all id "
-            '(a robot, "anonymous"); at delivery.max_pending_per_visitor (600) its newest are dead-lettered '
-            "while memory is full.",
+            '(a robot, "anonymous"); at delivery.max_pending_per_visitor its newest are dead-lettered while memory '
+            "is full.",
             "short",
-            bad_from(300, 600),
+            ANY,
             Query(greatest(series("flagpost_hottest_lanes"), "rank"), "{{rank}}"),
+            Query(f"min({LANE_LIMIT}) > 0", "delivery.max_pending_per_visitor"),
             runbook="FlagpostOldEventsPending",
         ),
     ),
@@ -89,11 +91,11 @@ SAVED = Row(
         ),
         graph(
             "Keys remembered",
-            "Sent keys that may still be repeated, by pod; about 120 bytes each. At dedupe.max_entries "
-            "(2,000,000) the oldest are forgotten early.",
-            "short",
-            bad_from(1_600_000, 2_000_000),
-            Query(series("flagpost_dedupe_entries"), "{{pod}}"),
+            "Sent keys that may still be repeated, by pod, as a share of dedupe.max_entries: at 100 % the oldest "
+            "are forgotten early.",
+            "percentunit",
+            bad_from(0.8, 1),
+            Query(of_limit(series("flagpost_dedupe_entries"), "dedupe.max_entries"), "{{pod}}"),
             runbook="FlagpostDedupeTooSmall",
         ),
         graph(

@@ -39,6 +39,7 @@ KINDS: Final = {
     "CronJob": f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs",
     "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
     "Ingress": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/ingresses",
+    "Job": f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs",
     "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
     "PodDisruptionBudget": f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets",
     "PodMonitor": f"/apis/monitoring.coreos.com/v1/namespaces/{NAMESPACE}/podmonitors",

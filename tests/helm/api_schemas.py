@@ -1,12 +1,13 @@
 """What the API server would say of an object's form, without one.
 
 In: a Kubernetes object. Out: `ValidationError` where a field is missing, unknown or of the wrong type. Kubernetes'
-own kinds are judged by the schemas that kubernetes-validate carries, in their strict form; KEDA's and the Prometheus
-operator's by the definitions in schemas/, closed in the same way.
+own kinds are judged by the schemas that kubernetes-validate carries, in their strict form; those of others by the
+definitions in schemas/, closed in the same way.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +28,8 @@ VERSIONS: Final = ("1.32", "1.37")
 """Of Kubernetes: the oldest and the newest whose schemas are at hand."""
 
 
-def require_valid(candidate: Object) -> None:
-    """Judge an object.
+def require_valid(candidate: Object, versions: Iterable[str] = VERSIONS) -> None:
+    """Judge an object, by these versions of Kubernetes.
 
     Raises:
         kubernetes_validate.ValidationError, jsonschema.ValidationError: what is wrong, and where.
@@ -38,7 +39,7 @@ def require_valid(candidate: Object) -> None:
     if definition is not None:
         definition.validate(candidate)
         return
-    for version in VERSIONS:
+    for version in versions:
         kubernetes_validate.validate(dict(candidate), version, strict=True)
 
 

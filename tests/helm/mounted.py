@@ -18,6 +18,9 @@ from helm.rendering import Object, Rendered
 PATH: Final = re.compile(r"(?<![\w/.:])/[\w./-]+")
 """A path from the root, within a variable's text."""
 
+SECRETS: Final = "/run/secrets/flagpost/"
+"""Where the chart mounts secrets; settings may name files there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
@@ -30,11 +33,12 @@ class Mounted:
 def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mounted:
     """Lay out the container's files under `root`."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    variables = {each["name"]: each["value"] for each in container["env"]}
+    variables = {each["name"]: _variable_text(each) for each in container["env"]}
     for mount in container["volumeMounts"]:
         held = dict(_held(release, volumes[mount["name"]]))
         for path, text in held.items():
-            _write(_within(root, mount["mountPath"]) / path, text)
+            in_root = text.replace(SECRETS, f"{_within(root, SECRETS)}/")
+            _write(_within(root, mount["mountPath"]) / path, in_root)
         if not held:
             _write_what_is_named(mount["mountPath"], variables, root)
     environ = {
@@ -47,11 +51,18 @@ def _held(release: Rendered, volume: Object) -> Iterator[tuple[str, str]]:
     """The files of a volume that the chart makes: paths within it, and texts."""
     for each in release.all_of("ConfigMap"):
         if volume.get("configMap") == {"name": each["metadata"]["name"]}:
-            yield from each["data"].items()
+            yield from each.get("data", {}).items()
     for source in volume.get("projected", {"sources": ()})["sources"]:
         secret = source["secret"]
         for item in secret["items"]:
             yield item["path"], _secret_text(release, secret["name"], item["key"])
+
+
+def _variable_text(variable: Object) -> str:
+    text: str = (
+        variable["value"] if "value" in variable else "/".join(variable["valueFrom"]["secretKeyRef"].values())
+    )
+    return text
 
 
 def _secret_text(release: Rendered, name: str, key: str) -> str:

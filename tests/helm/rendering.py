@@ -1,18 +1,21 @@
 """The chart as Helm renders it.
 
 In: values. Out: the Kubernetes objects, as maps, and the notes. It is Helm's own engine, called as a library: a set
-of values takes two milliseconds, and a refusal is an exception with Helm's text.
+of values takes milliseconds, and a refusal is an exception with Helm's text. What it writes is read strictly: no key
+twice, and the same by the rules of YAML 1.1 and of 1.2.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from helm.missing_tools import do_without
 
@@ -23,13 +26,15 @@ except ModuleNotFoundError as error:
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "flagpost"
+VERSION: Final[str] = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 VALUES: Final = Path(__file__).parent / "values"
 RELEASE: Final = "flagpost"
 NAMESPACE: Final = "tracking"
 
-LONGEST_RELEASE_NAME: Final = "a-release-whose-name-is-as-long-as-helm-allows-it-be"
-RELEASES: Final = {"long-release-name": LONGEST_RELEASE_NAME}
-"""The sets of values that are installed under another name than RELEASE."""
+CASES: Final = ROOT / "tests" / "cases"
+NAMES: Final = tuple((CASES / "helm-names.txt").read_text().split())
+"""Names of releases and namespaces that look like something else, and one as long as Helm allows it to be."""
+LONGEST_NAME: Final = max(NAMES, key=len)
 
 WARNING: Final = 2
 """Of Helm's severities, which are 1 to 3."""
@@ -64,53 +69,62 @@ class Rendered:
         return spec
 
     def container(self, component: str) -> Object:
-        """The container of those pods that stays."""
-        (container,) = self.pod_spec(component)["containers"]
-        only: Object = container
-        return only
+        """Flagpost's own container of those pods."""
+        own: Object = self.pod_spec(component)["containers"][0]
+        return own
+
+    def templates(self) -> Iterator[tuple[str, Object]]:
+        """Name, and metadata with spec, of every kind of pod."""
+        for each in [*self.all_of("Deployment"), *self.all_of("Job")]:
+            yield each["metadata"]["name"], each["spec"]["template"]
+        for job in self.all_of("CronJob"):
+            yield job["metadata"]["name"], job["spec"]["jobTemplate"]["spec"]["template"]
+        for pod in self.all_of("Pod"):
+            yield pod["metadata"]["name"], pod
 
     def pods(self) -> Iterator[tuple[str, Object]]:
-        """Name and spec of every kind of pod."""
-        for deployment in self.all_of("Deployment"):
-            yield deployment["metadata"]["name"], deployment["spec"]["template"]["spec"]
-        for job in self.all_of("CronJob"):
-            yield job["metadata"]["name"], job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        for pod in self.all_of("Pod"):
-            yield pod["metadata"]["name"], pod["spec"]
+        """Component and spec of every kind of pod."""
+        for _, template in self.templates():
+            yield template["metadata"]["labels"]["app.kubernetes.io/component"], template["spec"]
 
 
 def value_sets() -> list[str]:
-    """The names of the sets in values/."""
-    return sorted(path.stem for path in VALUES.glob("*.yaml"))
+    """The names of the sets in values/, and of the one in cases/."""
+    return sorted([*(path.stem for path in VALUES.glob("*.yaml")), "helm-values-labels"])
 
 
 def values_of(name: str) -> dict[str, Any]:
-    """A set of values/."""
-    values: dict[str, Any] = yaml.safe_load((VALUES / f"{name}.yaml").read_text())
+    """A set of values."""
+    folder = CASES if name.startswith("helm-") else VALUES
+    values: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text())
     return values
 
 
 @cache
-def rendered_set(name: str) -> Rendered:
-    """A set of values/, rendered once."""
-    return rendered(values_of(name), RELEASES.get(name, RELEASE))
+def rendered_set(name: str, release: str = RELEASE, namespace: str = NAMESPACE) -> Rendered:
+    """A set of values, rendered once."""
+    return rendered(values_of(name), release, namespace)
 
 
-def rendered(values: Mapping[str, Any], release: str = RELEASE) -> Rendered:
-    """Render the chart.
+def rendered(
+    values: Mapping[str, Any],
+    release: str = RELEASE,
+    namespace: str = NAMESPACE,
+    chart: Chart | None = None,
+) -> Rendered:
+    """Render the chart, or one that it is a part of.
 
     Raises:
         Refused: the schema or a template refuses the values.
     """
     try:
-        templates = _chart().render(dict(values), name=release, namespace=NAMESPACE)
+        templates = (chart or _chart()).render(dict(values), name=release, namespace=namespace)
     except HelmError as error:
         raise Refused(str(error)) from None
-    texts = [text for name, text in sorted(templates.items()) if not name.endswith("/NOTES.txt")]
-    documents = (document for text in texts for document in yaml.safe_load_all(text))
+    notes = {name: text for name, text in templates.items() if name.endswith("/NOTES.txt")}
+    texts = [text for name, text in sorted(templates.items()) if name not in notes]
     return Rendered(
-        tuple(document for document in documents if document is not None),
-        templates["flagpost/templates/NOTES.txt"],
+        tuple(document for text in texts for document in _strictly_read(text)), "".join(notes.values())
     )
 
 
@@ -124,4 +138,42 @@ def complaints(values: Mapping[str, Any]) -> list[str]:
 
 @cache
 def _chart() -> Chart:
-    return Chart.load(CHART)
+    return load_chart(CHART)
+
+
+def load_chart(path: Path) -> Chart:
+    """A chart, as Helm loads it from a folder."""
+    return Chart.load(path)
+
+
+def _strictly_read(text: str) -> list[Object]:
+    documents = [document for document in yaml.load_all(text, _Yaml11) if document is not None]
+    as_yaml_1_2 = [document for document in yaml.load_all(text, _Yaml12) if document is not None]
+    assert documents == as_yaml_1_2, "YAML 1.1 and 1.2 read it otherwise"
+    return documents
+
+
+class _Yaml11(yaml.CSafeLoader):
+    """PyYAML's own loader, but for keys that come twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A map whose keys all differ."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len(keys) != len(set(keys)):
+            raise ConstructorError(None, None, f"a key twice among {keys}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Yaml12(_Yaml11):
+    """The core schema of YAML 1.2."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # type: ignore[misc] # as PyYAML has it
+
+
+for _tag, _form, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Yaml12.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_form})$"), list(_first))

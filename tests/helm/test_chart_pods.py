@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
-from helm.rendering import CHART, Object, Rendered, rendered, rendered_set, value_sets, values_of
+from helm.rendering import VERSION, Object, Rendered, rendered, rendered_set, value_sets, values_of
+from memory_floods import CHART_BYTES
 
 SETS = value_sets()
 IDENTITY = {"app.kubernetes.io/name": "flagpost", "app.kubernetes.io/instance": "flagpost"}
@@ -29,8 +29,8 @@ def test_pods_keep_the_restricted_standard_and_have_no_token(name: str) -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
-            assert container["resources"]["limits"].keys() == {"memory"}
+            assert container["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+            assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
 
 
 def test_service_account_gives_no_token_either() -> None:
@@ -60,11 +60,38 @@ def test_grace_grows_with_the_drain() -> None:
     assert _grace_seconds({"delivery": {"drain_seconds": 90.5}}) == 106
 
 
-def test_topics_are_made_first_unless_somebody_else_does() -> None:
-    (topics,) = rendered_set("hpa").pod_spec("consumer")["initContainers"]
+def test_topics_are_made_by_a_job_unless_somebody_else_does() -> None:
+    (topics,) = rendered_set("hpa").one("Job")["spec"]["template"]["spec"]["containers"]
     assert topics["command"] == ["flagpost", "topics", "create", "--partitions", "48", "--replication", "3"]
-    assert "initContainers" not in rendered_set("image-digest").pod_spec("consumer")
-    assert "initContainers" not in rendered_set("everything").pod_spec("gateway")
+    assert "initContainers" not in rendered_set("hpa").pod_spec("consumer")
+    assert rendered_set("image-digest").all_of("Job") == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"topics": {"partitions": 48}},
+        {"image": {"tag": "9"}},
+        {"config": {"kafka": {"topic": "other"}}},
+        {"kafkaUsers": {"topics": {"properties": {"client.id": "topics"}}}},
+    ],
+)
+def test_a_job_of_another_content_has_another_name(changed: dict[str, Any]) -> None:
+    """A Job cannot be changed: an upgrade would be refused."""
+    before, after = rendered({}).one("Job"), rendered(changed).one("Job")
+    assert before["metadata"]["name"] != after["metadata"]["name"]
+    assert rendered({"consumer": {"replicas": 3}}).one("Job") == before
+
+
+def test_the_memory_of_the_bounds() -> None:
+    """What the tests of memory hold a process to (memory_floods.CHART_BYTES, and the gateway's 256 MiB)."""
+    release = rendered({"gateway": {"enabled": True}})
+    limits = {
+        name: pod["containers"][0]["resources"]["limits"]["memory"]
+        for name, pod in release.pods()
+        if name in ("consumer", "gateway")
+    }
+    assert limits == {"consumer": f"{CHART_BYTES // 2**20}Mi", "gateway": "256Mi"}
 
 
 def test_reconcile_runs_on_time_and_is_not_tried_again() -> None:
@@ -80,9 +107,11 @@ def test_reconcile_runs_on_time_and_is_not_tried_again() -> None:
 def test_only_settings_restart_pods() -> None:
     """A Secret's content is read again where it is mounted, so neither it nor the chart's version is a reason."""
     secret = {"track-secret": "one", "integration-key": "two"}
-    before = rendered({"secrets": {"inline": secret}})
-    rotated = rendered({"secrets": {"inline": {**secret, "track-secret": "new"}}})
-    changed = rendered({"secrets": {"inline": secret}, "config": {"dedupe": {"ttl_seconds": 60}}})
+    before = rendered({"secrets": {"inline": {"consumer": secret}}})
+    rotated = rendered({"secrets": {"inline": {"consumer": {**secret, "track-secret": "new"}}}})
+    changed = rendered(
+        {"secrets": {"inline": {"consumer": secret}}, "config": {"dedupe": {"ttl_seconds": 60}}}
+    )
     assert rotated.one("Secret") != before.one("Secret")
     assert _template(rotated) == _template(before)
     assert _template(changed) != _template(before)
@@ -97,12 +126,36 @@ def test_secrets_are_whole_volumes_that_follow_a_rotation() -> None:
 
 
 def test_image_by_tag_digest_and_version_of_the_chart() -> None:
-    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert rendered_set("default").container("consumer")["image"] == f"flagpost:{version}"
+    assert rendered_set("default").container("consumer")["image"] == f"flagpost:{VERSION}"
     assert rendered({"image": {"tag": "9"}}).container("consumer")["image"] == "flagpost:9"
     digest = values_of("image-digest")["image"]["digest"]
     image = rendered_set("image-digest").container("consumer")["image"]
     assert image == f"registry.example.com/platform/flagpost@{digest}"
+
+
+@pytest.mark.parametrize(
+    ("shared", "image", "expected"),
+    [
+        ("mirror.example.com", {}, f"mirror.example.com/flagpost:{VERSION}"),
+        (
+            "mirror.example.com:5000/hub",
+            {"registry": "a.example.com"},
+            f"mirror.example.com:5000/hub/flagpost:{VERSION}",
+        ),
+        (
+            "mirror.example.com",
+            {"repository": "a.example.com/team/it"},
+            f"mirror.example.com/team/it:{VERSION}",
+        ),
+        ("mirror.example.com", {"repository": "localhost/it"}, f"mirror.example.com/it:{VERSION}"),
+        ("mirror.example.com", {"repository": "team/it.name"}, f"mirror.example.com/team/it.name:{VERSION}"),
+        (None, {"registry": "a.example.com", "repository": "team/it"}, f"a.example.com/team/it:{VERSION}"),
+        (None, {"repository": "a.example.com/team/it"}, f"a.example.com/team/it:{VERSION}"),
+    ],
+)
+def test_the_registry_of_all_charts_wins(shared: str | None, image: dict[str, Any], expected: str) -> None:
+    release = rendered({"global": {"imageRegistry": shared}, "image": image})
+    assert {pod["containers"][0]["image"] for _, pod in release.pods()} == {expected}
 
 
 def test_placement_reaches_the_pods() -> None:
@@ -122,7 +175,7 @@ def test_placement_reaches_the_pods() -> None:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in SETS if name not in ("minimal", "gateway")])
+@pytest.mark.parametrize("name", [name for name in SETS if name != "minimal"])
 def test_evictions_are_limited_where_there_are_several_pods(name: str) -> None:
     release = rendered_set(name)
     budgets = {

@@ -45,8 +45,8 @@ async def test_a_release_carries_a_decision_to_pendo(
         release = rendered(_values(kafka, pendo, fresh_name("release")))
         node = Node(release, tmp_path, session)
         consumer, gateway = release.pod_spec("consumer"), release.pod_spec("gateway")
-        (topics,) = consumer["initContainers"]
-        await node.done(consumer, topics)
+        topics = release.one("Job")["spec"]["template"]["spec"]
+        await node.done(topics, topics["containers"][0])
         async with (
             node.running(consumer, release.container("consumer")),
             node.running(gateway, release.container("gateway")),
@@ -144,7 +144,7 @@ def _values(kafka: KafkaBroker, pendo: PendoStandIn, name: str) -> dict[str, Any
             },
             "metadata": {"linger_seconds": 0.2},
         },
-        "secrets": {"inline": {**keys, "write-keys": f"{WRITE_KEY}\n"}},
+        "secrets": {"inline": {"consumer": keys, "gateway": {"write-keys": f"{WRITE_KEY}\n"}}},
         "topics": {"partitions": 2, "replication": 1},
         "gateway": {"enabled": True},
         "reconcile": {"schedule": "@hourly"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from flagpost_consumer.settings import Needs, load_settings
 from flagpost_publisher.gateway.program import STOP_SECONDS
 from flagpost_publisher.gateway.settings import load_settings as load_gateway_settings
 from flagpost_settings.secrets import SecretSource
-from flagpost_settings.section import SECTIONS
 from helm.mounted import mounted
-from helm.rendering import CHART, Object, Rendered, rendered, rendered_set, value_sets, values_of
+from helm.rendering import Object, Rendered, rendered, rendered_set, value_sets, values_of
 
 SETS = value_sets()
 WITH_GATEWAY = [name for name in SETS if values_of(name).get("gateway", {}).get("enabled")]
@@ -57,66 +55,136 @@ def test_gateway_accepts_its_settings(name: str, tmp_path: Path) -> None:
     assert gateway.port == _port(container, "http")
     assert gateway.admin_port == _port(container, "admin")
     assert _text(gateway.write_keys_source)
-    assert (gateway.webhook_secret_source is None) == (
-        not values_of(name).get("secrets", {}).get("webhookSecret")
-    )
+    given = values_of(name).get("secrets", {}).get("gateway", {})
+    assert (gateway.webhook_secret_source is None) == (not given.get("webhookSecret"))
     slept = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     # Requests in flight, then Kafka: each may take as long.
     assert pod["terminationGracePeriodSeconds"] > slept + 2 * STOP_SECONDS
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_flagpost_command_sees_what_the_consumer_sees(name: str) -> None:
+def test_every_command_runs_what_the_consumer_runs(name: str) -> None:
     release = rendered_set(name)
     consumer = release.container("consumer")
-    for pod_name, pod in release.pods():
-        if pod_name.endswith("-gateway"):
-            continue
-        assert pod["volumes"] == release.pod_spec("consumer")["volumes"]
-        for container in [*pod["containers"], *pod.get("initContainers", ())]:
-            assert container["command"][0] == "flagpost"
-            for key in ("image", "env", "volumeMounts", "securityContext"):
-                assert container[key] == consumer[key]
+    for component, pod in release.pods():
+        own = pod["containers"][0]
+        assert own["name"] == component
+        assert own["command"][0] == ("flagpost-gateway" if component == "gateway" else "flagpost")
+        for key in ("image", "securityContext"):
+            assert own[key] == consumer[key]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_commands_accept_their_settings(name: str, tmp_path: Path) -> None:
+    release = rendered_set(name)
+    needs = {
+        "check": Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC,
+        "reconcile": Needs.KAFKA,
+        "topics": Needs.KAFKA | Needs.WEBHOOK_TOPIC,
+    }
+    found = 0
+    for component, pod in release.pods():
+        if component in needs:
+            files = mounted(release, pod, pod["containers"][0], tmp_path / component)
+            load_settings(files.config, files.environ, needs[component])
+            found += 1
+    assert found >= 1
+
+
+SHARED = ["kafka.schema_registry.password", "kafka/sasl.password"]
+PENDO = ["pendo.integration_key", "pendo.track_secret"]
 
 
 def test_each_component_gets_its_own_secrets_and_no_others(tmp_path: Path) -> None:
+    """Pendo's keys are where they are used: nothing but the consumer, and the test that asks Pendo, has them."""
     release = rendered_set("everything")
-    found = {
-        component: mounted(
-            release, release.pod_spec(component), release.container(component), tmp_path / component
+    files = {}
+    for component, pod in release.pods():
+        root = tmp_path / component
+        mounted(release, pod, pod["containers"][0], root)
+        secrets = root / "run/secrets/flagpost"
+        files[component] = sorted(
+            str(path.relative_to(secrets)) for path in secrets.rglob("*") if path.is_file()
         )
-        for component in ("consumer", "gateway")
-    }
-    files = {
-        component: sorted(
-            str(path.relative_to(tmp_path / component / "run/secrets/flagpost"))
-            for path in (tmp_path / component / "run").rglob("*")
-            if path.is_file()
-        )
-        for component in found
-    }
-    shared = ["kafka.schema_registry.password", "kafka/sasl.password"]
     assert files == {
-        "consumer": sorted(["pendo.integration_key", "pendo.track_secret", *shared]),
+        "consumer": sorted([*PENDO, *SHARED]),
+        "check": sorted([*PENDO, *SHARED]),
+        "reconcile": sorted(SHARED),
         "gateway": sorted(
             [
                 "gateway.keys/checkout",
                 "gateway.keys/web",
                 "gateway.webhook_secret",
                 "gateway.write_keys",
-                *shared,
+                *SHARED,
             ]
         ),
+        "topics": ["kafka/sasl.password"],
     }
-    keys = load_gateway_settings(found["gateway"].config, found["gateway"].environ).gateway.keys
+    found = mounted(
+        release, release.pod_spec("consumer"), release.container("consumer"), tmp_path / "consumer"
+    )
+    gateway = mounted(
+        release, release.pod_spec("gateway"), release.container("gateway"), tmp_path / "gateway"
+    )
+    keys = load_gateway_settings(gateway.config, gateway.environ).gateway.keys
     assert {name: _text(key.source(name)) for name, key in keys.items()} == {
-        "checkout": "flagpost/checkout-key",
-        "web": "flagpost/web-key-4711",
+        "checkout": "gateway/checkout-key",
+        "web": "gateway/web-key-4711",
     }
     assert keys["web"].origins == ["https://www.example.com"]
-    kafka = load_settings(found["consumer"].config, found["consumer"].environ, Needs.KAFKA).kafka
+    kafka = load_settings(found.config, found.environ, Needs.KAFKA).kafka
     read = {name: source.current() for name, source in kafka.property_sources.items()}
     assert read == {"sasl.password": "flagpost/kafka-password", "ssl.key.password": "/vault/key-password"}
+
+
+def test_each_component_is_a_user_of_its_own_for_kafka(tmp_path: Path) -> None:
+    release = rendered_set("kafka-tls-sasl")
+    users = {}
+    for component, pod in release.pods():
+        found = mounted(release, pod, pod["containers"][0], tmp_path / component)
+        kafka = load_settings(found.config, found.environ, Needs.KAFKA).kafka
+        assert kafka.properties["ssl.ca.location"].endswith("/etc/kafka-ca/ca.crt")
+        assert kafka.properties["security.protocol"] == "SASL_SSL"
+        users[component] = kafka.properties["sasl.username"], _text(kafka.property_sources["sasl.password"])
+    consumer = ("flagpost-consumer", "flagpost-consumer-kafka/password")
+    assert users == {
+        "consumer": consumer,
+        "check": consumer,
+        "reconcile": consumer,
+        "gateway": ("flagpost-gateway", "flagpost-gateway-kafka/password"),
+        "topics": ("flagpost-topics", "flagpost-topics-kafka/password"),
+    }
+
+
+def test_without_secrets_named_each_component_has_one_of_its_own() -> None:
+    user = {"secretProperties": {"sasl.password": "password"}}
+    release = rendered({"gateway": {"enabled": True}, "kafkaUsers": dict.fromkeys(USERS, user)})
+    secrets = {
+        component: {
+            source["secret"]["name"]
+            for volume in pod["volumes"]
+            for source in volume.get("projected", NONE)["sources"]
+        }
+        for component, pod in release.pods()
+    }
+    assert secrets == {
+        "consumer": {"flagpost-consumer"},
+        "check": {"flagpost-consumer"},
+        "gateway": {"flagpost-gateway"},
+        "topics": {"flagpost-topics"},
+    }
+
+
+USERS = ("consumer", "gateway", "topics")
+NONE: dict[str, list[Any]] = {"sources": []}
+
+
+def test_further_files_are_where_a_setting_may_name_them(tmp_path: Path) -> None:
+    release = rendered_set("existing-secrets")
+    mounted(release, release.pod_spec("gateway"), release.container("gateway"), tmp_path)
+    file = tmp_path / "run/secrets/flagpost/files/extra-key"
+    assert file.read_text() == "gateway-credentials/extra-key"
 
 
 def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
@@ -126,24 +194,12 @@ def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
     assert _text(gateway.write_keys_source) == "write-key-one\nwrite-key-two"
 
 
-def test_kafkas_secrets_may_come_from_another_operators_secret(tmp_path: Path) -> None:
-    release = rendered_set("kafka-tls-sasl")
-    found = mounted(release, release.pod_spec("consumer"), release.container("consumer"), tmp_path)
-    settings = load_settings(found.config, found.environ, Needs.KAFKA)
-    assert _text(settings.kafka.property_sources["sasl.password"]) == "flagpost-kafka-user/password"
-    assert settings.kafka.properties["ssl.ca.location"] == "/etc/kafka-ca/ca.crt"
-
-
 @settings(deadline=None)
 @given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
 def test_settings_come_out_as_they_went_in(section: dict[str, Any]) -> None:
-    config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "mapping": section}
+    """Of a section that neither program describes: what they do describe, test_settings_schema.py tries."""
+    config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "publisher": section}
     assert _settings_file(rendered({"config": config})) == config
-
-
-def test_settings_have_the_sections_of_the_program() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    assert schema["properties"]["config"]["propertyNames"]["enum"] == list(SECTIONS)
 
 
 def _settings_file(release: Rendered) -> Any:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 import yaml
 
-from helm.rendering import CHART, LONGEST_RELEASE_NAME, NAMESPACE, Object, rendered, rendered_set
+from helm.rendering import CHART, ROOT, Object, Rendered, rendered, rendered_set, value_sets
 
 RULE_FILES = sorted((CHART / "alerts").glob("*.yaml"))
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
+NAMES = {("UDP", 53), ("TCP", 53)}
+KAFKA = ("TCP", 9092)
 RUNBOOKS = "https://git.example.com/flagpost/docs/runbooks/"
 """As values/monitoring.yaml has it."""
 
@@ -30,45 +33,92 @@ def test_requests_reach_the_gateway_and_nothing_reaches_its_admin_port() -> None
 
 def test_without_a_gateway_there_is_nothing_of_it() -> None:
     ingress = {"enabled": True, "hosts": ["events.example.com"]}
-    release = rendered({"gateway": {"ingress": ingress}, "networkPolicy": {"enabled": True}})
+    release = rendered({"gateway": {"ingress": ingress}})
     components = {each["metadata"]["labels"].get("app.kubernetes.io/component") for each in release.objects}
-    assert components == {None, "consumer", "check"}
+    assert components == {None, "consumer", "check", "topics"}
 
 
-def test_the_network_policy_allows_what_is_needed() -> None:
-    release = rendered_set("networkpolicy")
-    consumer, gateway = (release.one("NetworkPolicy", name)["spec"] for name in ("consumer", "gateway"))
-    kafka_and_registry = {("TCP", port) for port in (9092, 9192, 8085)}
-    names = {("UDP", 53), ("TCP", 53)}
-    proxy = {("TCP", 3128)}
-    assert _ports(consumer["egress"]) == kafka_and_registry | names | proxy | {("TCP", 443)}
-    assert _ports(gateway["egress"]) == kafka_and_registry | names | proxy
-    assert _ports(consumer["ingress"]) == {("TCP", "admin")}
-    assert _ports(gateway["ingress"]) == {("TCP", "admin"), ("TCP", "http")}
-    peers = {rule["ports"][0]["port"]: _peer(rule) for rule in gateway["ingress"]}
-    assert peers == {"admin": "monitoring", "http": "ingress"}
-    assert {each["policyTypes"] == ["Ingress", "Egress"] for each in (consumer, gateway)} == {True}
-    (expression,) = consumer["podSelector"]["matchExpressions"]
-    assert expression == {
-        "key": "app.kubernetes.io/component",
-        "operator": "In",
-        "values": ["consumer", "check", "reconcile"],
+@pytest.mark.parametrize("name", [name for name in value_sets() if name != "no-networkpolicy"])
+def test_every_pod_has_a_network_policy_that_rules_both_ways(name: str) -> None:
+    release = rendered_set(name)
+    ruled = _policies(release)
+    assert ruled.keys() == {component for component, _ in release.pods()}
+    for spec in ruled.values():
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        assert all(rule["from"] and rule["ports"] for rule in spec.get("ingress", ())), "anybody may come in"
+        assert all(rule["ports"] for rule in spec["egress"])
+
+
+def test_no_network_policy_where_others_rule_the_network() -> None:
+    assert rendered_set("no-networkpolicy").all_of("NetworkPolicy") == []
+
+
+def test_the_network_policy_is_narrow_by_default() -> None:
+    policies = _policies(rendered({"gateway": {"enabled": True}, "reconcile": {"schedule": "@daily"}}))
+    prometheus = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
     }
+    own_namespace: Object = {"podSelector": {}}
+    assert _let_in(policies["consumer"]) == {"admin": [prometheus]}
+    assert _let_in(policies["gateway"]) == {"admin": [prometheus], "http": [own_namespace]}
+    for component in ("topics", "reconcile", "check"):
+        assert _let_in(policies[component]) == {}
+    assert all(_ports(policies[c]["egress"]) == {*NAMES, KAFKA} for c in ("gateway", "topics", "reconcile"))
+    for component in ("consumer", "check"):
+        *others, pendo = policies[component]["egress"]
+        assert _ports(others) == {*NAMES, KAFKA}
+        assert _ports([pendo]) == {("TCP", 443)}
+        blocks = [peer["ipBlock"] for peer in pendo["to"]]
+        assert [block["cidr"] for block in blocks] == ["0.0.0.0/0", "::/0"]
+        assert {"10.0.0.0/8", "169.254.0.0/16", "fc00::/7"} <= {
+            each for block in blocks for each in block["except"]
+        }
+    for spec in policies.values():
+        assert all("to" in rule for rule in spec["egress"] if _ports([rule]) == NAMES)
+
+
+def test_the_network_policy_allows_what_is_named() -> None:
+    policies = _policies(rendered_set("networkpolicy"))
+    kafka = {("TCP", 9092), ("TCP", 9192)}
+    registry, proxy, tracing = ("TCP", 8085), ("TCP", 3128), ("TCP", 4317)
+    assert _ports(policies["consumer"]["egress"]) == {*kafka, *NAMES, registry, proxy, tracing}
+    assert _ports(policies["gateway"]["egress"]) == {*kafka, *NAMES, registry, tracing}
+    assert _ports(policies["topics"]["egress"]) == {*kafka, *NAMES, tracing}
+    peers = {
+        port: _namespace(rule["to"])
+        for rule in policies["consumer"]["egress"]
+        for _, port in _ports([rule])
+        if "to" in rule
+    }
+    assert peers.items() >= {9092: "kafka", 9192: "kafka", 8085: "kafka", 3128: "egress"}.items()
+    assert {port: _namespace(peers) for port, peers in _let_in(policies["gateway"]).items()} == {
+        "admin": "monitoring",
+        "http": "ingress",
+    }
+
+
+def test_nobody_may_scrape_where_nobody_is_named() -> None:
+    assert _let_in(_policies(rendered({"networkPolicy": {"metricsFrom": []}}))["consumer"]) == {}
 
 
 @pytest.mark.parametrize(
     ("config", "ports"),
     [
-        ({"pendo": {"track_url": "http://relay:8000/track", "api_url": "https://relay"}}, {9092, 8000, 443}),
+        (
+            {"pendo": {"track_url": "http://localhost:8000/track", "api_url": "https://relay"}},
+            {9092, 8000, 443},
+        ),
         ({"kafka": {"schema_registry": {"url": "http://registry"}}}, {9092, 80, 443}),
-        ({"kafka": {"bootstrap_servers": "[fd00::1]:9095,b:9096"}}, {9095, 9096, 443}),
+        ({"kafka": {"bootstrap_servers": "[fd00::1]:9095,b:9096, c"}}, {9095, 9096, 9092, 443}),
+        ({"pendo": {"proxy": "none"}}, {9092, 443}),
     ],
 )
 def test_the_network_policy_follows_the_settings(config: dict[str, Any], ports: set[int]) -> None:
-    policy = rendered({"config": config, "networkPolicy": {"enabled": True}}).one("NetworkPolicy")
-    assert {port for protocol, port in _ports(policy["spec"]["egress"]) if protocol == "TCP"} == {53, *ports}
-    other = {"networkPolicy": {"enabled": True, "kafkaPorts": [9099]}}
-    assert ("TCP", 9099) in _ports(rendered(other).one("NetworkPolicy")["spec"]["egress"])
+    policy = _policies(rendered({"config": config}))["consumer"]
+    assert {port for protocol, port in _ports(policy["egress"]) if protocol == "TCP"} == {53, *ports}
+    other = {"networkPolicy": {"kafkaPorts": [9099]}}
+    assert ("TCP", 9099) in _ports(_policies(rendered(other))["consumer"]["egress"])
 
 
 def test_pods_are_scraped_with_the_label_that_rules_go_by() -> None:
@@ -84,46 +134,62 @@ def test_pods_are_scraped_with_the_label_that_rules_go_by() -> None:
     ]
 
 
-def test_every_rule_is_loaded_as_it_is_but_for_the_runbooks_place() -> None:
+def test_every_rule_is_loaded_as_it_is() -> None:
     assert RULE_FILES
-    loaded = rendered_set("monitoring").one("PrometheusRule")["spec"]["groups"]
-    texts = (path.read_text().replace("docs/runbooks/", RUNBOOKS) for path in RULE_FILES)
-    assert loaded == [group for text in texts for group in yaml.safe_load(text)["groups"]]
+    loaded = rendered_set("scaled-gateway").one("PrometheusRule")["spec"]["groups"]
+    assert loaded == [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]
+
+
+def test_alerts_have_runbooks_where_somebody_says_where_these_are() -> None:
+    """A link that leads nowhere is worse than none."""
+    groups = rendered_set("monitoring").one("PrometheusRule")["spec"]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert {rule["annotations"]["runbook_url"] for rule in alerts} == {
+        f"{RUNBOOKS}{path.name}" for path in (ROOT / "docs" / "runbooks").glob("Flagpost*.md")
+    }
+    for group in groups:
+        for rule in group["rules"]:
+            rule.get("annotations", {}).pop("runbook_url", None)
+    assert groups == rendered_set("scaled-gateway").one("PrometheusRule")["spec"]["groups"]
 
 
 def test_every_dashboard_is_there_for_the_sidecar() -> None:
     assert DASHBOARDS
-    found = {
-        name: (each["metadata"], json.loads(text))
-        for each in rendered_set("monitoring").all_of("ConfigMap")
-        for name, text in each["data"].items()
-        if name.endswith(".json")
-    }
+    found = _dashboards("monitoring")
     assert found.keys() == {path.name for path in DASHBOARDS}
     for path in DASHBOARDS:
         metadata, dashboard = found[path.name]
         assert metadata["namespace"] == "monitoring"
         assert metadata["labels"]["grafana_dashboard"] == "1"
-        assert dashboard == json.loads(path.read_text().replace("docs/runbooks/", RUNBOOKS))
+        own = json.loads(path.read_text())
+        assert _dashboards("scaled-gateway")[path.name][1] == own
+        *others, runbooks = dashboard["links"]
+        assert others == own["links"]
+        assert runbooks["url"] == f"{RUNBOOKS}README.md"
+        for panel, linked in zip(own["panels"], dashboard["panels"], strict=True):
+            urls = [
+                f"{RUNBOOKS}{name}.md"
+                for name in re.findall(r"Runbook: (\w+)\.", panel.get("description", ""))
+            ]
+            assert [link["url"] for link in linked.get("links", ())] == urls
+            assert {**panel, "links": linked.get("links")} == {**linked, "links": linked.get("links")}
 
 
 def test_nothing_of_monitoring_unless_asked_for() -> None:
     kinds = {each["kind"] for each in rendered_set("default").objects}
-    assert kinds == {"ConfigMap", "Deployment", "PodDisruptionBudget", "Pod", "ServiceAccount"}
+    assert kinds == {
+        "ConfigMap", "Deployment", "Job", "NetworkPolicy", "PodDisruptionBudget", "Pod", "ServiceAccount"
+    }  # fmt: skip
 
 
-def test_objects_are_in_the_releases_namespace_and_bear_its_name() -> None:
-    release = rendered_set("long-release-name")
-    for each in release.objects:
-        assert each["metadata"]["namespace"] == NAMESPACE
-        assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == LONGEST_RELEASE_NAME
+def test_objects_bear_a_name_that_is_given() -> None:
     names = {each["metadata"]["name"] for each in rendered_set("everything").all_of("Deployment")}
     assert names == {"fp-consumer", "fp-gateway"}
 
 
 def test_notes_say_what_to_do_next() -> None:
     notes = rendered_set("default").notes
-    assert "create secret generic flagpost" in notes
+    assert "create secret generic flagpost-consumer" in notes
     for key in ("track-secret", "integration-key"):
         assert f"--from-file={key}=FILE" in notes
     for command in (
@@ -133,6 +199,8 @@ def test_notes_say_what_to_do_next() -> None:
     ):
         assert command in notes
     assert "podMonitor" in notes
+    assert "image.digest" in notes
+    assert "image.digest" not in rendered_set("image-digest").notes
 
 
 def test_notes_fit_the_values() -> None:
@@ -145,11 +213,30 @@ def test_notes_fit_the_values() -> None:
     assert "podMonitor" not in rendered_set("monitoring").notes
 
 
+def _dashboards(name: str) -> dict[str, tuple[Object, Any]]:
+    return {
+        file: (each["metadata"], json.loads(text))
+        for each in rendered_set(name).all_of("ConfigMap")
+        for file, text in each.get("data", {}).items()
+        if file.endswith(".json")
+    }
+
+
+def _policies(release: Rendered) -> dict[str, Object]:
+    """The specs, by the component that each is of."""
+    return {
+        each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]
+        for each in release.all_of("NetworkPolicy")
+    }
+
+
+def _let_in(spec: Object) -> dict[str, list[Object]]:
+    return {rule["ports"][0]["port"]: rule["from"] for rule in spec.get("ingress", ())}
+
+
 def _ports(rules: list[Object]) -> set[tuple[str, object]]:
     return {(port["protocol"], port["port"]) for rule in rules for port in rule["ports"]}
 
 
-def _peer(rule: Object) -> str:
-    (peer,) = rule["from"]
-    namespace: str = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-    return namespace
+def _namespace(peers: list[Object]) -> object:
+    return peers[0].get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")

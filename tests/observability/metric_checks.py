@@ -12,6 +12,14 @@ from observability.promql import Selector, grouping_labels, selectors
 
 OF_THE_TARGET = {"namespace", "release", "pod", "job", "instance"}
 """Labels that come from the scrape (helm/flagpost/alerts/README.md)."""
+OF_OTHERS: Mapping[str, frozenset[str]] = {
+    "kube_job_status_start_time": frozenset({"job_name"}),
+    "kube_job_failed": frozenset({"job_name", "condition"}),
+    "kube_job_owner": frozenset({"job_name", "owner_kind", "owner_name"}),
+    "kube_cronjob_status_last_successful_time": frozenset({"cronjob"}),
+    "kube_cronjob_next_schedule_time": frozenset({"cronjob"}),
+}
+"""What kube-state-metrics tells (its docs/metrics/workload), and the labels of it that we ask for."""
 OF_PROMETHEUS = {"ALERTS"}
 """What Prometheus itself writes when rules are evaluated."""
 
@@ -24,6 +32,13 @@ def problems(expr: str, metrics: Mapping[str, Metric], recorded: set[str]) -> li
 
 def _in_selector(selector: Selector, metrics: Mapping[str, Metric], recorded: set[str]) -> Iterator[str]:
     if selector.metric in OF_PROMETHEUS | recorded:
+        return
+    if selector.metric in OF_OTHERS:
+        yield from (
+            f"{selector.metric} has no label {matcher.label}"
+            for matcher in selector.matchers
+            if matcher.label not in OF_OTHERS[selector.metric] | OF_THE_TARGET
+        )
         return
     metric = metrics.get(selector.metric)
     if metric is None:
@@ -40,7 +55,7 @@ def _in_selector(selector: Selector, metrics: Mapping[str, Metric], recorded: se
 
 def _in_grouping(expr: str, metrics: Mapping[str, Metric], recorded: set[str]) -> list[str]:
     named = {selector.metric for selector in selectors(expr)}
-    if named & (OF_PROMETHEUS | recorded):
+    if named & (OF_PROMETHEUS | OF_OTHERS.keys() | recorded):
         return []
     known = OF_THE_TARGET.union(*(metrics[name].labels for name in named if name in metrics))
     return [f"nothing here has a label {label}" for label in grouping_labels(expr) if label not in known]

@@ -16,6 +16,7 @@ from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
+from urllib.parse import urlsplit
 
 from confluent_kafka import OFFSET_END, TopicPartition
 from prometheus_client import CollectorRegistry, start_http_server
@@ -33,6 +34,8 @@ from traffic import produce
 
 ROUND_SECONDS = 0.5
 WEBHOOK_SECRET = "webhook-secret"
+SLOW_KEY = "slow-key-4711"
+"""A key that may send an event a second."""
 LONGEST_SECONDS = 90.0
 """For anything that is waited for."""
 
@@ -91,6 +94,7 @@ class Stage(Scene):
             "gateway.webhook_secret": WEBHOOK_SECRET,
             "gateway.webhook_topic": self._webhooks,
             "gateway.max_body_bytes": 50_000,
+            "gateway.keys": {"slow": {"key": SLOW_KEY, "events_per_second": 1}},
         }
         self._gateway = await self._stack.enter_async_context(RunningGateway(gateway))
         await self._gateway.ready()
@@ -220,6 +224,10 @@ class Stage(Scene):
         await post("/v1/identify", {"userId": f"mobile-{number}", "traits": {"plan": "gold"}})
         await post("/v1/alias", {"userId": f"mobile-{number}", "previousId": "x"})
         await post("/v1/nowhere", {})
+        for _ in range(3):
+            await post("/v1/events", opened, headers={"authorization": f"Bearer {SLOW_KEY}"})
+        for url in (self._gateway.url, *(consumer.admin_url for consumer in self._consumers.values())):
+            await _send_no_http(url)
         twice = {"event_type": "guideDisplayed", "timestamp": self._began_at, "data": {"n": number // 2}}
         await self._call_webhook(twice)
 
@@ -228,3 +236,14 @@ class Stage(Scene):
         signature = hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()
         headers = {"x-pendo-signature": f"sha256={signature}", "content-type": "application/json"}
         await self._gateway.post("/v1/webhooks/pendo", headers=headers, data=body)
+
+
+async def _send_no_http(url: str) -> None:
+    """What a scanner sends; it is answered, and the connection is ended. Whoever is gone meanwhile gets nothing."""
+    address = urlsplit(url)
+    with suppress(OSError):
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"nonsense\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()

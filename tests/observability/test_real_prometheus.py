@@ -34,6 +34,12 @@ UNEXPLAINED = ("overview", "Unexplained")
 ZERO: Mapping[tuple[str, str], str] = {
     UNEXPLAINED: "anything else is a defect; the rule's own tests show how it would be told",
     ("kafka", "Partitions stalled"): "it takes a ledger topic with too few partitions",
+    ("overview", "Partitions without a consumer"): "for seconds, while they change hands",
+    ("kafka", "Partitions without a consumer"): "the same",
+    (
+        "publishers",
+        "Files of keys that cannot be used: {{pod}} {{setting}}",
+    ): "the gateway's own tests break them",
     ("kafka", "Topics made anew"): "the tests of topics made anew count them",
     ("kafka", "Waiting for the registry"): "it takes a schema registry",
     ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
@@ -161,7 +167,8 @@ async def check_rules(prometheus: RunningPrometheus) -> None:
     assert {rule.what for rule in of_rules()} == health.keys()
     assert set(health.values()) == {"ok"}
     for name in recorded():
-        assert await prometheus.seen(name), name
+        # Those of CronJobs take kube-state-metrics; the rules' own tests have them.
+        assert name.startswith("cronjob:") or await prometheus.seen(name), name
 
 
 async def check_queries(prometheus: RunningPrometheus) -> None:

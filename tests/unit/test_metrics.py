@@ -14,8 +14,9 @@ from flagpost_consumer.adapters.metrics import MAX_VARIATIONS, Metrics
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
-from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.policy import DedupeSettings, DeliverySettings, EndpointLimits, Policy
 from flagpost_consumer.core.records import EventFacts
+from simulation import START_MS, decision, ready, record
 
 NAMES = [
     "flagpost_records_consumed_total",
@@ -86,7 +87,10 @@ def test_every_series_exists_from_the_start() -> None:
 ADDED = {
     "flagpost_ledger_damaged",
     "flagpost_hottest_lanes",
+    "flagpost_limit",
+    "flagpost_pending_ratio",
     "flagpost_pendo_budget_per_minute",
+    "flagpost_topic_partitions",
 }
 """What the contract does not ask for; docs/metrics.md tells what it is for."""
 
@@ -115,6 +119,30 @@ def test_the_budget_is_the_share_of_the_partitions() -> None:
         'flagpost_pendo_budget_per_minute{endpoint="metadata"} 250.0'
         in generate_latest(metrics.registry).decode()
     )
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    policy = Policy(
+        delivery=DeliverySettings(max_pending=4, max_age_seconds=3600.0),
+        dedupe=DedupeSettings(max_entries=7),
+        limits=EndpointLimits(max_connections=3),
+    )
+    engine = Engine(policy, lambda: 0.5)
+    metrics = Metrics(engine, lambda: Instant(0.0, START_MS), topic="t")
+    ready(engine, [0], 8, Instant(0.0, START_MS), policy)
+    engine.receive(
+        [record(decision(f"v{n}", "checkout"), offset=n) for n in range(3)], Instant(0.0, START_MS)
+    )
+    page = generate_latest(metrics.registry).decode()
+    for line in (
+        'flagpost_limit{setting="delivery.max_pending"} 4.0',
+        'flagpost_limit{setting="delivery.max_age_seconds"} 3600.0',
+        'flagpost_limit{setting="dedupe.max_entries"} 7.0',
+        'flagpost_limit{setting="pendo.max_connections"} 3.0',
+        "flagpost_topic_partitions 8.0",
+        "flagpost_pending_ratio 0.75",
+    ):
+        assert f"{line}\n" in page
 
 
 def test_the_process_tells_what_it_uses() -> None:

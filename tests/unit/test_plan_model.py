@@ -234,7 +234,7 @@ def wanted(load: Load, rules: Policy | None = None, **given: object) -> Wanted:
         "pendo": Pendo(0.05, 0.005),
         "pods": None,
         "seconds": 20.0,
-        "memory_limit_bytes": 768 * 2**20,
+        "memory_limit_bytes": 512 * 2**20,
         "most_decisions": 100_000,
         "seed": 1,
     }

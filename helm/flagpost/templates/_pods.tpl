@@ -1,30 +1,29 @@
-{{/* What the pods of all components have in common. */}}
+{{/*
+What pods have in common. In, mostly: {root, component}; the component is consumer, gateway, topics, reconcile or check.
+*/}}
 
-{{/* Metadata of a pod; without the chart's version, which is no reason for a restart. In: {root, component}. */}}
+{{/* The values of a component; the consumer's are those of its commands, too. */}}
+{{- define "flagpost.placedAs" -}}
+{{- eq .component "gateway" | ternary "gateway" "consumer" -}}
+{{- end -}}
+
+{{/* Metadata of a pod; without the chart's version, which is no reason for a restart. */}}
 {{- define "flagpost.podMetadata" -}}
-{{- $values := get .root.Values .component -}}
+{{- $values := get .root.Values .component | default dict -}}
+{{- $own := dict "checksum/config" (toYaml .root.Values.config | sha256sum) -}}
 annotations:
-  {{- include "flagpost.configChecksum" .root | nindent 2 }}
-  {{- with $values.podAnnotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- merge $own ($values.podAnnotations | default dict) .root.Values.commonAnnotations | toYaml | nindent 2 }}
 labels:
-  {{- include "flagpost.selector" .root | nindent 2 }}
-  app.kubernetes.io/component: {{ .component }}
-  {{- with .root.Values.commonLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-  {{- with $values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- $selector := include "flagpost.selector" . | fromYaml }}
+  {{- merge $selector ($values.podLabels | default dict) .root.Values.commonLabels | toYaml | nindent 2 }}
 {{- end -}}
 
 {{/* Identity and security of a pod. In: the root context. */}}
 {{- define "flagpost.podIdentity" -}}
-serviceAccountName: {{ include "flagpost.serviceAccountName" . }}
+serviceAccountName: {{ include "flagpost.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-{{- with .Values.imagePullSecrets }}
+{{- with include "flagpost.imagePullSecrets" . | fromJsonArray }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -32,22 +31,21 @@ securityContext:
   {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- end -}}
 
-{{/* Where a pod runs. In: {root, component}. */}}
+{{/* Where the pods of a Deployment run. */}}
 {{- define "flagpost.placement" -}}
 {{- $values := get .root.Values .component -}}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.topologyKeys }}
 topologySpreadConstraints:
   {{- range . }}
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: {{ . | quote }}
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
-        {{- include "flagpost.selector" $.root | nindent 8 }}
-        app.kubernetes.io/component: {{ $.component }}
+        {{- include "flagpost.selector" $ | nindent 8 }}
     matchLabelKeys:
       - pod-template-hash
   {{- end }}
@@ -59,25 +57,29 @@ affinity:
 {{- end }}
 {{- end -}}
 
-{{/* Which nodes may run a component's pods. In: {root, component}. */}}
+{{/* Which nodes may run a component's pods. */}}
 {{- define "flagpost.nodes" -}}
 {{- range $key := list "nodeSelector" "tolerations" }}
-{{- with get (get $.root.Values $.component) $key }}
+{{- with get (get $.root.Values (include "flagpost.placedAs" $)) $key }}
 {{ $key }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 {{- end -}}
 
-{{/* A container, up to its ports and probes. In: {root, component, name, command, resources}. */}}
+{{/* A container, up to its ports and probes. In: {root, component, command, resources}. */}}
 {{- define "flagpost.container" -}}
-- name: {{ .name }}
-  image: {{ include "flagpost.image" .root }}
+- name: {{ .component }}
+  image: {{ include "flagpost.image" .root | quote }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   command:
     {{- toYaml .command | nindent 4 }}
   env:
-    {{- include "flagpost.env" . | nindent 4 }}
+    {{- include "flagpost.env" . | fromYamlArray | toYaml | nindent 4 }}
+  {{- with include "flagpost.extra" (merge (dict "key" "extraEnvFrom") .) | fromJsonArray }}
+  envFrom:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   volumeMounts:
     {{- include "flagpost.volumeMounts" . | nindent 4 }}
   securityContext:
@@ -87,29 +89,28 @@ affinity:
 {{- end -}}
 
 {{/*
-Probes on the port `admin`. A restore of the ledger is live and ready, so no probe waits for it; two minutes to the
-first answer are for nodes that are short of CPU.
+Probes on the port `admin`. A restore of the ledger is live and ready, so no probe waits for it. In: the component's
+values.
 */}}
 {{- define "flagpost.probes" -}}
-startupProbe:
+{{- range $probe, $path := dict "startupProbe" "/livez" "livenessProbe" "/livez" "readinessProbe" "/readyz" }}
+{{ $probe }}:
   httpGet:
-    path: /livez
+    path: {{ $path }}
     port: admin
-  periodSeconds: 2
-  failureThreshold: 60
-livenessProbe:
-  httpGet:
-    path: /livez
-    port: admin
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
-readinessProbe:
-  httpGet:
-    path: /readyz
-    port: admin
-  periodSeconds: 5
-  timeoutSeconds: 5
+  {{- toYaml (get $ $probe) | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A pod of one command that runs to its end. In: {root, component, command, resources}. */}}
+{{- define "flagpost.commandPod" -}}
+{{ include "flagpost.podIdentity" .root }}
+{{- include "flagpost.nodes" . }}
+restartPolicy: {{ .restartPolicy | default "Never" }}
+containers:
+  {{- include "flagpost.container" . | nindent 2 }}
+volumes:
+  {{- include "flagpost.volumes" . | nindent 2 }}
 {{- end -}}
 
 {{/* In: {root, component, several}; with a single pod a budget could only hold up a node's drain. */}}
@@ -119,13 +120,12 @@ readinessProbe:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  {{- include "flagpost.metadata" (dict "root" .root "component" .component) | nindent 2 }}
+  {{- include "flagpost.metadata" (pick . "root" "component") | nindent 2 }}
 spec:
   maxUnavailable: {{ $budget.maxUnavailable }}
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
-      {{- include "flagpost.selector" .root | nindent 6 }}
-      app.kubernetes.io/component: {{ .component }}
+      {{- include "flagpost.selector" . | nindent 6 }}
 {{- end }}
 {{- end -}}

@@ -39,7 +39,9 @@ def _librdkafka_value(value: object) -> str:
     raise ValueError("a property's value should be a text, a number, true or false")
 
 
-PropertyValue = Annotated[str, BeforeValidator(_librdkafka_value)]
+PropertyValue = Annotated[
+    str, BeforeValidator(_librdkafka_value, json_schema_input_type=str | int | float | bool)
+]
 
 
 class SchemaRegistrySettings(Section):

@@ -42,7 +42,7 @@ class Keys:
                 "properties",
             ),  # may hold secrets under names that we do not know, like all that is not ours
             *((section,) for section in self.others),
-            *(path for path, annotation in self._annotations.items() if _is_secret(annotation)),
+            *(path for path in self._annotations if self.is_secret(path)),
         )
 
     @property
@@ -61,6 +61,10 @@ class Keys:
     def takes_text(self, path: KeyPath) -> bool:
         """Whether a variable's text is the value as it stands (else it is JSON)."""
         return _is_text(self._annotations[path])
+
+    def is_secret(self, path: KeyPath) -> bool:
+        """Whether the values of this key are secrets."""
+        return _is_secret(self._annotations[path])
 
     def may_hold_secret(self, path: KeyPath) -> bool:
         """Whether a value given at `path` is kept out of messages: secrets, what is in them, what they are in."""

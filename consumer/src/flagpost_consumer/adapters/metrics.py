@@ -50,6 +50,19 @@ _REASONS = {
 """Which reasons a kind of delivery can end with; their series exist from the start."""
 
 
+LIMITS = {
+    "delivery": (
+        "max_age_seconds",
+        "max_pending",
+        "max_pending_bytes",
+        "max_pending_per_visitor",
+    ),
+    "dedupe": ("max_entries",),
+    "pendo": ("max_connections", "metadata_timeout_seconds", "request_timeout_seconds"),
+}
+"""Settings, by section, that rules and dashboards compare with: built into those, they would be wrong elsewhere."""
+
+
 MAX_VARIATIONS = 100
 """Of one flag: whoever publishes decides what they are called, and each is a series for as long as we run."""
 MAX_VARIATION_CHARACTERS = 100
@@ -244,6 +257,11 @@ class Metrics:
             "Keys, values and headers of the records held in memory, and what their events take besides.",
             engine.pending_bytes,
         )
+        yield _gauge(
+            "flagpost_pending_ratio",
+            "How much of what may be pending is, of records or bytes, whichever is more; reading pauses at 1.",
+            engine.fullness,
+        )
         yield self._hottest_lanes()
         oldest = engine.oldest_pending_ms()
         yield _gauge(
@@ -312,6 +330,11 @@ class Metrics:
             lag.add_metric([self._topic, str(partition)], max(0, unread) + max(0, unsettled))
         yield lag
         yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
+        yield _gauge(
+            "flagpost_topic_partitions",
+            "Partitions that the events topic has; 0 until Kafka has told.",
+            self._engine.partition_count,
+        )
         rebalances = CounterMetricFamily("flagpost_rebalances", "Changes of the assignment.", labels=["kind"])
         for kind in ("assigned", "revoked", "lost"):
             rebalances.add_metric([kind], self.observed.rebalances[kind])
@@ -377,7 +400,21 @@ class Metrics:
             "flagpost_dedupe_late", "Events over one ttl late, whose repeats may be missed.", counts.late
         )
 
+    def _limits(self) -> Metric:
+        policy = self._engine.policy
+        sections: Mapping[str, object] = {
+            "delivery": policy.delivery,
+            "dedupe": policy.dedupe,
+            "pendo": policy.limits,
+        }
+        limits = GaugeMetricFamily("flagpost_limit", "What a setting allows.", labels=["setting"])
+        for section, keys in LIMITS.items():
+            for key in keys:
+                limits.add_metric([f"{section}.{key}"], getattr(sections[section], key))
+        return limits
+
     def _process_series(self) -> Iterable[Metric]:
+        yield self._limits()
         yield _gauge(
             "flagpost_loop_lag_seconds", "How late the event loop runs.", self.observed.loop_lag_seconds
         )

@@ -187,6 +187,11 @@ class Engine:
         return {number: position for number, position in positions.items() if position is not None}
 
     @property
+    def policy(self) -> Policy:
+        """What it decides by."""
+        return self._policy
+
+    @property
     def partition_count(self) -> int:
         """How many partitions the topic has."""
         return self._partition_count
@@ -309,7 +314,7 @@ class Engine:
         """Start what may start, and return all that is to be done."""
         if self._clock_waits:
             self._take_untaken(now)
-        if self._fullness >= CUT_FROM:
+        if self.fullness >= CUT_FROM:
             self._tracks.cut_long_lines(now)
             self._metadata.give_up_hoards(now)
         may_send = self._may_send(now)
@@ -355,10 +360,10 @@ class Engine:
     @property
     def is_full(self) -> bool:
         """Whether as much is pending as may be."""
-        return self._fullness >= 1.0
+        return self.fullness >= 1.0
 
     @property
-    def _fullness(self) -> float:
+    def fullness(self) -> float:
         """How much of what may be pending is: 1.0 when intake must pause."""
         delivery, settling = self._policy.delivery, self._settling
         return max(
@@ -367,7 +372,7 @@ class Engine:
         )
 
     def _intake_paused(self) -> bool:
-        self._full = self._fullness >= (RESUME_AT if self._full else 1.0)
+        self._full = self.fullness >= (RESUME_AT if self._full else 1.0)
         # What is not restored yet is not read anyway.
         is_blind = not self._knows_suppressions and any(each.restored for each in self._partitions.values())
         return self._full or self._draining or is_blind or (self.track.is_down and self._tracks.can_probe)

@@ -199,7 +199,7 @@ _PARAMETERS = (
     click.option(
         "--memory-limit-mib",
         type=_number(1),
-        default=768.0,
+        default=512.0,
         show_default=True,
         help="What a pod may take; the chart's limit.",
     ),
