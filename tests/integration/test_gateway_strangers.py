@@ -40,6 +40,8 @@ ENDLESS_WIDE = b"POST /v1/track HTTP/1.1\r\nhost: x\r\n" + b"".join(
     b"x-%d: %s\r\n" % (n, b"\xe9" * 7_000) for n in range(4)
 )
 SLOW_BODY = head("POST", "/v1/track", content_length="32000", **JSON_TYPE) + b" " * 30_000
+TRAILERS = head("POST", "/v1/track", transfer_encoding="chunked", **JSON_TYPE) + b"1\r\n \r\n0\r\n"
+TRAILERS += b"".join(b"x-%d: %s\r\n" % (n, b"y" * 8_000) for n in range(100))
 SLOW_WEBHOOK = head("POST", "/v1/webhooks/pendo", content_length="500000", **JSON_TYPE) + b" " * 300_000
 UNREAD = head("GET", "/") * 3_000
 
@@ -190,8 +192,17 @@ async def go_on(gateway: RunningGateway) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 @pytest.mark.parametrize(
     "sent",
-    [ENDLESS, ENDLESS_WIDE, SLOW_BODY, SLOW_WEBHOOK, UNREAD, b"", b"G"],
-    ids=["headers", "headers with wide letters", "bodies", "webhooks", "unread answers", "nothing", "a byte"],
+    [ENDLESS, ENDLESS_WIDE, TRAILERS, SLOW_BODY, SLOW_WEBHOOK, UNREAD, b"", b"G"],
+    ids=[
+        "headers",
+        "headers with wide letters",
+        "trailers",
+        "bodies",
+        "webhooks",
+        "unread answers",
+        "nothing",
+        "a byte",
+    ],
 )
 async def test_a_thousand_strangers_take_little_and_shut_nobody_out(
     gateway: RunningGateway, sent: bytes

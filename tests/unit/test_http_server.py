@@ -126,6 +126,18 @@ async def test_the_headers_of_each_request_of_a_connection_are_bounded() -> None
         await eventually(lambda: port.dropped[Drop.HEADERS_TOO_LONG] == 1)
 
 
+async def test_trailers_are_headers_as_well() -> None:
+    """They follow a chunked body, whoever reads it or not; without a bound each connection held a megabyte."""
+    async with serving() as port:
+        start = head("POST", "/", transfer_encoding="chunked") + b"3\r\nabc\r\n0\r\n"
+        few = await answer_to(port.url, start + fields(4, 4_000) + b"\r\n")
+        assert few.endswith(b'{"length": 3}')
+        assert port.dropped == {}
+        await answer_to(port.url, start + fields(60, 1_000))
+        await eventually(lambda: port.dropped[Drop.HEADERS_TOO_LONG] == 1)
+        await eventually(lambda: port.server.connections == 0)
+
+
 async def test_headers_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.05)
     async with serving() as port:

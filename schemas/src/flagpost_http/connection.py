@@ -165,7 +165,8 @@ class Connection(web.RequestHandler):
         if self._force_close or self.transport is None:
             self._unfed = b""
             return
-        is_body = self._body is not None and not self._body.is_eof()
+        body = None if self._body is None or self._body.is_eof() else self._body
+        read = 0 if body is None else body.total_bytes
         before = self._request_count
         try:
             super().data_received(piece)
@@ -175,8 +176,12 @@ class Connection(web.RequestHandler):
             return
         if self._request_count != before:
             self._headers_have_come()
-        elif not is_body and piece:
+        elif body is None and piece:
             self._more_headers(len(piece))
+        elif body is not None and body.total_bytes == read and not self._reading_paused:
+            self._count_header(
+                len(piece)
+            )  # after a chunked body: aiohttp keeps its trailers, and they may not end
 
     def _headers_have_come(self) -> None:
         self._header_bytes = 0
@@ -189,11 +194,14 @@ class Connection(web.RequestHandler):
         self._body = self._messages[-1][1]
 
     def _more_headers(self, count: int) -> None:
+        if self._header_timer is None:
+            self._await_headers()
+        self._count_header(count)
+
+    def _count_header(self, count: int) -> None:
         self._header_bytes += count
         if self._header_bytes > HEADER_BYTES:
             self._refuse(Drop.HEADERS_TOO_LONG)
-        elif self._header_timer is None:
-            self._await_headers()
 
     def _await_headers(self) -> None:
         self._header_timer = self._loop.call_later(HEADER_SECONDS, self._headers_are_late)
