@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import orjson
 import pytest
+from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
+from flagpost_consumer.core.suppressions import Suppressions
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
+from flagpost_consumer.operator.cli import flagpost as flagpost_command
+from flagpost_consumer.operator.privacy import suppressed
 from flagpost_schemas import Event, VisitorMetadata
 from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, RunningConsumer, environment, eventually, total
@@ -255,3 +260,37 @@ async def test_a_topic_made_anew_takes_no_suppression_back_while_consumers_run(s
         await settled(consumer, 2)
         assert told_of(scene) == set()
         assert await consumer.stop() == 0
+
+
+def test_suppress_refuses_more_than_consumers_remember(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more would stop every consumer; who is there already may be suppressed once more, or no longer."""
+    monkeypatch.setattr(suppressed, "Suppressions", partial(Suppressions, max_bytes=1000))
+    topic = fresh_name("suppressions")
+    kafka.create_topics(topic, partitions=1, config={"cleanup.policy": "compact"})
+    environ = environment(
+        {"kafka.bootstrap_servers": kafka.bootstrap_servers, "kafka.suppressions_topic": topic}
+    )
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(flagpost_command, ["suppress", *arguments], env=environ)
+
+    codes = [run(f"visitor-{number}").exit_code for number in range(12)]
+    fitted = codes.count(0)
+    assert codes == [0] * fitted + [1] * (12 - fitted)
+    assert 2 < fitted < 12
+    refused = run("one-more")
+    assert refused.exit_code == 1
+    assert "--undo" in refused.output
+    assert run("visitor-0").exit_code == 0
+    assert run("visitor-0", "--undo").exit_code == 0
+    assert run("one-more").exit_code == 0
+
+
+@pytest.mark.parametrize("visitor", ["", "\udcff"])
+def test_an_id_that_no_record_can_have_is_a_usage_error(visitor: str) -> None:
+    environ = environment({"kafka.bootstrap_servers": "127.0.0.1:1"})
+    done = CliRunner().invoke(flagpost_command, ["suppress", visitor], env=environ)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output

@@ -21,6 +21,7 @@ from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.dead_letter_writer import DeadLetterWriter
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
 from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
+from flagpost_consumer.adapters.ledger_restore import Restored
 from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
 from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
 from flagpost_consumer.app import Service
@@ -32,7 +33,8 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import Attempt, EndpointName, Gap, Position, Settlement
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.core.schema_lookups import Found
-from flagpost_consumer.core.suppressions import Suppressions
+from flagpost_consumer.core.stalls import Stall, Stalled
+from flagpost_consumer.core.suppressions import Suppression, Suppressions
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
@@ -352,6 +354,11 @@ async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_
     assert intake.began_anew == 0
     assert service.engine.committable()[0].ledger_offset == 500
     assert ledger.renewed == 0
+    reader = Mock()
+    service._suppressions = reader
+    service.on_topic_id("flagpost.suppressions", "old")
+    reader.made_anew.assert_called_once_with()
+    renewed.assert_called_once_with()
     service.on_topic_id("flagpost.ledger", "old")
     assert ledger.renewed == 1
     assert intake.began_anew == 0
@@ -360,8 +367,65 @@ async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_
     service.on_other_topic("flagpost.events", "new flagpost.events")
     assert intake.began_anew == 1
     counted = service.metrics.observed.topics_replaced
-    assert counted == {"flagpost.dead-letters": 1, "flagpost.ledger": 1, "flagpost.events": 1}
+    assert counted == {
+        "flagpost.dead-letters": 1,
+        "flagpost.suppressions": 1,
+        "flagpost.ledger": 1,
+        "flagpost.events": 1,
+    }
     assert intake.ids == ("new flagpost.events", "new flagpost.ledger")
+
+
+# Who is suppressed
+
+
+async def test_no_record_is_taken_in_before_it_is_known_who_is_suppressed() -> None:
+    service, requests, intake = service_with()
+    released = Mock()
+    intake.release = released  # type: ignore[attr-defined]
+    service.on_assigned([0, 1], 2, 1)
+    service.engine.prove_membership(inf)
+    for number in (0, 1):
+        current = service.engine.current(number)
+        assert current is not None
+        restoration = Restoration(0, Policy().dedupe)
+        service.on_restored(Restored(current, restoration, Start(0), None, 0.1))
+    released.assert_not_called()
+    assert {each.reason for each in service._stalls.of_now().values()} == {Stall.SUPPRESSIONS}
+    service.engine.forget([1], clock())  # taken away meanwhile
+    known = Suppressions()
+    known.take([Suppression("gone", is_suppressed=True)])
+    service.on_suppressions_known(known)
+    assert [call.args[0] for call in released.call_args_list] == [0]
+    assert service._stalls.of_now() == {}
+    events = [decision("gone", occurred_at=now_ms()), decision("stays", occurred_at=now_ms())]
+    service._receive([record(event, n) for n, event in enumerate(events)])
+    await eventually(lambda: requests.under_way, SECONDS)
+    assert {each.lane.visitor_id for each in requests.under_way if each.lane} == {"stays"}
+
+
+async def test_a_word_too_many_stops_all_sending_and_has_the_topic_read_over() -> None:
+    service, _, _ = service_with()
+    reader = Mock()
+    service._suppressions = reader
+    take_over(service, [0])
+    service.engine._suppressions._max_bytes = 500
+    service.on_suppressions([Suppression(f"v{n}", is_suppressed=True) for n in range(100)])
+    reader.read_over.assert_called_once_with()
+    stalled = service._stalls.of_now()[0]
+    assert stalled.reason is Stall.SUPPRESSIONS
+    assert "visitors are suppressed" in stalled.detail
+    service.on_suppressions_known(Suppressions())
+    assert service.engine.knows_suppressions
+
+
+async def test_a_topic_that_cannot_be_followed_stops_sending_until_it_can() -> None:
+    service, _, _ = service_with()
+    take_over(service, [0])
+    service.on_suppressions_followed("no leader")
+    assert service._stalls.of_now()[0] == Stalled(Stall.SUPPRESSIONS, "no leader")
+    service.on_suppressions_followed("")
+    assert service._stalls.of_now() == {}
 
 
 # The Kafka thread

@@ -162,12 +162,10 @@ class Service:
         self.metrics.observed.stalls = self._stalls.of_now
         self._restore: LedgerRestore | None = None
         self._suppressions: SuppressionsReader | None = None
-        self._unreleased: list[Restored] = []
-        """Partitions whose records wait until it is known who is suppressed."""
+        self._unreleased: list[Restored] | None = []
+        """Partitions whose records wait until it is known who is suppressed; None: it is."""
         self.engine.follow_suppressions(followed=False)
         self._topic_ids: TopicIds | None = None
-        self._suppressions_known = False
-        """Whether all of the suppressions topic has been read once."""
         self._replaced_by: dict[str, str] = {}
         """Topics of which it is told that they were made anew, and the id of the newest."""
         self._assignment_of: dict[Partition, int] = {}
@@ -493,7 +491,7 @@ class Service:
     @_vital
     def on_restored(self, restored: Restored) -> None:
         """The ledger of a partition has been read: its records may come, once it is known who is suppressed."""
-        if self._suppressions_known:
+        if self._unreleased is None:
             self._release(restored)
         else:
             self._unreleased.append(restored)
@@ -520,9 +518,8 @@ class Service:
     def on_suppressions_known(self, known: Suppressions) -> None:
         """It is known who is suppressed: what has been restored meanwhile may begin."""
         self.engine.know_suppressions(known)
-        self._suppressions_known = True
-        unreleased, self._unreleased = self._unreleased, []
-        for restored in unreleased:
+        unreleased, self._unreleased = self._unreleased, None
+        for restored in unreleased or ():
             self._release(restored)
         self._wake()
 
@@ -541,7 +538,7 @@ class Service:
     def on_suppressions_followed(self, trouble: str) -> None:
         """Whether it would be heard if another visitor were suppressed."""
         self._stalls.suppressions = trouble
-        self.engine.follow_suppressions(followed=self._suppressions_known and not trouble)
+        self.engine.follow_suppressions(followed=self._unreleased is None and not trouble)
         self._wake()
 
     def on_held(self, partition: Partition, reason: str) -> None:

@@ -77,6 +77,7 @@ class Soak(AbstractAsyncContextManager["Soak"]):
             "events": f"{name}.events",
             "ledger": f"{name}.ledger",
             "dead letters": f"{name}.dead-letters",
+            "suppressions": f"{name}.suppressions",
         }
         self.protocol = self.random.choice(["classic", "consumer"])
         self.settings = self._settings(name)
@@ -184,6 +185,7 @@ class Soak(AbstractAsyncContextManager["Soak"]):
             "kafka.topic": self.topics["events"],
             "kafka.ledger_topic": self.topics["ledger"],
             "kafka.dead_letter_topic": self.topics["dead letters"],
+            "kafka.suppressions_topic": self.topics["suppressions"],
             "kafka.group_protocol": self.protocol,
             "kafka.session_timeout_seconds": SESSION_SECONDS,
             "kafka.max_event_bytes": MAX_EVENT_BYTES,
