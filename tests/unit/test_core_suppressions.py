@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import orjson
 import pytest
 
@@ -28,7 +30,12 @@ from flagpost_consumer.core.policy import (
     Policy,
 )
 from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
+from flagpost_consumer.core.suppressions import (
+    MAX_BYTES,
+    Suppression,
+    Suppressions,
+    TooManySuppressions,
+)
 from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import AccountMetadata, Event, TrackEvent
 from simulation import OK, START_MS, TIMED_OUT, acknowledge, decision, positions, record
@@ -299,6 +306,19 @@ def test_the_same_word_twice_takes_no_room() -> None:
     assert len(known) == 1
     assert known.hold("v")
     assert not known.hold("v1")
+
+
+@pytest.mark.parametrize("letters", ["v", "\N{GRINNING FACE}" * 200])
+def test_what_is_remembered_takes_no_more_memory_than_its_bound(letters: str) -> None:
+    max_bytes = MAX_BYTES // 4
+    tracemalloc.start()
+    known = Suppressions(max_bytes)
+    with pytest.raises(TooManySuppressions):
+        known.take(Suppression(f"{number}{letters}", is_suppressed=True) for number in range(1_000_000))
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max_bytes / 2 < held_bytes <= max_bytes
+    assert known.hold(f"0{letters}")
 
 
 def test_metadata_requests_name_no_suppressed_visitor_even_when_a_batch_is_only_theirs() -> None:
