@@ -289,6 +289,9 @@ def test_more_suppressions_than_fit_stop_all_sending_and_forget_nobody() -> None
     assert attempts_at(engine, 5.0) == []
     assert not engine.knows_suppressions
     assert ended(engine) == {(Kind.TRACK, Reason.SUPPRESSED): 1}, "who is known stays so"
+    engine.follow_suppressions(followed=False)
+    engine.follow_suppressions(followed=True)
+    assert not engine.knows_suppressions, "that the topic is followed again says nothing of what was left out"
     fewer = Suppressions()
     fewer.take([Suppression("visitor-999", is_suppressed=True)])
     engine.know_suppressions(fewer)

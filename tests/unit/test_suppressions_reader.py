@@ -255,3 +255,25 @@ async def test_what_came_and_did_not_fit_is_read_over(kafka: MockKafka, read: Re
     reader.read_over()
     await eventually(lambda: len(heard.known) == 2)
     assert heard.known[1].hold("a")
+
+
+async def test_what_came_before_an_error_is_not_passed_over(
+    kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record and an error in one batch: what is read on from lies behind the record."""
+    reads = SuppressionsReader._read
+    failed = []
+
+    def failing(reader: SuppressionsReader, message: Any) -> Suppression | None:
+        if message.key() == b"b" and not failed:
+            failed.append(True)
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return reads(reader, message)
+
+    _, heard = read(kafka)
+    await eventually(lambda: heard.known)
+    monkeypatch.setattr(SuppressionsReader, "_read", failing)
+    say(kafka, ("a", ON), ("b", ON))
+    await eventually(lambda: len(heard.later) == 2)
+    assert failed
+    assert [each.visitor_id for each in heard.later] == ["a", "b"]

@@ -124,10 +124,10 @@ class SuppressionsReader:
 
     def _serve(self) -> None:
         """Read until there is a reason to begin with a new client. Raises KafkaException, TooManySuppressions."""
+        self._begin_anew_if_asked()
         consumer = Consumer(suppressions_config(self._kafka), logger=kafka_logger())
         try:
-            while not self._stopped.is_set():
-                self._begin_anew_if_asked()
+            while not (self._stopped.is_set() or self._is_asked):
                 if (ends := self._ends(consumer)) is None:
                     self._missing()
                     self._stopped.wait(LOOK_SECONDS)
@@ -192,16 +192,20 @@ class SuppressionsReader:
         first = consumer.poll(POLL_SECONDS)
         if first is None:
             return False
-        suppressions = [
-            said
-            for message in [first, *consumer.consume(BATCH_MESSAGES, 0)]
-            if (said := self._read(message)) is not None
-        ]
+        suppressions: list[Suppression] = []
+        try:
+            for message in [first, *consumer.consume(BATCH_MESSAGES, 0)]:
+                if (said := self._read(message)) is not None:
+                    suppressions.append(said)  # noqa: PERF401 - what came before an error stays
+        finally:
+            self._hand_on(suppressions)
+        return True
+
+    def _hand_on(self, suppressions: list[Suppression]) -> None:
         if self._unread is not None:
             self._unread.take(suppressions)
         elif suppressions:
             self._tell(self._handler.on_suppressions, suppressions)
-        return True
 
     def _read(self, message: Message) -> Suppression | None:
         """What a message says; None where it says nothing. Raises KafkaException."""

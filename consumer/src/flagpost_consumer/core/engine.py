@@ -70,7 +70,7 @@ class Engine:
         self._policy = policy
         self._suspects = Suspects() if suspects is None else suspects
         self._suppressions = Suppressions()
-        self._knows_suppressions = True
+        self._suppressions_complete = self._suppressions_followed = True
         self._planner = Planner(policy, self._suppressions)
         self._clock_check = ClockCheck(policy.delivery.max_future_seconds)
         self._settling = Settling(max(1, policy.delivery.max_pending // UNWRITTEN_SHARE))
@@ -206,7 +206,7 @@ class Engine:
     def know_suppressions(self, known: Suppressions) -> None:
         """These visitors are suppressed, and no others."""
         self._suppressions.become(known)
-        self._knows_suppressions = True
+        self._suppressions_complete = self._suppressions_followed = True
 
     def suppress(self, suppressions: Iterable[Suppression]) -> None:
         """More visitors are suppressed, or are so no longer. What waits of them ends when it is to be sent; a request
@@ -218,17 +218,17 @@ class Engine:
         try:
             self._suppressions.take(suppressions)
         except TooManySuppressions:
-            self._knows_suppressions = False
+            self._suppressions_complete = False
             raise
 
     def follow_suppressions(self, *, followed: bool) -> None:
         """Whether it would be heard if another visitor were suppressed: while it would not, nothing is sent."""
-        self._knows_suppressions = followed
+        self._suppressions_followed = followed
 
     @property
     def knows_suppressions(self) -> bool:
         """Whether it is known who is suppressed."""
-        return self._knows_suppressions
+        return self._suppressions_complete and self._suppressions_followed
 
     # Records
 
@@ -322,7 +322,7 @@ class Engine:
             self._tracks.lanes.unpark(now.monotonic)
         self._metadata.settle_ended(now)
         attempts = self._start(now) if may_send else []
-        can_flush = self.metadata.is_open and self._knows_suppressions
+        can_flush = self.metadata.is_open and self.knows_suppressions
         if self._draining and self._settling.waiting and not can_flush:
             self._hand_back_waiting(self._partitions.values())
         return Actions(
@@ -345,7 +345,7 @@ class Engine:
         limits = self._policy.limits
         is_member = now.monotonic + limits.request_timeout_seconds < self._member_until
         must_stop = self._settling.unacknowledged.must_stop(2 * limits.max_connections, now.monotonic)
-        return is_member and not must_stop and self._knows_suppressions
+        return is_member and not must_stop and self.knows_suppressions
 
     def _has_connection(self) -> bool:
         return self.track.in_flight + self.metadata.in_flight < self._policy.limits.max_connections
@@ -374,7 +374,7 @@ class Engine:
     def _intake_paused(self) -> bool:
         self._full = self.fullness >= (RESUME_AT if self._full else 1.0)
         # What is not restored yet is not read anyway.
-        is_blind = not self._knows_suppressions and any(each.restored for each in self._partitions.values())
+        is_blind = not self.knows_suppressions and any(each.restored for each in self._partitions.values())
         return self._full or self._draining or is_blind or (self.track.is_down and self._tracks.can_probe)
 
     def _partitions_paused(self) -> frozenset[int]:
