@@ -31,7 +31,7 @@ from traffic import publish, tracks
 pytestmark = pytest.mark.kafka
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text()
-SECONDS = 60.0
+SECONDS = 120.0
 TOOL = """#!/bin/sh
 exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' kafka.admin.ConfigCommand "$@"
 """

@@ -262,7 +262,7 @@ async def test_what_came_before_an_error_is_not_passed_over(
 ) -> None:
     """A record and an error in one batch: what is read on from lies behind the record."""
     reads = SuppressionsReader._read
-    failed = []
+    failed: list[bool] = []
 
     def failing(reader: SuppressionsReader, message: Any) -> Suppression | None:
         if message.key() == b"b" and not failed:
