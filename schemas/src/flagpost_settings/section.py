@@ -18,6 +18,7 @@ SECTIONS: Final = (
     "metadata",
     "mapping",
     "consent",
+    "privacy",
     "admin",
     "metrics",
     "log",
