@@ -103,3 +103,21 @@ async def test_without_a_public_key_nothing_is_said_to_browsers() -> None:
     async with RunningGateway({"kafka.bootstrap_servers": "127.0.0.1:1"}) as gateway:
         status, headers = await asked(gateway, OURS)
         assert (status, "vary" in headers) == (405, False)
+
+
+async def test_behind_a_trusted_proxy_it_is_the_clients_address_that_counts() -> None:
+    keys = {"web": {"key": PUBLIC_KEY, "origins": [OURS]}}
+    with EmbeddedKafka({"flagpost.events": 1}) as kafka:
+        settings = {
+            "kafka.bootstrap_servers": kafka.bootstrap_servers,
+            "gateway.keys": keys,
+            "gateway.trusted_proxies": ["127.0.0.1"],
+        }
+        async with RunningGateway(settings) as gateway:
+            await gateway.ready()
+            batch = {"batch": [{**TRACK, "type": "track"}] * 60, "writeKey": PUBLIC_KEY}
+            found = []
+            for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"):
+                headers = {"x-forwarded-for": f"198.51.100.9, {client}"}
+                found.append((await gateway.post("/v1/b", batch, headers=headers))[0])
+    assert found == [200, 429, 200, 200, 429]

@@ -13,13 +13,14 @@ How a request walks through it:
 **To add a route**, add a `Route` to the table in `routes.table`. It is made of a path, a guard and a handler, and the
 handler of what is in `Parts`. There are two kinds of handler:
 
-- Documents of events: `Documents(parse, front, answer, parts.events, parts.slices)`, see `documents`. A `Front` is a
-  generator `(document, reading)`: it adds what parsed JSON holds to the `Reading`, events and what is set aside by
-  reason, and yields after each message, as long documents are read in `slices`; it raises `DocumentError(index,
-  field, problem)`. `parse` is `json_documents.strict` or `.tolerant`. Where the write key may be in the document, the
-  route's guard is `parts.keys.require_if_given` and `Documents(…, guard=parts.keys.require_somewhere)` looks further.
-- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard returns `Shown.NOTHING`
-  where it checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
+- Documents of events: `Documents(parse, front, answer, parts.events, parts.slices, parts.keys)`, see `documents`. A
+  `Front` is a generator `(document, reading)`: it adds what parsed JSON holds to the `Reading`, events and what is
+  set aside by reason, and yields after each message, as long documents are read in `slices`; it raises
+  `DocumentError(index, field, problem)`. `parse` is `json_documents.strict` or `.tolerant`. The route's guard is
+  `parts.keys.require`, or `.require_if_given` where the write key may be in the document: then `Documents` looks
+  there.
+- Anything else: an async callable `(Arrival) -> Answer` that may raise `Refusal`; its guard returns None where it
+  checks by itself. It writes with `await parts.kafka.write([KafkaRecord(topic, key, value, headers)])`: this
   returns once Kafka has acknowledged all of them, and raises `Refusal` (503) where Kafka does not.
 
 Reasons for setting aside are listed in `routes.SET_ASIDE_REASONS`; further metrics go into `parts.metrics.registry`.

@@ -116,7 +116,6 @@ class GatewayServer:
     def _label(self, path: str) -> str:
         if path in HEALTH_PATHS:
             return HEALTH
-        path = path.removesuffix("/")  # Segment's library for Java writes one
         return path if path in self._routes else OTHER_PATHS
 
     async def _do(self, label: str, request: web.BaseRequest) -> Answer:

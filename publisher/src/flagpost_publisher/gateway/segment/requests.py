@@ -130,9 +130,9 @@ def _read_known(
 
 FRONTS: Mapping[str, Front] = {
     **{f"/v1/{path}": partial(read_call, kind) for kind in KINDS for path in (kind, kind[0])},
-    **dict.fromkeys(("/v1/batch", "/v1/b", "/v1/import"), read_batch),
+    **dict.fromkeys(("/v1/batch", "/v1/b", "/v1/import", "/v1/import/"), read_batch),
 }
-"""What reads the documents of each path; libraries of browsers and phones use the first letter."""
+"""What reads the documents of each path; libraries of browsers and phones use the first letter, Java's a slash."""
 
 
 def answer(_reading: Reading) -> Answer:
