@@ -86,8 +86,9 @@ class LedgerWriter:
     ) -> None:
         """`write_at`: with so many answers of Pendo, settlements are written without waiting for more."""
         # A record is tried until Kafka has it: with a producer that never doubles, none is there twice.
-        self._producer = KafkaProducer({**config, "message.timeout.ms": 0, "linger.ms": 0}, "the ledger")
-        self._topic = topic
+        self._producer = KafkaProducer(
+            {**config, "message.timeout.ms": 0, "linger.ms": 0}, topic, "the ledger"
+        )
         self._group = group
         self._member = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._on_written = on_written
@@ -168,7 +169,6 @@ class LedgerWriter:
             batch.settlements = batch.settlements[:half]
             value = self._encode(batch)
         self._producer.produce(
-            self._topic,
             value,
             lambda error, offset: self._reported(batch, error, offset),
             partition=batch.partition.number,
