@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
+
+from flagpost_settings.metrics_page import metrics_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class AdminHttp:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/status", self._status)
-        app.router.add_get("/metrics", make_aiohttp_handler(self._sources.registry))
+        app.router.add_get("/metrics", metrics_page(self._sources.registry))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)

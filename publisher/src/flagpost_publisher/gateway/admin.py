@@ -10,7 +10,8 @@ from typing import TypeAlias
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.aiohttp import make_aiohttp_handler
+
+from flagpost_settings.metrics_page import metrics_page
 
 Wrong: TypeAlias = Callable[[], str | None]
 """Says what is wrong; None: nothing."""
@@ -33,7 +34,7 @@ class AdminServer:
         app = web.Application()
         app.router.add_get("/livez", _probe(wrong_alive))
         app.router.add_get("/readyz", _probe(wrong_ready))
-        app.router.add_get("/metrics", make_aiohttp_handler(registry))
+        app.router.add_get("/metrics", metrics_page(registry))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self, host: str, port: int) -> str:
