@@ -29,6 +29,7 @@ from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
 from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.logs import configure_logging
 from flagpost_settings.problems import Problem, SettingsError
+from flagpost_settings.visible import visible_lines
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +49,7 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
         keys = FreshSecret(settings.gateway.write_keys_source)
         webhook_secret = FreshSecret(settings.gateway.webhook_secret_source)
     except SettingsError as error:
-        sys.stderr.write(f"The settings cannot be used.\n{error}\n")
+        sys.stderr.write(visible_lines(f"The settings cannot be used.\n{error}\n"))
         return SETTINGS_EXIT_CODE
     configure_logging(settings.log, sys.stderr)
 
