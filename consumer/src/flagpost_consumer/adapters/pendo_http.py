@@ -12,6 +12,7 @@ had turns to read what came meanwhile.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from flagpost_consumer.adapters.http_client import (
     header_lines,
     request_bytes,
 )
+from flagpost_consumer.adapters.secret_echoes import STARS, echoes_of
 from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
@@ -141,6 +143,7 @@ class PendoHttp:
         self._targets: dict[tuple[str, str] | None, Target] = {}
         self._headers: dict[EndpointName, bytes] = {}
         self._secrets: dict[EndpointName, str] = {}
+        self._echoes: dict[EndpointName, re.Pattern[bytes]] = {}
         self._timeouts = {
             EndpointName.TRACK: address.request_timeout_seconds,
             EndpointName.METADATA: address.metadata_timeout_seconds,
@@ -161,6 +164,7 @@ class PendoHttp:
         if self._secrets.get(endpoint) == secret:
             return False
         self._secrets[endpoint] = secret
+        self._echoes[endpoint] = echoes_of(secret)
         self._headers[endpoint] = header_lines(self._address.headers(endpoint, secret))
         return True
 
@@ -314,7 +318,7 @@ class PendoHttp:
 
     def _without_secret(self, content: bytes, endpoint: EndpointName) -> bytes:
         """An answer may echo the request's headers; its text may go into dead letters."""
-        return content.replace(self._secrets[endpoint].encode(), b"***")
+        return self._echoes[endpoint].sub(STARS, content)
 
     # Time-outs
 
