@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -37,7 +38,7 @@ def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> DeadLetterTo
         record = Settlements(group=topics.group, member=HOSTILE, settled_at=number, entries=[entry], gaps=[])
         topics.write_ledger(encode_settlements(record))
     topics.write_ledger(HOSTILE.encode())
-    hostile = {"detail": HOSTILE, "source": HOSTILE, "at": "9" * 14}
+    hostile: dict[str, Any] = {"detail": HOSTILE, "source": HOSTILE, "at": "9" * 14}
     topics.bury(
         letter(event, original=[("x-header", HOSTILE)], **hostile), letter(HOSTILE.encode(), **hostile)
     )

@@ -29,6 +29,7 @@ from flagpost_publisher.errors import RegistryTrouble
 from flagpost_schemas import EVENT_TYPES, confluent_header, schema_of, single_object_header
 from flagpost_settings.outbound import Outbound
 from flagpost_settings.problems import SettingsError
+from flagpost_settings.tls_failures import tls_failure
 from flagpost_settings.urls import shows_secrets
 
 if TYPE_CHECKING:
@@ -145,6 +146,8 @@ class Registry:
 
 def _kind(error: Exception) -> str:
     """What kind of error it is; urllib wraps those of TLS and of the network."""
+    if (wrong := tls_failure(error)) is not None:
+        return wrong
     reason = getattr(error, "reason", None)
     return type(reason if isinstance(reason, Exception) else error).__name__
 

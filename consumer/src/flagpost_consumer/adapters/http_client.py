@@ -29,6 +29,7 @@ from yarl import URL
 from flagpost_consumer.adapters.clocks import steady_seconds
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, AnswerReader, Reply
 from flagpost_settings.outbound import Outbound, Proxy
+from flagpost_settings.tls_failures import tls_failure
 
 KEEP_ALIVE_SECONDS = 15.0
 """Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
@@ -346,13 +347,18 @@ class HttpClient:
             if reply is None:
                 raise NoAnswerInTime(f"no answer within {timeout_seconds:g} s") from None
         except NOT_SENT as error:
-            raise NoReply(str(error) or type(error).__name__) from None
+            raise NoReply(why_not_sent(error)) from None
         finally:
             if exchange is not None:
                 exchange.give_up()
         if reply is None:
             raise NoReply("the answer is no HTTP, or the connection ended before it came")
         return reply
+
+
+def why_not_sent(error: Exception) -> str:
+    """What `HttpClient.connect` raised, in words."""
+    return tls_failure(error) or str(error) or type(error).__name__
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

@@ -36,7 +36,9 @@ from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_consumer.settings import Settings
+from flagpost_settings.logs import Lately
 from flagpost_settings.outbound import Outbound
+from flagpost_settings.tls_failures import tls_failure
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,8 @@ class _Request:
     overdue_sweeps: int = 0
     overdue_watches: int = 0
     answered: bool = False
+    unsent: Answer = UNSENT
+    """The answer, if it is never written."""
 
     @property
     def is_sent(self) -> bool:
@@ -152,6 +156,7 @@ class PendoHttp:
         self._under_way: dict[EndpointName, dict[_Request, None]] = {name: {} for name in EndpointName}
         self._sweep: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._lately = Lately()
 
     @property
     def oldest_attempt_seconds(self) -> float:
@@ -264,11 +269,14 @@ class PendoHttp:
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(request, error)
 
-    @staticmethod
-    def _failed(request: _Request, error: Exception) -> None:
+    def _failed(self, request: _Request, error: Exception) -> None:
+        endpoint = request.attempt.endpoint.value
         if not isinstance(error, NOT_SENT):
-            endpoint = request.attempt.endpoint.value
             log.error("a request failed in an unknown way", endpoint=endpoint, exc_info=error)
+        elif (wrong := tls_failure(error)) is not None:
+            request.unsent = UNSENT._replace(detail=wrong)
+            if self._lately.is_news((endpoint, wrong)):
+                log.warning("Pendo cannot be reached", endpoint=endpoint, reason=wrong)
 
     def _write(self, request: _Request, target: Target, exchange: Exchange) -> None:
         """Write the request. What becomes of it is told by its exchange from then on."""
@@ -287,7 +295,7 @@ class PendoHttp:
         if not task.cancelled():
             task.exception()  # one that is no Exception is raised by the loop itself
         if not request.is_sent:
-            self._answer(request, UNSENT)
+            self._answer(request, request.unsent)
 
     def _exchange_ended(self, request: _Request, reply: Reply | None) -> None:
         self._answer(request, self._answer_of(request, reply, Failure.BROKEN))
