@@ -94,7 +94,8 @@ async def answer_through(url: str, outbound: Outbound, times: int = 1) -> list[A
         found = []
         for _ in range(times):
             http.start(track_attempt())
-            found.append(await asyncio.wait_for(answers.get(), 60))
+            answer = await asyncio.wait_for(answers.get(), 60)
+            found.append(answer._replace(detail=""))  # test_tls_failures is about that
         return found
 
 

@@ -1,4 +1,4 @@
-"""TLS that fails says how: untrusted, expired, another name. In answers, logs, /status, check, and the registry's clients."""
+"""TLS that fails says how (untrusted, expired, another name): in logs, /status, check, and the registry's clients."""
 
 from __future__ import annotations
 
@@ -63,20 +63,20 @@ WORDS = {
 def wrong(request: pytest.FixtureRequest, tmp_path: Path) -> Wrong:
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "a stranger")
     contexts = {
-        "untrusted": lambda: stranger.server_context("localhost"),
-        "expired": lambda: authority.server_context("localhost", days=(-9, -2)),
-        "early": lambda: authority.server_context("localhost", days=(2, 9)),
-        "other name": lambda: authority.server_context("elsewhere.test"),
-        "no TLS": lambda: None,
+        "untrusted": stranger.server_context("localhost"),
+        "expired": authority.server_context("localhost", days=(-9, -2)),
+        "early": authority.server_context("localhost", days=(2, 9)),
+        "other name": authority.server_context("elsewhere.test"),
+        "no TLS": None,
     }
-    return Wrong(WORDS[request.param], contexts[request.param](), str(authority.file))
+    return Wrong(WORDS[request.param], contexts[request.param], str(authority.file))
 
 
 @asynccontextmanager
 async def server(wrong: Wrong) -> AsyncIterator[str]:
     """Listens; what is no TLS is answered in plain words."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         writer.close()
 
