@@ -115,8 +115,9 @@ async def test_check_says_what_is_wrong_with_pendo_and_the_registry(wrong: Wrong
         assert wrong.word in checks["pendo track endpoint"].detail
         assert wrong.word in checks["pendo integration key"].detail
         registry = SchemaRegistrySettings(url=url, ca_file=wrong.ca_file)
-        with pytest.raises(RegistryNotAnswering, match=wrong.word):
-            await SchemaRegistry(url, registry).fetch(1)
+        async with SchemaRegistry(url, registry) as asked:
+            with pytest.raises(RegistryNotAnswering, match=wrong.word):
+                await asked.fetch(1)
         with pytest.raises(RegistryTrouble, match=wrong.word):
             await asyncio.to_thread(Registry(url, {}, registry.outbound).ids_for, "events")
 

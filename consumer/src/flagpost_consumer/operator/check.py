@@ -77,7 +77,8 @@ async def check_registry(registry: SchemaRegistrySettings) -> list[Check]:
     if registry.url is None:
         return []
     try:
-        await SchemaRegistry(registry.url, registry).fetch(ANY_SCHEMA_ID)
+        async with SchemaRegistry(registry.url, registry) as client:
+            await client.fetch(ANY_SCHEMA_ID)
     except (SchemaDoesNotExist, SchemaUnusable):
         return [ok(REGISTRY, f"{registry.url} answers")]
     except SchemaRefused as error:
