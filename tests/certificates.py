@@ -59,19 +59,23 @@ class Authority:
         self.file = folder / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def vouch_for(self, *names: str, password: bytes | None = None) -> Pair:
-        """A certificate for these host names."""
+    def vouch_for(self, *names: str, password: bytes | None = None, days: tuple[int, int] = (-1, 1)) -> Pair:
+        """A certificate for these host names, valid between two days, counted from now."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(_name(names[0]), key.public_key(), x509.BasicConstraints(False, None), names)
+        certificate = self._sign(
+            _name(names[0]), key.public_key(), x509.BasicConstraints(False, None), names, days
+        )
         pair = Pair(self._folder / f"{names[0]}.pem", self._folder / f"{names[0]}.key")
         pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
         encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
         pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
         return pair
 
-    def server_context(self, *names: str, asks_clients: bool = False) -> ssl.SSLContext:
+    def server_context(
+        self, *names: str, asks_clients: bool = False, days: tuple[int, int] = (-1, 1)
+    ) -> ssl.SSLContext:
         """A server's side; with `asks_clients`, those must have a certificate of this CA."""
-        pair = self.vouch_for(*names)
+        pair = self.vouch_for(*names, days=days)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(pair.certificate, pair.key)
         if asks_clients:
@@ -85,6 +89,7 @@ class Authority:
         key: ec.EllipticCurvePublicKey,
         constraints: x509.BasicConstraints,
         names: tuple[str, ...] | list[str],
+        days: tuple[int, int] = (-1, 1),
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -93,8 +98,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now + dt.timedelta(days=days[0]))
+            .not_valid_after(now + dt.timedelta(days=days[1]))
             .add_extension(constraints, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(

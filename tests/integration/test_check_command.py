@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from flagpost_consumer.operator.cli import flagpost
 from flagpost_consumer.operator.topic_rules import DAY_MS
 from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
+from running import FLAGPOST
 
 pytestmark = pytest.mark.kafka
 
@@ -165,3 +168,25 @@ async def test_settings_that_cannot_be_used_are_a_document_too() -> None:
     assert _document(result)["ok"] is False
     assert _statuses(result) == {"settings": "fail"}
     assert "admin.port" in result.stderr
+
+
+async def test_a_look_creates_no_topic_where_the_broker_would(
+    tmp_path: Path, fresh_name: Callable[[str], str]
+) -> None:
+    """A topic is asked for by name; librdkafka's producers have unknown ones created, with the broker's defaults."""
+    broker = KafkaBroker(tmp_path, {"auto.create.topics.enable": "true"})
+    try:
+        async with PendoStandIn() as pendo:
+            environ = _environ(broker, pendo, fresh_name)
+            statuses = _statuses(await _run(environ, "check", "--json"))
+        topics = {name for key, name in environ.items() if key.endswith("TOPIC")}
+        assert {statuses[f"topic {name}"] for name in topics} == {"fail", "warn"}
+        rows = tmp_path / "rows.csv"
+        rows.write_text("visitor_id,plan\nv1,free\n")
+        done = await asyncio.create_subprocess_exec(
+            FLAGPOST, "import", str(rows), "--type", "visitor", env={**os.environ, **environ}
+        )
+        assert await done.wait() == 1
+        assert not topics & broker.admin().list_topics(timeout=20).topics.keys()
+    finally:
+        broker.stop()

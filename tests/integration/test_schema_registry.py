@@ -49,7 +49,8 @@ def _json(body: object, status: int = 200) -> Handler:
 
 
 async def _fetch(url: str, settings: SchemaRegistrySettings | None = None, schema_id: int = 7) -> str:
-    return await SchemaRegistry(url, settings or SchemaRegistrySettings()).fetch(schema_id)
+    async with SchemaRegistry(url, settings or SchemaRegistrySettings()) as registry:
+        return await registry.fetch(schema_id)
 
 
 @pytest.mark.registry

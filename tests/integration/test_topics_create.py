@@ -138,10 +138,15 @@ def test_a_topic_that_somebody_makes_meanwhile_is_found_to_exist(
     """Between the first look and the creation, and before every broker has heard of it."""
     topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
     seen = KafkaAdmin.partitions
-    blind_looks: list[dict[str, int]] = [{}, {}]
-    monkeypatch.setattr(
-        KafkaAdmin, "partitions", lambda admin: blind_looks.pop() if blind_looks else seen(admin)
-    )
+    blind_looks = [topics.names[LEDGER]] * 2
+
+    def look(admin: KafkaAdmin, name: str) -> int | None:
+        if name not in blind_looks:
+            return seen(admin, name)
+        blind_looks.remove(name)
+        return None
+
+    monkeypatch.setattr(KafkaAdmin, "partitions", look)
     result = topics.create("--partitions", "2", "--replication", "1", "--json")
     assert result.exit_code == 0, result.output
     actions = {topic["name"]: topic["action"] for topic in json.loads(result.stdout)["topics"]}

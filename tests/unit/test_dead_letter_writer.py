@@ -209,7 +209,7 @@ async def test_what_stands_still_is_told_by_partition_with_the_reason(
     writer.write(engine.settlements(1, 2)[0])
     writer.write(engine.settlements(1, 1)[0])
     await eventually(lambda: written, SECONDS)
-    assert writer.stalled == {2: KafkaError(denied).str()}
+    assert writer.stalled == {2: f"{KafkaError(denied).str()}: this user needs Write on Topic dead-letters"}
     engine.hand_over(2)
     writer.forget([2])
     assert writer.stalled == {}

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from flagpost_consumer.operator.dead_letters.reading import Filters
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker, Place, read_message
-from flagpost_consumer.operator.dead_letters.views import letter_as_json, printable, table
+from flagpost_consumer.operator.dead_letters.views import letter_as_json, table
+from flagpost_settings.visible import visible
 
 WHOLE = {
     "flagpost-reason": b"rejected",
@@ -117,7 +118,7 @@ def test_no_record_moves_the_terminals_cursor_or_paints_it() -> None:
     assert "\\x1b[2J\\r\\nred \\x07" in shown
     assert "[bold]x[/bold]" in shown
     assert "\\u202eevil" in shown
-    assert printable("zoë 数 \x9b") == "zoë 数 \\x9b"
+    assert visible("zoë 数 \x9b") == "zoë 数 \\x9b"
 
 
 def test_a_key_that_is_no_text_is_shown_all_the_same() -> None:

@@ -120,7 +120,13 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
     monkeypatch.setattr(kafka_intake, "clock", lambda: Instant(now, 0))
     heard: list[float | None] = []
     handler = cast("Any", SimpleNamespace(on_commit_ended=heard.append, on_lag=lambda _: None))
-    intake = KafkaIntake({}, "events", handler, asyncio.get_running_loop(), session_seconds=SESSION_SECONDS)
+    intake = KafkaIntake(
+        {"group.id": "flagpost"},
+        "events",
+        handler,
+        asyncio.get_running_loop(),
+        session_seconds=SESSION_SECONDS,
+    )
     intake._readings[0] = PartitionReading(Start(0))
     client = Client()
     client.answers = answers

@@ -137,7 +137,7 @@ class Running:
         self.handed_over: list[tuple[int, int]] = []
         self.left_positions: dict[int, Position] = {}
         """What the loop wants to be committed of partitions that are revoked."""
-        self.intake = KafkaIntake({}, TOPIC, self.handler, asyncio.get_running_loop())
+        self.intake = KafkaIntake({"group.id": "flagpost"}, TOPIC, self.handler, asyncio.get_running_loop())
 
     def is_joined(self) -> bool:
         return self.intake.joined

@@ -34,7 +34,7 @@ class NotingConsumer:
 
 async def test_partitions_that_are_named_are_paused_besides() -> None:
     handler = cast("IntakeHandler", SimpleNamespace())
-    intake = KafkaIntake({}, "events", handler, asyncio.get_running_loop())
+    intake = KafkaIntake({"group.id": "flagpost"}, "events", handler, asyncio.get_running_loop())
     intake._readings.update({number: PartitionReading(Start(0)) for number in range(3)})
     noting = NotingConsumer()
     consumer = cast("Consumer", cast("Any", noting))
@@ -119,7 +119,9 @@ def message(offset: int, size: int = 10, partition: int = 0) -> Any:
 def reading_intake(next_offset: int = 0) -> tuple[KafkaIntake, Heard]:
     """An intake that reads partition 0."""
     heard = Heard()
-    intake = KafkaIntake({}, "events", cast("IntakeHandler", heard), asyncio.get_running_loop())
+    intake = KafkaIntake(
+        {"group.id": "flagpost"}, "events", cast("IntakeHandler", heard), asyncio.get_running_loop()
+    )
     intake._readings[0] = PartitionReading(Start(next_offset))
     intake._in_client.add(0)
     return intake, heard
@@ -241,7 +243,9 @@ async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
     """The client learns of ends as it fetches: of 200 unread records 2 were told while intake was paused."""
     told: list[Mapping[int, Lag]] = []
     handler = SimpleNamespace(on_lag=told.append)
-    intake = KafkaIntake({}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop())
+    intake = KafkaIntake(
+        {"group.id": "flagpost"}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop()
+    )
     intake._readings[0] = PartitionReading(Start(0))
     intake.know_ends({0: 1200})
     log = cast("Consumer", cast("Any", Log(0, 0)))

@@ -47,29 +47,29 @@ async def test_a_report_that_raises_does_not_end_the_asking_for_reports(raw: Raw
     """Nobody asked any more, and the next write did not begin again: `_serving` stayed true."""
     raised: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
-    producer = KafkaProducer({}, "tests")
+    producer = KafkaProducer({}, "topic", "tests")
     heard: list[int] = []
 
     def fail(_: KafkaError | None, __: int) -> None:
         raise MemoryError
 
-    producer.produce("topic", b"1", fail)
-    producer.produce("topic", b"2", lambda _, offset: heard.append(offset))
+    producer.produce(b"1", fail)
+    producer.produce(b"2", lambda _, offset: heard.append(offset))
     raw.is_well = True
     await eventually(lambda: heard == [1])
     assert [type(error) for error in raised] == [MemoryError]
-    producer.produce("topic", b"3", lambda _, offset: heard.append(offset))
+    producer.produce(b"3", lambda _, offset: heard.append(offset))
     await eventually(lambda: len(heard) == 2)
 
 
 async def test_a_kafka_that_says_nothing_is_asked_less_often(raw: Raw) -> None:
     """It was asked 500 times a second for as long as one partition had no leader."""
-    producer = KafkaProducer({}, "tests")
+    producer = KafkaProducer({}, "topic", "tests")
     heard: list[int] = []
-    producer.produce("topic", b"1", lambda _, offset: heard.append(offset))
+    producer.produce(b"1", lambda _, offset: heard.append(offset))
     assert producer._pause_seconds == SERVE_SECONDS
     await eventually(lambda: producer._pause_seconds == SILENT_SERVE_SECONDS)
-    producer.produce("topic", b"2", lambda _, offset: heard.append(offset))
+    producer.produce(b"2", lambda _, offset: heard.append(offset))
     assert producer._pause_seconds == SERVE_SECONDS
     raw.is_well = True
     await eventually(lambda: len(heard) == 2)

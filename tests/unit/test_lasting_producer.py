@@ -55,7 +55,9 @@ def lasting(kafka: MockKafka, heard: Heard, **properties: object) -> LastingProd
         "linger.ms": 0,
         **{name.replace("_", "."): value for name, value in properties.items()},
     }
-    return LastingProducer(config, ROOMY, heard.troubles.append, logger=SILENT, on_failed=heard.report)
+    return LastingProducer(
+        config, ROOMY, heard.troubles.append, topics=["events"], logger=SILENT, on_failed=heard.report
+    )
 
 
 def servers(*kafkas: MockKafka) -> str:
@@ -215,6 +217,7 @@ def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]
         {},
         limits,
         heard.troubles.append,
+        topics=["events"],
         logger=SILENT,
         on_failed=heard.report,
         make=cast("Any", Dead),
@@ -283,7 +286,13 @@ def test_the_order_in_which_records_were_handed_over_does_not_depend_on_that_of_
     heard, clock = Heard(), Clock()
     Backwards.made = []
     producer = LastingProducer(
-        {}, ROOMY, heard.troubles.append, logger=SILENT, make=cast("Any", Backwards), clock=clock
+        {},
+        ROOMY,
+        heard.troubles.append,
+        topics=["events"],
+        logger=SILENT,
+        make=cast("Any", Backwards),
+        clock=clock,
     )
     for value in numbered(50):
         producer.hand_over("events", value, b"k")

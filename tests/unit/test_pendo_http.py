@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import orjson
 import pytest
 
 from flagpost_consumer.core.endpoint import Ticket
@@ -50,6 +51,17 @@ async def test_metadata_goes_to_its_group_with_the_integration_key() -> None:
 async def test_an_error_page_that_echoes_the_secret_is_cleaned() -> None:
     raw = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 17\r\n\r\nkey: track-secret"
     assert await answer_to(answering(raw)) == Answer(403, body=b"key: ***")
+
+
+async def test_a_secret_with_quotes_and_backslashes_is_hidden_where_json_echoes_it() -> None:
+    secret = 'tr"ack\\secret'
+    body = orjson.dumps({"error": f"no such key: {secret}"})
+    raw = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with serving(answering(raw)) as url, client(url) as (http, answers):
+        http.set_secret(EndpointName.TRACK, secret)
+        http.start(track_attempt())
+        answer = await asyncio.wait_for(answers.get(), 10)
+    assert orjson.loads(answer.body) == {"error": "no such key: ***"}
 
 
 async def test_a_server_that_is_not_there_has_seen_nothing() -> None:

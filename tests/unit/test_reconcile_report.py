@@ -7,7 +7,6 @@ import io
 import click
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.operator.cli import flagpost
@@ -16,6 +15,7 @@ from flagpost_consumer.operator.reconciliation.counting import Books, Counts, Ro
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.report import Report, show
 from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
+from flagpost_consumer.operator.rich_terminal import Terminal
 
 ROW: Row = ("checkout", "treatment")
 
@@ -27,7 +27,7 @@ def reconciliation(**found: int) -> Reconciliation:
 
 
 def shown(report: Report, width: int = 200) -> list[str]:
-    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console = Terminal(width=width, file=io.StringIO(), highlight=False)
     show(report, console)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 

@@ -6,13 +6,13 @@ from collections import Counter
 from io import StringIO
 
 from click.testing import CliRunner
-from rich.console import Console
 
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.operator.cli import flagpost
 from flagpost_consumer.operator.rehearsal.differences import Change, Differences, Example, LeftOut
 from flagpost_consumer.operator.rehearsal.reading import Rehearsal
 from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
+from flagpost_consumer.operator.rich_terminal import Terminal
 
 
 def rehearsal() -> Rehearsal:
@@ -28,7 +28,7 @@ def rehearsal() -> Rehearsal:
 
 def shown(found: Rehearsal) -> str:
     out = StringIO()
-    show(found, Console(file=out, width=PLAIN_WIDTH, highlight=False))
+    show(found, Terminal(file=out, width=PLAIN_WIDTH, highlight=False))
     return out.getvalue()
 
 

@@ -20,7 +20,9 @@ from flagpost_consumer.core.verdict import Answer, Failure
 async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:
     told: list[float | None] = []
     handler = SimpleNamespace(on_commit_ended=told.append)
-    intake = KafkaIntake({}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop())
+    intake = KafkaIntake(
+        {"group.id": "flagpost"}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop()
+    )
     partitions = [
         SimpleNamespace(partition=0, error=None),
         SimpleNamespace(partition=1, error=KafkaError(KafkaError.NOT_COORDINATOR)),

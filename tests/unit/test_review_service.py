@@ -265,7 +265,7 @@ class ReluctantConsumer:
 async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "COMMIT_SECONDS", 0.01)
     service, _, _ = service_with()
-    intake = KafkaIntake({}, "events", service, asyncio.get_running_loop())
+    intake = KafkaIntake({"group.id": "flagpost"}, "events", service, asyncio.get_running_loop())
     intake._readings[0] = PartitionReading(Start(0))
     service._intake = intake
     take_over(service, [0])
@@ -467,7 +467,9 @@ class BrokenAssignment:
 async def test_a_rebalance_callback_that_fails_ends_the_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_intake, "Consumer", BrokenAssignment)
     service, _, _ = service_with()
-    intake = KafkaIntake({}, "events", cast("IntakeHandler", service), asyncio.get_running_loop())
+    intake = KafkaIntake(
+        {"group.id": "flagpost"}, "events", cast("IntakeHandler", service), asyncio.get_running_loop()
+    )
     intake.start()
     with pytest.raises(KafkaException):
         await asyncio.wait_for(asyncio.wrap_future(intake.finished), SECONDS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,18 @@ def test_records_that_double_are_refused_for_their_types() -> None:
     assert "types" in refused(doubling(20))
     decoder = Decoder()
     assert not decoder.add_schema(7, json.dumps(doubling(60)))
+
+
+def test_records_from_the_field_that_double_are_refused_for_their_types() -> None:
+    text = (Path(__file__).parents[1] / "cases" / "schema-doubling.avsc").read_text()
+    with pytest.raises(SchemaError, match=f"more than {MAX_NODES} types"):
+        AvroSchema.parse(text)
+
+
+def test_to_refuse_records_that_double_takes_no_longer_for_twice_as_many() -> None:
+    """40 of them are 10^12 types: to walk through them would not end."""
+    with pytest.raises(SchemaError, match=f"more than {MAX_NODES} types"):
+        AvroSchema.parse(json.dumps(doubling(40)))
 
 
 def test_up_to_the_limit_types_are_read_with() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import click
 import orjson
 import pytest
 
-from flagpost_consumer.operator.tail import Sought, json_line, plain_line
+from flagpost_consumer.operator.tail import Sought, as_document, plain_line, print_settlement
 from flagpost_schemas import LedgerEntry
 
 ENTRY = LedgerEntry(
@@ -29,10 +28,13 @@ ENTRY = LedgerEntry(
 )
 
 
+def shown(partition: int, settled_at: int, entry: LedgerEntry) -> str:
+    parts = plain_line(partition, settled_at, entry)
+    return " ".join(part if isinstance(part, str) else part.text for part in parts)
+
+
 def test_a_json_line_holds_the_contracts_fields_and_no_more() -> None:
-    line = json_line(3, 1_800_000_000_999, ENTRY)
-    assert "\n" not in line
-    assert orjson.loads(line) == {
+    assert as_document(3, 1_800_000_000_999, ENTRY) == {
         "partition": 3,
         "settled_at": 1_800_000_000_999,
         "offset": 17,
@@ -54,24 +56,46 @@ def test_a_json_line_holds_the_contracts_fields_and_no_more() -> None:
 
 
 def test_a_line_for_people_says_what_became_of_whose_what() -> None:
-    line = click.unstyle(plain_line(3, 1_800_000_000_999, ENTRY))
+    line = shown(3, 1_800_000_000_999, ENTRY)
     assert line[8:] == ".999 duplicate     3/17 track v1 checkout off dedupe of 12 status 503 2 attempts"
 
 
 def test_a_line_for_people_leaves_out_what_is_not_known() -> None:
     entry = LedgerEntry(offset=1, kind="unknown", outcome="dead_lettered", reason="undecodable")
-    assert click.unstyle(plain_line(0, 0, entry)).endswith(" dead_lettered 0/1 unknown undecodable")
+    assert shown(0, 0, entry).endswith(" dead_lettered 0/1 unknown undecodable")
 
 
 def test_what_is_delivered_needs_no_reason() -> None:
     entry = LedgerEntry(offset=1, kind="track", outcome="delivered", reason="ok", visitor_id="v", status=200)
-    assert click.unstyle(plain_line(0, 0, entry)).endswith(" delivered     0/1 track v status 200")
+    assert shown(0, 0, entry).endswith(" delivered     0/1 track v status 200")
 
 
-def test_control_characters_of_an_id_do_not_reach_the_terminal() -> None:
-    entry = LedgerEntry(offset=1, kind="track", outcome="delivered", reason="ok", visitor_id="\x1b[2Jv\nw")
-    assert "\x1b[2J" not in plain_line(0, 0, entry)
-    assert "\n" not in plain_line(0, 0, entry)
+HOSTILE = "\x1b[2J\x1b]0;title\x07v\nw\x9b31m\u202eevil\u2066"
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_control_characters_of_an_id_do_not_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    entry = LedgerEntry(
+        offset=1, kind="track", outcome="delivered", reason="ok", visitor_id=HOSTILE, flag_key=HOSTILE
+    )
+    print_settlement(0, 0, entry, as_json=as_json)
+    line = capsys.readouterr().out.removesuffix("\n")
+    assert line.isprintable()
+    assert not as_json or orjson.loads(line)["visitor_id"] == HOSTILE
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 253_402_300_799_999, -62_135_596_800_000, 0])
+def test_numbers_that_are_no_time_are_shown_as_they_are(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    entry = ENTRY._replace(offset=number, occurred_at=number, duplicate_of=number)
+    print_settlement(3, number, entry, as_json=False)
+    print_settlement(3, number, entry, as_json=True)
+    plain, document = capsys.readouterr().out.splitlines()
+    assert f"3/{number}" in plain
+    assert orjson.loads(document)["settled_at"] == number
 
 
 @pytest.mark.parametrize(

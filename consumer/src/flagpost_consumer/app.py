@@ -129,6 +129,7 @@ class Service:
             topics=_topics_of(settings.kafka),
             flags=settings.metrics.flags,
         )
+        self._registry: SchemaRegistry | None = None
         self._decoding = Decoding(
             self._schema_requests(),
             self._receive,
@@ -263,6 +264,8 @@ class Service:
             self._decoding.stop()
             self._ended = True
             await self._http.close()
+            if self._registry is not None:
+                await self._registry.close()
             await self._admin.stop()
 
     def stop(self) -> None:
@@ -463,7 +466,8 @@ class Service:
         registry = self._settings.kafka.schema_registry
         if registry.url is None:
             return None
-        return RegistryRequests(SchemaRegistry(registry.url, registry), self._fail)
+        self._registry = SchemaRegistry(registry.url, registry)
+        return RegistryRequests(self._registry, self._fail)
 
     # What the Kafka thread brings
 

@@ -36,7 +36,8 @@ class Status:
         """Remember an answer that was no success."""
         if judge(answer) is not Verdict.DELIVERED:
             error = {"at": now.wall_ms, "endpoint": attempt.endpoint.value, "status": answer.label}
-            self._last_errors.append(error)
+            detail = {"detail": answer.detail} if answer.detail else {}
+            self._last_errors.append({**error, **detail})
 
     def document(self, paused: bool) -> Mapping[str, Any]:
         """The document; `paused`: whether intake is."""

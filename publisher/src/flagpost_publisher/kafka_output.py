@@ -271,6 +271,7 @@ class KafkaOutput:
             config,
             limits,
             self._trouble,
+            topics=[options.topic],
             logger=client_log,
             on_failed=self._report,
             lock=self._lock,

@@ -6,29 +6,20 @@ what stands before each event's body. Blocks for network calls: for a thread tha
 
 from __future__ import annotations
 
-import base64
 import json
 import operator
 import os
 from dataclasses import replace
-from http.client import HTTPException
-from typing import TYPE_CHECKING, Any, Final
-from urllib.error import HTTPError
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
-from urllib.request import (
-    BaseHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
 
 from flagpost_publisher.errors import RegistryTrouble
 from flagpost_schemas import EVENT_TYPES, confluent_header, schema_of, single_object_header
-from flagpost_settings.outbound import Outbound
+from flagpost_settings.outbound import Outbound, basic
 from flagpost_settings.problems import SettingsError
+from flagpost_settings.tls_failures import tls_failure
 from flagpost_settings.urls import shows_secrets
 
 if TYPE_CHECKING:
@@ -73,7 +64,8 @@ class Registry:
         self._headers = {"content-type": _CONTENT_TYPE, "accept": _CONTENT_TYPE}
         user_info = properties.get(USER_INFO_PROPERTY) or unquote(parts.netloc.rpartition("@")[0])
         if user_info:
-            self._headers["authorization"] = _basic(user_info)
+            username, _, password = user_info.partition(":")
+            self._headers["authorization"] = basic(username, password)
         given = Outbound("kafka.schema_registry") if outbound is None else outbound
         self._outbound = replace(
             given,
@@ -83,39 +75,17 @@ class Registry:
         )
 
     def ids_for(self, topic: str) -> dict[type[Event], int]:
-        """The schema id of every event class, registering schemas that are missing.
+        """The schema id of every event class, registering schemas that are missing; all over one connection.
 
         The subject is `<topic>-<record's full name>` (TopicRecordNameStrategy). Raises RegistryTrouble.
         """
         schemas = {event_type: schema_of(event_type) for event_type in EVENT_TYPES}
-        return {
-            each: self._schema_id(f"{topic}-{schema.full_name}", schema.text)
-            for each, schema in schemas.items()
-        }
-
-    def _schema_id(self, subject: str, schema: str) -> int:
-        path = f"/subjects/{quote(subject, safe='')}"
         try:
-            try:
-                return self._post(path, schema)
-            except HTTPError as error:
-                if error.code != 404:  # 404: not registered yet
-                    raise
-            return self._post(f"{path}/versions", schema)
-        except HTTPError as error:
-            raise _refused(subject, error.code) from None
-
-    def _post(self, path: str, schema: str) -> int:
-        """The id in the registry's answer. Raises HTTPError for another status than 2xx, else RegistryTrouble."""
-        body = json.dumps({"schema": schema}).encode()
-        request = Request(self._url + path, body, self._headers)  # noqa: S310 - http or https: checked at the start
-        try:
-            self._use_proxy(request)
-            with self._opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return operator.index(json.loads(answer.read(MAX_ANSWER_BYTES))["id"])
-        except HTTPError as error:
-            error.close()
-            raise
+            with _Connection(self._url, self._outbound) as connection:
+                return {
+                    each: self._schema_id(connection, f"{topic}-{schema.full_name}", schema.text)
+                    for each, schema in schemas.items()
+                }
         except SettingsError as error:
             raise RegistryTrouble("registry", f"{error}; events wait") from None
         except (OSError, HTTPException, ValueError, TypeError, LookupError) as error:
@@ -124,36 +94,57 @@ class Registry:
                 f"the schema registry gave no answer that can be used ({_kind(error)}); events wait",
             ) from None
 
-    def _opener(self) -> OpenerDirector:
-        """What follows no redirect, and reads the certificates as they are now."""
-        # urllib would take proxies from the environment by rules of its own.
-        handlers: list[BaseHandler] = [ProxyHandler({}), _NoRedirects()]
-        if self._url.startswith("https"):
-            handlers.append(HTTPSHandler(context=self._outbound.tls()))
-        return build_opener(*handlers)
+    def _schema_id(self, connection: _Connection, subject: str, schema: str) -> int:
+        path = f"/subjects/{quote(subject, safe='')}"
+        body = json.dumps({"schema": schema}).encode()
+        status, answer = connection.post(path, body, self._headers)
+        if status == HTTPStatus.NOT_FOUND:  # not registered yet
+            status, answer = connection.post(f"{path}/versions", body, self._headers)
+        if not 200 <= status < 300:
+            raise _refused(subject, status)
+        return operator.index(json.loads(answer)["id"])
 
-    def _use_proxy(self, request: Request) -> None:
-        proxy = self._outbound.proxy_to(self._url, os.environ)
-        if proxy is None:
-            return
-        request.set_proxy(proxy.url.removeprefix("http://"), "http")
-        if proxy.username is not None:
-            request.add_unredirected_header(
-                "Proxy-Authorization", _basic(f"{proxy.username}:{proxy.password}")
+
+class _Connection:
+    """One connection for one request after the other; a context manager. It follows no redirect."""
+
+    def __init__(self, url: str, outbound: Outbound) -> None:
+        """Connects with the first request; the certificates are read as they are now. Raises SettingsError."""
+        to = urlsplit(url)
+        proxy = outbound.proxy_to(url, os.environ)
+        at = to if proxy is None else urlsplit(proxy.url)
+        self._login = {} if proxy is None else proxy.headers
+        self._tunnels = to.scheme == "https"
+        self._base = to.path if proxy is None or self._tunnels else url
+        self._http: HTTPConnection
+        if self._tunnels:
+            self._http = HTTPSConnection(
+                at.hostname or "", at.port, timeout=TIMEOUT_SECONDS, context=outbound.tls()
             )
+            if proxy is not None:
+                self._http.set_tunnel(to.hostname or "", to.port, self._login)
+        else:
+            self._http = HTTPConnection(at.hostname or "", at.port, timeout=TIMEOUT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and answer. Raises OSError, HTTPException."""
+        own = {} if self._tunnels else self._login
+        self._http.request("POST", self._base + path, body, {**headers, **own})
+        answer = self._http.getresponse()
+        return answer.status, answer.read(MAX_ANSWER_BYTES)
 
 
 def _kind(error: Exception) -> str:
-    """What kind of error it is; urllib wraps those of TLS and of the network."""
-    reason = getattr(error, "reason", None)
-    return type(reason if isinstance(reason, Exception) else error).__name__
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """Our password goes where it is meant to go, and nowhere else."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
+    """What kind of error it is."""
+    if (wrong := tls_failure(error)) is not None:
+        return wrong
+    return type(error).__name__
 
 
 def shows_password(url: str, properties: Mapping[str, Any]) -> bool:
@@ -162,10 +153,6 @@ def shows_password(url: str, properties: Mapping[str, Any]) -> bool:
     has_password = parts.password is not None or bool(properties.get(USER_INFO_PROPERTY))
     allowed = str(properties.get(INSECURE_PROPERTY, "")).lower() == "true"
     return has_password and shows_secrets(parts) and not allowed
-
-
-def _basic(user_info: str) -> str:
-    return f"Basic {base64.b64encode(user_info.encode()).decode()}"
 
 
 def _refused(subject: str, status: int) -> RegistryTrouble:

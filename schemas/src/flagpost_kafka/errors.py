@@ -9,6 +9,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError
 
+from flagpost_kafka.rights import Right, named
+
 PRODUCERS: Final = frozenset(
     {
         KafkaError._FATAL,  # noqa: SLF001 - librdkafka's public name, as are those below
@@ -28,18 +30,24 @@ RECORDS: Final = frozenset(
 )
 """Kafka refuses this record while it takes others."""
 
-RIGHTS_AND_TOPICS: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
-    }
-)
+NO_TOPIC: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001
+"""There is no topic of this name."""
+
+RIGHTS_AND_TOPICS: Final = NO_TOPIC | {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
 """Somebody has to give a right or create a topic; then Kafka takes the record."""
 
 PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 """Taken back before Kafka answered."""
+
+
+def of_topic(error: KafkaError, needed: Right) -> str:
+    """What is wrong with a topic, and what to do: one that may not be seen is not one that is not there."""
+    if error.code() in NO_TOPIC:
+        return f"there is no topic {needed.name}; create it: flagpost topics create"
+    return named(error, needed).str()
 
 
 def is_fatal(error: KafkaError) -> bool:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from flagpost_kafka import errors
+from flagpost_kafka import errors, rights
 from flagpost_kafka.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class LastingProducer:
         limits: Limits,
         on_trouble: Callable[[KafkaError], None],
         *,
+        topics: Sequence[str],
         logger: logging.Logger,
         on_failed: OnReport | None = None,
         lock: RLock | None = None,
@@ -116,6 +117,7 @@ class LastingProducer:
             config: librdkafka's properties, without callbacks.
             limits: of what waits here; librdkafka's own limits hold for what waits there.
             on_trouble: told of errors that concern no record, fatal ones among them.
+            topics: those that it writes, to name the rights that are missing.
             logger: where librdkafka's own lines go.
             on_failed: told of records of `hand_over` that failed.
             lock: the owner's, where it needs one over its own state too.
@@ -128,6 +130,7 @@ class LastingProducer:
         self._config = config
         self._limits = limits
         self._on_trouble = on_trouble
+        self._needed = [rights.writes(topic) for topic in topics]
         self._on_failed = on_failed or _unheard
         self._logger = logger
         self._make = make
@@ -473,16 +476,18 @@ class LastingProducer:
 
     def _serve(self) -> None:
         while self._troubles:
-            self._on_trouble(self._troubles.popleft())
+            self._on_trouble(rights.named(self._troubles.popleft(), *self._needed))
         while self._reports:
             with self._lock:
                 if self._reports:
                     self._report(*self._reports.popleft())
 
     def _report(self, record: ProducedRecord, error: KafkaError | None, offset: int) -> None:
+        if error is not None:
+            error = rights.named(error, rights.writes(record.topic))
         if error is not None and not self._closed and self._is_to_be_written_again(record, error):
             if error.code() in errors.RIGHTS_AND_TOPICS:
-                self._troubles.append(error)
+                self._on_trouble(error)
             self._returned.append(record)
             self._end(self._producer)
             return

@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Hashable
+from io import StringIO
 from threading import Lock
 from typing import Final, TextIO
 
 import orjson
 import structlog
 from cachetools import TTLCache
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
 from flagpost_settings.log_section import LogFormat, LogSettings
+from flagpost_settings.visible import visible, visible_json, visible_lines
 
 LIBRDKAFKA: Final = "librdkafka"
 OURS: Final = (
@@ -113,8 +115,7 @@ def _fitting(stream: TextIO) -> LogFormat:
 
 def _renderer(log_format: LogFormat) -> list[Processor]:
     if log_format is LogFormat.CONSOLE:
-        plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        return [_visible_values, structlog.dev.ConsoleRenderer(exception_formatter=_visible_traceback)]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(serializer=_json),
@@ -122,4 +123,15 @@ def _renderer(log_format: LogFormat) -> list[Processor]:
 
 
 def _json(entry: object, **_: object) -> str:
-    return orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return visible_json(orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS))
+
+
+def _visible_values(_: object, __: str, entry: EventDict) -> EventDict:
+    """Others' words in a log are not for the terminal to obey; what is no text is shown by repr(), which escapes."""
+    return {key: visible(value) if isinstance(value, str) else value for key, value in entry.items()}
+
+
+def _visible_traceback(stream: TextIO, exc_info: ExcInfo) -> None:
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(visible_lines(text.getvalue()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,6 +36,11 @@ class Proxy:
     """Without the user name and the password."""
     username: str | None = None
     password: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the proxy is sent, and nobody behind it."""
+        return {} if self.username is None else {"proxy-authorization": basic(self.username, self.password)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +133,11 @@ class Outbound:
 
     def _refuse(self, key: str, path: str, text: str) -> NoReturn:
         raise SettingsError([Problem(f"{self.section}.{key}", path, text)])
+
+
+def basic(username: str, password: str) -> str:
+    """The value of an authorization header."""
+    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.aiohttp import make_aiohttp_handler
 
 from flagpost_http.drops import Drop, Drops
 from flagpost_http.pages import pages
-from flagpost_http.server import ADMIN_LIMITS, Answering, HttpServer
+from flagpost_http.server import ADMIN_LIMITS, HttpServer
+from flagpost_settings.metrics_page import metrics_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class AdminHttp:
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/status": self._status,
-            "/metrics": cast("Answering", make_aiohttp_handler(sources.registry)),
+            "/metrics": metrics_page(sources.registry),
         }
         drops = Drops("admin", lambda drop: counts[drop].inc())
         self._http = HttpServer("flagpost", pages(answers), ADMIN_LIMITS, drops)

@@ -77,8 +77,7 @@ class DeadLetterWriter:
         on_written: Callable[[Settlement], None],
     ) -> None:
         # A batch that is too large fails as a whole: alone, a record answers for its own size only.
-        self._producer = KafkaProducer({**config, "batch.num.messages": 1}, "dead letters")
-        self._topic = topic
+        self._producer = KafkaProducer({**config, "batch.num.messages": 1}, topic, "dead letters")
         self._source_topic = source_topic
         self._on_written = on_written
         self._lately = Lately()
@@ -143,7 +142,6 @@ class DeadLetterWriter:
             headers.append(("flagpost-truncated", b"true"))
         self._sent[letter] = None
         self._producer.produce(
-            self._topic,
             None if cut else record.value,
             lambda error, _: self._reported(letter, error),
             key=None if cut >= Cut.KEY else record.key,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from yarl import URL
 
 from flagpost_consumer.adapters.clocks import steady_seconds
 from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, AnswerReader, Reply
-from flagpost_settings.outbound import Outbound, Proxy
+from flagpost_settings.outbound import Outbound
+from flagpost_settings.tls_failures import tls_failure
 
 KEEP_ALIVE_SECONDS = 15.0
 """Shorter than servers and load balancers keep idle connections: a request on one that the server just closed
@@ -242,7 +242,7 @@ class HttpClient:
         where = request.url.raw_path_qs
         is_forwarded = proxy is not None and not request.is_ssl()
         if proxy is not None:
-            login = _login(proxy)
+            login = proxy.headers
             # The connector adds the host to these, and idle connections are told apart by them: it is in from
             # the start, or the second request would not find the first one's connection.
             request.update_proxy(URL(proxy.url), None, {**headers, **login})
@@ -346,13 +346,18 @@ class HttpClient:
             if reply is None:
                 raise NoAnswerInTime(f"no answer within {timeout_seconds:g} s") from None
         except NOT_SENT as error:
-            raise NoReply(str(error) or type(error).__name__) from None
+            raise NoReply(why_not_sent(error)) from None
         finally:
             if exchange is not None:
                 exchange.give_up()
         if reply is None:
             raise NoReply("the answer is no HTTP, or the connection ended before it came")
         return reply
+
+
+def why_not_sent(error: Exception) -> str:
+    """What `HttpClient.connect` raised, in words."""
+    return tls_failure(error) or str(error) or type(error).__name__
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:
@@ -364,12 +369,3 @@ def request_bytes(target: Target, headers: bytes, body: bytes) -> bytes:
     """One request as it is sent; one without a body, such as GET, has no length."""
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
     return b"".join((target.head, headers, length, b"\r\n", body))
-
-
-def basic(username: str, password: str) -> str:
-    """The value of an authorization header."""
-    return f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"
-
-
-def _login(proxy: Proxy) -> dict[str, str]:
-    return {} if proxy.username is None else {"proxy-authorization": basic(proxy.username, proxy.password)}

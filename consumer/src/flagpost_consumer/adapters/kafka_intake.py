@@ -26,6 +26,7 @@ from flagpost_consumer.adapters.batch_end import BatchEnd
 from flagpost_consumer.adapters.client_replacement import ClientReplacement
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.commit_metadata import write_metadata
+from flagpost_consumer.adapters.group_errors import GroupErrors
 from flagpost_consumer.adapters.group_silence import GroupSilence
 from flagpost_consumer.adapters.handed_over import (
     BATCH_BYTES,
@@ -41,6 +42,7 @@ from flagpost_consumer.adapters.partition_reading import Follows, PartitionReadi
 from flagpost_consumer.adapters.reading_silence import ReadingSilence
 from flagpost_consumer.adapters.receive_limit import ReceiveLimit
 from flagpost_consumer.core.records import Gap, Position
+from flagpost_kafka import errors, rights
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -131,6 +133,7 @@ class KafkaIntake:
         self._receive_limit = ReceiveLimit(config)
         self._stand_in_config = stand_in_config
         self._topic = topic
+        self._errors = GroupErrors(topic, str(config["group.id"]))
         self._handler = handler
         self._loop = loop
         self._commands: SimpleQueue[Callable[[Consumer], None]] = SimpleQueue()
@@ -151,7 +154,6 @@ class KafkaIntake:
         """Partitions that a stand-in has read on: the member's own position is behind."""
         self._assignments = 0
         self._commit_began = 0.0
-        self._handing_over = False
         self._partition_count = 0
         self._count_due = False
         self._lows = LogBeginnings(topic)
@@ -166,7 +168,7 @@ class KafkaIntake:
         self._silence = ReadingSilence()
         self._group = GroupSilence(session_seconds)
         self._replacement = ClientReplacement()
-        self._leaving = self._commit_under_way = False
+        self._leaving = self._commit_under_way = self._handing_over = False
         self._lag_due = 0.0
         self._thread = threading.Thread(target=self._run, name="flagpost-kafka", daemon=True)
         self._failure: BaseException | None = None
@@ -316,7 +318,7 @@ class KafkaIntake:
         except KafkaException as error:
             return f"Kafka does not answer: {error.args[0].str()}"
         if found.error is not None:
-            return f"{found.error.str()} Create it: flagpost topics create"
+            return errors.of_topic(found.error, rights.reads(self._topic))
         self._partition_count = len(found.partitions)
         return ""
 
@@ -450,7 +452,7 @@ class KafkaIntake:
     ) -> None:
         number, offset = message.partition() or 0, message.offset()
         if reading is None or offset is None or error.code() not in _OF_A_PARTITION:
-            _report_read_error(error)
+            self._errors.report(error)
         elif self._is_read_elsewhere(number):
             return
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
@@ -599,7 +601,8 @@ class KafkaIntake:
             if offsets := self._offsets_of(positions):
                 consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
-            log.warning("the last commit of partitions handed over has failed", reason=error.args[0].str())
+            reason = self._errors.reason(error.args[0])
+            log.warning("the last commit of partitions handed over has failed", reason=reason)
 
     def _offsets_of(self, positions: Mapping[int, Position]) -> list[TopicPartition]:
         """What is to be committed. For a partition that was revoked it would move another member's position, and
@@ -617,7 +620,7 @@ class KafkaIntake:
         if error is None:
             self._group.heard(clock().monotonic)
         else:
-            log.warning("commit failed; it is tried again", reason=error.str())
+            log.warning("commit failed; it is tried again", reason=self._errors.reason(error))
         self._tell_commit_ended(None if error is not None else self._commit_began)
 
     def _tell_commit_ended(self, began_at: float | None) -> None:
@@ -772,10 +775,3 @@ def _commit_of(topic: str, number: int, position: Position, reading: PartitionRe
     if epoch is None:
         return TopicPartition(topic, number, position.offset, metadata)
     return TopicPartition(topic, number, position.offset, metadata, epoch)
-
-
-def _report_read_error(error: KafkaError) -> None:
-    """Log what librdkafka mends by itself. Raises KafkaException where it cannot."""
-    if error.fatal():
-        raise KafkaException(error)
-    log.warning("Kafka reports an error", code=error.name(), reason=error.str())

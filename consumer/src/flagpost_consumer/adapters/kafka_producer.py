@@ -34,14 +34,16 @@ OnReport = Callable[[KafkaError | None, int], None]
 class KafkaProducer:
     """One producer. Use it on the event loop only."""
 
-    def __init__(self, config: Mapping[str, Any], purpose: str) -> None:
-        """`purpose` says in the log what it writes."""
+    def __init__(self, config: Mapping[str, Any], topic: str, purpose: str) -> None:
+        """`topic`: all that it writes to; `purpose` says in the log what it writes."""
+        self._topic = topic
         self._purpose = purpose
         self._lately = Lately()
         self._producer = LastingProducer(
             {"queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024, **config},
             Limits(records=MAX_QUEUED_RECORDS, bytes=MAX_QUEUED_BYTES),
             self._trouble,
+            topics=[topic],
             logger=kafka_logger(),
             make=Producer,
         )
@@ -64,7 +66,6 @@ class KafkaProducer:
 
     def produce(
         self,
-        topic: str,
         value: bytes | None,
         on_report: OnReport,
         *,
@@ -78,7 +79,7 @@ class KafkaProducer:
         """
         try:
             self._producer.produce(
-                topic,
+                self._topic,
                 value,
                 lambda error, _, offset: self._report(error, offset, on_report),
                 key=key,

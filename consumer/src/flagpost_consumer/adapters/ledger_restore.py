@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -33,6 +34,8 @@ from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Gap, Partition
 from flagpost_consumer.core.restoration import Restoration
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import rights
+from flagpost_kafka.rights import Right
 from flagpost_schemas import UndecodableRecord, UnknownSchema
 from flagpost_settings.logs import kafka_logger
 
@@ -224,7 +227,7 @@ class LedgerRestore:
         ledger = consumer.list_topics(self._kafka.ledger_topic, timeout=CALL_SECONDS).topics
         found = ledger[self._kafka.ledger_topic]
         if found.error is not None:
-            raise KafkaException(found.error)
+            raise KafkaException(rights.named(found.error, rights.reads(self._kafka.ledger_topic)))
         self._learn_ids()
         waiting = self._waiting()
         for wanted in waiting:
@@ -234,7 +237,7 @@ class LedgerRestore:
                 )
                 self._hold(wanted.partition, reason)
         asked = [TopicPartition(self._kafka.topic, wanted.partition.number) for wanted in waiting]
-        committed = {each.partition: each for each in consumer.committed(asked, timeout=CALL_SECONDS)}
+        committed = {each.partition: each for each in self._committed(consumer, asked)}
         return {
             wanted.partition.number: self._reading(consumer, wanted, committed[wanted.partition.number])
             for wanted in waiting
@@ -290,9 +293,28 @@ class LedgerRestore:
         # Beyond the end, too: Kafka's client finds out by the epoch where the log went back, and the intake tells.
         return Start(committed.offset, _epoch_of(committed), topic_id, ledger_id), None, settles_from
 
+    def _committed(self, consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """What the group has committed. Raises KafkaException also where only one partition's is not told."""
+        with self._needing(rights.joins(self._kafka.group_id), rights.reads(self._kafka.topic)):
+            answers = consumer.committed(asked, timeout=CALL_SECONDS)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+        return answers
+
     def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CALL_SECONDS)
+        with self._needing(rights.reads(topic)):
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CALL_SECONDS)
         return low, high
+
+    @staticmethod
+    @contextmanager
+    def _needing(*needed: Right) -> Iterator[None]:
+        """What Kafka raises here names the right that is missing."""
+        try:
+            yield
+        except KafkaException as error:
+            raise KafkaException(rights.named(error.args[0], *needed)) from None
 
     def _read(self, consumer: Consumer, readings: dict[int, _Reading]) -> None:
         """Read each ledger partition to its end; what is done leaves `readings`."""
@@ -317,7 +339,8 @@ class LedgerRestore:
             self._report_progress(readings)
 
     def _take(self, readings: dict[int, _Reading], message: Message) -> None:
-        at_end = _is_end(message)
+        with self._needing(rights.reads(self._kafka.ledger_topic)):
+            at_end = _is_end(message)
         number, offset = message.partition(), message.offset()
         reading = None if number is None else readings.get(number)
         if reading is None or offset is None:

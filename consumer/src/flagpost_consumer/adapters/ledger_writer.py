@@ -90,8 +90,9 @@ class LedgerWriter:
         """
         self._ids = ids
         # A record is tried until Kafka has it: with a producer that never doubles, none is there twice.
-        self._producer = KafkaProducer({**config, "message.timeout.ms": 0, "linger.ms": 0}, "the ledger")
-        self._topic = topic
+        self._producer = KafkaProducer(
+            {**config, "message.timeout.ms": 0, "linger.ms": 0}, topic, "the ledger"
+        )
         self._group = group
         self._member = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._on_written = on_written
@@ -172,7 +173,6 @@ class LedgerWriter:
             batch.settlements = batch.settlements[:half]
             value = self._encode(batch)
         self._producer.produce(
-            self._topic,
             value,
             lambda error, offset: self._reported(batch, error, offset),
             partition=batch.partition.number,

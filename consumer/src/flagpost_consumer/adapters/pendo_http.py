@@ -12,6 +12,7 @@ had turns to read what came meanwhile.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +31,14 @@ from flagpost_consumer.adapters.http_client import (
     header_lines,
     request_bytes,
 )
+from flagpost_consumer.adapters.secret_echoes import STARS, echoes_of
 from flagpost_consumer.core.metadata_retries import Batch
 from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Failure
 from flagpost_consumer.settings import Settings
+from flagpost_settings.logs import Lately
 from flagpost_settings.outbound import Outbound
+from flagpost_settings.tls_failures import tls_failure
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +114,8 @@ class _Request:
     overdue_sweeps: int = 0
     overdue_watches: int = 0
     answered: bool = False
+    unsent: Answer = UNSENT
+    """The answer, if it is never written."""
 
     @property
     def is_sent(self) -> bool:
@@ -141,6 +147,7 @@ class PendoHttp:
         self._targets: dict[tuple[str, str] | None, Target] = {}
         self._headers: dict[EndpointName, bytes] = {}
         self._secrets: dict[EndpointName, str] = {}
+        self._echoes: dict[EndpointName, re.Pattern[bytes]] = {}
         self._timeouts = {
             EndpointName.TRACK: address.request_timeout_seconds,
             EndpointName.METADATA: address.metadata_timeout_seconds,
@@ -149,6 +156,7 @@ class PendoHttp:
         self._under_way: dict[EndpointName, dict[_Request, None]] = {name: {} for name in EndpointName}
         self._sweep: asyncio.TimerHandle | None = None
         self._is_open = False
+        self._lately = Lately()
 
     @property
     def oldest_attempt_seconds(self) -> float:
@@ -161,6 +169,7 @@ class PendoHttp:
         if self._secrets.get(endpoint) == secret:
             return False
         self._secrets[endpoint] = secret
+        self._echoes[endpoint] = echoes_of(secret)
         self._headers[endpoint] = header_lines(self._address.headers(endpoint, secret))
         return True
 
@@ -260,11 +269,14 @@ class PendoHttp:
         except Exception as error:  # noqa: BLE001 - as above
             self._failed(request, error)
 
-    @staticmethod
-    def _failed(request: _Request, error: Exception) -> None:
+    def _failed(self, request: _Request, error: Exception) -> None:
+        endpoint = request.attempt.endpoint.value
         if not isinstance(error, NOT_SENT):
-            endpoint = request.attempt.endpoint.value
             log.error("a request failed in an unknown way", endpoint=endpoint, exc_info=error)
+        elif (wrong := tls_failure(error)) is not None:
+            request.unsent = UNSENT._replace(detail=wrong)
+            if self._lately.is_news((endpoint, wrong)):
+                log.warning("Pendo cannot be reached", endpoint=endpoint, reason=wrong)
 
     def _write(self, request: _Request, target: Target, exchange: Exchange) -> None:
         """Write the request. What becomes of it is told by its exchange from then on."""
@@ -283,7 +295,7 @@ class PendoHttp:
         if not task.cancelled():
             task.exception()  # one that is no Exception is raised by the loop itself
         if not request.is_sent:
-            self._answer(request, UNSENT)
+            self._answer(request, request.unsent)
 
     def _exchange_ended(self, request: _Request, reply: Reply | None) -> None:
         self._answer(request, self._answer_of(request, reply, Failure.BROKEN))
@@ -314,7 +326,7 @@ class PendoHttp:
 
     def _without_secret(self, content: bytes, endpoint: EndpointName) -> bytes:
         """An answer may echo the request's headers; its text may go into dead letters."""
-        return content.replace(self._secrets[endpoint].encode(), b"***")
+        return self._echoes[endpoint].sub(STARS, content)
 
     # Time-outs
 

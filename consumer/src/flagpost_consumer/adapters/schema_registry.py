@@ -7,13 +7,15 @@ registry says nothing about it.
 
 from __future__ import annotations
 
-from typing import Any
+import ssl
+from typing import Any, Self
 
 import orjson
 
-from flagpost_consumer.adapters.http_client import HttpClient, NoReply, basic
+from flagpost_consumer.adapters.http_client import HttpClient, NoReply
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.settings import SchemaRegistrySettings, SettingsError
+from flagpost_settings.outbound import basic
 
 TIMEOUT_SECONDS = 10.0
 MAX_KIND_CHARACTERS = 20
@@ -47,10 +49,13 @@ class RegistryTurnsAway(RegistryNotAnswering):
 
 
 class SchemaRegistry:
-    """A client of Confluent's schema registry API."""
+    """A client of Confluent's schema registry API; an async context manager, which closes its connections.
+
+    They are kept for a while, and made anew with certificates that were replaced.
+    """
 
     def __init__(self, url: str, settings: SchemaRegistrySettings) -> None:
-        """Nothing is opened: ids are asked for so rarely that each call has a connection of its own.
+        """Opens nothing yet.
 
         Args:
             url: the address of the API, such as http://registry:8081.
@@ -64,6 +69,22 @@ class SchemaRegistry:
         HttpClient(self._outbound).check_proxy(self._url)
         self._username = settings.username
         self._password = settings.password_source
+        self._http: HttpClient | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    async def __aenter__(self) -> Self:
+        """Nothing is opened before the first request."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        http, self._http = self._http, None
+        if http is not None:
+            await http.close()
 
     async def fetch(self, schema_id: int) -> str:
         """The schema's JSON.
@@ -87,9 +108,19 @@ class SchemaRegistry:
         return _avro(schema_id, answer)
 
     async def _get(self, url: str) -> tuple[int, dict[str, Any]]:
-        async with HttpClient(self._outbound) as http:
-            reply = await http.fetch("GET", url, self._credentials(), timeout_seconds=TIMEOUT_SECONDS)
+        http = await self._client()
+        reply = await http.fetch("GET", url, self._credentials(), timeout_seconds=TIMEOUT_SECONDS)
         return reply.status, _json_object(reply.body)
+
+    async def _client(self) -> HttpClient:
+        """Raises SettingsError: a file of certificates cannot be used."""
+        tls = self._outbound.tls()
+        if self._http is not None and tls is not self._tls:
+            await self.close()
+        if self._http is None:
+            self._http, self._tls = HttpClient(self._outbound), tls
+            self._http.open()
+        return self._http
 
     def _credentials(self) -> dict[str, str]:
         if self._username is None:

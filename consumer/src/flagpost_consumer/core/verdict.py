@@ -46,6 +46,8 @@ class Answer(NamedTuple):
     retry_after: str | None = None
     body: bytes = b""
     failure: Failure | None = None
+    detail: str = ""
+    """What is wrong with TLS, where that is why no connection was made."""
 
     @property
     def unseen(self) -> bool:

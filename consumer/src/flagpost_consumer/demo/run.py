@@ -24,7 +24,6 @@ import uvloop
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from rich.console import Console
 from rich.live import Live
 
 from flagpost_consumer.adapters.clocks import clock
@@ -36,6 +35,8 @@ from flagpost_consumer.demo.pendo_stand_in import Endpoint, MetadataField, Pendo
 from flagpost_consumer.demo.reconciliation import Place, Published, Reconciliation, reconcile
 from flagpost_consumer.demo.sample_app import FLAGS
 from flagpost_consumer.demo.view import PLAIN_LINE_SECONDS, Numbers, picture, plain_line, print_table
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.terminal import echo_json
 from flagpost_consumer.settings import LogSettings, Needs, Settings, load_settings
 from flagpost_schemas import Decoder
 from flagpost_settings.log_section import LogLevel
@@ -112,20 +113,20 @@ class Progress:
 def demo(seconds: float, rate: float, visitors: int, as_json: bool, bootstrap_servers: str | None) -> None:
     """Watch decisions travel from the Optimizely SDK to (a stand-in for) Pendo, and see them accounted for."""
     configure_logging(LogSettings(level=LogLevel.ERROR), sys.stderr)
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     options = Options(seconds, rate, visitors, bootstrap_servers)
     try:
         table = uvloop.run(run(options, None if as_json else console))
     except (DemoError, EmbeddedKafkaError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(orjson.dumps(table.as_json()))
+        echo_json(table.as_json())
     else:
         print_table(console, table)
     sys.exit(1 if table.disagreements() else 0)
 
 
-async def run(options: Options, console: Console | None) -> Reconciliation:
+async def run(options: Options, console: Terminal | None) -> Reconciliation:
     """Run the demo; `console` is where the view goes, if there is to be one."""
     topics = Topics(f"flagpost-demo-{uuid.uuid4().hex[:8]}")
     fields = tuple(MetadataField(f"optimizely_{flag}", f"[Optimizely] {flag}") for flag in FLAGS)
@@ -182,7 +183,7 @@ class Demo:
     """One run."""
 
     def __init__(
-        self, options: Options, settings: Settings, pendo: PendoStandIn, console: Console | None
+        self, options: Options, settings: Settings, pendo: PendoStandIn, console: Terminal | None
     ) -> None:
         self._options = options
         self._settings = settings
@@ -299,7 +300,7 @@ class Demo:
             with contextlib.suppress(asyncio.CancelledError):
                 await showing
 
-    async def _show_picture(self, console: Console) -> None:
+    async def _show_picture(self, console: Terminal) -> None:
         with Live(picture(self._numbers()), console=console, auto_refresh=False) as live:
             try:
                 while True:
@@ -308,7 +309,7 @@ class Demo:
             finally:
                 live.update(picture(self._numbers()), refresh=True)
 
-    async def _show_lines(self, console: Console) -> None:
+    async def _show_lines(self, console: Terminal) -> None:
         while True:
             console.print(plain_line(self._numbers()), highlight=False, soft_wrap=True)
             await asyncio.sleep(PLAIN_LINE_SECONDS)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from rich.align import Align
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from flagpost_consumer.demo.reconciliation import Counts, Reconciliation
+from flagpost_consumer.operator.rich_terminal import Terminal
 
 PLAIN_LINE_SECONDS = 2.0
 
@@ -91,7 +92,7 @@ def plain_line(numbers: Numbers) -> str:
     )
 
 
-def print_table(console: Console, table: Reconciliation) -> None:
+def print_table(console: Terminal, table: Reconciliation) -> None:
     """The reconciliation by flag and variation, and the verdict."""
     columns = [column for column in COLUMNS if column not in RARE or getattr(table.totals, column)]
     shown = Table(
@@ -119,7 +120,7 @@ def print_table(console: Console, table: Reconciliation) -> None:
     _print_verdict(console, table)
 
 
-def _print_verdict(console: Console, table: Reconciliation) -> None:
+def _print_verdict(console: Terminal, table: Reconciliation) -> None:
     decisions = list(table.rows.values())
     published = sum(counts.published for counts in decisions)
     delivered = sum(counts.delivered for counts in decisions)

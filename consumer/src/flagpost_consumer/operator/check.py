@@ -10,8 +10,6 @@ import asyncio
 import sys
 
 import click
-import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +24,8 @@ from flagpost_consumer.operator.check_results import Check, Status, fail, ok
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_checks import check_kafka
 from flagpost_consumer.operator.pendo_checks import check_pendo
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.settings import Needs, SchemaRegistrySettings, Settings, SettingsError
 
 COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
@@ -77,7 +77,8 @@ async def check_registry(registry: SchemaRegistrySettings) -> list[Check]:
     if registry.url is None:
         return []
     try:
-        await SchemaRegistry(registry.url, registry).fetch(ANY_SCHEMA_ID)
+        async with SchemaRegistry(registry.url, registry) as client:
+            await client.fetch(ANY_SCHEMA_ID)
     except (SchemaDoesNotExist, SchemaUnusable):
         return [ok(REGISTRY, f"{registry.url} answers")]
     except SchemaRefused as error:
@@ -95,14 +96,14 @@ def _passes(checks: list[Check]) -> bool:
 
 
 def _print_json(checks: list[Check]) -> None:
-    click.echo(orjson.dumps({"ok": _passes(checks), "checks": [found.as_json() for found in checks]}))
+    echo_json({"ok": _passes(checks), "checks": [found.as_json() for found in checks]})
 
 
 def _print_lines(checks: list[Check]) -> None:
     for found in checks:
-        click.echo(f"{found.status:<4}  {found.name}: {found.detail}")
+        echo(f"{found.status:<4}  {found.name}: {found.detail}")
         if found.fix:
-            click.echo(f"      to do: {found.fix}")
+            echo(f"      to do: {found.fix}")
 
 
 def _print_table(checks: list[Check]) -> None:
@@ -112,4 +113,4 @@ def _print_table(checks: list[Check]) -> None:
         if found.fix:
             detail.append(f"\nto do: {found.fix}", style="bold")
         table.add_row(Text(found.status, style=COLOURS[found.status]), Text(found.name), detail)
-    Console().print(table)
+    Terminal().print(table)

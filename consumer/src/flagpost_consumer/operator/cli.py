@@ -17,8 +17,10 @@ from typing import Any
 import click
 
 from flagpost_consumer import __version__
+from flagpost_consumer.operator.terminal import echo_lines
 from flagpost_consumer.settings import Needs, Settings, SettingsError, load_settings
 from flagpost_settings.metrics_in_memory import keep_metrics_in_memory
+from flagpost_settings.visible import visible
 
 SettingsLoader = Callable[[Needs], Settings]
 """What commands get by `@click.pass_obj`: says what the command needs, and raises SettingsError."""
@@ -158,8 +160,11 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except SettingsError as error:
-            click.echo(f"The settings cannot be used.\n{error}", err=True)
+            echo_lines(f"The settings cannot be used.\n{error}", err=True)
             ctx.exit(SETTINGS_EXIT_CODE)
+        except click.ClickException as error:  # click prints it
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
 
 
 @click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

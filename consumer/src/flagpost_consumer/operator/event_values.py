@@ -45,9 +45,15 @@ class Values:
             self.decoder.refuse_schema(schema_id, why)
             return
         try:
-            self.decoder.add_schema(schema_id, asyncio.run(self._registry.fetch(schema_id)))
+            self.decoder.add_schema(schema_id, asyncio.run(_fetch(self._registry, schema_id)))
         except (SchemaRefused, SchemaUnusable) as error:
             self.decoder.refuse_schema(schema_id, str(error))
+
+
+async def _fetch(registry: SchemaRegistry, schema_id: int) -> str:
+    """In a loop of its own, which connections do not outlive."""
+    async with registry:
+        return await registry.fetch(schema_id)
 
 
 def event_as_json(event: Event) -> dict[str, Any]:

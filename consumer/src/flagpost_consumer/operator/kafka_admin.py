@@ -1,33 +1,53 @@
 """Kafka's administration, as far as operators' commands need it.
 
-In: the `kafka` section. Out: topics as they are, topics created; `KafkaUnavailable` with the reason in a line
-where Kafka does not answer or refuses. Calls block, each for `CALL_SECONDS` at most.
+In: the `kafka` section. Out: topics as they are, topics created, what this user may do; `KafkaUnavailable` with the
+reason in a line where Kafka does not answer or refuses, `RightMissing` where a right is missing. Topics are asked for
+by name: a list of all leaves out those that this user may not see. Calls block, each for `CALL_SECONDS` at most.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.operator.topic_rules import TopicSpec, TopicState
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import errors, rights
+from flagpost_kafka.rights import Operation, Resource, Right
 
 CALL_SECONDS = 10.0
 POLL_SECONDS = 0.05
+
+_NOT_YET_THERE: Final = errors.NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
 
 Result = TypeVar("Result")
 
 
 class KafkaUnavailable(Exception):  # noqa: N818 (a state of Kafka's, no fault of ours)
     """Kafka does not answer, or refuses what was asked; the text says which and why."""
+
+
+class RightMissing(KafkaUnavailable):
+    """A right is missing to do what was asked; the text names it."""
+
+
+def unavailable(servers: str, error: KafkaError, heard: str = "") -> KafkaUnavailable:
+    """Why a call got nothing. `error` names the right that is missing; `heard` is what librdkafka said before."""
+    if rights.is_missing(error):
+        return RightMissing(f"{error.str()}; docs/security.md lists the rights of each command")
+    why = f" ({heard})" if heard else ""
+    return KafkaUnavailable(
+        f"{servers}: {error.str()}{why}; see kafka.bootstrap_servers and kafka.properties"
+    )
 
 
 class KafkaAdmin:
@@ -39,50 +59,81 @@ class KafkaAdmin:
         Raises:
             SettingsError: librdkafka does not know a property, or its value is impossible.
         """
-        self._servers = kafka.bootstrap_servers
+        self._servers = kafka.bootstrap_servers or ""
         self._last_error = ""
-        self._client = silent_client(AdminClient, {**kafka.client_properties(), "error_cb": self._remember})
+        own = {"error_cb": self._remember, "allow.auto.create.topics": False}
+        self._client = silent_client(AdminClient, {**kafka.client_properties(), **own})
 
-    def partitions(self) -> dict[str, int]:
-        """The number of partitions of every topic that we may see.
+    def partitions(self, name: str, *needed: Operation) -> int | None:
+        """The number of partitions of a topic; None: there is no such topic.
+
+        `needed`: what this user is to do with it, besides looking at it.
 
         Raises:
+            RightMissing: this user may not see the topic, and so do none of it.
             KafkaUnavailable: no answer.
         """
-        listed = self._ask(lambda: self._client.list_topics(timeout=CALL_SECONDS))
-        return {name: len(topic.partitions) for name, topic in listed.topics.items()}
+        found = self._ask(lambda: self._client.list_topics(name, timeout=CALL_SECONDS)).topics[name]
+        if found.partitions:
+            return len(found.partitions)
+        if found.error is None or found.error.code() in _NOT_YET_THERE:
+            return None
+        operations = needed or (Operation.DESCRIBE,)
+        raise self._unavailable(found.error, *(Right(each, Resource.TOPIC, name) for each in operations))
 
-    def states(self, names: Iterable[str]) -> dict[str, TopicState]:
-        """The topics as they are, by name; one that does not exist is left out.
+    def state(self, name: str, *needed: Operation) -> TopicState | None:
+        """A topic as it is; None: there is no such topic. `needed`: as for `partitions`.
 
         Raises:
-            KafkaUnavailable: no answer, or no right to see a topic's configuration.
+            RightMissing: this user may not see the topic, or its configuration.
+            KafkaUnavailable: no answer.
         """
-        partitions = self.partitions()
-        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names if name in partitions]
-        if not resources:
-            return {}
-        futures = self._client.describe_configs(resources, request_timeout=CALL_SECONDS)
-        return {
-            resource.name: _state(partitions[resource.name], self._result(future))
-            for resource, future in futures.items()
-        }
+        partitions = self.partitions(name, *needed)
+        if partitions is None:
+            return None
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        (future,) = self._client.describe_configs([resource], request_timeout=CALL_SECONDS).values()
+        right = Right(Operation.DESCRIBE_CONFIGS, Resource.TOPIC, name)
+        return _state(partitions, self._ask(lambda: future.result(CALL_SECONDS), right))
+
+    def states(self, names: Iterable[str]) -> dict[str, TopicState]:
+        """The topics as they are, by name; one that does not exist is left out. Raises as `state`."""
+        return {name: state for name in names if (state := self.state(name)) is not None}
 
     def awaited_states(self, names: Sequence[str]) -> dict[str, TopicState]:
         """As `states`, once every name is there: brokers hear of a new topic a moment after it is created.
 
         Raises:
-            KafkaUnavailable: a topic is not to be seen, or as `states`.
+            KafkaUnavailable: a topic does not show, or as `states`.
         """
         deadline = time.monotonic() + CALL_SECONDS
-        while hidden := set(names) - self.partitions().keys():
+        while hidden := [name for name in names if self.partitions(name) is None]:
             if time.monotonic() > deadline:
                 raise KafkaUnavailable(
-                    f"{self._servers}: topics exist and are not to be seen: {', '.join(sorted(hidden))}; "
-                    "give this client the right to describe them"
+                    f"{self._servers}: created, and not to be seen after {CALL_SECONDS:g} s: {', '.join(hidden)}"
                 )
             self._client.poll(POLL_SECONDS)
         return self.states(names)
+
+    def rights_on_topic(self, name: str) -> frozenset[Operation] | None:
+        """What this user may do with a topic; None: Kafka does not tell. Raises as `state`."""
+        asked = TopicCollection([name])
+        options = {"include_authorized_operations": True, "request_timeout": CALL_SECONDS}
+        (future,) = self._client.describe_topics(asked, **options).values()
+        right = Right(Operation.DESCRIBE, Resource.TOPIC, name)
+        return _operations(self._ask(lambda: future.result(CALL_SECONDS), right).authorized_operations)
+
+    def rights_on_group(self, group: str) -> frozenset[Operation] | None:
+        """What this user may do with a group, whether it exists or not; None: Kafka does not tell.
+
+        Raises:
+            RightMissing: not even see it.
+            KafkaUnavailable: no answer.
+        """
+        options = {"include_authorized_operations": True, "request_timeout": CALL_SECONDS}
+        (future,) = self._client.describe_consumer_groups([group], **options).values()
+        found = self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group))
+        return _operations(found.authorized_operations)
 
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).
@@ -98,52 +149,46 @@ class KafkaAdmin:
             if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 return False
             if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
-                raise KafkaUnavailable(f"{_text(error)} Give a smaller --replication.") from None
-            raise self._unavailable(error) from None
+                raise KafkaUnavailable(f"{error.args[0].str()} Give a smaller --replication.") from None
+            right = Right(Operation.CREATE, Resource.TOPIC, spec.name)
+            raise self._unavailable(error.args[0], right) from None
         return True
 
     def delete_below(self, topic: str, below: Mapping[int, int]) -> None:
         """Delete the records of each partition that lie below an offset.
 
         Raises:
-            KafkaUnavailable: no answer, or no right to.
+            RightMissing: this user may not.
+            KafkaUnavailable: no answer.
         """
         asked = [TopicPartition(topic, number, offset) for number, offset in below.items()]
+        right = Right(Operation.DELETE, Resource.TOPIC, topic)
         for future in self._client.delete_records(asked, request_timeout=CALL_SECONDS).values():
-            try:
-                future.result(CALL_SECONDS)
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    right = f"Delete on Topic {topic}"
-                    raise KafkaUnavailable(
-                        f"this client lacks the right to delete records ({right})"
-                    ) from None
-                raise self._unavailable(error) from None
+            self._ask(partial(future.result, CALL_SECONDS), right)
 
-    def _result(self, future: Future[Result]) -> Result:
-        return self._ask(lambda: future.result(CALL_SECONDS))
-
-    def _ask(self, call: Callable[[], Result]) -> Result:
+    def _ask(self, call: Callable[[], Result], *needed: Right) -> Result:
         try:
             return call()
-        except (KafkaException, TimeoutError) as error:
-            raise self._unavailable(error) from None
+        except KafkaException as error:
+            raise self._unavailable(error.args[0], *needed) from None
+        except TimeoutError:
+            raise self._unavailable(KafkaError(KafkaError._TIMED_OUT, "no answer")) from None  # noqa: SLF001 - librdkafka's public name
 
-    def _unavailable(self, error: Exception) -> KafkaUnavailable:
+    def _unavailable(self, error: KafkaError, *needed: Right) -> KafkaUnavailable:
         self._client.poll(0)  # lets librdkafka tell why
-        why = f" ({self._last_error})" if self._last_error else ""
-        return KafkaUnavailable(
-            f"{self._servers}: {_text(error)}{why}; see kafka.bootstrap_servers and kafka.properties"
-        )
+        return unavailable(self._servers, rights.named(error, *needed), self._last_error)
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name; it says nothing more
             self._last_error = error.str()
 
 
-def _text(error: Exception) -> str:
-    given = error.args[0] if error.args else "no answer"
-    return given.str() if isinstance(given, KafkaError) else str(given)
+def _operations(told: Sequence[AclOperation] | None) -> frozenset[Operation] | None:
+    if not told:
+        return None
+    known = {operation.value.lower(): operation for operation in Operation}
+    names = {operation.name.replace("_", "").lower() for operation in told}
+    return frozenset(known[name] for name in names & known.keys())
 
 
 def _state(partitions: int, config: dict[str, Any]) -> TopicState:

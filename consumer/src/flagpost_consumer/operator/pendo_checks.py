@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from flagpost_consumer.adapters.http_answers import Reply
-from flagpost_consumer.adapters.http_client import NOT_SENT, HttpClient, NoReply
+from flagpost_consumer.adapters.http_client import NOT_SENT, HttpClient, NoReply, why_not_sent
 from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, PROXY_REFUSES
 from flagpost_consumer.core.legible import legible, quoted
 from flagpost_consumer.core.pendo_rules import Rule, trim
@@ -53,7 +53,7 @@ async def _track_endpoint(pendo: PendoSettings) -> Check:
     except TimeoutError:
         return _no_track_endpoint(url, f"no connection within {TIMEOUT_SECONDS:g} s")
     except NOT_SENT as error:
-        return _no_track_endpoint(url, str(error) or type(error).__name__)
+        return _no_track_endpoint(url, why_not_sent(error))
     return ok(TRACK, f"{url} takes connections")
 
 

@@ -25,6 +25,7 @@ from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import EndpointName
 from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.terminal import Coloured, echo, echo_json, echo_json_text
 from flagpost_consumer.settings import Needs, planned_policy
 from flagpost_schemas import new_event_id
 from flagpost_schemas.json_form import EventFormError, event_from_json
@@ -134,7 +135,7 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
     except EventFormError as error:
         raise click.ClickException(f"{name} is no event: {error}") from None
     if as_json:
-        click.echo(orjson.dumps(shown.as_json()))
+        echo_json(shown.as_json())
     else:
         _print(shown)
     sys.exit(0 if shown.requests else 1)
@@ -142,20 +143,18 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
 
 def _print(shown: Preview) -> None:
     for request in shown.requests:
-        click.secho(f"{request.method} {request.url}", bold=True)
+        echo(Coloured(f"{request.method} {request.url}", bold=True))
         for name, value in request.headers.items():
-            click.echo(f"{name}: {value}")
-        click.echo(f"\n{request.body}\n")
+            echo(f"{name}: {value}")
+        echo_json_text(f"\n{request.body}\n\n".encode())
     for repair in shown.repairs:
         reserved = repair.rule is Rule.NAME_RESERVED
-        click.echo(
-            f"{'warning' if reserved else 'repaired'} ({repair.rule.value}): {repair.field} {repair.detail}"
-        )
+        echo(f"{'warning' if reserved else 'repaired'} ({repair.rule.value}): {repair.field} {repair.detail}")
     for plan in shown.planned:
         for field in plan.missing_fields:
-            click.echo(f"left out: Pendo's schema has no field {field}")
+            echo(f"left out: Pendo's schema has no field {field}")
         if plan.ending is not None:
             ending = plan.ending
-            click.echo(
+            echo(
                 f"{plan.kind.value} not sent: {ending.outcome.value}, {ending.reason.value}: {ending.detail}"
             )

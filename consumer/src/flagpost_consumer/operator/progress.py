@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import click
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, track
+
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.terminal import echo
 
 LINE_SECONDS = 5.0
 """How far apart plain lines are; what is done sooner says nothing."""
@@ -23,7 +24,7 @@ Item = TypeVar("Item")
 
 def watched(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
     """Go through `items`, and show it; `total` may be more than there are (offsets have holes)."""
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if console.is_terminal:
         yield from track(items, what, total=total, console=console, transient=True)
     else:
@@ -37,7 +38,7 @@ def told(items: Iterable[Item], what: str, total: int, clock: Callable[[], float
         yield item
         if clock() - said_at >= LINE_SECONDS:
             said_at = clock()
-            click.echo(f"{what}: {number:,} of {total:,}", err=True)
+            echo(f"{what}: {number:,} of {total:,}", err=True)
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def measured(what: str, total_bytes: int | None) -> Iterator[Callable[[int], Non
 
     `total_bytes` None: nobody knows.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         yield _lines(what, total_bytes, time.monotonic)
         return
@@ -71,6 +72,6 @@ def _lines(what: str, total_bytes: int | None, clock: Callable[[], float]) -> Ca
         nonlocal said_at
         if clock() - said_at >= LINE_SECONDS:
             said_at = clock()
-            click.echo(f"{what}: {done / 1e6:,.1f}{total} MB", err=True)
+            echo(f"{what}: {done / 1e6:,.1f}{total} MB", err=True)
 
     return tell

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping
 
 import click
-import orjson
-from rich.console import Console
 
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.reconciliation.asking import explained, window_of
@@ -27,6 +25,8 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import (
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
 from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
 from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
@@ -108,12 +108,12 @@ def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, int] |
     try:
         return asyncio.run(count_decisions(settings.pendo, settings.decisions.event_name, days))
     except PendoNotCounting as error:
-        click.echo(f"Pendo's counts could not be had: {error}", err=True)
+        echo(f"Pendo's counts could not be had: {error}", err=True)
         return None
 
 
 def _print(report: Report, *, as_json: bool) -> None:
     if as_json:
-        click.echo(orjson.dumps(report.as_json()))
+        echo_json(report.as_json())
     else:
-        show(report, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
+        show(report, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))

@@ -9,14 +9,14 @@ from __future__ import annotations
 import sys
 
 import click
-import orjson
-from rich.console import Console
 
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.reconciliation.asking import explained, window_of
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_consumer.operator.rehearsal.reading import Reading, Rehearsal, look
 from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.terminal import echo_json
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
@@ -40,9 +40,9 @@ def rehearse(
     configure_logging(settings.log, sys.stderr)  # what decodes records logs
     found = _rehearse(settings, window)
     if prints_json:
-        click.echo(orjson.dumps(as_json(found)))
+        echo_json(as_json(found))
     else:
-        show(found, Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
+        show(found, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
     raise SystemExit(1 if found.differences.different else 0)
 
 

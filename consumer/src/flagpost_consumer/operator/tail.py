@@ -10,18 +10,17 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import click
-import orjson
 from confluent_kafka import Message
 
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
-from flagpost_consumer.operator.times import MOMENT
+from flagpost_consumer.operator.terminal import Coloured, echo, echo_json
+from flagpost_consumer.operator.times import MOMENT, time_of_day
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs, ledger_ids
 from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
@@ -79,11 +78,10 @@ def tail(
     kafka = settings.kafka
     visitor_ids = None if visitor is None else ledger_ids(settings).names_of(visitor)
     sought = Sought(visitor_ids, flag, outcome)
-    line = json_line if as_json else plain_line
     try:
         for message in _messages(kafka, since):
             for settlements, entry in _settlements(message, kafka.group_id, sought):
-                click.echo(line(message.partition() or 0, settlements.settled_at, entry))
+                print_settlement(message.partition() or 0, settlements.settled_at, entry, as_json=as_json)
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
     except BrokenPipeError:
@@ -109,29 +107,36 @@ def _settlements(message: Message, group: str, sought: Sought) -> Iterator[tuple
     try:
         settlements = decode_settlements(message.value())
     except DecodeError as error:
-        click.echo(f"ledger record {place} is skipped: {error}", err=True)
+        echo(f"ledger record {place} is skipped: {error}", err=True)
         return
     if settlements.group != group:
         return
     for gap in settlements.gaps:
         lost = f"offsets {gap.from_offset} to {gap.to_offset - 1} were lost before they were read"
-        click.echo(f"partition {message.partition()}: {lost}", err=True)
+        echo(f"partition {message.partition()}: {lost}", err=True)
     for entry in settlements.entries:
         if sought.fits(entry):
             yield settlements, entry
 
 
-def json_line(partition: int, settled_at: int, entry: LedgerEntry) -> str:
+def print_settlement(partition: int, settled_at: int, entry: LedgerEntry, *, as_json: bool) -> None:
+    """Print a settlement."""
+    if as_json:
+        echo_json(as_document(partition, settled_at, entry))
+    else:
+        echo(*plain_line(partition, settled_at, entry))
+
+
+def as_document(partition: int, settled_at: int, entry: LedgerEntry) -> dict[str, Any]:
     """A settlement as CONTRACT section 10 gives it; times in epoch ms."""
     told: dict[str, Any] = {name: getattr(entry, name) for name in FIELDS}
-    return orjson.dumps({"partition": partition, "settled_at": settled_at, **told}).decode()
+    return {"partition": partition, "settled_at": settled_at, **told}
 
 
-def plain_line(partition: int, settled_at: int, entry: LedgerEntry) -> str:
-    """A settlement as people read it; click takes the colour away where there is no terminal."""
-    at = f"{datetime.fromtimestamp(settled_at / 1000).astimezone():%H:%M:%S.%f}"[:-3]
-    outcome = click.style(entry.outcome.ljust(LONGEST_OUTCOME), fg=COLOURS.get(entry.outcome))
-    return f"{at} {outcome} {partition}/{entry.offset} {entry.kind} {_about(entry)}"
+def plain_line(partition: int, settled_at: int, entry: LedgerEntry) -> tuple[str | Coloured, ...]:
+    """A settlement as people read it, in the parts of a line."""
+    outcome = Coloured(entry.outcome.ljust(LONGEST_OUTCOME), COLOURS.get(entry.outcome))
+    return time_of_day(settled_at), outcome, f"{partition}/{entry.offset}", entry.kind, _about(entry)
 
 
 def _about(entry: LedgerEntry) -> str:

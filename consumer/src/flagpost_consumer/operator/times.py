@@ -1,12 +1,14 @@
-"""Times as people write them on the command line.
+"""Times as people write and read them.
 
 In: `10m`, `2h`, `7d` (so long ago), or a time with its offset (`flagpost_schemas.times`). Out: epoch milliseconds.
+And back: a record may say any whole number of 64 bits, which may be no time; then it is shown as that number.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 
 import click
 
@@ -45,6 +47,32 @@ def _written_out(text: str) -> int:
             "a day that exists, like 2026-01-31T12:00:00Z"
         )
     return epoch_ms(moment)
+
+
+def moment_text(at_ms: int) -> str:
+    """Epoch ms as people read it, in UTC."""
+    moment = _moment(at_ms)
+    return _no_time(at_ms) if moment is None else f"{moment:%Y-%m-%d %H:%M:%SZ}"
+
+
+def time_of_day(at_ms: int) -> str:
+    """The time of epoch ms on this machine's clock, to the millisecond."""
+    try:
+        moment = _moment(at_ms)
+        return _no_time(at_ms) if moment is None else f"{moment.astimezone():%H:%M:%S.%f}"[:-3]
+    except (OverflowError, ValueError, OSError):  # within a day of the first or the last year
+        return _no_time(at_ms)
+
+
+def _moment(at_ms: int) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _no_time(at_ms: int) -> str:
+    return f"{at_ms} ms"
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only

@@ -8,7 +8,7 @@ not answer they raise KafkaUnavailable with the reason in a line.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -22,13 +22,17 @@ from confluent_kafka import (
 )
 
 from flagpost_consumer.adapters.kafka_config import reader_config
-from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable
+from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable, unavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import errors, rights
+from flagpost_kafka.rights import Operation, Resource, Right
 
 BATCH_MESSAGES = 500
 POLL_SECONDS = 0.2
 FETCH_WAIT_MS = 50
+GROUP_SECONDS = 1.0
+"""After so long without an answer of the group's, it is looked whether there is a reason."""
 SILENT_SECONDS = 30.0
 """How long nothing may come while something is expected."""
 
@@ -63,7 +67,8 @@ class TopicReader:
         Raises:
             SettingsError: librdkafka refuses a property.
         """
-        self._servers = kafka.bootstrap_servers
+        self._servers = kafka.bootstrap_servers or ""
+        self._group = kafka.group_id
         self._last_error = ""
         self._consumer = silent_client(
             Consumer,
@@ -84,8 +89,10 @@ class TopicReader:
     def spans(self, topic: str) -> dict[int, Span]:
         """What each partition of `topic` holds now."""
         found = self._ask(lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)).topics[topic]
+        if found.error is not None and found.error.code() in errors.NO_TOPIC:
+            raise KafkaUnavailable(errors.of_topic(found.error, rights.reads(topic)))
         if found.error is not None:
-            raise KafkaUnavailable(f"{topic}: {found.error.str()} Create it: flagpost topics create")
+            raise self._unavailable(found.error, rights.reads(topic))
         return {number: self._span(topic, number) for number in sorted(found.partitions)}
 
     def spans_if_there(self, topic: str) -> dict[int, Span]:
@@ -99,9 +106,7 @@ class TopicReader:
         """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
         asked = [TopicPartition(topic, number, time_ms) for number in spans]
         answers = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=CALL_SECONDS))
-        for answer in answers:
-            if answer.error is not None:
-                raise self._unavailable(answer.error.str())
+        self._check(answers, rights.reads(topic))
         return {
             each.partition: each.offset if each.offset >= 0 else spans[each.partition].end for each in answers
         }
@@ -109,7 +114,9 @@ class TopicReader:
     def committed(self, topic: str, partitions: Mapping[int, object]) -> dict[int, Committed]:
         """The group's commits; a partition without one is left out."""
         asked = [TopicPartition(topic, number) for number in partitions]
-        answers = self._ask(lambda: self._consumer.committed(asked, timeout=CALL_SECONDS))
+        right = Right(Operation.DESCRIBE, Resource.GROUP, self._group)
+        answers = self._ask(lambda: self._told_of_group(asked), right)
+        self._check(answers, rights.reads(topic))
         return {
             each.partition: Committed(each.offset, each.metadata or "")
             for each in answers
@@ -138,21 +145,40 @@ class TopicReader:
         """The messages of `topic` from these offsets on, without end; None whenever none came for a while."""
         self._consumer.assign([TopicPartition(topic, number, offset) for number, offset in first.items()])
         while True:
-            messages = self._next_batch()
+            messages = self._next_batch(topic)
             yield from messages
             if not messages:
                 yield None
 
+    def _told_of_group(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        """The group's commits. Where it may not be seen, librdkafka says so beside, and the call only times out."""
+        deadline = time.monotonic() + CALL_SECONDS
+        while True:
+            try:
+                answers: list[TopicPartition] = self._consumer.committed(asked, timeout=GROUP_SECONDS)
+            except KafkaException as error:
+                if (beside := self._consumer.poll(0)) is not None and (said := beside.error()) is not None:
+                    raise KafkaException(said) from None
+                if not _has_timed_out(error) or time.monotonic() > deadline:
+                    raise
+            else:
+                return answers
+
+    def _check(self, answers: Iterable[TopicPartition], needed: Right) -> None:
+        for answer in answers:
+            if answer.error is not None:
+                raise self._unavailable(answer.error, needed)
+
     def _until_ends(self, topic: str, ends: dict[int, int]) -> Iterator[Message]:
         heard_at = time.monotonic()
         while ends:
-            messages = self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS)
+            messages = self._consume()
             if messages:
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > SILENT_SECONDS:
-                raise self._unavailable(f"{topic}: nothing came for {SILENT_SECONDS:g} s")
+                raise self._unavailable(_silent(topic))
             for message in messages:
-                is_end = self._is_end(message)
+                is_end = self._is_end(topic, message)
                 number, offset = message.partition(), message.offset()
                 assert number is not None and offset is not None  # noqa: PT018, S101 - of a message that came
                 if number not in ends:
@@ -162,36 +188,49 @@ class TopicReader:
                 if is_end or offset >= ends[number] - 1:
                     del ends[number]
 
-    def _is_end(self, message: Message) -> bool:
+    def _is_end(self, topic: str, message: Message) -> bool:
         """Whether the partition ends here. Raises KafkaUnavailable for any other error."""
         error = message.error()
         if error is None:
             return False
         if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
             return True
-        raise self._unavailable(error.str())
+        raise self._unavailable(error, rights.reads(topic))
 
-    def _next_batch(self) -> list[Message]:
+    def _next_batch(self, topic: str) -> list[Message]:
+        return [message for message in self._consume() if not self._is_end(topic, message)]
+
+    def _consume(self) -> list[Message]:
+        """What came, but for words about the group: reading by assign() needs no right on it."""
         messages = self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS)
-        return [message for message in messages if not self._is_end(message) and message.error() is None]
+        return [message for message in messages if not _is_of_group(message.error())]
 
     def _span(self, topic: str, number: int) -> Span:
         partition = TopicPartition(topic, number)
         low, high = self._ask(lambda: self._consumer.get_watermark_offsets(partition, timeout=CALL_SECONDS))
         return Span(low, high)
 
-    def _ask(self, call: Callable[[], Result]) -> Result:
+    def _ask(self, call: Callable[[], Result], *needed: Right) -> Result:
         try:
             return call()
         except KafkaException as error:
-            raise self._unavailable(error.args[0].str()) from None
+            raise self._unavailable(error.args[0], *needed) from None
 
-    def _unavailable(self, why: str) -> KafkaUnavailable:
-        last = f" ({self._last_error})" if self._last_error else ""
-        return KafkaUnavailable(
-            f"{self._servers}: {why}{last}; see kafka.bootstrap_servers and kafka.properties"
-        )
+    def _unavailable(self, error: KafkaError, *needed: Right) -> KafkaUnavailable:
+        return unavailable(self._servers, rights.named(error, *needed), self._last_error)
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
             self._last_error = error.str()
+
+
+def _has_timed_out(error: KafkaException) -> bool:
+    return bool(error.args[0].code() == KafkaError._TIMED_OUT)  # noqa: SLF001 - librdkafka's public name
+
+
+def _is_of_group(error: KafkaError | None) -> bool:
+    return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
+def _silent(topic: str) -> KafkaError:
+    return KafkaError(KafkaError._TIMED_OUT, f"{topic}: nothing came for {SILENT_SECONDS:g} s")  # noqa: SLF001 - its public name

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import click
-import orjson
 
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.terminal import Coloured, echo, echo_json
 from flagpost_consumer.operator.topic_rules import (
     DEFAULT_PARTITIONS,
     DEFAULT_REPLICATION,
@@ -66,7 +66,7 @@ def create(settings_for: SettingsLoader, partitions: int, replication: int, *, a
         raise click.ClickException(f"Kafka: {error}") from None
     fits = not any(report.misfits for report in reports)
     if as_json:
-        click.echo(orjson.dumps({"ok": fits, "topics": [report.as_json() for report in reports]}))
+        echo_json({"ok": fits, "topics": [report.as_json() for report in reports]})
     else:
         _print(reports)
     raise SystemExit(0 if fits else 1)
@@ -97,7 +97,7 @@ def _create(
 
 def _print(reports: list[TopicReport]) -> None:
     for report in reports:
-        click.echo(f"{report.action} {report.name}: {report.state}")
+        echo(f"{report.action} {report.name}: {report.state}")
         for misfit in report.misfits:
-            click.secho(f"  does not fit: it {misfit.detail}", fg="red")
-            click.echo(f"  to mend it: {misfit.fix}")
+            echo(Coloured(f"  does not fit: it {misfit.detail}", "red"))
+            echo(f"  to mend it: {misfit.fix}")

@@ -6,15 +6,15 @@ In: what the gateway knows of itself. Out: /livez, /readyz and /metrics over HTT
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from aiohttp import web
-from prometheus_client.aiohttp import make_aiohttp_handler
 
 from flagpost_http.drops import Drops
 from flagpost_http.pages import pages
 from flagpost_http.server import ADMIN_LIMITS, Answering, HttpServer
 from flagpost_publisher.gateway.metrics import GatewayMetrics
+from flagpost_settings.metrics_page import metrics_page
 
 Wrong: TypeAlias = Callable[[], str | None]
 """Says what is wrong; None: nothing."""
@@ -32,7 +32,7 @@ class AdminServer:
         answers = {
             "/livez": _probe(wrong_alive),
             "/readyz": _probe(wrong_ready),
-            "/metrics": cast("Answering", make_aiohttp_handler(metrics.registry)),
+            "/metrics": metrics_page(metrics.registry),
         }
         drops = Drops("admin", lambda drop: metrics.dropped("admin", drop))
         self._http = HttpServer("flagpost-gateway", pages(answers), ADMIN_LIMITS, drops)

@@ -22,7 +22,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from flagpost_kafka import errors
+from flagpost_kafka import errors, rights
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.producer import GUARANTEES, librdkafkas
@@ -157,7 +157,9 @@ class KafkaWriter:
         limits = Limits(
             records=MAX_QUEUED_RECORDS, bytes=MAX_QUEUED_BYTES, give_up_seconds=WRITE_AGAIN_SECONDS
         )
-        self._producer = LastingProducer(self._config, limits, self._error, logger=kafka_logger())
+        self._producer = LastingProducer(
+            self._config, limits, self._error, topics=self._topics, logger=kafka_logger()
+        )
         self._beat = time.monotonic()
         self._thread.start()
         self._looking = self._loop.create_task(self._look_until_well())
@@ -283,16 +285,14 @@ class KafkaWriter:
     def _look(self) -> str | None:
         """What keeps Kafka from taking events, as far as the client and its metadata tell; takes a while."""
         if not self._producer.is_well:
-            return f"no Kafka client can be had: {self._last_fatal}; look at the rights of this user"
+            return f"no Kafka client can be had: {self._last_fatal}"
         for topic in self._topics:
             try:
                 found = self._producer.list_topics(topic, LOOK_TIMEOUT_SECONDS).topics[topic].error
             except KafkaException as error:
                 return f"Kafka does not answer: {error.args[0].str()}; look at kafka.bootstrap_servers"
             if found is not None:
-                return (
-                    f"topic {topic}: {found.str()}; see `flagpost topics create` and the rights of this user"
-                )
+                return errors.of_topic(found, rights.writes(topic))
         return None
 
     # The thread's side, and librdkafka's callbacks, which it runs

@@ -35,6 +35,7 @@ from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
 from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.logs import configure_logging
 from flagpost_settings.problems import Problem, SettingsError
+from flagpost_settings.visible import visible_lines
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
         config = _usable(writer_config(settings.kafka))
         _check_proxy(settings.kafka, environ)
     except SettingsError as error:
-        sys.stderr.write(f"The settings cannot be used.\n{error}\n")
+        sys.stderr.write(visible_lines(f"The settings cannot be used.\n{error}\n"))
         return SETTINGS_EXIT_CODE
     configure_logging(settings.log, sys.stderr)
 

@@ -21,6 +21,7 @@ from flagpost_consumer.demo.pendo_stand_in.config import (
     UnmappedFields,
 )
 from flagpost_consumer.demo.pendo_stand_in.server import PendoStandIn
+from flagpost_consumer.operator.terminal import echo
 from flagpost_settings.urls import authority
 
 _DEFAULTS = StandInConfig()
@@ -31,7 +32,7 @@ async def _serve(config: StandInConfig, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with PendoStandIn(config, host=host, port=port) as pendo:
-        click.echo(f"pendo-stand-in {pendo.url}")
+        echo(f"pendo-stand-in {pendo.url}")
         await stop.wait()
 
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from functools import wraps
 
 import click
-import orjson
 
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.outcomes import Outcome, Reason
@@ -26,6 +25,7 @@ from flagpost_consumer.operator.dead_letters.views import found_as_json, letter_
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs
@@ -100,11 +100,11 @@ def list_letters(
     shown = (matching if with_replayed else waiting)[:limit]
     if as_json:
         for letter in shown:
-            click.echo(orjson.dumps(letter_as_json(letter, replayed=letter.place in scan.replayed)))
+            echo_json(letter_as_json(letter, replayed=letter.place in scan.replayed))
     elif shown:
         print_table(shown, scan.replayed)
     replayed = len(matching) - len(waiting)
-    click.echo(
+    echo(
         f"{len(shown):,} shown of {len(matching):,} that match; {replayed:,} of them were replayed", err=True
     )
     _tell_foreign(scan.foreign)
@@ -121,10 +121,10 @@ def show(settings_for: SettingsLoader, place: Place, *, as_json: bool) -> None:
         found = find(reader, kafka.dead_letter_topic, place)
     values = Values(kafka.schema_registry)
     if as_json:
-        click.echo(orjson.dumps(found_as_json(found, values)))
+        echo_json(found_as_json(found, values))
     else:
         for line in lines(found, values):
-            click.echo(line)
+            echo(line)
 
 
 @dead_letters.command()
@@ -150,14 +150,14 @@ def replay(
             _carry_out(run, settings.kafka, filters, limit)
     if as_json:
         counts = {"matched": run.matched, "replayed": run.replayed, "skipped": run.selection.skips}
-        click.echo(orjson.dumps({**counts, "dry_run": dry_run}))
+        echo_json({**counts, "dry_run": dry_run})
     else:
         _tell(run, dry_run=dry_run)
     _tell_skipped(run.selection, err=as_json)
     _tell_foreign(run.foreign)
     if run.damaged:
         damaged = f"records of the ledger that cannot be read: {run.damaged:,}"
-        click.echo(f"{damaged}; what they tell of as delivered may be sent again", err=True)
+        echo(f"{damaged}; what they tell of as delivered may be sent again", err=True)
 
 
 def _carry_out(run: Run, kafka: KafkaSettings, filters: Filters, limit: int | None) -> None:
@@ -183,21 +183,21 @@ def _so_far(run: Run) -> str:
 def _tell(run: Run, *, dry_run: bool) -> None:
     if dry_run:
         would = len(run.selection.replays)
-        click.echo(f"{would:,} of {run.matched:,} dead letters would be replayed; nothing was written")
+        echo(f"{would:,} of {run.matched:,} dead letters would be replayed; nothing was written")
     else:
-        click.echo(f"{run.replayed:,} of {run.matched:,} dead letters were replayed")
+        echo(f"{run.replayed:,} of {run.matched:,} dead letters were replayed")
 
 
 def _tell_skipped(selection: Selection, *, err: bool) -> None:
     for why, places in selection.skipped.items():
         more = f" and {len(places) - SHOWN_PLACES:,} more" if len(places) > SHOWN_PLACES else ""
         named = ", ".join(map(str, places[:SHOWN_PLACES]))
-        click.echo(f"skipped {len(places):,}: {why.value}: {named}{more}", err=err)
+        echo(f"skipped {len(places):,}: {why.value}: {named}{more}", err=err)
 
 
 def _tell_foreign(count: int) -> None:
     if count:
-        click.echo(f"records that lack Flagpost's headers, left as they are: {count:,}", err=True)
+        echo(f"records that lack Flagpost's headers, left as they are: {count:,}", err=True)
 
 
 @contextmanager

@@ -20,9 +20,11 @@ from flagpost_consumer.adapters.kafka_config import MAX_MESSAGE_BYTES, producer_
 from flagpost_consumer.core.plan import REPLAY_KIND_HEADER
 from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER, REPLAYED_HEADER, Place
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable, unavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import rights
+from flagpost_kafka.rights import Operation, Resource, Right
 
 OPEN_SECONDS = 30.0
 """The broker may first have to end what an earlier replay left open."""
@@ -91,6 +93,11 @@ class ReplayProducer:
         """
         self._kafka = kafka
         self._transactional_id = f"flagpost-replay-{kafka.group_id}"
+        self._needed = (
+            Right(Operation.WRITE, Resource.TRANSACTIONAL_ID, self._transactional_id),
+            rights.writes(kafka.topic),
+            rights.writes(kafka.dead_letter_topic),
+        )
         self._last_error = ""
         self._unreported = 0
         self._failures: dict[Place, KafkaError] = {}
@@ -171,10 +178,10 @@ class ReplayProducer:
         )
         self._unreported += 2
 
-    def _reported(self, place: Place, error: KafkaError | None, _: Message) -> None:
+    def _reported(self, place: Place, error: KafkaError | None, message: Message) -> None:
         self._unreported -= 1
         if error is not None and error.code() not in _PURGED:
-            self._failures[place] = error
+            self._failures[place] = rights.named(error, rights.writes(message.topic() or ""))
 
     def _await_reports(self) -> None:
         """Wait until Kafka has taken everything, for message.timeout.ms at most.
@@ -199,7 +206,7 @@ class ReplayProducer:
                 call(CALL_SECONDS)
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
+                    raise KafkaException(rights.named(error.args[0], *self._needed)) from None
             else:
                 return
             self._producer.poll(POLL_SECONDS)
@@ -215,15 +222,7 @@ class ReplayProducer:
                 f"another replay of the group {self._kafka.group_id} began after this one, which therefore ends "
                 f"(or this one stood still for {TRANSACTION_SECONDS} s)"
             )
-        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-            return KafkaUnavailable(
-                f"this client may not use the transactional id {self._transactional_id}; "
-                "allow it the operations Write and Describe on it"
-            )
-        last = f" ({self._last_error})" if self._last_error else ""
-        return KafkaUnavailable(
-            f"{self._kafka.bootstrap_servers}: {error.str()}{last}; see kafka.bootstrap_servers and kafka.properties"
-        )
+        return unavailable(self._kafka.bootstrap_servers or "", error, self._last_error)
 
     def _remember(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name

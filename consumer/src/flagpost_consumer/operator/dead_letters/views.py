@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +21,10 @@ from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.dead_letters.reading import Found
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Place
 from flagpost_consumer.operator.event_values import Values, event_as_json
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.times import moment_text
 from flagpost_schemas import DecodeError
+from flagpost_settings.visible import visible, visible_json
 
 UNFOLDED_COLUMNS = 200
 """How wide a table is where no terminal says how wide it may be: lines are searched there, not read."""
@@ -58,7 +59,7 @@ def found_as_json(found: Found, values: Values) -> dict[str, Any]:
 
 def print_table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> None:
     """A row each; on a narrow terminal its cells are folded, never cut."""
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     if not console.is_terminal:
         console.width = UNFOLDED_COLUMNS
     console.print(table(letters, replayed))
@@ -70,7 +71,7 @@ def table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> Table:
     shown.add_column("dead letter", overflow="fold")
     shown.add_column("reason, kind, key; original; why", overflow="fold", ratio=1)
     for letter in letters:
-        died = _moment(letter.at).replace(" ", "\n")
+        died = moment_text(letter.at).replace(" ", "\n")
         shown.add_row(Text(f"{letter.place}\n{died}"), _story(letter, replayed=letter.place in replayed))
     return shown
 
@@ -78,30 +79,23 @@ def table(letters: Iterable[DeadLetter], replayed: Collection[Place]) -> Table:
 def lines(found: Found, values: Values) -> Iterator[str]:
     """One dead letter in full, line by line."""
     for name, shown in letter_as_json(found.letter, replayed=found.replayed).items():
-        moment = f" ({_moment(shown)})" if name == "at" else ""
+        moment = f" ({moment_text(shown)})" if name == "at" else ""
         yield f"{name + ':':<11}{_plain(shown)}{moment}"
     yield "headers:"
     for name, header in headers_of(found.message):
-        yield f"  {printable(name)}: {_plain(_text(header))}"
+        yield f"  {visible(name)}: {_plain(_text(header))}"
     value, why = _value(found.message.value(), values)
     yield f"value{why}:"
-    yield from (
-        printable(line) for line in orjson.dumps(value, option=orjson.OPT_INDENT_2).decode().split("\n")
-    )
-
-
-def printable(text: str) -> str:
-    """The text without what would move a terminal's cursor."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    yield from visible_json(orjson.dumps(value, option=orjson.OPT_INDENT_2)).split("\n")
 
 
 def _story(letter: DeadLetter, *, replayed: bool) -> Text:
     tries = f"{letter.attempts} attempts" if letter.attempts != 1 else "1 attempt"
     status = f", status {letter.status}" if letter.status is not None else ""
     return Text.assemble(
-        (printable(letter.reason), "bold"),
-        f" {printable(letter.kind)} {_plain(_text(letter.key))}{' (replayed)' if replayed else ''}\n",
-        f"{printable(letter.source)}\n{tries}{status}: {printable(letter.detail)}",
+        (visible(letter.reason), "bold"),
+        f" {visible(letter.kind)} {_plain(_text(letter.key))}{' (replayed)' if replayed else ''}\n",
+        f"{visible(letter.source)}\n{tries}{status}: {visible(letter.detail)}",
     )
 
 
@@ -112,7 +106,7 @@ def _value(value: bytes | None, values: Values) -> tuple[dict[str, Any] | str | 
     try:
         return event_as_json(values.decode(value)), ""
     except (DecodeError, RegistryNotAnswering) as error:
-        return b64encode(value).decode(), f" in base64, because {printable(str(error))}"
+        return b64encode(value).decode(), f" in base64, because {visible(str(error))}"
 
 
 def _headers_as_json(headers: Headers) -> dict[str, str | list[str | None] | None]:
@@ -128,8 +122,4 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _plain(shown: object) -> str:
-    return "-" if shown is None else printable(str(shown))
-
-
-def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return "-" if shown is None else visible(str(shown))

@@ -27,6 +27,7 @@ from flagpost_consumer.operator.imports.run import Run, Sink
 from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.progress import measured
+from flagpost_consumer.operator.terminal import echo
 from flagpost_consumer.settings import Needs, Settings
 
 
@@ -70,7 +71,7 @@ def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str
                 ended_by = f"{name}: {problem}"
             if interrupted():
                 ended_by = "interrupted"
-                click.echo("interrupted: waiting for Kafka's word of the rows on their way", err=True)
+                echo("interrupted: waiting for Kafka's word of the rows on their way", err=True)
             sink.finish()
         except KafkaUnavailable as error:
             return f"Kafka: {error}"
@@ -86,14 +87,14 @@ def _summarize(
         document.end({"rows": run.rows, "imported": imported, **ending})
     else:
         done = "would be imported" if options.dry_run else "imported"
-        click.echo(f"{run.rows:,} rows: {imported:,} {done}, {run.refused:,} refused")
+        echo(f"{run.rows:,} rows: {imported:,} {done}, {run.refused:,} refused")
 
 
 def _warn_of_repeats(events: RowEvents, options: Options, settings: Settings) -> None:
     """What the consumer has forgotten when it comes again is sent again."""
     ttl_seconds = settings.dedupe.ttl_seconds
     if options.type_name == "track" and events.earliest_ms < time.time() * 1000 - ttl_seconds * 1000:
-        click.echo(
+        echo(
             f"Some of these events occurred more than {ttl_seconds:,g} s ago (dedupe.ttl_seconds): "
             "Pendo may get those twice if the file is imported twice; see docs/import.md",
             err=True,

@@ -14,11 +14,12 @@ from confluent_kafka import KafkaError, Producer
 
 from flagpost_consumer.adapters.kafka_config import producer_config
 from flagpost_consumer.operator.imports.row_events import Produced
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable, unavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_kafka import errors
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
+from flagpost_kafka.rights import Operation
 from flagpost_settings.logs import kafka_logger
 
 POLL_SECONDS = 0.1
@@ -53,7 +54,7 @@ class RowProducer:
             SettingsError: librdkafka refuses a property.
             KafkaUnavailable: Kafka does not answer, or has no such topic.
         """
-        self._servers = kafka.bootstrap_servers
+        self._servers = kafka.bootstrap_servers or ""
         self._topic = kafka.topic
         self._on_refused = on_refused
         self._refused: list[tuple[int, str]] = []
@@ -67,10 +68,11 @@ class RowProducer:
             {**TUNING, **producer_config(kafka)},
             LIMITS,
             self._trouble,
+            topics=[kafka.topic],
             logger=kafka_logger(),
             make=lambda config, **_: silent_client(Producer, config),
         )
-        if self._topic not in KafkaAdmin(kafka).partitions():
+        if KafkaAdmin(kafka).partitions(self._topic, Operation.WRITE) is None:
             raise KafkaUnavailable(f"there is no topic {self._topic}; create it: flagpost topics create")
 
     def offer(self, line: int, record: Produced) -> bool:
@@ -124,15 +126,12 @@ class RowProducer:
             problem = f"Kafka refuses the row: {error.str()}; see max.message.bytes of {self._topic}"
             self._refused.append((line, problem))
         elif self._failure is None:
-            self._failure = KafkaUnavailable(
-                f"{self._servers}: {error.str()} (the row of line {line}); "
-                "see kafka.bootstrap_servers and kafka.properties"
-            )
+            self._failure = unavailable(self._servers, error, f"the row of line {line}")
 
     def _trouble(self, error: KafkaError) -> None:
         """A client that ends is replaced; for a right that is missing a command does not wait."""
         if errors.is_fatal(error) and error.code() in errors.RIGHTS_AND_TOPICS and self._failure is None:
-            self._failure = KafkaUnavailable(f"{self._servers}: {error.str()}; see kafka.properties")
+            self._failure = unavailable(self._servers, error)
 
 
 class DryRun:

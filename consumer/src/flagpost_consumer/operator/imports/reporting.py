@@ -16,6 +16,7 @@ import orjson
 
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.operator.imports.rows import Refusal
+from flagpost_consumer.operator.terminal import echo, echo_json_text
 
 SHOWN_ON_TERMINAL = 50
 MAX_TEXT_CHARACTERS = 500
@@ -39,10 +40,10 @@ class StderrReport:
     def refuse(self, refusal: Refusal) -> None:
         """Name the row."""
         if self._named == self._most:
-            click.echo("further refused rows are not shown here; --refused FILE writes all of them", err=True)
+            echo("further refused rows are not shown here; --refused FILE writes all of them", err=True)
         elif self._most is None or self._named < self._most:
             where = "" if refusal.column is None else f", column {_shown(refusal.column)}"
-            click.echo(f"line {refusal.line}{where}: {_shown(refusal.problem)}", err=True)
+            echo(f"line {refusal.line}{where}: {_shown(refusal.problem)}", err=True)
         self._named += 1
 
 
@@ -65,7 +66,7 @@ class JsonReport:
         self._write(b"]," + orjson.dumps(counts)[1:] + b"\n")
 
     def _write(self, text: bytes) -> None:
-        click.echo(self._before.encode() + text, nl=False)
+        echo_json_text(self._before.encode() + text)
 
 
 class FileReport:

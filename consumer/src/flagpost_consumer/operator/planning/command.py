@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-import orjson
 
 from flagpost_consumer.app import GARBAGE_THRESHOLDS
 from flagpost_consumer.core.policy import Policy
@@ -39,6 +38,7 @@ from flagpost_consumer.operator.planning.measured_service import MeasuredService
 from flagpost_consumer.operator.planning.pod import Pendo
 from flagpost_consumer.operator.planning.traffic import Load
 from flagpost_consumer.operator.progress import watched
+from flagpost_consumer.operator.terminal import echo, echo_json, echo_json_text, echo_lines
 from flagpost_consumer.settings import Needs, planned_policy
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -272,7 +272,7 @@ def _measured(options: Options) -> Calibration:
         return load(options.file) or SHIPPED
     measured = calibration.calibrate(partial(_shown, "trials"))
     save(options.file, measured)
-    click.echo(f"The costs are kept in {options.file}.", err=True)
+    echo(f"The costs are kept in {options.file}.", err=True)
     return measured
 
 
@@ -309,20 +309,20 @@ def _shown(what: str, steps: Sequence[Step]) -> Iterator[Step]:
 
 def _print_calibration(options: Options, measured: Calibration) -> None:
     if options.as_json:
-        click.echo(measured.model_dump_json())
+        echo_json_text(measured.model_dump_json().encode() + b"\n")
         return
     for name, value in measured.costs.model_dump().items():
-        click.echo(f"{name:<24} {value:12,.2f}")
-    click.echo(f"\n{report.provenance(measured)}")
+        echo(f"{name:<24} {value:12,.2f}")
+    echo_lines(f"\n{report.provenance(measured)}")
 
 
 def _print(options: Options, foreseen: Forecast, measured: Calibration) -> None:
     if options.svg_file is not None:
         _write(options.svg_file, svg(report.charts(foreseen)))
     if options.as_json:
-        click.echo(orjson.dumps(report.as_json(foreseen, measured)))
+        echo_json(report.as_json(foreseen, measured))
     else:
-        click.echo(report.text(foreseen, measured))
+        echo_lines(report.text(foreseen, measured))
 
 
 def _write(path: Path, content: str) -> None:

@@ -12,7 +12,6 @@ from math import inf
 from typing import Any
 
 import click
-import orjson
 
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.operator.cli import SettingsLoader
@@ -22,6 +21,7 @@ from flagpost_consumer.operator.privacy.holdings import Holding, find
 from flagpost_consumer.operator.privacy.suppressed import read_suppressions
 from flagpost_consumer.operator.privacy.traces import traces_of
 from flagpost_consumer.operator.privacy.visitor_argument import VISITOR
+from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.operator.topic_rules import Role, days, topic_specs
 from flagpost_consumer.settings import Needs, Settings, ledger_ids
@@ -58,10 +58,10 @@ def erase(settings_for: SettingsLoader, visitor: str, *, dry_run: bool, as_json:
             f"the schema registry, which a value needs, does not answer: {error}"
         ) from None
     if as_json:
-        click.echo(orjson.dumps(_document(holdings, is_suppressed=is_suppressed, dry_run=dry_run)))
+        echo_json(_document(holdings, is_suppressed=is_suppressed, dry_run=dry_run))
     else:
         for line in _lines(holdings, is_suppressed=is_suppressed, dry_run=dry_run):
-            click.echo(line)
+            echo(line)
 
 
 def _look(settings: Settings, visitor: str) -> tuple[bool, list[Holding]]:

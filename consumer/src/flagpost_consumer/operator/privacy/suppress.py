@@ -19,6 +19,7 @@ from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.operator.privacy.suppressed import read_spans
 from flagpost_consumer.operator.privacy.visitor_argument import VISITOR
+from flagpost_consumer.operator.terminal import echo
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs
 
@@ -41,7 +42,7 @@ def suppress(settings_for: SettingsLoader, visitor: str, *, undo: bool) -> None:
         _write(kafka, visitor, None if undo else suppression_value(time.time_ns() // 1_000_000))
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
-    click.echo(_told(undo=undo, was_suppressed=was_suppressed))
+    echo(_told(undo=undo, was_suppressed=was_suppressed))
 
 
 def _fits(kafka: KafkaSettings, visitor: str, *, undo: bool) -> bool:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +18,8 @@ from flagpost_consumer.operator.reconciliation.counting import Counts, Row
 from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.times import moment_text
 
 COLUMNS = {
     "published": "published",
@@ -116,7 +116,9 @@ class Report:
     def _reading_warnings(self) -> Iterator[str]:
         found = self.found
         if found.cut_offsets:
-            begin = "" if found.covered_ms is None else f": the window begins at {moment(found.covered_ms)}"
+            begin = (
+                "" if found.covered_ms is None else f": the window begins at {moment_text(found.covered_ms)}"
+            )
             yield (
                 f"The ledger no longer covers {found.cut_offsets:,} offsets of the window, so they are left out"
                 f"{begin}. Keep the ledger longer than the events (flagpost check)."
@@ -151,16 +153,11 @@ def _named(row: Row) -> str:
     return f"{row[0]}, {'no variation' if row[1] is None else row[1]}"
 
 
-def moment(at_ms: int) -> str:
-    """A time as people read it, in UTC."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def show(report: Report, console: Console) -> None:
+def show(report: Report, console: Terminal) -> None:
     """Print the report for people; its last sentence says how it stands."""
     found = report.found
-    since = "the beginning" if found.since_ms is None else moment(found.since_ms)
-    _say(console, f"From {since} to {moment(found.until_ms)}")
+    since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
+    _say(console, f"From {since} to {moment_text(found.until_ms)}")
     _show_table(report, console)
     for ratio in report.ratios:
         if ratio.p_value is not None and not ratio.skewed:
@@ -174,12 +171,12 @@ def show(report: Report, console: Console) -> None:
     _say(console, summary(found), "green" if found.adds_up else "bold red")
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _say(console: Terminal, text: str, style: str = "") -> None:
     """A line; where there is no terminal it is not broken."""
     console.print(Text(legible(text, len(text)), style=style), soft_wrap=not console.is_terminal)
 
 
-def _show_table(report: Report, console: Console) -> None:
+def _show_table(report: Report, console: Terminal) -> None:
     """All columns; where they do not fit, those with a number. A number is never cut."""
     table = _table(report, list(COLUMNS))
     if _least_width(table, console) > console.width:
@@ -192,7 +189,7 @@ def _show_table(report: Report, console: Console) -> None:
     console.width = width
 
 
-def _least_width(table: Table, console: Console) -> int:
+def _least_width(table: Table, console: Terminal) -> int:
     """How wide a table is when its names are folded, and its numbers are not."""
     return Measurement.get(console, console.options.update(width=PLAIN_WIDTH), table).minimum
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.operator.reconciliation.report import moment
 from flagpost_consumer.operator.rehearsal.differences import Change, Differences, Example, LeftOut, Row
 from flagpost_consumer.operator.rehearsal.reading import Rehearsal
+from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.times import moment_text
 
 PLAIN_WIDTH = 200
 """How wide a table is where there is no terminal."""
@@ -81,11 +81,11 @@ def warnings(found: Rehearsal) -> Iterator[str]:
         )
 
 
-def show(found: Rehearsal, console: Console) -> None:
+def show(found: Rehearsal, console: Terminal) -> None:
     """Print the result for people; its last sentence says how it stands."""
     differences = found.differences
-    since = "the beginning" if found.since_ms is None else moment(found.since_ms)
-    _say(console, f"From {since} to {moment(found.until_ms)}")
+    since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
+    _say(console, f"From {since} to {moment_text(found.until_ms)}")
     if differences.rows:
         console.print(_table(differences))
     for why, count in differences.left_out.items():
@@ -128,6 +128,6 @@ def _place(example: Example) -> str:
     return f"{example.partition}/{example.offset}{event_id}"
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
+def _say(console: Terminal, text: str, style: str = "") -> None:
     """A line; where there is no terminal it is not broken."""
     console.print(Text(text, style=style), soft_wrap=not console.is_terminal)

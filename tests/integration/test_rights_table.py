@@ -1,0 +1,284 @@
+"""The table of rights in docs/security.md, on a real broker with an authorizer.
+
+With what a row lists, a program does its work; without any one of it, it names that right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
+
+from dead_letter_topics import DeadLetterTopics, letter, settled, step
+from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from flagpost_consumer.operator.kafka_checks import service_rights
+from flagpost_consumer.operator.topic_rules import DAY_MS, DEAD_LETTER_EXTRA_BYTES, MAX_RECORD_BYTES
+from flagpost_kafka.rights import Operation, Resource, Right
+from flagpost_publisher import Publisher
+from flagpost_settings.kafka import KafkaSettings
+from gateway_running import RunningGateway
+from real_kafka.broker import KafkaBroker
+from rights_table import programs, rights_of
+from running import FLAGPOST, RunningConsumer, environment, eventually
+from simulation import decision
+from traffic import produce, publish
+
+pytestmark = pytest.mark.kafka
+
+SECONDS = 90.0
+IMPLY_DESCRIBE = (Operation.READ, Operation.WRITE)
+SAMPLE: dict[str, object] = {
+    "kafka.topic": "events",
+    "kafka.ledger_topic": "ledger",
+    "kafka.dead_letter_topic": "dead-letters",
+    "gateway.webhook_topic": "webhooks",
+    "kafka.group_id": "group",
+}
+MAX_BYTES = {
+    "events": MAX_RECORD_BYTES,
+    "ledger": MAX_RECORD_BYTES,
+    "dead-letters": MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
+}
+COMMANDS = {
+    "flagpost topics create": "topics create --partitions 3 --replication 1",
+    "flagpost check": "check",
+    "flagpost import": "import FILE --type visitor",
+    "flagpost reconcile": "reconcile",
+    "flagpost rehearse": "rehearse",
+    "flagpost dead-letters list": "dead-letters list",
+    "flagpost dead-letters show": "dead-letters show 0/0",
+    "flagpost dead-letters replay": "dead-letters replay",
+    "flagpost tail": "tail --since 1h",
+}
+SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher")
+
+
+class Stage:
+    """One test's topics with something on each, and the settings of programs that are the user whose rights count."""
+
+    def __init__(self, kafka: KafkaBroker, name: str, pendo: PendoStandIn, directory: Path) -> None:
+        self.kafka = kafka
+        topics = DeadLetterTopics(kafka, name)
+        self.webhooks = f"{name}.webhooks"
+        kafka.create_topics(self.webhooks, partitions=3)
+        for topic in (topics.events, topics.ledger, topics.dead):
+            make_fit(kafka, topic)
+        event = step("e1")
+        publish(kafka.bootstrap_servers, topics.events, [decision("v1")])
+        topics.settle(settled(event, bytes(16), offset=1_000))
+        topics.bury(letter(event), letter(step("e2", "v2")), letter(step("e3", "v3")))
+        self.settings: dict[str, object] = {
+            **topics.settings,
+            "kafka.bootstrap_servers": kafka.users_bootstrap_servers,
+            "kafka.properties": kafka.user_properties,
+            "gateway.webhook_topic": self.webhooks,
+            "pendo.track_url": pendo.track_url,
+            "pendo.api_url": pendo.api_url,
+            "pendo.track_secret": pendo.keys.track_secret,
+            "pendo.integration_key": pendo.keys.integration_key,
+        }
+        self._file = directory / "visitors.csv"
+        self._file.write_text("visitor_id,plan\nv1,free\n")
+
+    def needs(self, program: str) -> list[Right]:
+        """The rights that the page lists for a program, on this test's topics (or on those that are to be made)."""
+        if program == "flagpost topics create":
+            made = {key: f"{name}.new" for key, name in self.settings.items() if key.endswith("topic")}
+            self.settings.update(made)
+        return rights_of(program, self.settings)
+
+    def give(self, rights: Iterable[Right]) -> None:
+        for right in rights:
+            self.kafka.allow(*acl(right))
+
+    def arguments(self, program: str) -> list[str]:
+        return [str(self._file) if part == "FILE" else part for part in COMMANDS[program].split()]
+
+    async def run(self, program: str) -> tuple[int, str]:
+        """A command as its users run it: exit code, and all that it says."""
+        process = await asyncio.create_subprocess_exec(
+            FLAGPOST,
+            *self.arguments(program),
+            env=environment(self.settings),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+        assert process.returncode is not None
+        return process.returncode, said.decode()
+
+
+def make_fit(kafka: KafkaBroker, topic: str) -> None:
+    """Have a topic as `flagpost check` wants it."""
+    config = {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(MAX_BYTES[topic.rpartition(".")[2]])}
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in config.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    admin = kafka.admin()  # what it was asked ends with it
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(SECONDS)
+
+
+def acl(right: Right) -> tuple[str, str, str]:
+    """A right as the broker's rights take it: the kind of resource, its name, the operation."""
+    kinds = {Resource.TOPIC: "topic", Resource.GROUP: "group", Resource.TRANSACTIONAL_ID: "transactional_id"}
+    operation = "describe_configs" if right.operation is Operation.DESCRIBE_CONFIGS else right.operation
+    return kinds[right.resource], right.name, operation.lower()
+
+
+@pytest.fixture
+async def stage(kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Stage]:
+    async with PendoStandIn() as pendo:
+        yield Stage(kafka, fresh_name("stage"), pendo, tmp_path)
+
+
+def cases(names: Iterable[str]) -> list[tuple[str, int]]:
+    """A row, and one of the rights that it lists."""
+    return [(name, index) for name in names for index, _ in enumerate(rights_of(name, SAMPLE))]
+
+
+def told(case: object) -> str:
+    if isinstance(case, tuple):
+        program, index = case
+        return f"{program} without {rights_of(program, SAMPLE)[index]}"
+    return str(case)
+
+
+def test_every_program_that_talks_to_kafka_has_a_row() -> None:
+    assert set(programs()) == {*COMMANDS, *SERVICES}
+
+
+def test_check_looks_for_what_the_page_says_that_the_service_needs() -> None:
+    kafka = KafkaSettings(
+        topic="events", ledger_topic="ledger", dead_letter_topic="dead-letters", group_id="group"
+    )
+    assert set(service_rights(kafka)) == set(rights_of("flagpost consume", SAMPLE))
+
+
+@pytest.mark.parametrize("program", sorted(COMMANDS.keys() - {"flagpost tail"}))
+async def test_with_what_the_page_lists_a_command_does_its_work(stage: Stage, program: str) -> None:
+    stage.give(stage.needs(program))
+    code, said = await stage.run(program)
+    assert code == 0, said
+    assert "this user needs" not in said
+
+
+async def test_with_what_the_page_lists_tail_shows_settlements(stage: Stage) -> None:
+    stage.give(stage.needs("flagpost tail"))
+    process = await asyncio.create_subprocess_exec(
+        FLAGPOST,
+        *stage.arguments("flagpost tail"),
+        env=environment(stage.settings),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), SECONDS)
+    finally:
+        process.kill()
+        await process.wait()
+    assert b"delivered" in line
+
+
+@pytest.mark.parametrize("case", cases(COMMANDS), ids=told)
+async def test_a_command_names_the_right_that_is_missing(stage: Stage, case: tuple[str, int]) -> None:
+    program, index = case
+    needed = stage.needs(program)
+    missing = needed.pop(index)
+    stage.give(needed)
+    code, said = await stage.run(program)
+    assert str(missing) in said, said
+    assert "does not exist" not in said
+    is_warning = program == "flagpost check" and missing.name == stage.webhooks
+    assert code == (0 if is_warning else 1), said
+
+
+def only_looked_at(case: tuple[str, int]) -> bool:
+    """A rehearsal has the window of a reconciliation, and reads no dead letters of it."""
+    right = rights_of(case[0], SAMPLE)[case[1]]
+    return right.operation not in IMPLY_DESCRIBE or (case[0], right.name) == (
+        "flagpost rehearse",
+        "dead-letters",
+    )
+
+
+@pytest.mark.parametrize("case", [case for case in cases(COMMANDS) if not only_looked_at(case)], ids=told)
+async def test_to_see_a_thing_is_not_to_use_it(stage: Stage, case: tuple[str, int]) -> None:
+    """With Describe alone a topic shows, and only reading and writing it fails."""
+    program, index = case
+    needed = stage.needs(program)
+    missing = needed[index]
+    needed[index] = Right(Operation.DESCRIBE, missing.resource, missing.name)
+    stage.give(needed)
+    code, said = await stage.run(program)
+    assert str(missing) in said, said
+    assert code == 1
+
+
+@pytest.mark.parametrize("case", cases(["flagpost consume"]), ids=told)
+async def test_the_consumer_logs_the_right_that_is_missing_and_goes_on_once_it_is_given(
+    stage: Stage, case: tuple[str, int]
+) -> None:
+    program, index = case
+    needed = stage.needs(program)
+    missing = needed.pop(index)
+    stage.give(needed)
+    produce(stage.kafka.bootstrap_servers, str(stage.settings["kafka.topic"]), b"k", b"no event")
+    with RunningConsumer(stage.settings) as consumer:
+        await eventually(lambda: any(str(missing) in line for line in consumer.lines), SECONDS)
+        assert not any("topics create" in line for line in consumer.lines)
+        assert consumer.get("/livez")[0] == 200
+        stage.give([missing])
+        await consumer.caught_up(3, SECONDS)
+        assert await consumer.stop() == 0
+
+
+async def test_with_the_other_group_protocol_a_missing_right_is_named_too(stage: Stage) -> None:
+    needed = stage.needs("flagpost consume")
+    missing = next(right for right in needed if right.resource is Resource.GROUP)
+    stage.give(right for right in needed if right is not missing)
+    with RunningConsumer({**stage.settings, "kafka.group_protocol": "consumer"}) as consumer:
+        await eventually(lambda: any(str(missing) in line for line in consumer.lines), SECONDS)
+        stage.give([missing])
+        await consumer.caught_up(3, SECONDS)
+        assert await consumer.stop() == 0
+
+
+@pytest.mark.parametrize("case", cases(["flagpost-gateway"]), ids=told)
+async def test_the_gateway_logs_the_right_that_is_missing_and_goes_on_once_it_is_given(
+    stage: Stage, case: tuple[str, int]
+) -> None:
+    program, index = case
+    needed = stage.needs(program)
+    missing = needed.pop(index)
+    stage.give(needed)
+    async with RunningGateway(
+        {**stage.settings, "gateway.webhook_secret": "0123456789abcdef" * 2}
+    ) as gateway:
+        await eventually(lambda: any(str(missing) in line for line in gateway.lines), SECONDS)
+        stage.give([missing])
+        await gateway.ready(SECONDS)
+        status, *_ = await gateway.post(
+            "/v1/events", {"type": "track", "visitor_id": "v", "event": "Clicked"}
+        )
+        assert status == 202
+
+
+async def test_a_publisher_tells_the_right_that_is_missing(stage: Stage) -> None:
+    (missing,) = stage.needs("Publisher")
+    told: list[Exception] = []
+    with Publisher(
+        bootstrap_servers=stage.kafka.users_bootstrap_servers,
+        topic=missing.name,
+        properties=stage.kafka.user_properties,
+        on_error=told.append,
+    ) as publisher:
+        assert publisher.track("v", "before")
+        await eventually(lambda: any(str(missing) in str(error) for error in told), SECONDS)
+        stage.give([missing])
+        assert await asyncio.to_thread(publisher.flush, SECONDS) == 0
