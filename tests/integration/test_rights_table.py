@@ -35,6 +35,7 @@ SAMPLE: dict[str, object] = {
     "kafka.ledger_topic": "ledger",
     "kafka.dead_letter_topic": "dead-letters",
     "gateway.webhook_topic": "webhooks",
+    "kafka.suppressions_topic": "suppressions",
     "kafka.group_id": "group",
 }
 MAX_BYTES = {
@@ -52,6 +53,8 @@ COMMANDS = {
     "flagpost dead-letters show": "dead-letters show 0/0",
     "flagpost dead-letters replay": "dead-letters replay",
     "flagpost tail": "tail --since 1h",
+    "flagpost suppress": "suppress v9",
+    "flagpost erase": "erase v1",
 }
 SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher")
 
@@ -63,7 +66,9 @@ class Stage:
         self.kafka = kafka
         topics = DeadLetterTopics(kafka, name)
         self.webhooks = f"{name}.webhooks"
+        suppressions = f"{name}.suppressions"
         kafka.create_topics(self.webhooks, partitions=3)
+        kafka.create_topics(suppressions, partitions=1, config={"cleanup.policy": "compact"})
         for topic in (topics.events, topics.ledger, topics.dead):
             make_fit(kafka, topic)
         event = step("e1")
@@ -75,6 +80,7 @@ class Stage:
             "kafka.bootstrap_servers": kafka.users_bootstrap_servers,
             "kafka.properties": kafka.user_properties,
             "gateway.webhook_topic": self.webhooks,
+            "kafka.suppressions_topic": suppressions,
             "pendo.track_url": pendo.track_url,
             "pendo.api_url": pendo.api_url,
             "pendo.track_secret": pendo.keys.track_secret,
@@ -155,7 +161,11 @@ def test_every_program_that_talks_to_kafka_has_a_row() -> None:
 
 def test_check_looks_for_what_the_page_says_that_the_service_needs() -> None:
     kafka = KafkaSettings(
-        topic="events", ledger_topic="ledger", dead_letter_topic="dead-letters", group_id="group"
+        topic="events",
+        ledger_topic="ledger",
+        dead_letter_topic="dead-letters",
+        suppressions_topic="suppressions",
+        group_id="group",
     )
     assert set(service_rights(kafka)) == set(rights_of("flagpost consume", SAMPLE))
 

@@ -116,6 +116,8 @@ def _boolean(name: str, value: object) -> bool:
 
 
 def _moment(name: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # epoch ms, as small as it may be: this is also the form in which events are shown
     moment = read_time(value)
     if moment is None or moment.tzinfo is None:
         raise EventFormError(

@@ -23,6 +23,7 @@ from flagpost_consumer.adapters.kafka_config import suppressions_config
 from flagpost_consumer.adapters.suppression_records import NoVisitor, read_suppression
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import rights
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -112,7 +113,7 @@ class SuppressionsReader:
             try:
                 self._serve()
             except KafkaException as error:
-                self._lack(_explained(error.args[0], self._topic))
+                self._lack(f"{self._topic}: {rights.named(error.args[0], rights.reads(self._topic)).str()}")
             except TooManySuppressions as error:
                 self._is_to_be_read_over.set()
                 self._lack(str(error))
@@ -267,9 +268,3 @@ class SuppressionsReader:
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         if not self._stopped.is_set():
             self._loop.call_soon_threadsafe(what, *arguments)
-
-
-def _explained(error: KafkaError, topic: str) -> str:
-    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        return f"this client lacks the right to read it (Read and Describe on Topic {topic})"
-    return f"{topic}: {error.str()}"

@@ -15,13 +15,14 @@ from flagpost_consumer.adapters.kafka_config import producer_config
 from flagpost_consumer.adapters.suppression_records import suppression_value
 from flagpost_consumer.core.suppressions import Suppression, TooManySuppressions
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable, unavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
 from flagpost_consumer.operator.privacy.suppressed import read_spans
 from flagpost_consumer.operator.privacy.visitor_argument import VISITOR
-from flagpost_consumer.operator.terminal import echo
+from flagpost_consumer.operator.terminal import echo_lines
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs
+from flagpost_kafka import rights
 
 WRITE_SECONDS = 30
 
@@ -42,7 +43,7 @@ def suppress(settings_for: SettingsLoader, visitor: str, *, undo: bool) -> None:
         _write(kafka, visitor, None if undo else suppression_value(time.time_ns() // 1_000_000))
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
-    echo(_told(undo=undo, was_suppressed=was_suppressed))
+    echo_lines(_told(undo=undo, was_suppressed=was_suppressed))
 
 
 def _fits(kafka: KafkaSettings, visitor: str, *, undo: bool) -> bool:
@@ -76,15 +77,9 @@ def _write(kafka: KafkaSettings, visitor: str, value: bytes | None) -> None:
     producer.produce(topic, value, visitor.encode(), on_delivery=reported)
     left = producer.flush(WRITE_SECONDS + 5)
     for error in refusals:
-        raise KafkaUnavailable(_explained(error, topic))
+        raise unavailable(str(kafka.bootstrap_servers), rights.named(error, rights.writes(topic)))
     if left:
         raise KafkaUnavailable(f"{topic}: no answer for {WRITE_SECONDS} s; nothing is known: run it again")
-
-
-def _explained(error: KafkaError, topic: str) -> str:
-    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        return f"this client lacks the right to suppress (Write on Topic {topic})"
-    return f"{topic}: {error.str()}"
 
 
 def _told(*, undo: bool, was_suppressed: bool) -> str:
