@@ -30,7 +30,8 @@ def programs() -> list[str]:
 
 
 def _rows() -> dict[str, list[tuple[str, str, list[str]]]]:
-    header, _, *rows = [_cells(line) for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    first_table = PAGE.read_text().partition("\n|")[2].partition("\n\n")[0]
+    header, _, *rows = [_cells(line) for line in first_table.splitlines()]
     columns = [COLUMN.fullmatch(text) for text in header[1:]]
     found = {}
     for program, *cells in rows:

@@ -54,7 +54,7 @@ COMMANDS = {
     "flagpost dead-letters replay": "dead-letters replay",
     "flagpost tail": "tail --since 1h",
     "flagpost suppress": "suppress v9",
-    "flagpost erase": "erase v1",
+    "flagpost erase --dry-run": "erase v1 --dry-run",
 }
 SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher")
 
@@ -71,6 +71,8 @@ class Stage:
         kafka.create_topics(suppressions, partitions=1, config={"cleanup.policy": "compact"})
         for topic in (topics.events, topics.ledger, topics.dead):
             make_fit(kafka, topic)
+        produce(kafka.bootstrap_servers, suppressions, b"somebody", b'{"at":1}')
+        produce(kafka.bootstrap_servers, self.webhooks, b"somebody", b"{}")
         event = step("e1")
         publish(kafka.bootstrap_servers, topics.events, [decision("v1")])
         topics.settle(settled(event, bytes(16), offset=1_000))

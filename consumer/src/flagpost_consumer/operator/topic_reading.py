@@ -70,6 +70,8 @@ class TopicReader:
         self._servers = kafka.bootstrap_servers or ""
         self._group = kafka.group_id
         self._last_error = ""
+        self._said_of_group: KafkaError | None = None
+        """That this user may not see the group, where librdkafka has said so: it says it once."""
         self._consumer = silent_client(
             Consumer,
             {
@@ -157,7 +159,9 @@ class TopicReader:
             try:
                 answers: list[TopicPartition] = self._consumer.committed(asked, timeout=GROUP_SECONDS)
             except KafkaException as error:
-                if (beside := self._consumer.poll(0)) is not None and (said := beside.error()) is not None:
+                beside = self._consumer.poll(0)
+                said = self._said_of_group if beside is None else beside.error()
+                if said is not None:
                     raise KafkaException(said) from None
                 if not _has_timed_out(error) or time.monotonic() > deadline:
                     raise
@@ -202,8 +206,13 @@ class TopicReader:
 
     def _consume(self) -> list[Message]:
         """What came, but for words about the group: reading by assign() needs no right on it."""
-        messages = self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS)
-        return [message for message in messages if not _is_of_group(message.error())]
+        found = []
+        for message in self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS):
+            if _is_of_group(message.error()):
+                self._said_of_group = message.error()
+            else:
+                found.append(message)
+        return found
 
     def _span(self, topic: str, number: int) -> Span:
         partition = TopicPartition(topic, number)

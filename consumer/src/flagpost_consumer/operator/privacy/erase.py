@@ -25,6 +25,7 @@ from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.operator.topic_rules import Role, days, topic_specs
 from flagpost_consumer.settings import Needs, Settings, ledger_ids
+from flagpost_kafka.rights import Operation
 
 NOT_SUPPRESSED = (
     "The visitor is not suppressed: what is published of it comes on top. Begin with flagpost suppress."
@@ -66,7 +67,9 @@ def erase(settings_for: SettingsLoader, visitor: str, *, dry_run: bool, as_json:
 
 def _look(settings: Settings, visitor: str) -> tuple[bool, list[Holding]]:
     kafka, specs = settings.kafka, topic_specs(settings)
-    states = KafkaAdmin(kafka).states(spec.name for spec in specs)
+    admin = KafkaAdmin(kafka)
+    found = {spec.name: admin.state(spec.name, Operation.READ) for spec in specs}
+    states = {name: state for name, state in found.items() if state is not None}
     traces = traces_of(visitor, Values(kafka.schema_registry), ledger_ids(settings))
     with TopicReader(kafka) as reader:
         is_suppressed = read_suppressions(reader, kafka.suppressions_topic).hold(visitor)
