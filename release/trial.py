@@ -19,11 +19,13 @@ COMMANDS: Final = [
     "consume",
     "dead-letters",
     "demo",
+    "erase",
     "import",
     "plan",
     "preview",
     "reconcile",
     "rehearse",
+    "suppress",
     "tail",
     "topics",
 ]

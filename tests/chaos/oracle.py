@@ -81,13 +81,21 @@ def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]]
 def _kill_of(storm: Storm, request: Received) -> object:
     window = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
     for kill in storm.kills:
+        stalled = _stalled_seconds(storm, request.at_seconds, kill.at_seconds)
         if (
             kill.sender == _sender(request)
-            and -window <= request.at_seconds - kill.at_seconds <= LATE_SECONDS
+            and -window - stalled <= request.at_seconds - kill.at_seconds <= LATE_SECONDS
         ):
             return kill
     raise AssertionError(
         f"sent again though nothing ended: {_sender(request)} at {request.at_seconds}; {storm.kills}"
+    )
+
+
+def _stalled_seconds(storm: Storm, since: float, until: float) -> float:
+    """For how long the ledger took nothing meanwhile: what was sent before waited that much longer."""
+    return sum(
+        stall.ended - stall.began for stall in storm.stalls if stall.began <= until and stall.ended >= since
     )
 
 

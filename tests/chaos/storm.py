@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import Self
+from typing import NamedTuple, Self
 
 from confluent_kafka import Message, Producer
 
@@ -39,6 +39,13 @@ VISITORS = 60
 def seed() -> int:
     """The seed of this run: CHAOS_SEED, or a new one."""
     return int(os.environ.get("CHAOS_SEED", "0")) or time.time_ns() % 1_000_000_000
+
+
+class Stall(NamedTuple):
+    """A time in which the ledger took nothing; monotonic seconds."""
+
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         }
         self.consumers: dict[str, RunningConsumer] = {}
         self.kills: list[Kill] = []
+        self.stalls: list[Stall] = []
         self._started = 0
         self.rate = rate
         self._publishing = threading.Event()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -16,7 +17,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from chaos.oracle import judge
-from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Storm
+from chaos.storm import INTERVAL_SECONDS, LONG, MAX_CONNECTIONS, SESSION_SECONDS, Stall, Storm
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -228,9 +229,11 @@ async def test_everything_at_once(storm: Storm) -> None:
         for _ in range(5 if LONG else 1):
             await storm.kill(storm.random.choice(list(storm.consumers)))
             await storm.start()
+            began = time.monotonic()
             configure(storm, storm.ledger, FULL, "1")
             await asyncio.sleep(storm.random.uniform(0.5, 3))
             configure(storm, storm.ledger, FULL, None)
+            storm.stalls.append(Stall(began, time.monotonic()))
             frozen = storm.random.choice(list(storm.consumers))
             storm.freeze(frozen)
             await asyncio.sleep(SESSION_SECONDS + storm.random.uniform(1, 3))

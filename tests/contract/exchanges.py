@@ -95,7 +95,8 @@ async def _exchange(
     async with make(url, outbound) as client:
         first = await post(client, server, body, expected.first)
         second = await post(client, server, body, expected.second)
-        seen = Seen(first, second, len(server.connections))
+        # What a failure is told as is the adapter's alone.
+        seen = Seen(first._replace(detail=""), second._replace(detail=""), len(server.connections))
         assert seen == expected, f"{seen}, not {expected}"
     return server.connections
 

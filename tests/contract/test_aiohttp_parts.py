@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -83,13 +84,15 @@ def test_nothing_else_uses_inner_parts() -> None:
         for path in (ROOT / member).rglob("src/**/*.py")
     )
     using = {path.name for path in sources if inner_imports(path)}
-    assert using == {"http_client.py", "http_answers.py"}
+    assert using == {"http_client.py", "http_answers.py", "connection.py"}
 
 
-def test_aiohttp_is_pinned_to_a_minor_version() -> None:
-    project = tomllib.loads((ROOT / "consumer/pyproject.toml").read_text())["project"]
-    (pin,) = (each for each in project["dependencies"] if each.startswith("aiohttp"))
-    bounds = re.fullmatch(r"aiohttp>=(\d+)\.(\d+),<(\d+)\.(\d+)", pin)
+@pytest.mark.parametrize("member", ["consumer", "publisher"])
+def test_aiohttp_is_pinned_to_a_minor_version(member: str) -> None:
+    project = tomllib.loads((ROOT / member / "pyproject.toml").read_text())["project"]
+    needed = chain(project["dependencies"], *project["optional-dependencies"].values())
+    (pin,) = (each for each in needed if each.startswith("aiohttp"))
+    bounds = re.fullmatch(r"aiohttp>=(\d+)\.(\d+)\.\d+,<(\d+)\.(\d+)", pin)
     assert bounds is not None, pin
     major, minor, next_major, next_minor = map(int, bounds.groups())
     assert (next_major, next_minor) == (major, minor + 1)

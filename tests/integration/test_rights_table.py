@@ -44,7 +44,7 @@ MAX_BYTES = {
     "dead-letters": MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
 }
 COMMANDS = {
-    "flagpost topics create": "topics create --partitions 3 --replication 1",
+    "flagpost topics create": "topics create --partitions 1 --replication 1",
     "flagpost check": "check",
     "flagpost import": "import FILE --type visitor",
     "flagpost reconcile": "reconcile",
@@ -64,10 +64,10 @@ class Stage:
 
     def __init__(self, kafka: KafkaBroker, name: str, pendo: PendoStandIn, directory: Path) -> None:
         self.kafka = kafka
-        topics = DeadLetterTopics(kafka, name)
+        topics = DeadLetterTopics(kafka, name, partitions=1)
         self.webhooks = f"{name}.webhooks"
         suppressions = f"{name}.suppressions"
-        kafka.create_topics(self.webhooks, partitions=3)
+        kafka.create_topics(self.webhooks, partitions=1)
         kafka.create_topics(suppressions, partitions=1, config={"cleanup.policy": "compact"})
         for topic in (topics.events, topics.ledger, topics.dead):
             make_fit(kafka, topic)
@@ -141,8 +141,14 @@ def acl(right: Right) -> tuple[str, str, str]:
 
 @pytest.fixture
 async def stage(kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Stage]:
+    name = fresh_name("stage")
     async with PendoStandIn() as pendo:
-        yield Stage(kafka, fresh_name("stage"), pendo, tmp_path)
+        yield Stage(kafka, name, pendo, tmp_path)
+    # There are a hundred stages, and a broker with a thousand topics answers nobody in time.
+    admin = kafka.admin()
+    left = [topic for topic in admin.list_topics(timeout=SECONDS).topics if topic.startswith(name)]
+    for future in admin.delete_topics(left, operation_timeout=SECONDS).values():
+        future.result(SECONDS)
 
 
 def cases(names: Iterable[str]) -> list[tuple[str, int]]:

@@ -83,11 +83,11 @@ async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
 
 
 async def test_an_admin_port_that_is_taken_ends_with_a_word_on_it(
-    kafka: EmbeddedKafka, capfd: pytest.CaptureFixture[str]
+    kafka: EmbeddedKafka, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         async with PendoStandIn() as pendo:
             port = str(taken.getsockname()[1])
             assert await Service(settings_for(kafka, pendo, ADMIN__PORT=port)).run() == 1
     out, err = capfd.readouterr()
-    assert "admin.port" in out + err
+    assert "admin.port" in out + err + caplog.text, "by whichever way the tests before let programs log"

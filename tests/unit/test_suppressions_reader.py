@@ -156,7 +156,7 @@ async def test_a_topic_that_may_not_be_read_is_waited_for_and_told_by_the_right_
     _, heard = read(kafka)
     await eventually(lambda: heard.troubles)
     assert heard.known == []
-    assert f"Read and Describe on Topic {TOPIC}" in heard.troubles[0]
+    assert f"Read on Topic {TOPIC}" in heard.troubles[0]
     allowed = True
     await eventually(lambda: heard.known and heard.troubles[-1] == "")
     assert heard.known[0].hold("a")

@@ -116,14 +116,13 @@ def _boolean(name: str, value: object) -> bool:
 
 
 def _moment(name: str, value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value  # epoch ms, as small as it may be: this is also the form in which events are shown
     moment = read_time(value)
     if moment is None or moment.tzinfo is None:
         raise EventFormError(
             name, "must be epoch milliseconds or RFC 3339 with an offset, like 2026-01-31T12:00:00Z"
         )
-    return epoch_ms(moment)
+    # A whole number is epoch ms, as small as it may be: this is also the form in which events are shown.
+    return value if isinstance(value, int) else epoch_ms(moment)
 
 
 def _mapping(name: str, value: object) -> dict[str, Any]:

@@ -189,7 +189,7 @@ class ReplayProducer:
         After one failure librdkafka sends nothing more of the transaction.
         """
         while self._unreported and not self._failures:
-            self._producer.poll(POLL_SECONDS)
+            self._poll()
         too_large = {
             p for p, error in self._failures.items() if error.code() == KafkaError.MSG_SIZE_TOO_LARGE
         }
@@ -206,10 +206,21 @@ class ReplayProducer:
                 call(CALL_SECONDS)
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise KafkaException(rights.named(error.args[0], *self._needed)) from None
+                    raise self._named(error) from None
             else:
                 return
+            self._poll()
+
+    def _poll(self) -> None:
+        """Raises KafkaException: a fatal error comes out of here as well."""
+        try:
             self._producer.poll(POLL_SECONDS)
+        except KafkaException as error:
+            raise self._named(error) from None
+
+    def _named(self, error: KafkaException) -> KafkaException:
+        """The same, with the right that is missing."""
+        return KafkaException(rights.named(error.args[0], *self._needed))
 
     def _give_up(self) -> None:
         """Spare readers of the events topic the transaction's time-out, if Kafka lets us."""
