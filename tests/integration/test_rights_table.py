@@ -252,7 +252,7 @@ async def test_the_consumer_logs_the_right_that_is_missing_and_goes_on_once_it_i
         assert not any("topics create" in line for line in consumer.lines)
         assert consumer.get("/livez")[0] == 200
         stage.give([missing])
-        await consumer.caught_up(3, SECONDS)
+        await consumer.caught_up(1, SECONDS)
         assert await consumer.stop() == 0
 
 
@@ -263,7 +263,7 @@ async def test_with_the_other_group_protocol_a_missing_right_is_named_too(stage:
     with RunningConsumer({**stage.settings, "kafka.group_protocol": "consumer"}) as consumer:
         await eventually(lambda: any(str(missing) in line for line in consumer.lines), SECONDS)
         stage.give([missing])
-        await consumer.caught_up(3, SECONDS)
+        await consumer.caught_up(1, SECONDS)
         assert await consumer.stop() == 0
 
 
