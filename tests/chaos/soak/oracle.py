@@ -279,17 +279,20 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
         return "a lost answer"
     at = earlier.at_seconds
     before = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
+    was_frozen = False
     for ending in soak.members.endings:
         if ending.how == STOPPED:
             continue  # a clean stop loses nothing
         if ending.member == _sender(earlier) and ending.began - before <= at <= ending.ended + LATE_SECONDS:
-            # After a short freeze the answers lie in the socket buffers, and are read.
-            return None if ending.how == FROZEN_SHORT else ending
+            if ending.how != FROZEN_SHORT:
+                return ending
+            # The answers lie in the socket buffers, and are read; but the ledger may take nothing at the same time.
+            was_frozen = True
     for episode in soak.episodes:
         ended = at if episode.ended is None else episode.ended
         if episode.trouble.loses_answers and episode.began - before <= at <= ended + KAFKA_GRACE:
             return f"{episode.trouble.name}"
-    return "an answer that the ledger calls unseen" if was_unseen else None
+    return "an answer that the ledger calls unseen" if was_unseen and not was_frozen else None
 
 
 # Order and pace
