@@ -22,7 +22,7 @@ RELEASE_SECONDS: Final = 600
 STRAY: Final = Path("schemas") / "src" / "flagpost_schemas" / "stray.py"
 """What lies about in the checkout, and is not committed."""
 AUTHOR: Final = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-OURS: Final = ("MAKE", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "FLAGPOST_")
+OURS: Final = ("ARGS", "MAKE", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "FLAGPOST_")
 """What the beginnings are of variables that this run of the tests has, and a person's shell has not."""
 
 

@@ -234,7 +234,7 @@ def _judge_inventions(soak: Soak, recorded: dict[Step, list[Received]], verdict:
 
 def _judge_repeats(soak: Soak, recorded: dict[Step, list[Received]], verdict: Verdict) -> None:
     """Every repeat follows a lost answer, or an ending that took the record of the answer with it."""
-    unseen = _unseen(soak)
+    unseen = unseen_steps(soak)
     causes: Counter[Ending | str] = Counter()
     unexplained = []
     for step, sightings in recorded.items():
@@ -262,7 +262,7 @@ def _sighting(soak: Soak, request: Received) -> str:
     return f"by {_sender(request)} at {request.at_seconds - soak.began:.1f} s"
 
 
-def _unseen(soak: Soak) -> set[Step]:
+def unseen_steps(soak: Soak) -> set[Step]:
     """Steps for which the ledger counts attempts whose answer was never seen."""
     found = set()
     for life in soak.lives:
