@@ -33,6 +33,8 @@ class SlowRegistry:
         self.asked = asyncio.Event()
         self.go = asyncio.Event()
         self.url = ""
+        self.services: list[Service] = []
+        """Who asks it: each keeps its connection."""
         application = web.Application()
         application.router.add_get("/schemas/ids/{id}", self._answer)
         self._runner = web.AppRunner(application)
@@ -51,6 +53,9 @@ class SlowRegistry:
 
     async def __aexit__(self, *_: object) -> None:
         self.go.set()
+        for service in self.services:
+            assert service._registry is not None
+            await service._registry.close()
         await self._runner.cleanup()
 
 
@@ -79,6 +84,7 @@ def service_with(registry: SlowRegistry) -> Service:
     environ = {f"FLAGPOST_{name}": value for name, value in values.items()}
     service = Service(load_settings(None, environ, Needs.KAFKA | Needs.PENDO))
     service._intake = cast("Any", Intake())
+    registry.services.append(service)
     return service
 
 
