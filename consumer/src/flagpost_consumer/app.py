@@ -266,6 +266,7 @@ class Service:
             await self._http.close()
             if self._registry is not None:
                 await self._registry.close()
+            await asyncio.to_thread(self._suppressions.join)
             await self._admin.stop()
 
     def stop(self) -> None:

@@ -39,6 +39,8 @@ SILENT_SECONDS = 20.0
 FULL_SECONDS = 30.0
 """After which time a topic that held too much is read again, from its beginning."""
 POLL_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
+"""How long the end of a process waits for the client."""
 BATCH_MESSAGES = 1000
 MISSING = KafkaError.UNKNOWN_TOPIC_OR_PART
 
@@ -96,6 +98,10 @@ class SuppressionsReader:
     def stop(self) -> None:
         """Nobody wants to know any more."""
         self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until its client is closed, but not for a Kafka that does not answer. Blocks."""
+        self._thread.join(CLOSE_SECONDS)
 
     def made_anew(self) -> None:
         """The topic is another one under its old name: it is read from its beginning, and what is known stays."""
