@@ -17,7 +17,7 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 LOG_CHARACTERS = 4000
 
-JAVA = ["java", "-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+JAVA = ["java", "-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
 
 
 def free_port() -> int:
