@@ -293,6 +293,11 @@ class World:
         partitions, member.assigned = member.assigned, set()
         return partitions
 
+    def hand_over(self, member: Member, moved: set[int]) -> None:
+        """Partitions of a member go to a new one, which takes them once they are free."""
+        newcomer = self.join(set())
+        self.revoke(member, moved, lambda: self.assign(newcomer, moved))
+
     def revoke(self, member: Member, partitions: set[int], then: Callable[[], None]) -> None:
         """Take partitions from a member as a cooperative rebalance does; `then` runs once they are free."""
         member.engine.revoke(sorted(partitions), self.instant)

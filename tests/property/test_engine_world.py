@@ -87,9 +87,7 @@ def test_crashes_and_rebalances_lose_nothing_and_keep_the_pace(seed: int) -> Non
         world.at(world.now + 5.0, lambda: world.assign(first, freed))
 
     def hand_over() -> None:
-        moved = {0} & first.assigned
-        newcomer = world.join(set())
-        world.revoke(first, moved, lambda: world.assign(newcomer, moved))
+        world.hand_over(first, {0} & first.assigned)
 
     world.at(random.uniform(0, 15), crash)
     world.at(random.uniform(0, 25), hand_over)

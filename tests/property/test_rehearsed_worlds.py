@@ -163,9 +163,7 @@ def restless_world(seed: int) -> RecordedWorld:
     def hand_over() -> None:
         member = world.members[-1]
         if member.alive and member.assigned:
-            moved = set(member.assigned)
-            newcomer = world.join(set())
-            world.revoke(member, moved, lambda: world.assign(newcomer, moved))
+            world.hand_over(member, set(member.assigned))
 
     for number in range(3):
         world.at(number * 20 + draw.uniform(0, 12), draw.choice((crash, hand_over)))

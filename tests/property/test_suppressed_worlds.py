@@ -72,9 +72,7 @@ def suppressed_world(seed: int) -> World:
     def hand_over() -> None:
         member = world.members[-1]
         if member.alive and member.assigned:
-            moved = set(member.assigned)
-            newcomer = world.join(set())
-            world.revoke(member, moved, lambda: world.assign(newcomer, moved))
+            world.hand_over(member, set(member.assigned))
 
     for _ in range(2):
         world.at(draw.uniform(0, SECONDS), draw.choice((crash, hand_over)))

@@ -72,6 +72,11 @@ def is_missing(error: KafkaError) -> bool:
     return error.code() in MISSING
 
 
+def is_of_group(error: KafkaError | None) -> bool:
+    """Whether an error speaks of the group alone: who reads by assign() needs no right on it."""
+    return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
 def named(error: KafkaError, *needed: Right) -> KafkaError:
     """The error; where it says that a right is missing, with those of `needed` that it may mean in its text."""
     meant = [str(right) for right in needed if right.resource is MISSING.get(error.code())]

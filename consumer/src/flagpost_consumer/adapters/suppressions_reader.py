@@ -217,7 +217,7 @@ class SuppressionsReader:
     def _read(self, message: Message) -> Suppression | None:
         """What a message says; None where it says nothing. Raises KafkaException."""
         error, number, offset = message.error(), message.partition(), message.offset()
-        if error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        if rights.is_of_group(error):
             return None  # reading by assign() needs no right on the group
         if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
             raise KafkaException(error)

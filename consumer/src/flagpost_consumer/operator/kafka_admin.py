@@ -96,9 +96,9 @@ class KafkaAdmin:
         right = Right(Operation.DESCRIBE_CONFIGS, Resource.TOPIC, name)
         return _state(partitions, self._ask(lambda: future.result(CALL_SECONDS), right))
 
-    def states(self, names: Iterable[str]) -> dict[str, TopicState]:
+    def states(self, names: Iterable[str], *needed: Operation) -> dict[str, TopicState]:
         """The topics as they are, by name; one that does not exist is left out. Raises as `state`."""
-        return {name: state for name in names if (state := self.state(name)) is not None}
+        return {name: state for name in names if (state := self.state(name, *needed)) is not None}
 
     def awaited_states(self, names: Sequence[str]) -> dict[str, TopicState]:
         """As `states`, once every name is there: brokers hear of a new topic a moment after it is created.

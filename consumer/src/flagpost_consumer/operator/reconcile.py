@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import click
 
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.reconciliation.asking import explained, window_of
+from flagpost_consumer.operator.reconciliation.asking import window_explained, window_of
 from flagpost_consumer.operator.reconciliation.counting import Row
 from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Window
 from flagpost_consumer.operator.reconciliation.pendo_counts import (
@@ -95,7 +95,7 @@ def reconcile(
 
 
 def _count(settings: Settings, window: Window) -> Reconciliation:
-    with explained(), TopicReader(settings.kafka) as reader:
+    with window_explained(), TopicReader(settings.kafka) as reader:
         extent = ExtentFinder(reader, settings).find(window)
         return Reading(reader, settings, window).run(extent)
 

@@ -11,7 +11,7 @@ import sys
 import click
 
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.reconciliation.asking import explained, window_of
+from flagpost_consumer.operator.reconciliation.asking import window_explained, window_of
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_consumer.operator.rehearsal.reading import Reading, Rehearsal, look
 from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
@@ -47,6 +47,6 @@ def rehearse(
 
 
 def _rehearse(settings: Settings, window: Window) -> Rehearsal:
-    with explained(), TopicReader(settings.kafka) as reader:
+    with window_explained(), TopicReader(settings.kafka) as reader:
         plan = look(reader, settings, window)
         return Reading(reader, settings, window).run(plan)

@@ -20,6 +20,7 @@ from confluent_kafka import (
     Message,
     TopicPartition,
 )
+from confluent_kafka.admin._metadata import TopicMetadata
 
 from flagpost_consumer.adapters.kafka_config import reader_config
 from flagpost_consumer.operator.kafka_admin import CALL_SECONDS, KafkaUnavailable, unavailable
@@ -90,19 +91,14 @@ class TopicReader:
 
     def spans(self, topic: str) -> dict[int, Span]:
         """What each partition of `topic` holds now."""
-        found = self._ask(lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)).topics[topic]
-        if found.error is not None and found.error.code() in errors.NO_TOPIC:
-            raise KafkaUnavailable(errors.of_topic(found.error, rights.reads(topic)))
-        if found.error is not None:
-            raise self._unavailable(found.error, rights.reads(topic))
-        return {number: self._span(topic, number) for number in sorted(found.partitions)}
+        return self._spans(topic, self._look(topic))
 
     def spans_if_there(self, topic: str) -> dict[int, Span]:
         """The same; empty where there is no such topic."""
-        found = self._ask(lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)).topics[topic]
+        found = self._look(topic)
         if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return {}
-        return self.spans(topic)
+        return self._spans(topic, found)
 
     def first_at(self, topic: str, time_ms: int, spans: Mapping[int, Span]) -> dict[int, int]:
         """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
@@ -208,11 +204,24 @@ class TopicReader:
         """What came, but for words about the group: reading by assign() needs no right on it."""
         found = []
         for message in self._consumer.consume(BATCH_MESSAGES, POLL_SECONDS):
-            if _is_of_group(message.error()):
+            if rights.is_of_group(message.error()):
                 self._said_of_group = message.error()
             else:
                 found.append(message)
         return found
+
+    def _look(self, topic: str) -> TopicMetadata:
+        found: TopicMetadata = self._ask(
+            lambda: self._consumer.list_topics(topic, timeout=CALL_SECONDS)
+        ).topics[topic]
+        return found
+
+    def _spans(self, topic: str, found: TopicMetadata) -> dict[int, Span]:
+        if found.error is not None and found.error.code() in errors.NO_TOPIC:
+            raise KafkaUnavailable(errors.of_topic(found.error, rights.reads(topic)))
+        if found.error is not None:
+            raise self._unavailable(found.error, rights.reads(topic))
+        return {number: self._span(topic, number) for number in sorted(found.partitions)}
 
     def _span(self, topic: str, number: int) -> Span:
         partition = TopicPartition(topic, number)
@@ -235,10 +244,6 @@ class TopicReader:
 
 def _has_timed_out(error: KafkaException) -> bool:
     return bool(error.args[0].code() == KafkaError._TIMED_OUT)  # noqa: SLF001 - librdkafka's public name
-
-
-def _is_of_group(error: KafkaError | None) -> bool:
-    return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 def _silent(topic: str) -> KafkaError:

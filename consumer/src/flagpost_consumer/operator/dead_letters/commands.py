@@ -6,13 +6,12 @@ In: options, settings. Out: on stdout what was asked for, on stderr progress and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import wraps
 
 import click
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.outcomes import Outcome, Reason
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.dead_letters.delivered import LedgerUnreadable
@@ -23,6 +22,7 @@ from flagpost_consumer.operator.dead_letters.selecting import Selection, oldest_
 from flagpost_consumer.operator.dead_letters.transactions import ReplayProducer
 from flagpost_consumer.operator.dead_letters.views import found_as_json, letter_as_json, lines, print_table
 from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.explaining import explained
 from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.terminal import echo, echo_json
@@ -200,16 +200,6 @@ def _tell_foreign(count: int) -> None:
         echo(f"records that lack Flagpost's headers, left as they are: {count:,}", err=True)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
+def _explained() -> AbstractContextManager[None]:
     """What the commands need and do not get is told in a line, with exit code 1."""
-    try:
-        yield
-    except KafkaUnavailable as error:
-        raise click.ClickException(f"Kafka: {error}") from None
-    except RegistryNotAnswering as error:
-        raise click.ClickException(
-            f"the schema registry, which a value needs, does not answer: {error}"
-        ) from None
-    except (LedgerUnreadable, NoSuchDeadLetter) as error:
-        raise click.ClickException(str(error)) from None
+    return explained("value", LedgerUnreadable, NoSuchDeadLetter)

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.event_values import Values
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.operator.explaining import explained
+from flagpost_consumer.operator.kafka_admin import KafkaAdmin
 from flagpost_consumer.operator.privacy.holdings import Holding, find
 from flagpost_consumer.operator.privacy.suppressed import read_suppressions
 from flagpost_consumer.operator.privacy.traces import traces_of
@@ -48,16 +48,10 @@ def erase(settings_for: SettingsLoader, visitor: str, *, dry_run: bool, as_json:
     delivered or dropped. All else is gone when the topic's retention has passed.
     """
     settings = settings_for(Needs.KAFKA | Needs.WEBHOOK_TOPIC)
-    try:
+    with explained("value"):
         is_suppressed, holdings = _look(settings, visitor)
         if not dry_run:
             _delete(settings, holdings)
-    except KafkaUnavailable as error:
-        raise click.ClickException(f"Kafka: {error}") from None
-    except RegistryNotAnswering as error:
-        raise click.ClickException(
-            f"the schema registry, which a value needs, does not answer: {error}"
-        ) from None
     if as_json:
         echo_json(_document(holdings, is_suppressed=is_suppressed, dry_run=dry_run))
     else:
@@ -67,9 +61,7 @@ def erase(settings_for: SettingsLoader, visitor: str, *, dry_run: bool, as_json:
 
 def _look(settings: Settings, visitor: str) -> tuple[bool, list[Holding]]:
     kafka, specs = settings.kafka, topic_specs(settings)
-    admin = KafkaAdmin(kafka)
-    found = {spec.name: admin.state(spec.name, Operation.READ) for spec in specs}
-    states = {name: state for name, state in found.items() if state is not None}
+    states = KafkaAdmin(kafka).states((spec.name for spec in specs), Operation.READ)
     traces = traces_of(visitor, Values(kafka.schema_registry), ledger_ids(settings))
     with TopicReader(kafka) as reader:
         is_suppressed = read_suppressions(reader, kafka.suppressions_topic).hold(visitor)

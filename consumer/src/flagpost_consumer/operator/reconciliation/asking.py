@@ -5,13 +5,11 @@ In: times as people give them; what reading raises. Out: a window; one line for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import click
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.explaining import explained
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_consumer.operator.reconciliation.settled import LaterRelease
 from flagpost_schemas import UnknownSchema
@@ -24,16 +22,6 @@ def window_of(since: int | None, until: int | None) -> Window:
     return Window(since, until)
 
 
-@contextmanager
-def explained() -> Iterator[None]:
-    """What reading the topics raises becomes a click.ClickException that says what is wrong."""
-    try:
-        yield
-    except KafkaUnavailable as error:
-        raise click.ClickException(f"Kafka: {error}") from None
-    except RegistryNotAnswering as error:
-        raise click.ClickException(
-            f"the schema registry, which a record needs, does not answer: {error}"
-        ) from None
-    except (UnknownSchema, LaterRelease) as error:
-        raise click.ClickException(str(error)) from None
+def window_explained() -> AbstractContextManager[None]:
+    """What reading a window raises becomes a click.ClickException that says what is wrong."""
+    return explained("record", UnknownSchema, LaterRelease)
