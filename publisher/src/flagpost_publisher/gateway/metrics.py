@@ -30,6 +30,10 @@ OTHER_PATHS: Final = "other"
 HEALTH: Final = "health"
 """The label of requests of load balancers that look whether we are there."""
 PORTS: Final = ("gateway", "admin")
+ACCEPTED: Final = "accepted"
+"""Kafka has the events."""
+REFUSED: Final = "refused"
+"""Kafka did not take them."""
 
 _NAMES: Final = {event_type: name for name, event_type in TYPES.items()}
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -60,8 +64,11 @@ class GatewayMetrics:
             ["type", "outcome"],
             registry=self.registry,
         )
-        self._accepted = {each: events.labels(name, "accepted") for each, name in _NAMES.items()}
-        self._refused = {each: events.labels(name, "refused") for each, name in _NAMES.items()}
+        self._events = {
+            (each, outcome): events.labels(name, outcome)
+            for each, name in _NAMES.items()
+            for outcome in (ACCEPTED, REFUSED)
+        }
         self._key_events = Counter(
             "flagpost_gateway_key_events",
             "Events by the name of the write key that they came with.",
@@ -113,7 +120,7 @@ class GatewayMetrics:
         """Let the series of these keys exist."""
         for key in keys:
             self._key_limited.labels(key)
-            for outcome in ("accepted", "refused"):
+            for outcome in (ACCEPTED, REFUSED):
                 self._key_events.labels(key, outcome)
 
     def limited(self, key: Key) -> None:
@@ -151,9 +158,7 @@ class GatewayMetrics:
         not_believed: Mapping[StrEnum, int],
     ) -> None:
         """Kafka has so many events of each kind; so many were set aside, and times not believed, by reason."""
-        self._key_events.labels(key.name, "accepted").inc(sum(counts.values()))
-        for event_type, count in counts.items():
-            self._accepted[event_type].inc(count)
+        self._count(key, counts, ACCEPTED)
         for reason, count in set_aside.items():
             self._set_aside[reason].inc(count)
         for reason, count in not_believed.items():
@@ -161,9 +166,12 @@ class GatewayMetrics:
 
     def refused(self, key: Key, counts: Mapping[type[Event], int]) -> None:
         """Kafka did not take so many of each kind."""
-        self._key_events.labels(key.name, "refused").inc(sum(counts.values()))
+        self._count(key, counts, REFUSED)
+
+    def _count(self, key: Key, counts: Mapping[type[Event], int], outcome: str) -> None:
+        self._key_events.labels(key.name, outcome).inc(sum(counts.values()))
         for event_type, count in counts.items():
-            self._refused[event_type].inc(count)
+            self._events[event_type, outcome].inc(count)
 
 
 class _Now(Collector):
