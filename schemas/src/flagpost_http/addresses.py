@@ -57,7 +57,7 @@ class Proxies:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Without a zone, or the port that some proxies add; an IPv4 address in IPv6's clothes is one. Raises ValueError."""
+    """Without a zone, or a port as some proxies add; an IPv4 address in IPv6's clothes is one. Raises ValueError."""
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:

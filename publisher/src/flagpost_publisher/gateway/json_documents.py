@@ -24,7 +24,7 @@ def strict(body: bytes) -> object:
 def tolerant(body: bytes) -> object:
     """JSON as Python has it: NaN and infinities, of a name given twice the last; a byte order mark is skipped.
 
-    What is not UTF-8 becomes U+FFFD, texts may hold control characters, and a whole number too long for Python is one.
+    What is not UTF-8 becomes U+FFFD, texts may hold control characters, a whole number too long for Python is one.
     """
     plain = body.removeprefix(codecs.BOM_UTF8)
     try:
