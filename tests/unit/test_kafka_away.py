@@ -25,7 +25,7 @@ def by_administering() -> None:
 
 @pytest.mark.parametrize("ask", [by_reading, by_administering])
 def test_why_kafka_is_not_there_is_told(ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tail`, `reconcile` and their like said "Broker transport failure", also of a certificate that nobody trusts."""
+    """`tail` and `reconcile` said "Broker transport failure", also of a certificate that nobody trusts."""
     for module in (kafka_admin, topic_reading):
         monkeypatch.setattr(module, "CALL_SECONDS", 1.0)
     with pytest.raises(KafkaUnavailable, match="Connection refused"):
