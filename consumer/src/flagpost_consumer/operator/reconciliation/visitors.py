@@ -237,6 +237,10 @@ class Visitors(Generic[Group]):
         for offset, _ in list(place.open_entries(first, end)):
             self._end(place, place.page(offset), offset, _OFFSET_LOST)
 
+    def finish(self, partition: int) -> None:
+        """Forget the offsets of a partition of which nothing more comes; its visitors stay as they stand."""
+        self._partitions.pop(partition, None)
+
     def _place(self, partition: int) -> _Partition:
         place = self._partitions.get(partition)
         if place is None:
