@@ -102,6 +102,15 @@ DATAFILE: dict[str, Any] = {
 }
 """Datafile version 4; holdouts as optimizely-sdk 5.7 reads them (project_config.py)."""
 
+TARGETED: dict[str, Any] = {
+    "experiments": [
+        *DATAFILE["experiments"],
+        {**rule("300", "vip_delivery", [variation("301", "on", on=True)], [EVERYONE]), "type": "td"},
+    ],
+    "featureFlags": [*DATAFILE["featureFlags"], flag("f6", "vip", ["300"], "")],
+}
+"""Changes: with a targeted delivery among the experiments, `vip`, as newer datafiles have them."""
+
 
 class Nowhere:
     """An event dispatcher that sends nothing."""

@@ -24,6 +24,7 @@ from flagpost_publisher.rule_types import RuleTypes, read_rule_types
 from optimizely_fixtures import (
     DATAFILE,
     EVERYONE,
+    TARGETED,
     Nowhere,
     flag,
     holdout,
@@ -38,15 +39,6 @@ SETTINGS = pytest.mark.parametrize("sends_all", [True, False])
 
 EXEMPTING = [holdout("h9", "most", EVERYONE, excludeTargetedDeliveries=True)]
 """Everybody is held out, but targeted deliveries decide all the same."""
-
-TARGETED: dict[str, Any] = {
-    "experiments": [
-        *DATAFILE["experiments"],
-        {**rule("300", "vip_delivery", [variation("301", "on", on=True)], [EVERYONE]), "type": "td"},
-    ],
-    "featureFlags": [*DATAFILE["featureFlags"], flag("f6", "vip", ["300"], "")],
-}
-"""With a targeted delivery among the experiments, which Optimizely's newer datafiles have."""
 
 
 class Heard:
