@@ -47,7 +47,7 @@ class Heard:
     def __init__(self, client: Optimizely) -> None:
         self.types: dict[str, str | None] = {}
         self.errors: list[PublisherError] = []
-        self.attachment = Attachment(client, self._note, self.errors.append)
+        self.attachment = Attachment(client, self._note, None, self.errors.append)
         assert self.attachment.listen() != -1
 
     def _note(

@@ -55,6 +55,7 @@ class Options:
     properties: Mapping[str, Any] = field(repr=False)  # may hold passwords
     on_error: Callable[[Exception], object] | None
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+    impressions_topic: str | None = None
 
 
 def checked(options: Options) -> Options:
@@ -91,6 +92,7 @@ def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
 _VARIABLES: Final = {
     "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "bootstrap_servers",
     "FLAGPOST_KAFKA__TOPIC": "topic",
+    "FLAGPOST_KAFKA__IMPRESSIONS_TOPIC": "impressions_topic",
     "FLAGPOST_PUBLISHER__SERVICE": "service",
     "FLAGPOST_PUBLISHER__ENVIRONMENT": "environment",
     "FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": "schema_registry_url",
@@ -239,4 +241,5 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "properties": _properties,
     "on_error": _callable,
     "max_event_bytes": _positive,
+    "impressions_topic": _optional_text,
 }

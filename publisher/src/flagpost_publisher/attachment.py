@@ -1,7 +1,8 @@
-"""One Optimizely client that a publisher listens to: its decisions, and the rules that it decides by.
+"""One Optimizely client that a publisher listens to: its decisions, its impressions, the rules that it decides by.
 
-In: the client. Out: each decision about a flag, with the type of the rule that made it. The rules are read when the
-client is attached and whenever its datafile changes, by the thread that brings it; decide() only looks up.
+In: the client. Out: each decision about a flag, with the type of the rule that made it; impressions as they are sent.
+The rules are read when the client is attached and whenever its datafile changes, by the thread that brings it;
+decide() only looks up.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from flagpost_publisher.arguments import Attributes
 
+    OnImpressions: TypeAlias = Callable[[Mapping[str, Any], RuleTypes], None]
+    """Told of a LOG_EVENT's impressions, and the rules of the client's datafile."""
+
     OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], RuleType | None], None]
     """Told of each decision about a flag: user id, attributes, decision_info, type of the rule; raises nothing."""
 
@@ -33,11 +37,13 @@ class Attachment:
         self,
         client: Any,  # noqa: ANN401 - optimizely is an extra
         on_decision: OnDecision,
+        on_impressions: OnImpressions | None,
         complain: Callable[[PublisherError], None],
     ) -> None:
-        """Adds nothing yet: see `listen`."""
+        """Adds nothing yet: see `listen`. None: nobody asks for impressions."""
         self.client = client
         self._on_decision = on_decision
+        self._on_impressions = on_impressions
         self._complain = complain
         self._rules = RuleTypes()
         self._thread = local()  # .held_out: of whom this thread has just sent a holdout's impression
@@ -85,8 +91,10 @@ class Attachment:
 
     def hear_of_impressions(self, log_event: Any) -> None:  # noqa: ANN401 - the SDK's
         """The SDK sends impressions: from a thread of its own, or within decide(), as its event processor does."""
-        if self._rules.holdouts_exempt_deliveries:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if self._on_impressions is not None:
+                self._on_impressions(log_event.params, self._rules)
+            if self._rules.holdouts_exempt_deliveries:
                 self._thread.held_out = held_out_in(log_event.params) or self._just_held_out()
 
     def hear_of_decision(
