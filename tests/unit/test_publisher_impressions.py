@@ -61,10 +61,14 @@ def test_what_the_sdk_sends_is_counted_by_flag_variation_and_rule(sends_all: boo
         client.activate("checkout_test", f"v{number}")  # an older call: its impression names no flag
         client.track("no such event", f"v{number}")
 
-    types = {"checkout_test": "experiment", "vip_delivery": "delivery", "held_holdout": "holdout"}
+    types: dict[str | None, str] = {
+        "checkout_test": "experiment",
+        "vip_delivery": "delivery",
+        "held_holdout": "holdout",
+    }
     if sends_all:
-        types |= {"banner_delivery": "delivery", "legacy_delivery": "delivery", None: "none"}  # type: ignore[dict-item]
-    expected = {(*shown, types[shown[2]]): n for shown, n in decided.items() if shown[2] in types}  # type: ignore[index]
+        types |= {"banner_delivery": "delivery", "legacy_delivery": "delivery", None: "none"}
+    expected = {(*shown, types[shown[2]]): n for shown, n in decided.items() if shown[2] in types}
     assert rows(reported(counted)) == expected
     assert set(decided) >= {("checkout", "off", "checkout_test"), ("checkout", "treatment", "checkout_test")}
 
@@ -273,10 +277,10 @@ def test_a_producer_that_is_refused_or_ends_is_told_and_tried_again() -> None:
     stage.hear()
     stage.kafka.produce = raising  # type: ignore[method-assign]
     stage.after(INTERVAL_SECONDS)
-    del stage.kafka.produce  # type: ignore[method-assign]
+    del stage.kafka.produce
     stage.kafka.poll = raising  # type: ignore[method-assign]
     stage.after(INTERVAL_SECONDS)
-    del stage.kafka.poll  # type: ignore[method-assign]
+    del stage.kafka.poll
     stage.after(2 * INTERVAL_SECONDS)
     assert stage.sequences() == [0, 0]
     stage.complaints.tell_now()

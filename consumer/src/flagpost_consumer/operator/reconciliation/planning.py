@@ -16,8 +16,10 @@ from flagpost_consumer.adapters.message_headers import UnreadableHeaders, header
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import Planner, replayed_only
 from flagpost_consumer.core.records import Headers
+from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.settings import Settings, engine_policy
 from flagpost_schemas import DecisionEvent, DecodeError, variation_as_sent
 
@@ -27,10 +29,11 @@ UNKNOWN = (Kind.UNKNOWN,)
 class Planning:
     """Plans records one after the other."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is asked of the registry before a record needs it."""
+    def __init__(self, settings: Settings, impressions: ImpressionBooks | None = None) -> None:
+        """Nothing is asked of the registry before a record needs it. `impressions` are told of each decision."""
         self._values = Values(settings.kafka.schema_registry)
         self._planner = Planner(engine_policy(settings))
+        self._impressions = impressions
         # Kinds do not depend on the time: what is expired is still a delivery of its kind.
         self._now_ms = time.time_ns() // 1_000_000
 
@@ -41,11 +44,18 @@ class Planning:
             event = self._values.decode(message.value())
         except DecodeError:
             return Published(*place, UNKNOWN)
-        planned = replayed_only(self._planner.plan(event, self._now_ms), _headers(message))
+        headers = _headers(message)
+        planned = replayed_only(self._planner.plan(event, self._now_ms), headers)
         kinds = tuple(plan.kind for plan in planned)
         if isinstance(event, DecisionEvent):
+            if self._impressions is not None and not _is_replay(headers):
+                self._impressions.publish(event)
             return Published(*place, kinds, (event.flag_key, variation_as_sent(event)), event.visitor_id)
         return Published(*place, kinds)
+
+
+def _is_replay(headers: Headers) -> bool:
+    return any(name == REPLAY_OF_HEADER for name, _ in headers)
 
 
 def _headers(message: Message) -> Headers:

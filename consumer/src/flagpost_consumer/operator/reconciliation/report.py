@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.operator.reconciliation.counting import Counts, Row
+from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json, show_impressions
 from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
@@ -80,6 +81,9 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The document."""
         found = self.found
+        impressions = (
+            {} if found.impressions is None else {"impressions": impressions_json(found.impressions)}
+        )
         return {
             "window": {"since": found.since_ms, "until": found.until_ms, "cut_offsets": found.cut_offsets},
             "rows": [self._row_json(row) for row in self.rows],
@@ -90,6 +94,7 @@ class Report:
             "unexplained": found.books.unexplained,
             "sample_ratio": [{**asdict(ratio), "skewed": ratio.skewed} for ratio in self.ratios],
             "warnings": list(self.warnings()),
+            **impressions,
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
@@ -159,6 +164,8 @@ def show(report: Report, console: Terminal) -> None:
     since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     _show_table(report, console)
+    if found.impressions is not None:
+        show_impressions(found.impressions, console)
     for ratio in report.ratios:
         if ratio.p_value is not None and not ratio.skewed:
             _say(console, f"{_split(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g}).")
