@@ -10,6 +10,7 @@ import copy
 import json
 from typing import Any
 
+from optimizely.config_manager import StaticConfigManager
 from optimizely.event.event_processor import ForwardingEventProcessor
 from optimizely.helpers.sdk_settings import OptimizelySdkSettings
 from optimizely.notification_center import NotificationCenter
@@ -130,6 +131,27 @@ def optimizely_client(**changes: Any) -> Optimizely:
         event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
         settings=OptimizelySdkSettings(odp_disabled=True),
     )
+
+
+class Changing(StaticConfigManager):
+    """A datafile that is exchanged while the application runs, as PollingConfigManager does it."""
+
+    def exchange(self, **changes: Any) -> None:
+        """From now on it is DATAFILE with these changes; give another revision."""
+        self._set_config(json.dumps({**DATAFILE, **changes}))
+
+
+def changing_client(**changes: Any) -> tuple[Optimizely, Changing]:
+    """A client of DATAFILE with `changes`, and what exchanges its datafile."""
+    centre = NotificationCenter()
+    manager = Changing(datafile=json.dumps({**DATAFILE, **changes}), notification_center=centre)
+    client = Optimizely(
+        config_manager=manager,
+        notification_center=centre,
+        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
+        settings=OptimizelySdkSettings(odp_disabled=True),
+    )
+    return client, manager
 
 
 def user_of(

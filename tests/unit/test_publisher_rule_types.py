@@ -26,6 +26,7 @@ from optimizely_fixtures import (
     EVERYONE,
     TARGETED,
     Nowhere,
+    changing_client,
     flag,
     holdout,
     optimizely_client,
@@ -168,25 +169,6 @@ def test_an_experiment_in_a_group_of_exclusive_ones_is_one() -> None:
     assert (
         types_of(optimizely_client(experiments=[held], groups=[group]), anybody)["checkout"] == "experiment"
     )
-
-
-class Changing(StaticConfigManager):
-    """A datafile that is exchanged while the application runs, as PollingConfigManager does it."""
-
-    def exchange(self, **changes: Any) -> None:
-        self._set_config(json.dumps({**DATAFILE, **changes}))
-
-
-def changing_client() -> tuple[Optimizely, Changing]:
-    centre = NotificationCenter()
-    manager = Changing(datafile=json.dumps(DATAFILE), notification_center=centre)
-    client = Optimizely(
-        config_manager=manager,
-        notification_center=centre,
-        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
-        settings=OptimizelySdkSettings(odp_disabled=True),
-    )
-    return client, manager
 
 
 def test_a_new_datafile_s_rules_are_known_when_it_is_there() -> None:

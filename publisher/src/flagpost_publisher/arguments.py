@@ -62,6 +62,8 @@ def checked(options: Options) -> Options:
     """`options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
     for name, check in _CHECKS.items():
         check(name, getattr(options, name))
+    if options.impressions_topic == options.topic:
+        raise ValueError("impressions_topic is the events' topic; give a topic of its own")
     url = options.schema_registry_url
     if url is not None and shows_password(url, options.properties):
         raise ValueError(

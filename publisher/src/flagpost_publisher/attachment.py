@@ -12,8 +12,7 @@ from threading import local
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flagpost_publisher.errors import PublisherError
-from flagpost_publisher.rule_types import RuleTypes, held_out_in, read_rule_types
-from flagpost_schemas import RuleType
+from flagpost_publisher.rule_types import HOLDOUT, NONE, RuleTypes, held_out_in, read_rule_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     OnImpressions: TypeAlias = Callable[[Mapping[str, Any], RuleTypes], None]
     """Told of a LOG_EVENT's impressions, and the rules of the client's datafile."""
 
-    OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], RuleType | None], None]
+    OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], str | None], None]
     """Told of each decision about a flag: user id, attributes, decision_info, type of the rule; raises nothing."""
 
 FLAG_DECISION = "flag"
@@ -91,10 +90,13 @@ class Attachment:
 
     def hear_of_impressions(self, log_event: Any) -> None:  # noqa: ANN401 - the SDK's
         """The SDK sends impressions: from a thread of its own, or within decide(), as its event processor does."""
+        rules = self._rules
+        if self._on_impressions is None and not rules.holdouts_exempt_deliveries:
+            return
         with contextlib.suppress(Exception):
             if self._on_impressions is not None:
-                self._on_impressions(log_event.params, self._rules)
-            if self._rules.holdouts_exempt_deliveries:
+                self._on_impressions(log_event.params, rules)
+            if rules.holdouts_exempt_deliveries:
                 self._thread.held_out = held_out_in(log_event.params) or self._just_held_out()
 
     def hear_of_decision(
@@ -103,8 +105,9 @@ class Attachment:
         """The SDK has decided; called within decide()."""
         if kind != FLAG_DECISION:
             return
-        rule_type = self._rules.of(decision_info)
-        if self._rules.holdouts_exempt_deliveries:
+        rules = self._rules
+        rule_type = rules.of(decision_info)
+        if rules.holdouts_exempt_deliveries:
             rule_type = self._unless_held_out(rule_type, user_id, decision_info)
         self._on_decision(user_id, attributes, decision_info, rule_type)
 
@@ -112,16 +115,16 @@ class Attachment:
         self._rules = RuleTypes() if config is None else read_rule_types(config)
 
     def _unless_held_out(
-        self, rule_type: RuleType | None, user_id: str, decision_info: Mapping[str, Any]
-    ) -> RuleType | None:
+        self, rule_type: str | None, user_id: str, decision_info: Mapping[str, Any]
+    ) -> str | None:
         """`rule_type`, or holdout for somebody held out whom no delivery was for: the decision does not say so."""
         held_out = self._just_held_out() == (user_id, decision_info["flag_key"])
         self._thread.held_out = None
-        if rule_type is not RuleType.NONE or decision_info["variation_key"] is not None:
+        if rule_type != NONE or decision_info["variation_key"] is not None:
             return rule_type
         # Where deliveries have no impressions, the only one that such a decision can have is the holdout's.
         told = decision_info["decision_event_dispatched"] and not self._rules.sends_flag_decisions
-        return RuleType.HOLDOUT if held_out or told else rule_type
+        return HOLDOUT if held_out or told else rule_type
 
     def _just_held_out(self) -> tuple[str, str] | None:
         """The user and the flag of the holdout's impression that this thread sent since its last decision."""

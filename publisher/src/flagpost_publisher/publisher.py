@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from flagpost_publisher.arguments import Attributes, ConsentSource, IdSource
     from flagpost_publisher.impressions import Fate
     from flagpost_publisher.rule_types import RuleTypes
-    from flagpost_schemas import Context, Event, MetadataValue, RuleType
+    from flagpost_schemas import Context, Event, MetadataValue
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -331,7 +331,7 @@ class Publisher:
         user_id: str,
         attributes: Attributes,
         decision_info: Mapping[str, Any],
-        rule_type: RuleType | None,
+        rule_type: str | None,
     ) -> None:
         """What an attached client has decided; called within decide()."""
         try:
@@ -339,9 +339,8 @@ class Publisher:
             visitor_id = self._reader.visitor_id(user_id, known)
             claim = claim_in(visitor_id, decision_info, rule_type)
             here = self._here()
-            bits = here.random_bits(74)
-            made_of = bits, visitor_id, user_id, known, decision_info, rule_type
-            self._send_once(here, claim, self._reader.body, *made_of)
+            bits, body = here.random_bits(74), self._reader.body
+            self._send_once(here, claim, body, bits, visitor_id, user_id, known, decision_info, rule_type)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._refuse(error)
             with contextlib.suppress(Exception):
