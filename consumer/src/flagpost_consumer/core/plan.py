@@ -10,19 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
 
 from flagpost_consumer.core.ledger_ids import LedgerIds
 from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.core.mapping import (
-    DECISION_PROPERTIES,
     Metadata,
     Track,
     decision_metadata,
     decision_properties,
     metadata_values,
+    own_properties,
     track_properties,
     visitor_of,
 )
@@ -35,13 +34,15 @@ from flagpost_consumer.core.pendo_rules import (
     is_sendable,
     trim,
 )
-from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+from flagpost_consumer.core.policy import Policy, PropertiesPolicy, SelectSettings
+from flagpost_consumer.core.selection import matches, not_selected
 from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_schemas import (
     AccountMetadata,
     DecisionEvent,
     Event,
     MetadataValue,
+    RuleType,
     TrackEvent,
     VisitorMetadata,
     variation_as_sent,
@@ -108,6 +109,7 @@ class Planner:
         self._policy = policy
         self._suppressions = Suppressions() if suppressions is None else suppressions
         self._ids = LedgerIds(policy.ledger_key)
+        self._selects = policy.select != SelectSettings()
         self._max_age_ms = policy.delivery.max_age_seconds * 1000
         self._max_future_ms = policy.delivery.max_future_seconds * 1000
         self._likenesses: dict[tuple[object, ...], _Likeness] = {}
@@ -156,14 +158,13 @@ class Planner:
             event.rule_key,
             event.enabled,
             event.decision_event_dispatched,
+            event.rule_type,
         )
         likeness = self._likenesses.get(key)
         if likeness is None:
             likeness = self._new_likeness(event)
-            if (
-                len(event.flag_key) + len(event.variation_key or "") + len(event.rule_key or "")
-                <= MAX_LIKE_CHARACTERS
-            ):
+            named = (event.flag_key, event.variation_key, event.rule_key, event.rule_type)
+            if sum(len(name or "") for name in named) <= MAX_LIKE_CHARACTERS:
                 if len(self._likenesses) >= MAX_LIKENESSES:
                     self._likenesses.clear()
                 self._likenesses[key] = likeness
@@ -171,7 +172,9 @@ class Planner:
 
     def _new_likeness(self, event: DecisionEvent) -> _Likeness:
         decisions = self._policy.decisions
-        properties, repairs, broken = self._fit(decision_properties(event, decisions), DECISION_PROPERTIES)
+        properties, repairs, broken = self._fit(
+            decision_properties(event, decisions), own_properties(decisions)
+        )
         return _Likeness(
             variation_as_sent(event),
             properties,
@@ -209,7 +212,7 @@ class Planner:
         if isinstance(event, AccountMetadata):
             metadata = Metadata("account", event.group.value, event.account_id, values)
             invalid = invalid or _empty(event.account_id, "account_id")
-            dropped = self._no_consent(event)
+            dropped = self._unwanted(event)
             return self._metadata(Kind.ACCOUNT_METADATA, metadata, invalid, dropped)
         metadata = Metadata("visitor", event.group.value, event.visitor_id, values)
         return self._metadata(
@@ -290,7 +293,11 @@ class Planner:
             return Ending(Reason.NO_VISITOR_ID, "the event has no visitor id")
         if self._suppressions.hold(visitor_id):
             return SUPPRESSED
-        return self._no_consent(event)
+        return self._unwanted(event)
+
+    def _unwanted(self, event: Event) -> Ending | None:
+        unselected = not_selected(event, self._policy.select) if self._selects else None
+        return unselected or self._no_consent(event)
 
     def _no_consent(self, event: Event) -> Ending | None:
         consent = self._policy.consent
@@ -306,11 +313,11 @@ class Planner:
     def _decision_dropped(self, event: DecisionEvent) -> Ending | None:
         decisions = self._policy.decisions
         flag = event.flag_key
-        if decisions.flags_allow is not None and not _matches(flag, decisions.flags_allow):
+        if decisions.flags_allow is not None and not matches(flag, decisions.flags_allow):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_allow has no pattern for the flag")
-        if decisions.flags_deny is not None and _matches(flag, decisions.flags_deny):
+        if decisions.flags_deny is not None and matches(flag, decisions.flags_deny):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_deny has a pattern for the flag")
-        if decisions.experiments_only and not event.decision_event_dispatched:
+        if decisions.experiments_only and not _is_of_an_experiment(event):
             return Ending(
                 Reason.NOT_DISPATCHED, "the decision is no experiment's (decisions.experiments_only)"
             )
@@ -366,8 +373,14 @@ def event_key(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=16, person=b"track event").digest()
 
 
-def _matches(flag: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(flag, pattern) for pattern in patterns)
+def _is_of_an_experiment(decision: DecisionEvent) -> bool:
+    """Whether an experiment decided; of a rule of unknown type, whether Optimizely was sent an impression."""
+    if decision.rule_type in _RULE_TYPES:
+        return decision.rule_type == RuleType.EXPERIMENT
+    return decision.decision_event_dispatched
+
+
+_RULE_TYPES = frozenset(RuleType)
 
 
 def _empty(value: str, field: str) -> Ending | None:

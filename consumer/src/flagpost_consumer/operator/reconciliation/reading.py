@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from confluent_kafka import Message
 
@@ -25,13 +25,15 @@ from flagpost_consumer.operator.reconciliation.counting import (
     size_of_union,
 )
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.settled import Settled
+from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import LedgerEntry
 
@@ -59,6 +61,8 @@ class Reconciliation:
     cut_offsets: int = 0
     damaged: int = 0
     """Records of the ledger that cannot be read."""
+    impressions: ImpressionBooks | None = None
+    """None: there is no topic of impressions."""
 
     @property
     def adds_up(self) -> bool:
@@ -78,21 +82,32 @@ class Reconciliation:
 class Reading:
     """One reconciliation being made."""
 
-    def __init__(self, reader: TopicReader, settings: Settings, window: Window, by: By | None = None) -> None:
-        """`by`: what rows are split by."""
+    def __init__(
+        self,
+        reader: TopicReader,
+        settings: Settings,
+        window: Window,
+        by: By | None = None,
+        three_way: ThreeWay | None = None,
+    ) -> None:
+        """`by`: what rows are split by. `three_way`: a comparison that is told of everything."""
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
-        self._planning = Planning(settings, by)
+        impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
+        self._planning = Planning(settings, by, impressions)
         self._topics = Topics(reader, settings.kafka)
         self._visitors: Visitors[Row] = Visitors()
         self._parts: Visitors[tuple[Row, Part]] = Visitors()
-        # Days and services part what repeats from what it repeats, so both need all that the ledger says.
-        self._counted: tuple[Visitors[Any], ...] = (self._visitors, self._parts)
-        if part_of(by) is None:
-            self._counted = (self._visitors,)
+        self._three_way = three_way
+        self._counted: list[Visitors[Any]] = [self._visitors]
+        if part_of(by) is not None:
+            self._counted.append(self._parts)
+        if three_way is not None:
+            self._counted.append(three_way.visitors)
         now_ms = time.time_ns() // 1_000_000
-        self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
+        until_ms = now_ms if window.until_ms is None else window.until_ms
+        self._found = Reconciliation(window.since_ms, until_ms, impressions=impressions)
 
     def run(self, extent: Extent) -> Reconciliation:
         """Count everything.
@@ -110,9 +125,22 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
+        if found.impressions is not None:
+            self._read_reports(found.impressions, cast("str", kafka.impressions_topic))
         found.damaged = self._topics.damaged
         found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found
+
+    def _read_reports(self, impressions: ImpressionBooks, topic: str) -> None:
+        """A report is written when its time is over, by the same clock: before the window's begin there is none."""
+        spans = self._reader.spans_if_there(topic)
+        since_ms = self._window.since_ms
+        if since_ms is not None and spans:
+            first = self._reader.first_at(topic, since_ms, spans)
+            spans = {number: Span(first[number], span.end) for number, span in spans.items()}
+        if spans:
+            for message in self._topics.messages(topic, spans, sorted(spans)):
+                impressions.add(message.value())
 
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
         settled = {number: Settled(extent.events[number]) for number in numbers}
@@ -171,6 +199,8 @@ class Reading:
         if decision is None or row is None or Kind.TRACK not in record.kinds:
             return
         self._visitors.publish(record.partition, record.offset, row, decision.visitor_id)
+        if self._three_way is not None:
+            self._three_way.publish(record.partition, record.offset, decision)
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
 

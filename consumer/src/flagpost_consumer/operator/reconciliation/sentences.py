@@ -8,6 +8,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from flagpost_consumer.core.legible import legible
+from flagpost_consumer.operator.reconciliation import three_way_report
+from flagpost_consumer.operator.reconciliation.impressions_report import show_impressions
 from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, split_text, summary
 from flagpost_consumer.operator.reconciliation.rows_text import show_rows
 from flagpost_consumer.operator.rich_terminal import Terminal
@@ -23,6 +25,11 @@ def show(report: Report, console: Terminal) -> None:
     since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
+    if found.impressions is not None:
+        show_impressions(found.impressions, console)
+    if report.compared is not None:
+        for line in three_way_report.sentences(report.compared):
+            _say(console, line)
     for ratio in report.ratios:
         if ratio.p_value is not None and not ratio.skewed:
             _say(

@@ -38,6 +38,7 @@ FURTHEST_FIRST = (
     Reason.INVALID,
     Reason.NO_VISITOR_ID,
     Reason.SUPPRESSED,
+    Reason.NOT_SELECTED,
     Reason.NO_CONSENT,
     Reason.FLAG_FILTERED,
     Reason.NOT_DISPATCHED,
