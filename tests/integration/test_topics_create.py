@@ -84,7 +84,7 @@ def test_a_topic_of_impressions_is_created_where_one_is_named_and_checked(
     named = {
         **topics.environ,
         "FLAGPOST_KAFKA__IMPRESSIONS_TOPIC": fresh_name("impressions"),
-        "FLAGPOST_PENDO__TRACK_SECRET": "a secret",
+        "FLAGPOST_PENDO__TRACK_SECRET": "a-secret",
         "FLAGPOST_PENDO__API_URL": "http://127.0.0.1:1",
         "FLAGPOST_DECISIONS__VISITOR_METADATA": "false",
     }

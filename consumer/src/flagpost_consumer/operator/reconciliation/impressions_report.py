@@ -35,8 +35,9 @@ def impression_sentences(books: ImpressionBooks) -> Iterator[str]:
     if not books.reports:
         yield "No publisher reported impressions in the window: see docs/reconcile.md, Impressions."
     for (flag, rule_type), row in books.rows().items():
+        rule = _RULES.get(rule_type, "rule of unknown type")
         yield (
-            f"{flag}, {_RULES.get(rule_type, 'rule of unknown type')}: {row.impressions:,} impressions at Optimizely → "
+            f"{flag}, {rule}: {row.impressions:,} impressions at Optimizely → "
             f"{row.published:,} published, {row.duplicates:,} said nothing new, "
             f"{row.refused + row.failed:,} refused or failed; difference {row.difference:,}"
         )
