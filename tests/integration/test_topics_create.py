@@ -92,7 +92,9 @@ def test_a_topic_of_impressions_is_created_where_one_is_named_and_checked(
 
     def check() -> str:
         result = CliRunner().invoke(flagpost, ["check", "--json"], env=named)
-        return next(each["status"] for each in json.loads(result.stdout)["checks"] if each["name"] == name)
+        return next(
+            str(each["status"]) for each in json.loads(result.stdout)["checks"] if each["name"] == name
+        )
 
     assert check() == "warn"
     created = CliRunner().invoke(flagpost, ["topics", "create", "--replication", "1"], env=named)
