@@ -102,9 +102,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The document."""
         found = self.found
-        impressions = (
-            {} if found.impressions is None else {"impressions": impressions_json(found.impressions)}
-        )
         return {
             "window": {"since": found.since_ms, "until": found.until_ms, "cut_offsets": found.cut_offsets},
             "rows": [self._row_json(row) for row in self.rows],
@@ -116,7 +113,7 @@ class Report:
             **({} if self.compared is None else {"optimizely": optimizely_json(self.compared)}),
             "sample_ratio": [{**asdict(ratio), "skewed": ratio.skewed} for ratio in self.ratios],
             "warnings": list(self.warnings()),
-            **impressions,
+            **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
