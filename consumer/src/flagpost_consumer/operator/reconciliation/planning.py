@@ -16,6 +16,7 @@ from flagpost_consumer.adapters.message_headers import UnreadableHeaders, header
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import Planner, replayed_only
 from flagpost_consumer.core.records import Headers
+from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
 from flagpost_consumer.operator.reconciliation.sample_ratio import assignment_of
@@ -31,6 +32,7 @@ class Planning:
     def __init__(self, settings: Settings) -> None:
         """Nothing is asked of the registry before a record needs it."""
         self._values = Values(settings.kafka.schema_registry)
+        self._select = settings.select
         self._planner = Planner(engine_policy(settings))
         # Kinds do not depend on the time: what is expired is still a delivery of its kind.
         self._now_ms = time.time_ns() // 1_000_000
@@ -46,7 +48,8 @@ class Planning:
         kinds = tuple(plan.kind for plan in planned)
         if isinstance(event, DecisionEvent):
             row = event.flag_key, variation_as_sent(event)
-            return Published(*place, kinds, row, event.visitor_id, assignment_of(event))
+            assignment = assignment_of(event) if not_selected(event, self._select) is None else None
+            return Published(*place, kinds, row, event.visitor_id, assignment)
         return Published(*place, kinds)
 
 
