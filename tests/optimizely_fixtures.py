@@ -12,6 +12,7 @@ from typing import Any
 
 from optimizely.event.event_processor import ForwardingEventProcessor
 from optimizely.helpers.sdk_settings import OptimizelySdkSettings
+from optimizely.notification_center import NotificationCenter
 from optimizely.optimizely import Optimizely
 from optimizely.optimizely_user_context import OptimizelyUserContext, UserAttributes
 
@@ -111,11 +112,13 @@ class Nowhere:
 
 
 def optimizely_client(**changes: Any) -> Optimizely:
-    """A real client of DATAFILE with `changes` at its top level."""
+    """A real client of DATAFILE with `changes` at its top level; it tells of each impression as it is sent."""
+    centre = NotificationCenter()
     return Optimizely(
         json.dumps({**copy.deepcopy(DATAFILE), **changes}),
         event_dispatcher=Nowhere,
-        event_processor=ForwardingEventProcessor(Nowhere),
+        notification_center=centre,
+        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
         settings=OptimizelySdkSettings(odp_disabled=True),
     )
 

@@ -100,6 +100,7 @@ KEYS = [
     Key("select.accounts.deny", None, '["test"]', ["test"], True, [1]),
     Key("decisions.event_name", "Experiment Viewed", "true", "true", True, ""),
     Key("decisions.experiments_only", False, "true", True, 1),
+    Key("decisions.rule_type_property", False, "true", True, 1),
     Key("decisions.flags_allow", None, '["a*"]', ["a*"], "a*", [1]),
     Key("decisions.flags_deny", None, '["b"]', ["b"], {"b": 1}, [None]),
     Key("decisions.attribute_properties", [], '["plan"]', ["plan"], "plan", [1]),

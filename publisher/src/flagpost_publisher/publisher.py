@@ -13,10 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
+from flagpost_publisher.attachment import Attachment
 from flagpost_publisher.duplicates import Claim, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
 from flagpost_publisher.event_bodies import event_body
-from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
+from flagpost_publisher.listener import DecisionReader, claim_in, consent_of, now_ms
 from flagpost_publisher.per_process import OwnedHere, PerProcess
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import producer_config, require_usable
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from flagpost_publisher.arguments import Attributes, ConsentSource, IdSource
-    from flagpost_schemas import Context, Event, MetadataValue
+    from flagpost_schemas import Context, Event, MetadataValue, RuleType
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -123,7 +124,7 @@ class Publisher:
         self._header_bytes = (
             SINGLE_OBJECT_HEADER_BYTES if schema_registry_url is None else CONFLUENT_HEADER_BYTES
         )
-        self._attached: list[tuple[Any, int]] = []
+        self._attached: list[Attachment] = []
         self._reader = DecisionReader(self._options, self._sdk_source, self._complain)
         self._here = PerProcess(lambda: OwnedHere(self._options, self._undelivered))
         enrol(self)
@@ -141,26 +142,25 @@ class Publisher:
 
         Returns the listener's id; -1, the SDK's own sign, when it could not be added (see `on_error`).
         """
+        known = next((each for each in self._attached if each.client is client), None)
+        attachment = known or Attachment(client, self._on_decision, self._complain)
         try:
-            from optimizely.helpers.enums import NotificationTypes  # noqa: PLC0415 - an extra
-
-            centre = client.notification_center
-            listener_id: int = centre.add_notification_listener(NotificationTypes.DECISION, self._on_decision)
+            listener_id = attachment.listen()
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            attachment.leave()
             self._complain(_not_attached(f"{type(error).__name__} was raised"))
             return -1
         if listener_id == -1:
             self._complain(_not_attached("the client did not take the listener, or has it already"))
-        else:
-            self._attached.append((client, listener_id))
+        elif known is None:
+            self._attached.append(attachment)
         return listener_id
 
     def detach(self, client: Any) -> None:  # noqa: ANN401 - optimizely is an extra
         """Publish the decisions of `client` no more."""
-        for attached in [each for each in self._attached if each[0] is client]:
-            self._attached.remove(attached)
-            with contextlib.suppress(Exception):
-                client.notification_center.remove_notification_listener(attached[1])
+        for attachment in [each for each in self._attached if each.client is client]:
+            self._attached.remove(attachment)
+            attachment.leave()
 
     def publish(self, event: Event) -> bool:
         """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
@@ -246,8 +246,8 @@ class Publisher:
 
     def close(self, timeout_seconds: float = 10) -> int:
         """Detach from all clients, flush, and stop. Returns how many events were left: they count as failed."""
-        for client, _ in list(self._attached):
-            self.detach(client)
+        for attachment in list(self._attached):
+            self.detach(attachment.client)
         return self._here().output.close(timeout_seconds)
 
     def stats(self) -> PublisherStats:
@@ -312,18 +312,21 @@ class Publisher:
         }
 
     def _on_decision(
-        self, kind: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
+        self,
+        user_id: str,
+        attributes: Attributes,
+        decision_info: Mapping[str, Any],
+        rule_type: RuleType | None,
     ) -> None:
-        """Optimizely's listener; called within decide()."""
-        if kind != FLAG_DECISION:
-            return
+        """What an attached client has decided; called within decide()."""
         try:
             known = attributes or {}
             visitor_id = self._reader.visitor_id(user_id, known)
-            claim = claim_in(visitor_id, decision_info)
+            claim = claim_in(visitor_id, decision_info, rule_type)
             here = self._here()
             bits = here.random_bits(74)
-            self._send_once(here, claim, self._reader.body, bits, visitor_id, user_id, known, decision_info)
+            made_of = bits, visitor_id, user_id, known, decision_info, rule_type
+            self._send_once(here, claim, self._reader.body, *made_of)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._refuse(error)
 

@@ -157,8 +157,9 @@ class Metrics:
         select = self._engine.policy.select
         for record in records:
             event = record.event
-            is_ours = isinstance(event, DecisionEvent) and self._engine.current(record.partition) is not None
-            if is_ours and not_selected(event, select) is None:
+            if not isinstance(event, DecisionEvent) or self._engine.current(record.partition) is None:
+                continue
+            if not_selected(event, select) is None:
                 self.experiments.take(record.partition, event)
 
     def settled(self, settlement: Settlement) -> None:
