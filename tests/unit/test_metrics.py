@@ -93,6 +93,9 @@ def test_every_series_exists_from_the_start() -> None:
 
 
 ADDED = {
+    "flagpost_experiment_expected_share",
+    "flagpost_experiment_visitors",
+    "flagpost_sample_ratio_evidence",
     "flagpost_ledger_damaged",
     "flagpost_hottest_lanes",
     "flagpost_limit",
@@ -198,7 +201,9 @@ def experiment_series(metrics: Metrics) -> dict[str, float]:
 
 
 def test_visitors_of_experiments_are_told_and_what_their_split_is_evidence_of() -> None:
-    engine = ready(Policy(select=SelectSettings(environments=Patterns(deny=["staging"]))))
+    policy = Policy(select=SelectSettings(environments=Patterns(deny=["staging"])))
+    engine = Engine(policy, lambda: 0.5)
+    ready(engine, [0], 8, Instant(0.0, START_MS), policy)
     metrics = Metrics(
         engine,
         lambda: Instant(0.0, 0),
