@@ -24,7 +24,9 @@ from flagpost_publisher.rule_types import RuleTypes, read_rule_types
 from optimizely_fixtures import (
     DATAFILE,
     EVERYONE,
+    TARGETED,
     Nowhere,
+    changing_client,
     flag,
     holdout,
     optimizely_client,
@@ -39,15 +41,6 @@ SETTINGS = pytest.mark.parametrize("sends_all", [True, False])
 EXEMPTING = [holdout("h9", "most", EVERYONE, excludeTargetedDeliveries=True)]
 """Everybody is held out, but targeted deliveries decide all the same."""
 
-TARGETED: dict[str, Any] = {
-    "experiments": [
-        *DATAFILE["experiments"],
-        {**rule("300", "vip_delivery", [variation("301", "on", on=True)], [EVERYONE]), "type": "td"},
-    ],
-    "featureFlags": [*DATAFILE["featureFlags"], flag("f6", "vip", ["300"], "")],
-}
-"""With a targeted delivery among the experiments, which Optimizely's newer datafiles have."""
-
 
 class Heard:
     """What an attachment tells, by flag; the errors it tells of."""
@@ -55,7 +48,7 @@ class Heard:
     def __init__(self, client: Optimizely) -> None:
         self.types: dict[str, str | None] = {}
         self.errors: list[PublisherError] = []
-        self.attachment = Attachment(client, self._note, self.errors.append)
+        self.attachment = Attachment(client, self._note, None, self.errors.append)
         assert self.attachment.listen() != -1
 
     def _note(
@@ -176,25 +169,6 @@ def test_an_experiment_in_a_group_of_exclusive_ones_is_one() -> None:
     assert (
         types_of(optimizely_client(experiments=[held], groups=[group]), anybody)["checkout"] == "experiment"
     )
-
-
-class Changing(StaticConfigManager):
-    """A datafile that is exchanged while the application runs, as PollingConfigManager does it."""
-
-    def exchange(self, **changes: Any) -> None:
-        self._set_config(json.dumps({**DATAFILE, **changes}))
-
-
-def changing_client() -> tuple[Optimizely, Changing]:
-    centre = NotificationCenter()
-    manager = Changing(datafile=json.dumps(DATAFILE), notification_center=centre)
-    client = Optimizely(
-        config_manager=manager,
-        notification_center=centre,
-        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
-        settings=OptimizelySdkSettings(odp_disabled=True),
-    )
-    return client, manager
 
 
 def test_a_new_datafile_s_rules_are_known_when_it_is_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import click
 import pytest
@@ -19,7 +20,7 @@ from flagpost_consumer.operator.rich_terminal import Terminal
 ROW: Row = ("checkout", "treatment")
 
 
-def reconciliation(**found: int) -> Reconciliation:
+def reconciliation(**found: Any) -> Reconciliation:
     books = Books(rows={ROW: Counts(published=12_345, delivered=12_300, dropped=45)})
     books.metadata = Counts(published=3, delivered=3)
     return Reconciliation(1_800_000_000_000, 1_800_000_060_000, books, **found)

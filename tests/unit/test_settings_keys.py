@@ -51,6 +51,7 @@ KEYS = [
     Key("kafka.ledger_topic", "flagpost.ledger", "t", "t", 1, LONG),
     Key("kafka.dead_letter_topic", "flagpost.dead-letters", "t", "t", 1, "ä"),
     Key("kafka.suppressions_topic", "flagpost.suppressions", "t", "t", 1, "a/b"),
+    Key("kafka.impressions_topic", None, "t", "t", 1, "a/b"),
     Key("kafka.properties", {}, '{"a": true, "b": 1.5}', {"a": "true", "b": "1.5"}, ["a"], {"a": None}),
     Key("kafka.properties_files", {}, '{"sasl.password": "/p"}', {"sasl.password": "/p"}, "/p", {"a": ""}),
     Key("kafka.group_protocol", "classic", "consumer", "consumer", 1, "eager"),

@@ -1,7 +1,8 @@
-"""One Optimizely client that a publisher listens to: its decisions, and the rules that it decides by.
+"""One Optimizely client that a publisher listens to: its decisions, its impressions, the rules that it decides by.
 
-In: the client. Out: each decision about a flag, with the type of the rule that made it. The rules are read when the
-client is attached and whenever its datafile changes, by the thread that brings it; decide() only looks up.
+In: the client. Out: each decision about a flag, with the type of the rule that made it; impressions as they are sent.
+The rules are read when the client is attached and whenever its datafile changes, by the thread that brings it;
+decide() only looks up.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from threading import local
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from flagpost_publisher.errors import PublisherError
-from flagpost_publisher.rule_types import RuleTypes, held_out_in, read_rule_types
-from flagpost_schemas import RuleType
+from flagpost_publisher.rule_types import HOLDOUT, NONE, RuleTypes, held_out_in, read_rule_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from flagpost_publisher.arguments import Attributes
 
-    OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], RuleType | None], None]
+    OnImpressions: TypeAlias = Callable[[Mapping[str, Any], RuleTypes], None]
+    """Told of a LOG_EVENT's impressions, and the rules of the client's datafile."""
+
+    OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], str | None], None]
     """Told of each decision about a flag: user id, attributes, decision_info, type of the rule; raises nothing."""
 
 FLAG_DECISION = "flag"
@@ -33,11 +36,13 @@ class Attachment:
         self,
         client: Any,  # noqa: ANN401 - optimizely is an extra
         on_decision: OnDecision,
+        on_impressions: OnImpressions | None,
         complain: Callable[[PublisherError], None],
     ) -> None:
-        """Adds nothing yet: see `listen`."""
+        """Adds nothing yet: see `listen`. None: nobody asks for impressions."""
         self.client = client
         self._on_decision = on_decision
+        self._on_impressions = on_impressions
         self._complain = complain
         self._rules = RuleTypes()
         self._thread = local()  # .held_out: of whom this thread has just sent a holdout's impression
@@ -85,8 +90,13 @@ class Attachment:
 
     def hear_of_impressions(self, log_event: Any) -> None:  # noqa: ANN401 - the SDK's
         """The SDK sends impressions: from a thread of its own, or within decide(), as its event processor does."""
-        if self._rules.holdouts_exempt_deliveries:
-            with contextlib.suppress(Exception):
+        rules = self._rules
+        if self._on_impressions is None and not rules.holdouts_exempt_deliveries:
+            return
+        with contextlib.suppress(Exception):
+            if self._on_impressions is not None:
+                self._on_impressions(log_event.params, rules)
+            if rules.holdouts_exempt_deliveries:
                 self._thread.held_out = held_out_in(log_event.params) or self._just_held_out()
 
     def hear_of_decision(
@@ -95,8 +105,9 @@ class Attachment:
         """The SDK has decided; called within decide()."""
         if kind != FLAG_DECISION:
             return
-        rule_type = self._rules.of(decision_info)
-        if self._rules.holdouts_exempt_deliveries:
+        rules = self._rules
+        rule_type = rules.of(decision_info)
+        if rules.holdouts_exempt_deliveries:
             rule_type = self._unless_held_out(rule_type, user_id, decision_info)
         self._on_decision(user_id, attributes, decision_info, rule_type)
 
@@ -104,16 +115,16 @@ class Attachment:
         self._rules = RuleTypes() if config is None else read_rule_types(config)
 
     def _unless_held_out(
-        self, rule_type: RuleType | None, user_id: str, decision_info: Mapping[str, Any]
-    ) -> RuleType | None:
+        self, rule_type: str | None, user_id: str, decision_info: Mapping[str, Any]
+    ) -> str | None:
         """`rule_type`, or holdout for somebody held out whom no delivery was for: the decision does not say so."""
         held_out = self._just_held_out() == (user_id, decision_info["flag_key"])
         self._thread.held_out = None
-        if rule_type is not RuleType.NONE or decision_info["variation_key"] is not None:
+        if rule_type != NONE or decision_info["variation_key"] is not None:
             return rule_type
         # Where deliveries have no impressions, the only one that such a decision can have is the holdout's.
         told = decision_info["decision_event_dispatched"] and not self._rules.sends_flag_decisions
-        return RuleType.HOLDOUT if held_out or told else rule_type
+        return HOLDOUT if held_out or told else rule_type
 
     def _just_held_out(self) -> tuple[str, str] | None:
         """The user and the flag of the holdout's impression that this thread sent since its last decision."""

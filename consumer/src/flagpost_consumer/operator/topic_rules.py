@@ -41,6 +41,8 @@ class Role(StrEnum):
     DEAD_LETTERS = "dead letters"
     WEBHOOKS = "webhooks"
     SUPPRESSIONS = "suppressions"
+    IMPRESSIONS = "impressions"
+    """Counts, with nothing of a visitor's; there only where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Misfit:
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     """The topics that Flagpost uses."""
     kafka = settings.kafka
-    return (
+    specs = (
         TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS),
         TopicSpec(Role.LEDGER, kafka.ledger_topic, PERSONAL_MS),
         TopicSpec(
@@ -118,6 +120,9 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
         TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),
         TopicSpec(Role.SUPPRESSIONS, kafka.suppressions_topic, None),
     )
+    if kafka.impressions_topic is None:
+        return specs
+    return (*specs, TopicSpec(Role.IMPRESSIONS, kafka.impressions_topic, 14 * DAY_MS))
 
 
 def days(milliseconds: float) -> str:

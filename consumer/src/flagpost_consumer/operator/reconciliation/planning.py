@@ -17,8 +17,10 @@ from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import Planner, replayed_only
 from flagpost_consumer.core.records import Headers
 from flagpost_consumer.core.selection import not_selected
+from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.operator.reconciliation.sample_ratio import assignment_of
 from flagpost_consumer.settings import Settings, engine_policy
 from flagpost_schemas import DecisionEvent, DecodeError, variation_as_sent
@@ -29,11 +31,12 @@ UNKNOWN = (Kind.UNKNOWN,)
 class Planning:
     """Plans records one after the other."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Nothing is asked of the registry before a record needs it."""
+    def __init__(self, settings: Settings, impressions: ImpressionBooks | None = None) -> None:
+        """Nothing is asked of the registry before a record needs it. `impressions` are told of each decision."""
         self._values = Values(settings.kafka.schema_registry)
         self._select = settings.select
         self._planner = Planner(engine_policy(settings))
+        self._impressions = impressions
         # Kinds do not depend on the time: what is expired is still a delivery of its kind.
         self._now_ms = time.time_ns() // 1_000_000
 
@@ -44,13 +47,20 @@ class Planning:
             event = self._values.decode(message.value())
         except DecodeError:
             return Published(*place, UNKNOWN)
-        planned = replayed_only(self._planner.plan(event, self._now_ms), _headers(message))
+        headers = _headers(message)
+        planned = replayed_only(self._planner.plan(event, self._now_ms), headers)
         kinds = tuple(plan.kind for plan in planned)
         if isinstance(event, DecisionEvent):
+            if self._impressions is not None and not _is_replay(headers):
+                self._impressions.publish(event)
             row = event.flag_key, variation_as_sent(event)
             assignment = assignment_of(event) if not_selected(event, self._select) is None else None
             return Published(*place, kinds, row, event.visitor_id, assignment)
         return Published(*place, kinds)
+
+
+def _is_replay(headers: Headers) -> bool:
+    return any(name == REPLAY_OF_HEADER for name, _ in headers)
 
 
 def _headers(message: Message) -> Headers:

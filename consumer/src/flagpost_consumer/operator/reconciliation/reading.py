@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from confluent_kafka import Message
 
@@ -23,12 +24,13 @@ from flagpost_consumer.operator.reconciliation.counting import (
     size_of_union,
 )
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.sample_ratio import Samples
 from flagpost_consumer.operator.reconciliation.settled import Settled
 from flagpost_consumer.operator.reconciliation.topics import Topics
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 
 PORTION_OFFSETS = 1_000_000
@@ -52,6 +54,8 @@ class Reconciliation:
     cut_offsets: int = 0
     damaged: int = 0
     """Records of the ledger that cannot be read."""
+    impressions: ImpressionBooks | None = None
+    """None: there is no topic of impressions."""
 
     @property
     def adds_up(self) -> bool:
@@ -66,10 +70,12 @@ class Reading:
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
-        self._planning = Planning(settings)
+        impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
+        self._planning = Planning(settings, impressions)
         self._topics = Topics(reader, settings.kafka)
         now_ms = time.time_ns() // 1_000_000
-        self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
+        until_ms = now_ms if window.until_ms is None else window.until_ms
+        self._found = Reconciliation(window.since_ms, until_ms, impressions=impressions)
 
     def run(self, extent: Extent) -> Reconciliation:
         """Count everything.
@@ -87,8 +93,21 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
+        if found.impressions is not None:
+            self._read_reports(found.impressions, cast("str", kafka.impressions_topic))
         found.damaged = self._topics.damaged
         return found
+
+    def _read_reports(self, impressions: ImpressionBooks, topic: str) -> None:
+        """A report is written when its time is over, by the same clock: before the window's begin there is none."""
+        spans = self._reader.spans_if_there(topic)
+        since_ms = self._window.since_ms
+        if since_ms is not None and spans:
+            first = self._reader.first_at(topic, since_ms, spans)
+            spans = {number: Span(first[number], span.end) for number, span in spans.items()}
+        if spans:
+            for message in self._topics.messages(topic, spans, sorted(spans)):
+                impressions.add(message.value())
 
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
         settled = {number: Settled(extent.events[number]) for number in numbers}

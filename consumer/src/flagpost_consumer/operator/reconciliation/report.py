@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.operator.reconciliation.counting import Counts, Row
+from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json, show_impressions
 from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_remark, ratio_warnings
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
@@ -81,6 +82,9 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The document."""
         found = self.found
+        impressions = (
+            {} if found.impressions is None else {"impressions": impressions_json(found.impressions)}
+        )
         return {
             "window": {"since": found.since_ms, "until": found.until_ms, "cut_offsets": found.cut_offsets},
             "rows": [self._row_json(row) for row in self.rows],
@@ -91,6 +95,7 @@ class Report:
             "unexplained": found.books.unexplained,
             "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
+            **impressions,
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
@@ -144,6 +149,8 @@ def show(report: Report, console: Terminal) -> None:
     since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     _show_table(report, console)
+    if found.impressions is not None:
+        show_impressions(found.impressions, console)
     for ratio in report.ratios:
         if not ratio.skewed:
             _say(console, ratio_remark(ratio))
