@@ -38,8 +38,10 @@ from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.adapters.topic_watch import TopicWatch
 from flagpost_consumer.commits import Commits
+from flagpost_consumer.core.appetite import PATIENCE_SECONDS
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.plan import FieldCatalog
 from flagpost_consumer.core.quarantine import Suspects, fingerprint
@@ -139,6 +141,7 @@ class Service:
             on_change=self._wake,
             on_quarantined=self._count_quarantined,
             is_full=lambda: self.engine.is_full,
+            is_wanted=self.engine.wants_records,
             is_settled=self.engine.is_settled_undecoded,
             is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
@@ -366,10 +369,12 @@ class Service:
         for attempt in actions.attempts:
             self._http.start(attempt)
         self._write(actions.settlements)
+        wake_at = actions.wake_at
         if self._decoding.is_behind:
             (self._decoding.wait if actions.intake_paused else self._decoding.go_on)()
+            wake_at = earliest(wake_at, now.monotonic + PATIENCE_SECONDS)
         self._pause(actions)
-        self._set_timer(actions.wake_at, now.monotonic)
+        self._set_timer(wake_at, now.monotonic)
         self._note_overdue(actions.wake_at, now.monotonic)
         self._log_states()
         self._progress.set()

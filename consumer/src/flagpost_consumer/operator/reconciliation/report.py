@@ -96,9 +96,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The document."""
         found = self.found
-        impressions = (
-            {} if found.impressions is None else {"impressions": impressions_json(found.impressions)}
-        )
         return {
             "window": {"since": found.since_ms, "until": found.until_ms, "cut_offsets": found.cut_offsets},
             "rows": [self._row_json(row) for row in self.rows],
@@ -109,7 +106,7 @@ class Report:
             "unexplained": found.books.unexplained,
             "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
-            **impressions,
+            **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:

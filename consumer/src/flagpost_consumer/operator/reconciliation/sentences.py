@@ -8,7 +8,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from flagpost_consumer.core.legible import legible
-from flagpost_consumer.operator.reconciliation.impressions_report import show_impressions
+from flagpost_consumer.operator.reconciliation.impressions_report import impression_sentences
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark
 from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, summary
 from flagpost_consumer.operator.reconciliation.rows_text import show_rows
@@ -26,7 +26,8 @@ def show(report: Report, console: Terminal) -> None:
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
     if found.impressions is not None:
-        show_impressions(found.impressions, console)
+        for sentence in impression_sentences(found.impressions):
+            _say(console, sentence)
     for ratio in report.ratios:
         if not ratio.skewed:
             _say(console, ratio_remark(ratio))
