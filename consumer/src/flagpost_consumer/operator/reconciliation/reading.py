@@ -56,8 +56,6 @@ class Reconciliation:
     """The same, split as `books.parts`."""
     samples: Samples = field(default_factory=Samples, init=False)
     """The visitors of experiments."""
-    splits: Splits = field(default_factory=Splits, init=False)
-    """The traffic allocations of experiments that publishers told."""
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -67,6 +65,11 @@ class Reconciliation:
     """Records of the ledger that cannot be read."""
     impressions: ImpressionBooks | None = None
     """None: there is no topic of impressions."""
+
+    @property
+    def splits(self) -> Splits:
+        """The traffic allocations of experiments that publishers told."""
+        return Splits() if self.impressions is None else self.impressions.splits
 
     @property
     def adds_up(self) -> bool:
