@@ -33,6 +33,7 @@ BENCHMARKS = (
     "memory",
     "plan",
     "restore",
+    "reconcile",
     "publisher",
     "metadata",
     "import_rows",

@@ -33,6 +33,7 @@ from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
 from flagpost_consumer.operator.reconciliation.settled import Ended, Settled, ended
+from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
@@ -80,8 +81,15 @@ class Reconciliation:
 class Reading:
     """One reconciliation being made."""
 
-    def __init__(self, reader: TopicReader, settings: Settings, window: Window, by: By | None = None) -> None:
-        """`by`: what rows are split by."""
+    def __init__(
+        self,
+        reader: TopicReader,
+        settings: Settings,
+        window: Window,
+        by: By | None = None,
+        three_way: ThreeWay | None = None,
+    ) -> None:
+        """`by`: what rows are split by. `three_way`: a comparison that is told of everything."""
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
@@ -91,10 +99,12 @@ class Reading:
         self._topics = Topics(reader, settings.kafka)
         self._visitors: Visitors[Row] = Visitors()
         self._parts: Visitors[tuple[Row, Part]] = Visitors()
-        # Days and services part what repeats from what it repeats, so both need all that the ledger says.
-        self._counted: tuple[Visitors[Any], ...] = (self._visitors, self._parts)
-        if part_of(by) is None:
-            self._counted = (self._visitors,)
+        self._three_way = three_way
+        self._counted: list[Visitors[Any]] = [self._visitors]
+        if part_of(by) is not None:
+            self._counted.append(self._parts)
+        if three_way is not None:
+            self._counted.append(three_way.visitors)
         now_ms = time.time_ns() // 1_000_000
         until_ms = now_ms if window.until_ms is None else window.until_ms
         self._found = Reconciliation(window.since_ms, until_ms, impressions=impressions)
@@ -195,6 +205,8 @@ class Reading:
         if decision is None or row is None or Kind.TRACK not in record.kinds:
             return
         self._visitors.publish(record.partition, record.offset, row, decision.visitor_id)
+        if self._three_way is not None:
+            self._three_way.publish(record.partition, record.offset, decision)
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
 
