@@ -125,8 +125,8 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
-        if found.impressions is not None and kafka.impressions_topic is not None:
-            self._read_reports(found.impressions, kafka.impressions_topic)
+        if found.impressions is not None:
+            self._read_reports(found.impressions, cast("str", kafka.impressions_topic))
         found.damaged = self._topics.damaged
         found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found

@@ -27,8 +27,8 @@ def show(report: Report, console: Terminal) -> None:
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
     if found.impressions is not None:
-        for sentence in impression_sentences(found.impressions):
-            _say(console, sentence)
+        for line in impression_sentences(found.impressions):
+            _say(console, line)
     if report.compared is not None:
         for line in three_way_report.sentences(report.compared):
             _say(console, line)
