@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from flagpost_consumer.core.experiments import Splits
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import SelectSettings
 from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
@@ -32,7 +33,7 @@ from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
-from flagpost_consumer.operator.reconciliation.settled import Ended, Settled, ended
+from flagpost_consumer.operator.reconciliation.settled import Settled, ended
 from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
@@ -94,6 +95,7 @@ class Reading:
         self._kafka = settings.kafka
         self._window = window
         self._select = settings.select
+        self._selects = settings.select != SelectSettings()
         impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
         self._planning = Planning(settings, by, impressions)
         self._topics = Topics(reader, settings.kafka)
@@ -125,8 +127,8 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
-        if found.impressions is not None:
-            self._read_reports(found.impressions, cast("str", kafka.impressions_topic))
+        if found.impressions is not None and kafka.impressions_topic is not None:
+            self._read_reports(found.impressions, kafka.impressions_topic)
         found.damaged = self._topics.damaged
         found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found
@@ -195,8 +197,7 @@ class Reading:
             record = self._planning.published(message)
             self._decide(record)
             if record.decision is not None:
-                endings = facts[record.partition].settled.endings(record.offset)
-                self._sample(record.decision, message.timestamp()[1], ended(endings, Kind.TRACK))
+                self._sample(record, record.decision, message.timestamp()[1], facts)
             yield record
 
     def _decide(self, record: Published) -> None:
@@ -210,12 +211,20 @@ class Reading:
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
 
-    def _sample(self, decision: DecisionEvent, arrived_ms: int, how: Ended | None) -> None:
+    def _sample(
+        self,
+        record: Published,
+        decision: DecisionEvent,
+        arrived_ms: int,
+        facts: Mapping[int, PartitionFacts],
+    ) -> None:
         """Count the visitor of an experiment."""
         assignment = assignment_of(decision)
-        if assignment is not None and not_selected(decision, self._select) is None:
-            delivered = how is not None and how.outcome is Outcome.DELIVERED
-            self._found.samples.take(assignment, arrived_ms, delivered=delivered)
+        if assignment is None or (self._selects and not_selected(decision, self._select) is not None):
+            return
+        how = ended(facts[record.partition].settled.endings(record.offset), Kind.TRACK)
+        delivered = how is not None and how.outcome is Outcome.DELIVERED
+        self._found.samples.take(assignment, arrived_ms, delivered=delivered)
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""
