@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Iterable
 
 import pytest
 from confluent_kafka import Producer
@@ -50,6 +51,19 @@ def series(consumer: RunningConsumer, name: str, **labels: str | None) -> float:
     return consumer.scrape().get((name, tuple(sorted(found.items()))), 0.0)  # type: ignore[arg-type]
 
 
+def told(
+    consumer: RunningConsumer, variations: Iterable[str | None]
+) -> dict[str | None, tuple[float, float]]:
+    """The visitors of each variation, and the share that is expected of it."""
+    return {
+        each: (
+            series(consumer, "flagpost_experiment_visitors", variation=each),
+            series(consumer, "flagpost_experiment_expected_share", variation=each),
+        )
+        for each in variations
+    }
+
+
 def evidence(consumer: RunningConsumer) -> float:
     return series(consumer, "flagpost_sample_ratio_evidence")
 
@@ -59,13 +73,8 @@ async def test_visitors_are_held_against_the_split_that_their_publisher_reports(
 ) -> None:
     shown = await asyncio.to_thread(decide, scene, reports)
     with scene.consume(metrics__flags=["checkout"], kafka__impressions_topic=reports) as consumer:
-        for variation, count in shown.items():
-            await eventually(
-                lambda name=variation, count=count: (
-                    series(consumer, "flagpost_experiment_visitors", variation=name) == count
-                    and series(consumer, "flagpost_experiment_expected_share", variation=name) == 0.5
-                )
-            )
+        expected = {variation: (float(count), 0.5) for variation, count in shown.items()}
+        await eventually(lambda: told(consumer, shown) == expected)
         assert evidence(consumer) < SKEWED_FROM
 
         # Somebody else's decisions tip the scales; and a later datafile says that this is meant.
