@@ -125,6 +125,14 @@ KEYS = [
     Key("admin.host", "0.0.0.0", "::1", "::1", 1, ""),  # noqa: S104
     Key("admin.port", 8080, "0", 0, "0", 65_536),
     Key("metrics.flags", [], '["a"]', ["a"], "a", [1]),
+    Key(
+        "metrics.splits",
+        {},
+        '{"f": {"a": 50, "b": 0.5}}',
+        {"f": {"a": 50.0, "b": 0.5}},
+        "f",
+        {"f": {"a": 1, "b": 0}},
+    ),
     Key("log.level", "info", "debug", "debug", 1, "loud"),
     Key("log.format", None, "console", "console", 1, "xml"),
 ]

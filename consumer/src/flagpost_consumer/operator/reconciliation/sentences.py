@@ -10,7 +10,8 @@ from rich.text import Text
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.operator.reconciliation import three_way_report
 from flagpost_consumer.operator.reconciliation.impressions_report import impression_sentences
-from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, split_text, summary
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark
+from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, summary
 from flagpost_consumer.operator.reconciliation.rows_text import show_rows
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.times import moment_text
@@ -32,10 +33,8 @@ def show(report: Report, console: Terminal) -> None:
         for line in three_way_report.sentences(report.compared):
             _say(console, line)
     for ratio in report.ratios:
-        if ratio.p_value is not None and not ratio.skewed:
-            _say(
-                console, f"{split_text(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g})."
-            )
+        if not ratio.skewed:
+            _say(console, ratio_remark(ratio))
     for warning in report.warnings():
         _say(console, warning, "yellow")
     if found.books.examples:
