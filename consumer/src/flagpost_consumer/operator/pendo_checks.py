@@ -1,7 +1,7 @@
 """Checks of Pendo: is it reachable, are the keys good, does it take the names that the settings give.
 
-In: settings. Out: checks (those of metadata fields are in `field_checks`). Nothing is sent that Pendo would count:
-the integration key is verified by Pendo's own endpoint for it; for the track secret there is none.
+In: settings. Out: checks (those of metadata fields are in `field_checks`). Nothing is sent that Pendo would count
+unless a test event is asked for (`secret_check`): the integration key is verified by Pendo's own endpoint for it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from flagpost_consumer.core.legible import legible, quoted
 from flagpost_consumer.core.pendo_rules import Rule, trim
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
 from flagpost_consumer.operator.field_checks import check_fields
+from flagpost_consumer.operator.secret_check import check_track_secret
 from flagpost_consumer.settings import PendoSettings, Settings
 
 TIMEOUT_SECONDS = 10.0
 MAX_WHY_CHARACTERS = 200
 
 TRACK = "pendo track endpoint"
-TRACK_SECRET = "pendo track secret"  # noqa: S105 (a check's name)
 KEY = "pendo integration key"
 PROPERTIES = "property names"
 
 NEW_KEY = "make a key with write access in Pendo (Settings > Integrations > Integration keys)"
 
 
-async def check_pendo(settings: Settings) -> list[Check]:
-    """Check both endpoints, their keys and the metadata fields."""
-    track, api = await asyncio.gather(_track_endpoint(settings.pendo), _api(settings))
+async def check_pendo(settings: Settings, test_visitor: str | None = None) -> list[Check]:
+    """Check both endpoints, their keys and the metadata fields; `test_visitor`: send an event of this visitor."""
+    track, secret, api = await asyncio.gather(
+        _track_endpoint(settings.pendo), check_track_secret(settings, test_visitor), _api(settings)
+    )
     return [
         track,
-        _track_secret(settings.pendo),
+        *secret,
         *_property_names(settings.decisions.attribute_properties),
         *api,
     ]
@@ -60,17 +62,6 @@ async def _track_endpoint(pendo: PendoSettings) -> Check:
 def _no_track_endpoint(url: str, why: str) -> Check:
     fix = "see pendo.region and pendo.track_url, pendo.proxy and pendo.ca_file, and the firewall"
     return fail(TRACK, f"{url}: {legible(why, MAX_WHY_CHARACTERS)}", fix)
-
-
-def _track_secret(pendo: PendoSettings) -> Check:
-    track, key = pendo.track_secret_source, pendo.integration_key_source
-    if track is not None and key is not None and track.current() == key.current():
-        return warn(
-            TRACK_SECRET,
-            "it is the integration key; Pendo's shared secret for track events is another value",
-            "copy the Track Event shared secret from your application's settings in Pendo",
-        )
-    return ok(TRACK_SECRET, "it is set; whether Pendo accepts it shows only when an event is sent")
 
 
 def _property_names(names: list[str]) -> list[Check]:
