@@ -147,7 +147,7 @@ def _reader(column: Column, roles: Roles) -> Reader | None:
         return read_occurred_at
     if column.name in roles.column_of.values() and column.type is not ColumnType.STRING:
         raise FileProblem(
-            f"the column {quoted(column.name)} is an id or the event's name, which is text as it stands; "
+            f"the column {quoted(column.name)} is a field of the event, which is text as it stands; "
             f"take :{column.type} off"
         )
     return READERS[column.type]
