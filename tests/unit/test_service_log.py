@@ -60,6 +60,7 @@ def test_the_first_line_says_what_runs_and_no_secret() -> None:
         "PENDO__REGION": "eu",
         "PENDO__PROXY": "http://u:s-proxy@proxy:3128",
         "DELIVERY__MAX_PENDING": "5000",
+        "SELECT__ACCOUNTS": '{"allow": ["personal-account"]}',
         "DECISIONS__FLAGS_DENY": '["internal-*"]',
     }
     settings = load_settings(None, {f"FLAGPOST_{k}": v for k, v in given.items()}, Needs.KAFKA | Needs.PENDO)
@@ -88,8 +89,10 @@ def test_the_first_line_says_what_runs_and_no_secret() -> None:
         "pendo.integration_key=***",
         "pendo.proxy=***",
         "delivery.max_pending=5000",
+        "select.accounts.allow=***",
         'decisions.flags_deny=["internal-*"]',
     ]
+    assert "personal-account" not in str(line)
     assert not [secret for secret in SECRETS if secret in str(line)]
 
 

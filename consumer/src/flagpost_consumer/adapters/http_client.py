@@ -361,7 +361,7 @@ def why_not_sent(error: Exception) -> str:
 
 
 def _no_connection(error: Exception) -> str:
-    """aiohttp and asyncio tell addresses by repr()."""
+    """What aiohttp says of it has addresses by repr()."""
     if not isinstance(error, aiohttp.ClientConnectorError):
         return ""
     why = error.os_error

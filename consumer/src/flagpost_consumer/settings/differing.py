@@ -1,6 +1,6 @@
 """Which settings are not at their defaults, for the log's first line.
 
-In: the settings. Out: texts `key=value`. What may be secret is named and not shown.
+In: the settings. Out: texts `key=value`. What may be secret, or an id, is named and not shown.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from flagpost_settings.problems import KeyPath
 
 MAX_SHOWN_CHARACTERS = 120
 HIDDEN = "***"
+_HOLD_IDS = ("select", "accounts")
+"""No id is in a log."""
 
 
 def differing(settings: Settings) -> list[str]:
@@ -35,6 +37,8 @@ def _given(path: KeyPath, section: BaseModel, default: BaseModel) -> Iterator[tu
 
 
 def _shown(keys: Keys, path: KeyPath, value: object) -> str:
+    if path[: len(_HOLD_IDS)] == _HOLD_IDS:
+        return HIDDEN
     if keys.may_hold_secret(path):  # of librdkafka's properties the names
         return ",".join(sorted(value)) if isinstance(value, Mapping) else HIDDEN
     text = value if isinstance(value, str) else orjson.dumps(plain(value)).decode()
