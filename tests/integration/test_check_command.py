@@ -168,7 +168,7 @@ async def test_a_topic_that_allows_batches_too_large_to_be_read_is_a_warning(
         events, dead_letters = (environ[f"FLAGPOST_KAFKA__{name}TOPIC"] for name in ("", "DEAD_LETTER_"))
         for topic, largest_bytes in ((events, 5_000_000), (dead_letters, 5_100_000)):
             config = {
-                "retention.ms": str(30 * DAY_MS),
+                "retention.ms": str(26 * DAY_MS),
                 "segment.ms": str(DAY_MS),
                 "max.message.bytes": str(largest_bytes),
             }

@@ -17,7 +17,7 @@ from flagpost_consumer.demo.pendo_stand_in import (
     PendoStandIn,
     StandInConfig,
 )
-from flagpost_consumer.operator import pendo_checks
+from flagpost_consumer.operator import pendo_api
 from flagpost_consumer.operator.check_results import Check, Status
 from flagpost_consumer.operator.field_checks import FIELDS, named_flags
 from flagpost_consumer.operator.pendo_checks import KEY, TRACK, check_pendo
@@ -108,7 +108,7 @@ async def test_a_key_that_may_write_is_good() -> None:
 
 
 async def test_no_answer_is_waited_for_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pendo_checks, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(pendo_api, "TIMEOUT_SECONDS", 0.2)
     check = await _key_check(HANG)
     assert check.status is Status.FAIL
     assert "no answer within 0.2 s" in check.detail

@@ -139,8 +139,9 @@ def log_calls() -> Iterator[tuple[str, ast.Call]]:
 def _is_log(function: ast.expr) -> bool:
     if isinstance(function, ast.Name):
         return function.id == "report"
-    is_level = isinstance(function, ast.Attribute) and function.attr in LEVELS
-    return is_level and isinstance(function.value, ast.Name) and function.value.id == "log"
+    if not isinstance(function, ast.Attribute) or function.attr not in LEVELS:
+        return False
+    return isinstance(function.value, ast.Name) and function.value.id == "log"
 
 
 def test_no_log_call_makes_a_repr_itself() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ def said(**fields: object) -> dict[str, object]:
     return {**usual, **fields}
 
 
-def summaries(summary: Summary) -> list[Mapping[str, Any]]:
+def summaries(summary: Summary) -> Sequence[Mapping[str, Any]]:
     with capture_logs() as lines:
         summary.say()
     return lines

@@ -56,8 +56,8 @@ from flagpost_consumer.core.records import (
 )
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.verdict import Answer
-from flagpost_consumer.service_log import SUMMARY_SECONDS, PendoStates, Summary, say_start
 from flagpost_consumer.garbage import calm_collection, collect_if_quiet
+from flagpost_consumer.service_log import SUMMARY_SECONDS, PendoStates, Summary, say_start
 from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, keyed_policy, ledger_ids
 from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status

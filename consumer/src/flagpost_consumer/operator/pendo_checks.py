@@ -14,11 +14,12 @@ import orjson
 
 from flagpost_consumer.adapters.http_answers import Reply
 from flagpost_consumer.adapters.http_client import NOT_SENT, HttpClient, NoReply, why_not_sent
-from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, PROXY_REFUSES
+from flagpost_consumer.adapters.pendo_http import PROXY_REFUSES
 from flagpost_consumer.core.legible import legible, quoted
 from flagpost_consumer.core.pendo_rules import Rule, trim
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
 from flagpost_consumer.operator.field_checks import check_fields
+from flagpost_consumer.operator.pendo_api import pendo_api
 from flagpost_consumer.operator.secret_check import check_track_secret
 from flagpost_consumer.settings import PendoSettings, Settings
 
@@ -77,24 +78,12 @@ def _property_names(names: list[str]) -> list[Check]:
 
 
 async def _api(settings: Settings) -> list[Check]:
-    key = settings.pendo.integration_key_source
-    if key is None:
-        return [ok(KEY, "none is set, and decisions.visitor_metadata is false: no metadata is sent")]
-    async with HttpClient(settings.pendo.outbound) as http:
-        headers = {INTEGRATION_KEY_HEADER: key.current()}
-
-        async def get(path: str) -> Reply:
-            url = settings.pendo.urls.api + path
-            return await http.fetch("GET", url, headers, timeout_seconds=TIMEOUT_SECONDS)
-
-        async def get_json(path: str) -> bytes | None:
-            try:
-                reply = await get(path)
-            except NoReply:
-                return None
-            return reply.body if reply.status == 200 else None
-
-        verified, fields = await asyncio.gather(_key(get, settings.pendo), check_fields(get_json, settings))
+    async with pendo_api(settings.pendo) as api:
+        if api is None:
+            return [ok(KEY, "none is set, and decisions.visitor_metadata is false: no metadata is sent")]
+        verified, fields = await asyncio.gather(
+            _key(api.get, settings.pendo), check_fields(api.get_json, settings)
+        )
     return [verified, fields]
 
 

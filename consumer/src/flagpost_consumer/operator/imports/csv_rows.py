@@ -79,6 +79,9 @@ class CsvRows:
             self.roles = roles.find(tuple(column.name for column in columns))
         except RowError as error:
             raise FileProblem(f"{error.column} {error.problem}") from None
+        ours = self.roles.column_of.values()
+        self.fields = [column for column in columns if column.name not in ours]
+        """The columns that are metadata fields, or properties."""
         self._columns = [(column.name, _reader(column, self.roles)) for column in columns]
 
     def __iter__(self) -> Iterator[Row | Refusal]:
