@@ -22,7 +22,7 @@ from prometheus_client.utils import floatToGoString
 from flagpost_consumer import __version__
 from flagpost_consumer.adapters.kafka_intake import Lag
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.endpoint import Endpoint, EndpointState
+from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.experiment_visitors import ExperimentVisitors
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
@@ -347,7 +347,7 @@ class Metrics:
             "Requests that this process may start in a minute; infinite without a limit.",
             labels=["endpoint"],
         )
-        for name, endpoint in self._endpoints().items():
+        for name, endpoint in self._engine.endpoints.items():
             in_flight.add_metric([name.value], endpoint.in_flight)
             budget.add_metric([name.value], endpoint.budget.per_minute)
             for possible in EndpointState:
@@ -360,9 +360,6 @@ class Metrics:
             "How long the oldest request to Pendo has waited for its answer; 0 when none does.",
             self.observed.oldest_attempt_seconds(),
         )
-
-    def _endpoints(self) -> Mapping[EndpointName, Endpoint]:
-        return {EndpointName.TRACK: self._engine.track, EndpointName.METADATA: self._engine.metadata}
 
     def _kafka_series(self) -> Iterable[Metric]:
         lag = GaugeMetricFamily(
