@@ -21,6 +21,7 @@ from flagpost_consumer.core.policy import (
     EndpointLimits,
     MappingSettings,
     MetadataSettings,
+    SelectSettings,
 )
 from flagpost_settings.kafka import GatewayTopics, KafkaSettings
 from flagpost_settings.log_section import LogSettings
@@ -140,6 +141,7 @@ class Settings(Section):
     pendo: Annotated[PendoSettings, EMPTY_IF_NULL] = PendoSettings()
     delivery: Annotated[DeliverySettings, EMPTY_IF_NULL] = DeliverySettings()
     dedupe: Annotated[DedupeSettings, EMPTY_IF_NULL] = DedupeSettings()
+    select: Annotated[SelectSettings, EMPTY_IF_NULL] = SelectSettings()
     decisions: Annotated[DecisionsSettings, EMPTY_IF_NULL] = DecisionsSettings()
     metadata: Annotated[MetadataSettings, EMPTY_IF_NULL] = MetadataSettings()
     mapping: Annotated[MappingSettings, EMPTY_IF_NULL] = MappingSettings()
