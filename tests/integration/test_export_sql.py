@@ -94,7 +94,7 @@ def test_what_sql_says_of_flags_is_what_reconcile_counts(history: History) -> No
         }
         if number % 3:
             delivered[event.variation_key].add(event.visitor_id)
-            history.write(each.partition, [entry(each.offset, **fields)])
+            history.write(each.partition, [entry(each.offset, "track", "delivered", **fields)])
         else:
             ended = entry(each.offset, "track", "dropped", reason="no_consent", **fields)
             history.write(each.partition, [ended])
