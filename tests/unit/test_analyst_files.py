@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from flagpost_consumer.operator.analyst.files import (
     write_json_lines,
     write_parquet,
 )
+from flagpost_consumer.operator.analyst.results import print_table
 from flagpost_consumer.operator.analyst.rows import COLUMNS, Row
 from flagpost_consumer.operator.cli import flagpost
 
@@ -137,6 +140,25 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read(
     assert target.partition("/")[0] in done.output
 
 
+def test_without_duckdb_parquet_and_sql_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for name in ("database", "sql"):
+        monkeypatch.delitem(sys.modules, f"flagpost_consumer.operator.analyst.{name}", raising=False)
+    settings = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    for arguments, name in (
+        (["sql", "select 1"], "sql"),
+        (["export", "--to", "a.parquet"], "export --to FILE.parquet"),
+    ):
+        done = CliRunner().invoke(flagpost, arguments, env=settings)
+        assert (done.exit_code, done.output) == (
+            1,
+            f"Error: flagpost {name} needs duckdb: pip install 'flagpost-consumer[analyst]'\n",
+        )
+
+
 # SQL.
 
 
@@ -225,6 +247,20 @@ def test_results_are_a_table_csv_or_json_lines(tmp_path: Path) -> None:
     first, _ = map(orjson.loads, of_file(query, file, "--json").output.splitlines())
     assert first["visitor_id"] == "=v\x1b[31m"
     assert first["many"] == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(("columns", "is_table"), [(200, True), (40, False)])
+def test_a_table_that_the_terminal_is_too_narrow_for_is_shown_row_by_row(
+    columns: int, is_table: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(["name", "long"], iter([("v1", "x" * 60), (None, "\x1b[2J")]))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert ("  name v1" in lines) is not is_table
+    assert any("x" * 60 in line for line in lines)
+    assert any("NULL" in line for line in lines)
+    assert any(r"\x1b[2J" in line for line in lines)
 
 
 def test_every_type_of_duckdbs_can_be_printed(tmp_path: Path) -> None:

@@ -16,33 +16,54 @@ from math import isfinite
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from flagpost_consumer.operator.analyst.rows import Row
 from flagpost_consumer.operator.csv_cells import safe_cell
 from flagpost_consumer.operator.rich_terminal import Terminal
-from flagpost_consumer.operator.terminal import echo, echo_json, echo_lines
+from flagpost_consumer.operator.terminal import Coloured, echo, echo_json, echo_lines
 from flagpost_settings.visible import visible
 
 MAX_TABLE_ROWS = 1_000
-UNFOLDED_COLUMNS = 200
-"""How wide a table is where no terminal says how wide it may be: lines are searched there, not read."""
+UNFOLDED_COLUMNS = 100_000
+"""How wide a table may be where no terminal says how wide."""
 _TOO_LARGE = 1 << 63
 
 
 def print_table(names: Sequence[str], rows: Iterator[Row]) -> None:
-    """A table of at most `MAX_TABLE_ROWS` rows; that there are more is said."""
+    """A table of at most `MAX_TABLE_ROWS` rows, or a block for each where the terminal is too narrow for the table.
+
+    That there are more rows is said.
+    """
     shown = list(islice(rows, MAX_TABLE_ROWS))
     table = Table(*(visible(name) for name in names), box=SIMPLE_HEAD)
     for row in shown:
-        table.add_row(*(Text("NULL", "dim") if cell is None else Text(visible(_text(cell))) for cell in row))
+        table.add_row(*map(_told, row))
     console = Terminal()
+    whole = Terminal(width=UNFOLDED_COLUMNS)
+    needed = Measurement.get(whole, whole.options, table).maximum
     if not console.is_terminal:
-        console = Terminal(width=UNFOLDED_COLUMNS)
-    console.print(table)
+        whole.print(table)  # lines are searched there, not read
+    elif needed <= console.width:
+        console.print(table)
+    else:
+        _print_blocks(names, shown)
     if next(rows, None) is not None:
         echo(f"Only the first {MAX_TABLE_ROWS:,} rows are shown: --csv and --json print all.", err=True)
+
+
+def _print_blocks(names: Sequence[str], rows: Iterable[Row]) -> None:
+    longest = max(map(len, names))
+    for number, row in enumerate(rows, start=1):
+        echo(Coloured(f"row {number:,}", bold=True))
+        for name, cell in zip(names, row, strict=True):
+            echo(f"  {name:<{longest}}", _told(cell).plain)
+
+
+def _told(cell: object) -> Text:
+    return Text("NULL", "dim") if cell is None else Text(visible(_text(cell)))
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Row]) -> None:

@@ -30,6 +30,19 @@ from flagpost_consumer.operator.terminal import echo_json
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings, keyed_policy, ledger_ids
+from flagpost_settings.urls import http_url
+
+
+class AdminUrl(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
+    """The address of a consumer's admin port."""
+
+    name = "url"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The URL; what is none is a usage error."""
+        if http_url(str(value)) is None:
+            self.fail(f"{value!r} is no URL: give one like http://10.0.3.7:8080", param, ctx)
+        return str(value)
 
 
 @click.command()
@@ -41,7 +54,10 @@ from flagpost_consumer.settings import Needs, Settings, keyed_policy, ledger_ids
     "--all-partitions", is_flag=True, help="Find mispartitioned records, too: read every partition."
 )
 @click.option(
-    "--admin", "admin", multiple=True, help="Where a consumer's /status is, as a URL. May be repeated."
+    "--admin",
+    type=AdminUrl(),
+    multiple=True,
+    help="Where a consumer's /status is, like http://10.0.3.7:8080. May be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_obj
