@@ -34,6 +34,7 @@ BENCHMARKS = (
     "plan",
     "restore",
     "reconcile",
+    "analyst",
     "publisher",
     "metadata",
     "import_rows",
