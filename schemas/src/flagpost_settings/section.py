@@ -22,6 +22,7 @@ SECTIONS: Final = (
     "admin",
     "metrics",
     "log",
+    "web",
     "gateway",
     "publisher",
 )

@@ -96,7 +96,7 @@ def _messages(kafka: KafkaSettings, since: int | None) -> Iterator[Message]:
         spans = reader.spans(kafka.ledger_topic)
         ends = {number: span.end for number, span in spans.items()}
         first = ends if since is None else reader.first_at(kafka.ledger_topic, since, spans)
-        for message in reader.follow(kafka.ledger_topic, first):
+        for message in reader.follow({kafka.ledger_topic: first}):
             if message is not None:
                 yield message
 

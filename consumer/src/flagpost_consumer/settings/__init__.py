@@ -17,6 +17,7 @@ from flagpost_consumer.settings.sections import (
     PendoSettings,
     PendoUrls,
     Settings,
+    WebSettings,
 )
 from flagpost_settings.kafka import KafkaSettings, SchemaRegistrySettings
 from flagpost_settings.log_section import LogSettings
@@ -37,6 +38,7 @@ __all__ = [
     "SecretSource",
     "Settings",
     "SettingsError",
+    "WebSettings",
     "engine_policy",
     "keyed_policy",
     "ledger_ids",

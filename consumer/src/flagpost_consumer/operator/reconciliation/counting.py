@@ -49,9 +49,9 @@ class Counts:
     unseen: int = 0
     """Track requests whose answer was never seen; not of CONTRACT section 10, but of its `expected_max`."""
 
-    def end(self, outcome: Outcome) -> None:
-        """Count how a delivery ended."""
-        setattr(self, outcome.value, getattr(self, outcome.value) + 1)
+    def end(self, outcome: Outcome, step: int = 1) -> None:
+        """Count how a delivery ended; `step` -1: count it no more."""
+        setattr(self, outcome.value, getattr(self, outcome.value) + step)
 
     def add(self, other: Counts) -> None:
         """Count what another counted."""
@@ -136,7 +136,7 @@ class Books:
             known = facts[record.partition]
             if known.is_lost(record.offset):  # counted as such, and so not unexplained
                 continue
-            for kind in _kinds(record.kinds, known.settled.kinds(record.offset)):
+            for kind in kinds_given(record.kinds, known.settled.kinds(record.offset)):
                 outcome = self._count(known, record, kind)
                 if outcome is Outcome.DELIVERED and kind is Kind.TRACK and _is_exposure(record.row):
                     visitors.setdefault(record.row, set()).add(hash(record.visitor_id))
@@ -176,7 +176,7 @@ def _is_exposure(row: Row | None) -> TypeGuard[Row]:
     return row is not None and row[1] not in (None, OFF)
 
 
-def _kinds(planned: Iterable[Kind], settled: list[Kind]) -> Iterable[Kind]:
+def kinds_given(planned: Iterable[Kind], settled: list[Kind]) -> Iterable[Kind]:
     """The deliveries that a record gave.
 
     The consumer may have planned it with another release or other settings than we do, so what it settled counts

@@ -43,9 +43,10 @@ class Settled:
         """Take in a record of the ledger. Raises LaterRelease."""
         for entry in settlements.entries:
             if self._span.first <= entry.offset < self._span.end:
-                self._add(entry)
+                self.add_entry(entry)
 
-    def _add(self, entry: LedgerEntry) -> None:
+    def add_entry(self, entry: LedgerEntry) -> None:
+        """Take in one settlement of an offset that matters. Raises LaterRelease."""
         rank = _RANK.get(entry.outcome)
         if rank is None:
             raise LaterRelease(
