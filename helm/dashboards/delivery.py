@@ -174,7 +174,7 @@ ENDINGS = Row(
     (
         stack(
             "Dead letters by reason",
-            "Kept for 30 days, with the reason; to be put back once the cause is fixed.",
+            "Kept for 26 days, with the reason; to be put back once the cause is fixed.",
             "ops",
             NO_RATE,
             Query(

@@ -59,8 +59,8 @@ def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -
     assert created.exit_code == 0, created.output
     assert topics.states() == {
         EVENTS: TopicState(5, 14 * DAY_MS, MAX_RECORD_BYTES, "delete"),
-        LEDGER: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES, "delete"),
-        DEAD_LETTERS: TopicState(5, 30 * DAY_MS, MAX_RECORD_BYTES + 65_536, "delete"),
+        LEDGER: TopicState(5, 26 * DAY_MS, MAX_RECORD_BYTES, "delete"),
+        DEAD_LETTERS: TopicState(5, 26 * DAY_MS, MAX_RECORD_BYTES + 65_536, "delete"),
         WEBHOOKS: TopicState(5, 14 * DAY_MS, MAX_RECORD_BYTES, "delete"),
         SUPPRESSIONS: TopicState(1, 7 * DAY_MS, MAX_RECORD_BYTES, "compact"),
     }
@@ -100,7 +100,7 @@ def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None
 def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
     topics: Topics, key: str, config: dict[str, str], detail: str, fix: str
 ) -> None:
-    fitting = {"retention.ms": str(14 * DAY_MS)} if key == EVENTS else {"retention.ms": str(30 * DAY_MS)}
+    fitting = {"retention.ms": str(14 * DAY_MS)} if key == EVENTS else {"retention.ms": str(26 * DAY_MS)}
     topics.broker.create_topics(topics.names[key], partitions=2, config={**fitting, **config})
     before = topics.states()[key]
     result = topics.create("--partitions", "2", "--replication", "1", "--json")

@@ -35,8 +35,8 @@ def _cluster() -> dict[str, TopicState]:
 def test_the_topics_are_those_of_the_contract() -> None:
     assert {spec.name: spec.retention_ms for spec in topic_specs(SETTINGS)} == {
         "flagpost.events": 14 * DAY_MS,
-        "flagpost.ledger": 30 * DAY_MS,
-        "flagpost.dead-letters": 30 * DAY_MS,
+        "flagpost.ledger": 26 * DAY_MS,
+        "flagpost.dead-letters": 26 * DAY_MS,
         "flagpost.pendo-webhooks": 14 * DAY_MS,
         "flagpost.suppressions": None,
     }
@@ -120,9 +120,9 @@ def test_partitions_that_are_too_many_are_kept() -> None:
     ("events_ms", "ledger_ms", "topics"),
     [
         (LEAST_EVENTS_MS, LEAST_EVENTS_MS, []),
-        (LEAST_EVENTS_MS - 1, 30 * DAY_MS, [EVENTS]),
+        (LEAST_EVENTS_MS - 1, 26 * DAY_MS, [EVENTS]),
         (14 * DAY_MS, 14 * DAY_MS - 1, [LEDGER]),
-        (FOR_EVER, 30 * DAY_MS, [LEDGER]),
+        (FOR_EVER, 26 * DAY_MS, [LEDGER]),
         (FOR_EVER, FOR_EVER, []),
         (14 * DAY_MS, FOR_EVER, []),
         (LEAST_EVENTS_MS - 1, LEAST_EVENTS_MS - 2, [EVENTS, LEDGER]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,25 @@ from flagpost_consumer.core.policy import (
     ConsentSettings,
     DecisionsSettings,
     MappingSettings,
+    Patterns,
     Policy,
     PropertiesPolicy,
+    SelectSettings,
 )
-from flagpost_schemas import AccountMetadata, DecisionEvent, Event, MetadataGroup, TrackEvent, VisitorMetadata
+from flagpost_schemas import (
+    AccountMetadata,
+    DecisionEvent,
+    Event,
+    MetadataGroup,
+    Source,
+    TrackEvent,
+    VisitorMetadata,
+)
 from simulation import START_MS, decision
 
 DAY_MS = 86_400_000
 STRICT = Policy(
+    select=SelectSettings(environments=Patterns(allow=["prod*"])),
     consent=ConsentSettings(required=True),
     decisions=DecisionsSettings(flags_allow=["check*"], flags_deny=["*out2"], experiments_only=True),
     mapping=MappingSettings(properties_policy=PropertiesPolicy.REJECT),
@@ -75,7 +87,8 @@ BROKEN_IN_EVERY_WAY = decision(
 MENDING: list[tuple[dict[str, object], Reason | None]] = [
     ({}, Reason.INVALID),
     ({"occurred_at": START_MS - 8 * DAY_MS}, Reason.NO_VISITOR_ID),
-    ({"visitor_id": "v"}, Reason.NO_CONSENT),
+    ({"visitor_id": "v"}, Reason.NOT_SELECTED),
+    ({"source": Source(environment="production")}, Reason.NO_CONSENT),
     ({"consent": {"analytics": True}}, Reason.FLAG_FILTERED),
     ({"flag_key": "checkout2"}, Reason.FLAG_FILTERED),
     ({"flag_key": "checkout"}, Reason.NOT_DISPATCHED),
@@ -127,6 +140,57 @@ def test_what_is_invalid_says_why(event: Event, part: str) -> None:
         assert planned.ending is not None
         assert planned.ending.reason is Reason.INVALID
         assert part in planned.ending.detail
+
+
+SHOP = Source(service="shop-eu", environment="production")
+
+
+@pytest.mark.parametrize(
+    ("source", "account", "select", "selected"),
+    [
+        (None, None, {}, True),
+        (SHOP, "acme", {"environments": {"allow": ["prod*", "live"]}}, True),
+        (SHOP, "acme", {"environments": {"allow": ["Prod*"]}}, False),
+        (SHOP, "acme", {"environments": {"allow": []}}, False),
+        (SHOP, "acme", {"environments": {"deny": ["production"]}}, False),
+        (SHOP, "acme", {"environments": {"deny": []}}, True),
+        (Source(service="shop"), "acme", {"environments": {"allow": ["*"]}}, False),
+        (None, "acme", {"environments": {"deny": ["*"]}}, True),
+        (SHOP, None, {"services": {"allow": ["shop-*"], "deny": ["*-us"]}}, True),
+        (SHOP, None, {"services": {"allow": ["shop-*"], "deny": ["*-eu"]}}, False),
+        (SHOP, "acme", {"accounts": {"deny": ["test-*"]}}, True),
+        (SHOP, "test-1", {"accounts": {"deny": ["test-*"]}}, False),
+        (SHOP, None, {"accounts": {"allow": ["acme"]}}, False),
+        (SHOP, "acme", {"environments": {"allow": ["production"]}, "accounts": {"allow": ["other"]}}, False),
+    ],
+)
+def test_what_is_not_selected_is_dropped_with_its_metadata(
+    source: Source | None, account: str | None, select: dict[str, dict[str, list[str]]], selected: bool
+) -> None:
+    policy = Policy(select=SelectSettings.model_validate(select))
+    told = None if selected else Reason.NOT_SELECTED
+    shared: dict[str, Any] = {
+        "event_id": "e",
+        "occurred_at": START_MS,
+        "source": source,
+        "account_id": account,
+    }
+    assert reasons(dataclasses.replace(decision("v"), source=source, account_id=account), policy) == [
+        told,
+        told,
+    ]
+    assert reasons(track(source=source, account_id=account), policy) == [told]
+    assert reasons(VisitorMetadata(**shared, visitor_id="v", values={"a": 1}), policy) == [told]
+    if account is not None:
+        assert reasons(AccountMetadata(**shared, values={"a": 1}), policy) == [told]
+
+
+def test_why_an_event_is_not_selected_names_the_setting_and_no_account() -> None:
+    policy = Policy(select=SelectSettings(accounts=Patterns(deny=["acme"])))
+    for planned in plan(track(account_id="acme"), policy):
+        assert planned.ending is not None
+        assert "select.accounts.deny" in planned.ending.detail
+        assert "acme" not in planned.ending.detail
 
 
 @pytest.mark.parametrize(

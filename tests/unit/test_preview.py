@@ -87,6 +87,7 @@ def test_what_is_repaired_is_told_with_its_rule() -> None:
         ({**DECISION, "event_id": "e" * 129}, {}, ("dead_lettered", "invalid")),
         (DECISION, {"FLAGPOST_DECISIONS__FLAGS_DENY": '["check*"]'}, ("dropped", "flag_filtered")),
         ({**DECISION, "consent": {"analytics": False}}, {}, ("dropped", "no_consent")),
+        (DECISION, {"FLAGPOST_SELECT__ENVIRONMENTS__ALLOW": '["prod*"]'}, ("dropped", "not_selected")),
         ({"type": "track", "event": "e", "anonymous_id": "a"}, {}, ("dropped", "no_visitor_id")),
     ],
 )

@@ -128,6 +128,7 @@ class Service:
             topic=settings.kafka.topic,
             topics=_topics_of(settings.kafka),
             flags=settings.metrics.flags,
+            splits=settings.metrics.splits,
         )
         self._registry: SchemaRegistry | None = None
         self._decoding = Decoding(
@@ -458,6 +459,7 @@ class Service:
     @_vital
     def _receive(self, records: list[Record]) -> None:
         self.engine.receive(records, clock())
+        self.metrics.received(records)
         self._wake()
 
     def _count_quarantined(self) -> None:
@@ -699,6 +701,7 @@ class Service:
 
     def _forget(self, partitions: list[int]) -> None:
         """What is known of partitions that are another member's."""
+        self.metrics.experiments.forget(partitions)
         if self._restore is not None:
             self._restore.give_up(partitions)
         self._dead_letters.forget(partitions)

@@ -95,6 +95,7 @@ class DecisionReader:
             decision_info["variation_key"],
             decision_info["rule_key"],
             decision_info["decision_event_dispatched"],
+            None,
             decision_info.get("experiment_id"),  # older SDKs do not tell these two
             decision_info.get("variation_id"),
             self._allowed(attributes) if options.attributes else {},

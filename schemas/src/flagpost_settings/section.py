@@ -14,6 +14,7 @@ SECTIONS: Final = (
     "pendo",
     "delivery",
     "dedupe",
+    "select",
     "decisions",
     "metadata",
     "mapping",

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Generic, TypeAlias
 
+from flagpost_consumer.core.mapping import Metadata
 from flagpost_consumer.core.metadata_items import (
     BRACKETS_BYTES,
+    Age,
     Item,
     Owner,
     Value,
@@ -28,7 +30,7 @@ from flagpost_consumer.core.metadata_queues import Queue
 from flagpost_consumer.core.metadata_retries import Batch, Retries
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.outcomes import Ending, Reason
-from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, value_key
+from flagpost_consumer.core.sent_values import Sent, SentValues, field_key, id_key, value_digest, value_key
 from flagpost_schemas import MetadataValue
 
 FieldKey = tuple[str, str]
@@ -120,6 +122,17 @@ class MetadataBatches(Generic[Owner]):
         for name, value in values.items():
             self._offer_field(target, (item.metadata.group, name), value)
         self._enqueue(target, now)
+
+    def is_unchanged(self, metadata: Metadata, partition: int, age: Age) -> bool:
+        """Whether a delivery of one field ends as unchanged, and no other of this field is under way.
+
+        `offer` would say so too, but takes ten times as long; of the metadata of decisions most is unchanged.
+        """
+        if len(metadata.values) != 1 or self._order.holds(metadata):
+            return False
+        [(name, content)] = metadata.values.items()
+        sent_key = value_key(id_key(*metadata.key), field_key(metadata.group, name))
+        return self._known_as_sent(partition, sent_key, age, value_digest(content)) is Reason.UNCHANGED
 
     def remove(self, items: Sequence[Item[Owner]]) -> None:
         """Hand back deliveries: their values are not sent any more, and answers say nothing of them."""
@@ -341,15 +354,18 @@ class MetadataBatches(Generic[Owner]):
                 return None
             flying.age = value.age
             return Reason.UNCHANGED
-        partition, sent_key = value.item.partition, value_key(target.whose, field_key(*key))
-        sent = self._sent.near(partition, sent_key, value.age[0])
+        sent_key = value_key(target.whose, field_key(*key))
+        return self._known_as_sent(value.item.partition, sent_key, value.age, value.digest)
+
+    def _known_as_sent(self, partition: int, sent_key: bytes, age: Age, digest: bytes) -> Reason | None:
+        sent = self._sent.near(partition, sent_key, age[0])
         if sent is None:
             return None
-        if (sent.occurred_at, sent.offset) > value.age:
+        if (sent.occurred_at, sent.offset) > age:
             return Reason.SUPERSEDED
-        if sent.digest != value.digest:
+        if sent.digest != digest:
             return None
-        self._sent.remember(partition, sent_key, Sent(*value.age, value.digest))
+        self._sent.remember(partition, sent_key, Sent(*age, digest))
         return Reason.UNCHANGED
 
     def _end_field(self, value: Value[Owner], reason: Reason) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Generic
 
+from flagpost_consumer.core.mapping import Metadata
 from flagpost_consumer.core.metadata_items import Item, Owner
 from flagpost_consumer.core.outcomes import Ending, Outcome
 
@@ -36,9 +37,13 @@ class SettlingOrder(Generic[Owner]):
         """Of how many fields something is not settled."""
         return len(self._last)
 
+    def holds(self, metadata: Metadata) -> bool:
+        """Whether a delivery that sets one of these fields is not settled."""
+        return any(key in self._last for key in _fields(metadata))
+
     def begin(self, item: Item[Owner]) -> None:
         """Take in a delivery; those of one partition come in the order of their offsets."""
-        for key in _fields(item):
+        for key in _fields(item.metadata):
             before = self._last.get(key)
             # What was handed back before this one came is of an assignment that has ended.
             if before is not None and not before.removed:
@@ -87,7 +92,7 @@ class SettlingOrder(Generic[Owner]):
         last = self._last
         while passing:
             item = passing.popleft()
-            for key in _fields(item):
+            for key in _fields(item.metadata):
                 if last.get(key) is item:
                     del last[key]
             followers, item.followers = item.followers, []
@@ -98,6 +103,5 @@ class SettlingOrder(Generic[Owner]):
                     passing.append(follower)
 
 
-def _fields(item: Item[Owner]) -> Iterator[_Field]:
-    metadata = item.metadata
+def _fields(metadata: Metadata) -> Iterator[_Field]:
     return ((metadata.target, metadata.target_id, metadata.group, name) for name in metadata.values)

@@ -38,6 +38,7 @@ HOARD = Ending(
     Reason.VISITOR_BACKLOG,
     "this id's metadata waits beyond its fair share of memory (delivery.max_pending_per_visitor)",
 )
+_UNCHANGED = Ending(Reason.UNCHANGED)
 FAILURES_THAT_SCOUT = 2
 """Failures of a batch after which one of its ids goes alone although nothing else passed: perhaps there is nothing
 else. If that one passes, it is the batch's own fault; in an outage it costs one request, and batches stay large."""
@@ -80,6 +81,11 @@ class MetadataSending:
         """Take in a delivery: some values end at once, the others wait for company."""
         record = delivery.record
         missing = bool(delivery.planned.missing_fields)
+        if not missing and self._batches.is_unchanged(
+            metadata, record.partition, (occurred_at, record.offset)
+        ):
+            self._settling.settle(delivery, _UNCHANGED, now)
+            return
         delivery.item = Item(delivery, metadata, record.partition, record.offset, occurred_at, missing)
         delivery.successes_seen = self.endpoint.successes
         self._holdings.add(delivery.item, delivery.size_bytes, now.monotonic)

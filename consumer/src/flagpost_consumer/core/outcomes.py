@@ -48,6 +48,7 @@ class Reason(StrEnum):
     INVALID = "invalid", Outcome.DEAD_LETTERED
     NO_VISITOR_ID = "no_visitor_id", Outcome.DROPPED
     SUPPRESSED = "suppressed", Outcome.DROPPED
+    NOT_SELECTED = "not_selected", Outcome.DROPPED
     NO_CONSENT = "no_consent", Outcome.DROPPED
     FLAG_FILTERED = "flag_filtered", Outcome.DROPPED
     NOT_DISPATCHED = "not_dispatched", Outcome.DROPPED

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from math import inf
 from typing import NamedTuple
 
@@ -35,7 +34,8 @@ from flagpost_consumer.core.pendo_rules import (
     is_sendable,
     trim,
 )
-from flagpost_consumer.core.policy import Policy, PropertiesPolicy
+from flagpost_consumer.core.policy import Policy, PropertiesPolicy, SelectSettings
+from flagpost_consumer.core.selection import matches, not_selected
 from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_schemas import (
     AccountMetadata,
@@ -108,6 +108,7 @@ class Planner:
         self._policy = policy
         self._suppressions = Suppressions() if suppressions is None else suppressions
         self._ids = LedgerIds(policy.ledger_key)
+        self._selects = policy.select != SelectSettings()
         self._max_age_ms = policy.delivery.max_age_seconds * 1000
         self._max_future_ms = policy.delivery.max_future_seconds * 1000
         self._likenesses: dict[tuple[object, ...], _Likeness] = {}
@@ -209,7 +210,7 @@ class Planner:
         if isinstance(event, AccountMetadata):
             metadata = Metadata("account", event.group.value, event.account_id, values)
             invalid = invalid or _empty(event.account_id, "account_id")
-            dropped = self._no_consent(event)
+            dropped = self._unwanted(event)
             return self._metadata(Kind.ACCOUNT_METADATA, metadata, invalid, dropped)
         metadata = Metadata("visitor", event.group.value, event.visitor_id, values)
         return self._metadata(
@@ -290,7 +291,11 @@ class Planner:
             return Ending(Reason.NO_VISITOR_ID, "the event has no visitor id")
         if self._suppressions.hold(visitor_id):
             return SUPPRESSED
-        return self._no_consent(event)
+        return self._unwanted(event)
+
+    def _unwanted(self, event: Event) -> Ending | None:
+        unselected = not_selected(event, self._policy.select) if self._selects else None
+        return unselected or self._no_consent(event)
 
     def _no_consent(self, event: Event) -> Ending | None:
         consent = self._policy.consent
@@ -306,9 +311,9 @@ class Planner:
     def _decision_dropped(self, event: DecisionEvent) -> Ending | None:
         decisions = self._policy.decisions
         flag = event.flag_key
-        if decisions.flags_allow is not None and not _matches(flag, decisions.flags_allow):
+        if decisions.flags_allow is not None and not matches(flag, decisions.flags_allow):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_allow has no pattern for the flag")
-        if decisions.flags_deny is not None and _matches(flag, decisions.flags_deny):
+        if decisions.flags_deny is not None and matches(flag, decisions.flags_deny):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_deny has a pattern for the flag")
         if decisions.experiments_only and not event.decision_event_dispatched:
             return Ending(
@@ -364,10 +369,6 @@ def decision_key(visitor_id: str, flag_key: str, variation: str | None) -> bytes
 def event_key(event_id: str) -> bytes:
     """What repeats of a TrackEvent share: the event id."""
     return hashlib.blake2b(event_id.encode(), digest_size=16, person=b"track event").digest()
-
-
-def _matches(flag: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(flag, pattern) for pattern in patterns)
 
 
 def _empty(value: str, field: str) -> Ending | None:

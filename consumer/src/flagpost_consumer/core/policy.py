@@ -1,6 +1,6 @@
 """What the engine is told once, at start: the settings that decide, with their defaults and limits.
 
-In: the sections of the settings file (CONTRACT: delivery, dedupe, decisions, metadata, mapping, consent).
+In: the sections of the settings file (CONTRACT: delivery, dedupe, select, decisions, metadata, mapping, consent).
 Out: frozen models; the engine reads them and nothing else of the settings.
 """
 
@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flagpost_settings.clocks import DeliveryClocks
-from flagpost_settings.section import MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
+from flagpost_settings.section import EMPTY_IF_NULL, MAX_COUNT, PositiveInt, PositiveSeconds, Seconds, Section
 
 PENDO_MAX_AGE_SECONDS = 604_800.0
 """Pendo does not process track events older than seven days (Pendo's track event documentation)."""
@@ -54,6 +54,21 @@ class DedupeSettings(Section):
 
     ttl_seconds: Seconds = 1800.0
     max_entries: PositiveInt = 2_000_000
+
+
+class Patterns(Section):
+    """Glob patterns of what is let through; None: all is."""
+
+    allow: list[str] | None = None
+    deny: list[str] | None = None
+
+
+class SelectSettings(Section):
+    """Which events are sent, by where they come from."""
+
+    environments: Annotated[Patterns, EMPTY_IF_NULL] = Patterns()
+    services: Annotated[Patterns, EMPTY_IF_NULL] = Patterns()
+    accounts: Annotated[Patterns, EMPTY_IF_NULL] = Patterns()
 
 
 class DecisionsSettings(Section):
@@ -115,6 +130,7 @@ class Policy(Section):
 
     delivery: DeliverySettings = DeliverySettings()
     dedupe: DedupeSettings = DedupeSettings()
+    select: SelectSettings = SelectSettings()
     decisions: DecisionsSettings = DecisionsSettings()
     metadata: MetadataSettings = MetadataSettings()
     mapping: MappingSettings = MappingSettings()

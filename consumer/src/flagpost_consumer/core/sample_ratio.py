@@ -42,11 +42,16 @@ def evidence(counts: Counts, shares: Shares) -> float:
 
     Variations without a share are left out.
     """
-    whole = sum(shares.values())
-    cells = [(counts.get(variation, 0), share / whole) for variation, share in shares.items()]
+    cells = [(counts.get(variation, 0), share) for variation, share in proportions(shares).items()]
     by_prior = [log_bayes_factor(cells, concentration) for concentration in CONCENTRATIONS]
     greatest = max(by_prior)
     return greatest + math.log(math.fsum(math.exp(each - greatest) for each in by_prior) / len(by_prior))
+
+
+def proportions(shares: Shares) -> dict[str, float]:
+    """Shares that sum to 1."""
+    whole = sum(shares.values())
+    return {variation: share / whole for variation, share in shares.items()}
 
 
 def log_bayes_factor(cells: list[tuple[int, float]], concentration: float) -> float:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from flagpost_consumer.core.aged_table import KEY_BYTES, AgedTable, Oldest
+from flagpost_schemas import MetadataValue
 
 _DIGEST_BYTES = 8
 _UNKNOWN = bytes(_DIGEST_BYTES)
@@ -66,6 +67,18 @@ _field_key_of_short = lru_cache(maxsize=4096)(_field_key)
 def json_digest(encoded: bytes) -> bytes:
     """Tells values apart by their JSON, types included: 1, 1.0, true and "1" are four values."""
     return hashlib.blake2b(encoded, digest_size=_DIGEST_BYTES).digest()
+
+
+def value_digest(content: MetadataValue) -> bytes:
+    """The same of a value that is not written as JSON yet."""
+    if isinstance(content, str) and len(content) <= LONG_NAME_CHARACTERS:
+        return _digest_of_short(content)
+    return json_digest(orjson.dumps(content))
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_short(content: str) -> bytes:
+    return json_digest(orjson.dumps(content))
 
 
 class _Partition:

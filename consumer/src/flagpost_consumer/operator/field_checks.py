@@ -10,7 +10,6 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from flagpost_consumer.adapters.pendo_fields import GetJson, read_fields
@@ -18,6 +17,7 @@ from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.plan import FieldCatalog, Planner
 from flagpost_consumer.core.policy import DecisionsSettings
+from flagpost_consumer.core.selection import matches
 from flagpost_consumer.operator.check_results import Check, ok, warn
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.newest_events import newest_events
@@ -149,12 +149,8 @@ def named_flags(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _is_sent(flag: str, decisions: DecisionsSettings) -> bool:
-    allowed = decisions.flags_allow is None or _matches(flag, decisions.flags_allow)
-    return allowed and not _matches(flag, decisions.flags_deny or [])
-
-
-def _matches(flag: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(flag, pattern) for pattern in patterns)
+    allowed = decisions.flags_allow is None or matches(flag, decisions.flags_allow)
+    return allowed and not matches(flag, decisions.flags_deny or [])
 
 
 def _traffic(settings: Settings) -> list[Event]:

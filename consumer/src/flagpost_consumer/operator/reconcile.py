@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import click
 
+from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.reconciliation.asking import window_explained, window_of
 from flagpost_consumer.operator.reconciliation.counting import Row
@@ -24,7 +25,7 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import (
 )
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
 from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
-from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
+from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.operator.times import MOMENT
@@ -70,7 +71,7 @@ class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in new
     "splits",
     type=ExpectedSplit(),
     multiple=True,
-    help="The split of a flag's visitors that is meant; an even one otherwise. May be repeated.",
+    help="The split of an experiment's visitors that is meant, where no publisher tells it. May be repeated.",
 )
 @click.pass_obj
 def reconcile(
@@ -89,7 +90,7 @@ def reconcile(
     settings = settings_for(Needs.KAFKA)
     found = _count(settings, window_of(since, until))
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
-    ratios = tuple(check_ratios(found.books.visitors, dict(splits)))
+    ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
     _print(Report(found, ratios, at_pendo), as_json=as_json)
     raise SystemExit(0 if found.adds_up and (at_pendo is not None or not ask_pendo) else 1)
 

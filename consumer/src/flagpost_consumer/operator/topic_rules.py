@@ -22,6 +22,10 @@ MAX_RECORD_BYTES = 1_048_588
 DEAD_LETTER_EXTRA_BYTES = 65_536
 """A dead letter is the original record and Flagpost's headers."""
 
+PERSONAL_MS = 26 * DAY_MS
+"""How long the ledger and the dead letters are kept: with a segment's day, and one for wrong clocks, what is a
+person's is gone within 28 days, in time to answer a request within a month (docs/privacy.md)."""
+
 SEGMENT_MS = DAY_MS
 """Kafka deletes whole segments of a log: a record outlives its retention by this at most."""
 
@@ -104,11 +108,11 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     kafka = settings.kafka
     return (
         TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS),
-        TopicSpec(Role.LEDGER, kafka.ledger_topic, 30 * DAY_MS),
+        TopicSpec(Role.LEDGER, kafka.ledger_topic, PERSONAL_MS),
         TopicSpec(
             Role.DEAD_LETTERS,
             kafka.dead_letter_topic,
-            30 * DAY_MS,
+            PERSONAL_MS,
             MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
         ),
         TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),

@@ -41,6 +41,7 @@ def engine_policy(settings: Settings) -> Policy:
     return Policy(
         delivery=settings.delivery,
         dedupe=settings.dedupe,
+        select=settings.select,
         decisions=settings.decisions,
         metadata=settings.metadata,
         mapping=settings.mapping,

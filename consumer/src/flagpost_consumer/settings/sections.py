@@ -22,6 +22,7 @@ from flagpost_consumer.core.policy import (
     EndpointLimits,
     MappingSettings,
     MetadataSettings,
+    SelectSettings,
 )
 from flagpost_settings.kafka import GatewayTopics, KafkaSettings
 from flagpost_settings.log_section import LogSettings
@@ -156,10 +157,15 @@ class PrivacySettings(Section):
         return SecretSource("privacy.key_file", Path(self.key_file), LONG_TEXT)
 
 
+Split = Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+"""Variations and their shares; only the proportions count."""
+
+
 class MetricsSettings(Section):
-    """Which flags may appear as labels."""
+    """Which flags may appear as labels, and how their visitors should be split."""
 
     flags: list[str] = Field(default=[])
+    splits: dict[str, Split] = Field(default={})
 
 
 class Settings(Section):
@@ -169,6 +175,7 @@ class Settings(Section):
     pendo: Annotated[PendoSettings, EMPTY_IF_NULL] = PendoSettings()
     delivery: Annotated[DeliverySettings, EMPTY_IF_NULL] = DeliverySettings()
     dedupe: Annotated[DedupeSettings, EMPTY_IF_NULL] = DedupeSettings()
+    select: Annotated[SelectSettings, EMPTY_IF_NULL] = SelectSettings()
     decisions: Annotated[DecisionsSettings, EMPTY_IF_NULL] = DecisionsSettings()
     metadata: Annotated[MetadataSettings, EMPTY_IF_NULL] = MetadataSettings()
     mapping: Annotated[MappingSettings, EMPTY_IF_NULL] = MappingSettings()

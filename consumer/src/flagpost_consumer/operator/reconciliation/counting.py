@@ -18,6 +18,7 @@ from itertools import pairwise
 from typing import TypeGuard
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.operator.reconciliation.sample_ratio import Assignment
 from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
 
 MAX_EXAMPLES = 10
@@ -70,6 +71,8 @@ class Published:
     row: Row | None = None
     """For a decision."""
     visitor_id: str | None = None
+    assignment: Assignment | None = None
+    """For a decision of an experiment."""
 
 
 @dataclass(frozen=True, slots=True)

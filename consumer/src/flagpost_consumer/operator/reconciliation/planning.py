@@ -18,6 +18,7 @@ from flagpost_consumer.core.plan import Planner, replayed_only
 from flagpost_consumer.core.records import Headers
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
+from flagpost_consumer.operator.reconciliation.sample_ratio import assignment_of
 from flagpost_consumer.settings import Settings, engine_policy
 from flagpost_schemas import DecisionEvent, DecodeError, variation_as_sent
 
@@ -44,7 +45,8 @@ class Planning:
         planned = replayed_only(self._planner.plan(event, self._now_ms), _headers(message))
         kinds = tuple(plan.kind for plan in planned)
         if isinstance(event, DecisionEvent):
-            return Published(*place, kinds, (event.flag_key, variation_as_sent(event)), event.visitor_id)
+            row = event.flag_key, variation_as_sent(event)
+            return Published(*place, kinds, row, event.visitor_id, assignment_of(event))
         return Published(*place, kinds)
 
 

@@ -7,11 +7,13 @@ covers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Message
 
+from flagpost_consumer.core.experiments import Splits
+from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
@@ -23,6 +25,7 @@ from flagpost_consumer.operator.reconciliation.counting import (
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
+from flagpost_consumer.operator.reconciliation.sample_ratio import Samples
 from flagpost_consumer.operator.reconciliation.settled import Settled
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.topic_reading import TopicReader
@@ -40,6 +43,8 @@ class Reconciliation:
     """Where the window begins: as asked, or the oldest record's timestamp; None: there is no record."""
     until_ms: int
     books: Books = field(default_factory=Books)
+    samples: Samples = field(default_factory=Samples, init=False)
+    splits: Splits = field(default_factory=Splits, init=False)
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -105,16 +110,25 @@ class Reading:
             facts[number] = PartitionFacts(
                 settled[number], position, replayed.get(number, set()), list(merged(written[number]))
             )
-        self._found.books.count(facts, self._published(extent, numbers))
+        self._found.books.count(facts, self._published(extent, numbers, facts))
+        self._found.samples.partitions_end()
 
     def _is_in_window(self, settled_at: int) -> bool:
         since, until = self._window.since_ms, self._window.until_ms
         return (since is None or settled_at >= since) and (until is None or settled_at < until)
 
-    def _published(self, extent: Extent, numbers: list[int]) -> Iterator[Published]:
+    def _published(
+        self, extent: Extent, numbers: list[int], facts: Mapping[int, PartitionFacts]
+    ) -> Iterator[Published]:
         for message in self._topics.messages(self._kafka.topic, extent.events, numbers):
             self._note_oldest(message)
-            yield self._planning.published(message)
+            published = self._planning.published(message)
+            if published.assignment is not None:
+                outcome = facts[published.partition].settled.outcome(published.offset, Kind.TRACK)
+                self._found.samples.take(
+                    published.assignment, message.timestamp()[1], delivered=outcome is Outcome.DELIVERED
+                )
+            yield published
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""

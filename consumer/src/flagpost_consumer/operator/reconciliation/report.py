@@ -16,6 +16,7 @@ from rich.text import Text
 from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.operator.reconciliation.counting import Counts, Row
 from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_remark, ratio_warnings
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
 from flagpost_consumer.operator.rich_terminal import Terminal
@@ -88,7 +89,7 @@ class Report:
             "metadata": _counts_json(found.books.metadata),
             "lost_offsets": found.lost_offsets,
             "unexplained": found.books.unexplained,
-            "sample_ratio": [{**asdict(ratio), "skewed": ratio.skewed} for ratio in self.ratios],
+            "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
         }
 
@@ -102,8 +103,7 @@ class Report:
         yield from self._reading_warnings()
         yield from self._pendo_warnings()
         for ratio in self.ratios:
-            if ratio.skewed:
-                yield _skew_warning(ratio)
+            yield from ratio_warnings(ratio)
 
     def _pendo_warnings(self) -> Iterator[str]:
         checks = ((row, self.pendo(row)) for row in self.rows)
@@ -134,21 +134,6 @@ def _counts_json(counts: Counts) -> dict[str, int]:
     return {name: getattr(counts, name) for name in COLUMNS}
 
 
-def _skew_warning(ratio: SampleRatio) -> str:
-    shares = ",".join(f"{name}:SHARE" for name in ratio.variations)
-    return (
-        f"{_split(ratio)} are expected: chance gives that, or worse, with a probability of {ratio.p_value:.1g}. Find "
-        "the cause before you trust the experiment. Where shares are unequal on purpose (a rollout), say so: "
-        f"--expect {ratio.flag_key}={shares}"
-    )
-
-
-def _split(ratio: SampleRatio) -> str:
-    seen = ", ".join(f"{count:,} {name}" for name, count in ratio.variations.items())
-    expected = ", ".join(f"{count:,.0f} {name}" for name, count in ratio.expected.items())
-    return f"{ratio.flag_key}: visitors are split {seen} where {expected}"
-
-
 def _named(row: Row) -> str:
     return f"{row[0]}, {'no variation' if row[1] is None else row[1]}"
 
@@ -160,8 +145,8 @@ def show(report: Report, console: Terminal) -> None:
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     _show_table(report, console)
     for ratio in report.ratios:
-        if ratio.p_value is not None and not ratio.skewed:
-            _say(console, f"{_split(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g}).")
+        if not ratio.skewed:
+            _say(console, ratio_remark(ratio))
     for warning in report.warnings():
         _say(console, warning, "yellow")
     if found.books.examples:
