@@ -13,7 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from flagpost_schemas import Gap
+from flagpost_consumer.operator import reading_by_time
+from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import Gap, decode_settlements
 from ledger_writing import History, entry
 from scenes import Scene
 
@@ -110,6 +113,45 @@ def test_the_past_is_shown_on_request_and_filters_hold(history: History, tmp_pat
             (3, 5),
             (3, 6),
         ]
+
+
+def told(history: History, *arguments: str) -> list[int]:
+    """The offsets that a tail which follows nothing tells, in its order."""
+    done = history.run("tail", "--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [orjson.loads(line)["offset"] for line in done.stdout.splitlines()]
+
+
+def at(minutes_ago: float) -> int:
+    return int((time.time() - minutes_ago * 60) * 1000)
+
+
+def test_what_there_is_is_told_by_time_whatever_partition_it_is_of(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for offset, minutes_ago in enumerate((50, 40, 30, 20, 10)):
+        history.write(offset % 3, [entry(offset)], timestamp_ms=at(minutes_ago))
+    assert told(history, "--no-follow") == [0, 1, 2, 3, 4]
+    assert told(history, "--no-follow", "--since", "35m") == [2, 3, 4]
+    assert told(history, "--until", "15m") == [0, 1, 2, 3]
+    assert told(history, "--since", "45m", "--until", "25m") == [1, 2]
+    assert told(history, "--since", "25m", "--until", "45m") == []
+    kafka = KafkaSettings(bootstrap_servers=history.scene.kafka.bootstrap_servers)
+    monkeypatch.setattr(reading_by_time, "MAX_HELD", 1)
+    with TopicReader(kafka) as reader:
+        spans = reader.spans(history.ledger)
+        read = list(reading_by_time.read_by_time(reader, history.ledger, spans, 0, at(0)))
+    decoded = [decode_settlements(message.value()).entries[0].offset for message in read]
+    assert decoded == [0, 1, 2, 3, 4], "the same where hardly anything is held at a time"
+
+
+def test_reasons_and_kinds_are_looked_for_too(history: History) -> None:
+    history.write(
+        0, [entry(0), entry(1, "track", "dropped", reason="no_consent"), entry(2, "visitor_metadata")]
+    )
+    assert told(history, "--no-follow", "--reason", "no_consent") == [1]
+    assert told(history, "--no-follow", "--kind", "visitor_metadata") == [2]
+    assert told(history, "--no-follow", "--kind", "track", "--outcome", "delivered") == [0]
 
 
 def test_damaged_records_and_gaps_are_told_on_stderr(history: History, tmp_path: Path) -> None:

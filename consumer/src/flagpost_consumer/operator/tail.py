@@ -1,13 +1,15 @@
 """`flagpost tail`: settlements as they happen.
 
-In: the ledger topic, from now on or from a time on; what to look for. Out: a line a settlement on stdout, written
-at once; on stderr what was lost or cannot be read. Ctrl-C ends it, and so does a reader that has gone (`| head`).
+In: the ledger topic, from now on or from a time on; what to look for. Out: a line a settlement on stdout, oldest
+first and then as they come; on stderr what was lost or cannot be read. Ctrl-C ends it, and so do a reader that has
+gone (`| head`), `--until` and `--no-follow`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +18,13 @@ import click
 from confluent_kafka import Message
 
 from flagpost_consumer.core.legible import legible
-from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reading_by_time import read_by_time
 from flagpost_consumer.operator.terminal import Coloured, echo, echo_json
 from flagpost_consumer.operator.times import MOMENT, time_of_day
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs, ledger_ids
 from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
 
@@ -46,13 +49,26 @@ class Sought:
     """All that may stand for the visitor in the ledger."""
     flag_key: str | None = None
     outcome: str | None = None
+    reason: str | None = None
+    kind: str | None = None
 
     def fits(self, entry: LedgerEntry) -> bool:
         """Whether a settlement is looked for."""
         if self.visitor_ids is not None and entry.visitor_id not in self.visitor_ids:
             return False
-        wanted, given = (self.flag_key, self.outcome), (entry.flag_key, entry.outcome)
+        wanted = self.flag_key, self.outcome, self.reason, self.kind
+        given = entry.flag_key, entry.outcome, entry.reason, entry.kind
         return all(want is None or want == have for want, have in zip(wanted, given, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From when to when settlements are told, in epoch ms."""
+
+    since: int | None
+    """None: from now on, or all there are if none are followed."""
+    until: int | None
+    follows: bool
 
 
 @click.command()
@@ -61,25 +77,36 @@ class Sought:
 @click.option(
     "--outcome", type=click.Choice([outcome.value for outcome in Outcome]), help="Only what ended so."
 )
+@click.option(
+    "--reason", type=click.Choice([reason.value for reason in Reason]), help="Only for this reason."
+)
+@click.option("--kind", type=click.Choice([kind.value for kind in Kind]), help="Only this kind of delivery.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--since", type=MOMENT, help="Begin in the past: 10m, 2h, 7d ago, or RFC 3339.")
+@click.option("--until", type=MOMENT, help="End there, as with --no-follow.")
+@click.option("--no-follow", is_flag=True, help="Print what there is, and end.")
 @click.pass_obj
-def tail(
+def tail(  # noqa: PLR0913  one for each option
     settings_for: SettingsLoader,
+    *,
     visitor: str | None,
     flag: str | None,
     outcome: str | None,
+    reason: str | None,
+    kind: str | None,
     since: int | None,
-    *,
+    until: int | None,
+    no_follow: bool,
     as_json: bool,
 ) -> None:
-    """Follow how deliveries end, until Ctrl-C."""
+    """Tell how deliveries end, as they do, until Ctrl-C."""
     settings = settings_for(Needs.KAFKA)
     kafka = settings.kafka
     visitor_ids = None if visitor is None else ledger_ids(settings).names_of(visitor)
-    sought = Sought(visitor_ids, flag, outcome)
+    sought = Sought(visitor_ids, flag, outcome, reason, kind)
+    window = Window(since, until, follows=not no_follow and until is None)
     try:
-        for message in _messages(kafka, since):
+        for message in _messages(kafka, window):
             for settlements, entry in _settlements(message, kafka.group_id, sought):
                 print_settlement(message.partition() or 0, settlements.settled_at, entry, as_json=as_json)
     except KafkaUnavailable as error:
@@ -91,14 +118,27 @@ def tail(
         return
 
 
-def _messages(kafka: KafkaSettings, since: int | None) -> Iterator[Message]:
+def _messages(kafka: KafkaSettings, window: Window) -> Iterator[Message]:
+    topic, now_ms = kafka.ledger_topic, int(time.time() * 1000)
     with TopicReader(kafka) as reader:
-        spans = reader.spans(kafka.ledger_topic)
-        ends = {number: span.end for number, span in spans.items()}
-        first = ends if since is None else reader.first_at(kafka.ledger_topic, since, spans)
-        for message in reader.follow({kafka.ledger_topic: first}):
-            if message is not None:
-                yield message
+        spans = reader.spans(topic)
+        if window.since is not None or not window.follows:
+            past = _within(reader, topic, spans, window)
+            yield from read_by_time(reader, topic, past, window.since or 0, window.until or now_ms)
+        if window.follows:
+            ends = {number: span.end for number, span in spans.items()}
+            yield from filter(None, reader.follow({topic: ends}))
+
+
+def _within(reader: TopicReader, topic: str, spans: dict[int, Span], window: Window) -> dict[int, Span]:
+    """What of these stretches lies in a window."""
+    first = {number: span.first for number, span in spans.items()}
+    end = {number: span.end for number, span in spans.items()}
+    if window.since is not None:
+        first = reader.first_at(topic, window.since, spans)
+    if window.until is not None:
+        end = reader.first_at(topic, window.until, spans)
+    return {number: Span(first[number], min(end[number], span.end)) for number, span in spans.items()}
 
 
 def _settlements(message: Message, group: str, sought: Sought) -> Iterator[tuple[Settlements, LedgerEntry]]:

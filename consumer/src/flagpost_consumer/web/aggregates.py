@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.core.experiments import Splits
+from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker
 from flagpost_consumer.operator.reconciliation.counting import (
     Counts,
@@ -20,6 +21,12 @@ from flagpost_consumer.operator.reconciliation.counting import (
     Published,
     Row,
     size_of_union,
+)
+from flagpost_consumer.operator.reconciliation.sample_ratio import (
+    Assignment,
+    SampleRatio,
+    Samples,
+    check_ratios,
 )
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
 from flagpost_consumer.web.deliveries import Deliveries
@@ -30,7 +37,9 @@ STEPS: Final = 48
 """Into how many steps the window is cut for charts."""
 RECENT: Final = 20
 """Settlements that the live part shows."""
-VISITOR_BYTES: Final = 160
+VISITOR_BYTES: Final = 280
+"""In both countings of visitors, and in the samples of experiments."""
+AWAITED_BYTES: Final = 500
 OFFSET_BYTES: Final = 20
 """Of the two countings of visitors together."""
 GROUP_BYTES: Final = 700
@@ -57,6 +66,7 @@ class View:
     visitors: Mapping[Row, VisitorCounts]
     over_time: Mapping[Row, Mapping[int, VisitorCounts]]
     """By flag and variation, and the number of the step."""
+    ratios: tuple[SampleRatio, ...]
     rows: Mapping[Row, Counts]
     other: Counts
     totals: Counts
@@ -90,6 +100,10 @@ class Aggregates:
         self._by_step: Visitors[tuple[Row, int]] = Visitors()
         self._deliveries = Deliveries()
         self._letters = Letters(events_topic)
+        self._samples = Samples()
+        self._splits = Splits()
+        self._awaited: dict[tuple[int, int], tuple[Assignment, int]] = {}
+        """Decisions of experiments that are not settled, by partition and offset, and when they came."""
         self._gaps: dict[int, list[Interval]] = {}
         self._lost_before: dict[int, Interval] = {}
         self._settled = dict.fromkeys((outcome.value for outcome in Outcome), 0)
@@ -100,7 +114,9 @@ class Aggregates:
     @property
     def bytes_held(self) -> int:
         """About what it takes of memory; `tests/unit/test_web_memory.py` holds it to the truth."""
-        visitors = VISITOR_BYTES * (len(self._visitors) + len(self._by_step))
+        visitors = VISITOR_BYTES * (len(self._visitors) + len(self._by_step)) + AWAITED_BYTES * len(
+            self._awaited
+        )
         counted = OFFSET_BYTES * self._offsets + GROUP_BYTES * len(self._groups)
         return visitors + counted + self._deliveries.bytes_held + self._letters.bytes_held
 
@@ -115,6 +131,11 @@ class Aggregates:
         group = record.row, max(0, at_ms - self.since_ms) // self.step_ms
         self._groups.add(group)
         self._by_step.publish(*place, group, record.visitor_id)
+        if record.assignment is not None:
+            outcome = self._deliveries.outcome(*place)
+            self._samples.take(record.assignment, at_ms, delivered=outcome is Outcome.DELIVERED)
+            if outcome is None:
+                self._awaited[place] = record.assignment, at_ms
 
     def settle(self, partition: int, settlements: Settlements) -> None:
         """The group has written to the ledger. Raises LaterRelease."""
@@ -127,9 +148,16 @@ class Aggregates:
             told = entry.offset, entry.kind, entry.outcome, entry.reason, entry.duplicate_of
             self._visitors.settle(partition, *told)
             self._by_step.settle(partition, *told)
+            if entry.kind == Kind.TRACK:
+                self._sample(partition, entry)
             if settlements.settled_at >= self.since_ms:
                 self._settled[entry.outcome] += 1
                 self._recent.append(Recent(settlements.settled_at, partition, entry))
+
+    def _sample(self, partition: int, entry: LedgerEntry) -> None:
+        assignment, at_ms = self._awaited.pop((partition, entry.offset), (None, 0))
+        if assignment is not None and entry.outcome == Outcome.DELIVERED:
+            self._samples.take(assignment, at_ms, delivered=True)
 
     def commit(self, partition: int, offset: int, first_kept: int) -> None:
         """The group's position in a partition, and the first offset that Kafka has of it."""
@@ -156,6 +184,7 @@ class Aggregates:
             step_ms=self.step_ms,
             visitors=self._visitors.counts(),
             over_time=over_time,
+            ratios=tuple(check_ratios(self._samples, self._splits, {})),
             rows={row: _copied(counts) for row, counts in deliveries.rows.items()},
             other=_copied(deliveries.other),
             totals=deliveries.totals,

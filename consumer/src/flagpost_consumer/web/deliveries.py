@@ -89,6 +89,10 @@ class Deliveries:
         """About what it takes of memory."""
         return PAGE_BYTES * sum(len(place.pages) for place in self._partitions.values())
 
+    def outcome(self, partition: int, offset: int) -> Outcome | None:
+        """How a record's track delivery ended; None: the ledger does not say."""
+        return self._partitions[partition].page(offset).settled.outcome(offset, Kind.TRACK)
+
     def publish(self, record: Published) -> None:
         """A record is on the events topic; each offset once."""
         place = self._partitions[record.partition]

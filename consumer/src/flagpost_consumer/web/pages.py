@@ -17,7 +17,7 @@ from flagpost_consumer.web.charts import stacked_bars
 from flagpost_consumer.web.following import State
 from flagpost_consumer.web.html import Child, Html, element, joined
 from flagpost_consumer.web.live import COLUMNS, Live
-from flagpost_consumer.web.reports import Reports, ratio_of, story
+from flagpost_consumer.web.reports import Reports, ratios_of, story
 
 NAVIGATION: Final = (("/", "Flags"), ("/dead-letters", "Dead letters"), ("/explain", "Explain a visitor"))
 RATES: Final = (
@@ -87,7 +87,8 @@ class Pages:
             "",
             _stand(state, view),
             reports.variations(view, key).as_html(),
-            element("p", ratio_of(view, key)),
+            element("h2", "Sample ratio"),
+            *_ratios(view, key),
             element("h2", "Why visitors were lost"),
             reports.reasons(view, key).as_html(empty="Nobody was lost."),
             element("h2", "Over time"),
@@ -233,6 +234,16 @@ def _stand(state: State, view: View) -> Html:
         else None
     )
     return joined(element("p", told, class_="state"), wrong)
+
+
+def _ratios(view: View, flag: str) -> list[Html]:
+    found = [
+        element("p", text, class_="warning" if is_warning else None)
+        for text, is_warning in ratios_of(view, flag)
+    ]
+    return found or [
+        element("p", "No experiment of this flag has two variations to compare.", class_="empty")
+    ]
 
 
 def _warnings(view: View) -> Sequence[Html]:

@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 import orjson
 
 from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
-from flagpost_consumer.core.sample_ratio import SKEWED_FROM, evidence, p_value
-from flagpost_consumer.operator.reconciliation.counting import OFF, Counts, Row
+from flagpost_consumer.operator.reconciliation.counting import Counts, Row
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark, ratio_warnings
 from flagpost_consumer.operator.reconciliation.visitors import PENDING, VisitorCounts
 from flagpost_consumer.operator.times import moment_text
 from flagpost_consumer.web.aggregates import View
@@ -239,36 +239,22 @@ def story(view: View) -> str:
 
 
 def verdict_of(view: View, flag: str) -> str:
-    """The sample ratio in a word."""
-    found = _ratio(view, flag)
-    if found is None:
+    """The sample ratio of a flag's experiments in a word."""
+    found = [ratio for ratio in view.ratios if ratio.flag_key == flag]
+    if not found:
         return "-"
-    return "uneven" if found >= SKEWED_FROM else "as expected"
+    is_off = any(ratio.skewed or ratio.delivered_skewed for ratio in found)
+    return "off: see the flag" if is_off else "as expected"
 
 
-def ratio_of(view: View, flag: str) -> str:
-    """The sample ratio in a sentence."""
-    found = _ratio(view, flag)
-    if found is None:
-        return "Sample ratio: there are no two variations to compare."
-    p = f"p = {p_value(found):.2g}, right however often one looks"
-    if found >= SKEWED_FROM:
-        return (
-            f"Sample ratio: visitors are split more unevenly than chance explains, if an even split is meant ({p}). "
-            "Find the cause before you trust the experiment."
-        )
-    return f"Sample ratio: chance explains the split, if an even one is meant ({p})."
-
-
-def _ratio(view: View, flag: str) -> float | None:
-    """The evidence against an even split of the visitors delivered."""
-    counts = {
-        variation: each.delivered
-        for (of, variation), each in view.visitors.items()
-        if of == flag and variation not in (None, OFF)
-    }
-    shown = {variation: count for variation, count in counts.items() if variation is not None}
-    return evidence(shown, dict.fromkeys(shown, 1.0)) if len(shown) > 1 else None
+def ratios_of(view: View, flag: str) -> Iterator[tuple[str, bool]]:
+    """The sample ratio of each of a flag's experiments in sentences, and whether each is a warning."""
+    for ratio in view.ratios:
+        if ratio.flag_key == flag:
+            warnings = list(ratio_warnings(ratio))
+            yield from ((text, True) for text in warnings)
+            if not warnings:
+                yield ratio_remark(ratio), False
 
 
 def _rows(view: View) -> list[Row]:
