@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from email.message import Message
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
@@ -111,5 +112,5 @@ class RunningWeb:
         raise AssertionError("flagpost web did not start:\n" + "\n".join(self.lines))
 
 
-def _lowered(headers: Mapping[str, str]) -> dict[str, str]:
+def _lowered(headers: Message) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}

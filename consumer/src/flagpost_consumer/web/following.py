@@ -244,8 +244,9 @@ class Reading:
 
     def is_too_long(self) -> bool:
         """Whether it began too long ago."""
-        mark = cast("Mark | None", self.mark)
-        return mark is not None and mark.at_ms - self._aggregates.since_ms > LONGER * self._window_ms
+        return (
+            self.mark is not None and self.mark.at_ms - self._aggregates.since_ms > LONGER * self._window_ms
+        )
 
     def _commit(self, mark: Mark) -> None:
         spans: Mapping[int, Span] = mark.spans[self._kafka.topic]

@@ -172,7 +172,7 @@ class Reports:
 
     def letters(self, view: View) -> Table:
         """Dead letters by reason."""
-        rows = [
+        rows: list[tuple[Cell, ...]] = [
             (
                 Link(each.reason, _address("/dead-letters", reason=each.reason)),
                 each.kind,
@@ -186,7 +186,7 @@ class Reports:
 
     def newest_letters(self, view: View, reason: str | None) -> Table:
         """The newest, one by one."""
-        rows = []
+        rows: list[tuple[Cell, ...]] = []
         for letter in view.newest_letters:
             if reason in (None, letter.reason):
                 key = None if letter.key is None else letter.key.decode("utf-8", "backslashreplace")
