@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flagpost_schemas.avro import AvroSchema, load_schema, load_versions
-from flagpost_schemas.body import compile_body
+from flagpost_schemas.body import compile_body, nullable_string
 from flagpost_schemas.decode import read_body
 from flagpost_schemas.errors import UndecodableRecord, UnknownSchema
 from flagpost_schemas.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC, single_object_header
@@ -79,6 +79,11 @@ _write = compile_body(LEDGER_SCHEMA.parsed, _RECURRING)
 def encode_settlements(settlements: Settlements) -> bytes:
     """`settlements` in Avro's single-object encoding. Raises EncodeError."""
     return _HEADER + _write(settlements)
+
+
+def text_in_settlements(text: str) -> bytes:
+    """The bytes by which a ledger record holds a text: where they are not, it is not."""
+    return nullable_string(text)
 
 
 def decode_settlements(value: bytes | None) -> Settlements:

@@ -102,6 +102,11 @@ COMMANDS = {
         "Put the rows of a file on the events topic.",
     ),
     "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
+    "explain": CommandAt(
+        "flagpost_consumer.operator.explain.command",
+        "explain",
+        "Tell what became of each event of a visitor.",
+    ),
     "dead-letters": CommandAt(
         "flagpost_consumer.operator.dead_letters.commands",
         "dead_letters",

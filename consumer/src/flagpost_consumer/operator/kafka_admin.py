@@ -135,6 +135,23 @@ class KafkaAdmin:
         found = self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group))
         return _operations(found.authorized_operations)
 
+    def assigned(self, group: str, topic: str) -> frozenset[int]:
+        """The partitions of a topic that members of a group have.
+
+        Raises:
+            RightMissing: this user may not see the group.
+            KafkaUnavailable: no answer.
+        """
+        (future,) = self._client.describe_consumer_groups([group], request_timeout=CALL_SECONDS).values()
+        right = Right(Operation.DESCRIBE, Resource.GROUP, group)
+        found = self._ask(lambda: future.result(CALL_SECONDS), right)
+        return frozenset(
+            held.partition
+            for member in found.members
+            for held in member.assignment.topic_partitions
+            if held.topic == topic
+        )
+
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).
 

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
 from flagpost_consumer.operator.dead_letters.reading import NoSuchDeadLetter, find
 from flagpost_consumer.operator.dead_letters.records import Place
 from flagpost_consumer.operator.dead_letters.views import found_as_json
 from flagpost_consumer.operator.event_values import Values
+from flagpost_consumer.operator.explain.command import explanation_of
+from flagpost_consumer.operator.explain.document import as_document
+from flagpost_consumer.operator.explain.finding import Finder
+from flagpost_consumer.operator.explain.subject import Subject
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease
 from flagpost_consumer.operator.topic_reading import TopicReader
-from flagpost_consumer.settings import Settings
+from flagpost_consumer.settings import Settings, ledger_ids
+from flagpost_schemas import UnknownSchema
 
 AT_ONCE: Final = 2
 WAITING: Final = 8
@@ -50,6 +56,17 @@ class Asking:
             raise NotAnswered(400, str(error)) from None
         return await self._ask(lambda: self._read_letter(found))
 
+    async def visitor(self, visitor_id: str) -> dict[str, Any]:
+        """All that became of a visitor's events, as `flagpost explain --json` has it. Raises NotAnswered."""
+        return await self._ask(lambda: self._explain(visitor_id))
+
+    def _explain(self, visitor_id: str) -> dict[str, Any]:
+        settings = self._settings
+        subject = Subject.of(visitor_id, ledger_ids(settings), is_account=False)
+        with TopicReader(settings.kafka) as reader:
+            found = Finder(reader, settings, subject).find(None, everywhere=False)
+        return as_document(explanation_of(settings, subject, found, settings.web.consumers, None))
+
     def _read_letter(self, place: Place) -> dict[str, object]:
         kafka = self._settings.kafka
         with TopicReader(kafka) as reader:
@@ -65,6 +82,8 @@ class Asking:
                 return await asyncio.to_thread(question)
         except NoSuchDeadLetter as error:
             raise NotAnswered(404, str(error)) from None
+        except (UnknownSchema, LaterRelease) as error:
+            raise NotAnswered(503, str(error)) from None
         except KafkaUnavailable as error:
             raise NotAnswered(503, f"Kafka: {error}") from None
         except RegistryNotAnswering as error:

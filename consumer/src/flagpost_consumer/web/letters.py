@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker, Place
-from flagpost_consumer.operator.reconciliation.replays import Dead, source_of_letter
+from flagpost_consumer.operator.reconciliation.replays import Dead, source_of
 
 NEWEST: Final = 500
 """Letters that are listed."""
@@ -55,7 +55,7 @@ class Letters:
                 return None
             self._seen.add(identity)
             self._counts[found.reason, found.kind] += 1
-            self._waiting[found.place] = found.reason, found.kind, source_of_letter(found, self._events_topic)
+            self._waiting[found.place] = found.reason, found.kind, source_of(found, self._events_topic)
             self._newest[found.place] = found
             if len(self._newest) > NEWEST:
                 self._newest.popitem(last=False)

@@ -131,6 +131,46 @@ class Pages:
             else element("pre", lines_of(value), tabindex=0),
         )
 
+    def explain(self, found: Mapping[str, Any] | None) -> Html:
+        """A form for a visitor's id; and what was found."""
+        asked = "" if found is None else str(found["visitor"])
+        form = element(
+            "form",
+            element(
+                "div",
+                element("label", "Visitor id, as your services send it", for_="visitor"),
+                element(
+                    "input",
+                    id="visitor",
+                    name="visitor",
+                    value=asked,
+                    required=True,
+                    maxlength=1000,
+                    autocomplete="off",
+                    spellcheck="false",
+                ),
+            ),
+            element("button", "Explain", type="submit"),
+            action="/explain",
+            method="get",
+        )
+        return document("Explain a visitor", "/explain", form, self._explained(found))
+
+    def _explained(self, found: Mapping[str, Any] | None) -> Child:
+        if found is None:
+            return element("p", "It reads the visitor's partition of the topics, and takes a few seconds.")
+        if not found["records"]:
+            return element(
+                "p",
+                "Kafka has no event of this visitor: none was published in the time that the topics are kept for.",
+            )
+        is_suppressed = (
+            element("p", "The visitor is suppressed: nothing is sent any more.", class_="warning")
+            if found["suppressed"]
+            else None
+        )
+        return joined(is_suppressed, self._reports.explained(found).as_html())
+
     def _pendo(self) -> Child:
         reports = self._reports
         if not reports.consumers.are_known:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 
 from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
-from flagpost_consumer.operator.reconciliation.counting import Counts, Row
+from flagpost_consumer.operator.reconciliation.counting import OFF, Counts, Row
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark, ratio_warnings
 from flagpost_consumer.operator.reconciliation.visitors import PENDING, VisitorCounts
 from flagpost_consumer.operator.times import moment_text
@@ -71,6 +71,35 @@ class Reports:
         if name in whole:
             return whole[name](view)
         return of_flag[name](view, flag) if name in of_flag and flag in view.flags else None
+
+    def explained(self, found: Mapping[str, Any]) -> Table:
+        """What became of a visitor's events, a row a delivery."""
+        rows: list[tuple[Cell, ...]] = []
+        for record in found["records"]:
+            at = record["produced_at"] or record["occurred_at"]
+            what = _what(record["event"] or {})
+            for delivery in record["deliveries"]:
+                waits = delivery["waits"]
+                why = delivery["detail"] if waits is None else waits["detail"]
+                until = None if waits is None else waits["not_before"]
+                rows.append(
+                    (
+                        "-" if at is None else moment_text(at),
+                        what,
+                        delivery["kind"],
+                        delivery["state"],
+                        delivery["reason"],
+                        None if why is None else self._ids.without(why, found["visitor"]),
+                        _moment(delivery["settled_at"]),
+                        _moment(until),
+                        delivery["attempts"],
+                        delivery["status"],
+                    )
+                )
+        columns = (
+            "Published", "Event", "Delivery", "State", "Reason", "Why", "Ended", "Waits until", "Attempts", "Status",
+        )  # fmt: skip
+        return Table("explain", "What became of each event", columns, rows, _query(visitor=found["visitor"]))
 
     def letter(self, found: Mapping[str, Any]) -> list[tuple[str, str]]:
         """One dead letter: names and values. What is personal is left out where ids are hidden."""
@@ -290,6 +319,18 @@ def _last_step(view: View) -> int:
 
 def _step_text(view: View, number: int) -> str:
     return moment_text(view.since_ms + number * view.step_ms)
+
+
+def _what(event: Mapping[str, Any]) -> str:
+    """An event in a few words."""
+    if event.get("type") == "decision":
+        shown = event["variation_key"] if event["enabled"] else OFF
+        return f"decision {event['flag_key']}: {shown or '(no variation)'}"
+    return " ".join(filter(None, (event.get("type", "not readable"), event.get("event"))))
+
+
+def _moment(at_ms: int | None) -> str | None:
+    return None if at_ms is None else moment_text(at_ms)
 
 
 def _query(**query: str) -> str:

@@ -72,6 +72,7 @@ class WebServer:
             "/flag": self._flag,
             "/dead-letters": self._dead_letters,
             "/dead-letter": self._dead_letter,
+            "/explain": self._explain,
             "/live": lambda request: self._live.answer(request, HEADERS),
         }
         folder = files("flagpost_consumer.web") / "static"
@@ -100,7 +101,7 @@ class WebServer:
         if len(request.query_string) > MAX_QUERY:
             return _page(notice("No answer", "The address is too long."), 414)
         if request.path.startswith(CSV):
-            return self._csv(request)
+            return await self._csv(request)
         if request.path in self._static:
             body, kind = self._static[request.path]
             return web.Response(body=body, content_type=kind, charset="utf-8", headers=HEADERS)
@@ -122,7 +123,14 @@ class WebServer:
         found = await self._asking.dead_letter(request.query.get("place", ""))
         return _page(self._pages.dead_letter(found))
 
-    def _csv(self, request: web.BaseRequest) -> web.Response:
+    async def _explain(self, request: web.BaseRequest) -> web.Response:
+        visitor = request.query.get("visitor", "")
+        return _page(self._pages.explain(await self._asking.visitor(visitor) if visitor else None))
+
+    async def _csv(self, request: web.BaseRequest) -> web.Response:
+        if request.path == f"{CSV}explain":
+            found = await self._asking.visitor(request.query.get("visitor", ""))
+            return _csv(self._reports.explained(found))
         view = self._state().view
         if view is None:
             raise NotAnswered(503, "The topics are being read; try again when the page shows numbers.")
