@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import csv
-import gc
 import hashlib
 import json
 import logging
@@ -41,9 +40,10 @@ import uvloop
 from cachetools import TTLCache
 from confluent_kafka import Consumer, TopicPartition
 
-from flagpost_consumer.app import GARBAGE_THRESHOLDS, Service
+from flagpost_consumer.app import Service
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.garbage import calm_collection
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import Decoder, VisitorMetadata, decode_settlements
 from real_kafka.parts import missing
@@ -122,8 +122,7 @@ CLAIMS = {"TTLCache": ttl_caches_claims, "dict": dicts_claims, "flagpost": flagp
 
 def claims_alone(side: str, entries: int) -> dict[str, float]:
     """Fill it with so many claims within two ttl, and go on for as long again; returns what that took."""
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    calm_collection()
     claim, held, give_up = CLAIMS[side](entries)
     step_ms = 2 * TTL_SECONDS * 1000 / entries
     before = resident_bytes()

@@ -105,6 +105,20 @@ def test_who_reads_waits_for_no_room_and_for_no_pause() -> None:
     assert world.offsets(0) == list(range(3 * PART_RECORDS + 1))
 
 
+def test_messages_wait_until_they_are_wanted() -> None:
+    wanted: list[bool] = []
+    world = RegistryWorld(is_wanted=lambda _: bool(wanted))
+    done: list[int] = []
+    world.decoding.take(messages(GOOD, GOOD), lambda: done.append(len(world.taken)))
+    world.decoding.go_on()
+    assert (world.offsets(0), done) == ([], [])
+    assert world.decoding.is_behind
+    assert world.changes == 0, "nobody is to come again at once"
+    wanted.append(True)
+    world.decoding.go_on()
+    assert (world.offsets(0), done) == ([0, 1], [2])
+
+
 def test_headers_count_by_their_number() -> None:
     """A header of two bytes takes a hundred."""
     world = world_with(Room(1))

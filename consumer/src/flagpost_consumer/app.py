@@ -7,7 +7,6 @@ for the Kafka consumer's own thread.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import time
@@ -39,8 +38,10 @@ from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.adapters.topic_watch import TopicWatch
 from flagpost_consumer.commits import Commits
+from flagpost_consumer.core.appetite import PATIENCE_SECONDS
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.outcomes import Outcome
 from flagpost_consumer.core.plan import FieldCatalog
 from flagpost_consumer.core.quarantine import Suspects, fingerprint
@@ -56,6 +57,7 @@ from flagpost_consumer.core.records import (
 )
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.garbage import calm_collection, collect_if_quiet
 from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, keyed_policy, ledger_ids
 from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status
@@ -76,7 +78,7 @@ LIVE_SECONDS = 60.0
 """The Kafka thread may stand still this long, in a hand-over or a slow broker, before it counts as dead."""
 MAX_SERVICES = 20
 """How many services one process runs, one after another, if their engines fail."""
-GARBAGE_THRESHOLDS = (5_000, 2, 5_000)
+GARBAGE_SECONDS = 10.0
 TIMER_SLACK_SECONDS = 0.001
 """uvloop's timers have a resolution of 1 ms: one that fires early would only be set again."""
 
@@ -139,6 +141,7 @@ class Service:
             on_change=self._wake,
             on_quarantined=self._count_quarantined,
             is_full=lambda: self.engine.is_full,
+            is_wanted=self.engine.wants_records,
             is_settled=self.engine.is_settled_undecoded,
             is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
@@ -202,7 +205,7 @@ class Service:
 
     async def run(self) -> int:
         """Serve until `stop` is called; gives the exit code of CONTRACT section 7."""
-        _calm_garbage_collection()
+        calm_collection()
         try:
             self.admin_url = await self._admin.start()
         except OSError as error:
@@ -252,6 +255,7 @@ class Service:
                 (repeat(LOOP_SECONDS), self._http.watch),
                 (repeat(SERVE_SECONDS), self._dead_letters.serve),
                 (repeat(SERVE_SECONDS), self._ledger.serve),
+                (repeat(GARBAGE_SECONDS), self._collect_garbage),
             )
         ]
         try:
@@ -365,10 +369,12 @@ class Service:
         for attempt in actions.attempts:
             self._http.start(attempt)
         self._write(actions.settlements)
+        wake_at = actions.wake_at
         if self._decoding.is_behind:
             (self._decoding.wait if actions.intake_paused else self._decoding.go_on)()
+            wake_at = earliest(wake_at, now.monotonic + PATIENCE_SECONDS)
         self._pause(actions)
-        self._set_timer(actions.wake_at, now.monotonic)
+        self._set_timer(wake_at, now.monotonic)
         self._note_overdue(actions.wake_at, now.monotonic)
         self._log_states()
         self._progress.set()
@@ -732,6 +738,9 @@ class Service:
         if self._intake is not None and not self._failed:
             self._intake.commit(positions)
 
+    def _collect_garbage(self) -> None:
+        collect_if_quiet(self.engine.fullness)
+
     def _read_secrets(self) -> None:
         """Use the credentials as their files hold them now; a new one is tried at once."""
         pendo = self._settings.pendo
@@ -812,15 +821,6 @@ async def _either(
     both: set[asyncio.Future[Any]] = {ended, waiting}
     await asyncio.wait(both, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
-
-
-def _calm_garbage_collection() -> None:
-    """Collect young garbage in steps of some milliseconds, and hardly ever walk through all that lives: with Python's
-    own thresholds a fifth of the CPU goes into that, for 20,000 records may be in memory (docs/decisions/0006).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def _topics_of(kafka: KafkaSettings) -> tuple[str, ...]:

@@ -92,6 +92,7 @@ class Decoding:
         on_change: Callable[[], None] = lambda: None,
         on_quarantined: Callable[[], None] = lambda: None,
         is_full: Callable[[], bool] = lambda: False,
+        is_wanted: Callable[[Instant], bool] = lambda _: True,
         is_fresh: Callable[[Message], bool] = lambda _: False,
         is_settled: Callable[[int, int], bool] = lambda _, __: False,
         now: Callable[[], Instant] = clock,
@@ -107,6 +108,7 @@ class Decoding:
                 decode at once: then `go_on` is to be called.
             on_quarantined: is called for each record that made our code raise twice.
             is_full: whether there is no room for more records: messages are kept as they are until `go_on`.
+            is_wanted: whether what is here is wanted now; else it waits until `go_on`, which is to be called.
             is_fresh: whether a message was read as it was written.
             is_settled: whether the ledger settles the record at a partition's offset as one that could not be
                 decoded. Its schema is not waited for again: each hand-over would stop its partition as the first did.
@@ -116,6 +118,7 @@ class Decoding:
         self._on_records = on_records
         self._on_change = on_change
         self._is_full = is_full
+        self._is_wanted = is_wanted
         self._is_settled = is_settled
         self._now = now
         self._unread: deque[Message | _InTurn | _TakenIn] = deque()
@@ -143,14 +146,15 @@ class Decoding:
         self.go_on()
 
     def go_on(self) -> None:
-        """Decode a part of what waits, if there is room for it."""
-        if self._unread and not self._is_full() and self._take_part():
+        """Decode a part of what waits, if it is wanted and there is room for it."""
+        takes = bool(self._unread) and not self._is_full() and self._is_wanted(self._now())
+        if takes and self._take_part():
             self._step()
         if not self._unread:
             return
         if self._is_full():
             self.wait()
-        else:
+        elif takes:
             self._on_change()
 
     def wait(self) -> None:

@@ -17,12 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
+from flagpost_consumer.core.appetite import Appetite
 from flagpost_consumer.core.attempts import Attempts
 from flagpost_consumer.core.backoff import RandomSource
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.clock_check import ClockCheck
 from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
-from flagpost_consumer.core.endpoint import Endpoint
+from flagpost_consumer.core.endpoint import Endpoint, EndpointState
 from flagpost_consumer.core.metadata_sending import MetadataSending
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.offsets import Offsets
@@ -53,6 +54,8 @@ CUT_FROM = 0.8
 """The part of what may be pending, in records or bytes, from which long lines are cut (CONTRACT section 5)."""
 RESUME_AT = 0.6
 """The part of what may be pending at which intake resumes: well below, for a pause refetches."""
+ENOUGH_FOR_EACH_CONNECTION = 2
+"""Visitors who could be sent for at once, for each connection, with which no more records are wanted for a while."""
 CLOCK_SECONDS = 1.0
 """How often a record that waits for a clock that can be believed is looked at again."""
 UNWRITTEN_SHARE = 8
@@ -82,6 +85,7 @@ class Engine:
         self._clock_waits: dict[Partition, deque[Record]] = {}
         """Records that wait for a clock that can be believed, and those after them; their partitions are paused."""
         self._full = False
+        self._appetite = Appetite(ENOUGH_FOR_EACH_CONNECTION * policy.limits.max_connections)
         self._draining = False
         self._member_until = -inf
         self.dedupe_counts = DedupeCounts()
@@ -370,6 +374,11 @@ class Engine:
             settling.pending_records / delivery.max_pending,
             settling.pending_bytes / delivery.max_pending_bytes,
         )
+
+    def wants_records(self, now: Instant) -> bool:
+        """Whether records should be taken in now: where little could start, or Pendo is not well."""
+        startable = self._tracks.lanes.startable if self.track.state is EndpointState.OK else 0
+        return self._appetite.wants(startable, now.monotonic)
 
     def _intake_paused(self) -> bool:
         self._full = self.fullness >= (RESUME_AT if self._full else 1.0)

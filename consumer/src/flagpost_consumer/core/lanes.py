@@ -283,6 +283,11 @@ class Lanes(Generic[Item]):
             lane.queue_bytes = sum(item.size_bytes for item in lane.queue)
             self._count(lane)
 
+    @property
+    def startable(self) -> int:
+        """About how many lanes could start at once and are not failing; hardly ever less."""
+        return len(self._ready)
+
     # For people
 
     def ready(self, now: float) -> int:

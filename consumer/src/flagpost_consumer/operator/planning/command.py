@@ -19,9 +19,9 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from flagpost_consumer.app import GARBAGE_THRESHOLDS
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafkaError
+from flagpost_consumer.garbage import calm_collection
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.planning import calibration, report
 from flagpost_consumer.operator.planning.charts import svg
@@ -291,8 +291,7 @@ def _explained() -> Iterator[None]:
 def _calm_garbage_collection() -> Iterator[None]:
     """Collect as the service does: what is simulated lives long."""
     thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_THRESHOLDS)
+    calm_collection()
     try:
         yield
     finally:
