@@ -33,6 +33,7 @@ BENCHMARKS = (
     "memory",
     "plan",
     "restore",
+    "analyst",
     "publisher",
     "metadata",
     "import_rows",

@@ -146,7 +146,7 @@ async def test_what_waits_is_told_with_why_and_until_when(history: History) -> N
     unread = await explained(history, VISITOR)
     assert delivery(unread, "one")["waits"]["cause"] == "no_consumer"
     with scene.consume(delivery__visitor_interval_seconds=2.0) as consumer:
-        await scene.pendo.received.until(lambda: scene.pendo.received.of_visitor(VISITOR), 30)
+        await scene.pendo.received.until(lambda: bool(scene.pendo.received.of_visitor(VISITOR)), 30)
         waiting = await explained(history, VISITOR, "--admin", consumer.admin_url)
         assert waiting["consumers"] == [consumer.admin_url]
         waits = [delivery(waiting, flag)["waits"] for flag in ("one", "two")]

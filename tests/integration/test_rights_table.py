@@ -47,6 +47,9 @@ COMMANDS = {
     "flagpost topics create": "topics create --partitions 1 --replication 1",
     "flagpost check": "check",
     "flagpost import": "import FILE --type visitor",
+    "flagpost explain": "explain v1",
+    "flagpost export": "export --to OUT",
+    "flagpost sql": "sql FROM_SETTLEMENTS",
     "flagpost reconcile": "reconcile",
     "flagpost rehearse": "rehearse",
     "flagpost dead-letters list": "dead-letters list",
@@ -103,7 +106,12 @@ class Stage:
             self.kafka.allow(*acl(right))
 
     def arguments(self, program: str) -> list[str]:
-        return [str(self._file) if part == "FILE" else part for part in COMMANDS[program].split()]
+        meant = {
+            "FILE": str(self._file),
+            "OUT": str(self._file.with_suffix(".jsonl")),
+            "FROM_SETTLEMENTS": "from settlements",
+        }
+        return [meant.get(part, part) for part in COMMANDS[program].split()]
 
     async def run(self, program: str) -> tuple[int, str]:
         """A command as its users run it: exit code, and all that it says."""

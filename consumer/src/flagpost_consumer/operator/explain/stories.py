@@ -45,6 +45,7 @@ MEANINGS: Mapping[str, str] = {
     Reason.INVALID: "it breaks a rule",
     Reason.NO_VISITOR_ID: "the event names no visitor",
     Reason.SUPPRESSED: "the visitor was suppressed",
+    Reason.NOT_SELECTED: "select leaves out its environment, service or account",
     Reason.NO_CONSENT: "consent was denied, or is required and was not given",
     Reason.FLAG_FILTERED: "decisions.flags_allow or decisions.flags_deny leaves the flag out",
     Reason.NOT_DISPATCHED: "the decision is no experiment's (decisions.experiments_only)",
