@@ -44,7 +44,7 @@ class Table:
         """The table with a link to its CSV; on a narrow screen it is scrolled by itself."""
         if not self.rows:
             return element("p", element("strong", self.caption), ": ", empty, class_="empty")
-        head = element("tr", [element("th", title, scope="col") for title in self.columns])
+        head = element("tr", [self._title(place) for place in range(len(self.columns))])
         body = [_row(row) for row in self.rows]
         table = element(
             "table", element("caption", self.caption), element("thead", head), element("tbody", body)
@@ -53,6 +53,11 @@ class Table:
         href = f"/csv/{self.name}{self.query and '?' + self.query}"
         link = element("a", "CSV", element("span", f" of: {self.caption}", class_="unseen"), href=href)
         return element("div", scrolled, element("p", link, class_="csv"), class_="table")
+
+    def _title(self, place: int) -> Html:
+        """A column's title, over its numbers where it has some."""
+        has_numbers = any(isinstance(row[place], int) for row in self.rows)
+        return element("th", self.columns[place], scope="col", class_="number" if has_numbers else None)
 
     def as_csv(self) -> str:
         """RFC 4180, with a line of titles."""
