@@ -9,6 +9,7 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
@@ -18,7 +19,7 @@ import structlog
 from flagpost_consumer.settings import SecretSource, Settings, SettingsError
 from flagpost_consumer.web.asking import Asking
 from flagpost_consumer.web.consumers import Consumers
-from flagpost_consumer.web.following import Following
+from flagpost_consumer.web.following import Following, State
 from flagpost_consumer.web.guard import Guard
 from flagpost_consumer.web.ids import Ids
 from flagpost_consumer.web.live import Live
@@ -58,51 +59,54 @@ class Token:
 class Program:
     """One process. To be made on the event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, state: Callable[[], State]) -> None:
+        """`state` tells what has been read."""
         web, source = settings.web, settings.web.token_source
         self._web = web
-        self._stop = asyncio.Event()
-        self._following = Following(settings)
         ids = Ids(web.show_ids)
         self._consumers = Consumers(web.consumers)
-        self._live = Live(lambda: self._following.state, ids)
+        self._live = Live(state, ids)
         reports = Reports(self._consumers, ids)
-        server = WebServer(
-            Guard(web.hosts, None if source is None else Token(source).current),
-            lambda: self._following.state,
-            Pages(reports, self._live),
-            reports,
-            self._live,
-            Asking(settings),
-        )
+        guard = Guard(web.hosts, None if source is None else Token(source).current)
+        pages = Pages(reports, self._live)
+        server = WebServer(guard, state, pages, reports, self._live, Asking(settings))
         self._http = HttpServer("flagpost", server.answer, LIMITS, Drops("web", lambda _: None))
+        self._chores: list[asyncio.Task[None]] = []
 
-    async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; gives the exit code."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        try:
-            url = await self._http.start(self._web.host, self._web.port)
-        except OSError as error:
-            log.error(  # noqa: TRY400 - what is wrong is in the line
-                "the address cannot be had", host=self._web.host, port=self._web.port, error=error.strerror
-            )
-            return 1
-        sys.stderr.write(f"web {url}\n")
-        sys.stderr.flush()
-        if self._web.token_source is None and not _is_loopback(self._web.host):
-            log.warning(
-                "whoever reaches the port sees the page: let a login stand before it, or set web.token"
-            )
-        self._following.start()
-        chores = [asyncio.create_task(self._live.run()), asyncio.create_task(self._consumers.run())]
-        await self._stop.wait()
-        for chore in chores:
+    async def start(self) -> str:
+        """Serve; gives the URL. Raises OSError where the address cannot be had."""
+        url = await self._http.start(self._web.host, self._web.port)
+        self._chores = [asyncio.create_task(self._live.run()), asyncio.create_task(self._consumers.run())]
+        return url
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        for chore in self._chores:
             chore.cancel()
         await self._http.close()
-        await asyncio.to_thread(self._following.stop)
-        return 0
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; gives the exit code."""
+    stop, loop, web = asyncio.Event(), asyncio.get_running_loop(), settings.web
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    following = Following(settings)
+    program = Program(settings, lambda: following.state)
+    try:
+        url = await program.start()
+    except OSError as error:
+        log.error("the address cannot be had", host=web.host, port=web.port, error=error.strerror)  # noqa: TRY400
+        return 1
+    sys.stderr.write(f"web {url}\n")
+    sys.stderr.flush()
+    if web.token_source is None and not _is_loopback(web.host):
+        log.warning("whoever reaches the port sees the page: let a login stand before it, or set web.token")
+    following.start()
+    await stop.wait()
+    await program.stop()
+    await asyncio.to_thread(following.stop)
+    return 0
 
 
 def _is_loopback(host: str) -> bool:
@@ -110,8 +114,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def serve(settings: Settings) -> int:
-    """Run it."""
-    return await Program(settings).run()

@@ -84,7 +84,7 @@ class Reports:
                 until = None if waits is None else waits["not_before"]
                 rows.append(
                     (
-                        "-" if at is None else moment_text(at),
+                        _moment(at),
                         what,
                         delivery["kind"],
                         delivery["state"],
@@ -267,11 +267,11 @@ def story(view: View) -> str:
     )
 
 
-def verdict_of(view: View, flag: str) -> str:
+def verdict_of(view: View, flag: str) -> str | None:
     """The sample ratio of a flag's experiments in a word."""
     found = [ratio for ratio in view.ratios if ratio.flag_key == flag]
     if not found:
-        return "-"
+        return None
     is_off = any(ratio.skewed or ratio.delivered_skewed for ratio in found)
     return "off: see the flag" if is_off else "as expected"
 
@@ -305,8 +305,8 @@ def _standing(counts: VisitorCounts) -> tuple[int, int, int]:
     return counts.delivered, counts.lost - pending, pending
 
 
-def _share(counts: VisitorCounts) -> str:
-    return f"{100 * counts.delivered / counts.decided:.1f}" if counts.decided else "-"
+def _share(counts: VisitorCounts) -> str | None:
+    return f"{100 * counts.delivered / counts.decided:.1f}" if counts.decided else None
 
 
 def _counts(counts: Counts) -> tuple[int, ...]:
