@@ -40,11 +40,11 @@ TOKEN = "0123456789abcdef-token"
 
 def counted() -> State:
     aggregates = Aggregates(NOW_MS - 3_600_000, NOW_MS, "events")
-    for offset, visitor in enumerate(("ada", "bob")):
+    for offset, visitor in enumerate(("ada-lovelace", "bob")):
         record = Published(0, offset, (Kind.TRACK,), ("checkout", "on"), visitor)
         aggregates.publish(record, NOW_MS - 1)
     entry = LedgerEntry(
-        0, "track", "delivered", "ok", visitor_id="ada", flag_key="checkout", variation_key="on"
+        0, "track", "delivered", "ok", visitor_id="ada-lovelace", flag_key="checkout", variation_key="on"
     )
     aggregates.settle(0, Settlements(group="g", member="m", settled_at=NOW_MS, entries=[entry], gaps=[]))
     return State(aggregates.view(NOW_MS), 1.0)
@@ -97,9 +97,9 @@ async def test_the_numbers_are_there_and_ids_are_not() -> None:
             assert answer.headers["content-disposition"] == 'attachment; filename="flagpost-flags.csv"'
         for path in ("/", "/flag?key=checkout"):
             async with session.get(url + path) as answer:
-                assert "ada" not in await answer.text()
+                assert "ada-lovelace" not in await answer.text()
     async with served(counted(), show_ids=True) as (session, url), session.get(url) as answer:
-        assert "ada" in await answer.text()
+        assert "ada-lovelace" in await answer.text()
 
 
 async def test_with_a_token_nothing_but_probes_is_answered_without_it() -> None:
@@ -145,7 +145,7 @@ async def test_the_live_stream_has_a_bound_and_a_place_is_free_again(monkeypatch
             async with asyncio.timeout(30):
                 while b'"rows":[[' not in (line := await answer.content.readline()):
                     pass
-            assert b"ada" not in line
+            assert b"ada-lovelace" not in line
         async with session.get(url + "/live") as third:
             assert (third.status, third.headers["retry-after"]) == (503, "30")
         first.close()
