@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.counting import Books, PartitionFacts, Published
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.operator.reconciliation.counting import Books, Counts, PartitionFacts, Published
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled, ended, kinds_of
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry, Settlements
 
 BOTH = (Kind.TRACK, Kind.VISITOR_METADATA)
+REASONS = {
+    "delivered": "ok",
+    "dead_lettered": "rejected",
+    "duplicate": "dedupe",
+    "dropped": "no_consent",
+    "unknown": "ok",
+}
 
 
 def settled(*entries: tuple[int, Kind, str]) -> Settled:
     found = Settled(Span(100, 110))
-    listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason="ok") for o, k, out in entries]
+    listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason=REASONS[out]) for o, k, out in entries]
     found.add(Settlements(group="g", member="m", settled_at=0, entries=listed, gaps=[]))
     return found
 
@@ -27,7 +34,7 @@ def count(record: Published, ledger: Settled, committed: int = 110) -> Books:
 
 
 def test_a_record_that_was_undecodable_then_and_can_be_read_now_is_one_dead_letter() -> None:
-    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.UNKNOWN, "dead_lettered")))
+    books = count(Published(3, 100, BOTH, ("f", "a")), settled((100, Kind.UNKNOWN, "dead_lettered")))
     assert (books.totals.published, books.totals.dead_lettered, books.metadata.published) == (1, 1, 0)
     assert books.unexplained == 0
 
@@ -41,12 +48,12 @@ def test_a_record_that_was_read_then_and_cannot_be_now_counts_as_it_was_settled(
 
 def test_metadata_that_was_sent_while_it_was_switched_on_counts() -> None:
     ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "delivered"))
-    books = count(Published(3, 100, (Kind.TRACK,), ("f", "a"), "v"), ledger)
+    books = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger)
     assert (books.metadata.published, books.metadata.delivered) == (1, 1)
 
 
 def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half() -> None:
-    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.TRACK, "delivered")))
+    books = count(Published(3, 100, BOTH, ("f", "a")), settled((100, Kind.TRACK, "delivered")))
     assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
 
 
@@ -60,14 +67,14 @@ def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_
 
 
 def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
-    record = Published(3, 100, (Kind.TRACK,), ("f", "a"), "v")
+    record = Published(3, 100, (Kind.TRACK,), ("f", "a"))
     assert count(record, settled(), committed=100).totals.pending == 1
     assert count(record, settled(), committed=101).totals.unexplained == 1
 
 
 def test_settlements_outside_the_window_are_left_out() -> None:
     ledger = settled((99, Kind.TRACK, "delivered"), (110, Kind.TRACK, "delivered"))
-    assert [ledger.kinds(offset) for offset in range(100, 110)] == [[]] * 10
+    assert [kinds_of(ledger.endings(offset)) for offset in range(100, 110)] == [[]] * 10
 
 
 def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
@@ -75,11 +82,41 @@ def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
         settled((100, Kind.TRACK, "unknown"))
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> None:
+    ledger = Settled(Span(100, 110))
+    told = LedgerEntry(offset=100, kind="track", outcome=reason.outcome.value, reason=reason.value)
+    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
+    assert getattr(counts, reason.outcome.value) == 1
+    assert counts.reasons == ({} if reason is Reason.OK else {reason.value: 1})
+
+
+def test_a_reason_of_a_later_release_is_counted_and_said_to_be_unknown() -> None:
+    ledger = Settled(Span(100, 110))
+    told = LedgerEntry(offset=100, kind="track", outcome="dropped", reason="unknown")
+    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
+    assert (counts.dropped, counts.reasons) == (1, {"unknown": 1})
+
+
+def test_rows_are_split_by_parts_and_parts_add_up_to_their_row() -> None:
+    ledger = settled((100, Kind.TRACK, "delivered"), (101, Kind.TRACK, "dropped"))
+    books = Books()
+    records = [Published(3, 100 + n, (Kind.TRACK,), ("f", "a"), day) for n, day in enumerate("abb")]
+    books.count({3: PartitionFacts(ledger, 0)}, records)
+    assert {part: each.published for (_, part), each in books.parts.items()} == {"a": 1, "b": 2}
+    added = Counts()
+    for each in books.parts.values():
+        added.add(each)
+    assert books.rows["f", "a"] == added
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_kinds_of_one_offset_do_not_touch(kind: Kind) -> None:
     ledger = settled((100, kind, "dropped"), (100, kind, "delivered"), (100, kind, "delivered"))
-    assert {other: ledger.outcome(100, other) for other in Kind} == {
-        other: Outcome.DELIVERED if other is kind else None for other in Kind
+    assert {other: ended(ledger.endings(100), other) for other in Kind} == {
+        other: (Outcome.DELIVERED, "ok") if other is kind else None for other in Kind
     }
     assert {other: ledger.sent_again(100, other) for other in Kind} == {
         other: int(other is kind) for other in Kind

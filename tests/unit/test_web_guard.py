@@ -13,9 +13,9 @@ OPEN = Guard(["flags.example"], None)
 CLOSED = Guard([], lambda: TOKEN)
 
 
-def status(guard: Guard, method: str = "GET", *, is_page: bool = True, **headers: str) -> int:
+def status(guard: Guard, method: str = "GET", kind: str = "page", **headers: str) -> int:
     given = {"host": "localhost:8084", **{name.replace("_", "-"): text for name, text in headers.items()}}
-    found = guard.refusal(method, given, is_page=is_page)
+    found = guard.refusal(method, given, is_page=kind == "page")
     return 200 if found is None else found.status
 
 
@@ -54,7 +54,7 @@ def test_a_name_that_was_bound_to_our_address_is_not(host: str) -> None:
 def test_another_sites_page_may_link_to_a_page_and_do_nothing_else() -> None:
     link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
     assert status(OPEN, **link) == 200
-    assert status(OPEN, is_page=False, **link) == 403
+    assert status(OPEN, kind="data", **link) == 403
     for site in ("cross-site", "same-site"):
         assert status(OPEN, sec_fetch_site=site, sec_fetch_mode="cors", sec_fetch_dest="empty") == 403
         frame = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"}
@@ -62,9 +62,9 @@ def test_another_sites_page_may_link_to_a_page_and_do_nothing_else() -> None:
 
 
 def test_an_origin_of_somebody_else_is_refused_also_where_the_browser_is_old() -> None:
-    assert status(OPEN, is_page=False, origin="http://localhost:8084") == 200
-    assert status(OPEN, is_page=False, origin="http://localhost:9999") == 403
-    assert status(OPEN, is_page=False, origin="null") == 403
+    assert status(OPEN, kind="data", origin="http://localhost:8084") == 200
+    assert status(OPEN, kind="data", origin="http://localhost:9999") == 403
+    assert status(OPEN, kind="data", origin="null") == 403
 
 
 @pytest.mark.parametrize("shown", [f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)])

@@ -17,6 +17,7 @@ from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_consumer.web.following import State
 from flagpost_consumer.web.program import Program
 from flagpost_schemas import LedgerEntry, Settlements
+from simulation import decision
 
 NOW_MS = 1_800_000_000_000
 PATHS = (
@@ -41,7 +42,9 @@ TOKEN = "0123456789abcdef-token"
 def counted() -> State:
     aggregates = Aggregates(NOW_MS - 3_600_000, NOW_MS, "events")
     for offset, visitor in enumerate(("ada-lovelace", "bob")):
-        record = Published(0, offset, (Kind.TRACK,), ("checkout", "on"), visitor)
+        record = Published(
+            0, offset, (Kind.TRACK,), ("checkout", "on"), None, decision(visitor, variation="on")
+        )
         aggregates.publish(record, NOW_MS - 1)
     entry = LedgerEntry(
         0, "track", "delivered", "ok", visitor_id="ada-lovelace", flag_key="checkout", variation_key="on"

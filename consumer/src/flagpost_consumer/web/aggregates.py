@@ -26,6 +26,7 @@ from flagpost_consumer.operator.reconciliation.sample_ratio import (
     Assignment,
     SampleRatio,
     Samples,
+    assignment_of,
     check_ratios,
 )
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
@@ -124,18 +125,26 @@ class Aggregates:
         """A record is on the events topic, since `at_ms`; each offset once."""
         self._offsets += 1
         self._deliveries.publish(record)
-        if record.row is None or record.visitor_id is None:
+        decision = record.decision
+        if decision is None or record.row is None:
+            return
+        assignment = assignment_of(decision)
+        if assignment is not None:
+            self._sample(record, assignment, at_ms)
+        if Kind.TRACK not in record.kinds:  # a replay may be of its metadata alone
             return
         place = record.partition, record.offset
-        self._visitors.publish(*place, record.row, record.visitor_id)
+        self._visitors.publish(*place, record.row, decision.visitor_id)
         group = record.row, max(0, at_ms - self.since_ms) // self.step_ms
         self._groups.add(group)
-        self._by_step.publish(*place, group, record.visitor_id)
-        if record.assignment is not None:
-            outcome = self._deliveries.outcome(*place)
-            self._samples.take(record.assignment, at_ms, delivered=outcome is Outcome.DELIVERED)
-            if outcome is None:
-                self._awaited[place] = record.assignment, at_ms
+        self._by_step.publish(*place, group, decision.visitor_id)
+
+    def _sample(self, record: Published, assignment: Assignment, at_ms: int) -> None:
+        place = record.partition, record.offset
+        outcome = self._deliveries.outcome(*place)
+        self._samples.take(assignment, at_ms, delivered=outcome is Outcome.DELIVERED)
+        if outcome is None:
+            self._awaited[place] = assignment, at_ms
 
     def settle(self, partition: int, settlements: Settlements) -> None:
         """The group has written to the ledger. Raises LaterRelease."""
@@ -149,12 +158,12 @@ class Aggregates:
             self._visitors.settle(partition, *told)
             self._by_step.settle(partition, *told)
             if entry.kind == Kind.TRACK:
-                self._sample(partition, entry)
+                self._sample_again(partition, entry)
             if settlements.settled_at >= self.since_ms:
                 self._settled[entry.outcome] += 1
                 self._recent.append(Recent(settlements.settled_at, partition, entry))
 
-    def _sample(self, partition: int, entry: LedgerEntry) -> None:
+    def _sample_again(self, partition: int, entry: LedgerEntry) -> None:
         assignment, at_ms = self._awaited.pop((partition, entry.offset), (None, 0))
         if assignment is not None and entry.outcome == Outcome.DELIVERED:
             self._samples.take(assignment, at_ms, delivered=True)

@@ -13,12 +13,12 @@ from typing import Final
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.reconciliation.counting import Counts, Interval, Published, Row, kinds_given
-from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
+from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled, ended
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry
 
 PAGE_OFFSETS: Final = 4_096
-PAGE_BYTES: Final = PAGE_OFFSETS * 7 + 1_000
+PAGE_BYTES: Final = PAGE_OFFSETS * 9 + 1_000
 _BIT: Final = {kind: 1 << place for place, kind in enumerate(Kind)}
 _KINDS: Final = tuple(tuple(kind for kind in Kind if mask & _BIT[kind]) for mask in range(1 << len(_BIT)))
 """By a mask of bits."""
@@ -91,7 +91,8 @@ class Deliveries:
 
     def outcome(self, partition: int, offset: int) -> Outcome | None:
         """How a record's track delivery ended; None: the ledger does not say."""
-        return self._partitions[partition].page(offset).settled.outcome(offset, Kind.TRACK)
+        how = ended(self._partitions[partition].page(offset).settled.endings(offset), Kind.TRACK)
+        return None if how is None else how.outcome
 
     def publish(self, record: Published) -> None:
         """A record is on the events topic; each offset once."""
@@ -152,19 +153,19 @@ class Deliveries:
         number, settled = page.row[at], page.settled
         if not number:
             return
-        ended = settled.kinds(offset)
-        if not ended and place.is_lost(offset):
+        endings = settled.endings(offset)
+        if not endings and place.is_lost(offset):
             return
-        for kind in kinds_given(_KINDS[page.planned[at]], ended):
+        for kind in kinds_given(_KINDS[page.planned[at]], endings):
             counts = self.metadata if kind in _METADATA else self._by_number[number]
             counts.published += step
             if kind is Kind.TRACK:
                 counts.unseen += step * settled.unseen(offset)
-            outcome = settled.outcome(offset, kind)
-            if outcome is not None:
-                counts.end(outcome, step)
+            how = ended(endings, kind)
+            if how is not None:
+                counts.end(how, step)
                 counts.sent_again += step * settled.sent_again(offset, kind)
-                if outcome is Outcome.DEAD_LETTERED and (offset, kind) in place.replayed:
+                if how.outcome is Outcome.DEAD_LETTERED and (offset, kind) in place.replayed:
                     counts.replayed += step
             elif offset >= place.committed:
                 counts.pending += step

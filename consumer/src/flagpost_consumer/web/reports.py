@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 
 from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
-from flagpost_consumer.operator.reconciliation.counting import OFF, Counts, Row
+from flagpost_consumer.operator.reconciliation.counting import Counts, Row
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark, ratio_warnings
 from flagpost_consumer.operator.reconciliation.visitors import PENDING, VisitorCounts
 from flagpost_consumer.operator.times import moment_text
@@ -23,6 +23,7 @@ from flagpost_consumer.web.ids import Ids
 from flagpost_consumer.web.tables import Cell, Link, Table
 from flagpost_settings.visible import visible_json
 
+OFF: Final = "off"
 NOBODY: Final = VisitorCounts()
 NONE: Final = Counts()
 DELIVERIES: Final = (
@@ -221,15 +222,18 @@ class Reports:
                 key = None if letter.key is None else letter.key.decode("utf-8", "backslashreplace")
                 place = Link(str(letter.place), _address("/dead-letter", place=str(letter.place)))
                 detail = self._ids.without(letter.detail, key)
-                why = (
-                    letter.reason,
-                    letter.kind,
-                    self._ids.shown(key),
-                    letter.attempts,
-                    letter.status,
-                    detail,
+                rows.append(
+                    (
+                        place,
+                        moment_text(letter.at),
+                        letter.reason,
+                        letter.kind,
+                        self._ids.shown(key),
+                        letter.attempts,
+                        letter.status,
+                        detail,
+                    )
                 )
-                rows.append((place, moment_text(letter.at), *why))
         columns = ("Place", "Died", "Reason", "Kind", "Key", "Attempts", "Status", "Detail")
         query = "" if reason is None else _query(reason=reason)
         return Table("dead-letters", "Dead letters", columns, rows, query)

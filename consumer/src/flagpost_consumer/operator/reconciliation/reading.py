@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from confluent_kafka import Message
 
@@ -17,19 +18,24 @@ from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
+    Part,
     PartitionFacts,
     Published,
+    Row,
     merged,
     size_of_union,
 )
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
+from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
-from flagpost_consumer.operator.reconciliation.sample_ratio import Samples
-from flagpost_consumer.operator.reconciliation.settled import Settled
+from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
+from flagpost_consumer.operator.reconciliation.settled import Settled, ended
 from flagpost_consumer.operator.reconciliation.topics import Topics
+from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings
+from flagpost_schemas import DecisionEvent, LedgerEntry
 
 PORTION_OFFSETS = 1_000_000
 """What is read at once, unless one partition alone holds more."""
@@ -45,6 +51,9 @@ class Reconciliation:
     books: Books = field(default_factory=Books)
     samples: Samples = field(default_factory=Samples, init=False)
     splits: Splits = field(default_factory=Splits, init=False)
+    visitors: Mapping[Row, VisitorCounts] = field(default_factory=dict)
+    visitor_parts: Mapping[tuple[Row, Part], VisitorCounts] = field(default_factory=dict)
+    """The same, split as `books.parts`."""
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -62,12 +71,19 @@ class Reconciliation:
 class Reading:
     """One reconciliation being made."""
 
-    def __init__(self, reader: TopicReader, settings: Settings, window: Window) -> None:
+    def __init__(self, reader: TopicReader, settings: Settings, window: Window, by: By | None = None) -> None:
+        """`by`: what rows are split by."""
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
-        self._planning = Planning(settings)
+        self._planning = Planning(settings, by)
         self._topics = Topics(reader, settings.kafka)
+        self._visitors: Visitors[Row] = Visitors()
+        self._parts: Visitors[tuple[Row, Part]] = Visitors()
+        # Days and services part what repeats from what it repeats, so both need all that the ledger says.
+        self._counted: tuple[Visitors[Any], ...] = (self._visitors, self._parts)
+        if part_of(by) is None:
+            self._counted = (self._visitors,)
         now_ms = time.time_ns() // 1_000_000
         self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
 
@@ -88,6 +104,7 @@ class Reading:
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
         found.damaged = self._topics.damaged
+        found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found
 
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
@@ -96,6 +113,7 @@ class Reading:
         written: dict[int, list[Interval]] = {number: [] for number in numbers}
         for number, _, settlements in self._topics.settlements(extent.ledger, numbers):
             settled[number].add(settlements)
+            self._settle(number, settlements.entries, extent.events[number].end)
             told = [(gap.from_offset, gap.to_offset) for gap in settlements.gaps]
             written[number] += told
             if self._is_in_window(settlements.settled_at):
@@ -107,11 +125,28 @@ class Reading:
                 gaps[number].append((committed.offset, extent.available[number].first))
             self._found.lost_offsets += size_of_union(gaps[number])
             position = 0 if committed is None else committed.offset
-            facts[number] = PartitionFacts(
-                settled[number], position, replayed.get(number, set()), list(merged(written[number]))
-            )
+            lost = list(merged(written[number]))
+            facts[number] = PartitionFacts(settled[number], position, replayed.get(number, set()), lost)
+            self._place(number, position, lost)
         self._found.books.count(facts, self._published(extent, numbers, facts))
         self._found.samples.partitions_end()
+        for visitors in self._counted:
+            for number in numbers:
+                visitors.finish(number)
+
+    def _settle(self, number: int, entries: list[LedgerEntry], end: int) -> None:
+        for visitors in self._counted:
+            for entry in entries:
+                if entry.offset < end:
+                    visitors.settle(
+                        number, entry.offset, entry.kind, entry.outcome, entry.reason, entry.duplicate_of
+                    )
+
+    def _place(self, number: int, position: int, lost: list[Interval]) -> None:
+        for visitors in self._counted:
+            visitors.commit(number, position)
+            for first, end in lost:
+                visitors.lose(number, first, end)
 
     def _is_in_window(self, settled_at: int) -> bool:
         since, until = self._window.since_ms, self._window.until_ms
@@ -122,13 +157,29 @@ class Reading:
     ) -> Iterator[Published]:
         for message in self._topics.messages(self._kafka.topic, extent.events, numbers):
             self._note_oldest(message)
-            published = self._planning.published(message)
-            if published.assignment is not None:
-                outcome = facts[published.partition].settled.outcome(published.offset, Kind.TRACK)
-                self._found.samples.take(
-                    published.assignment, message.timestamp()[1], delivered=outcome is Outcome.DELIVERED
-                )
-            yield published
+            record = self._planning.published(message)
+            self._decide(record)
+            if record.decision is not None:
+                self._sample(facts[record.partition], record, record.decision, message.timestamp()[1])
+            yield record
+
+    def _sample(
+        self, facts: PartitionFacts, record: Published, decision: DecisionEvent, arrived_ms: int
+    ) -> None:
+        assignment = assignment_of(decision)
+        if assignment is not None:
+            how = ended(facts.settled.endings(record.offset), Kind.TRACK)
+            delivered = how is not None and how.outcome is Outcome.DELIVERED
+            self._found.samples.take(assignment, arrived_ms, delivered=delivered)
+
+    def _decide(self, record: Published) -> None:
+        """Count the visitor of a decision that Pendo is to be told: a replay may be of its metadata alone."""
+        decision, row, part = record.decision, record.row, record.part
+        if decision is None or row is None or Kind.TRACK not in record.kinds:
+            return
+        self._visitors.publish(record.partition, record.offset, row, decision.visitor_id)
+        if part is not None:
+            self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""
