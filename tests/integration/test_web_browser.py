@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ async def opened(scene: Scene) -> AsyncIterator[Opened]:
             await eventually(lambda: page.table("pendo") and page.table("dead-letters"), SECONDS)
             async with tab() as browser:
                 yield Opened(scene, page, browser)
+            sys.stderr.write("\n".join(page.lines))
             assert await page.stop() == 0
         assert await consumer.stop() == 0
 
@@ -93,6 +95,7 @@ async def test_what_flows_is_shown_live_and_can_be_paused(opened: Opened) -> Non
     await browser.until("document.getElementById('live-status').textContent === 'live'")
     now = time.time_ns() // 1_000_000
     opened.scene.publish([decision("someone", "just-now", "on", occurred_at=now)])
+    await eventually(lambda: any(row["Flag"] == "just-now" for row in opened.page.table("flags")), SECONDS)
     await browser.until("document.getElementById('live-rows').textContent.includes('just-now')")
     assert not await browser.look("document.body.textContent.includes('someone')")
     await browser.look("document.getElementById('live-pause').click()")

@@ -64,10 +64,12 @@ class Following:
         """Nothing is read yet."""
         self._settings = settings
         self._stopped = threading.Event()
-        self._marks = Marks(settings.kafka, lambda wrong: self._tell(wrong=wrong))
+        self._marks = Marks(settings.kafka, lambda wrong: self._tell_wrong(of_ends=wrong))
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
         self._lock = threading.Lock()
         self._state = State()
+        self._wrong: dict[str, str | None] = {}
+        """What keeps the reading, and the asking for ends, from going on."""
         self._share = 1.0
         """Of the window that is read, where all of it takes too much memory."""
 
@@ -91,6 +93,12 @@ class Following:
         with self._lock:
             self._state = replace(self._state, **changes)  # type: ignore[arg-type]
 
+    def _tell_wrong(self, **wrong: str | None) -> None:
+        with self._lock:
+            self._wrong |= wrong
+            told = next(filter(None, self._wrong.values()), None)
+            self._state = replace(self._state, wrong=told)
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
@@ -98,11 +106,11 @@ class Following:
             except _BeginsAnew as why:
                 log.info("the window is read anew", why=str(why))
             except (KafkaUnavailable, RegistryNotAnswering, UnknownSchema, LaterRelease) as error:
-                self._tell(wrong=str(error))
+                self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
             except Exception as error:
                 log.exception("the reading has failed in a way that is not foreseen")
-                self._tell(wrong=f"a defect: {type(error).__name__}; the log says more")
+                self._tell_wrong(of_reading=f"a defect: {type(error).__name__}; the log says more")
                 self._stopped.wait(RETRY_SECONDS)
 
     def _read_once(self) -> None:
@@ -117,7 +125,7 @@ class Following:
                 with TopicReader(self._settings.kafka) as reader:
                     self._follow(reading, reader)
             except KafkaUnavailable as error:
-                self._tell(wrong=str(error))
+                self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
 
     def _next_mark(self) -> Mark | None:
@@ -138,6 +146,7 @@ class Following:
                 self._look(reading, reader)
 
     def _look(self, reading: Reading, reader: TopicReader) -> None:
+        self._tell_wrong(of_reading=None)
         reading.see_ends(reader.ends_seen())
         if reading.bytes_held > self._settings.web.max_bytes:
             self._share = reading.share / 2

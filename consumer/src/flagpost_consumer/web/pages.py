@@ -266,7 +266,7 @@ def _stand(state: State, view: View) -> Html:
     wrong = (
         element(
             "p",
-            f"Kafka is not there, so these numbers are old: {state.wrong}",
+            f"The topics cannot be read, so these numbers are old: {state.wrong}",
             class_="warning",
             role="alert",
         )

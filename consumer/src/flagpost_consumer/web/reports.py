@@ -174,7 +174,7 @@ class Reports:
 
     def steps(self, view: View, flag: str) -> Table:
         """The same as a table, without steps in which nothing was."""
-        rows = [
+        rows: list[tuple[Cell, ...]] = [
             (_step_text(view, number), _named(row[1]), counts.decided, *_standing(counts))
             for row in _rows(view)
             if row[0] == flag
@@ -190,12 +190,14 @@ class Reports:
             ("of these without a flag", view.other),
             ("Metadata", view.metadata),
         )
-        rows = [(name, *_counts(counts)) for name, counts in parts]
+        rows: list[tuple[Cell, ...]] = [(name, *_counts(counts)) for name, counts in parts]
         return Table("deliveries", "Deliveries", ("Deliveries", *COUNT_TITLES), rows)
 
     def deliveries_of(self, view: View, flag: str) -> Table:
         """Those of one flag."""
-        rows = [(_named(row[1]), *_counts(view.rows.get(row, NONE))) for row in _rows(view) if row[0] == flag]
+        rows: list[tuple[Cell, ...]] = [
+            (_named(row[1]), *_counts(view.rows.get(row, NONE))) for row in _rows(view) if row[0] == flag
+        ]
         return Table(
             "deliveries-of", f"Track events of {flag}", ("Variation", *COUNT_TITLES), rows, _query(flag=flag)
         )
