@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -62,7 +61,6 @@ async def opened(scene: Scene) -> AsyncIterator[Opened]:
             await eventually(lambda: page.table("pendo") and page.table("dead-letters"), SECONDS)
             async with tab() as browser:
                 yield Opened(scene, page, browser)
-            sys.stderr.write("\n".join(page.lines))
             assert await page.stop() == 0
         assert await consumer.stop() == 0
 

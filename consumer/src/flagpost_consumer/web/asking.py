@@ -29,6 +29,9 @@ AT_ONCE: Final = 2
 WAITING: Final = 8
 ANSWER_SECONDS: Final = 30.0
 
+NOT_ASKED: Final = (None, "")
+"""The page has no key of Pendo's, and asks it nothing."""
+
 Answer = TypeVar("Answer")
 
 
@@ -65,7 +68,7 @@ class Asking:
         subject = Subject.of(visitor_id, ledger_ids(settings), is_account=False)
         with TopicReader(settings.kafka) as reader:
             found = Finder(reader, settings, subject).find(None, everywhere=False)
-        return as_document(explanation_of(settings, subject, found, settings.web.consumers, None))
+        return as_document(explanation_of(settings, subject, found, settings.web.consumers, None, NOT_ASKED))
 
     def _read_letter(self, place: Place) -> dict[str, object]:
         kafka = self._settings.kafka

@@ -7,6 +7,7 @@ unexplained, and not only on its way to us.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +51,8 @@ class Marks:
         self._stopped = threading.Event()
         self._wanted = threading.Event()
         self._wanted.set()
-        self._latest: Mark | None = None
+        self._told: queue.SimpleQueue[Mark] = queue.SimpleQueue()
+        """One at most. (An attribute would be lost where it is set while the other thread clears it.)"""
         self._asked = 0
         self._topic_id: str | None = None
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
@@ -67,9 +69,11 @@ class Marks:
 
     def take(self) -> Mark | None:
         """The newest mark, if there is one that was not taken; the next is asked for then."""
-        mark, self._latest = self._latest, None
-        if mark is not None:
-            self._wanted.set()
+        try:
+            mark = self._told.get_nowait()
+        except queue.Empty:
+            return None
+        self._wanted.set()
         return mark
 
     def _run(self) -> None:
@@ -88,7 +92,7 @@ class Marks:
                 return
             self._wanted.clear()
             try:
-                self._latest = self._ask(reader)
+                self._told.put(self._ask(reader))
             except KafkaUnavailable:
                 self._wanted.set()
                 raise
