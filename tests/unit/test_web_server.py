@@ -40,7 +40,7 @@ TOKEN = "0123456789abcdef-token"
 
 
 def counted() -> State:
-    aggregates = Aggregates(NOW_MS - 3_600_000, NOW_MS, "events")
+    aggregates = Aggregates(NOW_MS - 3_600_000, NOW_MS, Settings())
     for offset, visitor in enumerate(("ada-lovelace", "bob")):
         record = Published(
             0, offset, (Kind.TRACK,), ("checkout", "on"), None, decision(visitor, variation="on")

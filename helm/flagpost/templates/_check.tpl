@@ -67,6 +67,7 @@ setting}.
   "kafka.ledger_topic" "flagpost.ledger"
   "kafka.dead_letter_topic" "flagpost.dead-letters"
   "kafka.suppressions_topic" "flagpost.suppressions"
+  "kafka.impressions_topic" ""
   "gateway.webhook_topic" "flagpost.pendo-webhooks"
 -}}
 {{- $name = include "flagpost.setting" (list $ $setting) | default $name -}}

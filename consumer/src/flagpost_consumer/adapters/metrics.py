@@ -30,6 +30,7 @@ from flagpost_consumer.core.pendo_rules import Rule
 from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Record, Settlement
 from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.core.schema_lookups import RegistryWait
+from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.core.stalls import Stall, Stalled
 from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import DecisionEvent
@@ -151,10 +152,15 @@ class Metrics:
 
     def received(self, records: Iterable[Record]) -> None:
         """Note the visitors of experiments among records that came."""
-        if self._flags:
-            for record in records:
-                if isinstance(record.event, DecisionEvent) and self._engine.current(record.partition):
-                    self.experiments.take(record.partition, record.event)
+        if not self._flags:
+            return
+        select = self._engine.policy.select
+        for record in records:
+            event = record.event
+            if not isinstance(event, DecisionEvent) or self._engine.current(record.partition) is None:
+                continue
+            if not_selected(event, select) is None:
+                self.experiments.take(record.partition, event)
 
     def settled(self, settlement: Settlement) -> None:
         """Note a delivery whose settlement Kafka has acknowledged."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from flagpost_consumer.core.experiments import Splits
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker
 from flagpost_consumer.operator.reconciliation.counting import (
     Counts,
@@ -30,6 +31,7 @@ from flagpost_consumer.operator.reconciliation.sample_ratio import (
     check_ratios,
 )
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
+from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.deliveries import Deliveries
 from flagpost_consumer.web.letters import LetterCount, Letters
 from flagpost_schemas import LedgerEntry, Settlements
@@ -93,14 +95,16 @@ class View:
 class Aggregates:
     """What is counted since a moment."""
 
-    def __init__(self, since_ms: int, until_ms: int, events_topic: str) -> None:
+    def __init__(self, since_ms: int, until_ms: int, settings: Settings) -> None:
         """`until_ms`: what is now; the charts' steps are cut by it."""
+        self._select = settings.select
+        self._given = settings.metrics.splits
         self.since_ms = since_ms
         self.step_ms = max(60_000, (until_ms - since_ms) // STEPS)
         self._visitors: Visitors[Row] = Visitors()
         self._by_step: Visitors[tuple[Row, int]] = Visitors()
         self._deliveries = Deliveries()
-        self._letters = Letters(events_topic)
+        self._letters = Letters(settings.kafka.topic)
         self._samples = Samples()
         self._splits = Splits()
         self._awaited: dict[tuple[int, int], tuple[Assignment, int]] = {}
@@ -129,7 +133,7 @@ class Aggregates:
         if decision is None or record.row is None:
             return
         assignment = assignment_of(decision)
-        if assignment is not None:
+        if assignment is not None and not_selected(decision, self._select) is None:
             self._sample(record, assignment, at_ms)
         if Kind.TRACK not in record.kinds:  # a replay may be of its metadata alone
             return
@@ -193,7 +197,7 @@ class Aggregates:
             step_ms=self.step_ms,
             visitors=self._visitors.counts(),
             over_time=over_time,
-            ratios=tuple(check_ratios(self._samples, self._splits, {})),
+            ratios=tuple(check_ratios(self._samples, self._splits, self._given)),
             rows={row: _copied(counts) for row, counts in deliveries.rows.items()},
             other=_copied(deliveries.other),
             totals=deliveries.totals,

@@ -57,11 +57,11 @@ class Asking:
             found = Place.parse(place)
         except ValueError as error:
             raise NotAnswered(400, str(error)) from None
-        return await self._ask(lambda: self._read_letter(found))
+        return await self.ask(lambda: self._read_letter(found))
 
     async def visitor(self, visitor_id: str) -> dict[str, Any]:
         """All that became of a visitor's events, as `flagpost explain --json` has it. Raises NotAnswered."""
-        return await self._ask(lambda: self._explain(visitor_id))
+        return await self.ask(lambda: self._explain(visitor_id))
 
     def _explain(self, visitor_id: str) -> dict[str, Any]:
         settings = self._settings
@@ -76,7 +76,8 @@ class Asking:
             found = find(reader, kafka.dead_letter_topic, place)
         return found_as_json(found, Values(kafka.schema_registry))
 
-    async def _ask(self, question: Callable[[], Answer]) -> Answer:
+    async def ask(self, question: Callable[[], Answer]) -> Answer:
+        """The answer of what blocks, in a thread. Raises NotAnswered."""
         if self._waiting >= WAITING:
             raise NotAnswered(503, "Others ask at this moment; try again in a few seconds.")
         self._waiting += 1

@@ -183,7 +183,7 @@ class Reading:
         self._first = dict(self._places)
         self._ends = _ends(mark)
         since_ms = asked_ms if extent.covered_ms is None else extent.covered_ms
-        self._aggregates = Aggregates(since_ms, mark.at_ms, self._kafka.topic)
+        self._aggregates = Aggregates(since_ms, mark.at_ms, settings)
         self._commit(mark)
 
     @property

@@ -16,8 +16,10 @@ from flagpost_consumer.adapters.message_headers import UnreadableHeaders, header
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.plan import Planner, replayed_only
 from flagpost_consumer.core.records import Headers
+from flagpost_consumer.operator.dead_letters.records import REPLAY_OF_HEADER
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.reconciliation.counting import Published
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.settings import Settings, engine_policy
 from flagpost_schemas import DecisionEvent, DecodeError, Event, variation_as_sent
@@ -30,11 +32,14 @@ MAX_LIKE = 10_000
 class Planning:
     """Plans records one after the other."""
 
-    def __init__(self, settings: Settings, by: By | None = None) -> None:
-        """Nothing is asked of the registry before a record needs it."""
+    def __init__(
+        self, settings: Settings, by: By | None = None, impressions: ImpressionBooks | None = None
+    ) -> None:
+        """Nothing is asked of the registry before a record needs it. `impressions` are told of each decision."""
         self._values = Values(settings.kafka.schema_registry)
         self._planner = Planner(engine_policy(settings))
         self._part_of = part_of(by)
+        self._impressions = impressions
         # Kinds do not depend on the time: what is expired is still a delivery of its kind.
         self._now_ms = time.time_ns() // 1_000_000
         self._kinds: dict[object, tuple[Kind, ...]] = {}
@@ -50,6 +55,8 @@ class Planning:
         kinds = self._kinds_of(event) if not headers else self._kinds_of_one(event, headers)
         if not isinstance(event, DecisionEvent):
             return Published(partition, offset, kinds)
+        if self._impressions is not None and not _is_replay(headers):
+            self._impressions.publish(event)
         row = event.flag_key, variation_as_sent(event)
         part = None if self._part_of is None else self._part_of(event)
         return Published(partition, offset, kinds, row, part, event)
@@ -68,6 +75,10 @@ class Planning:
 
     def _kinds_of_one(self, event: Event, headers: Headers) -> tuple[Kind, ...]:
         return tuple(plan.kind for plan in replayed_only(self._planner.plan(event, self._now_ms), headers))
+
+
+def _is_replay(headers: Headers) -> bool:
+    return any(name == REPLAY_OF_HEADER for name, _ in headers)
 
 
 def _headers(message: Message) -> Headers:

@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from flagpost_consumer.core.experiments import Splits
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
@@ -26,14 +27,15 @@ from flagpost_consumer.operator.reconciliation.counting import (
     size_of_union,
 )
 from flagpost_consumer.operator.reconciliation.extent import Extent, Spans, Window
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
 from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
-from flagpost_consumer.operator.reconciliation.settled import Settled, ended
+from flagpost_consumer.operator.reconciliation.settled import Ended, Settled, ended
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import DecisionEvent, LedgerEntry
 
@@ -49,11 +51,13 @@ class Reconciliation:
     """Where the window begins: as asked, or the oldest record's timestamp; None: there is no record."""
     until_ms: int
     books: Books = field(default_factory=Books)
-    samples: Samples = field(default_factory=Samples, init=False)
-    splits: Splits = field(default_factory=Splits, init=False)
     visitors: Mapping[Row, VisitorCounts] = field(default_factory=dict)
     visitor_parts: Mapping[tuple[Row, Part], VisitorCounts] = field(default_factory=dict)
     """The same, split as `books.parts`."""
+    samples: Samples = field(default_factory=Samples, init=False)
+    """The visitors of experiments."""
+    splits: Splits = field(default_factory=Splits, init=False)
+    """The traffic allocations of experiments that publishers told."""
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -61,6 +65,8 @@ class Reconciliation:
     cut_offsets: int = 0
     damaged: int = 0
     """Records of the ledger that cannot be read."""
+    impressions: ImpressionBooks | None = None
+    """None: there is no topic of impressions."""
 
     @property
     def adds_up(self) -> bool:
@@ -76,7 +82,9 @@ class Reading:
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
-        self._planning = Planning(settings, by)
+        self._select = settings.select
+        impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
+        self._planning = Planning(settings, by, impressions)
         self._topics = Topics(reader, settings.kafka)
         self._visitors: Visitors[Row] = Visitors()
         self._parts: Visitors[tuple[Row, Part]] = Visitors()
@@ -85,7 +93,8 @@ class Reading:
         if part_of(by) is None:
             self._counted = (self._visitors,)
         now_ms = time.time_ns() // 1_000_000
-        self._found = Reconciliation(window.since_ms, now_ms if window.until_ms is None else window.until_ms)
+        until_ms = now_ms if window.until_ms is None else window.until_ms
+        self._found = Reconciliation(window.since_ms, until_ms, impressions=impressions)
 
     def run(self, extent: Extent) -> Reconciliation:
         """Count everything.
@@ -103,9 +112,22 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
+        if found.impressions is not None and kafka.impressions_topic is not None:
+            self._read_reports(found.impressions, kafka.impressions_topic)
         found.damaged = self._topics.damaged
         found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found
+
+    def _read_reports(self, impressions: ImpressionBooks, topic: str) -> None:
+        """A report is written when its time is over, by the same clock: before the window's begin there is none."""
+        spans = self._reader.spans_if_there(topic)
+        since_ms = self._window.since_ms
+        if since_ms is not None and spans:
+            first = self._reader.first_at(topic, since_ms, spans)
+            spans = {number: Span(first[number], span.end) for number, span in spans.items()}
+        if spans:
+            for message in self._topics.messages(topic, spans, sorted(spans)):
+                impressions.add(message.value())
 
     def _count(self, extent: Extent, numbers: list[int], replayed: Replayed) -> None:
         settled = {number: Settled(extent.events[number]) for number in numbers}
@@ -160,17 +182,9 @@ class Reading:
             record = self._planning.published(message)
             self._decide(record)
             if record.decision is not None:
-                self._sample(facts[record.partition], record, record.decision, message.timestamp()[1])
+                endings = facts[record.partition].settled.endings(record.offset)
+                self._sample(record.decision, message.timestamp()[1], ended(endings, Kind.TRACK))
             yield record
-
-    def _sample(
-        self, facts: PartitionFacts, record: Published, decision: DecisionEvent, arrived_ms: int
-    ) -> None:
-        assignment = assignment_of(decision)
-        if assignment is not None:
-            how = ended(facts.settled.endings(record.offset), Kind.TRACK)
-            delivered = how is not None and how.outcome is Outcome.DELIVERED
-            self._found.samples.take(assignment, arrived_ms, delivered=delivered)
 
     def _decide(self, record: Published) -> None:
         """Count the visitor of a decision that Pendo is to be told: a replay may be of its metadata alone."""
@@ -180,6 +194,13 @@ class Reading:
         self._visitors.publish(record.partition, record.offset, row, decision.visitor_id)
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
+
+    def _sample(self, decision: DecisionEvent, arrived_ms: int, how: Ended | None) -> None:
+        """Count the visitor of an experiment."""
+        assignment = assignment_of(decision)
+        if assignment is not None and not_selected(decision, self._select) is None:
+            delivered = how is not None and how.outcome is Outcome.DELIVERED
+            self._found.samples.take(assignment, arrived_ms, delivered=delivered)
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flagpost_consumer.operator.reconciliation.counting import Counts, Part, Row
+from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json
 from flagpost_consumer.operator.reconciliation.parts import By, part_name
 from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo, PendoCheck, compare
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_warnings
@@ -105,6 +106,7 @@ class Report:
             "unexplained": found.books.unexplained,
             "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
+            **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from flagpost_consumer.core.legible import legible
+from flagpost_consumer.operator.reconciliation.impressions_report import impression_sentences
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark
 from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, summary
 from flagpost_consumer.operator.reconciliation.rows_text import show_rows
@@ -24,6 +25,9 @@ def show(report: Report, console: Terminal) -> None:
     since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
+    if found.impressions is not None:
+        for sentence in impression_sentences(found.impressions):
+            _say(console, sentence)
     for ratio in report.ratios:
         if not ratio.skewed:
             _say(console, ratio_remark(ratio))
