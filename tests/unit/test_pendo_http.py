@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import orjson
 import pytest
@@ -89,6 +90,30 @@ async def test_a_server_that_hangs_is_a_time_out_and_leaves_nothing_behind() -> 
             assert await asyncio.wait_for(answers.get(), 10) == Answer(failure=Failure.TIMEOUT)
         assert not any(http._under_way.values())
         held.set()
+
+
+async def test_what_was_answered_is_free_without_the_collector_of_garbage() -> None:
+    """Cycles that each request leaves make it walk through all that is young, again and again."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                await read_request(reader)
+            except asyncio.IncompleteReadError:
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(serve) as url, client(url) as (http, answers):
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(10):
+                http.start(track_attempt())
+                await asyncio.wait_for(answers.get(), 10)
+            left = [each for each in gc.get_objects() if isinstance(each, Attempt)]
+        finally:
+            gc.enable()
+    assert left == []
 
 
 async def test_a_secret_is_used_from_the_next_request_on() -> None:

@@ -312,6 +312,7 @@ class PendoHttp:
         if request.answered:
             return
         request.answered = True
+        request.exchange = None  # it names the request: left so, both would wait for the collector of garbage
         del self._under_way[request.attempt.endpoint][request]
         self._on_answer(request.attempt, answer, self._now() - request.started)
 
