@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -156,16 +156,13 @@ def bare(bootstrap_servers: str, visitor_id: str, settlements: int) -> Mapping[s
     """Read and decode both topics, and keep what is the visitor's."""
     began, cpu, found = time.monotonic(), time.process_time(), 0
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "bare"})
-    readers: Sequence[tuple[str, Callable[[dict[str, object]], list[dict[str, object]]], str]] = (
-        (TOPICS[0], lambda event: [event], "DecisionEvent"),
-        (TOPICS[1], lambda record: record["entries"], "Settlements"),  # type: ignore[return-value,dict-item]
-    )
-    for topic, entries_of, name in readers:
+    for topic, name in zip(TOPICS, ("DecisionEvent", "Settlements"), strict=False):
         schema, seen = schema_of(name), 0
         consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
         while seen < settlements:
             for message in consumer.consume(500, 0.1):
-                entries = entries_of(decoded(message, schema))
+                record = decoded(message, schema)
+                entries = record.get("entries", [record])
                 seen += len(entries)
                 found += sum(entry["visitor_id"] == visitor_id for entry in entries)
     consumer.close()

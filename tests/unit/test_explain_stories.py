@@ -43,7 +43,7 @@ def found(
     settled: dict[tuple[int, int], list[Settled]] = {}
     for each in entries:
         settled.setdefault((0, each.offset), []).append(Settled(each, settled_at))
-    return Found(0, (0,), None, records=list(records), settled=settled, committed={0: committed}, **fields)
+    return Found((0,), (0,), None, records=list(records), settled=settled, committed={0: committed}, **fields)
 
 
 def told(what: Found, policy: Policy | None = None) -> list[Story]:
@@ -140,6 +140,17 @@ def test_a_settlement_names_a_visitor_by_the_id_or_its_hash() -> None:
     assert subject.is_named_by(entry(0, visitor_id=keyed.of("v")))
     assert not subject.is_named_by(entry(0, visitor_id=LedgerIds(b"other").of("v")))
     assert not subject.is_named_by(entry(0, account_id="v"))
+
+
+def test_an_anonymous_visitor_is_found_by_pendos_name_and_by_the_services() -> None:
+    service = TrackEvent(event_id="e", occurred_at=0, anonymous_id="cookie", event="x")
+    agent = TrackEvent(event_id="e", occurred_at=0, anonymous_id="_PENDO_T_cookie", event="x")
+    named = Subject.of("_PENDO_T_cookie", LedgerIds(), is_account=False)
+    assert named.keys == {b"_PENDO_T_cookie", b"cookie"}
+    assert named.has(service)
+    assert named.has(agent)
+    assert Subject.of("cookie", LedgerIds(), is_account=False).keys == {b"cookie"}
+    assert Subject.of("_PENDO_T_", LedgerIds(), is_account=False).keys == {b"_PENDO_T_"}
 
 
 # What waits.

@@ -229,12 +229,13 @@ def test_a_refused_column_bears_the_files_name_for_it() -> None:
 def test_anonymous_events_go_where_the_settings_send_them() -> None:
     content = b"anonymous_id,event\na1,e\n"
     assert import_bytes(content, "track").refused == [(2, "visitor_id")]
-    settings = Settings.model_validate({"mapping": {"anonymous": "as_visitor"}})
-    imported = import_bytes(content, "track", settings=settings)
-    (event,) = imported.events
-    assert isinstance(event, TrackEvent)
-    assert (event.visitor_id, event.anonymous_id) == (None, "a1")
-    assert imported.records[0][1].key == b"a1"
+    for anonymous in ("as_visitor", "as_anonymous"):
+        settings = Settings.model_validate({"mapping": {"anonymous": anonymous}})
+        imported = import_bytes(content, "track", settings=settings)
+        (event,) = imported.events
+        assert isinstance(event, TrackEvent)
+        assert (event.visitor_id, event.anonymous_id) == (None, "a1")
+        assert imported.records[0][1].key == b"a1"
 
 
 def test_consent_that_is_required_is_asked_for_at_once() -> None:

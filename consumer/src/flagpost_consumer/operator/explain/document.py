@@ -45,7 +45,7 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
     found, subject = explanation.found, explanation.subject
     return {
         subject.target: subject.id,
-        "partition": found.home,
+        "partition": found.homes[0],
         "partitions_read": list(found.partitions),
         "since": found.since_ms,
         "suppressed": found.is_suppressed,
@@ -60,7 +60,7 @@ def _record(story: Story, explanation: Explanation) -> dict[str, Any]:
     return {
         "partition": story.partition,
         "offset": story.offset,
-        "mispartitioned": story.partition != explanation.found.home,
+        "mispartitioned": story.partition not in explanation.found.homes,
         "produced_at": None if record is None else record.produced_at,
         "occurred_at": story.occurred_at,
         "event_id": story.event_id,

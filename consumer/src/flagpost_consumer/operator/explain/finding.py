@@ -80,8 +80,8 @@ class Letter(NamedTuple):
 class Found:
     """What Kafka has of them."""
 
-    home: int
-    """The partition that their key belongs on."""
+    homes: tuple[int, ...]
+    """Where their keys belong: one partition, unless an anonymous visitor has two names."""
     partitions: tuple[int, ...]
     """Those that were read."""
     since_ms: int | None
@@ -106,6 +106,7 @@ class Finder:
         self._reader = reader
         self._kafka = settings.kafka
         self._subject = subject
+        self._keys = subject.keys
         self._values = Values(settings.kafka.schema_registry)
         self._topics = Topics(reader, settings.kafka)
         self._planner = Planner(engine_policy(settings))
@@ -123,9 +124,9 @@ class Finder:
         reader, kafka = self._reader, self._kafka
         committed = reader.committed(kafka.topic, reader.spans(kafka.topic))
         available = reader.spans(kafka.topic)
-        home = partition_of(self._subject.key, len(available))
-        numbers = tuple(available) if everywhere else (home,)
-        found = Found(home, numbers, since_ms)
+        homes = tuple(sorted({partition_of(key, len(available)) for key in self._keys}))
+        numbers = tuple(available) if everywhere else homes
+        found = Found(homes, numbers, since_ms)
         found.committed = {n: committed[n].offset if n in committed else 0 for n in numbers}
         found.is_suppressed = not self._subject.is_account and self._is_suppressed()
         self._find_records(found, self._since(kafka.topic, available, found, since_ms))
@@ -151,8 +152,9 @@ class Finder:
         spans = self._reader.spans_if_there(topic)
         if not spans:
             return False
-        number = partition_of(self._subject.key, len(spans))
-        return read_spans(self._reader, topic, {number: spans[number]}).hold(self._subject.id)
+        numbers = {partition_of(key, len(spans)) for key in self._keys}
+        suppressions = read_spans(self._reader, topic, {number: spans[number] for number in numbers})
+        return suppressions.hold(self._subject.id)
 
     # The events.
 
@@ -166,8 +168,8 @@ class Finder:
     def _record(self, message: Message) -> FoundRecord | None:
         """The record in a message, if it is theirs: by its key, or by what it says."""
         key, value = message.key(), message.value()
-        is_theirs = key == self._subject.key
-        if not is_theirs and (value is None or self._subject.key not in value):
+        is_theirs = key in self._keys
+        if not is_theirs and (value is None or not any(each in value for each in self._keys)):
             return None
         event, unreadable = None, ""
         try:

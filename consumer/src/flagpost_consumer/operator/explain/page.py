@@ -48,7 +48,9 @@ def show(explanation: Explanation) -> None:
 def _show_head(explanation: Explanation) -> None:
     subject, found = explanation.subject, explanation.found
     where = (
-        f"partition {found.home}" if len(found.partitions) == 1 else f"all {len(found.partitions)} partitions"
+        f"partition {_listed(found.homes)}"
+        if found.partitions == found.homes
+        else f"all {len(found.partitions)} partitions"
     )
     since = "all that Kafka has" if found.since_ms is None else f"since {moment_text(found.since_ms)}"
     echo(Coloured(f"{subject.target} {subject.id}", bold=True))
@@ -112,8 +114,8 @@ def _about(story: Story, explanation: Explanation) -> str:
     event_id = "" if story.event_id is None else f"event {story.event_id}"
     source = "" if story.event is None or story.event.source is None else story.event.source.service or ""
     wrong = (
-        f"MISPARTITIONED: the key belongs on partition {explanation.found.home}"
-        if story.partition != explanation.found.home
+        f"MISPARTITIONED: the key belongs on partition {_listed(explanation.found.homes)}"
+        if story.partition not in explanation.found.homes
         else ""
     )
     gone = "" if story.record is not None else "Kafka no longer has the record"
@@ -160,6 +162,10 @@ def _waits(wait: Wait | None) -> Iterator[str]:
         yield f"expires {moment_text(wait.expires_at)}"
 
 
+def _listed(numbers: tuple[int, ...]) -> str:
+    return " or ".join(map(str, numbers))
+
+
 def _summary(explanation: Explanation) -> str:
     counts = Counter(delivery.state for story in explanation.stories for delivery in story.deliveries)
     told = ", ".join(f"{counts[state]:,} {state.value}" for state in State if counts[state])
@@ -169,7 +175,7 @@ def _summary(explanation: Explanation) -> str:
 
 def _nothing(explanation: Explanation) -> str:
     """What to look at where nothing was found."""
-    if len(explanation.found.partitions) > 1:
+    if explanation.found.partitions != explanation.found.homes:
         return "Nothing found. Ids are compared letter by letter; an account needs --account."
     return (
         "Nothing found. Only the partition that the id belongs on was read: with --all-partitions, records that "

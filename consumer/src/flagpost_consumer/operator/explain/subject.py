@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from flagpost_consumer.core.ledger_ids import LedgerIds
+from flagpost_consumer.core.visitor_names import ANONYMOUS_PREFIX
 from flagpost_schemas import AccountMetadata, Event, LedgerEntry, TrackEvent
 
 
@@ -19,18 +20,21 @@ class Subject:
 
     id: str
     is_account: bool
+    called: frozenset[str]
+    """The id; and without Pendo's prefix for anonymous visitors, which the service's own id may lack."""
     names: frozenset[str]
-    """All that may stand for the id in the ledger."""
+    """All that may stand for them in the ledger."""
 
     @classmethod
     def of(cls, given: str, ids: LedgerIds, *, is_account: bool) -> Self:
         """The subject that is meant by an id."""
-        return cls(given, is_account, ids.names_of(given))
+        bare = given if is_account else given.removeprefix(ANONYMOUS_PREFIX)
+        return cls(given, is_account, frozenset({given, bare or given}), ids.names_of(given))
 
     @property
-    def key(self) -> bytes:
-        """The key of their records."""
-        return self.id.encode()
+    def keys(self) -> frozenset[bytes]:
+        """The keys that their records may have."""
+        return frozenset(name.encode() for name in self.called)
 
     @property
     def target(self) -> str:
@@ -42,8 +46,8 @@ class Subject:
         if self.is_account or isinstance(event, AccountMetadata):
             return self.is_account and isinstance(event, AccountMetadata) and event.account_id == self.id
         if isinstance(event, TrackEvent) and event.visitor_id is None:
-            return event.anonymous_id == self.id
-        return event.visitor_id == self.id
+            return event.anonymous_id in self.called
+        return event.visitor_id in self.called
 
     def is_named_by(self, entry: LedgerEntry) -> bool:
         """Whether a settlement says that it is theirs."""

@@ -144,9 +144,7 @@ class RowEvents:
         """What the consumer would do, said of the row."""
         if ending.reason is Reason.NO_VISITOR_ID:
             column = self._column("visitor_id", roles)
-            return RowError(
-                column, "is empty; fill it in, or send the anonymous id: mapping.anonymous as_visitor"
-            )
+            return RowError(column, "is empty; fill it in, or send the anonymous id: see mapping.anonymous")
         if ending.reason is Reason.EXPIRED:
             return RowError(self._column("occurred_at", roles), ending.detail)
         # Of what is invalid the planner's words begin with the field, where one is to blame.
