@@ -34,6 +34,7 @@ BENCHMARKS = (
     "plan",
     "restore",
     "analyst",
+    "page",
     "publisher",
     "metadata",
     "import_rows",

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
@@ -71,6 +72,13 @@ class RunningWeb:
         """SIGTERM, and wait; gives the exit code."""
         self._process.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self._process.wait, seconds)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that the process has had resident."""
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Ask for a path; a header's dashes are written as underscores."""
