@@ -73,7 +73,7 @@ async def _addresses(url: str) -> list[str]:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, UnicodeError):  # the last: of a name that can be none
         return [url]
     hosts = sorted({str(each[4][0]) for each in found})
     return [f"http://[{each}]:{port}" if ":" in each else f"http://{each}:{port}" for each in hosts]

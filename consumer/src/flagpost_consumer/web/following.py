@@ -32,6 +32,8 @@ from flagpost_schemas import UndecodableRecord, UnknownSchema, decode_settlement
 log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 2.0
+VIEW_SHARE: Final = 10
+"""To make a view may take a tenth of the time, however many flags there are."""
 LONGER: Final = 1.25
 """By how much the window may grow beyond what was asked for before it begins anew."""
 
@@ -70,6 +72,7 @@ class Following:
         self._state = State()
         self._wrong: dict[str, str | None] = {}
         """What keeps the reading, and the asking for ends, from going on."""
+        self._next_view_at = 0.0
         self._share = 1.0
         """Of the window that is read, where all of it takes too much memory."""
 
@@ -152,15 +155,19 @@ class Following:
             self._share = reading.share / 2
             raise _BeginsAnew("it would take more than web.max_bytes")
         if reading.is_reached():
+            began = time.monotonic()
             self._tell(view=reading.view(), read=1.0, damaged=reading.damaged)
+            self._next_view_at = began + VIEW_SHARE * (time.monotonic() - began)
             if reading.is_too_long():
                 self._share = 1.0
                 raise _BeginsAnew("it is longer than web.window_seconds")
             reading.mark = None
         elif self._state.read < 1.0:
             self._tell(read=min(reading.share_read(), 0.999), damaged=reading.damaged)
-        if reading.mark is None and (mark := self._marks.take()) is not None:
-            reading.mark_by(mark)
+        if reading.mark is None and time.monotonic() >= self._next_view_at:
+            mark = self._marks.take()
+            if mark is not None:
+                reading.mark_by(mark)
 
 
 class Reading:

@@ -83,6 +83,9 @@ class Marks:
                     self._ask_on(reader)
             except KafkaUnavailable as error:
                 self._on_error(str(error))
+            except Exception as error:
+                log.exception("asking where the topics end has failed in a way that is not foreseen")
+                self._on_error(f"a defect: {type(error).__name__}; the log says more")
             self._stopped.wait(MARK_SECONDS)
 
     def _ask_on(self, reader: TopicReader) -> None:
@@ -93,7 +96,7 @@ class Marks:
             self._wanted.clear()
             try:
                 self._told.put(self._ask(reader))
-            except KafkaUnavailable:
+            except BaseException:
                 self._wanted.set()
                 raise
             self._on_error(None)
