@@ -47,7 +47,7 @@ class Pages:
             "/",
             _stand(state, view),
             element("p", story(view), class_="story"),
-            *_warnings(view),
+            *_warnings(state, view),
             reports.flags(view).as_html(empty="No decision has been published in this window."),
             element(
                 "div",
@@ -286,12 +286,16 @@ def _ratios(view: View, flag: str) -> list[Html]:
     ]
 
 
-def _warnings(view: View) -> Sequence[Html]:
+def _warnings(state: State, view: View) -> Sequence[Html]:
     found = []
     if view.unexplained:
         found.append(
             f"{view.unexplained:,} deliveries are unexplained: the group has committed beyond them, and the ledger "
             "does not say how they ended. flagpost reconcile names them."
+        )
+    if state.damaged:
+        found.append(
+            f"{state.damaged:,} records of the ledger cannot be read; what they settled counts as unexplained or pending."
         )
     if view.lost_offsets:
         found.append(f"{view.lost_offsets:,} offsets were lost before the group read them.")
