@@ -295,7 +295,7 @@ def _warnings(state: State, view: View) -> Sequence[Html]:
         )
     if state.damaged:
         found.append(
-            f"{state.damaged:,} records of the ledger cannot be read; what they settled counts as unexplained or pending."
+            f"{state.damaged:,} records of the ledger cannot be read; what they settled is unexplained or pending."
         )
     if view.lost_offsets:
         found.append(f"{view.lost_offsets:,} offsets were lost before the group read them.")
