@@ -35,6 +35,7 @@ BENCHMARKS = (
     "restore",
     "analyst",
     "page",
+    "reconcile",
     "publisher",
     "metadata",
     "import_rows",

@@ -6,8 +6,9 @@ each the split that is expected now. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flagpost_consumer.core.sample_ratio import Shares, proportions
 from flagpost_schemas import DecisionEvent, RuleType
@@ -32,6 +33,18 @@ def experiment_of(event: DecisionEvent) -> Experiment | None:
     if event.rule_type not in (RuleType.EXPERIMENT, None):
         return None
     return event.flag_key, event.rule_key
+
+
+def splits_in(report: Mapping[str, Any]) -> Iterator[tuple[Experiment, Shares]]:
+    """The splits in a publisher's report (flagpost_publisher.impressions).
+
+    Raises KeyError, TypeError, ValueError, AttributeError for what is none.
+    """
+    for row in report.get("splits", ()):
+        flag, rule = str(row["flag_key"]), row["rule_key"]
+        if rule is not None and not isinstance(rule, str):
+            raise TypeError(rule)
+        yield (flag, rule), {str(key): float(share) for key, share in row["shares"].items()}
 
 
 class Splits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
@@ -19,6 +20,7 @@ from flagpost_consumer.operator.reconciliation.asking import window_explained, w
 from flagpost_consumer.operator.reconciliation.counting import Row
 from flagpost_consumer.operator.reconciliation.csv_form import csv_text
 from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Window
+from flagpost_consumer.operator.reconciliation.optimizely_files import read_exports
 from flagpost_consumer.operator.reconciliation.parts import By
 from flagpost_consumer.operator.reconciliation.pendo_counts import (
     AtPendo,
@@ -30,11 +32,15 @@ from flagpost_consumer.operator.reconciliation.reading import Reading, Reconcili
 from flagpost_consumer.operator.reconciliation.report import Report
 from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
 from flagpost_consumer.operator.reconciliation.sentences import PLAIN_WIDTH, show
+from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
+from flagpost_consumer.operator.reconciliation.three_way_report import compared, differences_csv
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.terminal import echo, echo_json, echo_lines
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
+
+EXPORT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
@@ -83,8 +89,18 @@ class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in new
     multiple=True,
     help="The split of an experiment's visitors that is meant, where no publisher tells it. May be repeated.",
 )
+@click.option(
+    "--optimizely",
+    "exports",
+    multiple=True,
+    type=EXPORT,
+    metavar="FILE…",
+    help="Compare with Optimizely's export of decisions (Parquet, CSV, JSON lines), visitor by visitor; with --csv a "
+    "line for each who is in one and not in the other.",
+)
+@click.argument("more_exports", nargs=-1, type=EXPORT, metavar="")
 @click.pass_obj
-def reconcile(
+def reconcile(  # noqa: PLR0913 - one for each option
     settings_for: SettingsLoader,
     since: int | None,
     until: int | None,
@@ -92,6 +108,8 @@ def reconcile(
     by: str | None,
     form: str | None,
     *,
+    exports: tuple[Path, ...],
+    more_exports: tuple[Path, ...],
     ask_pendo: bool,
 ) -> None:
     """Count by flag and variation what was published and what became of it, in visitors and in events.
@@ -100,23 +118,29 @@ def reconcile(
     """
     split_by = None if by is None else By(by)
     settings = settings_for(Needs.KAFKA)
-    found = _count(settings, window_of(since, until), split_by)
+    if more_exports and not exports:
+        raise click.UsageError(f"{more_exports[0]}: files are given with --optimizely")
+    window = window_of(since, until)
+    three_way = ThreeWay(read_exports((*exports, *more_exports))) if exports else None
+    found = _count(settings, window, split_by, three_way)
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
     ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
-    report = Report(found, ratios, at_pendo, split_by)
+    against = None if three_way is None else compared(three_way, found.since_ms, found.until_ms)
+    report = Report(found, ratios, at_pendo, split_by, against)
     if form == "json":
         echo_json(report.as_json())
     elif form == "csv":
-        echo_lines(csv_text(report).removesuffix("\n"))
+        text = csv_text(report) if against is None else differences_csv(against)
+        echo_lines(text.removesuffix("\n"))
     else:
         show(report, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
     raise SystemExit(0 if found.adds_up and (at_pendo is not None or not ask_pendo) else 1)
 
 
-def _count(settings: Settings, window: Window, by: By | None) -> Reconciliation:
+def _count(settings: Settings, window: Window, by: By | None, three_way: ThreeWay | None) -> Reconciliation:
     with window_explained(), TopicReader(settings.kafka) as reader:
         extent = ExtentFinder(reader, settings).find(window)
-        return Reading(reader, settings, window, by).run(extent)
+        return Reading(reader, settings, window, by, three_way).run(extent)
 
 
 def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, AtPendo] | None:

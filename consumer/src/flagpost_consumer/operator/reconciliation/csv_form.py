@@ -10,12 +10,12 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from flagpost_consumer.operator.csv_cells import safe_cell
 from flagpost_consumer.operator.reconciliation.counting import Counts, Part, Row
 from flagpost_consumer.operator.reconciliation.parts import By
 from flagpost_consumer.operator.reconciliation.report import COLUMNS, Report, part_json
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts
 
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 Line = dict[str, Any]
 
 
@@ -26,7 +26,7 @@ def csv_text(report: Report) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in line.items()} for line in lines)
+    writer.writerows({name: safe_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 
@@ -74,8 +74,5 @@ def _line(report: Report, row: Row, part: Part | None, visitors: VisitorCounts, 
         "visitors_lost": visitors.lost,
         **{name: getattr(counts, name) for name in COLUMNS},
         **({} if pendo is None else {f"pendo_{name}": value for name, value in pendo.as_json().items()}),
+        **({} if pendo is None else {"pendo_visitors": pendo.visitors}),
     }
-
-
-def _safe(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_SIGNS) else value

@@ -15,6 +15,7 @@ from confluent_kafka import Message
 
 from flagpost_consumer.core.experiments import Splits
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import SelectSettings
 from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
@@ -32,7 +33,8 @@ from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
 from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
-from flagpost_consumer.operator.reconciliation.settled import Ended, Settled, ended
+from flagpost_consumer.operator.reconciliation.settled import Settled, ended
+from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
@@ -56,8 +58,6 @@ class Reconciliation:
     """The same, split as `books.parts`."""
     samples: Samples = field(default_factory=Samples, init=False)
     """The visitors of experiments."""
-    splits: Splits = field(default_factory=Splits, init=False)
-    """The traffic allocations of experiments that publishers told."""
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -69,6 +69,11 @@ class Reconciliation:
     """None: there is no topic of impressions."""
 
     @property
+    def splits(self) -> Splits:
+        """The traffic allocations of experiments that publishers told."""
+        return Splits() if self.impressions is None else self.impressions.splits
+
+    @property
     def adds_up(self) -> bool:
         """Whether everything is explained and nothing was lost."""
         return self.books.unexplained == 0 and self.lost_offsets == 0
@@ -77,21 +82,31 @@ class Reconciliation:
 class Reading:
     """One reconciliation being made."""
 
-    def __init__(self, reader: TopicReader, settings: Settings, window: Window, by: By | None = None) -> None:
-        """`by`: what rows are split by."""
+    def __init__(
+        self,
+        reader: TopicReader,
+        settings: Settings,
+        window: Window,
+        by: By | None = None,
+        three_way: ThreeWay | None = None,
+    ) -> None:
+        """`by`: what rows are split by. `three_way`: a comparison that is told of everything."""
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
         self._select = settings.select
+        self._selects = settings.select != SelectSettings()
         impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
         self._planning = Planning(settings, by, impressions)
         self._topics = Topics(reader, settings.kafka)
         self._visitors: Visitors[Row] = Visitors()
         self._parts: Visitors[tuple[Row, Part]] = Visitors()
-        # Days and services part what repeats from what it repeats, so both need all that the ledger says.
-        self._counted: tuple[Visitors[Any], ...] = (self._visitors, self._parts)
-        if part_of(by) is None:
-            self._counted = (self._visitors,)
+        self._three_way = three_way
+        self._counted: list[Visitors[Any]] = [self._visitors]
+        if part_of(by) is not None:
+            self._counted.append(self._parts)
+        if three_way is not None:
+            self._counted.append(three_way.visitors)
         now_ms = time.time_ns() // 1_000_000
         until_ms = now_ms if window.until_ms is None else window.until_ms
         self._found = Reconciliation(window.since_ms, until_ms, impressions=impressions)
@@ -182,8 +197,7 @@ class Reading:
             record = self._planning.published(message)
             self._decide(record)
             if record.decision is not None:
-                endings = facts[record.partition].settled.endings(record.offset)
-                self._sample(record.decision, message.timestamp()[1], ended(endings, Kind.TRACK))
+                self._sample(record, record.decision, message.timestamp()[1], facts)
             yield record
 
     def _decide(self, record: Published) -> None:
@@ -192,15 +206,25 @@ class Reading:
         if decision is None or row is None or Kind.TRACK not in record.kinds:
             return
         self._visitors.publish(record.partition, record.offset, row, decision.visitor_id)
+        if self._three_way is not None:
+            self._three_way.publish(record.partition, record.offset, decision)
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
 
-    def _sample(self, decision: DecisionEvent, arrived_ms: int, how: Ended | None) -> None:
+    def _sample(
+        self,
+        record: Published,
+        decision: DecisionEvent,
+        arrived_ms: int,
+        facts: Mapping[int, PartitionFacts],
+    ) -> None:
         """Count the visitor of an experiment."""
         assignment = assignment_of(decision)
-        if assignment is not None and not_selected(decision, self._select) is None:
-            delivered = how is not None and how.outcome is Outcome.DELIVERED
-            self._found.samples.take(assignment, arrived_ms, delivered=delivered)
+        if assignment is None or (self._selects and not_selected(decision, self._select) is not None):
+            return
+        how = ended(facts[record.partition].settled.endings(record.offset), Kind.TRACK)
+        delivered = how is not None and how.outcome is Outcome.DELIVERED
+        self._found.samples.take(assignment, arrived_ms, delivered=delivered)
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""

@@ -17,6 +17,7 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo, Pend
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_warnings
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
+from flagpost_consumer.operator.reconciliation.three_way_report import Compared, optimizely_json
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts
 from flagpost_consumer.operator.times import moment_text
 
@@ -57,6 +58,8 @@ class Report:
     """None: Pendo was not asked, or gave no counts."""
     by: By | None = None
     """What the rows are split by."""
+    compared: Compared | None = None
+    """Optimizely's own decisions against ours; None: nobody gave them."""
 
     @property
     def rows(self) -> list[Row]:
@@ -87,6 +90,10 @@ class Report:
         """The visitors of a part; somebody may be in several."""
         return self.found.visitor_parts.get((row, part), NOBODY)
 
+    def decided(self, row: Row) -> int | None:
+        """The visitors that Optimizely decided; None: not known."""
+        return None if self.compared is None else self.compared.decided(row)
+
     def pendo(self, row: Row) -> PendoCheck | None:
         """Pendo's, if they are known."""
         return (
@@ -104,6 +111,7 @@ class Report:
             "metadata": _counts_json(found.books.metadata),
             "lost_offsets": found.lost_offsets,
             "unexplained": found.books.unexplained,
+            **({} if self.compared is None else {"optimizely": optimizely_json(self.compared)}),
             "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
             **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
@@ -116,7 +124,7 @@ class Report:
             "variation_key": row[1],
             **_counts_json(self.counts(row)),
             "visitors": _visitors_json(self.visitors(row)),
-            **({} if check is None else {"pendo": check.as_json()}),
+            **({} if check is None else {"pendo": check.as_json(), "pendo_visitors": check.visitors}),
             **({} if self.by not in (By.DAY, By.SOURCE) else {"parts": list(self._parts_json(row))}),
         }
 

@@ -57,6 +57,7 @@ def way_text(report: Report, row: Row) -> str:
     """How many visitors there were at each station, as far as it is known."""
     visitors, pendo = report.visitors(row), report.pendo(row)
     stations = [
+        (report.decided(row), "decided by Optimizely"),
         (visitors.decided, "published"),
         (visitors.delivered, "delivered"),
         (None if pendo is None else pendo.visitors, "counted by Pendo"),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from flagpost_consumer.core.experiments import Experiment, Splits, experiment_of
 from flagpost_consumer.core.sample_ratio import ALPHA, Counts, Shares, evidence, p_value, proportions
-from flagpost_schemas import DecisionEvent
+from flagpost_schemas import DecisionEvent, Source
 
 HOUR_MS = 3_600_000
 """Between two looks. Visitors are kept by the hour of their arrival, and not each with its time."""
@@ -48,7 +48,7 @@ class Assignment(NamedTuple):
 
     experiment: Experiment
     variation: str
-    sender: Sender
+    source: Source | None
     visitor: int
     """A salted digest of the visitor within the experiment."""
     is_certain: bool
@@ -120,14 +120,13 @@ def assignment_of(event: DecisionEvent) -> Assignment | None:
     return Assignment(
         experiment,
         event.variation_key,
-        _sender(event),
+        event.source,
         hash((experiment, event.visitor_id)),
         event.rule_type is not None,
     )
 
 
-def _sender(event: DecisionEvent) -> Sender:
-    source = event.source
+def _sender(source: Source | None) -> Sender:
     if source is None:
         return Sender("unknown", "unknown")
     sdk = " ".join(filter(None, (source.sdk, source.sdk_version)))
@@ -159,8 +158,8 @@ class Samples:
         self._seen.clear()
 
     def _enter(self, assignment: Assignment, arrived_ms: int) -> int:
-        experiment, variation, sender, _, is_certain = assignment
-        cell = Cell(experiment, is_certain, variation, sender, arrived_ms // HOUR_MS)
+        experiment, variation, source, _, is_certain = assignment
+        cell = Cell(experiment, is_certain, variation, _sender(source), arrived_ms // HOUR_MS)
         number = self._cells.get(cell)
         if number is None:
             number = self._cells[cell] = len(self._decided)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from flagpost_consumer.core.legible import legible
+from flagpost_consumer.operator.reconciliation import three_way_report
 from flagpost_consumer.operator.reconciliation.impressions_report import impression_sentences
 from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark
 from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, summary
@@ -26,8 +27,11 @@ def show(report: Report, console: Terminal) -> None:
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
     if found.impressions is not None:
-        for sentence in impression_sentences(found.impressions):
-            _say(console, sentence)
+        for line in impression_sentences(found.impressions):
+            _say(console, line)
+    if report.compared is not None:
+        for line in three_way_report.sentences(report.compared):
+            _say(console, line)
     for ratio in report.ratios:
         if not ratio.skewed:
             _say(console, ratio_remark(ratio))
