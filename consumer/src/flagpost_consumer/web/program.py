@@ -32,7 +32,9 @@ from flagpost_http.server import HttpServer
 
 log = structlog.get_logger(__name__)
 
-LIMITS: Final = CrowdLimits(connections=256, strangers_at_once=256, strangers=256, strangers_a_party=256)
+LIMITS: Final = CrowdLimits(
+    connections=256, known=192, strangers_at_once=256, strangers=256, strangers_a_party=256
+)
 """Of the port. All come from one address where a login stands before it."""
 TOKEN_SECONDS: Final = 1.0
 """How often the token's file is looked at."""
