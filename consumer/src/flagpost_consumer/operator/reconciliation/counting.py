@@ -166,7 +166,7 @@ class Books:
             alike[key] += 1
             if alike[key] == 1:
                 missing[key] = [
-                    kind for kind in _kinds(record.kinds, endings) if ended(endings, kind) is None
+                    kind for kind in kinds_given(record.kinds, endings) if ended(endings, kind) is None
                 ]
             if missing[key] and offset < known.committed:
                 self._name(record, missing[key])
@@ -177,7 +177,7 @@ class Books:
 
     def _count(self, alike: _Alike, times: int) -> None:
         row, part, kinds, endings, is_committed = alike
-        for kind in _kinds(kinds, endings):
+        for kind in kinds_given(kinds, endings):
             how = ended(endings, kind)
             for counts in self._counts(row, part, kind):
                 counts.published += times
@@ -190,7 +190,7 @@ class Books:
 
     def _remark(self, facts: PartitionFacts, record: Published, endings: Endings) -> None:
         """Count what is rare: replays, and what Pendo may have taken more than once."""
-        for kind in _kinds(record.kinds, endings):
+        for kind in kinds_given(record.kinds, endings):
             how = ended(endings, kind)
             for counts in self._counts(record.row, record.part, kind):
                 counts.sent_again += facts.settled.sent_again(record.offset, kind)
@@ -214,7 +214,7 @@ class Books:
             self.examples.append(Unexplained(record.partition, record.offset, kind))
 
 
-def _kinds(planned: Iterable[Kind], endings: Endings) -> Iterable[Kind]:
+def kinds_given(planned: Iterable[Kind], endings: Endings) -> Iterable[Kind]:
     """The deliveries that a record gave.
 
     The consumer may have planned it with another release or other settings than we do, so what it settled counts

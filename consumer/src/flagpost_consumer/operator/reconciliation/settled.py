@@ -70,9 +70,10 @@ class Settled:
         """Take in a record of the ledger. Raises LaterRelease."""
         for entry in settlements.entries:
             if self._span.first <= entry.offset < self._span.end:
-                self._add(entry)
+                self.add_entry(entry)
 
-    def _add(self, entry: LedgerEntry) -> None:
+    def add_entry(self, entry: LedgerEntry) -> None:
+        """Take in one settlement of an offset that matters. Raises LaterRelease."""
         code = _CODES.get((entry.outcome, entry.reason)) or _LATER_REASON.get(entry.outcome)
         if code is None:
             raise LaterRelease(
