@@ -50,16 +50,20 @@ class Scene:
             {**self.settings, **{key.replace("__", "."): v for key, v in settings.items()}}
         )
 
-    def reconcile(self) -> tuple[int, dict[str, Any]]:
-        """`flagpost reconcile --json`: exit code and document."""
-        done = subprocess.run(
-            [str(FLAGPOST), "reconcile", "--json"],
+    def flagpost(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with the scene's settings."""
+        return subprocess.run(
+            [str(FLAGPOST), *arguments],
             env=environment(self.settings),
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
+
+    def reconcile(self) -> tuple[int, dict[str, Any]]:
+        """`flagpost reconcile --json`: exit code and document."""
+        done = self.flagpost("reconcile", "--json")
         assert done.stdout, done.stderr
         return done.returncode, orjson.loads(done.stdout)
 

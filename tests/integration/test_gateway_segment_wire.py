@@ -130,3 +130,22 @@ async def test_native_events_stay_all_or_nothing(gateway: RunningGateway, kafka:
 async def test_the_path_that_javas_library_writes_is_there(gateway: RunningGateway) -> None:
     batch = {"batch": [{"type": "track", "userId": "u", "event": "e"}]}
     assert (await gateway.post("/v1/import/", batch))[0] == 200
+
+
+async def test_a_text_or_number_that_cannot_be_read_costs_no_other_message(
+    gateway: RunningGateway, kafka: EmbeddedKafka
+) -> None:
+    good = b'{"type":"track","userId":"u","event":"e"}'
+    odd = [
+        b'{"type":"track","userId":"u","event":"e","properties":{"n":%s}}' % (b"9" * 5_000),
+        b'{"type":"track","userId":"u","event":"e","properties":{"name":"caf\xe9"}}',
+        b'{"type":"track","userId":"u","event":"e","properties":{"note":"two\nlines"}}',
+    ]
+    body = b'{"batch":[' + b",".join([good, *odd, good]) + b"]}"
+    headers = {"content-type": "application/json", **AUTHORIZED}
+    assert (await gateway.post("/v1/batch", data=body, headers=headers))[0] == 200
+    first, number, name, note, last = await events_of(kafka)
+    assert isinstance(first, TrackEvent)
+    assert isinstance(last, TrackEvent)
+    properties = [event.properties for event in (number, name, note) if isinstance(event, TrackEvent)]
+    assert properties == [{"n": "9" * 5_000}, {"name": "caf\ufffd"}, {"note": "two\nlines"}]

@@ -263,3 +263,21 @@ async def test_basic_authentication_is_a_key_before_the_body_as_well(gateway: Ru
     wrong = base64.b64encode(b"wrong:").decode()
     sent = head("POST", "/v1/batch", content_length="500000", authorization=f"Basic {wrong}", **JSON_TYPE)
     assert (await answer_to(gateway.url, sent)).startswith(b"HTTP/1.1 401 ")
+
+
+async def test_a_service_that_holds_very_many_connections_shuts_nobody_out() -> None:
+    """Its key was shown on each of them; another key's is dropped for none of them."""
+    other = "wk-0815-0815"
+    event = json.dumps(EVENT).encode()
+    length = str(len(event))
+    mine, others = (
+        head("POST", "/v1/events", authorization=f"Bearer {key}", content_length=length, **JSON_TYPE) + event
+        for key in (WRITE_KEY, other)
+    )
+    with EmbeddedKafka({"flagpost.events": 1}) as kafka:
+        settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers}
+        async with RunningGateway({**settings, "gateway.keys": {"other": {"key": other}}}) as running:
+            await running.ready()
+            async with holding(running.url, mine, LIMITS.connections + 50):
+                for _ in range(3):
+                    assert (await answer_to(running.url, others)).startswith(b"HTTP/1.1 202 ")

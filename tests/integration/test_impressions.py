@@ -105,6 +105,10 @@ async def test_every_impression_is_published_a_duplicate_or_refused(scene: Scene
         )
     ]
     assert code == 0
+    # The split is that of the datafile, as its publisher reported it.
+    ratio = next(each for each in document["sample_ratio"] if each["flag_key"] == "checkout")
+    assert (ratio["expected_from"], ratio["skewed"]) == ("datafile", False)
+    assert ratio["expected"] == {"control": known / 2, "treatment": known / 2}
     assert (found["missing_reports"], found["uncounted"], found["damaged"], found["not_reporting"]) == (
         0,
         0,

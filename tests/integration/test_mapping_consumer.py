@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import Any
 
+import orjson
+
 from flagpost_consumer.demo.pendo_stand_in import Received
 from flagpost_schemas import Context, Scalar, TrackEvent
 from flagpost_schemas.flatten import flatten
@@ -110,6 +112,26 @@ async def test_names_can_be_mapped_otherwise_and_identities_become_properties(sc
         "v2": sent("v2", "page", '{"path":"/x","locale":"de"}'),
         "a3": sent("a3", "Opened", '{"anonymous_id":"a3"}'),
     }
+
+
+async def test_anonymous_visitors_go_as_pendos_own_agent_names_them_and_every_command_knows_them(
+    scene: Scene,
+) -> None:
+    events = [
+        track(1, "Opened", visitor_id=None, anonymous_id="a1"),
+        track(2, "Opened", visitor_id=None, anonymous_id="_PENDO_T_a2"),
+        track(3, "Opened", anonymous_id="a3"),
+    ]
+    await asyncio.to_thread(scene.publish, events)
+    found, reasons = await bodies(scene, len(events), mapping__anonymous="as_anonymous")
+    assert set(found) == {"_PENDO_T_a1", "_PENDO_T_a2", "v3"}
+    assert scene.pendo.received.anonymous == 2
+    assert reasons == {"ok": 3}
+
+    for name in ("a1", "_PENDO_T_a1"):
+        erased = await asyncio.to_thread(scene.flagpost, "erase", name, "--dry-run", "--json")
+        held = {topic["topic"]: topic["entries"] for topic in orjson.loads(erased.stdout)["topics"]}
+        assert (held[scene.topic], held[scene.ledger]) == (1, 1)
 
 
 async def test_without_visitor_or_consent_nothing_is_sent_and_each_is_counted(scene: Scene) -> None:

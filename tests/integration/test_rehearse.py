@@ -97,6 +97,10 @@ CHANGES: dict[str, tuple[dict[str, object], dict[str, int]]] = {
     ),
     "properties that are refused": ({"mapping__properties_policy": "reject"}, {"track: ok -> invalid": 7}),
     "visitors without a name": ({"mapping__anonymous": "as_visitor"}, {"track: no_visitor_id -> ok": 2}),
+    "visitors without a name, as Pendo names them": (
+        {"mapping__anonymous": "as_anonymous"},
+        {"track: no_visitor_id -> ok": 2},
+    ),
     "what changes no ending": ({"decisions__metadata_field": "seen {flag_key}"}, {}),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +19,7 @@ from flagpost_consumer.operator.cli import flagpost as flagpost_command
 from flagpost_consumer.operator.privacy import suppressed
 from flagpost_schemas import Event, VisitorMetadata
 from real_kafka.broker import KafkaBroker
-from running import FLAGPOST, RunningConsumer, environment, eventually, total
+from running import RunningConsumer, environment, eventually, total
 from scenes import Scene
 from simulation import decision
 from traffic import tracks
@@ -34,19 +33,8 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def flagpost(scene: Scene, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(FLAGPOST), *arguments],
-        env=environment(scene.settings),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 async def suppress(scene: Scene, *arguments: str) -> str:
-    done = await asyncio.to_thread(flagpost, scene, "suppress", *arguments)
+    done = await asyncio.to_thread(scene.flagpost, "suppress", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -169,18 +157,18 @@ async def test_dead_letters_of_a_suppressed_visitor_are_skipped_and_named(suppre
         await settled(consumer, 2)
         assert await consumer.stop() == 0
     await suppress(scene, "gone")
-    told = await asyncio.to_thread(flagpost, scene, "dead-letters", "replay")
+    told = await asyncio.to_thread(scene.flagpost, "dead-letters", "replay")
     assert told.returncode == 0, told.stderr
     assert "1 of 2 dead letters were replayed" in told.stdout
     assert "skipped 1: its visitor is suppressed (flagpost suppress)" in told.stdout
     await suppress(scene, "gone", "--undo")
-    told = await asyncio.to_thread(flagpost, scene, "dead-letters", "replay", "--json")
+    told = await asyncio.to_thread(scene.flagpost, "dead-letters", "replay", "--json")
     assert orjson.loads(told.stdout) == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
 
 
 async def test_without_the_topic_a_consumer_works_and_suppress_says_what_to_do(scene: Scene) -> None:
     """An installation that has none suppresses nobody; one that is made later is followed at once."""
-    done = await asyncio.to_thread(flagpost, scene, "suppress", "gone")
+    done = await asyncio.to_thread(scene.flagpost, "suppress", "gone")
     assert done.returncode == 1
     assert "flagpost topics create" in done.stderr
     with scene.consume() as consumer:
@@ -288,6 +276,25 @@ def test_suppress_refuses_more_than_consumers_remember(
     assert run("visitor-0").exit_code == 0
     assert run("visitor-0", "--undo").exit_code == 0
     assert run("one-more").exit_code == 0
+
+
+def test_an_undo_tells_that_the_visitor_is_still_suppressed_by_its_other_name(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("suppressions")
+    kafka.create_topics(topic, partitions=1, config={"cleanup.policy": "compact"})
+    environ = environment(
+        {"kafka.bootstrap_servers": kafka.bootstrap_servers, "kafka.suppressions_topic": topic}
+    )
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(flagpost_command, ["suppress", *arguments], env=environ)
+
+    assert run("_PENDO_T_a1").exit_code == 0
+    undone = run("a1", "--undo")
+    assert (undone.exit_code, "suppressed as _PENDO_T_a1" in undone.output) == (1, True)
+    undone = run("_PENDO_T_a1", "--undo")
+    assert (undone.exit_code, "no longer suppressed" in undone.output) == (0, True)
 
 
 @pytest.mark.parametrize("visitor", ["", "\udcff"])

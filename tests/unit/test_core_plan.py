@@ -246,6 +246,29 @@ def test_anonymous_events_are_dropped_or_sent_under_their_anonymous_id() -> None
     assert reasons(track(visitor_id="", anonymous_id="")) == [Reason.NO_VISITOR_ID]
 
 
+@pytest.mark.parametrize(
+    ("anonymous_id", "sent"),
+    [
+        ("anon", "_PENDO_T_anon"),
+        ("_PENDO_T_anon", "_PENDO_T_anon"),
+        ("", None),
+        ("_PENDO_T_", None),
+        (None, None),
+    ],
+)
+def test_anonymous_events_can_go_as_pendos_own_agent_names_their_visitors(
+    anonymous_id: str | None, sent: str | None
+) -> None:
+    policy = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_ANONYMOUS))
+    (planned,) = plan(track(visitor_id=None, anonymous_id=anonymous_id), policy)
+    assert planned.track is not None
+    ended = None if planned.ending is None else planned.ending.reason
+    assert (ended, planned.track.visitor_id or None) == (None if sent else Reason.NO_VISITOR_ID, sent)
+    (known,) = plan(track(visitor_id="v1", anonymous_id=anonymous_id), policy)
+    assert known.track is not None
+    assert known.track.visitor_id == "v1"
+
+
 def test_without_an_integration_key_metadata_says_what_to_set_and_tracks_go_on() -> None:
     policy = Policy(can_send_metadata=False, decisions=DecisionsSettings(visitor_metadata=False))
     event = VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values={"a": 1})

@@ -126,6 +126,30 @@ def test_who_is_suppressed_is_matched_as_pendo_would_be_told() -> None:
     }
 
 
+@pytest.mark.parametrize("anonymous", [AnonymousPolicy.AS_VISITOR, AnonymousPolicy.AS_ANONYMOUS])
+@pytest.mark.parametrize("suppressed", ["gone", "_PENDO_T_gone"])
+@pytest.mark.parametrize("anonymous_id", ["gone", "_PENDO_T_gone"])
+@pytest.mark.parametrize("more", ["", "e" * 245, "e" * 50_000])
+def test_an_anonymous_visitor_is_suppressed_by_either_name_whatever_the_settings_are(
+    anonymous: AnonymousPolicy, suppressed: str, anonymous_id: str, more: str
+) -> None:
+    engine = engine_with(Policy(mapping=MappingSettings(anonymous=anonymous)))
+
+    def event(number: int) -> TrackEvent:
+        return TrackEvent(
+            event_id=str(number),
+            occurred_at=START_MS,
+            visitor_id=None,
+            anonymous_id=anonymous_id + more,
+            event="e",
+        )
+
+    receive(engine, event(0))  # waits in its line when the suppression comes
+    suppress(engine, suppressed + more)
+    receive(engine, event(1), first=1)
+    assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED, 1: Reason.SUPPRESSED}
+
+
 def test_a_long_id_is_suppressed_like_any_other() -> None:
     engine = engine_with(TRACKS_ONLY)
     suppress(engine, "v" * 50_000)

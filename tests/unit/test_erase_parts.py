@@ -63,6 +63,8 @@ TRACK = TrackEvent(event_id="1", occurred_at=START_MS, visitor_id="v1", anonymou
         ("v1", b"other", b"v1 damaged", 0),
         ("v1", b"v10", encode_single_object(decision("v10")), 0),
         ("anon", b"v1", encode_single_object(TRACK), 1),
+        ("_PENDO_T_anon", b"v1", encode_single_object(TRACK), 1),
+        ("_PENDO_T_anon", b"anon", b"damaged", 1),
         (
             "v1",
             b"v1x",
@@ -94,6 +96,21 @@ def test_settlements_are_counted_one_by_one_plain_and_keyed() -> None:
     assert count(Role.LEDGER, None, value) == 2
     assert count(Role.LEDGER, None, value, who="v3") == 0
     assert count(Role.LEDGER, None, b"v1") == 0
+
+
+def test_a_settlement_is_an_anonymous_visitors_by_either_name() -> None:
+    ids = LedgerIds(b"k" * 32)
+    names = ["anon", "_PENDO_T_anon", ids.of("_PENDO_T_anon"), "_PENDO_T_other"]
+    entries = [
+        LedgerEntry(offset=n, kind="track", outcome="delivered", reason="ok", visitor_id=name)
+        for n, name in enumerate(names)
+    ]
+    value = encode_settlements(
+        Settlements(group="g", member="m", settled_at=START_MS, entries=entries, gaps=[])
+    )
+    assert count(Role.LEDGER, None, value, ids, who="anon") == 3
+    assert count(Role.LEDGER, None, value, ids, who="_PENDO_T_anon") == 3
+    assert count(Role.SUPPRESSIONS, b"anon", b"{}", who="_PENDO_T_anon") == 1
 
 
 @pytest.mark.parametrize(

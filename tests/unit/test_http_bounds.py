@@ -12,7 +12,7 @@ from flagpost_http.crowd import GRACE_SECONDS, Crowd, CrowdLimits
 from flagpost_http.drops import LINE_SECONDS, Drop, Drops
 from flagpost_settings.urls import authority
 
-LIMITS = CrowdLimits(connections=10, strangers_at_once=8, strangers=6, strangers_a_party=3)
+LIMITS = CrowdLimits(connections=10, known=8, strangers_at_once=8, strangers=6, strangers_a_party=3)
 
 
 class Clock:
@@ -63,20 +63,10 @@ def test_memory_has_a_bound_that_knows_no_grace() -> None:
 
 def test_whoever_has_shown_a_key_stays() -> None:
     crowd, _ = crowd_of((1, "a"), (2, "a"), (3, "a"))
-    crowd.known(1)
+    crowd.known(1, "k")
     assert crowd.opened(4, "a") == []
     assert crowd.opened(5, "a") == [2]
     assert len(crowd) == 4
-
-
-def test_when_all_have_shown_a_key_it_is_the_newcomer_that_goes() -> None:
-    crowd, _ = crowd_of()
-    for number in range(10):
-        assert crowd.opened(number, "a") == []
-        crowd.known(number)
-    assert crowd.opened(10, "b") == [10]
-    crowd.closed(0)
-    assert crowd.opened(11, "b") == []
 
 
 def test_connections_of_a_proxy_are_not_counted_by_address() -> None:
@@ -88,8 +78,20 @@ def test_closing_twice_and_showing_a_key_too_late_change_nothing() -> None:
     crowd, _ = crowd_of((1, "a"))
     for _ in range(2):
         crowd.closed(1)
-        crowd.known(1)
+        crowd.known(1, "k")
     assert len(crowd) == 0
+
+
+def test_a_key_with_very_many_connections_leaves_room_for_others_to_show_theirs() -> None:
+    """Before, 900 idle connections of one service shut everybody else out, and itself."""
+    crowd = Crowd[int](LIMITS, Clock())
+    for number in range(LIMITS.known):
+        assert crowd.opened(number, None) == []
+        assert crowd.known(number, "many" if number else "first") == []
+    assert crowd.known(1, "many") == []  # used again: now 2 is the one that was used least lately
+    assert crowd.opened(20, None) == []
+    assert crowd.known(20, "another") == [2]
+    assert len(crowd) == LIMITS.known
 
 
 # Addresses
@@ -115,6 +117,8 @@ def test_an_ipv6_address_is_in_brackets(host: str, written: str) -> None:
         ("::ffff:192.0.2.1", "192.0.2.1"),
         ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("192.0.2.1:4711", "192.0.2.1"),
+        ("[2001:db8:0:1:2:3:4:5]:4711", "2001:db8:0:1::/64"),
         ("unix", "unix"),
         ("", ""),
     ],
@@ -133,6 +137,16 @@ def test_a_party_is_an_address_or_a_network_of_ipv6(address: str, party: str) ->
         ("10.0.0.1", ["203.0.113.7, 198.51.100.1"], "198.51.100.1"),  # the first is the sender's invention
         ("10.0.0.1", ["203.0.113.7", "198.51.100.1, 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        (
+            "10.0.0.1",
+            ["203.0.113.7, 198.51.100.1:4711, 10.0.0.2:443"],
+            "198.51.100.1:4711",
+        ),  # Azure adds ports
+        (
+            "10.0.0.1",
+            ["203.0.113.7", "10.0.0.2," * 900 + "10.0.0.2"],
+            "10.0.0.2",
+        ),  # no more is looked at than proxies are
         ("10.0.0.1", ["what"], "what"),
     ],
 )

@@ -216,7 +216,7 @@ async def test_a_slow_reader_gets_the_whole_answer() -> None:
 
 
 async def test_a_crowd_of_strangers_is_thinned_out_and_newcomers_are_heard() -> None:
-    limits = CrowdLimits(connections=20, strangers_at_once=10, strangers=5, strangers_a_party=5)
+    limits = CrowdLimits(connections=20, known=0, strangers_at_once=10, strangers=5, strangers_a_party=5)
     async with serving(limits) as port, holding(port.url, b"GET / HT", 30):
         await eventually(lambda: port.dropped[Drop.TOO_MANY] == 20)
         assert (await answer_to(port.url, head("GET", "/"))).startswith(b"HTTP/1.1 200 ")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from engine_steps import TRACKS_ONLY, engine_with, instant
 from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.policy import AnonymousPolicy, MappingSettings, Policy
 from flagpost_consumer.core.track_sending import LINES_CHECKED_A_SECOND
-from simulation import decision, record
+from flagpost_schemas import TrackEvent
+from simulation import START_MS, decision, record
 
 COUNT = 8
 
@@ -34,6 +36,19 @@ def test_a_key_that_is_not_the_visitors_counts() -> None:
     engine = engine_with(TRACKS_ONLY, (0,), COUNT)
     (right,) = visitors_of(0, 1)
     engine.receive([record(decision(right), key="another")], instant(2.0))
+    assert engine.accounts.mispartitioned == 1
+
+
+def test_an_anonymous_visitors_key_is_the_anonymous_id_without_pendos_prefix() -> None:
+    policy = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_ANONYMOUS))
+    engine = engine_with(policy, (0,), COUNT)
+    (right,), (wrong,) = visitors_of(0, 1), visitors_of(1, 1)
+    events = {
+        name: TrackEvent(event_id=name, occurred_at=START_MS, visitor_id=None, anonymous_id=name, event="e")
+        for name in (right, wrong)
+    }
+    records = [record(event, offset, key=name) for offset, (name, event) in enumerate(events.items())]
+    engine.receive(records, instant(2.0))
     assert engine.accounts.mispartitioned == 1
 
 

@@ -68,6 +68,14 @@ def test_for_people_it_shows_the_same() -> None:
     assert '"properties":{"flag_key":"checkout"' in result.stdout
 
 
+@pytest.mark.parametrize(("anonymous", "sent"), [("as_visitor", "a"), ("as_anonymous", "_PENDO_T_a")])
+def test_an_anonymous_visitor_is_shown_as_pendo_would_be_told(anonymous: str, sent: str) -> None:
+    event = {"type": "track", "event": "e", "anonymous_id": "a"}
+    result = preview(event, "--json", env={"FLAGPOST_MAPPING__ANONYMOUS": anonymous})
+    (request,) = json.loads(result.stdout)["requests"]
+    assert json.loads(request["body"])["visitorId"] == sent
+
+
 def test_what_is_repaired_is_told_with_its_rule() -> None:
     event = {"type": "track", "visitor_id": "v", "event": "e", "properties": {"2nd plan": 1, "error": "x"}}
     result = preview(event, "--json")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.operator.reconciliation.counting import Books, Counts, PartitionFacts, Published, Row
-from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios, chi_square_tail
+from flagpost_consumer.operator.reconciliation.counting import Books, Counts, PartitionFacts, Published
 from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled, ended, kinds_of
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry, Settlements
@@ -124,70 +121,3 @@ def test_kinds_of_one_offset_do_not_touch(kind: Kind) -> None:
     assert {other: ledger.sent_again(100, other) for other in Kind} == {
         other: int(other is kind) for other in Kind
     }
-
-
-@pytest.mark.parametrize(
-    ("statistic", "degrees", "probability"),
-    [
-        # Critical values of the chi-square distribution: NIST/SEMATECH e-Handbook, table 1.3.6.7.4.
-        (3.841, 1, 0.05),
-        (10.828, 1, 0.001),
-        (5.991, 2, 0.05),
-        (13.816, 2, 0.001),
-        (7.815, 3, 0.05),
-        (11.070, 5, 0.05),
-        (18.307, 10, 0.05),
-        (29.588, 10, 0.001),
-        (43.773, 30, 0.05),
-        (124.342, 100, 0.05),
-    ],
-)
-def test_the_tail_of_the_chi_square_distribution(statistic: float, degrees: int, probability: float) -> None:
-    assert chi_square_tail(statistic, degrees) == pytest.approx(probability, rel=2e-3)
-
-
-def test_the_tail_at_its_ends() -> None:
-    assert chi_square_tail(0.0, 3) == 1.0
-    assert chi_square_tail(5000.0, 1) == 0.0
-    assert chi_square_tail(1e-9, 7) == pytest.approx(1.0)
-    assert math.isfinite(chi_square_tail(1e6, 200))
-
-
-def test_an_even_split_is_expected_and_chance_is_allowed_for() -> None:
-    (ratio,) = check_ratios({("checkout", "a"): 5_050, ("checkout", "b"): 4_950}, {})
-    assert ratio.expected == {"a": 5_000.0, "b": 5_000.0}
-    assert ratio.p_value == pytest.approx(0.3173, abs=1e-4)  # one standard deviation off
-    assert not ratio.skewed
-
-
-def test_a_split_that_chance_does_not_explain_is_skewed() -> None:
-    (ratio,) = check_ratios({("checkout", "a"): 5_200, ("checkout", "b"): 4_800}, {})
-    assert ratio.p_value is not None
-    assert ratio.p_value < 0.001
-    assert ratio.skewed
-
-
-def test_a_split_that_is_meant_is_not_skewed() -> None:
-    visitors: dict[Row, int] = {("rollout", "on"): 900, ("rollout", "control"): 100}
-    (even,) = check_ratios(visitors, {})
-    (meant,) = check_ratios(visitors, {"rollout": {"on": 9, "control": 1}})
-    assert (even.skewed, meant.skewed, meant.p_value) == (True, False, 1.0)
-
-
-def test_a_variation_that_is_expected_and_missing_counts_as_zero() -> None:
-    (ratio,) = check_ratios({("f", "a"): 100}, {"f": {"a": 50, "b": 50}})
-    assert (ratio.variations, ratio.skewed) == ({"a": 100, "b": 0}, True)
-
-
-def test_variations_outside_an_expected_split_are_left_out() -> None:
-    (ratio,) = check_ratios({("f", "a"): 50, ("f", "b"): 50, ("f", "on"): 900}, {"f": {"a": 1, "b": 1}})
-    assert (ratio.variations, ratio.p_value) == ({"a": 50, "b": 50}, 1.0)
-
-
-def test_few_visitors_tell_nothing() -> None:
-    (ratio,) = check_ratios({("f", "a"): 9, ("f", "b"): 0}, {})
-    assert (ratio.p_value, ratio.skewed) == (None, False)
-
-
-def test_one_variation_has_nothing_to_be_compared_with() -> None:
-    assert list(check_ratios({("f", "a"): 1_000, ("f", None): 3}, {})) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
@@ -10,8 +9,10 @@ import pytest
 
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_consumer.operator.reconciliation.impressions import Compared, ImpressionBooks
-from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json, show_impressions
-from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.reconciliation.impressions_report import (
+    impression_sentences,
+    impressions_json,
+)
 from flagpost_schemas import DecisionEvent, Source
 from simulation import decision
 
@@ -149,36 +150,43 @@ def test_the_document_has_each_row_and_what_is_doubtful() -> None:
     }
 
 
-def shown(found: ImpressionBooks, width: int = 200) -> list[str]:
-    out = io.StringIO()
-    show_impressions(found, Terminal(file=out, width=width, highlight=False))
-    return [line.rstrip() for line in out.getvalue().splitlines()]
-
-
-def test_people_read_a_line_for_each_flag_that_adds_up_or_says_what_remains() -> None:
+def test_people_read_a_line_for_each_flag_and_type_of_rule_and_what_is_doubtful() -> None:
     found = books(report(0, uncounted=7), report(2, impressions=[], unpublished=[]), b"no report")
     for _ in range(3):
         found.publish(published("experiment"))
-        found.publish(published("delivery"))
+        found.publish(published("none"))
+        found.publish(published(None))
     found.publish(published("none", Source(service="api")))
 
-    lines = shown(found)
-    assert lines[4:] == [
-        (
-            "checkout: 13 impressions at Optimizely; 6 decisions published, 4 that said nothing new, "
-            "3 refused or failed; difference 0."
-        ),
+    assert list(impression_sentences(found)) == [
+        f"checkout, {rule}: {told}"
+        for rule, told in (
+            (
+                "rule of unknown type",
+                "0 impressions at Optimizely → 3 published, 0 said nothing new, 0 refused or failed; difference -3",
+            ),
+            (
+                "delivery",
+                "3 impressions at Optimizely → 0 published, 0 said nothing new, 0 refused or failed; difference 3",
+            ),
+            (
+                "experiment",
+                "10 impressions at Optimizely → 3 published, 4 said nothing new, 3 refused or failed; difference 0",
+            ),
+            (
+                "no rule",
+                "0 impressions at Optimizely → 3 published, 0 said nothing new, 0 refused or failed; difference -3",
+            ),
+        )
+    ] + [
         "Reports of impressions that are missing: 1. What they told is among the differences.",
         "Impressions that a publisher had no room to count by flag: 7.",
         "Records of the topic of impressions that cannot be read: 1.",
         "api reports no impressions: what it published is left out (1).",
     ]
-    found.publish(published("experiment"))
-    assert shown(found)[4].endswith("difference -1.")
-    assert max(map(len, shown(found, 80)[:4])) <= 80
 
 
 def test_where_nobody_reports_that_is_said() -> None:
-    assert shown(books()) == [
+    assert list(impression_sentences(books())) == [
         "No publisher reported impressions in the window: see docs/reconcile.md, Impressions."
     ]

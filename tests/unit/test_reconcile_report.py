@@ -20,7 +20,6 @@ from flagpost_consumer.operator.reconciliation.parts import By
 from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.report import Report
-from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
 from flagpost_consumer.operator.reconciliation.sentences import show
 from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts
 from flagpost_consumer.operator.rich_terminal import Terminal
@@ -168,19 +167,6 @@ def test_what_was_lost_is_in_the_last_sentence() -> None:
     assert shown(Report(found, ()), 1000)[-1].endswith(
         "0 unexplained; 1,234 offsets were lost before the group read them."
     )
-
-
-def test_a_split_is_told_whether_it_is_skewed_or_not() -> None:
-    found = reconciliation()
-    split = {("f", "a"): 510, ("f", "b"): 490, ("g", "a"): 900, ("g", "b"): 100}
-    found.visitors = {row: VisitorCounts(count, count) for row, count in split.items()}
-    lines = shown(Report(found, tuple(check_ratios(found.exposed, {}))), 1000)
-    assert any(line.startswith("f: visitors are split 510 a, 490 b where 500 a, 500 b") for line in lines)
-    assert (
-        "f: visitors are split 510 a, 490 b where 500 a, 500 b are expected: chance explains that (p = 0.53)."
-        in lines
-    )
-    assert any(line.startswith("g: ") and "--expect g=a:SHARE,b:SHARE" in line for line in lines)
 
 
 def test_flags_that_only_pendo_has_are_rows_too() -> None:

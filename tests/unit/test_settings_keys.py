@@ -115,7 +115,7 @@ KEYS = [
     Key("metadata.linger_seconds", 2.0, "0.5", 0.5, "0.5", -1),
     Key("metadata.create_missing", True, "false", False, 0),
     Key("mapping.events", EVENTS, '{"a": "b"}', {"a": "b"}, "a", {"a": 1}),
-    Key("mapping.anonymous", "drop", "as_visitor", "as_visitor", 1, "keep"),
+    Key("mapping.anonymous", "drop", "as_anonymous", "as_anonymous", 1, "keep"),
     Key("mapping.identity_properties", [], '["locale"]', ["locale"], "locale", ["email"]),
     Key("mapping.properties_policy", "trim", "reject", "reject", 1, "cut"),
     Key("consent.category", "analytics", "1", "1", 1, ""),
@@ -125,6 +125,14 @@ KEYS = [
     Key("admin.host", "0.0.0.0", "::1", "::1", 1, ""),  # noqa: S104
     Key("admin.port", 8080, "0", 0, "0", 65_536),
     Key("metrics.flags", [], '["a"]', ["a"], "a", [1]),
+    Key(
+        "metrics.splits",
+        {},
+        '{"f": {"a": 50, "b": 0.5}}',
+        {"f": {"a": 50.0, "b": 0.5}},
+        "f",
+        {"f": {"a": 1, "b": 0}},
+    ),
     Key("log.level", "info", "debug", "debug", 1, "loud"),
     Key("log.format", None, "console", "console", 1, "xml"),
 ]

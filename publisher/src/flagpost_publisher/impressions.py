@@ -3,6 +3,7 @@ the decisions that they stand for.
 
 In: the SDK's LOG_EVENTs, and the claims of decisions that were not published. Out: now and then a report, JSON, that
 adds up with the events on the topic: impressions = published + duplicates + refused + failed. No ids are in it.
+The traffic allocations of the experiments that were shown go with it.
 
 What the SDK calls takes a moment to note, also within decide(); counting is the publisher's thread's.
 """
@@ -74,6 +75,8 @@ class Impressions:
         self._shown: Counter[Shown] = Counter()
         self._unpublished: Counter[Unpublished] = Counter()
         self._uncounted = 0
+        self._splits: dict[tuple[str, str | None], Mapping[str, int]] = {}
+        """Of the experiments that were shown, as the newest datafile has them."""
 
     def hear(self, impressions: Mapping[str, Any], rules: RuleTypes) -> None:
         """The SDK sends these, a LOG_EVENT's; `rules` are those of its datafile."""
@@ -95,6 +98,7 @@ class Impressions:
             impressions, rules = self._waiting.popleft()
             for shown in _shown_in(impressions, rules):
                 self._add(self._shown, shown)
+                self._note_split(shown.flag_key, shown.rule_key, rules)
 
     def report(self, now_ms: int) -> Report | None:
         """The counts since the last report, which begin anew; None: there is nothing to report."""
@@ -103,6 +107,7 @@ class Impressions:
             shown, self._shown = self._shown, Counter()
             unpublished, self._unpublished = self._unpublished, Counter()
             uncounted, self._uncounted = self._uncounted, 0
+            splits, self._splits = self._splits, {}
         if not (shown or unpublished or uncounted):
             return None
         document: dict[str, Any] = {
@@ -116,6 +121,10 @@ class Impressions:
             "sdk_version": self._source.sdk_version,
             "impressions": [{**row._asdict(), "count": number} for row, number in shown.items()],
             "unpublished": [{**row._asdict(), "count": number} for row, number in unpublished.items()],
+            "splits": [
+                {"flag_key": flag_key, "rule_key": rule_key, "shares": shares}
+                for (flag_key, rule_key), shares in splits.items()
+            ],
             "uncounted": uncounted,
         }
         self._sequence += 1
@@ -123,8 +132,16 @@ class Impressions:
         value = _json(document)
         if len(value) > MAX_REPORT_BYTES:
             uncounted += shown.total() + unpublished.total()
-            value = _json({**document, "impressions": [], "unpublished": [], "uncounted": uncounted})
+            value = _json(
+                {**document, "impressions": [], "unpublished": [], "splits": [], "uncounted": uncounted}
+            )
         return Report(self._instance, value)
+
+    def _note_split(self, flag_key: str, rule_key: str | None, rules: RuleTypes) -> None:
+        shares = rules.splits.get((flag_key, rule_key))
+        if shares is not None and len(self._splits) < MAX_ROWS:
+            with self._lock:
+                self._splits[flag_key, rule_key] = shares
 
     def _add(self, counts: Counter[Any], row: Shown | Unpublished) -> None:
         with self._lock:

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from flagpost_publisher.traffic_allocation import read_splits
 from flagpost_schemas import RuleType
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class RuleTypes:
     """Whether for somebody held out a delivery may decide, or no rule."""
     sends_flag_decisions: bool = True
     """Whether Optimizely is sent an impression for every decision, not for experiments and holdouts alone."""
+    splits: Mapping[tuple[str, str | None], Mapping[str, int]] = field(default_factory=dict)
+    """How visitors are to be split, by flag and rule key."""
 
     def of(self, decision_info: Mapping[str, Any]) -> str | None:
         """What made the decision; called within decide()."""
@@ -70,6 +73,7 @@ def read_rule_types(config: Any) -> RuleTypes:  # noqa: ANN401 - optimizely is a
         by_key,
         any(holdout.get("excludeTargetedDeliveries") for holdout in everywhere),
         bool(datafile.get("sendFlagDecisions")),
+        {of: shares for of, shares in read_splits(datafile).items() if by_key.get(of) == EXPERIMENT},
     )
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Network: TypeAlias = IPv4Network | IPv6Network
+
+MAX_HOPS: Final = 32
+"""Trusted proxies in a row; whoever knows one of their addresses could otherwise have us look at thousands."""
 
 
 def party_of(address: str) -> str:
@@ -46,12 +49,18 @@ class Proxies:
                 at the end, so what stands before the first that is not trusted is the sender's own invention.
         """
         hops = [hop.strip() for value in forwarded for hop in value.split(",")]
-        while hops and self.holds(peer):
-            peer = hops.pop()
+        for hop in hops[: -MAX_HOPS - 1 : -1]:
+            if not self.holds(peer):
+                break
+            peer = hop
         return peer
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Without a zone; an IPv4 address in IPv6's clothes is one. Raises ValueError."""
+    """Without a zone, or a port as some proxies add; an IPv4 address in IPv6's clothes is one. Raises ValueError."""
+    if address.startswith("["):
+        address = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        address = address.partition(":")[0]
     found = ip_address(address.partition("%")[0])
     return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found

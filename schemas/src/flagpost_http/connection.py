@@ -73,9 +73,10 @@ class Connection(web.RequestHandler):
         self._header_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
-    def has_shown_a_key(self) -> None:
-        """From now on it is not dropped for others."""
-        self._around.crowd.known(self)
+    def has_shown_a_key(self, name: str) -> None:
+        """From now on it is dropped for others of that key only, or where that key has more than anybody else."""
+        for each in self._around.crowd.known(self, name):
+            each.drop(Drop.TOO_MANY)
 
     # What asyncio calls
 

@@ -1,8 +1,9 @@
 """Which connections may be open at once.
 
-In: connections as they open, show a key, and close. Out: those to drop, so that a new one can be served: always such
-as have shown no key, the oldest first, and first of the same party. So whoever comes is heard, and nobody keeps
-others out by doing nothing on many connections.
+In: connections as they open, show a key, and close. Out: those to drop, so that a new one can be served: such as
+have shown no key, the oldest first, and first of the same party; and where those that have shown one leave no room
+for others, of the key that has the most the one that was used least lately. So whoever comes is heard, and nobody
+keeps others out by doing nothing on many connections.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 Each = TypeVar("Each", bound=Hashable)
+Group = TypeVar("Group", bound=Hashable)
 
 GRACE_SECONDS: Final = 1.0
 """How long a connection is left alone, if there is room at all: services open many at once, and use each of them."""
@@ -25,6 +27,8 @@ class CrowdLimits:
 
     connections: int
     """In all."""
+    known: int
+    """Of those that have shown a key; fewer than in all, so that whoever comes finds a place to show theirs."""
     strangers_at_once: int
     """Of those that have shown no key."""
     strangers: int
@@ -45,7 +49,9 @@ class Crowd(Generic[Each]):
         """None is open."""
         self._limits = limits
         self._timer = timer
-        self._known: set[Each] = set()
+        self._known: dict[Each, str] = {}
+        self._of_key: defaultdict[str, OrderedDict[Each, None]] = defaultdict(OrderedDict)
+        """Those that have shown it, the one that was used least lately first."""
         self._strangers: OrderedDict[Each, _Stranger] = OrderedDict()
         """The oldest first."""
         self._of_party: defaultdict[str | None, OrderedDict[Each, None]] = defaultdict(OrderedDict)
@@ -70,21 +76,28 @@ class Crowd(Generic[Each]):
             self.closed(dropped[-1])
         return dropped
 
-    def known(self, each: Each) -> None:
-        """It has shown a key; from now on it is never dropped for another."""
-        if each in self._strangers:
-            self.closed(each)
-            self._known.add(each)
+    def known(self, each: Each, key: str) -> list[Each]:
+        """It has shown a key of that name, and is dropped for no stranger from now on. Gives those to drop."""
+        if each not in self._strangers and each not in self._known:
+            return []  # it was dropped meanwhile
+        self.closed(each)
+        self._known[each] = key
+        self._of_key[key][each] = None
+        if len(self._known) <= self._limits.known:
+            return []
+        of_greatest = max(self._of_key.values(), key=len)
+        dropped = next(iter(of_greatest))
+        self.closed(dropped)
+        return [dropped]
 
     def closed(self, each: Each) -> None:
         """It is not there any more."""
-        self._known.discard(each)
+        key = self._known.pop(each, None)
+        if key is not None:
+            _without(self._of_key, key, each)
         stranger = self._strangers.pop(each, None)
         if stranger is not None:
-            of_party = self._of_party[stranger.party]
-            del of_party[each]
-            if not of_party:
-                del self._of_party[stranger.party]
+            _without(self._of_party, stranger.party, each)
 
     def _beyond(self, some: OrderedDict[Each, Any], most: int, now: float) -> Iterator[Each]:
         """Close those over the grace that are too many, the oldest first."""
@@ -94,3 +107,10 @@ class Crowd(Generic[Each]):
                 return
             self.closed(oldest)
             yield oldest
+
+
+def _without(groups: dict[Group, OrderedDict[Each, None]], group: Group, each: Each) -> None:
+    """Take `each` out of its group, and the group out where nothing is left of it."""
+    del groups[group][each]
+    if not groups[group]:
+        del groups[group]

@@ -19,7 +19,9 @@ from flagpost_settings.urls import authority
 
 Answering: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
-ADMIN_LIMITS: Final = CrowdLimits(connections=128, strangers_at_once=128, strangers=128, strangers_a_party=64)
+ADMIN_LIMITS: Final = CrowdLimits(
+    connections=128, known=0, strangers_at_once=128, strangers=128, strangers_a_party=64
+)
 """Of a port for probes and metrics: kubelet, Prometheus and a few people. Nobody has a key there."""
 KEEP_ALIVE_SECONDS: Final = 75.0
 """How long a connection may be idle between requests: longer than proxies keep theirs."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+from flagpost_consumer.core.visitor_names import both_names
+
 MAX_TEXT_CHARACTERS = 1000
 """Longer ids and names are cut in the ledger: one entry must fit in a record whatever an event holds."""
 HASH_BYTES = 16
@@ -31,9 +33,10 @@ class LedgerIds:
         )
         return PREFIX + digest.hexdigest()
 
-    def names_of(self, target_id: str) -> frozenset[str]:
-        """All that may stand for an id: the ledger may be older than the key."""
-        return frozenset(name for name in (cut(target_id), self.of(target_id)) if name is not None)
+    def names_of(self, visitor_id: str) -> frozenset[str]:
+        """All that may stand for a visitor: the ledger may be older than the key, or than `mapping.anonymous`."""
+        names = (name for each in both_names(visitor_id) for name in (cut(each), self.of(each)))
+        return frozenset(name for name in names if name is not None)
 
     def dedupe_key(self, key: bytes) -> bytes:
         """What stands for a key that is made of an id: whoever tries all ids must not find it either."""

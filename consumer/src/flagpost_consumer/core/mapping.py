@@ -14,6 +14,7 @@ import orjson
 
 from flagpost_consumer.core.pendo_rules import Properties, is_sendable
 from flagpost_consumer.core.policy import AnonymousPolicy, DecisionsSettings, MappingSettings
+from flagpost_consumer.core.visitor_names import anonymous_name
 from flagpost_schemas import (
     AccountMetadata,
     Context,
@@ -63,8 +64,10 @@ class Metadata:
 
 def visitor_of(event: TrackEvent, mapping: MappingSettings) -> str | None:
     """The visitorId of a TrackEvent, where it has one."""
-    if event.visitor_id or mapping.anonymous is AnonymousPolicy.DROP:
+    if event.visitor_id or mapping.anonymous is AnonymousPolicy.DROP or event.anonymous_id is None:
         return event.visitor_id
+    if mapping.anonymous is AnonymousPolicy.AS_ANONYMOUS:
+        return anonymous_name(event.anonymous_id)
     return event.anonymous_id
 
 

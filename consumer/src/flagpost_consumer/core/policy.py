@@ -28,6 +28,9 @@ class AnonymousPolicy(StrEnum):
 
     DROP = "drop"
     AS_VISITOR = "as_visitor"
+    """It goes under its anonymous id, as an identified visitor's."""
+    AS_ANONYMOUS = "as_anonymous"
+    """It goes under the name that Pendo's own agent gives to anonymous visitors."""
 
 
 class PropertiesPolicy(StrEnum):

@@ -1,7 +1,9 @@
 """The visitors of whom nothing is sent, as the suppressions topic tells them.
 
 In: what the topic's records say, in their order. Out: whether a visitor is suppressed. An id is matched exactly as
-Pendo would be told it. What is remembered is bounded in bytes: more than fits is an error, never a visitor forgotten.
+Pendo would be told it, with or without the prefix of anonymous visitors: `mapping.anonymous` may change, and nobody
+is to be sent again for it. What is remembered is bounded in bytes: more than fits is an error, never a visitor
+forgotten.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from flagpost_consumer.core.outcomes import Ending, Reason
-from flagpost_consumer.core.visitor_names import name_of_lane
+from flagpost_consumer.core.visitor_names import name_of_lane, other_name
 
 MAX_BYTES = 64 * 1024 * 1024
 """About 450,000 visitors with ids of 36 characters."""
@@ -50,8 +52,11 @@ class Suppressions:
         return len(self._names)
 
     def hold(self, visitor_id: str) -> bool:
-        """Whether a visitor is suppressed."""
-        return bool(self._names) and name_of_lane(visitor_id) in self._names
+        """Whether a visitor is suppressed, by either name."""
+        if not self._names:
+            return False
+        name = name_of_lane(visitor_id)
+        return name in self._names or other_name(name) in self._names
 
     def take(self, suppressions: Iterable[Suppression]) -> None:
         """Take note of records, in their order.

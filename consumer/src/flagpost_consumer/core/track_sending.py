@@ -27,6 +27,7 @@ from flagpost_consumer.core.settling import Settling
 from flagpost_consumer.core.shares import Holding, Room, is_hot
 from flagpost_consumer.core.suppressions import SUPPRESSED, Suppressions
 from flagpost_consumer.core.verdict import Answer, Verdict
+from flagpost_consumer.core.visitor_names import ANONYMOUS_PREFIX
 
 CLOCK_SECONDS = 5.0
 """How often a delivery is looked at again that is too old only by a clock that is not believed."""
@@ -96,6 +97,10 @@ class TrackSending:
         if self._checked > LINES_CHECKED_A_SECOND:
             return True
         key = visitor_id.encode()
+        if (
+            record.key != key
+        ):  # an anonymous visitor's is the anonymous id, to which the prefix has been added
+            key = visitor_id.removeprefix(ANONYMOUS_PREFIX).encode()
         return record.key == key and partition_of(key, self.partition_count) == record.partition
 
     def cut_long_lines(self, now: Instant) -> None:

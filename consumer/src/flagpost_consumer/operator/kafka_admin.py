@@ -135,6 +135,11 @@ class KafkaAdmin:
         found = self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group))
         return _operations(found.authorized_operations)
 
+    def members(self, group: str) -> int:
+        """How many members a group has. Raises as `rights_on_group`."""
+        (future,) = self._client.describe_consumer_groups([group], request_timeout=CALL_SECONDS).values()
+        return len(self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group)).members)
+
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).
 

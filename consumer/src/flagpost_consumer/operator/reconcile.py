@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.reconciliation.asking import window_explained, window_of
 from flagpost_consumer.operator.reconciliation.counting import Row
@@ -29,7 +30,7 @@ from flagpost_consumer.operator.reconciliation.pendo_counts import (
 )
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
 from flagpost_consumer.operator.reconciliation.report import Report
-from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
+from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
 from flagpost_consumer.operator.reconciliation.sentences import PLAIN_WIDTH, show
 from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.three_way_report import compared, differences_csv
@@ -86,7 +87,7 @@ class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in new
     "splits",
     type=ExpectedSplit(),
     multiple=True,
-    help="The split of a flag's visitors that is meant; an even one otherwise. May be repeated.",
+    help="The split of an experiment's visitors that is meant, where no publisher tells it. May be repeated.",
 )
 @click.option(
     "--optimizely",
@@ -123,7 +124,7 @@ def reconcile(  # noqa: PLR0913 - one for each option
     three_way = ThreeWay(read_exports((*exports, *more_exports))) if exports else None
     found = _count(settings, window, split_by, three_way)
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
-    ratios = tuple(check_ratios(found.exposed, dict(splits)))
+    ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
     against = None if three_way is None else compared(three_way, found.since_ms, found.until_ms)
     report = Report(found, ratios, at_pendo, split_by, against)
     if form == "json":

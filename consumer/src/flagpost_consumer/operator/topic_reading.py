@@ -235,6 +235,7 @@ class TopicReader:
             raise self._unavailable(error.args[0], *needed) from None
 
     def _unavailable(self, error: KafkaError, *needed: Right) -> KafkaUnavailable:
+        self._consumer.poll(0)  # lets librdkafka tell why; nobody asks for messages any more
         return unavailable(self._servers, rights.named(error, *needed), self._last_error)
 
     def _remember(self, error: KafkaError) -> None:

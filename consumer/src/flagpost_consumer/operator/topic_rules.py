@@ -130,6 +130,10 @@ def days(milliseconds: float) -> str:
     return "for ever" if milliseconds == float("inf") else f"{milliseconds / DAY_MS:.3g} d"
 
 
+_ANY_NUMBER = frozenset({Role.SUPPRESSIONS, Role.IMPRESSIONS})
+"""Topics whose partitions have nothing to do with those of the events."""
+
+
 class TopicRules:
     """Judges topics that exist."""
 
@@ -182,7 +186,9 @@ class TopicRules:
         events = found.get(Role.EVENTS)
         wanted = self._partitions if self._partitions or events is None else events.partitions
         for role, state in found.items():
-            if role is not Role.SUPPRESSIONS and wanted is not None and state.partitions != wanted:
+            if role in _ANY_NUMBER or wanted is None:
+                continue
+            if state.partitions != wanted:
                 yield self._misfit(
                     role,
                     f"has {state.partitions} partitions where {wanted} are wanted; all topics need the same number",

@@ -3,6 +3,7 @@
 In: a path, the environment, what a command needs. Out: `Settings`, frozen and checked, or one `SettingsError`.
 """
 
+from flagpost_consumer.settings.differing import differing
 from flagpost_consumer.settings.load import (
     engine_policy,
     keyed_policy,
@@ -37,6 +38,7 @@ __all__ = [
     "SecretSource",
     "Settings",
     "SettingsError",
+    "differing",
     "engine_policy",
     "keyed_policy",
     "ledger_ids",

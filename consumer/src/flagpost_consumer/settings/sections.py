@@ -128,10 +128,15 @@ class PrivacySettings(Section):
         return SecretSource("privacy.key_file", Path(self.key_file), LONG_TEXT)
 
 
+Split = Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+"""Variations and their shares; only the proportions count."""
+
+
 class MetricsSettings(Section):
-    """Which flags may appear as labels."""
+    """Which flags may appear as labels, and how their visitors should be split."""
 
     flags: list[str] = Field(default=[])
+    splits: dict[str, Split] = Field(default={})
 
 
 class Settings(Section):

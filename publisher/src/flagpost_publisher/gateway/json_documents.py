@@ -1,7 +1,8 @@
 """Bodies as JSON.
 
 In: bytes. Out: what they say in JSON, or a DocumentError that says where they are none. `strict` is for senders who
-look at our answers; `tolerant` is for libraries that would throw away what we refuse.
+look at our answers; `tolerant` is for libraries that would throw away what we refuse: one bad text or number in a
+batch should not cost the others.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ def strict(body: bytes) -> object:
 
 
 def tolerant(body: bytes) -> object:
-    """JSON as Python has it: NaN and infinities, of a name given twice the last; a byte order mark is skipped."""
-    return _read(body.removeprefix(codecs.BOM_UTF8))
+    """JSON as Python has it: NaN and infinities, of a name given twice the last; a byte order mark is skipped.
+
+    What is not UTF-8 becomes U+FFFD, texts may hold control characters, a whole number too long for Python is one.
+    """
+    plain = body.removeprefix(codecs.BOM_UTF8)
+    try:
+        return _read(plain, "replace", strict=False)
+    except _NumberTooLong:
+        return _read(plain, "replace", strict=False, parse_int=_whole_number_or_digits)
 
 
-def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own
+class _NumberTooLong(DocumentError):  # noqa: N818 - says what is wrong
+    """A whole number with more digits than Python reads."""
+
+
+def _read(body: bytes, undecodable: str = "strict", **hooks: Any) -> object:  # noqa: ANN401 - json's own
     encoding = foreign_encoding(body)
     if encoding is not None:
         raise DocumentError(None, "body", f"is {encoding}, not UTF-8; send JSON as UTF-8")
     try:
-        return json.loads(body.decode(), **hooks)
+        return json.loads(body.decode(errors=undecodable), **hooks)
     except DocumentError:
         raise
     except UnicodeDecodeError as error:
@@ -42,8 +54,17 @@ def _read(body: bytes, **hooks: Any) -> object:  # noqa: ANN401 - json's own
     except RecursionError:
         problem = "nests too deep; send flatter JSON"
     except ValueError:
-        problem = "holds a whole number of thousands of digits; send it as a text"
+        raise _NumberTooLong(
+            None, "body", "holds a whole number of thousands of digits; send it as a text"
+        ) from None
     raise DocumentError(None, "body", problem)
+
+
+def _whole_number_or_digits(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -33,14 +33,20 @@ from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
 from flagpost_publisher.gateway.refusals import NOTHING, Refusal
 from flagpost_publisher.gateway.routes import Route
+from flagpost_settings.logs import where
 
 log = structlog.get_logger(__name__)
 
 NAME: Final = "flagpost-gateway"
-LIMITS: Final = CrowdLimits(connections=900, strangers_at_once=384, strangers=256, strangers_a_party=64)
+LIMITS: Final = CrowdLimits(
+    connections=900, known=800, strangers_at_once=384, strangers=256, strangers_a_party=64
+)
 """A stranger's connection may take 160 KB, in headers that do not end or a body that nobody reads: 60 MB in all.
-Those that have shown a key stay open, and are not counted by address: many services may be behind one. All are within
-the 1,024 files that a process may usually have."""
+Those that have shown a key are not counted by address, as many services may be behind one, and stay open until they
+are too many: then whichever key has the most loses the one that it used least lately. All are within the 1,024 files
+that a process may usually have."""
+PENDO: Final = "(webhooks)"
+"""What Pendo is called among keys, when it has signed: no key can have that name."""
 HEALTH_PATHS: Final = frozenset({"/", "/healthz"})
 """Where cloud load balancers look, with GET, on the port that they send requests to."""
 
@@ -137,16 +143,17 @@ class GatewayServer:
         party = party_of(client)
         key = route.guard(request.headers, party)
         require_media_type(request.headers, route.media_types)
-        if not is_stranger(key):
-            _remember(request)
+        if key is not None and not key.is_public:
+            _remember(request, key.name)
         with self._admissions.request(key, party) as work:
             await _invite(request)
             body = await self._read(route, key, request, work)
             self._metrics.read(len(body))
             headers = CIMultiDictProxy(request.headers)
             answer = await route.handle(Arrival(body, headers, int(time.time() * 1000), party, key))
-        if answer.key is None or not answer.key.is_public:
-            _remember(request)
+        shown = answer.key or key
+        if shown is None or not shown.is_public:
+            _remember(request, PENDO if shown is None else shown.name)
         return answer
 
     async def _read(self, route: Route, key: Key | None, request: web.BaseRequest, work: Work) -> bytes:
@@ -159,15 +166,6 @@ class GatewayServer:
             raise Refusal(400, "the body ended before its end", fix="send it again") from None
 
 
-def where(error: Exception) -> dict[str, str]:
-    """An error's kind, and where in the program it came up."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
-    return {"error": type(error).__name__, "at": place}
-
-
 def _require_method(request: web.BaseRequest, *methods: str) -> None:
     if request.method not in methods:
         raise Refusal(
@@ -178,10 +176,10 @@ def _require_method(request: web.BaseRequest, *methods: str) -> None:
         )
 
 
-def _remember(request: web.BaseRequest) -> None:
-    """A key was shown on this connection."""
+def _remember(request: web.BaseRequest, key: str) -> None:
+    """A key of that name was shown on this connection."""
     if isinstance(connection := request.protocol, Connection):
-        connection.has_shown_a_key()
+        connection.has_shown_a_key(key)
 
 
 async def _invite(request: web.BaseRequest) -> None:

@@ -97,6 +97,8 @@ class ReceivedLog(Sequence[Received]):
         """Recorded track events by name."""
         self.decisions: Counter[Decision] = Counter()
         """Recorded track events that carry a flag_key, by flag and variation."""
+        self.anonymous = 0
+        """Recorded track events of visitors that Pendo counts as anonymous: by their ids."""
         self.tallies: dict[Tally, Tallied] = {}
         """Recorded track events by what the aggregation endpoint groups them by."""
         self.metadata_records = 0
@@ -168,6 +170,7 @@ class ReceivedLog(Sequence[Received]):
                 {"flag_key": flag, "variation_key": variation, "count": count}
                 for (flag, variation), count in sorted(self.decisions.items(), key=repr)
             ],
+            "anonymous": self.anonymous,
             "metadata_records": self.metadata_records,
             "repeats": self.repeats(),
             "violations": len(self.violations),
@@ -232,6 +235,7 @@ class ReceivedLog(Sequence[Received]):
         self.events[event.event or ""] += 1
         # A 64-bit hash in place of the body: a million events take 100 MB less.
         self._bodies[hash(body)] += 1
+        self.anonymous += event.is_anonymous
         if event.flag_key is not None:
             self.decisions[event.flag_key, event.variation_key] += 1
         day = (event.timestamp_ms or 0) // DAY_MS

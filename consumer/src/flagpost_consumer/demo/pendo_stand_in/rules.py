@@ -18,6 +18,8 @@ from flagpost_consumer.demo.pendo_stand_in.traffic import Kind
 
 PROPERTIES_BYTES_LIMIT = 512
 """The JSON of properties is under this."""
+ANONYMOUS = "_PENDO_T_"
+"""Ids of anonymous visitors begin with it, once."""
 METADATA_RECORDS_LIMIT = 1_000
 METADATA_VALUE_CHARACTERS = 1_500
 PROCESSED_FOR_MS = 7 * 24 * 60 * 60 * 1_000
@@ -59,6 +61,11 @@ class TrackEvent:
     timestamp_ms: int | None
     flag_key: str | None
     variation_key: str | None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether Pendo counts the visitor as anonymous (Pendo's help, "Anonymous visitors")."""
+        return self.visitor_id is not None and self.visitor_id.startswith(ANONYMOUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,8 @@ def _track_members(event: Mapping[str, object]) -> Iterator[Breach]:
     for name in ("event", "visitorId"):
         if _text(event.get(name)) is None:
             yield Breach(Rule.MEMBERS, f"{name} is not a string with a character")
+    if (_text(event.get("visitorId")) or "").startswith(2 * ANONYMOUS):
+        yield Breach(Rule.MEMBERS, "visitorId has the prefix of anonymous visitors twice")
     if "accountId" in event and _text(event["accountId"]) is None:
         yield Breach(Rule.MEMBERS, "accountId is not a string with a character")
     if type(event.get("timestamp")) is not int:

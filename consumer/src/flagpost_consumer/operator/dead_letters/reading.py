@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
+from flagpost_consumer.core.visitor_names import both_names
 from flagpost_consumer.operator.dead_letters.records import (
     DeadLetter,
     Marker,
@@ -45,7 +46,7 @@ class Filters:
             (not self.reasons or letter.reason in self.reasons)
             and (self.since is None or letter.at >= self.since)
             and (self.until is None or letter.at < self.until)
-            and (self.visitor is None or letter.key == self.visitor.encode())
+            and (self.visitor is None or letter.key in {name.encode() for name in both_names(self.visitor)})
         )
 
 

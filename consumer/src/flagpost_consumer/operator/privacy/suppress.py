@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from flagpost_consumer.adapters.kafka_config import producer_config
 from flagpost_consumer.adapters.suppression_records import suppression_value
 from flagpost_consumer.core.suppressions import Suppression, TooManySuppressions
+from flagpost_consumer.core.visitor_names import other_name
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable, unavailable
 from flagpost_consumer.operator.kafka_clients import silent_client
@@ -39,15 +40,19 @@ def suppress(settings_for: SettingsLoader, visitor: str, *, undo: bool) -> None:
     """
     kafka = settings_for(Needs.KAFKA).kafka
     try:
-        was_suppressed = _fits(kafka, visitor, undo=undo)
+        was_suppressed, is_suppressed = _fits(kafka, visitor, undo=undo)
         _write(kafka, visitor, None if undo else suppression_value(time.time_ns() // 1_000_000))
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
+    if undo and is_suppressed:
+        raise click.ClickException(
+            f"the visitor is still suppressed as {other_name(visitor)}: undo that as well"
+        )
     echo_lines(_told(undo=undo, was_suppressed=was_suppressed))
 
 
-def _fits(kafka: KafkaSettings, visitor: str, *, undo: bool) -> bool:
-    """Whether the visitor was suppressed before; that one more fits is seen to.
+def _fits(kafka: KafkaSettings, visitor: str, *, undo: bool) -> tuple[bool, bool]:
+    """Whether the visitor was suppressed before, and will be; that one more fits is seen to.
 
     Raises:
         KafkaUnavailable: the topic is not there, cannot be read, or is full: with one more, consumers would stop.
@@ -60,7 +65,7 @@ def _fits(kafka: KafkaSettings, visitor: str, *, undo: bool) -> bool:
         suppressions.take([Suppression(visitor, is_suppressed=not undo)])
     except TooManySuppressions as error:
         raise KafkaUnavailable(f"{topic}: {error}") from None
-    return was_suppressed
+    return was_suppressed, suppressions.hold(visitor)
 
 
 def _write(kafka: KafkaSettings, visitor: str, value: bytes | None) -> None:

@@ -12,6 +12,7 @@ import orjson
 from confluent_kafka import Message
 
 from flagpost_consumer.core.ledger_ids import LedgerIds
+from flagpost_consumer.core.visitor_names import both_names
 from flagpost_consumer.operator.event_values import Values
 from flagpost_consumer.operator.topic_rules import Role
 from flagpost_schemas import AccountMetadata, DecodeError, Event, TrackEvent, decode_settlements
@@ -25,21 +26,24 @@ def traces_of(visitor_id: str, values: Values, ids: LedgerIds) -> Mapping[Role, 
 
     Each raises RegistryNotAnswering where a value needs the schema registry.
     """
-    key = visitor_id.encode()
+    called = both_names(visitor_id)
+    keys = frozenset(name.encode() for name in called)
+    in_json = tuple(map(orjson.dumps, called))
     names = ids.names_of(visitor_id)
 
     def in_events(message: Message) -> int:
-        return int(message.key() == key or _is_about(visitor_id, message.value(), values))
+        return int(message.key() in keys or _is_about(called, message.value(), values))
 
     def in_ledger(message: Message) -> int:
         return _settlements_of(names, message.value())
 
     def in_webhooks(message: Message) -> int:
         # The id stands in the body as a JSON text of its own, wherever it stands.
-        return int(message.key() == key or orjson.dumps(visitor_id) in (message.value() or b""))
+        value = message.value() or b""
+        return int(message.key() in keys or any(text in value for text in in_json))
 
     def by_key(message: Message) -> int:
-        return int(message.key() == key and message.value() is not None)
+        return int(message.key() in keys and message.value() is not None)
 
     return {
         Role.EVENTS: in_events,
@@ -50,12 +54,12 @@ def traces_of(visitor_id: str, values: Values, ids: LedgerIds) -> Mapping[Role, 
     }
 
 
-def _is_about(visitor_id: str, value: bytes | None, values: Values) -> bool:
+def _is_about(called: tuple[str, ...], value: bytes | None, values: Values) -> bool:
     """Whether a value that was keyed otherwise is an event of the visitor."""
-    if value is None or visitor_id.encode() not in value:
+    if value is None or not any(name.encode() in value for name in called):
         return False
     try:
-        return visitor_id in _visitors_of(values.decode(value))
+        return not set(called).isdisjoint(_visitors_of(values.decode(value)))
     except DecodeError:
         return False
 

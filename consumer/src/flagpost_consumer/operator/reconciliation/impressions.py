@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
+from flagpost_consumer.core.experiments import Splits, splits_in
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_schemas import DecisionEvent, Source
 
@@ -78,6 +79,8 @@ class ImpressionBooks:
         """Impressions that a process had no room to count."""
         self.damaged = 0
         """Records that are no reports."""
+        self.splits = Splits()
+        """The traffic allocations of experiments that reports tell."""
 
     def publish(self, decision: DecisionEvent) -> None:
         """A decision that is on the events topic for the first time."""
@@ -125,12 +128,15 @@ class ImpressionBooks:
         until, instance, sequence = int(report["until"]), str(report["instance"]), int(report["sequence"])
         told = [*_impressions_in(report), *_unpublished_in(report)]
         uncounted = int(report["uncounted"])
+        splits = list(splits_in(report))
         service = Service(_text(report["service"]), _text(report["environment"]))
         if not self._is_in_window(until) or sequence in self._instances[instance].sequences:
             return
         self._instances[instance].sequences.add(sequence)
         self._reporting.add(service)
         self.uncounted += uncounted
+        for experiment, shares in splits:
+            self.splits.tell(experiment, shares, until)
         for key, name, count in told:
             row = self._told[key]
             setattr(row, name, getattr(row, name) + count)

@@ -1,4 +1,4 @@
-"""Shows impressions against published decisions: a part of the JSON document, or a table and sentences for people.
+"""Shows impressions against published decisions: a part of the JSON document, or sentences for people.
 
 In: the books of a window. Out: values, text.
 """
@@ -9,14 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
-from flagpost_consumer.operator.reconciliation.impressions import Compared, Decided, ImpressionBooks, Service
-from flagpost_consumer.operator.rich_terminal import Terminal
-
-COLUMNS = ("impressions", "published", "duplicates", "refused", "failed", "difference")
+from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks, Service
 
 
 def impressions_json(books: ImpressionBooks) -> dict[str, Any]:
@@ -37,36 +30,16 @@ def impressions_json(books: ImpressionBooks) -> dict[str, Any]:
     }
 
 
-def show_impressions(books: ImpressionBooks, console: Terminal) -> None:
-    """Print them for people."""
-    rows = books.rows()
-    if books.reports:
-        console.print(_table(rows))
-    for sentence in _sentences(books, rows):
-        console.print(Text(legible(sentence, len(sentence))))
-
-
-def _table(rows: dict[Decided, Compared]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), title="Impressions at Optimizely", title_justify="left")
-    for title in ("flag", "rule"):
-        table.add_column(title, overflow="fold")
-    for title in COLUMNS:
-        table.add_column(title, justify="right", no_wrap=True)
-    for (flag, rule_type), row in rows.items():
-        numbers = (f"{getattr(row, column):,}" for column in COLUMNS)
-        names = (Text(legible(name, MAX_NAME_CHARACTERS)) for name in (flag, rule_type or "unknown"))
-        table.add_row(*names, *numbers)
-    return table
-
-
-def _sentences(books: ImpressionBooks, rows: dict[Decided, Compared]) -> Iterator[str]:
+def impression_sentences(books: ImpressionBooks) -> Iterator[str]:
+    """A line for each flag and type of rule, and for what is doubtful."""
     if not books.reports:
         yield "No publisher reported impressions in the window: see docs/reconcile.md, Impressions."
-    for flag, total in _by_flag(rows).items():
+    for (flag, rule_type), row in books.rows().items():
+        rule = _RULES.get(rule_type, "rule of unknown type")
         yield (
-            f"{flag}: {total.impressions:,} impressions at Optimizely; {total.published:,} decisions published, "
-            f"{total.duplicates:,} that said nothing new, {total.refused + total.failed:,} refused or failed; "
-            f"difference {total.difference:,}."
+            f"{flag}, {rule}: {row.impressions:,} impressions at Optimizely → "
+            f"{row.published:,} published, {row.duplicates:,} said nothing new, "
+            f"{row.refused + row.failed:,} refused or failed; difference {row.difference:,}"
         )
     if books.missing:
         yield f"Reports of impressions that are missing: {books.missing:,}. What they told is among the differences."
@@ -78,13 +51,12 @@ def _sentences(books: ImpressionBooks, rows: dict[Decided, Compared]) -> Iterato
         yield f"{_named(service)} reports no impressions: what it published is left out ({count:,})."
 
 
-def _by_flag(rows: dict[Decided, Compared]) -> dict[str, Compared]:
-    totals: dict[str, Compared] = {}
-    for (flag, _), row in rows.items():
-        total = totals.setdefault(flag, Compared())
-        for name, count in asdict(row).items():
-            setattr(total, name, getattr(total, name) + count)
-    return totals
+_RULES: dict[str | None, str] = {
+    "experiment": "experiment",
+    "delivery": "delivery",
+    "holdout": "holdout",
+    "none": "no rule",
+}
 
 
 def _named(service: Service) -> str:

@@ -38,8 +38,8 @@ class Planning:
         """Nothing is asked of the registry before a record needs it. `impressions` are told of each decision."""
         self._values = Values(settings.kafka.schema_registry)
         self._planner = Planner(engine_policy(settings))
-        self._impressions = impressions
         self._part_of = part_of(by)
+        self._impressions = impressions
         # Kinds do not depend on the time: what is expired is still a delivery of its kind.
         self._now_ms = time.time_ns() // 1_000_000
         self._kinds: dict[object, tuple[Kind, ...]] = {}

@@ -9,11 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import Message
 
-from flagpost_consumer.core.outcomes import Kind
+from flagpost_consumer.core.experiments import Splits
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.policy import SelectSettings
+from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.reconciliation.counting import (
     Books,
     Interval,
@@ -29,15 +32,14 @@ from flagpost_consumer.operator.reconciliation.impressions import ImpressionBook
 from flagpost_consumer.operator.reconciliation.parts import By, part_of
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.replays import Replayed, replayed_deliveries
-from flagpost_consumer.operator.reconciliation.settled import Settled
+from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assignment_of
+from flagpost_consumer.operator.reconciliation.settled import Settled, ended
 from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import OF_METADATA, VisitorCounts, Visitors
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
-from flagpost_schemas import LedgerEntry
-
-OFF = "off"
+from flagpost_schemas import DecisionEvent, LedgerEntry
 
 PORTION_OFFSETS = 1_000_000
 """What is read at once, unless one partition alone holds more."""
@@ -54,6 +56,8 @@ class Reconciliation:
     visitors: Mapping[Row, VisitorCounts] = field(default_factory=dict)
     visitor_parts: Mapping[tuple[Row, Part], VisitorCounts] = field(default_factory=dict)
     """The same, split as `books.parts`."""
+    samples: Samples = field(default_factory=Samples, init=False)
+    """The visitors of experiments."""
     lost_offsets: int = 0
     """Offsets that Kafka no longer had when the group came to them."""
     covered_ms: int | None = None
@@ -65,18 +69,14 @@ class Reconciliation:
     """None: there is no topic of impressions."""
 
     @property
+    def splits(self) -> Splits:
+        """The traffic allocations of experiments that publishers told."""
+        return Splits() if self.impressions is None else self.impressions.splits
+
+    @property
     def adds_up(self) -> bool:
         """Whether everything is explained and nothing was lost."""
         return self.books.unexplained == 0 and self.lost_offsets == 0
-
-    @property
-    def exposed(self) -> dict[Row, int]:
-        """Visitors who were delivered, by flag and variation other than `off`."""
-        return {
-            row: counts.delivered
-            for row, counts in self.visitors.items()
-            if row[1] not in (None, OFF) and counts.delivered
-        }
 
 
 class Reading:
@@ -94,6 +94,8 @@ class Reading:
         self._reader = reader
         self._kafka = settings.kafka
         self._window = window
+        self._select = settings.select
+        self._selects = settings.select != SelectSettings()
         impressions = None if settings.kafka.impressions_topic is None else ImpressionBooks(window)
         self._planning = Planning(settings, by, impressions)
         self._topics = Topics(reader, settings.kafka)
@@ -125,8 +127,8 @@ class Reading:
         replayed = replayed_deliveries(letters, kafka.topic)
         for numbers in portions(extent.events):
             self._count(extent, numbers, replayed)
-        if found.impressions is not None:
-            self._read_reports(found.impressions, cast("str", kafka.impressions_topic))
+        if found.impressions is not None and kafka.impressions_topic is not None:
+            self._read_reports(found.impressions, kafka.impressions_topic)
         found.damaged = self._topics.damaged
         found.visitors, found.visitor_parts = self._visitors.counts(), self._parts.counts()
         return found
@@ -163,7 +165,8 @@ class Reading:
             lost = list(merged(written[number]))
             facts[number] = PartitionFacts(settled[number], position, replayed.get(number, set()), lost)
             self._place(number, position, lost)
-        self._found.books.count(facts, self._published(extent, numbers))
+        self._found.books.count(facts, self._published(extent, numbers, facts))
+        self._found.samples.partitions_end()
         for visitors in self._counted:
             for number in numbers:
                 visitors.finish(number)
@@ -187,11 +190,15 @@ class Reading:
         since, until = self._window.since_ms, self._window.until_ms
         return (since is None or settled_at >= since) and (until is None or settled_at < until)
 
-    def _published(self, extent: Extent, numbers: list[int]) -> Iterator[Published]:
+    def _published(
+        self, extent: Extent, numbers: list[int], facts: Mapping[int, PartitionFacts]
+    ) -> Iterator[Published]:
         for message in self._topics.messages(self._kafka.topic, extent.events, numbers):
             self._note_oldest(message)
             record = self._planning.published(message)
             self._decide(record)
+            if record.decision is not None:
+                self._sample(record, record.decision, message.timestamp()[1], facts)
             yield record
 
     def _decide(self, record: Published) -> None:
@@ -204,6 +211,21 @@ class Reading:
             self._three_way.publish(record.partition, record.offset, decision)
         if part is not None:
             self._parts.publish(record.partition, record.offset, (row, part), decision.visitor_id)
+
+    def _sample(
+        self,
+        record: Published,
+        decision: DecisionEvent,
+        arrived_ms: int,
+        facts: Mapping[int, PartitionFacts],
+    ) -> None:
+        """Count the visitor of an experiment."""
+        assignment = assignment_of(decision)
+        if assignment is None or (self._selects and not_selected(decision, self._select) is not None):
+            return
+        how = ended(facts[record.partition].settled.endings(record.offset), Kind.TRACK)
+        delivered = how is not None and how.outcome is Outcome.DELIVERED
+        self._found.samples.take(assignment, arrived_ms, delivered=delivered)
 
     def _note_oldest(self, message: Message) -> None:
         """Where nothing else bounds the window, its oldest record does."""

@@ -14,6 +14,7 @@ from flagpost_consumer.operator.reconciliation.counting import Counts, Part, Row
 from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json
 from flagpost_consumer.operator.reconciliation.parts import By, part_name
 from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo, PendoCheck, compare
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_warnings
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
 from flagpost_consumer.operator.reconciliation.three_way_report import Compared, optimizely_json
@@ -102,9 +103,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The document."""
         found = self.found
-        impressions = (
-            {} if found.impressions is None else {"impressions": impressions_json(found.impressions)}
-        )
         return {
             "window": {"since": found.since_ms, "until": found.until_ms, "cut_offsets": found.cut_offsets},
             "rows": [self._row_json(row) for row in self.rows],
@@ -114,9 +112,9 @@ class Report:
             "lost_offsets": found.lost_offsets,
             "unexplained": found.books.unexplained,
             **({} if self.compared is None else {"optimizely": optimizely_json(self.compared)}),
-            "sample_ratio": [{**asdict(ratio), "skewed": ratio.skewed} for ratio in self.ratios],
+            "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
-            **impressions,
+            **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
@@ -140,8 +138,7 @@ class Report:
         yield from self._reading_warnings()
         yield from self._pendo_warnings()
         for ratio in self.ratios:
-            if ratio.skewed:
-                yield _skew_warning(ratio)
+            yield from ratio_warnings(ratio)
 
     def _pendo_warnings(self) -> Iterator[str]:
         checks = ((row, self.pendo(row)) for row in self.rows)
@@ -184,22 +181,6 @@ def _visitors_json(visitors: VisitorCounts) -> dict[str, Any]:
 def part_json(part: Part) -> dict[str, str | None]:
     """A day, or the four fields of a source."""
     return {"day": part} if isinstance(part, str) else asdict(part)
-
-
-def _skew_warning(ratio: SampleRatio) -> str:
-    shares = ",".join(f"{name}:SHARE" for name in ratio.variations)
-    return (
-        f"{split_text(ratio)} are expected: chance gives that, or worse, with a probability of {ratio.p_value:.1g}. "
-        "Find the cause before you trust the experiment. Where shares are unequal on purpose (a rollout), say so: "
-        f"--expect {ratio.flag_key}={shares}"
-    )
-
-
-def split_text(ratio: SampleRatio) -> str:
-    """How a flag's visitors are split, and what is expected."""
-    seen = ", ".join(f"{count:,} {name}" for name, count in ratio.variations.items())
-    expected = ", ".join(f"{count:,.0f} {name}" for name, count in ratio.expected.items())
-    return f"{ratio.flag_key}: visitors are split {seen} where {expected}"
 
 
 def _named(row: Row) -> str:

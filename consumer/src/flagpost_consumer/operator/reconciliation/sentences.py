@@ -9,8 +9,9 @@ from rich.text import Text
 
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.operator.reconciliation import three_way_report
-from flagpost_consumer.operator.reconciliation.impressions_report import show_impressions
-from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, split_text, summary
+from flagpost_consumer.operator.reconciliation.impressions_report import impression_sentences
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark
+from flagpost_consumer.operator.reconciliation.report import WHAT_TO_DO, Report, summary
 from flagpost_consumer.operator.reconciliation.rows_text import show_rows
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.times import moment_text
@@ -26,15 +27,14 @@ def show(report: Report, console: Terminal) -> None:
     _say(console, f"From {since} to {moment_text(found.until_ms)}")
     show_rows(report, console)
     if found.impressions is not None:
-        show_impressions(found.impressions, console)
+        for line in impression_sentences(found.impressions):
+            _say(console, line)
     if report.compared is not None:
         for line in three_way_report.sentences(report.compared):
             _say(console, line)
     for ratio in report.ratios:
-        if ratio.p_value is not None and not ratio.skewed:
-            _say(
-                console, f"{split_text(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g})."
-            )
+        if not ratio.skewed:
+            _say(console, ratio_remark(ratio))
     for warning in report.warnings():
         _say(console, warning, "yellow")
     if found.books.examples:
