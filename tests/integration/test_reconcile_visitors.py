@@ -11,8 +11,12 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
 import pytest
 
@@ -193,3 +197,97 @@ def test_a_repeat_of_what_was_delivered_before_the_window_loses_nobody(history: 
     row = history.reconcile("--since", "10m")["rows"][0]
     assert (row["published"], row["duplicate"]) == (1, 1)
     assert row["visitors"] == {"decided": 1, "delivered": 1, "lost": 0, "by_reason": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One decision as the SDK told Optimizely of it."""
+
+    visitor_id: str
+    variation_id: str
+    client: str
+    at_ms: int
+
+
+def export_of(told: list[Told], file: Path) -> Path:
+    """A Parquet file as Optimizely's export has them."""
+    database = duckdb.connect(":memory:")
+    database.execute(
+        "create table decisions (uuid text, visitor_id text, experiment_id text, variation_id text, "
+        "timestamp bigint, is_holdback boolean, client_engine text, client_version text)"
+    )
+    rows = [(str(n), each.visitor_id, "9300", each.variation_id, each.at_ms, False, each.client, "5.2.0")
+            for n, each in enumerate(told)]  # fmt: skip
+    database.executemany("insert into decisions values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    database.execute(f"copy decisions to '{file}' (format parquet)")
+    return file
+
+
+async def test_three_ways_each_missing_visitor_has_its_cause(history: History, tmp_path: Path) -> None:
+    """Optimizely loses 2 of 100; a service never attached the publisher; Pendo refuses some."""
+    scene, now = history.scene, time.time_ns() // 1_000_000
+    visitors = [f"v{number}" for number in range(100)]
+    denied, refused, lost = visitors[:3], visitors[3:5], visitors[98:]
+    silent = [f"silent{number}" for number in range(7)]
+    for visitor in refused:
+        scene.pendo.faults.visitor(visitor, 422)
+    scene.publish(
+        decision(
+            visitor,
+            "checkout",
+            "treatment",
+            occurred_at=now,
+            experiment_id="9300",
+            variation_id="1",
+            consent={"analytics": visitor not in denied},
+            source=Source(service="shop", sdk="optimizely-sdk", sdk_version="5.2.0"),
+        )
+        for visitor in visitors
+    )
+    with scene.consume(delivery__visitor_interval_seconds=0) as consumer:
+        await consumer.caught_up(scene.partitions)
+        assert await consumer.stop() == 0
+    told = [Told(visitor, "1", "python-sdk", now) for visitor in visitors if visitor not in lost]
+    told += [Told(visitor, "1", "node-sdk", now) for visitor in silent]
+    file = str(export_of(told, tmp_path / "part-0.parquet"))
+    # The window is a minute wider than the decisions on either side.
+    since, until = (
+        datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (now - 300_000, now + 300_000)
+    )
+    window = ("--since", since, "--until", until)
+    found = await asyncio.to_thread(lambda: history.reconcile(*window, "--optimizely", file))
+    causes: dict[str, set[str]] = defaultdict(set)
+    for each in found["optimizely"]["differences"]:
+        causes[each["cause"]].add(each["visitor_id"])
+    assert causes == {
+        "consent": set(denied),
+        "rejected": set(refused),
+        "never_published": set(silent),
+        "only_flagpost": set(lost),
+    }
+    (row,) = found["optimizely"]["rows"]
+    at_optimizely, at_pendo = {each.visitor_id for each in told}, received(scene)["treatment"]
+    assert row["decided"] == len(at_optimizely)
+    assert row["published"] == len(at_optimizely & set(visitors))
+    assert row["delivered"] == len(at_optimizely & at_pendo)
+    unattached = {
+        each["client"] for each in found["optimizely"]["differences"] if each["visitor_id"] in silent
+    }
+    assert unattached == {"node-sdk 5.2.0"}
+    shown = await asyncio.to_thread(
+        lambda: history.run("reconcile", *window, "--pendo", "--optimizely", file)
+    )
+    text = " ".join(shown.stdout.split())
+    assert "105 visitors decided by Optimizely → 100 published → 95 delivered → 95 counted by Pendo" in text
+    assert "7 never_published: silent0, silent1, silent2, silent3, silent4, … (decisions of this" in text
+    lines = await asyncio.to_thread(lambda: history.run("reconcile", *window, "--csv", "--optimizely", file))
+    assert (
+        len(list(csv.DictReader(io.StringIO(lines.stdout)))) == len(found["optimizely"]["differences"]) == 14
+    )
+
+
+def test_files_without_the_option_are_refused(history: History, tmp_path: Path) -> None:
+    file = export_of([Told("v", "1", "python-sdk", 0)], tmp_path / "a.parquet")
+    done = history.run("reconcile", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "files are given with --optimizely" in done.stderr

@@ -147,7 +147,7 @@ def test_everybody_who_is_in_one_and_not_in_the_other_has_a_cause() -> None:
 def test_who_was_never_published_is_told_with_the_client_and_the_services_that_publish() -> None:
     three_way = ThreeWay(exported("lost"))
     publish(three_way, 0, "another", Reason.OK)
-    (lost, _) = compared(three_way, SINCE, UNTIL).differences
+    (_, lost) = compared(three_way, SINCE, UNTIL).differences
     assert (lost.client, lost.services) == ("python-sdk 5.2.0", ("shop optimizely-sdk 5.2.0",))
     text = "\n".join(sentences(compared(three_way, SINCE, UNTIL)))
     assert "1 visitors decided by Optimizely → 0 published → 0 delivered" in text
@@ -186,8 +186,8 @@ def test_csv_names_everybody_and_json_counts_by_cause() -> None:
     found = compared(three_way, SINCE, UNTIL)
     assert differences_csv(found).splitlines() == [
         "visitor_id,experiment_id,variation_id,cause,reason,client,services",
-        "lost,111,222,never_published,,python-sdk 5.2.0,",
         "'=1+1,111,222,never_published,,python-sdk 5.2.0,",
+        "lost,111,222,never_published,,python-sdk 5.2.0,",
     ]
     (row,) = optimizely_json(found)["rows"]
     assert (row["decided"], row["by_cause"]) == (2, {"never_published": 2})

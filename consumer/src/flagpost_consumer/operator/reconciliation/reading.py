@@ -36,7 +36,7 @@ from flagpost_consumer.operator.reconciliation.sample_ratio import Samples, assi
 from flagpost_consumer.operator.reconciliation.settled import Settled, ended
 from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
-from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
+from flagpost_consumer.operator.reconciliation.visitors import OF_METADATA, VisitorCounts, Visitors
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import DecisionEvent, LedgerEntry
@@ -172,9 +172,10 @@ class Reading:
                 visitors.finish(number)
 
     def _settle(self, number: int, entries: list[LedgerEntry], end: int) -> None:
+        """Tell the visitors, but of nothing that lies behind the window."""
         for visitors in self._counted:
             for entry in entries:
-                if entry.offset < end:
+                if entry.offset < end and entry.kind not in OF_METADATA:
                     visitors.settle(
                         number, entry.offset, entry.kind, entry.outcome, entry.reason, entry.duplicate_of
                     )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.operator.reconciliation.visitors import STANDINGS, UNKNOWN
 from flagpost_consumer.operator.topic_reading import Span
-from flagpost_schemas import LedgerEntry, Settlements
+from flagpost_schemas import Settlements
 
 Delivered = tuple[int, Kind]
 """A delivery of this partition: the offset of its record, and what it tells Pendo."""
@@ -48,6 +48,7 @@ _CODES = {
 _LATER_REASON = {outcome.value: _CODES[outcome.value, UNKNOWN] for outcome in Outcome}
 _DELIVERED = _CODES[Outcome.DELIVERED.value, Reason.OK.value]
 _SHIFT = {kind.value: 8 * place for place, kind in enumerate(Kind)}
+TRACK = Kind.TRACK.value
 _KIND_OF = {kind.value: kind for kind in Kind}
 
 
@@ -68,28 +69,30 @@ class Settled:
 
     def add(self, settlements: Settlements) -> None:
         """Take in a record of the ledger. Raises LaterRelease."""
+        first, end = self._span.first, self._span.end
         for entry in settlements.entries:
-            if self._span.first <= entry.offset < self._span.end:
+            if first <= entry.offset < end:
                 self.add_entry(entry)
 
     def add_entry(self, entry: LedgerEntry) -> None:
         """Take in one settlement of an offset that matters. Raises LaterRelease."""
-        code = _CODES.get((entry.outcome, entry.reason)) or _LATER_REASON.get(entry.outcome)
+        offset, kind, outcome, reason = entry[:4]
+        code = _CODES.get((outcome, reason)) or _LATER_REASON.get(outcome)
         if code is None:
             raise LaterRelease(
-                f"the ledger settles offset {entry.offset} as something that this release does not know: "
+                f"the ledger settles offset {offset} as something that this release does not know: "
                 "it was written by a later release; upgrade Flagpost"
             )
-        place, shift = entry.offset - self._span.first, _SHIFT[entry.kind]
+        place, shift = offset - self._span.first, _SHIFT[kind]
         before = self._endings[place] >> shift & 255
         if code > before:
             self._endings[place] += (code - before) << shift
         elif code == before == _DELIVERED:
-            self._sent_again[entry.offset, _KIND_OF[entry.kind]] += 1
-            self._remarked.add(entry.offset)
-        if entry.unseen and entry.kind == Kind.TRACK:
-            self._unseen[entry.offset] += entry.unseen
-            self._remarked.add(entry.offset)
+            self._sent_again[offset, _KIND_OF[kind]] += 1
+            self._remarked.add(offset)
+        if entry.unseen and kind == TRACK:
+            self._unseen[offset] += entry.unseen
+            self._remarked.add(offset)
 
     def endings(self, offset: int) -> Endings:
         """How all deliveries of a record ended; 0: none has."""

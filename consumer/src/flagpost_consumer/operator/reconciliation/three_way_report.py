@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from flagpost_consumer.operator.csv_cells import safe_cell
@@ -43,7 +44,7 @@ def compared(three_way: ThreeWay, since_ms: int | None, until_ms: int) -> Compar
     """What a comparison gives for a window."""
     return Compared(
         three_way.counts(since_ms, until_ms),
-        list(three_way.differences(since_ms, until_ms)),
+        sorted(three_way.differences(since_ms, until_ms), key=attrgetter("exposure")),
         three_way.left_out(since_ms, until_ms),
         three_way.without_ids,
     )

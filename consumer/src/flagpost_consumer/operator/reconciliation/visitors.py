@@ -68,7 +68,7 @@ _PAGE_BITS = 12
 _PAGE_OFFSETS = 1 << _PAGE_BITS
 _IN_PAGE = _PAGE_OFFSETS - 1
 _ZEROS = array("I", bytes(4 * _PAGE_OFFSETS))
-_METADATA = frozenset({Kind.VISITOR_METADATA.value, Kind.ACCOUNT_METADATA.value})
+OF_METADATA = frozenset({Kind.VISITOR_METADATA.value, Kind.ACCOUNT_METADATA.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Visitors(Generic[Group]):
         duplicate_of: int | None = None,
     ) -> None:
         """The ledger settles a delivery; more than once, if several members did. Words are the ledger's."""
-        if kind in _METADATA:
+        if kind in OF_METADATA:
             return
         rank = _rank_of(outcome, reason)
         place = self._place(partition)
