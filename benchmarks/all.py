@@ -34,6 +34,8 @@ BENCHMARKS = (
     "plan",
     "restore",
     "analyst",
+    "page",
+    "reconcile",
     "publisher",
     "metadata",
     "import_rows",

@@ -20,6 +20,7 @@ import aiohttp
 import psutil
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from plain_logs import require_plain
 from running import Series, environment, eventually, read_series
 
 GATEWAY = Path(sys.executable).with_name("flagpost-gateway")
@@ -84,6 +85,8 @@ class RunningGateway:
         await self._end()
         if error is not None:
             sys.stderr.write("\n".join(["flagpost-gateway said:", *self.lines[-40:]]) + "\n")
+        else:
+            require_plain(self.lines)
 
     @property
     def is_running(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 from flagpost_consumer.operator.imports.files import Source
 from flagpost_consumer.operator.imports.options import Options
@@ -49,6 +50,22 @@ class Imported:
         return [(refusal.line, refusal.column) for refusal in self.refusals]
 
 
+def options_of(type_name: str, file_format: str = "csv", **given: Any) -> Options:
+    """Options of the command, those that are not given as they are by default."""
+    usual = {
+        "id_column": None,
+        "group": None,
+        "delimiter": None,
+        "columns": (),
+        "empty": None,
+        "refused_path": None,
+        "dry_run": False,
+        "as_json": False,
+    }
+    path = f"rows.{file_format}"
+    return Options(path=path, type_name=type_name, file_format=file_format, **{**usual, **given})
+
+
 def import_bytes(
     content: bytes,
     type_name: str,
@@ -62,18 +79,14 @@ def import_bytes(
     empty: str | None = None,
 ) -> Imported:
     """Import a file; raises FileProblem as the command does."""
-    options = Options(
-        path=f"rows.{file_format}",
-        type_name=type_name,
+    options = options_of(
+        type_name,
+        file_format,
         id_column=id_column,
-        file_format=file_format,
         group=group,
         delimiter=delimiter,
         columns=columns,
         empty=empty,
-        refused_path=None,
-        dry_run=False,
-        as_json=False,
     )
     found = Imported()
     run = Run([found])

@@ -7,6 +7,7 @@ the answers that it gave.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -206,3 +207,31 @@ def server_in_thread(expected: int, raw: bytes) -> Iterator[ServerInThread]:
     """A server in a thread of its own."""
     with ServerInThread(expected, raw) as server:
         yield server
+
+
+@asynccontextmanager
+async def answering_server(
+    context: ssl.SSLContext | None = None, body: bytes = b"{}"
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that takes everything; gives its port and the heads of what it was sent."""
+    heads: list[bytes] = []
+    open_now: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.add(writer)
+        try:
+            while True:
+                heads.append(await read_request(reader))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+            open_now.discard(writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1], heads
+    finally:
+        server.close()
+        for writer in list(open_now):
+            writer.close()
+        await eventually(lambda: not open_now)

@@ -22,6 +22,8 @@ from typing import Any, Self
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
+from plain_logs import require_plain
+
 FLAGPOST = Path(sys.executable).with_name("flagpost")
 START_SECONDS = 30.0
 
@@ -80,6 +82,15 @@ class RunningConsumer:
             self._process.stderr.close()
         if error is not None:
             sys.stderr.write("\n".join(["flagpost consume said:", *self.lines[-40:]]) + "\n")
+        else:
+            require_plain(self.lines)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of an event, so far."""
+        return [entry for entry in map(orjson.loads, self._entries()) if entry["event"] == event]
+
+    def _entries(self) -> list[str]:
+        return [line for line in list(self.lines) if line.startswith("{") and line.endswith("}")]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""

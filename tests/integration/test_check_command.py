@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from flagpost_consumer.demo.pendo_stand_in import Keys, PendoStandIn
+from flagpost_consumer.demo.pendo_stand_in import Endpoint, Keys, PendoStandIn
 from flagpost_consumer.operator import kafka_admin, topic_reading
 from flagpost_consumer.operator.cli import flagpost
 from flagpost_consumer.operator.topic_rules import DAY_MS
 from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
-from running import FLAGPOST
+from running import FLAGPOST, environment
+from scenes import Scene
+from simulation import decision
 
 pytestmark = pytest.mark.kafka
 
@@ -37,6 +40,7 @@ def _environ(broker: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str
         "FLAGPOST_KAFKA__LEDGER_TOPIC": fresh_name("ledger"),
         "FLAGPOST_KAFKA__DEAD_LETTER_TOPIC": fresh_name("dead-letters"),
         "FLAGPOST_GATEWAY__WEBHOOK_TOPIC": fresh_name("webhooks"),
+        "FLAGPOST_ADMIN__PORT": "0",
         "FLAGPOST_PENDO__TRACK_URL": pendo.track_url,
         "FLAGPOST_PENDO__API_URL": pendo.api_url,
         "FLAGPOST_PENDO__TRACK_SECRET": Keys().track_secret,
@@ -67,11 +71,52 @@ async def test_after_topics_create_all_is_well(
         lines = await _run(environ, "check")
     assert result.exit_code == 0, result.output
     assert _document(result)["ok"] is True
-    assert set(_statuses(result).values()) == {"ok"}
-    assert {"settings", "kafka", "schema registry"} <= set(_statuses(result))
+    statuses = _statuses(result)
+    assert statuses.pop("pendo track secret") == "warn"
+    assert set(statuses.values()) == {"ok"}
+    assert {"settings", "kafka", "schema registry"} <= set(statuses)
     assert lines.exit_code == 0
-    assert [line[:4].strip() for line in lines.stdout.splitlines()] == ["ok"] * len(_statuses(result))
+    words = [line[:4].strip() for line in lines.stdout.splitlines()]
+    assert sorted(words) == ["", *["ok"] * len(statuses), "warn"]
     assert not any(secret in result.output + lines.output for secret in SECRETS)
+
+
+async def test_a_test_event_is_sent_once_and_none_of_a_visitor_who_is_suppressed(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    async with PendoStandIn() as pendo:
+        environ = _environ(kafka, pendo, fresh_name)
+        environ["FLAGPOST_KAFKA__SUPPRESSIONS_TOPIC"] = fresh_name("suppressions")
+        created = await _run(environ, "topics", "create", "--partitions", "1", "--replication", "1")
+        assert created.exit_code == 0, created.output
+        result = await _run(environ, "check", "--json", "--send-test-event", "tester")
+        assert (result.exit_code, _statuses(result)["pendo track secret"]) == (0, "ok")
+        assert [each.visitor_id for each in pendo.received.of(Endpoint.TRACK)] == ["tester"]
+        assert pendo.received.violations == []
+
+        assert (await _run(environ, "suppress", "tester")).exit_code == 0
+        refused = await _run(environ, "check", "--send-test-event", "tester")
+        assert refused.exit_code == 1
+        assert "no event was sent: the visitor is suppressed" in refused.output
+        environ["FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
+        unknown = await _run(environ, "check", "--send-test-event", "tester")
+        assert unknown.exit_code == 1
+        assert "no event was sent, for who is suppressed is not known" in unknown.output
+        assert len(pendo.received.of(Endpoint.TRACK)) == 1
+        nobody = await _run(environ, "check", "--send-test-event", "")
+        assert nobody.exit_code == 2
+
+
+async def test_a_running_consumer_is_asked_how_pendo_answers(scene: Scene) -> None:
+    with scene.consume() as consumer:
+        await asyncio.to_thread(scene.publish, [decision("v1", occurred_at=time.time_ns() // 1_000_000)])
+        await consumer.caught_up(scene.partitions)
+        port = consumer.admin_url.rpartition(":")[2]
+        environ = environment({**scene.settings, "admin.host": "127.0.0.1", "admin.port": int(port)})
+        result = await _run(environ, "check", "--json")
+        assert await consumer.stop() == 0
+    statuses = _statuses(result)
+    assert statuses["pendo track secret"] == statuses["consumer, pendo track"] == "ok"
 
 
 async def test_missing_topics_fail_but_for_the_gateways(
@@ -123,7 +168,7 @@ async def test_a_topic_that_allows_batches_too_large_to_be_read_is_a_warning(
         events, dead_letters = (environ[f"FLAGPOST_KAFKA__{name}TOPIC"] for name in ("", "DEAD_LETTER_"))
         for topic, largest_bytes in ((events, 5_000_000), (dead_letters, 5_100_000)):
             config = {
-                "retention.ms": str(30 * DAY_MS),
+                "retention.ms": str(26 * DAY_MS),
                 "segment.ms": str(DAY_MS),
                 "max.message.bytes": str(largest_bytes),
             }
@@ -132,7 +177,7 @@ async def test_a_topic_that_allows_batches_too_large_to_be_read_is_a_warning(
         result = await _run(environ, "check", "--json")
     assert result.exit_code == 0, result.output
     statuses = _statuses(result)
-    assert statuses.pop(f"topic {events}") == "warn"
+    assert statuses.pop(f"topic {events}") == statuses.pop("pendo track secret") == "warn"
     assert set(statuses.values()) == {"ok"}
 
 

@@ -25,6 +25,7 @@ from rights_table import programs, rights_of
 from running import FLAGPOST, RunningConsumer, environment, eventually
 from simulation import decision
 from traffic import produce, publish
+from web_running import RunningWeb
 
 pytestmark = pytest.mark.kafka
 
@@ -59,7 +60,7 @@ COMMANDS = {
     "flagpost suppress": "suppress v9",
     "flagpost erase --dry-run": "erase v1 --dry-run",
 }
-SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher")
+SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher", "flagpost web")
 
 
 class Stage:
@@ -293,6 +294,35 @@ async def test_the_gateway_logs_the_right_that_is_missing_and_goes_on_once_it_is
             "/v1/events", {"type": "track", "visitor_id": "v", "event": "Clicked"}
         )
         assert status == 202
+
+
+def the_page_needs(stage: Stage) -> list[Right]:
+    """What all but one of its pages need."""
+    suppressions = stage.settings["kafka.suppressions_topic"]
+    return [right for right in stage.needs("flagpost web") if right.name != suppressions]
+
+
+async def test_with_what_the_page_lists_the_web_page_shows_numbers(stage: Stage) -> None:
+    stage.give(stage.needs("flagpost web"))
+    with RunningWeb(stage.settings) as page:
+        await page.until_read(SECONDS)
+        assert page.table("flags")
+        assert "decision" in page.get("/explain?visitor=v1").text
+        assert await page.stop() == 0
+
+
+@pytest.mark.parametrize("index", range(4))
+async def test_the_web_page_names_the_right_that_is_missing_and_goes_on_once_it_is_given(
+    stage: Stage, index: int
+) -> None:
+    needed = the_page_needs(stage)
+    missing = needed.pop(index)
+    stage.give(needed)
+    with RunningWeb(stage.settings) as page:
+        await eventually(lambda: str(missing) in page.get("/").text, SECONDS)
+        stage.give([missing])
+        await page.until_read(SECONDS)
+        assert await page.stop() == 0
 
 
 async def test_a_publisher_tells_the_right_that_is_missing(stage: Stage) -> None:

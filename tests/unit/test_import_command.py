@@ -63,12 +63,20 @@ def test_json_is_one_document_with_every_refused_row() -> None:
         ],
         "complete": True,
         "dry_run": True,
+        "missing_fields": None,
     }
 
 
 def test_json_of_a_good_file() -> None:
     document = json.loads(dry_run("visitor_id,plan\nv1,gold\n", "--json").stdout)
-    assert document == {"rows": 1, "imported": 1, "refused": [], "complete": True, "dry_run": True}
+    assert document == {
+        "rows": 1,
+        "imported": 1,
+        "refused": [],
+        "complete": True,
+        "dry_run": True,
+        "missing_fields": None,
+    }
 
 
 def test_no_value_is_told() -> None:
@@ -139,6 +147,11 @@ def test_the_format_is_told_by_the_name(name: str, text: str, tmp_path: Path) ->
         (["-", "--format", "csv", "--type", "visitor", "--delimiter", ";;"], "give one character, or tab"),
         (["-", "--format", "csv", "--type", "visitor", "--delimiter", '"'], "give one character, or tab"),
         (["rows.csv", "--type", "visitor", "--refused", "./rows.csv"], "give another name"),
+        (["rows.csv", "--type", "visitor", "--wait", "--dry-run"], "--dry-run puts nothing in Kafka"),
+        (["rows.csv", "--type", "visitor", "--report", "ends.csv"], "give --wait"),
+        (["rows.csv", "--type", "visitor", "--wait", "--report", "ends.txt"], "should end in .csv, .jsonl"),
+        (["rows.csv", "--type", "visitor", "--wait", "--report", "./rows.csv"], "give another name"),
+        (["rows.csv", "--type", "visitor", "--wait", "--wait-seconds", "0"], "--wait-seconds"),
     ],
 )
 def test_options_that_contradict_are_exit_code_2(

@@ -9,7 +9,14 @@ import time
 import pytest
 
 from flagpost_consumer.settings import Settings
-from flagpost_schemas import AccountMetadata, MetadataGroup, TrackEvent, VisitorMetadata, partition_key
+from flagpost_schemas import (
+    AccountMetadata,
+    Context,
+    MetadataGroup,
+    TrackEvent,
+    VisitorMetadata,
+    partition_key,
+)
 from imported_rows import Imported, import_bytes
 
 NOW_MS = time.time_ns() // 1_000_000
@@ -42,9 +49,9 @@ def test_the_id_of_an_account_is_found_by_its_name(name: str) -> None:
 
 
 def test_the_better_name_wins_and_the_other_is_a_field() -> None:
-    (event,) = import_bytes(b"id,visitor_id,account_id\n5,v1,acme\n", "visitor").events
+    (event,) = import_bytes(b"id,visitor_id,account\n5,v1,acme\n", "visitor").events
     assert isinstance(event, VisitorMetadata)
-    assert (event.visitor_id, event.values) == ("v1", {"id": "5", "account_id": "acme"})
+    assert (event.visitor_id, event.values) == ("v1", {"id": "5", "account": "acme"})
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
@@ -272,3 +279,56 @@ def test_json_rows_of_different_shapes_are_judged_one_by_one(missing: str) -> No
     short = {name: value for name, value in whole.items() if name != missing}
     imported = import_bytes(jsonl(whole, short, whole), "track", "jsonl")
     assert (imported.lines, imported.refused) == ([1, 3], [(2, missing)])
+
+
+# The columns of the tools that sync tables
+
+
+def test_the_sync_tools_columns_are_the_events_context_and_properties() -> None:
+    content = (
+        "visitorId,event,timestamp,accountId,context_ip,context_user_agent,context_url,context_title,"
+        "properties,plan\n"
+        f'v1,Signed Up,{NOW_MS},acme,203.0.113.7,Mozilla/5.0,https://shop.test/,Cart,"{{""a"":{{""b"":1}},""plan"":""old""}}",pro\n'
+        f"v2,Signed Up,{NOW_MS},,,,,,,\n"
+    )
+    first, second = import_bytes(content.encode(), "track").events
+    assert isinstance(first, TrackEvent)
+    assert isinstance(second, TrackEvent)
+    assert first.context == Context(
+        ip="203.0.113.7", user_agent="Mozilla/5.0", url="https://shop.test/", title="Cart"
+    )
+    assert first.account_id == "acme"
+    assert first.properties == {"a_b": 1, "plan": "pro"}, "a column of its own goes before"
+    assert (second.context, second.properties) == (None, {})
+
+
+def test_rows_of_json_lines_may_have_the_same_columns() -> None:
+    row: dict[str, object] = {
+        "visitorId": "v1",
+        "event": "e",
+        "contextIp": "203.0.113.7",
+        "properties": '{"a": 1}',
+    }
+    (event,) = import_bytes(jsonl(row), "track", "jsonl").events
+    assert isinstance(event, TrackEvent)
+    assert (event.context, event.properties) == (Context(ip="203.0.113.7"), {"a": 1})
+
+
+@pytest.mark.parametrize("cell", ["x", "[1]", "1", '{"a":', '{"a": 18446744073709551615}'])
+def test_properties_that_are_no_json_object_cost_their_row(cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    content = f'visitor_id,event,properties\nv1,e,"{quoted}"\nv2,e,"{{""a"":1}}"\n'
+    imported = import_bytes(content.encode(), "track")
+    assert imported.lines == [3]
+    assert [line for line, _ in imported.refused] == [2]
+
+
+def test_the_account_of_a_visitors_row_is_no_field() -> None:
+    (event,) = import_bytes(b"visitorId,accountId,plan\nv1,acme,gold\n", "visitor").events
+    assert isinstance(event, VisitorMetadata)
+    assert (event.account_id, event.values) == ("acme", {"plan": "gold"})
+
+
+def test_bytes_that_are_not_utf8_are_told_with_their_column_in_a_context_too() -> None:
+    content = b"visitor_id,event,context_title\nv1,e,\xff\n"
+    assert import_bytes(content, "track").refused == [(2, "context_title")]

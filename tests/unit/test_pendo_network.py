@@ -7,7 +7,6 @@ certificates than the system's were trusted.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -28,7 +27,7 @@ from flagpost_publisher.errors import RegistryTrouble
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
 from flagpost_settings.outbound import Outbound
 from http_proxy import HttpProxy, http_proxy
-from pendo_client import client, read_request, track_attempt
+from pendo_client import answering_server, client, read_request, track_attempt
 from running import eventually
 
 PENDO = "pendo.test"
@@ -47,34 +46,6 @@ def no_proxies_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@asynccontextmanager
-async def answering_server(
-    context: ssl.SSLContext | None = None, body: bytes = b"{}"
-) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that takes everything; gives its port and the heads of what it was sent."""
-    heads: list[bytes] = []
-    open_now: set[asyncio.StreamWriter] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        open_now.add(writer)
-        try:
-            while True:
-                heads.append(await read_request(reader))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-            open_now.discard(writer)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield server.sockets[0].getsockname()[1], heads
-    finally:
-        server.close()
-        for writer in list(open_now):
-            writer.close()
-        await eventually(lambda: not open_now)
 
 
 @asynccontextmanager

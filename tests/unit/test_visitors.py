@@ -1,4 +1,4 @@
-"""The rules of counting visitors, one by one; `tests/property/test_visitors.py` tries them all together."""
+"""The rules of counting visitors, one by one; `tests/property/test_visitors_any_order.py` tries them all together."""
 
 from __future__ import annotations
 

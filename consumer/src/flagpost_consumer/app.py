@@ -18,7 +18,7 @@ from traceback import format_tb
 from typing import Any, TypeVar, cast
 
 import structlog
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 
 from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
 from flagpost_consumer.adapters.clocks import clock
@@ -34,12 +34,12 @@ from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import LATE_SECONDS, PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistryRequests
+from flagpost_consumer.adapters.splits_reader import SplitsReader
 from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.adapters.topic_watch import TopicWatch
 from flagpost_consumer.commits import Commits
 from flagpost_consumer.core.appetite import PATIENCE_SECONDS
-from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.moments import earliest
 from flagpost_consumer.core.outcomes import Outcome
@@ -58,9 +58,11 @@ from flagpost_consumer.core.records import (
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.core.verdict import Answer
 from flagpost_consumer.garbage import calm_collection, collect_if_quiet
+from flagpost_consumer.service_log import SUMMARY_SECONDS, PendoStates, Summary, say_start
 from flagpost_consumer.settings import KafkaSettings, Settings, SettingsError, keyed_policy, ledger_ids
 from flagpost_consumer.stalls import Stalls
 from flagpost_consumer.status import Status
+from flagpost_settings.logs import say_loop_error
 
 log = structlog.get_logger(__name__)
 
@@ -130,6 +132,7 @@ class Service:
             topic=settings.kafka.topic,
             topics=_topics_of(settings.kafka),
             flags=settings.metrics.flags,
+            splits=settings.metrics.splits,
         )
         self._registry: SchemaRegistry | None = None
         self._decoding = Decoding(
@@ -145,7 +148,11 @@ class Service:
             is_fresh=lambda message: self._intake is not None and self._intake.is_fresh(message),
         )
         self.metrics.observed.registry_waits = self._decoding.waits
-        self._status = Status(self.engine, self.metrics)
+        self._states = PendoStates(self.engine)
+        self._summary = Summary(self.engine)
+        self._status = Status(
+            self.engine, self.metrics, self._states, settings.kafka.group_id, clock().wall_ms
+        )
         self._http = PendoHttp(pendo_address(settings), self._answered, settings.pendo.outbound)
         self.metrics.observed.oldest_attempt_seconds = lambda: self._http.oldest_attempt_seconds
         self._dead_letters = DeadLetterWriter(
@@ -187,7 +194,6 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._progress, self._stop_requested, self._abort_requested = (asyncio.Event() for _ in range(3))
-        self._states = dict.fromkeys(EndpointName, EndpointState.OK)
         self._paused = False
         self._drained = False
         self._abandoned_while_stopping = 0
@@ -238,6 +244,7 @@ class Service:
             kafka.session_timeout_seconds,
         )
         self._suppressions = SuppressionsReader(kafka, self, loop)
+        splits = self._follow_splits(loop)
         watch = TopicWatch(kafka.client_properties(), kafka.topic, self._topic_ids, self._intake)
         self._suppressions.start()
         self._intake.start()
@@ -254,6 +261,7 @@ class Service:
                 (repeat(LOOP_SECONDS), self._http.watch),
                 (repeat(SERVE_SECONDS), self._dead_letters.serve),
                 (repeat(SERVE_SECONDS), self._ledger.serve),
+                (repeat(SUMMARY_SECONDS), self._summary.say),
                 (repeat(GARBAGE_SECONDS), self._collect_garbage),
             )
         ]
@@ -262,16 +270,30 @@ class Service:
         finally:
             for chore in chores:
                 chore.cancel()
+            self._summary.say()
             watch.stop()
             self._restore.cancel()
             self._suppressions.stop()
+            if splits is not None:
+                splits.stop()
             self._decoding.stop()
             self._ended = True
             await self._http.close()
             if self._registry is not None:
                 await self._registry.close()
             await asyncio.to_thread(self._suppressions.join)
+            if splits is not None:
+                await asyncio.to_thread(splits.join)
             await self._admin.stop()
+
+    def _follow_splits(self, loop: asyncio.AbstractEventLoop) -> SplitsReader | None:
+        """Learn how publishers say that visitors of metrics.flags are to be split, where they report it."""
+        kafka = self._settings.kafka
+        if kafka.impressions_topic is None or not self._settings.metrics.flags:
+            return None
+        reader = SplitsReader(kafka, kafka.impressions_topic, loop, self.metrics.experiments.tell)
+        reader.start()
+        return reader
 
     def stop(self) -> None:
         """Drain and end; asked a second time, end at once."""
@@ -304,8 +326,7 @@ class Service:
         if self._has_failed():
             return await self._leave_after_failure(intake, ended)
         if ended.done():
-            log.error("the Kafka thread has failed", error=repr(ended.exception()))
-            return 1
+            return _kafka_failed(ended.exception())
         clean = await self._drain()
         if self._has_failed():
             return await self._leave_after_failure(intake, ended)
@@ -316,8 +337,7 @@ class Service:
             log.error("left without a last commit: Kafka did not answer, or a second signal came")
             return 1
         if (error := ended.exception()) is not None:
-            log.error("the Kafka thread has failed", error=repr(error))
-            return 1
+            return _kafka_failed(error)
         log.info("stopped", clean=clean)
         return 0 if clean else 1
 
@@ -375,7 +395,7 @@ class Service:
         self._pause(actions)
         self._set_timer(wake_at, now.monotonic)
         self._note_overdue(actions.wake_at, now.monotonic)
-        self._log_states()
+        self._states.say()
         self._progress.set()
 
     def _write(self, settlements: list[Settlement]) -> None:
@@ -430,16 +450,6 @@ class Service:
         elif self._overdue_since is None:
             self._overdue_since = now
 
-    def _log_states(self) -> None:
-        for name, endpoint in (
-            (EndpointName.TRACK, self.engine.track),
-            (EndpointName.METADATA, self.engine.metadata),
-        ):
-            if endpoint.state is not self._states[name]:
-                self._states[name] = endpoint.state
-                report = log.info if endpoint.state is EndpointState.OK else log.warning
-                report("Pendo's state changed", endpoint=name.value, state=endpoint.state.value)
-
     def _answered(self, attempt: Attempt, answer: Answer, seconds: float) -> None:
         """An answer came; it is taken in once the loop has read what came on other connections (decision 0036)."""
         if not self._answers:
@@ -464,6 +474,7 @@ class Service:
     @_vital
     def _receive(self, records: list[Record]) -> None:
         self.engine.receive(records, clock())
+        self.metrics.received(records)
         self._wake()
 
     def _count_quarantined(self) -> None:
@@ -659,7 +670,8 @@ class Service:
             log.error(
                 "offsets are lost: Kafka has deleted them, or they cannot be read",
                 partition=partition.number,
-                gap=gap,
+                from_offset=gap.from_offset,
+                to_offset=gap.to_offset,
             )
             self.engine.lose(partition, gap)
             self._ledger.write_gap(partition, gap, lambda: self._gap_written(partition, gap))
@@ -677,7 +689,12 @@ class Service:
         abandoned = self.engine.forget(partitions, clock())
         if self._stop_requested.is_set():
             self._abandoned_while_stopping += abandoned
-        log.info("revoked", partitions=partitions, committed=offsets, abandoned_requests=abandoned)
+        log.info(
+            "revoked",
+            partitions=partitions,
+            committed=[f"{number}/{position.offset}" for number, position in sorted(offsets.items())],
+            abandoned_requests=abandoned,
+        )
         self._forget(partitions)
         self._wake()
         return offsets
@@ -705,6 +722,7 @@ class Service:
 
     def _forget(self, partitions: list[int]) -> None:
         """What is known of partitions that are another member's."""
+        self.metrics.experiments.forget(partitions)
         if self._restore is not None:
             self._restore.give_up(partitions)
         self._dead_letters.forget(partitions)
@@ -810,6 +828,13 @@ class Service:
         return Health(ok=True, detail="ready")
 
 
+def _kafka_failed(error: BaseException | None) -> int:
+    """Say why the Kafka thread has ended; gives the exit code."""
+    reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+    log.error("the Kafka thread has failed", kind=type(error).__name__, reason=reason)
+    return 1
+
+
 async def _either(
     ended: asyncio.Future[None], event: asyncio.Event, limit_seconds: float | None = None
 ) -> None:
@@ -831,8 +856,10 @@ async def serve(settings: Settings) -> int:
     A service whose engine failed at a record is followed by another in the same process, which knows of the record;
     at the second failure the record is quarantined. After too many the process ends, for its platform to see.
     """
+    say_start(settings)
     suspects = Suspects()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(say_loop_error)
     for begun in count(1):
         service = Service(settings, suspects=suspects)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,49 +13,69 @@ from typing import Any
 
 from flagpost_consumer import __version__
 from flagpost_consumer.adapters.metrics import Metrics
+from flagpost_consumer.core.accounts import Accounts
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.core.records import Attempt
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.records import Attempt, EndpointName
 from flagpost_consumer.core.verdict import Answer, Verdict, judge
+from flagpost_consumer.service_log import PendoStates, trouble
+from flagpost_schemas.times import rfc3339
 
 LAST_ERRORS = 10
 HOTTEST_VISITORS = 5
+OF_THE_ENDPOINT = frozenset({Verdict.TRANSIENT, Verdict.THROTTLED, Verdict.SETUP})
+"""Answers that say something of the endpoint; a rejection says something of one delivery."""
 
 
 class Status:
     """One process's status."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: Engine, metrics: Metrics, states: PendoStates, group: str, started_ms: int
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._last_errors: deque[dict[str, Any]] = deque(maxlen=LAST_ERRORS)
+        self._states = states
+        self._group = group
+        self._started = rfc3339(started_ms)
+        self._last_errors: deque[tuple[int, EndpointName, Answer]] = deque(maxlen=LAST_ERRORS)
         self._hash_key = secrets.token_bytes(16)
 
     def note(self, attempt: Attempt, answer: Answer, now: Instant) -> None:
         """Remember an answer that was no success."""
-        if judge(answer) is not Verdict.DELIVERED:
-            error = {"at": now.wall_ms, "endpoint": attempt.endpoint.value, "status": answer.label}
-            detail = {"detail": answer.detail} if answer.detail else {}
-            self._last_errors.append({**error, **detail})
+        verdict = judge(answer)
+        if verdict is not Verdict.DELIVERED:
+            self._last_errors.append((now.wall_ms, attempt.endpoint, answer))
+        if verdict in OF_THE_ENDPOINT:
+            self._states.note(attempt.endpoint, answer)
 
     def document(self, paused: bool) -> Mapping[str, Any]:
-        """The document; `paused`: whether intake is."""
+        """The document; `paused`: whether intake is. Times are RFC 3339, in UTC."""
         engine = self._engine
         return {
             "version": __version__,
+            "group": self._group,
+            "started_at": self._started,
             "intake_paused": paused,
             "assignment": [self._partition(number) for number in sorted(engine.assigned)],
             "endpoints": {
-                "track": {"state": engine.track.state.value, "in_flight": engine.track.in_flight},
-                "metadata": {"state": engine.metadata.state.value, "in_flight": engine.metadata.in_flight},
+                name.value: {
+                    "state": endpoint.state.value,
+                    "in_flight": endpoint.in_flight,
+                    "successes": endpoint.successes,
+                    **self._states.why(name, endpoint.state),
+                }
+                for name, endpoint in engine.endpoints.items()
             },
+            "records_consumed": engine.accounts.records,
+            "totals": _totals(engine.accounts),
             "pending": {kind.value: engine.accounts.pending[kind] for kind in Kind},
             "registry_waits": [
                 {
                     "partition": wait.partition,
                     "schema_id": wait.schema_id,
-                    "since": wait.since_ms,
+                    "since": rfc3339(wait.since_ms),
                     "last_answer": wait.last_answer,
                 }
                 for wait in self._metrics.observed.registry_waits()
@@ -64,7 +84,10 @@ class Status:
                 {"visitor": self._hash(visitor), "waiting": waiting}
                 for visitor, waiting in engine.hottest_visitors(HOTTEST_VISITORS)
             ],
-            "last_errors": list(self._last_errors),
+            "last_errors": [
+                {"at": rfc3339(at_ms), "endpoint": name.value, **trouble(name, answer)}
+                for at_ms, name, answer in self._last_errors
+            ],
         }
 
     def _partition(self, number: int) -> Mapping[str, Any]:
@@ -79,3 +102,12 @@ class Status:
     def _hash(self, visitor_id: str) -> str:
         """A visitor, recognisable within this process only."""
         return hashlib.blake2b(visitor_id.encode(), key=self._hash_key, digest_size=8).hexdigest()
+
+
+def _totals(accounts: Accounts) -> Mapping[str, Mapping[str, int]]:
+    """Deliveries of all kinds since the process started, by outcome and reason."""
+    totals: dict[str, dict[str, int]] = {outcome.value: {} for outcome in Outcome}
+    for (_, outcome, reason), count in sorted(accounts.settled.items()):
+        reasons = totals[outcome.value]
+        reasons[reason.value] = reasons.get(reason.value, 0) + count
+    return totals

@@ -71,7 +71,7 @@ class ProducedRecord:
     since: float
     """When it was handed over, monotonic seconds."""
     partition: int = -1
-    """-1: by the key."""
+    """-1: by the key, until Kafka has it."""
     headers: Headers = ()
     number: int = -1
     """The order in which records were taken: librdkafka may report a partition's newest queue first."""
@@ -472,7 +472,11 @@ class LastingProducer:
 
     def _reported(self, record: ProducedRecord, error: KafkaError | None, message: Message) -> None:
         offset = message.offset()
-        self._reports.append((record, error, -1 if error is not None or offset is None else offset))
+        if error is not None or offset is None:
+            self._reports.append((record, error, -1))
+            return
+        record.partition = message.partition() or 0
+        self._reports.append((record, error, offset))
 
     def _serve(self) -> None:
         while self._troubles:

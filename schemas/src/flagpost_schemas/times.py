@@ -65,6 +65,11 @@ def read_time_ms(value: object) -> int | None:
     return None if moment is None else epoch_ms(moment)
 
 
+def rfc3339(at_ms: int) -> str:
+    """Epoch milliseconds as people and programs read them: `2026-01-31T12:00:00.123Z`."""
+    return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _from_number(number: float) -> datetime | None:
     milliseconds = number * 1000 if abs(number) < SECONDS_BELOW else number
     try:

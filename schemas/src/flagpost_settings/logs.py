@@ -11,7 +11,7 @@ import re
 from collections.abc import Hashable
 from io import StringIO
 from threading import Lock
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 import structlog
@@ -19,7 +19,11 @@ from cachetools import TTLCache
 from structlog.typing import EventDict, ExcInfo, Processor
 
 from flagpost_settings.log_section import LogFormat, LogSettings
+from flagpost_settings.plain_fields import plain
 from flagpost_settings.visible import visible, visible_json, visible_lines
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 LIBRDKAFKA: Final = "librdkafka"
 OURS: Final = (
@@ -31,6 +35,8 @@ OURS: Final = (
     LIBRDKAFKA,
 )
 """The loggers for which `log.level` holds; other libraries are heard from warnings on."""
+
+_EXCEPTION: Final = frozenset({"exc_info", "stack_info"})
 
 REPEAT_SECONDS: Final = 30.0
 """How often the same words are written again."""
@@ -74,6 +80,22 @@ def kafka_logger() -> logging.Logger:
     return logging.getLogger(LIBRDKAFKA)
 
 
+def say_loop_error(_: AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An event loop's exception handler. asyncio's own shows tasks and errors by repr(), ids with them."""
+    error = context.get("exception")
+    told = {} if error is None else where(error)
+    structlog.get_logger(__name__).error("the event loop reports an error", said=context["message"], **told)
+
+
+def where(error: BaseException) -> dict[str, str]:
+    """An error's kind, and where in the program it came up. Its own text may hold what others sent."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    place = "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+    return {"error": type(error).__name__, "at": place}
+
+
 class Lately:
     """Remembers what was said in the last half minute, at most 256 different things. Threads may share it."""
 
@@ -115,19 +137,29 @@ def _fitting(stream: TextIO) -> LogFormat:
 
 def _renderer(log_format: LogFormat) -> list[Processor]:
     if log_format is LogFormat.CONSOLE:
-        return [_visible_values, structlog.dev.ConsoleRenderer(exception_formatter=_visible_traceback)]
+        return [
+            _plain_values,
+            _visible_values,
+            structlog.dev.ConsoleRenderer(exception_formatter=_visible_traceback),
+        ]
     return [
         structlog.processors.format_exc_info,
+        _plain_values,
         structlog.processors.JSONRenderer(serializer=_json),
     ]
 
 
 def _json(entry: object, **_: object) -> str:
-    return visible_json(orjson.dumps(entry, default=str, option=orjson.OPT_NON_STR_KEYS))
+    return visible_json(orjson.dumps(entry))
+
+
+def _plain_values(_: object, __: str, entry: EventDict) -> EventDict:
+    """An exception is another renderer's matter."""
+    return {key: value if key in _EXCEPTION else plain(value) for key, value in entry.items()}
 
 
 def _visible_values(_: object, __: str, entry: EventDict) -> EventDict:
-    """Others' words in a log are not for the terminal to obey; what is no text is shown by repr(), which escapes."""
+    """Others' words in a log are not for the terminal to obey; lists are shown by repr(), which escapes."""
     return {key: visible(value) if isinstance(value, str) else value for key, value in entry.items()}
 
 

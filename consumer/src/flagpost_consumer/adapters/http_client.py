@@ -357,7 +357,16 @@ class HttpClient:
 
 def why_not_sent(error: Exception) -> str:
     """What `HttpClient.connect` raised, in words."""
-    return tls_failure(error) or str(error) or type(error).__name__
+    return tls_failure(error) or _no_connection(error) or str(error) or type(error).__name__
+
+
+def _no_connection(error: Exception) -> str:
+    """What aiohttp says of it has addresses by repr()."""
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return ""
+    why = error.os_error
+    reason = os.strerror(why.errno) if why.errno and why.errno > 0 else why.strerror or type(why).__name__
+    return f"no connection to {error.host}:{error.port}: {reason}"
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

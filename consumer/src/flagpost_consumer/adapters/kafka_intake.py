@@ -37,6 +37,7 @@ from flagpost_consumer.adapters.handed_over import (
     HandedOver,
     size_of,
 )
+from flagpost_consumer.adapters.kafka_contact import KafkaContact
 from flagpost_consumer.adapters.log_beginnings import LogBeginnings
 from flagpost_consumer.adapters.partition_reading import Follows, PartitionReading, Start
 from flagpost_consumer.adapters.reading_silence import ReadingSilence
@@ -166,7 +167,7 @@ class KafkaIntake:
         self._ends: dict[int, tuple[int, float]] = {}
         """Where partitions end, as it was told from beside, and when."""
         self._silence = ReadingSilence()
-        self._group = GroupSilence(session_seconds)
+        self._group, self._contact = GroupSilence(session_seconds), KafkaContact(topic)
         self._replacement = ClientReplacement()
         self._leaving = self._commit_under_way = self._handing_over = False
         self._lag_due = 0.0
@@ -254,7 +255,7 @@ class KafkaIntake:
 
     def _be_member(self) -> None:
         """Be a member of the group with one client, until it is to be replaced or we are stopped."""
-        callbacks = {"on_commit": self._on_commit, "error_cb": self._receive_limit.hear}
+        callbacks = {"on_commit": self._on_commit, "error_cb": self._hear_error}
         consumer = Consumer({**self._receive_limit.within(self._config), **callbacks}, logger=kafka_logger())
         try:
             if self._await_topic(consumer):
@@ -299,15 +300,12 @@ class KafkaIntake:
 
     def _await_topic(self, consumer: Consumer) -> bool:
         """Wait until Kafka answers and the topic is there; False when stopped before."""
-        said = ""
         while not self._stop.is_set():
             self.beat_at = time.monotonic()
             missing = self._look_for_topic(consumer)
+            self._contact.found(missing)
             if not missing:
                 return True
-            if missing != said:
-                log.warning("waiting for Kafka", reason=missing, topic=self._topic)
-                said = missing
             self._stop.wait(TOPIC_WAIT_SECONDS)
         return False
 
@@ -328,6 +326,7 @@ class KafkaIntake:
             self._read_once(consumer)
             self._count_partitions(consumer)
             self._listen_for_group(consumer)
+            self._ask_if_away(consumer)
             self._report_lag(consumer)
         self._run_commands(consumer)
 
@@ -485,7 +484,12 @@ class KafkaIntake:
         reader.seek(TopicPartition(self._topic, number, behind))
         gap = Gap(max(search.base, reading.next_offset), behind)
         reading.next_offset = behind
-        log.error("a batch that cannot be read is passed over", partition=number, gap=gap)
+        log.error(
+            "a batch that cannot be read is passed over",
+            partition=number,
+            from_offset=gap.from_offset,
+            to_offset=gap.to_offset,
+        )
         self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
 
     def _search_anew(self, reader: Consumer, numbers: Collection[int]) -> None:
@@ -636,6 +640,16 @@ class KafkaIntake:
             self._group.asked(now, answered=not missing)
         if self._group.is_silent(now):
             self._replacement.ask("the group takes no commit, although Kafka answers")
+
+    def _ask_if_away(self, consumer: Consumer) -> None:
+        """While no broker could be reached: see whether one can."""
+        if self._contact.asks():
+            self._contact.found(self._look_for_topic(consumer))
+
+    def _hear_error(self, error: KafkaError) -> None:
+        """An error of the client's, whoever it is about."""
+        self._receive_limit.hear(error)
+        self._contact.hear(error)
 
     def _report_lag(self, consumer: Consumer) -> None:
         now = time.monotonic()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from flagpost_consumer.core.accounts import Accounts
@@ -460,6 +460,11 @@ class Engine:
     def metadata(self) -> Endpoint:
         """The state of Pendo's metadata endpoint."""
         return self._metadata.endpoint
+
+    @property
+    def endpoints(self) -> Mapping[EndpointName, Endpoint]:
+        """Both endpoints, by name."""
+        return {EndpointName.TRACK: self.track, EndpointName.METADATA: self.metadata}
 
     @property
     def accounts(self) -> Accounts:

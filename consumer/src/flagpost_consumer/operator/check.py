@@ -24,6 +24,7 @@ from flagpost_consumer.operator.check_results import Check, Status, fail, ok
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.kafka_checks import check_kafka
 from flagpost_consumer.operator.pendo_checks import check_pendo
+from flagpost_consumer.operator.privacy.visitor_argument import VISITOR
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.terminal import echo, echo_json
 from flagpost_consumer.settings import Needs, SchemaRegistrySettings, Settings, SettingsError
@@ -36,15 +37,25 @@ ANY_SCHEMA_ID = 1
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option(
+    "--send-test-event",
+    "test_visitor",
+    metavar="VISITOR",
+    type=VISITOR,
+    help="Send one event, Flagpost check, of this visitor, and say what Pendo answers: so the track secret is tried.",
+)
 @click.pass_obj
-def check(settings_for: SettingsLoader, *, as_json: bool) -> None:
+def check(settings_for: SettingsLoader, *, test_visitor: str | None, as_json: bool) -> None:
     """Check settings, Kafka, topics, the schema registry, Pendo's keys and metadata fields.
+
+    Nothing is sent that Pendo would count, unless --send-test-event is given; where a consumer runs at the admin
+    address of the settings, it is asked how Pendo answers.
 
     Exit code 0 (warnings included), 1 when something fails, 2 for settings that cannot be used.
     """
     try:
         settings = settings_for(Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC)
-        checks = asyncio.run(run_checks(settings))
+        checks = asyncio.run(run_checks(settings, test_visitor))
     except SettingsError as error:
         if as_json:
             _print_json([fail("settings", str(error), "mend the settings named")])
@@ -58,8 +69,8 @@ def check(settings_for: SettingsLoader, *, as_json: bool) -> None:
     raise SystemExit(0 if _passes(checks) else 1)
 
 
-async def run_checks(settings: Settings) -> list[Check]:
-    """Run every check.
+async def run_checks(settings: Settings, test_visitor: str | None = None) -> list[Check]:
+    """Run every check; `test_visitor`: whose test event is sent.
 
     Raises:
         SettingsError: librdkafka refuses kafka.properties.
@@ -67,7 +78,7 @@ async def run_checks(settings: Settings) -> list[Check]:
     kafka, registry, pendo = await asyncio.gather(
         asyncio.to_thread(check_kafka, settings),
         check_registry(settings.kafka.schema_registry),
-        check_pendo(settings),
+        check_pendo(settings, test_visitor),
     )
     return [ok("settings", "every key and value is accepted"), *kafka, *registry, *pendo]
 

@@ -137,6 +137,9 @@ COMMANDS = {
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
     ),
+    "web": CommandAt(
+        "flagpost_consumer.web.command", "web", "Serve a page for people who do not use terminals."
+    ),
     "plan": CommandAt(
         "flagpost_consumer.operator.planning.command",
         "plan",

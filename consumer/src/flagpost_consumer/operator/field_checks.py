@@ -32,6 +32,11 @@ _TYPES: dict[type, str] = {bool: "boolean", int: "number", float: "number", list
 """Pendo's type for a value's (Pendo's page on metadata and data types); all else is text."""
 
 
+def pendo_type(value: object) -> str:
+    """What a field must be in Pendo for a value."""
+    return _TYPES.get(type(value), "text")
+
+
 class WantedField(NamedTuple):
     """A field that values are sent to."""
 
@@ -171,4 +176,4 @@ def _set_by(events: Iterable[Event], settings: Settings) -> Iterator[tuple[Wante
                 target, group = plan.metadata.target, plan.metadata.group
                 for name, value in plan.metadata.values.items():
                     if value is not None:  # a null clears a field; where there is none, none is needed
-                        yield WantedField(target, group, name), _TYPES.get(type(value), "text")
+                        yield WantedField(target, group, name), pendo_type(value)

@@ -1,7 +1,7 @@
 """Checks of Pendo: is it reachable, are the keys good, does it take the names that the settings give.
 
-In: settings. Out: checks (those of metadata fields are in `field_checks`). Nothing is sent that Pendo would count:
-the integration key is verified by Pendo's own endpoint for it; for the track secret there is none.
+In: settings. Out: checks (those of metadata fields are in `field_checks`). Nothing is sent that Pendo would count
+unless a test event is asked for (`secret_check`): the integration key is verified by Pendo's own endpoint for it.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ import orjson
 
 from flagpost_consumer.adapters.http_answers import Reply
 from flagpost_consumer.adapters.http_client import NOT_SENT, HttpClient, NoReply, why_not_sent
-from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER, PROXY_REFUSES
+from flagpost_consumer.adapters.pendo_http import PROXY_REFUSES
 from flagpost_consumer.core.legible import legible, quoted
 from flagpost_consumer.core.pendo_rules import Rule, trim
 from flagpost_consumer.operator.check_results import Check, fail, ok, warn
 from flagpost_consumer.operator.field_checks import check_fields
+from flagpost_consumer.operator.pendo_api import pendo_api
+from flagpost_consumer.operator.secret_check import check_track_secret
 from flagpost_consumer.settings import PendoSettings, Settings
 
 TIMEOUT_SECONDS = 10.0
 MAX_WHY_CHARACTERS = 200
 
 TRACK = "pendo track endpoint"
-TRACK_SECRET = "pendo track secret"  # noqa: S105 (a check's name)
 KEY = "pendo integration key"
 PROPERTIES = "property names"
 
 NEW_KEY = "make a key with write access in Pendo (Settings > Integrations > Integration keys)"
 
 
-async def check_pendo(settings: Settings) -> list[Check]:
-    """Check both endpoints, their keys and the metadata fields."""
-    track, api = await asyncio.gather(_track_endpoint(settings.pendo), _api(settings))
+async def check_pendo(settings: Settings, test_visitor: str | None = None) -> list[Check]:
+    """Check both endpoints, their keys and the metadata fields; `test_visitor`: send an event of this visitor."""
+    track, secret, api = await asyncio.gather(
+        _track_endpoint(settings.pendo), check_track_secret(settings, test_visitor), _api(settings)
+    )
     return [
         track,
-        _track_secret(settings.pendo),
+        *secret,
         *_property_names(settings.decisions.attribute_properties),
         *api,
     ]
@@ -62,17 +65,6 @@ def _no_track_endpoint(url: str, why: str) -> Check:
     return fail(TRACK, f"{url}: {legible(why, MAX_WHY_CHARACTERS)}", fix)
 
 
-def _track_secret(pendo: PendoSettings) -> Check:
-    track, key = pendo.track_secret_source, pendo.integration_key_source
-    if track is not None and key is not None and track.current() == key.current():
-        return warn(
-            TRACK_SECRET,
-            "it is the integration key; Pendo's shared secret for track events is another value",
-            "copy the Track Event shared secret from your application's settings in Pendo",
-        )
-    return ok(TRACK_SECRET, "it is set; whether Pendo accepts it shows only when an event is sent")
-
-
 def _property_names(names: list[str]) -> list[Check]:
     """Whether Pendo takes the names that `decisions.attribute_properties` adds to decisions."""
     if not names:
@@ -86,24 +78,12 @@ def _property_names(names: list[str]) -> list[Check]:
 
 
 async def _api(settings: Settings) -> list[Check]:
-    key = settings.pendo.integration_key_source
-    if key is None:
-        return [ok(KEY, "none is set, and decisions.visitor_metadata is false: no metadata is sent")]
-    async with HttpClient(settings.pendo.outbound) as http:
-        headers = {INTEGRATION_KEY_HEADER: key.current()}
-
-        async def get(path: str) -> Reply:
-            url = settings.pendo.urls.api + path
-            return await http.fetch("GET", url, headers, timeout_seconds=TIMEOUT_SECONDS)
-
-        async def get_json(path: str) -> bytes | None:
-            try:
-                reply = await get(path)
-            except NoReply:
-                return None
-            return reply.body if reply.status == 200 else None
-
-        verified, fields = await asyncio.gather(_key(get, settings.pendo), check_fields(get_json, settings))
+    async with pendo_api(settings.pendo) as api:
+        if api is None:
+            return [ok(KEY, "none is set, and decisions.visitor_metadata is false: no metadata is sent")]
+        verified, fields = await asyncio.gather(
+            _key(api.get, settings.pendo), check_fields(api.get_json, settings)
+        )
     return [verified, fields]
 
 

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 
 from flagpost_consumer.operator.rich_terminal import Terminal
 from flagpost_consumer.operator.terminal import echo
@@ -61,6 +69,32 @@ def measured(what: str, total_bytes: int | None) -> Iterator[Callable[[int], Non
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total_bytes)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of the work is done; gives the function that is told so, now and then."""
+    console = Terminal(stderr=True)
+    if not console.is_terminal:
+        yield _count_lines(what, total, time.monotonic)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _count_lines(what: str, total: int, clock: Callable[[], float]) -> Callable[[int], None]:
+    """Tell in a line every few seconds of the clock's."""
+    said_at = clock()
+
+    def tell(done: int) -> None:
+        nonlocal said_at
+        if clock() - said_at >= LINE_SECONDS:
+            said_at = clock()
+            echo(f"{what}: {done:,} of {total:,}", err=True)
+
+    return tell
 
 
 def _lines(what: str, total_bytes: int | None, clock: Callable[[], float]) -> Callable[[int], None]:

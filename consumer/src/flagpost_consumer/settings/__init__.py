@@ -3,6 +3,7 @@
 In: a path, the environment, what a command needs. Out: `Settings`, frozen and checked, or one `SettingsError`.
 """
 
+from flagpost_consumer.settings.differing import differing
 from flagpost_consumer.settings.load import (
     engine_policy,
     keyed_policy,
@@ -17,6 +18,7 @@ from flagpost_consumer.settings.sections import (
     PendoSettings,
     PendoUrls,
     Settings,
+    WebSettings,
 )
 from flagpost_settings.kafka import KafkaSettings, SchemaRegistrySettings
 from flagpost_settings.log_section import LogSettings
@@ -37,6 +39,8 @@ __all__ = [
     "SecretSource",
     "Settings",
     "SettingsError",
+    "WebSettings",
+    "differing",
     "engine_policy",
     "keyed_policy",
     "ledger_ids",

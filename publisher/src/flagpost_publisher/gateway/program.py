@@ -33,7 +33,7 @@ from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_publisher.producer import require_usable
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
 from flagpost_settings.kafka import KafkaSettings
-from flagpost_settings.logs import configure_logging
+from flagpost_settings.logs import configure_logging, say_loop_error
 from flagpost_settings.problems import Problem, SettingsError
 from flagpost_settings.visible import visible_lines
 
@@ -121,6 +121,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.set_exception_handler(say_loop_error)
         if not await self._listen():
             return 1
         self._kafka.start()

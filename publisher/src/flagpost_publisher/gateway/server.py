@@ -33,6 +33,7 @@ from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
 from flagpost_publisher.gateway.refusals import NOTHING, Refusal
 from flagpost_publisher.gateway.routes import Route
+from flagpost_settings.logs import where
 
 log = structlog.get_logger(__name__)
 
@@ -163,15 +164,6 @@ class GatewayServer:
             return await read_body(request.headers, chunks, most, work.hold, seconds)
         except (ClientError, web.RequestPayloadError, ConnectionError):
             raise Refusal(400, "the body ended before its end", fix="send it again") from None
-
-
-def where(error: Exception) -> dict[str, str]:
-    """An error's kind, and where in the program it came up."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "" if frame is None else f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
-    return {"error": type(error).__name__, "at": place}
 
 
 def _require_method(request: web.BaseRequest, *methods: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -80,7 +80,7 @@ def explain(  # noqa: PLR0913 - one for each option
     subject = Subject.of(visitor, ledger_ids(settings), is_account=is_account)
     with window_explained(), TopicReader(settings.kafka) as reader:
         found = Finder(reader, settings, subject).find(since, everywhere=all_partitions)
-    explanation = _explain(settings, subject, found, admin, event_id)
+    explanation = explanation_of(settings, subject, found, admin, event_id, _ask_pendo(settings, subject))
     if as_json:
         echo_json(as_document(explanation))
     else:
@@ -88,9 +88,18 @@ def explain(  # noqa: PLR0913 - one for each option
     raise SystemExit(1 if explanation.is_empty else 0)
 
 
-def _explain(
-    settings: Settings, subject: Subject, found: Found, admin: tuple[str, ...], event_id: str | None
+def explanation_of(
+    settings: Settings,
+    subject: Subject,
+    found: Found,
+    admin: Sequence[str],
+    event_id: str | None,
+    pendos_word: tuple[AtPendo | None, str],
 ) -> Explanation:
+    """All that is known of what was found; asks consumers, and blocks meanwhile.
+
+    `pendos_word`: what Pendo has, or why it is not known.
+    """
     now_ms = time.time_ns() // 1_000_000
     everything = tell(found, _planner(settings, subject, found), now_ms)
     consumers: list[ConsumerState] = []
@@ -99,7 +108,7 @@ def _explain(
         consumers = asyncio.run(ask_consumers(admin_urls(admin, settings.admin)))
         held = _held(settings, found)
     around = Surroundings(now_ms, settings.delivery, settings.metadata.linger_seconds, consumers, held)
-    at_pendo, error = _ask_pendo(settings, subject)
+    at_pendo, error = pendos_word
     stories = [story for story in everything if event_id in (None, story.event_id)]
     return Explanation(
         subject,

@@ -47,6 +47,17 @@ class Column:
     type: ColumnType = ColumnType.STRING
 
 
+PENDO_TYPES: Mapping[ColumnType, str] = {
+    ColumnType.STRING: "text",
+    ColumnType.INTEGER: "number",
+    ColumnType.NUMBER: "number",
+    ColumnType.BOOLEAN: "boolean",
+    ColumnType.TIMESTAMP: "date",
+    ColumnType.LIST: "list",
+}
+"""What a field in Pendo is, for the cells of a column."""
+
+
 def read_columns(header: Sequence[str], typed: Iterable[str]) -> list[Column]:
     """Read a header; `typed` are further `NAME:TYPE`, for files whose header cannot be changed.
 

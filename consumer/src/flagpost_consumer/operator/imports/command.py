@@ -1,29 +1,33 @@
 """The command `flagpost import`.
 
 In: a file, options, settings. Out: events on the events topic; each refused row by its line on stderr and a summary
-on stdout, or with `--json` both in one document there. Exit code 0: every row is in; 1: some are not; 2: options,
-settings.
+on stdout, or with `--json` both in one document there. Exit code 0: every row is in, and with `--wait` Pendo has what
+it says; 1: not so of some; 2: options, settings.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from flagpost_consumer.operator.cli import SettingsLoader
+from flagpost_consumer.operator.imports.awaited import Awaited
+from flagpost_consumer.operator.imports.field_question import say_missing_fields
 from flagpost_consumer.operator.imports.files import Source, opened
 from flagpost_consumer.operator.imports.options import Options, with_options
 from flagpost_consumer.operator.imports.producing import DryRun, RowProducer
 from flagpost_consumer.operator.imports.reading import Reading, read_rows
 from flagpost_consumer.operator.imports.reporting import FileReport, JsonReport, StderrReport
 from flagpost_consumer.operator.imports.row_events import RowEvents
+from flagpost_consumer.operator.imports.row_report import RowReport
 from flagpost_consumer.operator.imports.rows import FileProblem
 from flagpost_consumer.operator.imports.run import Run, Sink
+from flagpost_consumer.operator.imports.waiting import Unended, Waiting, ledger_from
 from flagpost_consumer.operator.interrupts import noted_interrupts
 from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.progress import measured
@@ -47,17 +51,77 @@ def import_rows(settings_for: SettingsLoader, /, **given: Any) -> None:  # noqa:
     with ExitStack() as stack, _explained(options.name):
         source = stack.enter_context(opened(options.path))
         reading = read_rows(source, options, settings)
+        missing_fields = say_missing_fields(reading.fields, options, settings.pendo)
         run = Run([document or StderrReport(sys.stderr)])
         if options.refused_path is not None:
             run.reports.append(stack.enter_context(closing(FileReport(options.refused_path))))
-        sink = DryRun() if options.dry_run else RowProducer(settings.kafka, run.refuse_record)
+        ends = stack.enter_context(_ends(options, settings, run)) if options.wait else None
+        on_taken = None if ends is None else ends.awaited.add
+        sink = DryRun() if options.dry_run else RowProducer(settings.kafka, run.refuse_record, on_taken)
         ended_by = _carry_out(run, sink, reading, source, options.name)
-    _summarize(run, sink, options, document, complete=ended_by is None)
+        unended = None if ends is None else _wait(ends, ended_by)
+    more = {"missing_fields": missing_fields, **({} if ends is None else {"ended": ends.told})}
+    _summarize(run, sink, options, document, complete=ended_by is None, more=more)
+    if ends is not None and document is None:
+        echo(ends.line)
     _warn_of_repeats(reading.events, options, settings)
     if ended_by is not None:
         so_far = f"{sink.acknowledged:,} of the {run.rows:,} rows that were read are in"
         raise click.ClickException(f"{ended_by}. {so_far}; run the same command again")
-    sys.exit(1 if run.refused else 0)
+    if unended is not None:
+        raise click.ClickException(unended.why)
+    sys.exit(0 if not run.refused and (ends is None or ends.report.is_well) else 1)
+
+
+class _Ends(NamedTuple):
+    """How the rows of an import end."""
+
+    awaited: Awaited
+    report: RowReport
+    waiting: Waiting
+
+    @property
+    def told(self) -> dict[str, dict[str, int]]:
+        """Rows that Kafka has, by outcome and reason."""
+        told: dict[str, dict[str, int]] = {}
+        for (outcome, reason), count in sorted(self.report.counts.items()):
+            told.setdefault(outcome, {})[reason] = count
+        return told
+
+    @property
+    def line(self) -> str:
+        """The same for people."""
+        parts = [
+            f"{count:,} {outcome}{'' if reason == 'ok' else f' ({reason})'}"
+            for (outcome, reason), count in sorted(self.report.counts.items())
+        ]
+        return f"of those imported: {', '.join(parts) or 'none'}"
+
+
+@contextmanager
+def _ends(options: Options, settings: Settings, run: Run) -> Iterator[_Ends]:
+    """Get ready to wait: what the ledger holds from now on may be about this import."""
+    began, awaited = ledger_from(settings.kafka), Awaited()
+    with closing(RowReport(options.report_path)) as report:
+        run.reports.append(report)
+        waiting = Waiting(settings, began, awaited, report, patience_seconds=options.wait_seconds)
+        yield _Ends(awaited, report, waiting)
+
+
+def _wait(ends: _Ends, ended_by: str | None) -> Unended | None:
+    """Wait for the rows of a whole import; of one that ended early, tell which rows are in."""
+    if ended_by is not None:
+        ends.waiting.leave(Unended("import_ended", f"the import ended before: {ended_by}"))
+        return None
+    with noted_interrupts() as interrupted:
+        try:
+            return ends.waiting.wait(interrupted)
+        except KafkaUnavailable as error:
+            unended = Unended(
+                "kafka", f"Kafka: {error}. The rows are in Kafka; flagpost tail tells how they end"
+            )
+            ends.waiting.leave(unended)
+            return unended
 
 
 def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str) -> str | None:
@@ -79,12 +143,18 @@ def _carry_out(run: Run, sink: Sink, reading: Reading, source: Source, name: str
 
 
 def _summarize(
-    run: Run, sink: Sink, options: Options, document: JsonReport | None, *, complete: bool
+    run: Run,
+    sink: Sink,
+    options: Options,
+    document: JsonReport | None,
+    *,
+    complete: bool,
+    more: Mapping[str, object],
 ) -> None:
     imported = sink.acknowledged
     if document is not None:
         ending = {"complete": complete, "dry_run": options.dry_run}
-        document.end({"rows": run.rows, "imported": imported, **ending})
+        document.end({"rows": run.rows, "imported": imported, **ending, **more})
     else:
         done = "would be imported" if options.dry_run else "imported"
         echo(f"{run.rows:,} rows: {imported:,} {done}, {run.refused:,} refused")

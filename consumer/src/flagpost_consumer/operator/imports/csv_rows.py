@@ -79,6 +79,9 @@ class CsvRows:
             self.roles = roles.find(tuple(column.name for column in columns))
         except RowError as error:
             raise FileProblem(f"{error.column} {error.problem}") from None
+        ours = self.roles.column_of.values()
+        self.fields = [column for column in columns if column.name not in ours]
+        """The columns that are metadata fields, or properties."""
         self._columns = [(column.name, _reader(column, self.roles)) for column in columns]
 
     def __iter__(self) -> Iterator[Row | Refusal]:
@@ -147,7 +150,7 @@ def _reader(column: Column, roles: Roles) -> Reader | None:
         return read_occurred_at
     if column.name in roles.column_of.values() and column.type is not ColumnType.STRING:
         raise FileProblem(
-            f"the column {quoted(column.name)} is an id or the event's name, which is text as it stands; "
+            f"the column {quoted(column.name)} is a field of the event, which is text as it stands; "
             f"take :{column.type} off"
         )
     return READERS[column.type]

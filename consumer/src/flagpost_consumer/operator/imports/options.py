@@ -36,6 +36,10 @@ class Options:
     refused_path: str | None
     dry_run: bool
     as_json: bool
+    yes: bool = False
+    wait: bool = False
+    wait_seconds: float = 300.0
+    report_path: str | None = None
 
     @property
     def name(self) -> str:
@@ -60,8 +64,30 @@ class Options:
             )
         if self.type_name == "track" and (self.group or self.empty):
             raise click.UsageError("--group and --empty are for metadata; an event's properties have neither")
+        self._check_wait()
         if self.refused_path is not None and _is_same_file(self.refused_path, self.path):
             raise click.UsageError("--refused is the file that is imported; give another name")
+
+    def _check_wait(self) -> None:
+        if self.wait and self.dry_run:
+            raise click.UsageError("--dry-run puts nothing in Kafka that could be waited for")
+        if self.report_path is None:
+            return
+        if not self.wait:
+            raise click.UsageError("--report tells how rows ended; give --wait, which waits for that")
+        if report_format(self.report_path) is None:
+            raise click.UsageError("--report: the name should end in .csv, .jsonl or .ndjson")
+        if any(
+            each is not None and _is_same_file(self.report_path, each)
+            for each in (self.path, self.refused_path)
+        ):
+            raise click.UsageError("--report is another file of this import; give another name")
+
+
+def report_format(path: str) -> str | None:
+    """`csv` or `jsonl`, by the end of a report's name; None: it is neither."""
+    suffix = PurePath(path.lower()).suffix
+    return None if suffix == ".tsv" else FORMATS.get(suffix)
 
 
 def _is_same_file(one: str, other: str) -> bool:
@@ -109,6 +135,18 @@ _PARAMETERS = (
     ),
     click.option(
         "--refused", "refused_path", metavar="FILE", help="Write refused rows to this file, as JSON lines."
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask, whatever fields Pendo lacks."),
+    click.option("--wait", is_flag=True, help="Wait until every row is delivered, or has ended otherwise."),
+    click.option(
+        "--wait-seconds",
+        type=click.FloatRange(min=1),
+        default=300.0,
+        show_default=True,
+        help="Give up waiting when no row has ended for so long.",
+    ),
+    click.option(
+        "--report", "report_path", metavar="FILE", help="Write how each row ended, as CSV or JSON lines."
     ),
     click.option("--dry-run", is_flag=True, help="Check every row, and write nothing to Kafka."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),

@@ -42,12 +42,14 @@ STALLED_SECONDS = 120.0
 
 OnRefused = Callable[[int, str], None]
 """Takes the row's line, and why Kafka does not take its record."""
+OnTaken = Callable[[int, int, int], None]
+"""Takes the row's line, and the partition and offset under which Kafka has its record."""
 
 
 class RowProducer:
     """The producer of one import. Not to be shared by threads."""
 
-    def __init__(self, kafka: KafkaSettings, on_refused: OnRefused) -> None:
+    def __init__(self, kafka: KafkaSettings, on_refused: OnRefused, on_taken: OnTaken | None = None) -> None:
         """Connects, and sees that the topic is there.
 
         Raises:
@@ -57,6 +59,7 @@ class RowProducer:
         self._servers = kafka.bootstrap_servers or ""
         self._topic = kafka.topic
         self._on_refused = on_refused
+        self._on_taken = on_taken
         self._refused: list[tuple[int, str]] = []
         self._failure: KafkaUnavailable | None = None
         self._offered = 0
@@ -113,11 +116,13 @@ class RowProducer:
         if self._failure is not None:
             raise self._failure
 
-    def _reported(self, line: int, error: KafkaError | None, _: ProducedRecord, __: int) -> None:
+    def _reported(self, line: int, error: KafkaError | None, record: ProducedRecord, offset: int) -> None:
         self._heard_at = time.monotonic()
         self._waiting -= 1
         if error is None:
             self.acknowledged += 1
+            if self._on_taken is not None:
+                self._on_taken(line, record.partition, offset)
         else:
             self._note(line, error)
 

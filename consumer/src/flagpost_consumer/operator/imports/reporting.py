@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Protocol
+from typing import IO, BinaryIO, Protocol
 
 import click
 import orjson
@@ -42,8 +42,8 @@ class StderrReport:
         if self._named == self._most:
             echo("further refused rows are not shown here; --refused FILE writes all of them", err=True)
         elif self._most is None or self._named < self._most:
-            where = "" if refusal.column is None else f", column {_shown(refusal.column)}"
-            echo(f"line {refusal.line}{where}: {_shown(refusal.problem)}", err=True)
+            where = "" if refusal.column is None else f", column {shown(refusal.column)}"
+            echo(f"line {refusal.line}{where}: {shown(refusal.problem)}", err=True)
         self._named += 1
 
 
@@ -78,34 +78,41 @@ class FileReport:
         Raises:
             click.ClickException: it cannot be written.
         """
-        with _explained():
-            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb")
+        self._file = open_for_owner(path, "--refused")
 
     def refuse(self, refusal: Refusal) -> None:
         """Write the row and why it is refused. Raises click.ClickException where it cannot be written."""
         text = refusal.text
         raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-        with _explained():
+        with explained_file("--refused"):
             self._file.write(_as_json(refusal, row=raw.decode("utf-8", "replace")) + b"\n")
 
     def close(self) -> None:
         """Write what is not written yet. Raises click.ClickException where it cannot be written."""
-        with _explained():
+        with explained_file("--refused"):
             self._file.close()
 
 
+def open_for_owner(path: str, option: str) -> BinaryIO:
+    """A file to write, which only its owner can read if it is new. Raises click.ClickException."""
+    with explained_file(option):
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWNER_ONLY), "wb")
+
+
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained_file(option: str) -> Iterator[None]:
+    """What goes wrong with the file of an option is told in a line."""
     try:
         yield
     except OSError as error:
-        raise click.ClickException(f"the file of --refused cannot be written: {error.strerror}") from None
+        raise click.ClickException(f"the file of {option} cannot be written: {error.strerror}") from None
 
 
 def _as_json(refusal: Refusal, **more: str) -> bytes:
-    column = None if refusal.column is None else _shown(refusal.column)
-    return orjson.dumps({"line": refusal.line, "column": column, "problem": _shown(refusal.problem), **more})
+    column = None if refusal.column is None else shown(refusal.column)
+    return orjson.dumps({"line": refusal.line, "column": column, "problem": shown(refusal.problem), **more})
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A text in one line, as long as a report has it."""
     return legible(text, MAX_TEXT_CHARACTERS)

@@ -13,7 +13,11 @@ from functools import lru_cache
 from flagpost_consumer.operator.imports.rows import RowError
 
 _NAMES = {
-    "visitor": {"visitor_id": ("visitorid", "id"), "occurred_at": ("occurredat",)},
+    "visitor": {
+        "visitor_id": ("visitorid", "id"),
+        "occurred_at": ("occurredat",),
+        "account_id": ("accountid",),
+    },
     "account": {"account_id": ("accountid", "id"), "occurred_at": ("occurredat",)},
     "track": {
         "visitor_id": ("visitorid",),
@@ -21,10 +25,20 @@ _NAMES = {
         "event": ("event",),
         "occurred_at": ("occurredat", "timestamp"),
         "account_id": ("accountid",),
+        "properties": ("properties",),
+        "context.ip": ("contextip",),
+        "context.user_agent": ("contextuseragent",),
+        "context.url": ("contexturl",),
+        "context.title": ("contexttitle",),
+        "context.locale": ("contextlocale",),
     },
 }
 """By type and field: what a column may be called, the best name first. Case and punctuation do not matter, so that
-Pendo's own `visitorId` and `Visitor ID` are the same."""
+Pendo's own `visitorId` and `Visitor ID` are the same. Those of tools that sync tables to Pendo are among them."""
+
+CONTEXT = "context."
+"""Before the members of an event's context."""
+PROPERTIES = "properties"
 
 _ID_FIELDS = {"visitor": "visitor_id", "account": "account_id", "track": "visitor_id"}
 _PUNCTUATION = re.compile(r"[\W_]+")
@@ -46,6 +60,11 @@ class Roles:
     def occurred_at(self) -> str | None:
         """The column that says when it occurred."""
         return self.column_of.get("occurred_at")
+
+    @property
+    def holds_objects(self) -> bool:
+        """Whether a column is part of an object of the event, or holds one."""
+        return any(field == PROPERTIES or field.startswith(CONTEXT) for field in self.column_of)
 
 
 class RoleFinder:

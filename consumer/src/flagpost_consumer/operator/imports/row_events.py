@@ -18,7 +18,7 @@ from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.operator.imports.columns import CellError, is_utf8, read_occurred_at
-from flagpost_consumer.operator.imports.roles import RoleFinder, Roles
+from flagpost_consumer.operator.imports.roles import CONTEXT, PROPERTIES, RoleFinder, Roles
 from flagpost_consumer.operator.imports.rows import Members, RowError
 from flagpost_schemas import Event, MetadataGroup, encode_single_object, flatten, partition_key
 from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
@@ -31,7 +31,7 @@ _CONTAINERS = {"visitor": "values", "account": "values", "track": "properties"}
 """The field that holds the columns without a role."""
 _REQUIRED = {"visitor": "visitor_id", "account": "account_id", "track": "event"}
 _IDS = {
-    "visitor": ("visitor_id",),
+    "visitor": ("visitor_id", "account_id"),
     "account": ("account_id",),
     "track": ("visitor_id", "anonymous_id", "account_id"),
 }
@@ -84,6 +84,8 @@ class RowEvents:
             raise RowError(
                 self._undecodable(document, roles), "is not UTF-8; save the file as UTF-8"
             ) from None
+        if roles.holds_objects:
+            return self._from_form(document, roles, now_ms)
         del document["type"]
         document.setdefault("occurred_at", now_ms)
         if self._type == "track":  # whose properties have no lists
@@ -104,6 +106,10 @@ class RowEvents:
             roles = self._roles.find(tuple(members))
             document = self._document(members, roles)
             _read_json_fields(document, roles)
+        return self._from_form(document, roles, now_ms)
+
+    def _from_form(self, document: Document, roles: Roles, now_ms: int) -> Produced:
+        """The record of an event in the gateway's form."""
         try:
             event = event_from_json(document, now_ms=now_ms, new_event_id=lambda: content_id(document))
         except EventFormError as error:
@@ -114,10 +120,18 @@ class RowEvents:
 
     def _document(self, members: Members, roles: Roles) -> Document:
         document: Document = dict(self._constants)
+        listed: Members = {}
         for field, column in roles.column_of.items():
-            if column in members:
-                document[field] = members.pop(column)
-        document[self._container] = members
+            if column not in members:
+                continue
+            value = members.pop(column)
+            if field == PROPERTIES:
+                listed = _listed(column, value)
+            elif field.startswith(CONTEXT):
+                document.setdefault("context", {})[field.removeprefix(CONTEXT)] = value
+            else:
+                document[field] = value
+        document[self._container] = {**listed, **members}
         return document
 
     def _require(self, document: Document, roles: Roles) -> None:
@@ -161,10 +175,24 @@ class RowEvents:
 
     def _undecodable(self, document: Document, roles: Roles) -> str | None:
         """The column that holds bytes which are not UTF-8."""
-        cells = {roles.column_of.get(field, field): value for field, value in document.items()}
+        context = {CONTEXT + name: value for name, value in document.get("context", {}).items()}
+        cells = {roles.column_of.get(field, field): value for field, value in {**document, **context}.items()}
         cells |= cells.pop(self._container)
         texts = {column: "".join(value) for column, value in cells.items() if isinstance(value, str | list)}
         return next((column for column, text in texts.items() if not is_utf8(text)), None)
+
+
+def _listed(column: str, value: object) -> Members:
+    """The properties in a column that holds all of them as JSON."""
+    try:
+        listed = orjson.loads(value) if isinstance(value, str) else value
+    except orjson.JSONDecodeError:
+        listed = value
+    if listed is None:
+        return {}
+    if not isinstance(listed, dict):
+        raise RowError(column, 'is no JSON object; write the properties as {"name": value}')
+    return listed
 
 
 def content_id(document: Document) -> str:
@@ -180,7 +208,7 @@ def content_id(document: Document) -> str:
 def _read_json_fields(document: Document, roles: Roles) -> None:
     """Read what JSON writes in more than one way: times, and ids that are whole numbers."""
     for field in roles.column_of:
-        value = document[field]
+        value = document.get(field)
         if field == "occurred_at" and isinstance(value, str):
             try:
                 document[field] = read_occurred_at(value)

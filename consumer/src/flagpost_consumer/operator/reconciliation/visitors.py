@@ -38,6 +38,7 @@ FURTHEST_FIRST = (
     Reason.INVALID,
     Reason.NO_VISITOR_ID,
     Reason.SUPPRESSED,
+    Reason.NOT_SELECTED,
     Reason.NO_CONSENT,
     Reason.FLAG_FILTERED,
     Reason.NOT_DISPATCHED,
@@ -236,6 +237,10 @@ class Visitors(Generic[Group]):
         place.gaps.append((first, end))
         for offset, _ in list(place.open_entries(first, end)):
             self._end(place, place.page(offset), offset, _OFFSET_LOST)
+
+    def finish(self, partition: int) -> None:
+        """Forget the offsets of a partition of which nothing more comes; its visitors stay as they stand."""
+        self._partitions.pop(partition, None)
 
     def _place(self, partition: int) -> _Partition:
         place = self._partitions.get(partition)
