@@ -149,6 +149,9 @@ async def test_what_waits_is_told_with_why_and_until_when(history: History) -> N
         await scene.pendo.received.until(lambda: bool(scene.pendo.received.of_visitor(VISITOR)), 30)
         waiting = await explained(history, VISITOR, "--admin", consumer.admin_url)
         assert waiting["consumers"] == [consumer.admin_url]
+        home = waiting["partition"]
+        (held,) = [each for each in consumer.status()["assignment"] if each["partition"] == home]
+        assert held["position"] == 2
         waits = [delivery(waiting, flag)["waits"] for flag in ("one", "two")]
         assert [each["cause"] for each in waits] == ["turn", "pace"]
         assert all(each["expires_at"] == now + 600_000_000 for each in waits)
@@ -278,6 +281,17 @@ async def test_the_window_begins_where_it_is_said(history: History) -> None:
         )
     assert list(ended(await explained(history, VISITOR))) == ["old", "new"]
     assert list(ended(await explained(history, VISITOR, "--since", "1h"))) == ["new"]
+
+
+async def test_a_partition_without_a_ledger_partition_has_pending_deliveries(history: History) -> None:
+    scene = history.scene
+    small = f"{scene.ledger}-small"
+    scene.kafka.create_topics(small, partitions=1)
+    visitor = next(f"v{n}" for n in range(99) if partition_of(f"v{n}".encode(), scene.partitions) == 3)
+    scene.publish([decision(visitor, "f", "b", occurred_at=wall_ms(), event_id="e")])
+    for arguments in ((), ("--since", "1h")):
+        document = await explained(history, visitor, *arguments, kafka__ledger_topic=small)
+        assert ended(document)["e"][0] == ("track", "pending", None)
 
 
 async def test_what_kafka_no_longer_has_is_told_by_the_ledger(history: History) -> None:

@@ -15,7 +15,7 @@ import orjson
 from flagpost_consumer.adapters.http_client import HttpClient, NoReply
 from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.records import EndpointName
-from flagpost_consumer.settings import Settings
+from flagpost_consumer.settings import AdminSettings, Settings
 from flagpost_settings.outbound import NO_PROXY, Outbound
 from flagpost_settings.urls import authority
 
@@ -44,12 +44,18 @@ class ConsumerState:
     endpoints: Mapping[EndpointName, EndpointSaid]
 
 
-async def ask_consumer(settings: Settings) -> ConsumerState | None:
-    """Ask at `admin.host` and `admin.port`, if a port is set."""
-    admin = settings.admin
+def admin_url(admin: AdminSettings) -> str | None:
+    """Where a consumer with these settings is asked from the same machine; None: its port is not known."""
     if not admin.port:
         return None
-    url = f"http://{authority(_EVERYWHERE.get(admin.host, admin.host), admin.port)}"
+    return f"http://{authority(_EVERYWHERE.get(admin.host, admin.host), admin.port)}"
+
+
+async def ask_consumer(settings: Settings) -> ConsumerState | None:
+    """Ask at `admin.host` and `admin.port`, if a port is set."""
+    url = admin_url(settings.admin)
+    if url is None:
+        return None
     async with HttpClient(Outbound("admin", NO_PROXY)) as http:
         try:
             reply = await http.fetch("GET", f"{url}/status", {}, timeout_seconds=TIMEOUT_SECONDS)

@@ -105,7 +105,7 @@ def explanation_of(
     consumers: list[ConsumerState] = []
     held = None
     if _is_anything_pending(everything):
-        consumers = asyncio.run(ask_consumers(admin_urls(admin, settings.admin)))
+        consumers = asyncio.run(ask_consumers(admin_urls(admin, settings.admin), settings.kafka.group_id))
         held = _held(settings, found)
     around = Surroundings(now_ms, settings.delivery, settings.metadata.linger_seconds, consumers, held)
     at_pendo, error = pendos_word

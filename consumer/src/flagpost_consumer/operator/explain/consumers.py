@@ -14,13 +14,12 @@ from typing import Any
 import orjson
 
 from flagpost_consumer.adapters.http_client import HttpClient, NoReply
+from flagpost_consumer.operator.consumer_state import admin_url
 from flagpost_consumer.settings import AdminSettings
-from flagpost_settings.outbound import Outbound
-from flagpost_settings.urls import authority
+from flagpost_settings.outbound import NO_PROXY, Outbound
 
 TIMEOUT_SECONDS = 1.0
 MAX_STATUS_BYTES = 4_194_304
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what a server listens on, by what it is asked at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +51,18 @@ class ConsumerState:
 
 def admin_urls(given: Sequence[str], admin: AdminSettings) -> list[str]:
     """Where to ask: as given, or where a consumer with these settings listens on this machine."""
-    if given or not admin.port:
-        return [url.rstrip("/") for url in given]
-    return [f"http://{authority(ANYWHERE.get(admin.host, admin.host), admin.port)}"]
+    own = admin_url(admin)
+    return [url.rstrip("/") for url in given] or ([] if own is None else [own])
 
 
-async def ask_consumers(urls: Sequence[str]) -> list[ConsumerState]:
-    """Ask all at once; those that answer."""
-    async with HttpClient(Outbound("admin", "none", None)) as http:
-        answers = await asyncio.gather(*(_ask(http, url) for url in urls))
+async def ask_consumers(urls: Sequence[str], group: str) -> list[ConsumerState]:
+    """Ask all at once; those of the group that answer."""
+    async with HttpClient(Outbound("admin", NO_PROXY)) as http:
+        answers = await asyncio.gather(*(_ask(http, url, group) for url in urls))
     return [state for state in answers if state is not None]
 
 
-async def _ask(http: HttpClient, url: str) -> ConsumerState | None:
+async def _ask(http: HttpClient, url: str, group: str) -> ConsumerState | None:
     try:
         reply = await http.fetch(
             "GET",
@@ -73,7 +71,8 @@ async def _ask(http: HttpClient, url: str) -> ConsumerState | None:
             timeout_seconds=TIMEOUT_SECONDS,
             max_body_bytes=MAX_STATUS_BYTES,
         )
-        return _state(url, orjson.loads(reply.body)) if reply.status == 200 else None
+        told = orjson.loads(reply.body)
+        return _state(url, told) if told["group"] == group else None
     except (NoReply, ValueError, KeyError, TypeError, AttributeError):  # somebody else answers there
         return None
 

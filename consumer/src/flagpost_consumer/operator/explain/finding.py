@@ -144,8 +144,13 @@ class Finder:
         chosen = {number: spans.get(number, NOTHING) for number in found.partitions}
         if since_ms is None:
             return chosen
-        firsts = self._reader.first_at(topic, since_ms, chosen)
-        return {number: Span(max(span.first, firsts[number]), span.end) for number, span in chosen.items()}
+        # A topic may lack partitions that the events topic has.
+        there = {number: span for number, span in chosen.items() if number in spans}
+        firsts = self._reader.first_at(topic, since_ms, there) if there else {}
+        return {
+            number: Span(max(span.first, firsts.get(number, span.first)), span.end)
+            for number, span in chosen.items()
+        }
 
     def _is_suppressed(self) -> bool:
         topic = self._kafka.suppressions_topic
