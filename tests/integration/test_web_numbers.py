@@ -127,6 +127,21 @@ async def test_what_comes_later_is_shown_and_a_replay_is_told(told: tuple[Scene,
     ]
 
 
+async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(scene: Scene) -> None:
+    def published() -> int:
+        answer = page.get("/csv/flags")
+        return len(answer.text.splitlines()) - 1 if answer.status == 200 else 0
+
+    now = time.time_ns() // 1_000_000
+    scene.publish([decision(f"v{n}", f"old-{n}", "on", occurred_at=now) for n in range(9)])
+    with RunningWeb(scene.settings) as page:
+        await eventually(lambda: published() == 9, SECONDS)
+        await asyncio.to_thread(scene.kafka.make_anew, scene.topic, scene.partitions)
+        scene.publish([decision("v", "new", "on", occurred_at=now)])
+        await eventually(lambda: [row["Flag"] for row in page.table("flags")] == ["new"], SECONDS)
+        assert await page.stop() == 0
+
+
 async def test_through_a_restart_of_the_broker_the_numbers_stay_those_of_reconcile(
     kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
