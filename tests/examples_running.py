@@ -98,10 +98,19 @@ def go_example() -> Example:
 
 
 def java_example() -> Example:
+    return Example((*JAVA, "-jar", "target/shop.jar"), _built_by_maven("java"))
+
+
+def connect_plugin() -> Path:
+    """What Maven builds of examples/connect: `plugins`, and the jars of a `worker` to try them with."""
+    return _built_by_maven("connect") / "target"
+
+
+def _built_by_maven(name: str) -> Path:
     if missing := parts.missing() or _missing("javac"):
         unfit = pytest.fail if "CI" in os.environ else pytest.skip
-        unfit(f"examples/java needs a JDK {parts.NEEDED_JAVA} and Maven: {missing}")
-    return Example((*JAVA, "-jar", "target/shop.jar"), _built("java", "mvn", "-q", "-B", "package"))
+        unfit(f"examples/{name} needs a JDK {parts.NEEDED_JAVA} and Maven: {missing}")
+    return _built(name, "mvn", "-q", "-B", "package")
 
 
 def browser_example() -> Path:

@@ -16,6 +16,9 @@ from traffic import Published
 
 Header = tuple[str, str]
 
+USUAL = {"delivered": "ok", "duplicate": "dedupe", "dropped": "no_consent", "dead_lettered": "rejected"}
+"""A reason for each outcome."""
+
 
 class History:
     """Writes what the consumer of a scene would have written."""
@@ -52,7 +55,11 @@ class History:
         """Settle the deliveries of records, those of a decision unless kinds are given."""
         by_partition: dict[int, list[LedgerEntry]] = {}
         for each in published:
-            entries = [entry(each.offset, kind, outcome) for kind in kinds or ("track", "visitor_metadata")]
+            reason = USUAL[outcome]
+            entries = [
+                entry(each.offset, kind, outcome, reason=reason)
+                for kind in kinds or ("track", "visitor_metadata")
+            ]
             by_partition.setdefault(each.partition, []).extend(entries)
         for partition, entries in by_partition.items():
             self.write(partition, entries)

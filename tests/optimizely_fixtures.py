@@ -10,8 +10,10 @@ import copy
 import json
 from typing import Any
 
+from optimizely.config_manager import StaticConfigManager
 from optimizely.event.event_processor import ForwardingEventProcessor
 from optimizely.helpers.sdk_settings import OptimizelySdkSettings
+from optimizely.notification_center import NotificationCenter
 from optimizely.optimizely import Optimizely
 from optimizely.optimizely_user_context import OptimizelyUserContext, UserAttributes
 
@@ -101,6 +103,15 @@ DATAFILE: dict[str, Any] = {
 }
 """Datafile version 4; holdouts as optimizely-sdk 5.7 reads them (project_config.py)."""
 
+TARGETED: dict[str, Any] = {
+    "experiments": [
+        *DATAFILE["experiments"],
+        {**rule("300", "vip_delivery", [variation("301", "on", on=True)], [EVERYONE]), "type": "td"},
+    ],
+    "featureFlags": [*DATAFILE["featureFlags"], flag("f6", "vip", ["300"], "")],
+}
+"""Changes: with a targeted delivery among the experiments, `vip`, as newer datafiles have them."""
+
 
 class Nowhere:
     """An event dispatcher that sends nothing."""
@@ -111,13 +122,36 @@ class Nowhere:
 
 
 def optimizely_client(**changes: Any) -> Optimizely:
-    """A real client of DATAFILE with `changes` at its top level."""
+    """A real client of DATAFILE with `changes` at its top level; it tells of each impression as it is sent."""
+    centre = NotificationCenter()
     return Optimizely(
         json.dumps({**copy.deepcopy(DATAFILE), **changes}),
         event_dispatcher=Nowhere,
-        event_processor=ForwardingEventProcessor(Nowhere),
+        notification_center=centre,
+        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
         settings=OptimizelySdkSettings(odp_disabled=True),
     )
+
+
+class Changing(StaticConfigManager):
+    """A datafile that is exchanged while the application runs, as PollingConfigManager does it."""
+
+    def exchange(self, **changes: Any) -> None:
+        """From now on it is DATAFILE with these changes; give another revision."""
+        self._set_config(json.dumps({**DATAFILE, **changes}))
+
+
+def changing_client(**changes: Any) -> tuple[Optimizely, Changing]:
+    """A client of DATAFILE with `changes`, and what exchanges its datafile."""
+    centre = NotificationCenter()
+    manager = Changing(datafile=json.dumps({**DATAFILE, **changes}), notification_center=centre)
+    client = Optimizely(
+        config_manager=manager,
+        notification_center=centre,
+        event_processor=ForwardingEventProcessor(Nowhere, notification_center=centre),
+        settings=OptimizelySdkSettings(odp_disabled=True),
+    )
+    return client, manager
 
 
 def user_of(

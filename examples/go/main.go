@@ -48,6 +48,7 @@ func run() error {
 		return err
 	}
 	defer optimizely.Close()
+	publisher.Follow(optimizely)
 	if err := serve(optimizely, os.Stdin); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hamba/avro/v2/soe"
+	"github.com/optimizely/go-sdk/v2/pkg/client"
 	"github.com/optimizely/go-sdk/v2/pkg/notification"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -28,6 +29,7 @@ type decisionEvent struct {
 	VariationKey            *string        `avro:"variation_key"`
 	RuleKey                 *string        `avro:"rule_key"`
 	DecisionEventDispatched bool           `avro:"decision_event_dispatched"`
+	RuleType                *string        `avro:"rule_type"`
 	Attributes              map[string]any `avro:"attributes"`
 }
 
@@ -43,6 +45,7 @@ type DecisionPublisher struct {
 	kafka   *kgo.Client
 	codec   *soe.Codec
 	options Options
+	rules   atomic.Pointer[ruleTypes]
 
 	Delivered, Failed atomic.Int64
 }
@@ -79,7 +82,9 @@ func NewDecisionPublisher(options Options) (*DecisionPublisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DecisionPublisher{kafka: kafka, codec: codec, options: options}, nil
+	publisher := &DecisionPublisher{kafka: kafka, codec: codec, options: options}
+	publisher.rules.Store(&ruleTypes{})
+	return publisher, nil
 }
 
 // Attach listens to the decisions that are announced at the center; call it before the first Decide.
@@ -90,6 +95,20 @@ func (p *DecisionPublisher) Attach(center notification.Center) error {
 		}
 	})
 	return err
+}
+
+// Follow reads the rules of the client's datafile, now and whenever it changes; call it before the first Decide.
+func (p *DecisionPublisher) Follow(optimizely *client.OptimizelyClient) {
+	read := func() {
+		types, err := readRuleTypes(optimizely.GetOptimizelyConfig())
+		if err != nil {
+			p.options.OnError(fmt.Errorf("flagpost: the datafile's rules could not be read, events carry no rule_type: %w", err))
+		}
+		p.rules.Store(&types)
+	}
+	// A datafile that never changes (StaticProjectConfigManager) takes no handler.
+	_, _ = optimizely.ConfigManager.OnProjectConfigUpdate(func(notification.ProjectConfigUpdateNotification) { read() })
+	read()
 }
 
 // Close waits until Kafka has everything, or ctx is done; it gives how many events failed since the start.
@@ -142,6 +161,7 @@ func (p *DecisionPublisher) event(decision notification.DecisionNotification) de
 		VariationKey:            text(info["variationKey"].(string)),
 		RuleKey:                 text(info["ruleKey"].(string)),
 		DecisionEventDispatched: info["decisionEventDispatched"].(bool),
+		RuleType:                text(p.rules.Load().of(info["flagKey"].(string), info["ruleKey"].(string))),
 		Attributes:              p.carried(decision.UserContext.Attributes),
 	}
 }

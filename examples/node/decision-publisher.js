@@ -10,6 +10,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { NOTIFICATION_TYPES } from '@optimizely/optimizely-sdk';
 import { CompressionTypes, Kafka, Partitioners, logLevel } from 'kafkajs';
 
+import { readRuleTypes, ruleTypeOf } from './rule-types.js';
 import { singleObjectEncoder } from './single-object.js';
 
 const MAX_QUEUED = 100_000;
@@ -20,6 +21,7 @@ export class DecisionPublisher {
   #options;
   #encode;
   #producer;
+  #ruleTypes = new Map();
   #queue = [];
   #sending;
   #connected = false;
@@ -59,6 +61,9 @@ export class DecisionPublisher {
 
   /** Call it before the first decide(). */
   attach(client) {
+    const read = () => this.#readRules(client);
+    client.notificationCenter.addNotificationListener(NOTIFICATION_TYPES.OPTIMIZELY_CONFIG_UPDATE, read);
+    read();
     client.notificationCenter.addNotificationListener(NOTIFICATION_TYPES.DECISION, (notification) =>
       this.#onDecision(notification),
     );
@@ -72,6 +77,17 @@ export class DecisionPublisher {
     if (left > 0) this.#fail(left, `Kafka at ${this.#options.brokers} did not take them in ${timeoutMs} ms`);
     await within(DISCONNECT_MS, this.#producer.disconnect()).catch((error) => this.#report(error.message));
     return this.failed;
+  }
+
+  /** The datafile has come, or changed. */
+  #readRules(client) {
+    try {
+      const config = client.getOptimizelyConfig(); // null: there is no datafile yet
+      this.#ruleTypes = config ? readRuleTypes(config) : new Map();
+    } catch (error) {
+      this.#ruleTypes = new Map();
+      this.#report(`the datafile's rules could not be read, events carry no rule_type: ${error.message}`);
+    }
   }
 
   #onDecision({ type, userId, attributes, decisionInfo }) {
@@ -99,6 +115,7 @@ export class DecisionPublisher {
       variation_key: text(decision.variationKey),
       rule_key: text(decision.ruleKey),
       decision_event_dispatched: decision.decisionEventDispatched,
+      rule_type: text(ruleTypeOf(decision, this.#ruleTypes)),
       experiment_id: text(decision.experimentId),
       variation_id: text(decision.variationId),
       attributes: this.#carried(attributes),

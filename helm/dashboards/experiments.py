@@ -5,7 +5,7 @@ from __future__ import annotations
 from dashboards.dashboard import Dashboard, Row
 from dashboards.overview import DELIVERIES
 from dashboards.panels import ANY, Query, bad_from, good_from, graph, stack, stat, table
-from dashboards.promql import gained, rate, ratio, seen, total
+from dashboards.promql import RELEASE, gained, greatest, rate, ratio, seen, series, total
 
 DECISIONS = "flagpost_decisions_total"
 TRACK = 'kind="track"'
@@ -88,9 +88,7 @@ BY_FLAG = Row(
         ),
         stack(
             "Delivered decisions by flag and variation",
-            "A variation whose share changes without a change of the experiment points to a cause worth "
-            "finding:"
-            f"`flagpost reconcile` tests the split. {OF_NAMED_FLAGS}",
+            f"Events, not visitors: see below for the split. {OF_NAMED_FLAGS}",
             "ops",
             ANY,
             Query(
@@ -122,9 +120,58 @@ BY_FLAG = Row(
     ),
 )
 
+VISITORS = "flagpost_experiment_visitors"
+BY_VARIATION = "flag", "rule", "variation"
+OF_EXPERIMENTS = "Rules of type experiment of the flags that the setting metrics.flags lists."
+
+SPLIT = Row(
+    "Visitors of experiments",
+    (
+        graph(
+            "Evidence of a mismatch",
+            "Of the visitors against the expected split, all pods together. From 4.6 on it is a sample ratio "
+            f"mismatch: a fair experiment ever comes to that once in a hundred. {OF_EXPERIMENTS}",
+            "short",
+            bad_from(2.3, 4.6),
+            Query(
+                series("release:flagpost_sample_ratio_evidence:sum", of=RELEASE),
+                "{{release}} {{flag}} {{rule}}",
+            ),
+            runbook="FlagpostSampleRatioMismatch",
+        ),
+        graph(
+            "Share of visitors, and expected",
+            "Of an experiment's visitors those of each variation; and the share that is to have it, where the "
+            f"datafile's traffic allocation or metrics.splits tells. {OF_EXPERIMENTS}",
+            "percentunit",
+            ANY,
+            Query(
+                f"{total(series(VISITORS), *BY_VARIATION)}"
+                f" / on (flag, rule) group_left {total(series(VISITORS), 'flag', 'rule')}",
+                "{{flag}} {{rule}} {{variation}}",
+            ),
+            Query(
+                greatest(series("flagpost_experiment_expected_share"), *BY_VARIATION),
+                "{{flag}} {{rule}} {{variation}} expected",
+            ),
+            runbook="FlagpostSampleRatioMismatch",
+        ),
+        table(
+            "Visitors of experiments by variation",
+            "Each once, with the first variation, since the pods hold their partitions: a restart begins at 0. "
+            f"{OF_EXPERIMENTS}",
+            "short",
+            ANY,
+            total(series(VISITORS), *BY_VARIATION),
+            runbook="FlagpostSampleRatioMismatch",
+            width=24,
+        ),
+    ),
+)
+
 DASHBOARD = Dashboard(
     "experiments",
     "Experiments",
     "How decisions end; by flag and variation for the flags that metrics.flags lists.",
-    (ALL, BY_FLAG),
+    (ALL, BY_FLAG, SPLIT),
 )

@@ -54,6 +54,7 @@ RULES: Final[Mapping[tuple[str, ...], dict[str, Any]]] = {
     ("admin", "port"): UNPRIVILEGED_PORT,
     ("gateway", "port"): UNPRIVILEGED_PORT,
     ("gateway", "admin_port"): UNPRIVILEGED_PORT,
+    ("web", "port"): UNPRIVILEGED_PORT,
     ("pendo", "track_url"): URL,
     ("pendo", "api_url"): URL,
     ("kafka", "schema_registry", "url"): URL,

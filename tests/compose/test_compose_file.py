@@ -56,7 +56,7 @@ def test_images_are_pinned_and_kafka_is_the_one_that_the_tests_use() -> None:
 
 
 def test_memory_is_bounded_for_a_laptop() -> None:
-    assert sum(map(mebibytes, SERVICES.values())) <= MEBIBYTES
+    assert sum(mebibytes(each) for each in SERVICES.values() if "profiles" not in each) <= MEBIBYTES
 
 
 def test_nothing_is_published_to_other_machines() -> None:

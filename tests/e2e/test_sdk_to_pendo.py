@@ -9,12 +9,22 @@ import signal
 import subprocess
 from collections import Counter
 
+import pytest
 from optimizely.decision.optimizely_decide_option import OptimizelyDecideOption
 from optimizely.decision.optimizely_decision import OptimizelyDecision
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint
 from flagpost_publisher import Publisher
-from optimizely_fixtures import optimizely_client, user_of
+from optimizely_fixtures import (
+    EVERYONE,
+    TARGETED,
+    changing_client,
+    flag,
+    optimizely_client,
+    rule,
+    user_of,
+    variation,
+)
 from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, eventually, total
 from scenes import Scene
@@ -75,6 +85,40 @@ async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) ->
         seen[f"{head.removeprefix(beginning)}|{properties}"] += 1
     assert seen == expected
     assert not [v for v in received.violations if v.endpoint is Endpoint.METADATA]
+
+
+@pytest.mark.parametrize("sends_all", [True, False])
+async def test_experiments_only_are_those_of_experiments_whatever_the_datafile_has_impressions_for(
+    sends_all: bool, scene: Scene
+) -> None:
+    """A rollout that becomes an experiment with the same variation is heard of at once."""
+    client, manager = changing_client(sendFlagDecisions=sends_all, **TARGETED)
+    experiment = rule("500", "banner_test", [variation("501", "on", on=True)], [EVERYONE])
+    with Publisher(bootstrap_servers=scene.kafka.bootstrap_servers, topic=scene.topic) as publisher:
+        publisher.attach(client)
+        for number in range(10):
+            user_of(client, f"user-{number}").decide_all()
+        manager.exchange(
+            revision="4",
+            sendFlagDecisions=sends_all,
+            experiments=[experiment],
+            featureFlags=[flag("f2", "banner", ["500"], "")],
+            localHoldouts=[],
+        )
+        for number in range(10):
+            user_of(client, f"user-{number}").decide_all()
+        assert publisher.flush(20) == 0
+    settings = {"decisions__experiments_only": True, "decisions__rule_type_property": True}
+    with scene.consume(**settings) as consumer:
+        await consumer.caught_up(scene.partitions)
+        reasons = {"reason": "not_dispatched", "kind": "track"}
+        await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_total", **reasons) == 50)
+        received = scene.pendo.received
+        await received.until(lambda: received.recorded() == 20, 60)
+        assert await consumer.stop() == 0
+    properties = [json.loads(request.body)["properties"] for request in tracks(received)]
+    sent = Counter((each["flag_key"], each["rule_type"]) for each in properties)
+    assert sent == {("checkout", "experiment"): 10, ("banner", "experiment"): 10}
 
 
 async def test_what_visitors_were_shown_ends_in_their_metadata(scene: Scene) -> None:

@@ -86,8 +86,9 @@ def test_what_an_object_refers_to_is_there(name: str) -> None:
         chosen = [pod for pod in templates.values() if selector.items() <= pod["metadata"]["labels"].items()]
         assert chosen, f"{selector} selects nothing"
     for backend in _backends(release.objects):
-        (service,) = release.all_of("Service")
-        assert backend["name"] == service["metadata"]["name"]
+        (service,) = [
+            each for each in release.all_of("Service") if each["metadata"]["name"] == backend["name"]
+        ]
         assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 

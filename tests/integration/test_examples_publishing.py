@@ -22,7 +22,7 @@ from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn, StandI
 from flagpost_schemas import DecisionEvent, Decoder, schema_of, single_object_header
 from gateway_running import WRITE_KEY, RunningGateway
 from kafka_reading import Read, read_topic
-from optimizely_fixtures import DATAFILE, optimizely_client, user_of
+from optimizely_fixtures import DATAFILE, EVERYONE, TARGETED, holdout, optimizely_client, user_of
 from real_kafka.broker import KafkaBroker
 from running import eventually, total
 from scenes import Scene
@@ -41,9 +41,23 @@ VISITS = [
     Visit("a-visitor-id-that-is-much-longer-than-most-" * 4),
 ]
 
-FLAGS = {**DATAFILE, "featureFlags": [each for each in DATAFILE["featureFlags"] if each["key"] != "held"]}
-"""Without local holdouts, which not every SDK knows yet: a variation on and one off, a rollout on and one off, and a
-flag without rules, whose variation is null."""
+FLAGS = {
+    **DATAFILE,
+    **TARGETED,
+    "featureFlags": [each for each in TARGETED["featureFlags"] if each["key"] != "held"],
+}
+"""Without local holdouts, which not every SDK knows yet: a variation on and one off, a rollout on and one off, a
+targeted delivery, and a flag without rules, whose variation is null."""
+
+TYPES = {
+    "checkout": "experiment",
+    "banner": "delivery",
+    "legacy": "delivery",
+    "vip": "delivery",
+    "bare": "none",
+}
+"""What decides each flag."""
+
 
 Shown = dict[tuple[str, str], tuple[bool, str | None, str | None]]
 """By visitor and flag: enabled, variation and rule."""
@@ -72,7 +86,7 @@ def decided_here(client: Optimizely) -> Shown:
     }
 
 
-SHOWN = decided_here(optimizely_client(featureFlags=FLAGS["featureFlags"]))
+SHOWN = decided_here(optimizely_client(experiments=FLAGS["experiments"], featureFlags=FLAGS["featureFlags"]))
 
 
 def carried(visitor: str) -> dict[str, object]:
@@ -98,6 +112,7 @@ def expected_body(key: tuple[str, str], occurred_at: int) -> bytes:
         "variation_key": as_sent(key),
         **({} if rule is None else {"rule_key": rule}),
         "enabled": enabled,
+        "rule_type": TYPES[flag],
         **{name: value for name, value in carried(visitor).items() if value is not None},
     }
     body = {
@@ -118,7 +133,8 @@ def now_ms() -> int:
 def test_the_decisions_here_are_of_every_kind() -> None:
     kinds = {(enabled, variation is None, rule is None) for enabled, variation, rule in SHOWN.values()}
     assert kinds == {(True, False, False), (False, False, False), (False, True, True)}
-    assert len(SHOWN) == 4 * len(VISITS)
+    assert {flag for _, flag in SHOWN} == TYPES.keys()
+    assert len(SHOWN) == len(TYPES) * len(VISITS)
     assert {as_sent((visit.visitor_id, "checkout")) for visit in VISITS} == {"treatment", "off"}
 
 
@@ -164,11 +180,39 @@ def check_records(records: list[Read], partitions: int, service: str | None) -> 
     return moments
 
 
+@pytest.mark.parametrize("language", ["python", "node"])
+@pytest.mark.kafka
+async def test_visitors_who_are_held_out_are_told_from_others_where_the_sdk_knows_holdouts(
+    language: str, scene: Scene, tmp_path: Path
+) -> None:
+    example = await asyncio.to_thread(EXAMPLE_OF[language])
+    half = holdout("h9", "half", EVERYONE // 2)
+    datafile = tmp_path / "datafile.json"
+    datafile.write_text(json.dumps({**DATAFILE, **TARGETED, "holdouts": [half]}))
+    ran = await example.run(VISITS, scene.settings, DATAFILE=str(datafile))
+    assert ran.code == 0, ran.errors
+    told = {}
+    for record in await asyncio.to_thread(read_topic, scene.kafka.bootstrap_servers, scene.topic):
+        event = Decoder().decode(record.value)
+        assert isinstance(event, DecisionEvent)
+        told[event.visitor_id, event.flag_key] = event.rule_type
+    client = optimizely_client(**TARGETED, holdouts=[half])
+    expected = {
+        (visit.visitor_id, key): "holdout" if decision.rule_key in ("half", "held_holdout") else TYPES[key]
+        for visit in VISITS
+        for key, decision in user_of(client, visit.visitor_id, dict(visit.attributes)).decide_all().items()
+    }
+    assert told == expected
+    assert {kind for (_, key), kind in told.items() if key == "checkout"} == {"holdout", "experiment"}
+
+
 async def check_requests(scene: Scene, moments: dict[tuple[str, str], int]) -> None:
     """What Pendo gets of the topic: track requests byte for byte, and every visitor's metadata."""
     received = scene.pendo.received
     with scene.consume(
-        delivery__visitor_interval_seconds=0, decisions__attribute_properties=CARRIED
+        delivery__visitor_interval_seconds=0,
+        decisions__attribute_properties=CARRIED,
+        decisions__rule_type_property=True,
     ) as consumer:
         await received.until(lambda: received.recorded() == len(SHOWN), 60)
         await eventually(lambda: total(consumer.scrape(), "flagpost_deliveries_pending") == 0)
@@ -200,7 +244,8 @@ async def test_the_shell_s_decisions_are_the_same_requests_too(scene: Scene) -> 
         for (visitor, flag), (_, _, rule) in SHOWN.items():
             attributes = json.dumps(carried(visitor))
             await shell.run(
-                "decision.sh", visitor, flag, str(as_sent((visitor, flag))), rule or "", attributes
+                *("decision.sh", visitor, flag, str(as_sent((visitor, flag))), rule or ""),
+                *(attributes, TYPES[flag]),
             )
         assert await gateway.stop() == 0
     records = await asyncio.to_thread(read_topic, scene.kafka.bootstrap_servers, scene.topic)

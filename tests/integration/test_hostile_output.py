@@ -69,6 +69,8 @@ async def run(topics: DeadLetterTopics, *arguments: str) -> tuple[str, str]:
         "dead-letters list",
         "dead-letters show PLACE",
         "dead-letters replay --dry-run",
+        "explain VISITOR",
+        "sql QUERY",
     ],
 )
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["plain", "json"])
@@ -76,13 +78,28 @@ async def test_no_command_prints_what_a_terminal_would_obey(
     topics: DeadLetterTopics, command: str, as_json: tuple[str, ...]
 ) -> None:
     (place, *_) = topics.sources()
-    out, err = await run(topics, *command.replace("PLACE", place).split(), *as_json)
+    meant = {"PLACE": place, "VISITOR": HOSTILE, "QUERY": "from settlements"}
+    out, err = await run(topics, *(meant.get(part, part) for part in command.split()), *as_json)
     assert "Traceback" not in err
     assert out
     assert is_harmless(out)
     assert is_harmless(err)
-    if command in {"reconcile", "dead-letters list"}:
+    if command in {"reconcile", "dead-letters list", "explain VISITOR", "sql QUERY"}:
         assert "evil" in out
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+async def test_a_file_holds_hostile_names_and_absurd_numbers(
+    topics: DeadLetterTopics, tmp_path: Path, ending: str
+) -> None:
+    out, err = await run(topics, "export", "--to", str(tmp_path / f"all.{ending}"))
+    assert (out, err.splitlines()) == (
+        "",
+        [
+            f"3 settlements written to {tmp_path / f'all.{ending}'}",
+            "1 damaged records of the ledger are left out",
+        ],
+    )
 
 
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["plain", "json"])

@@ -100,6 +100,13 @@ def test_every_kind_of_decision_arrives_as_the_sdk_told_it(kafka: EmbeddedKafka,
         ("held", False, "ho_off", "held_holdout", True),
         ("legacy", False, "off", "legacy_delivery", True),
     ]
+    assert {flag: event.rule_type for (_, flag), event in events.items()} == {
+        "banner": "delivery",
+        "bare": "none",
+        "checkout": "experiment",
+        "held": "holdout",
+        "legacy": "delivery",
+    }
     event = events["v1", "checkout"]
     assert (event.experiment_id, event.variation_id, event.account_id) == ("100", "101", "acme")
     assert event.attributes == {"plan": "gold"}

@@ -25,6 +25,7 @@ from rights_table import programs, rights_of
 from running import FLAGPOST, RunningConsumer, environment, eventually
 from simulation import decision
 from traffic import produce, publish
+from web_running import RunningWeb
 
 pytestmark = pytest.mark.kafka
 
@@ -47,6 +48,9 @@ COMMANDS = {
     "flagpost topics create": "topics create --partitions 1 --replication 1",
     "flagpost check": "check",
     "flagpost import": "import FILE --type visitor",
+    "flagpost explain": "explain v1",
+    "flagpost export": "export --to OUT",
+    "flagpost sql": "sql FROM_SETTLEMENTS",
     "flagpost reconcile": "reconcile",
     "flagpost rehearse": "rehearse",
     "flagpost dead-letters list": "dead-letters list",
@@ -56,7 +60,7 @@ COMMANDS = {
     "flagpost suppress": "suppress v9",
     "flagpost erase --dry-run": "erase v1 --dry-run",
 }
-SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher")
+SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher", "flagpost web")
 
 
 class Stage:
@@ -103,7 +107,12 @@ class Stage:
             self.kafka.allow(*acl(right))
 
     def arguments(self, program: str) -> list[str]:
-        return [str(self._file) if part == "FILE" else part for part in COMMANDS[program].split()]
+        meant = {
+            "FILE": str(self._file),
+            "OUT": str(self._file.with_suffix(".jsonl")),
+            "FROM_SETTLEMENTS": "from settlements",
+        }
+        return [meant.get(part, part) for part in COMMANDS[program].split()]
 
     async def run(self, program: str) -> tuple[int, str]:
         """A command as its users run it: exit code, and all that it says."""
@@ -285,6 +294,35 @@ async def test_the_gateway_logs_the_right_that_is_missing_and_goes_on_once_it_is
             "/v1/events", {"type": "track", "visitor_id": "v", "event": "Clicked"}
         )
         assert status == 202
+
+
+def the_page_needs(stage: Stage) -> list[Right]:
+    """What all but one of its pages need."""
+    suppressions = stage.settings["kafka.suppressions_topic"]
+    return [right for right in stage.needs("flagpost web") if right.name != suppressions]
+
+
+async def test_with_what_the_page_lists_the_web_page_shows_numbers(stage: Stage) -> None:
+    stage.give(stage.needs("flagpost web"))
+    with RunningWeb(stage.settings) as page:
+        await page.until_read(SECONDS)
+        assert page.table("flags")
+        assert "decision" in page.get("/explain?visitor=v1").text
+        assert await page.stop() == 0
+
+
+@pytest.mark.parametrize("index", range(4))
+async def test_the_web_page_names_the_right_that_is_missing_and_goes_on_once_it_is_given(
+    stage: Stage, index: int
+) -> None:
+    needed = the_page_needs(stage)
+    missing = needed.pop(index)
+    stage.give(needed)
+    with RunningWeb(stage.settings) as page:
+        await eventually(lambda: str(missing) in page.get("/").text, SECONDS)
+        stage.give([missing])
+        await page.until_read(SECONDS)
+        assert await page.stop() == 0
 
 
 async def test_a_publisher_tells_the_right_that_is_missing(stage: Stage) -> None:

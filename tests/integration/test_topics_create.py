@@ -78,6 +78,30 @@ def test_the_number_of_partitions_is_24_unless_said(topics: Topics) -> None:
     assert set(partitions.values()) == {24}
 
 
+def test_a_topic_of_impressions_is_created_where_one_is_named_and_checked(
+    topics: Topics, fresh_name: Callable[[str], str]
+) -> None:
+    named = {
+        **topics.environ,
+        "FLAGPOST_KAFKA__IMPRESSIONS_TOPIC": fresh_name("impressions"),
+        "FLAGPOST_PENDO__TRACK_SECRET": "a-secret",
+        "FLAGPOST_PENDO__API_URL": "http://127.0.0.1:1",
+        "FLAGPOST_DECISIONS__VISITOR_METADATA": "false",
+    }
+    name = f"topic {named['FLAGPOST_KAFKA__IMPRESSIONS_TOPIC']}"
+
+    def check() -> str:
+        result = CliRunner().invoke(flagpost, ["check", "--json"], env=named)
+        return next(
+            str(each["status"]) for each in json.loads(result.stdout)["checks"] if each["name"] == name
+        )
+
+    assert check() == "warn"
+    created = CliRunner().invoke(flagpost, ["topics", "create", "--replication", "1"], env=named)
+    assert [line.split(" ")[0] for line in created.output.splitlines()] == ["created"] * 6
+    assert check() == "ok"
+
+
 def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None:
     topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
     result = topics.create("--partitions", "2", "--replication", "1", "--json")

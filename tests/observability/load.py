@@ -24,6 +24,7 @@ from flagpost_schemas import (
     Context,
     DecisionEvent,
     Event,
+    RuleType,
     Scalar,
     TrackEvent,
     VisitorMetadata,
@@ -40,6 +41,7 @@ UNLUCKY = tuple(f"unlucky-{number}" for number in range(6))
 
 SETTINGS: dict[str, object] = {
     "metrics.flags": FLAGS,
+    "metrics.splits": {"checkout": {"control": 50, "treatment": 50}},
     "decisions.flags_deny": ["internal*"],
     "delivery.visitor_interval_seconds": 0.2,
     "delivery.max_attempts": 2,
@@ -112,6 +114,7 @@ def decision(visitor_id: str, flag_key: str, at_ms: int, variation: str = "treat
         variation_key=variation,
         rule_key="rule",
         decision_event_dispatched=True,
+        rule_type=RuleType.EXPERIMENT,
     )
 
 

@@ -25,6 +25,9 @@ NO_KAFKA = {"kafka.bootstrap_servers": "127.0.0.1:1"}
 ONLY_WITH_TRAFFIC: Mapping[str, tuple[str, ...]] = {
     "flagpost_decisions": ("flag", "variation", "outcome"),
     "flagpost_consumer_lag": ("topic", "partition"),
+    "flagpost_experiment_visitors": ("flag", "rule", "variation"),
+    "flagpost_experiment_expected_share": ("flag", "rule", "variation"),
+    "flagpost_sample_ratio_evidence": ("flag", "rule"),
 }
 """Labels of the metrics whose series only traffic brings; the real run holds that they are these."""
 

@@ -9,16 +9,22 @@ from hypothesis import strategies as st
 
 from flagpost_schemas import (
     EVENT_TYPES,
+    LEDGER_SCHEMA,
     DecisionEvent,
     DecodeError,
     Event,
+    Gap,
+    LedgerEntry,
+    Settlements,
     TrackEvent,
     VisitorMetadata,
     encode_body,
+    encode_settlements,
     schema_of,
 )
 from flagpost_schemas.decode import read_body
 from flagpost_schemas.quick_reading import compile_reading
+from property.test_ledger_bytes import records
 from property.test_schemas_bytes import damage, events
 
 READERS = {
@@ -94,3 +100,38 @@ def test_events_that_are_read_are_frozen_and_whole() -> None:
     assert found == event
     with pytest.raises(FrozenInstanceError):
         found.event_id = "other"  # type: ignore[misc]
+
+
+def ledger_by_fastavro(body: bytes) -> Settlements | None:
+    try:
+        told = read_body("Settlements", LEDGER_SCHEMA.parsed, None, body, 0)
+    except DecodeError:
+        return None
+    entries = [LedgerEntry(**entry) for entry in told["entries"]]
+    return Settlements(**{**told, "entries": entries, "gaps": [Gap(**gap) for gap in told["gaps"]]})
+
+
+read_settlements = compile_reading(Settlements, LEDGER_SCHEMA.parsed, {"Settlement": LedgerEntry, "Gap": Gap})
+
+
+@given(records)
+def test_what_is_written_to_the_ledger_is_read_here(record: Settlements) -> None:
+    body = encode_settlements(record)[10:]
+    assert read_settlements(body, 0) == record == ledger_by_fastavro(body)
+
+
+@given(records, st.randoms(use_true_random=False))
+def test_damage_to_the_ledger_is_read_as_fastavro_reads_it_or_left_to_it(
+    record: Settlements, source: random.Random
+) -> None:
+    body = damage(encode_settlements(record)[10:], source)
+    found = read_settlements(body, 0)
+    if found is not None:
+        assert repr(found) == repr(ledger_by_fastavro(body))
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_of_a_ledger_are_read_as_fastavro_reads_them_or_left_to_it(body: bytes) -> None:
+    found = read_settlements(body, 0)
+    if found is not None:
+        assert repr(found) == repr(ledger_by_fastavro(body))

@@ -80,6 +80,17 @@ def test_suppressions_may_have_any_number_of_partitions_and_get_one() -> None:
     }
 
 
+def test_impressions_have_a_topic_where_one_is_named_with_any_number_of_partitions() -> None:
+    settings = Settings(kafka=KafkaSettings(impressions_topic="counts"))
+    (spec,) = [each for each in topic_specs(settings) if each not in topic_specs(SETTINGS)]
+    assert (spec.name, spec.retention_ms) == ("counts", 14 * DAY_MS)
+    cluster = {**_cluster(), "counts": _as_created(spec, partitions=1)}
+    assert TopicRules(settings, 24).misfits(cluster) == []
+    cluster["counts"] = replace(cluster["counts"], cleanup_policy="compact")
+    (misfit,) = TopicRules(settings, 24).misfits(cluster)
+    assert misfit.topic == "counts"
+
+
 def test_the_names_are_the_settings() -> None:
     kafka = KafkaSettings(topic="a", ledger_topic="b", dead_letter_topic="c")
     assert [spec.name for spec in topic_specs(Settings(kafka=kafka))][:3] == ["a", "b", "c"]

@@ -107,6 +107,27 @@ def test_the_first_reason_that_applies_decides() -> None:
         assert second is (None if expected is Reason.EXPIRED else expected), "metadata does not expire"
 
 
+@pytest.mark.parametrize("rule_type", ["experiment", "delivery", "holdout", "none", None, "feature-test"])
+@pytest.mark.parametrize("dispatched", [True, False])
+def test_experiments_only_goes_by_the_rule_s_type_and_by_the_impression_where_that_is_unknown(
+    rule_type: str | None, dispatched: bool
+) -> None:
+    planner = Planner(Policy(decisions=DecisionsSettings(experiments_only=True)))
+    known = rule_type in ("experiment", "delivery", "holdout", "none")
+    is_sent = rule_type == "experiment" if known else dispatched
+    for visitor in ("v", "w"):  # what the first has in common with the second is looked up
+        event = decision(visitor, rule_type=rule_type, decision_event_dispatched=dispatched)
+        ended = [planned.ending and planned.ending.reason for planned in planner.plan(event, START_MS)]
+        assert ended == [None if is_sent else Reason.NOT_DISPATCHED] * 2
+
+
+def test_decisions_alike_but_for_the_rule_s_type_are_not_taken_for_one_another() -> None:
+    planner = Planner(Policy(decisions=DecisionsSettings(experiments_only=True)))
+    types = ["delivery", "experiment", None]
+    ended = [planner.plan(decision("v", rule_type=each), START_MS)[0].ending is not None for each in types]
+    assert ended == [True, False, False]
+
+
 def test_a_deadline_may_be_reached_and_a_future_may_be_near() -> None:
     assert reasons(track(occurred_at=START_MS - 600_000_000)) == [None]
     assert reasons(track(occurred_at=START_MS - 600_000_001)) == [Reason.EXPIRED]

@@ -200,6 +200,28 @@ def test_a_decisions_track_body_is_as_the_contract_gives_it_byte_for_byte() -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("rule_type", "expected"),
+    [
+        ("delivery", {"enabled": True, "rule_type": "delivery", "plan": "pro"}),
+        (None, {"enabled": True, "plan": "pro"}),
+    ],
+)
+def test_the_rule_s_type_is_a_property_where_that_is_asked_for_and_no_attribute_takes_its_name(
+    rule_type: str | None, expected: dict[str, object]
+) -> None:
+    event = decision("v", rule_type=rule_type, attributes={"plan": "pro", "rule_type": "mine"})
+    own = {"flag_key": "checkout", "variation_key": "a", "rule_key": "rule"}
+    asked = DecisionsSettings(rule_type_property=True, attribute_properties=["rule_type", "plan"])
+    for decisions, properties in (
+        (asked, own | expected),
+        (DecisionsSettings(), own | {"enabled": True}),
+    ):
+        track = Planner(Policy(decisions=decisions)).plan(event, START_MS)[0].track
+        assert track is not None
+        assert list(track.properties.items()) == list(properties.items())
+
+
 def test_what_is_unknown_is_left_out_and_properties_and_context_are_always_there() -> None:
     body = track_body(Track("v", None, "e", 5, {}, None))
     expected = b'{"type":"track","event":"e","visitorId":"v","timestamp":5,"properties":{},"context":{}}'

@@ -18,7 +18,7 @@ FOLDERS = ("docs", "examples", "helm", "benchmarks", "consumer", "publisher", "s
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]*))?\)")
 SHELL = re.compile(r"^( *)```sh\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 FLAGPOST = re.compile(r"^(?:\.venv/bin/)?flagpost [^|>&\n]+", re.MULTILINE)
-FILE = re.compile(r"[\w-]+\.(csv|jsonl|json|yaml)(\.gz)?")
+FILE = re.compile(r"[\w-]+\.(csv|jsonl|json|yaml|parquet)(\.gz)?")
 MAKE = re.compile(r"^make ([a-z-]+)", re.MULTILINE)
 
 

@@ -31,5 +31,5 @@ def test_what_can_be_sent_has_a_bound_and_a_test_that_exists(row: list[str]) -> 
 
 def test_every_port_is_there() -> None:
     assert len(rows()) > 20
-    for setting in ("gateway.port", "gateway.admin_port", "admin.port"):
+    for setting in ("gateway.port", "gateway.admin_port", "admin.port", "web.port"):
         assert f"`{setting}`" in PAGE

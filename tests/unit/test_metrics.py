@@ -14,8 +14,16 @@ from flagpost_consumer.adapters.metrics import MAX_VARIATIONS, Metrics
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome
-from flagpost_consumer.core.policy import DedupeSettings, DeliverySettings, EndpointLimits, Policy
+from flagpost_consumer.core.policy import (
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    Patterns,
+    Policy,
+    SelectSettings,
+)
 from flagpost_consumer.core.records import EventFacts
+from flagpost_schemas import Source
 from simulation import START_MS, decision, ready, record
 
 NAMES = [
@@ -85,6 +93,9 @@ def test_every_series_exists_from_the_start() -> None:
 
 
 ADDED = {
+    "flagpost_experiment_expected_share",
+    "flagpost_experiment_visitors",
+    "flagpost_sample_ratio_evidence",
     "flagpost_ledger_damaged",
     "flagpost_hottest_lanes",
     "flagpost_limit",
@@ -177,6 +188,46 @@ def test_a_flag_has_a_hundred_variations_at_most_then_other() -> None:
     assert (checkout["v0"], checkout["v99"], checkout["other"]) == (1, 2, 9_901)
     assert variations_of(metrics, "search") == {"other": 1, "": 1, "on": 1}
     assert variations_of(metrics, "unlisted") == {}
+
+
+def experiment_series(metrics: Metrics) -> dict[str, float]:
+    """Those of experiments, by name and labels."""
+    return {
+        f"{sample.name} {' '.join(sample.labels.values())}": sample.value
+        for family in metrics.collect()
+        for sample in family.samples
+        if sample.name.startswith(("flagpost_experiment", "flagpost_sample_ratio"))
+    }
+
+
+def test_visitors_of_experiments_are_told_and_what_their_split_is_evidence_of() -> None:
+    policy = Policy(select=SelectSettings(environments=Patterns(deny=["staging"])))
+    engine = Engine(policy, lambda: 0.5)
+    ready(engine, [0], 8, Instant(0.0, START_MS), policy)
+    metrics = Metrics(
+        engine,
+        lambda: Instant(0.0, 0),
+        topic="t",
+        flags=["checkout", "search"],
+        splits={"checkout": {"a": 50, "b": 50}},
+    )
+    assert experiment_series(metrics) == {}
+    arrivals = [("v1", "a", 0), ("v1", "b", 0), ("v2", "a", 0), ("v3", "b", 0), ("another's", "a", 7)]
+    metrics.received(
+        record(decision(visitor, variation=variation, rule_type="experiment"), partition=partition)
+        for visitor, variation, partition in arrivals
+    )
+    elsewhere = decision("v4", source=Source(environment="staging"), rule_type="experiment")
+    metrics.received([record(elsewhere), record(decision("v1", "search", rule_type="experiment"))])
+    found = experiment_series(metrics)
+    assert found.pop("flagpost_sample_ratio_evidence checkout rule") < 0
+    assert found == {
+        "flagpost_experiment_visitors checkout rule a": 2,
+        "flagpost_experiment_visitors checkout rule b": 1,
+        "flagpost_experiment_visitors search rule a": 1,
+        "flagpost_experiment_expected_share checkout rule a": 0.5,
+        "flagpost_experiment_expected_share checkout rule b": 0.5,
+    }
 
 
 def test_what_ends_a_transaction_is_no_lag() -> None:

@@ -99,6 +99,26 @@ def record(identity: str, **values: object) -> dict[str, object]:
     return {"visitorId": identity, "values": values or {"optimizely_checkout": "treatment"}}
 
 
+# One visitor or account.
+
+
+async def test_what_is_held_of_a_visitor_or_an_account_is_told_by_its_id() -> None:
+    async with standing_in() as (pendo, client):
+        await client.metadata([record("a/b ü", plan="pro")])
+        await client.metadata([{"accountId": "acme", "values": {"seats": 5}}], target="account/agent")
+        status, answer = await client.get("/api/v1/visitor/a%2Fb%20%C3%BC")
+        assert (status, orjson.loads(answer)) == (
+            200,
+            {"id": "a/b ü", "metadata": {"auto": {"id": "a/b ü"}, "custom": {"plan": "pro"}, "agent": {}}},
+        )
+        _, answer = await client.get("/api/v1/account/acme")
+        assert orjson.loads(answer)["metadata"]["agent"] == {"seats": 5}
+        assert (await client.get("/api/v1/visitor/acme"))[0] == 404
+        assert (await client.get("/api/v1/visitor/"))[0] == 404
+        assert (await client.get("/api/v1/account/acme", key="wrong"))[0] == pendo.keys.refused_status
+        assert len(pendo.received.of(Endpoint.DETAILS)) == 4
+
+
 # Track: what is allowed.
 
 

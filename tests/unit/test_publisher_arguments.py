@@ -33,6 +33,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"properties": {"no.such": 1}}, ValueError, 'properties: No such configuration property: "no.such"'),
     ({"properties": {"socket.timeout.ms": "soon"}}, ValueError, "properties: .*socket.timeout.ms"),
     ({"properties": {"max.in.flight": 50}}, ValueError, "properties: .*max.in.flight"),
+    ({"impressions_topic": ""}, ValueError, "impressions_topic is empty"),
+    ({"impressions_topic": "flagpost.events"}, ValueError, "impressions_topic is the events' topic"),
     ({"on_error": "log"}, TypeError, "on_error is of type str; give a callable"),
     ({"unheard_of": 1}, TypeError, "unheard_of"),
 ]
@@ -68,6 +70,7 @@ def test_the_environment_gives_the_arguments(monkeypatch: pytest.MonkeyPatch, tm
     secret.write_text("s3cret\n")
     monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("FLAGPOST_KAFKA__TOPIC", "events")
+    monkeypatch.setenv("FLAGPOST_KAFKA__IMPRESSIONS_TOPIC", "impressions")
     monkeypatch.setenv("FLAGPOST_PUBLISHER__SERVICE", "checkout")
     monkeypatch.setenv("FLAGPOST_PUBLISHER__ENVIRONMENT", "production")
     monkeypatch.setenv("FLAGPOST_KAFKA__PROPERTIES", '{"sasl.username": "me", "linger.ms": 1}')
@@ -77,6 +80,7 @@ def test_the_environment_gives_the_arguments(monkeypatch: pytest.MonkeyPatch, tm
     options = Publisher.from_env(attributes=["plan"])._options
 
     assert (options.bootstrap_servers, options.topic) == ("127.0.0.1:1", "events")
+    assert options.impressions_topic == "impressions"
     assert (options.service, options.environment) == ("checkout", "production")
     assert options.properties == {"sasl.username": "me", "linger.ms": 1, "sasl.password": "s3cret"}
     assert options.schema_registry_url == "https://me:pass@registry.example"

@@ -66,10 +66,11 @@ def test_a_b_a_are_three_and_a_a_is_one() -> None:
         (replace(A, flag_key="g"), False),
         (replace(A, variation_key=None), False),
         (replace(A, decision_event_dispatched=False), False),
+        (replace(A, rule_type="experiment"), False),
         (OFF, False),
     ],
 )
-def test_what_counts_is_visitor_flag_variation_enabled_and_dispatched(
+def test_what_counts_is_what_is_sent_and_what_the_consumer_may_filter_by(
     other: DecisionEvent, same: bool
 ) -> None:
     duplicates = Duplicates(60, 100)
@@ -334,7 +335,7 @@ def _reader(noted: list[PublisherError] | None = None, **options: Any) -> Decisi
 
 
 def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, Any] = INFO) -> DecisionEvent:
-    body = reader.body(1, reader.visitor_id("user", attributes), "user", attributes, info)
+    body = reader.body(1, reader.visitor_id("user", attributes), "user", attributes, info, "experiment")
     event = Decoder().decode(single_object_header(schema_of(DecisionEvent).fingerprint) + body)
     assert isinstance(event, DecisionEvent)
     return event
@@ -344,7 +345,7 @@ def _event(reader: DecisionReader, attributes: dict[str, Any], info: dict[str, A
 def test_a_notification_claims_what_its_event_claims(changes: dict[str, Any]) -> None:
     info = {**INFO, **changes}
 
-    assert claim_in("user", info) == claim_of(_event(_reader(), {}, info))
+    assert claim_in("user", info, "experiment") == claim_of(_event(_reader(), {}, info))
 
 
 def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,6 +363,7 @@ def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> No
         variation_key="control",
         rule_key="test",
         decision_event_dispatched=True,
+        rule_type="experiment",
         experiment_id="100",
         variation_id="101",
     )

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.counting import Books, PartitionFacts, Published, Row
-from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios, chi_square_tail
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.operator.reconciliation.counting import Books, Counts, PartitionFacts, Published
+from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled, ended, kinds_of
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry, Settlements
 
 BOTH = (Kind.TRACK, Kind.VISITOR_METADATA)
+REASONS = {
+    "delivered": "ok",
+    "dead_lettered": "rejected",
+    "duplicate": "dedupe",
+    "dropped": "no_consent",
+    "unknown": "ok",
+}
 
 
 def settled(*entries: tuple[int, Kind, str]) -> Settled:
     found = Settled(Span(100, 110))
-    listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason="ok") for o, k, out in entries]
+    listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason=REASONS[out]) for o, k, out in entries]
     found.add(Settlements(group="g", member="m", settled_at=0, entries=listed, gaps=[]))
     return found
 
@@ -30,7 +34,7 @@ def count(record: Published, ledger: Settled, committed: int = 110) -> Books:
 
 
 def test_a_record_that_was_undecodable_then_and_can_be_read_now_is_one_dead_letter() -> None:
-    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.UNKNOWN, "dead_lettered")))
+    books = count(Published(3, 100, BOTH, ("f", "a")), settled((100, Kind.UNKNOWN, "dead_lettered")))
     assert (books.totals.published, books.totals.dead_lettered, books.metadata.published) == (1, 1, 0)
     assert books.unexplained == 0
 
@@ -44,12 +48,12 @@ def test_a_record_that_was_read_then_and_cannot_be_now_counts_as_it_was_settled(
 
 def test_metadata_that_was_sent_while_it_was_switched_on_counts() -> None:
     ledger = settled((100, Kind.TRACK, "delivered"), (100, Kind.VISITOR_METADATA, "delivered"))
-    books = count(Published(3, 100, (Kind.TRACK,), ("f", "a"), "v"), ledger)
+    books = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger)
     assert (books.metadata.published, books.metadata.delivered) == (1, 1)
 
 
 def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half() -> None:
-    books = count(Published(3, 100, BOTH, ("f", "a"), "v"), settled((100, Kind.TRACK, "delivered")))
+    books = count(Published(3, 100, BOTH, ("f", "a")), settled((100, Kind.TRACK, "delivered")))
     assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
 
 
@@ -63,14 +67,14 @@ def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_
 
 
 def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
-    record = Published(3, 100, (Kind.TRACK,), ("f", "a"), "v")
+    record = Published(3, 100, (Kind.TRACK,), ("f", "a"))
     assert count(record, settled(), committed=100).totals.pending == 1
     assert count(record, settled(), committed=101).totals.unexplained == 1
 
 
 def test_settlements_outside_the_window_are_left_out() -> None:
     ledger = settled((99, Kind.TRACK, "delivered"), (110, Kind.TRACK, "delivered"))
-    assert [ledger.kinds(offset) for offset in range(100, 110)] == [[]] * 10
+    assert [kinds_of(ledger.endings(offset)) for offset in range(100, 110)] == [[]] * 10
 
 
 def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
@@ -78,79 +82,42 @@ def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
         settled((100, Kind.TRACK, "unknown"))
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> None:
+    ledger = Settled(Span(100, 110))
+    told = LedgerEntry(offset=100, kind="track", outcome=reason.outcome.value, reason=reason.value)
+    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
+    assert getattr(counts, reason.outcome.value) == 1
+    assert counts.reasons == ({} if reason is Reason.OK else {reason.value: 1})
+
+
+def test_a_reason_of_a_later_release_is_counted_and_said_to_be_unknown() -> None:
+    ledger = Settled(Span(100, 110))
+    told = LedgerEntry(offset=100, kind="track", outcome="dropped", reason="unknown")
+    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
+    assert (counts.dropped, counts.reasons) == (1, {"unknown": 1})
+
+
+def test_rows_are_split_by_parts_and_parts_add_up_to_their_row() -> None:
+    ledger = settled((100, Kind.TRACK, "delivered"), (101, Kind.TRACK, "dropped"))
+    books = Books()
+    records = [Published(3, 100 + n, (Kind.TRACK,), ("f", "a"), day) for n, day in enumerate("abb")]
+    books.count({3: PartitionFacts(ledger, 0)}, records)
+    assert {part: each.published for (_, part), each in books.parts.items()} == {"a": 1, "b": 2}
+    added = Counts()
+    for each in books.parts.values():
+        added.add(each)
+    assert books.rows["f", "a"] == added
+
+
 @pytest.mark.parametrize("kind", Kind)
 def test_kinds_of_one_offset_do_not_touch(kind: Kind) -> None:
     ledger = settled((100, kind, "dropped"), (100, kind, "delivered"), (100, kind, "delivered"))
-    assert {other: ledger.outcome(100, other) for other in Kind} == {
-        other: Outcome.DELIVERED if other is kind else None for other in Kind
+    assert {other: ended(ledger.endings(100), other) for other in Kind} == {
+        other: (Outcome.DELIVERED, "ok") if other is kind else None for other in Kind
     }
     assert {other: ledger.sent_again(100, other) for other in Kind} == {
         other: int(other is kind) for other in Kind
     }
-
-
-@pytest.mark.parametrize(
-    ("statistic", "degrees", "probability"),
-    [
-        # Critical values of the chi-square distribution: NIST/SEMATECH e-Handbook, table 1.3.6.7.4.
-        (3.841, 1, 0.05),
-        (10.828, 1, 0.001),
-        (5.991, 2, 0.05),
-        (13.816, 2, 0.001),
-        (7.815, 3, 0.05),
-        (11.070, 5, 0.05),
-        (18.307, 10, 0.05),
-        (29.588, 10, 0.001),
-        (43.773, 30, 0.05),
-        (124.342, 100, 0.05),
-    ],
-)
-def test_the_tail_of_the_chi_square_distribution(statistic: float, degrees: int, probability: float) -> None:
-    assert chi_square_tail(statistic, degrees) == pytest.approx(probability, rel=2e-3)
-
-
-def test_the_tail_at_its_ends() -> None:
-    assert chi_square_tail(0.0, 3) == 1.0
-    assert chi_square_tail(5000.0, 1) == 0.0
-    assert chi_square_tail(1e-9, 7) == pytest.approx(1.0)
-    assert math.isfinite(chi_square_tail(1e6, 200))
-
-
-def test_an_even_split_is_expected_and_chance_is_allowed_for() -> None:
-    (ratio,) = check_ratios({("checkout", "a"): 5_050, ("checkout", "b"): 4_950}, {})
-    assert ratio.expected == {"a": 5_000.0, "b": 5_000.0}
-    assert ratio.p_value == pytest.approx(0.3173, abs=1e-4)  # one standard deviation off
-    assert not ratio.skewed
-
-
-def test_a_split_that_chance_does_not_explain_is_skewed() -> None:
-    (ratio,) = check_ratios({("checkout", "a"): 5_200, ("checkout", "b"): 4_800}, {})
-    assert ratio.p_value is not None
-    assert ratio.p_value < 0.001
-    assert ratio.skewed
-
-
-def test_a_split_that_is_meant_is_not_skewed() -> None:
-    visitors: dict[Row, int] = {("rollout", "on"): 900, ("rollout", "control"): 100}
-    (even,) = check_ratios(visitors, {})
-    (meant,) = check_ratios(visitors, {"rollout": {"on": 9, "control": 1}})
-    assert (even.skewed, meant.skewed, meant.p_value) == (True, False, 1.0)
-
-
-def test_a_variation_that_is_expected_and_missing_counts_as_zero() -> None:
-    (ratio,) = check_ratios({("f", "a"): 100}, {"f": {"a": 50, "b": 50}})
-    assert (ratio.variations, ratio.skewed) == ({"a": 100, "b": 0}, True)
-
-
-def test_variations_outside_an_expected_split_are_left_out() -> None:
-    (ratio,) = check_ratios({("f", "a"): 50, ("f", "b"): 50, ("f", "on"): 900}, {"f": {"a": 1, "b": 1}})
-    assert (ratio.variations, ratio.p_value) == ({"a": 50, "b": 50}, 1.0)
-
-
-def test_few_visitors_tell_nothing() -> None:
-    (ratio,) = check_ratios({("f", "a"): 9, ("f", "b"): 0}, {})
-    assert (ratio.p_value, ratio.skewed) == (None, False)
-
-
-def test_one_variation_has_nothing_to_be_compared_with() -> None:
-    assert list(check_ratios({("f", "a"): 1_000, ("f", None): 3}, {})) == []

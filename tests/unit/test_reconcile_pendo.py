@@ -23,6 +23,7 @@ from flagpost_consumer.operator.reconciliation import pendo_counts
 from flagpost_consumer.operator.reconciliation.counting import Counts
 from flagpost_consumer.operator.reconciliation.pendo_counts import (
     DAY_MS,
+    AtPendo,
     Days,
     PendoNotCounting,
     compare,
@@ -47,8 +48,10 @@ def settings(pendo: PendoStandIn, key: str | None = None) -> PendoSettings:
     )
 
 
-async def send(pendo: PendoStandIn, event: str, at_ms: int, **properties: object) -> None:
-    body = {"type": "track", "event": event, "visitorId": "v", "timestamp": at_ms,
+async def send(
+    pendo: PendoStandIn, event: str, at_ms: int, visitor_id: str = "v", **properties: object
+) -> None:
+    body = {"type": "track", "event": event, "visitorId": visitor_id, "timestamp": at_ms,
             "properties": properties, "context": {}}  # fmt: skip
     headers = {"x-pendo-integration-key": pendo.keys.track_secret}
     async with (
@@ -59,7 +62,15 @@ async def send(pendo: PendoStandIn, event: str, at_ms: int, **properties: object
 
 
 async def count(pendo: PendoStandIn, days: Days = THESE_DAYS, key: str | None = None) -> dict[Any, int]:
-    return await count_decisions(settings(pendo, key), "Experiment Viewed", days)
+    found = await count_decisions(settings(pendo, key), "Experiment Viewed", days)
+    return {row: at_pendo.events for row, at_pendo in found.items()}
+
+
+async def test_visitors_are_counted_once_each(pendo: PendoStandIn) -> None:
+    for visitor in ("v", "w", "v"):
+        await send(pendo, "Experiment Viewed", TODAY, visitor, flag_key="checkout", variation_key="a")
+    found = await count_decisions(settings(pendo), "Experiment Viewed", THESE_DAYS)
+    assert found == {("checkout", "a"): AtPendo(3, 2)}
 
 
 async def test_decisions_are_counted_by_flag_and_variation_as_sent(pendo: PendoStandIn) -> None:
@@ -159,7 +170,7 @@ def test_the_days_are_all_that_the_window_touches() -> None:
 
 def test_what_was_perhaps_taken_twice_widens_what_is_expected() -> None:
     counts = Counts(delivered=10, unseen=2, sent_again=1)
-    differences = {counted: compare(counts, counted).difference for counted in (8, 10, 13, 15)}
+    differences = {counted: compare(counts, AtPendo(counted)).difference for counted in (8, 10, 13, 15)}
     assert differences == {8: -2, 10: 0, 13: 0, 15: 2}
 
 

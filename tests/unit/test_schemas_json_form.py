@@ -13,6 +13,7 @@ from flagpost_schemas import (
     Context,
     DecisionEvent,
     MetadataGroup,
+    RuleType,
     TrackEvent,
     VisitorMetadata,
 )
@@ -62,6 +63,13 @@ def test_occurred_at_in_both_forms(given_time: object, milliseconds: int) -> Non
     assert event.occurred_at == milliseconds
 
 
+@pytest.mark.parametrize("rule_type", [*RuleType, None])
+def test_a_rule_has_one_of_four_types_or_an_unknown_one(rule_type: str | None) -> None:
+    event = read({**DECISION, "rule_type": rule_type})
+    assert isinstance(event, DecisionEvent)
+    assert event.rule_type == rule_type
+
+
 def test_nested_properties_are_flattened_in_order() -> None:
     event = read({"type": "track", "event": "e", "properties": {"z": {"b": 1, "a": [1, "x"]}, "l": [{}, {}]}})
     assert isinstance(event, TrackEvent)
@@ -90,6 +98,8 @@ def test_nested_properties_are_flattened_in_order() -> None:
         ({**DECISION, "context": {"IP": "x"}}, "context.IP"),
         ({**DECISION, "consent": {"analytics": 1}}, "consent.analytics"),
         ({"type": "visitor", "visitor_id": "v", "group": "salesforce"}, "group"),
+        ({**DECISION, "rule_type": "feature-test"}, "rule_type"),
+        ({**DECISION, "rule_type": 1}, "rule_type"),
         ({**DECISION, "visitor_id": "\ud800"}, "visitor_id"),
         ({**DECISION, "attributes": {"a": "\ud800"}}, "attributes.a"),
         ({**DECISION, "attributes": {"a": {"\ud800": 1}}}, "attributes"),

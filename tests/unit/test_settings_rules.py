@@ -319,7 +319,9 @@ def test_a_request_may_take_less_than_half_a_session(
         assert f"half of kafka.session_timeout_seconds, which is {session_s}" in refusal
 
 
-@pytest.mark.parametrize("key", ["topic", "ledger_topic", "dead_letter_topic", "suppressions_topic"])
+@pytest.mark.parametrize(
+    "key", ["topic", "ledger_topic", "dead_letter_topic", "suppressions_topic", "impressions_topic"]
+)
 def test_two_topics_of_one_name_are_refused(key: str, tmp_path: Path) -> None:
     other = "ledger_topic" if key == "topic" else "topic"
     refusal = _refusal(f"kafka: {{{key}: same, {other}: same}}", tmp_path)

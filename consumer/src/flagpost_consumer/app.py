@@ -34,6 +34,7 @@ from flagpost_consumer.adapters.pendo_fields import TARGETS, read_fields
 from flagpost_consumer.adapters.pendo_http import LATE_SECONDS, PendoHttp, pendo_address
 from flagpost_consumer.adapters.schema_registry import SchemaRegistry
 from flagpost_consumer.adapters.schema_source import RegistryRequests
+from flagpost_consumer.adapters.splits_reader import SplitsReader
 from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.topic_ids import TopicIds
 from flagpost_consumer.adapters.topic_watch import TopicWatch
@@ -131,6 +132,7 @@ class Service:
             topic=settings.kafka.topic,
             topics=_topics_of(settings.kafka),
             flags=settings.metrics.flags,
+            splits=settings.metrics.splits,
         )
         self._registry: SchemaRegistry | None = None
         self._decoding = Decoding(
@@ -242,6 +244,7 @@ class Service:
             kafka.session_timeout_seconds,
         )
         self._suppressions = SuppressionsReader(kafka, self, loop)
+        splits = self._follow_splits(loop)
         watch = TopicWatch(kafka.client_properties(), kafka.topic, self._topic_ids, self._intake)
         self._suppressions.start()
         self._intake.start()
@@ -271,13 +274,26 @@ class Service:
             watch.stop()
             self._restore.cancel()
             self._suppressions.stop()
+            if splits is not None:
+                splits.stop()
             self._decoding.stop()
             self._ended = True
             await self._http.close()
             if self._registry is not None:
                 await self._registry.close()
             await asyncio.to_thread(self._suppressions.join)
+            if splits is not None:
+                await asyncio.to_thread(splits.join)
             await self._admin.stop()
+
+    def _follow_splits(self, loop: asyncio.AbstractEventLoop) -> SplitsReader | None:
+        """Learn how publishers say that visitors of metrics.flags are to be split, where they report it."""
+        kafka = self._settings.kafka
+        if kafka.impressions_topic is None or not self._settings.metrics.flags:
+            return None
+        reader = SplitsReader(kafka, kafka.impressions_topic, loop, self.metrics.experiments.tell)
+        reader.start()
+        return reader
 
     def stop(self) -> None:
         """Drain and end; asked a second time, end at once."""
@@ -458,6 +474,7 @@ class Service:
     @_vital
     def _receive(self, records: list[Record]) -> None:
         self.engine.receive(records, clock())
+        self.metrics.received(records)
         self._wake()
 
     def _count_quarantined(self) -> None:
@@ -705,6 +722,7 @@ class Service:
 
     def _forget(self, partitions: list[int]) -> None:
         """What is known of partitions that are another member's."""
+        self.metrics.experiments.forget(partitions)
         if self._restore is not None:
             self._restore.give_up(partitions)
         self._dead_letters.forget(partitions)

@@ -92,12 +92,12 @@ class Status:
 
     def _partition(self, number: int) -> Mapping[str, Any]:
         lag = self._metrics.observed.lag.get(number)
-        behind = None if lag is None else lag.end - lag.position
+        read = {"lag": None} if lag is None else {"lag": lag.end - lag.position, "position": lag.position}
         stalled = self._metrics.observed.stalls().get(number)
         why = (
             {} if stalled is None else {"stalled": {"reason": stalled.reason.value, "detail": stalled.detail}}
         )
-        return {"partition": number, "lag": behind, "restored": self._engine.is_restored(number), **why}
+        return {"partition": number, **read, "restored": self._engine.is_restored(number), **why}
 
     def _hash(self, visitor_id: str) -> str:
         """A visitor, recognisable within this process only."""

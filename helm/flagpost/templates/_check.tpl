@@ -12,10 +12,16 @@
 {{- range $component := include "flagpost.users" . | fromJsonArray -}}
 {{- include "flagpost.check.environment" (dict "root" $ "component" $component) -}}
 {{- end -}}
+{{- if .Values.web.enabled -}}
+{{- include "flagpost.check.environment" (dict "root" $ "component" "web") -}}
+{{- end -}}
 {{- include "flagpost.check.replicas" . -}}
 {{- include "flagpost.check.network" . -}}
 {{- if and (eq .Values.consumer.autoscaling.kind "keda") (not .Values.consumer.autoscaling.keda.serverAddress) -}}
 {{- fail "consumer.autoscaling.keda.serverAddress is required with consumer.autoscaling.kind: keda; give Prometheus's URL" -}}
+{{- end -}}
+{{- if and .Values.web.ingress.enabled (not .Values.web.ingress.hosts) -}}
+{{- fail "web.ingress.hosts is required with web.ingress.enabled; list the host names" -}}
 {{- end -}}
 {{- if and .Values.gateway.ingress.enabled (not .Values.gateway.ingress.hosts) -}}
 {{- fail "gateway.ingress.hosts is required with gateway.ingress.enabled; list the host names" -}}
@@ -61,6 +67,7 @@ setting}.
   "kafka.ledger_topic" "flagpost.ledger"
   "kafka.dead_letter_topic" "flagpost.dead-letters"
   "kafka.suppressions_topic" "flagpost.suppressions"
+  "kafka.impressions_topic" ""
   "gateway.webhook_topic" "flagpost.pendo-webhooks"
 -}}
 {{- $name = include "flagpost.setting" (list $ $setting) | default $name -}}
@@ -201,7 +208,7 @@ setting}.
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
-{{- range list "admin.port" "gateway.port" "gateway.admin_port" "delivery.drain_seconds" -}}
+{{- range list "admin.port" "gateway.port" "gateway.admin_port" "web.port" "delivery.drain_seconds" -}}
 {{- $variable := . | upper | replace "." "__" | printf "FLAGPOST_%s" -}}
 {{- if has $variable $names -}}
 {{- fail (printf "extraEnv gives %s, which probes, ports and grace periods would not follow; set config.%s" $variable .) -}}

@@ -1,10 +1,11 @@
 {{/*
-What pods have in common. In, mostly: {root, component}; the component is consumer, gateway, topics, reconcile or check.
+What pods have in common. In, mostly: {root, component}; the component is consumer, gateway, web, topics, reconcile
+or check.
 */}}
 
 {{/* The values of a component; the consumer's are those of its commands, too. */}}
 {{- define "flagpost.placedAs" -}}
-{{- eq .component "gateway" | ternary "gateway" "consumer" -}}
+{{- has .component (list "gateway" "web") | ternary .component "consumer" -}}
 {{- end -}}
 
 {{/* Metadata of a pod; without the chart's version, which is no reason for a restart. */}}
@@ -89,15 +90,15 @@ affinity:
 {{- end -}}
 
 {{/*
-Probes on the port `admin`. A restore of the ledger is live and ready, so no probe waits for it. In: the component's
-values.
+Probes on the port `admin`, or another. A restore of the ledger is live and ready, so no probe waits for it. In: the
+component's values, and as needed port.
 */}}
 {{- define "flagpost.probes" -}}
 {{- range $probe, $path := dict "startupProbe" "/livez" "livenessProbe" "/livez" "readinessProbe" "/readyz" }}
 {{ $probe }}:
   httpGet:
     path: {{ $path }}
-    port: admin
+    port: {{ $.port | default "admin" }}
   {{- toYaml (get $ $probe) | nindent 2 }}
 {{- end }}
 {{- end -}}

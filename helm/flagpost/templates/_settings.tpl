@@ -32,6 +32,10 @@ null. In: [root, "section.key"].
 {{- include "flagpost.setting" (list . "gateway.admin_port") | default "8082" -}}
 {{- end -}}
 
+{{- define "flagpost.web.port" -}}
+{{- include "flagpost.setting" (list . "web.port") | default "8084" -}}
+{{- end -}}
+
 {{/* The drain, 10 s to leave the group, and 5 s for the rest. */}}
 {{- define "flagpost.consumer.graceSeconds" -}}
 {{- include "flagpost.setting" (list . "delivery.drain_seconds") | default "20" | ceil | int | add 15 -}}
@@ -75,6 +79,9 @@ consumer: &pendo
 check: *pendo
 reconcile:
   kafka.schema_registry.password: registryPassword
+web:
+  web.token: webToken
+  kafka.schema_registry.password: registryPassword
 gateway:
   gateway.write_keys: writeKeys
   gateway.webhook_secret: webhookSecret
@@ -96,7 +103,11 @@ topics: {}
 {{- define "flagpost.secretKeys" -}}
 {{- $here := dict "root" .root "component" .user -}}
 {{- $keys := concat (include "flagpost.otherFiles" $here | fromJsonArray) (include "flagpost.namedKeys" $here | fromJson | values) -}}
-{{- range (include "flagpost.secretFiles" $here | fromJson).files -}}
+{{- $files := (include "flagpost.secretFiles" $here | fromJson).files -}}
+{{- if and (eq .user "consumer") .root.Values.web.enabled -}}
+{{- $files = concat $files (include "flagpost.secretFiles" (dict "root" .root "component" "web") | fromJson).files -}}
+{{- end -}}
+{{- range $files -}}
 {{- $keys = append $keys .key -}}
 {{- end -}}
 {{- $kafka := get .root.Values.kafkaUsers .user -}}
@@ -118,6 +129,9 @@ topics: {}
 {{- range (include "flagpost.secretFiles" . | fromJson).files }}
 - name: FLAGPOST_{{ .setting | upper | replace "." "__" }}_FILE
   value: /run/secrets/flagpost/{{ .setting }}
+{{- end }}
+{{- if eq .component "web" }}
+{{- include "flagpost.webEnv" .root }}
 {{- end }}
 {{- if and (eq .component "topics") (include "flagpost.setting" (list .root "privacy.ledger_ids")) }}
 # Who creates topics reads no ledger, and is not given its key.
@@ -145,6 +159,22 @@ topics: {}
 {{- end }}
 - name: FLAGPOST_KAFKA__PROPERTIES_FILES
   value: {{ merge $files (include "flagpost.setting" (list $.root "kafka.properties_files") | default "{}" | fromJson) | toJson | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* Where the page listens, how it is called, and whom it asks, as far as `config` does not say so itself. */}}
+{{- define "flagpost.webEnv" -}}
+{{- $name := include "flagpost.fullname" . -}}
+{{- $service := printf "%s-web" $name -}}
+{{- $within := printf "%s.%s" $service .Release.Namespace -}}
+{{- $hosts := concat (list $service $within (printf "%s.svc" $within)) (.Values.web.ingress.enabled | ternary .Values.web.ingress.hosts list) -}}
+{{- $own := dict "web.host" "0.0.0.0" "web.hosts" ($hosts | toJson)
+  "web.consumers" (list (printf "http://%s-consumers:%s" $name (include "flagpost.consumer.adminPort" .)) | toJson) -}}
+{{- range $setting, $value := $own }}
+{{- if not (include "flagpost.setting" (list $ $setting)) }}
+- name: FLAGPOST_{{ $setting | upper | replace "." "__" }}
+  value: {{ $value | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 

@@ -55,12 +55,15 @@ class Options:
     properties: Mapping[str, Any] = field(repr=False)  # may hold passwords
     on_error: Callable[[Exception], object] | None
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+    impressions_topic: str | None = None
 
 
 def checked(options: Options) -> Options:
     """`options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
     for name, check in _CHECKS.items():
         check(name, getattr(options, name))
+    if options.impressions_topic == options.topic:
+        raise ValueError("impressions_topic is the events' topic; give a topic of its own")
     url = options.schema_registry_url
     if url is not None and shows_password(url, options.properties):
         raise ValueError(
@@ -91,6 +94,7 @@ def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
 _VARIABLES: Final = {
     "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "bootstrap_servers",
     "FLAGPOST_KAFKA__TOPIC": "topic",
+    "FLAGPOST_KAFKA__IMPRESSIONS_TOPIC": "impressions_topic",
     "FLAGPOST_PUBLISHER__SERVICE": "service",
     "FLAGPOST_PUBLISHER__ENVIRONMENT": "environment",
     "FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": "schema_registry_url",
@@ -239,4 +243,5 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "properties": _properties,
     "on_error": _callable,
     "max_event_bytes": _positive,
+    "impressions_topic": _optional_text,
 }

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 Subject: TypeAlias = tuple[str, str]
 """Visitor and flag."""
 
-Said: TypeAlias = tuple[str | None, bool, bool]
-"""Of a subject: the variation as sent (`off` when the flag is not enabled), enabled, dispatched."""
+Said: TypeAlias = tuple[str | None, bool, bool, str | None]
+"""Of a subject: the variation as sent (`off` when the flag is not enabled), enabled, and what the consumer may filter
+by: dispatched, the type of the rule. Of two equal ones it would not send only the first."""
 
 Claim: TypeAlias = tuple[Subject, Said]
 """What a decision says, as far as it makes a difference: equal claims are duplicates."""
@@ -34,7 +35,12 @@ def claim_of(decision: DecisionEvent) -> Claim:
     """The claim that `decision` makes."""
     return (
         (decision.visitor_id, decision.flag_key),
-        (variation_as_sent(decision), decision.enabled, decision.decision_event_dispatched),
+        (
+            variation_as_sent(decision),
+            decision.enabled,
+            decision.decision_event_dispatched,
+            decision.rule_type,
+        ),
     )
 
 
@@ -50,15 +56,19 @@ _Known: TypeAlias = tuple[Said, float]
 
 def _remembered(claim: Claim) -> Claim:
     """`claim`, or where its texts are long, one that stands for it."""
-    (visitor_id, flag_key), (variation, enabled, dispatched) = claim
+    (visitor_id, flag_key), (variation, enabled, dispatched, rule_type) = claim
     try:
-        length = len(visitor_id) + len(flag_key) + (0 if variation is None else len(variation))
+        length = len(visitor_id) + len(flag_key) + len(variation or "") + len(rule_type or "")
         if length <= MAX_REMEMBERED_CHARACTERS:
             return claim
-        short = None if variation is None else _digest(variation)
-        return (_digest(visitor_id), _digest(flag_key)), (short, enabled, dispatched)
+        said = _short(variation), enabled, dispatched, _short(rule_type)
+        return (_digest(visitor_id), _digest(flag_key)), said
     except (TypeError, AttributeError):
         return claim  # an application gave something else than text: encoding will say what
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else _digest(text)
 
 
 def _digest(text: str) -> str:

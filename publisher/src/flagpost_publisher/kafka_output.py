@@ -76,15 +76,21 @@ class KafkaOutput:
     """The way to Kafka of one publisher in one process. Threads may share it."""
 
     def __init__(
-        self, options: Options, complaints: Complaints, on_undelivered: Callable[[Event | None], None]
+        self,
+        options: Options,
+        complaints: Complaints,
+        on_undelivered: Callable[[Event | None], None],
+        chore: Callable[[], None] = lambda: None,
     ) -> None:
         """Starts nothing: the first event does.
 
         `on_undelivered` is told of each event that Kafka did not take; None: of some that nobody remembers.
+        `chore` is called by the thread at each of its turns, and must not wait.
         """
         self._options = options
         self._complaints = complaints
         self._on_undelivered = on_undelivered
+        self._chore = chore
         self._lock = RLock()  # re-entrant: a signal handler may call decide()
         self._thread: Thread | None = None
         self._stopping = Flag()
@@ -289,6 +295,7 @@ class KafkaOutput:
             self._producer.poll(0)
         if self._undelivered:  # one a turn: the application's threads need the interpreter more
             self._tell_undelivered()
+        self._chore()
         self._complaints.tell()
 
     def _tell_undelivered(self) -> None:

@@ -21,16 +21,13 @@ if TYPE_CHECKING:
     from flagpost_publisher.errors import PublisherError
     from flagpost_schemas import Scalar, Source
 
-FLAG_DECISION = "flag"
-"""The type of notification that decide(), decide_for_keys() and decide_all() give, one for each flag."""
-
 
 def now_ms() -> int:
     """The time now, epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
-def claim_in(visitor_id: str, decision_info: Mapping[str, Any]) -> Claim:
+def claim_in(visitor_id: str, decision_info: Mapping[str, Any], rule_type: str | None) -> Claim:
     """What the decision says: `claim_of` its event, which need not be made for that."""
     enabled = decision_info["enabled"]
     return (
@@ -39,6 +36,7 @@ def claim_in(visitor_id: str, decision_info: Mapping[str, Any]) -> Claim:
             decision_info["variation_key"] if enabled else "off",
             enabled,
             decision_info["decision_event_dispatched"],
+            rule_type,
         ),
     )
 
@@ -74,6 +72,7 @@ class DecisionReader:
         user_id: str,
         attributes: Attributes,
         decision_info: Mapping[str, Any],
+        rule_type: str | None,
     ) -> bytes:
         """The Avro body of one flag decision, occurred now; its id is made of the 74 bits of `randomness`.
 
@@ -95,6 +94,7 @@ class DecisionReader:
             decision_info["variation_key"],
             decision_info["rule_key"],
             decision_info["decision_event_dispatched"],
+            rule_type,
             decision_info.get("experiment_id"),  # older SDKs do not tell these two
             decision_info.get("variation_id"),
             self._allowed(attributes) if options.attributes else {},

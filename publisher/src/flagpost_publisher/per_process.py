@@ -12,28 +12,35 @@ from typing import TYPE_CHECKING
 
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Duplicates
+from flagpost_publisher.impressions import Impressions
 from flagpost_publisher.kafka_output import KafkaOutput
+from flagpost_publisher.listener import now_ms
 from flagpost_publisher.processes import hear_of_the_end
+from flagpost_publisher.reporting import Reporting
 from flagpost_publisher.stats import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flagpost_publisher.arguments import Options
-    from flagpost_schemas import Event
+    from flagpost_schemas import Event, Source
 
 
 class OwnedHere:
     """One process's share of a publisher. Starts nothing: the first event does."""
 
-    __slots__ = ("complaints", "duplicates", "output", "random_bits", "tally")
+    __slots__ = ("complaints", "duplicates", "impressions", "output", "random_bits", "reporting", "tally")
 
-    def __init__(self, options: Options, on_undelivered: Callable[[Event | None], None]) -> None:
+    def __init__(
+        self, options: Options, source: Source, on_undelivered: Callable[[Event | None], None]
+    ) -> None:
         """`on_undelivered` is told of the events that Kafka did not take; None: of some that nobody remembers."""
         self.tally = Tally()
         self.complaints = Complaints(options.on_error)
         self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
-        self.output = KafkaOutput(options, self.complaints, on_undelivered)
+        self.impressions = Impressions(source, now_ms())
+        self.reporting = Reporting(options, self.impressions, self.complaints)
+        self.output = KafkaOutput(options, self.complaints, on_undelivered, self.reporting.tend)
         self.random_bits = Random().getrandbits  # noqa: S311 - ids must differ, they need not be secret
 
     def forget_duplicates(self, options: Options) -> None:
@@ -66,4 +73,5 @@ class PerProcess:
                 inherited = self._by_process.pop(process, None)
                 if inherited is not None:
                     inherited.output.abandon()
+                    inherited.reporting.abandon()
         return here

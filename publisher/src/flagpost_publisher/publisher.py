@@ -10,13 +10,15 @@ import contextlib
 import os
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
+from flagpost_publisher.attachment import Attachment
 from flagpost_publisher.duplicates import Claim, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
 from flagpost_publisher.event_bodies import event_body
-from flagpost_publisher.listener import FLAG_DECISION, DecisionReader, claim_in, consent_of, now_ms
+from flagpost_publisher.listener import DecisionReader, claim_in, consent_of, now_ms
 from flagpost_publisher.per_process import OwnedHere, PerProcess
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import producer_config, require_usable
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from flagpost_publisher.arguments import Attributes, ConsentSource, IdSource
+    from flagpost_publisher.impressions import Fate
+    from flagpost_publisher.rule_types import RuleTypes
     from flagpost_schemas import Context, Event, MetadataValue
 
 Arguments = TypeVarTuple("Arguments")
@@ -75,6 +79,7 @@ class Publisher:
         properties: Mapping[str, Any] | None = None,
         on_error: Callable[[Exception], object] | None = None,
         max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+        impressions_topic: str | None = None,
     ) -> None:
         """Check the arguments; connect to nothing. Raises TypeError or ValueError naming the argument.
 
@@ -97,6 +102,8 @@ class Publisher:
                 most every ten seconds of each kind, from the publisher's own thread. What it raises is not heard.
             max_event_bytes: the most that an event may have, key and value together; the consumer's
                 `kafka.max_event_bytes`. A larger one is refused.
+            impressions_topic: write there, once a minute, how many impressions the SDK has sent, for
+                `flagpost reconcile` to compare; without it nothing is counted.
         """
         self._options = checked(
             Options(
@@ -115,6 +122,7 @@ class Publisher:
                 properties={} if properties is None else properties,
                 on_error=on_error,
                 max_event_bytes=max_event_bytes,
+                impressions_topic=impressions_topic,
             )
         )
         require_usable(producer_config(self._options))
@@ -123,9 +131,9 @@ class Publisher:
         self._header_bytes = (
             SINGLE_OBJECT_HEADER_BYTES if schema_registry_url is None else CONFLUENT_HEADER_BYTES
         )
-        self._attached: list[tuple[Any, int]] = []
+        self._attached: list[Attachment] = []
         self._reader = DecisionReader(self._options, self._sdk_source, self._complain)
-        self._here = PerProcess(lambda: OwnedHere(self._options, self._undelivered))
+        self._here = PerProcess(lambda: OwnedHere(self._options, self._sdk_source, self._undelivered))
         enrol(self)
 
     @classmethod
@@ -141,26 +149,26 @@ class Publisher:
 
         Returns the listener's id; -1, the SDK's own sign, when it could not be added (see `on_error`).
         """
+        known = next((each for each in self._attached if each.client is client), None)
+        on_impressions = None if self._options.impressions_topic is None else self._on_impressions
+        attachment = known or Attachment(client, self._on_decision, on_impressions, self._complain)
         try:
-            from optimizely.helpers.enums import NotificationTypes  # noqa: PLC0415 - an extra
-
-            centre = client.notification_center
-            listener_id: int = centre.add_notification_listener(NotificationTypes.DECISION, self._on_decision)
+            listener_id = attachment.listen()
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
+            attachment.leave()
             self._complain(_not_attached(f"{type(error).__name__} was raised"))
             return -1
         if listener_id == -1:
             self._complain(_not_attached("the client did not take the listener, or has it already"))
-        else:
-            self._attached.append((client, listener_id))
+        elif known is None:
+            self._attached.append(attachment)
         return listener_id
 
     def detach(self, client: Any) -> None:  # noqa: ANN401 - optimizely is an extra
         """Publish the decisions of `client` no more."""
-        for attached in [each for each in self._attached if each[0] is client]:
-            self._attached.remove(attached)
-            with contextlib.suppress(Exception):
-                client.notification_center.remove_notification_listener(attached[1])
+        for attachment in [each for each in self._attached if each.client is client]:
+            self._attached.remove(attachment)
+            attachment.leave()
 
     def publish(self, event: Event) -> bool:
         """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
@@ -246,9 +254,13 @@ class Publisher:
 
     def close(self, timeout_seconds: float = 10) -> int:
         """Detach from all clients, flush, and stop. Returns how many events were left: they count as failed."""
-        for client, _ in list(self._attached):
-            self.detach(client)
-        return self._here().output.close(timeout_seconds)
+        for attachment in list(self._attached):
+            self.detach(attachment.client)
+        deadline = monotonic() + timeout_seconds
+        here = self._here()
+        left = here.output.close(timeout_seconds)
+        here.reporting.finish(deadline - monotonic())
+        return left
 
     def stats(self) -> PublisherStats:
         """What became of this process's events so far."""
@@ -270,6 +282,7 @@ class Publisher:
     def prepare_fork(self) -> None:
         """Before a fork: let what must not be forked come to its end."""
         self._here().output.let_connect()
+        self._here().reporting.let_connect()
 
     def begin_anew(self) -> None:
         """In a forked child: leave the parent's connection to the parent, count from 0.
@@ -281,7 +294,9 @@ class Publisher:
 
     def end(self, timeout_seconds: float) -> None:
         """At the end of the process: send what can be sent in time."""
+        deadline = monotonic() + timeout_seconds
         self._here().output.end(timeout_seconds)
+        self._here().reporting.finish(deadline - monotonic())
 
     # Inside.
 
@@ -312,20 +327,33 @@ class Publisher:
         }
 
     def _on_decision(
-        self, kind: str, user_id: str, attributes: Attributes, decision_info: Mapping[str, Any]
+        self,
+        user_id: str,
+        attributes: Attributes,
+        decision_info: Mapping[str, Any],
+        rule_type: str | None,
     ) -> None:
-        """Optimizely's listener; called within decide()."""
-        if kind != FLAG_DECISION:
-            return
+        """What an attached client has decided; called within decide()."""
         try:
             known = attributes or {}
             visitor_id = self._reader.visitor_id(user_id, known)
-            claim = claim_in(visitor_id, decision_info)
+            claim = claim_in(visitor_id, decision_info, rule_type)
             here = self._here()
-            bits = here.random_bits(74)
-            self._send_once(here, claim, self._reader.body, bits, visitor_id, user_id, known, decision_info)
+            bits, body = here.random_bits(74), self._reader.body
+            self._send_once(here, claim, body, bits, visitor_id, user_id, known, decision_info, rule_type)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             self._refuse(error)
+            with contextlib.suppress(Exception):
+                self._note("refused", claim_in("", decision_info, rule_type))
+
+    def _on_impressions(self, impressions: Mapping[str, Any], rules: RuleTypes) -> None:
+        """What an attached client tells Optimizely; may be called within decide()."""
+        self._here().impressions.hear(impressions, rules)
+
+    def _note(self, fate: Fate, claim: Claim) -> None:
+        """A decision that made `claim` is not on the topic, and Optimizely may know of it."""
+        if self._options.impressions_topic is not None:
+            self._here().impressions.note(fate, claim[0][1], claim[1])
 
     def _take(self, event: Event) -> None:
         if isinstance(event, DecisionEvent):
@@ -352,6 +380,7 @@ class Publisher:
         """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
         if not here.duplicates.is_news(claim):
             here.tally.add_duplicate()
+            self._note("duplicates", claim)
             return
         try:
             written = body(*arguments)
@@ -375,6 +404,7 @@ class Publisher:
             here.forget_duplicates(self._options)
         elif isinstance(event, DecisionEvent):
             here.duplicates.forget(claim_of(event))
+            self._note("failed", claim_of(event))
 
     def _complain(self, error: PublisherError) -> None:
         """Have `error` told by the thread, which may not run yet."""

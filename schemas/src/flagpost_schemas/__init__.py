@@ -27,6 +27,7 @@ from flagpost_schemas.events import (
     Event,
     MetadataGroup,
     MetadataValue,
+    RuleType,
     Scalar,
     Source,
     TrackEvent,
@@ -43,6 +44,7 @@ from flagpost_schemas.ledger import (
     Settlements,
     decode_settlements,
     encode_settlements,
+    text_in_settlements,
 )
 from flagpost_schemas.wire import confluent_header, single_object_header
 
@@ -62,6 +64,7 @@ __all__ = [
     "LedgerEntry",
     "MetadataGroup",
     "MetadataValue",
+    "RuleType",
     "Scalar",
     "SchemaError",
     "SchemaNeeded",
@@ -85,6 +88,7 @@ __all__ = [
     "partition_key",
     "schema_of",
     "single_object_header",
+    "text_in_settlements",
     "variation_as_sent",
     "versions_of",
 ]

@@ -257,7 +257,7 @@ def _union(branches: list[tuple[Parsed, Write]]) -> Write:
 
 def _nullable(schema: Parsed, write: Write) -> Write:
     if _name(schema) == "string":
-        return _nullable_string
+        return nullable_string
 
     def write_nullable(value: object) -> bytes:
         return b"\x00" if value is None else b"\x02" + write(value)
@@ -363,7 +363,8 @@ def _string(value: object) -> bytes:
     return _LONGS[len(raw)] + raw
 
 
-def _nullable_string(value: object) -> bytes:
+def nullable_string(value: object) -> bytes:
+    """A text, or that there is none."""
     if value is None:
         return b"\x00"
     if not isinstance(value, str):

@@ -20,6 +20,7 @@ _RECURRING = frozenset(
         "variation_key",
         "rule_key",
         "decision_event_dispatched",
+        "rule_type",
         "experiment_id",
         "variation_id",
     }

@@ -24,6 +24,17 @@ class MetadataGroup(StrEnum):
     AGENT = "agent"
 
 
+class RuleType(StrEnum):
+    """What kind of rule made a decision."""
+
+    EXPERIMENT = "experiment"
+    DELIVERY = "delivery"
+    """A rollout, or a targeted delivery."""
+    HOLDOUT = "holdout"
+    NONE = "none"
+    """No rule did: the flag has none for the visitor, or the application forced the flag's variation."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """Where the visitor was when it happened; each member may be unknown."""
@@ -50,7 +61,8 @@ class DecisionEvent:
     """One flag decision of Optimizely Feature Experimentation, as the SDK's DECISION notification tells it.
 
     `variation_key` is what the SDK said, also when the flag is off (see `variation_as_sent`).
-    `decision_event_dispatched`: whether Optimizely was sent an impression.
+    `decision_event_dispatched`: whether Optimizely was sent an impression; where the datafile says sendFlagDecisions,
+    that is so whatever the rule. `rule_type`: the `RuleType` of the rule that decided; None: unknown.
     """
 
     event_id: str
@@ -65,6 +77,7 @@ class DecisionEvent:
     variation_key: str | None = None
     rule_key: str | None = None
     decision_event_dispatched: bool
+    rule_type: str | None = None
     experiment_id: str | None = None
     variation_id: str | None = None
     attributes: dict[str, Scalar] = field(default_factory=dict)

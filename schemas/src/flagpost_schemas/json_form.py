@@ -19,6 +19,7 @@ from flagpost_schemas.events import (
     DecisionEvent,
     Event,
     MetadataGroup,
+    RuleType,
     Source,
     TrackEvent,
     VisitorMetadata,
@@ -187,6 +188,12 @@ def _group(name: str, value: object) -> MetadataGroup:
     raise EventFormError(name, f"must be one of {', '.join(MetadataGroup)}")
 
 
+def _rule_type(name: str, value: object) -> str:
+    if isinstance(value, str) and value in set(RuleType):
+        return value
+    raise EventFormError(name, f"must be null or one of {', '.join(RuleType)}")
+
+
 def _members(kind: type[Context | Source]) -> Callable[[str, object], Context | Source]:
     def read(name: str, value: object) -> Context | Source:
         known = [field.name for field in fields(kind)]
@@ -210,6 +217,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "values": _metadata_values,
     "consent": _consent,
     "group": _group,
+    "rule_type": _rule_type,
     "context": _members(Context),
     "source": _members(Source),
 }

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flagpost_schemas.avro import AvroSchema, load_schema, load_versions
-from flagpost_schemas.body import compile_body
+from flagpost_schemas.body import compile_body, nullable_string
 from flagpost_schemas.decode import read_body
 from flagpost_schemas.errors import UndecodableRecord, UnknownSchema
+from flagpost_schemas.quick_reading import compile_reading
 from flagpost_schemas.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MAGIC, single_object_header
 
 
@@ -74,6 +75,7 @@ _BY_FINGERPRINT = {schema.fingerprint: schema for schema in LEDGER_VERSIONS}
 _HEADER = single_object_header(LEDGER_SCHEMA.fingerprint)
 _RECURRING = frozenset({"kind", "outcome", "reason", "event", "flag_key", "variation_key"})
 _write = compile_body(LEDGER_SCHEMA.parsed, _RECURRING)
+_read_quickly = compile_reading(Settlements, LEDGER_SCHEMA.parsed, {"Settlement": LedgerEntry, "Gap": Gap})
 
 
 def encode_settlements(settlements: Settlements) -> bytes:
@@ -81,11 +83,20 @@ def encode_settlements(settlements: Settlements) -> bytes:
     return _HEADER + _write(settlements)
 
 
+def text_in_settlements(text: str) -> bytes:
+    """The bytes by which a ledger record holds a text: where they are not, it is not."""
+    return nullable_string(text)
+
+
 def decode_settlements(value: bytes | None) -> Settlements:
     """The record in a value of the ledger topic.
 
     Raises UnknownSchema for what a later release wrote, UndecodableRecord for what is damaged.
     """
+    if value is not None and value.startswith(_HEADER):
+        quickly = _read_quickly(value, SINGLE_OBJECT_HEADER_BYTES)
+        if quickly is not None:
+            return quickly
     if value is None or not value.startswith(SINGLE_OBJECT_MAGIC) or len(value) < SINGLE_OBJECT_HEADER_BYTES:
         raise UndecodableRecord("the value is no ledger record: it has no single-object header (c3 01)")
     fingerprint = value[2:SINGLE_OBJECT_HEADER_BYTES]

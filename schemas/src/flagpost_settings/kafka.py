@@ -81,6 +81,7 @@ class KafkaSettings(Section):
     ledger_topic: TopicName = "flagpost.ledger"
     dead_letter_topic: TopicName = "flagpost.dead-letters"
     suppressions_topic: TopicName = "flagpost.suppressions"
+    impressions_topic: TopicName | None = None
     properties: dict[Text, PropertyValue] = Field(default={}, repr=False)
     properties_files: dict[Text, Text] = Field(default={})
     group_protocol: Annotated[GroupProtocol, Field(strict=False)] = GroupProtocol.CLASSIC
@@ -151,6 +152,8 @@ def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Fin
         ("kafka", "suppressions_topic"): kafka.suppressions_topic,
         ("gateway", "webhook_topic"): webhook_topic,
     }
+    if kafka.impressions_topic is not None:
+        topics["kafka", "impressions_topic"] = kafka.impressions_topic
     users = Counter(topics.values())
     for key, name in topics.items():
         if users[name] > 1:

@@ -23,6 +23,7 @@ SECTIONS: Final = (
     "admin",
     "metrics",
     "log",
+    "web",
     "gateway",
     "publisher",
 )

@@ -71,6 +71,11 @@ def visitor_of(event: TrackEvent, mapping: MappingSettings) -> str | None:
     return event.anonymous_id
 
 
+def own_properties(decisions: DecisionsSettings) -> tuple[str, ...]:
+    """The names of a decision's own properties, which no attribute takes."""
+    return (*DECISION_PROPERTIES, "rule_type") if decisions.rule_type_property else DECISION_PROPERTIES
+
+
 def decision_properties(decision: DecisionEvent, decisions: DecisionsSettings) -> Properties:
     """The properties of a decision's track event, in the order of CONTRACT section 4."""
     variation = variation_as_sent(decision)
@@ -80,8 +85,11 @@ def decision_properties(decision: DecisionEvent, decisions: DecisionsSettings) -
     if decision.rule_key is not None:
         properties["rule_key"] = decision.rule_key
     properties["enabled"] = decision.enabled
+    if decisions.rule_type_property and decision.rule_type is not None:
+        properties["rule_type"] = decision.rule_type
+    own = own_properties(decisions)
     for name in decisions.attribute_properties:
-        if name in decision.attributes and name not in DECISION_PROPERTIES:
+        if name in decision.attributes and name not in own:
             properties[name] = decision.attributes[name]
     return properties
 

@@ -16,12 +16,12 @@ from typing import NamedTuple
 from flagpost_consumer.core.ledger_ids import LedgerIds
 from flagpost_consumer.core.legible import quoted
 from flagpost_consumer.core.mapping import (
-    DECISION_PROPERTIES,
     Metadata,
     Track,
     decision_metadata,
     decision_properties,
     metadata_values,
+    own_properties,
     track_properties,
     visitor_of,
 )
@@ -42,6 +42,7 @@ from flagpost_schemas import (
     DecisionEvent,
     Event,
     MetadataValue,
+    RuleType,
     TrackEvent,
     VisitorMetadata,
     variation_as_sent,
@@ -157,14 +158,13 @@ class Planner:
             event.rule_key,
             event.enabled,
             event.decision_event_dispatched,
+            event.rule_type,
         )
         likeness = self._likenesses.get(key)
         if likeness is None:
             likeness = self._new_likeness(event)
-            if (
-                len(event.flag_key) + len(event.variation_key or "") + len(event.rule_key or "")
-                <= MAX_LIKE_CHARACTERS
-            ):
+            named = (event.flag_key, event.variation_key, event.rule_key, event.rule_type)
+            if sum(len(name or "") for name in named) <= MAX_LIKE_CHARACTERS:
                 if len(self._likenesses) >= MAX_LIKENESSES:
                     self._likenesses.clear()
                 self._likenesses[key] = likeness
@@ -172,7 +172,9 @@ class Planner:
 
     def _new_likeness(self, event: DecisionEvent) -> _Likeness:
         decisions = self._policy.decisions
-        properties, repairs, broken = self._fit(decision_properties(event, decisions), DECISION_PROPERTIES)
+        properties, repairs, broken = self._fit(
+            decision_properties(event, decisions), own_properties(decisions)
+        )
         return _Likeness(
             variation_as_sent(event),
             properties,
@@ -315,7 +317,7 @@ class Planner:
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_allow has no pattern for the flag")
         if decisions.flags_deny is not None and matches(flag, decisions.flags_deny):
             return Ending(Reason.FLAG_FILTERED, "decisions.flags_deny has a pattern for the flag")
-        if decisions.experiments_only and not event.decision_event_dispatched:
+        if decisions.experiments_only and not _is_of_an_experiment(event):
             return Ending(
                 Reason.NOT_DISPATCHED, "the decision is no experiment's (decisions.experiments_only)"
             )
@@ -369,6 +371,16 @@ def decision_key(visitor_id: str, flag_key: str, variation: str | None) -> bytes
 def event_key(event_id: str) -> bytes:
     """What repeats of a TrackEvent share: the event id."""
     return hashlib.blake2b(event_id.encode(), digest_size=16, person=b"track event").digest()
+
+
+def _is_of_an_experiment(decision: DecisionEvent) -> bool:
+    """Whether an experiment decided; of a rule of unknown type, whether Optimizely was sent an impression."""
+    if decision.rule_type in _RULE_TYPES:
+        return decision.rule_type == RuleType.EXPERIMENT
+    return decision.decision_event_dispatched
+
+
+_RULE_TYPES = frozenset(RuleType)
 
 
 def _empty(value: str, field: str) -> Ending | None:

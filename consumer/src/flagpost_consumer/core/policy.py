@@ -79,6 +79,7 @@ class DecisionsSettings(Section):
 
     event_name: Annotated[str, Field(min_length=1)] = "Experiment Viewed"
     experiments_only: bool = False
+    rule_type_property: bool = False
     flags_allow: list[str] | None = None
     flags_deny: list[str] | None = None
     attribute_properties: list[str] = Field(default=[])

@@ -49,11 +49,16 @@ class CommandAt:
         except ModuleNotFoundError as error:
             if self.extra is None:
                 raise
-            raise click.ClickException(
-                f"flagpost {name} needs {error.name}: pip install 'flagpost-consumer[{self.extra}]'"
-            ) from None
+            raise extra_missing(name, error, self.extra) from None
         _take_config(command)
         return command
+
+
+def extra_missing(name: str, error: ModuleNotFoundError, extra: str) -> click.ClickException:
+    """What is said where a command needs an extra that is not installed."""
+    return click.ClickException(
+        f"flagpost {name} needs {error.name}: pip install 'flagpost-consumer[{extra}]'"
+    )
 
 
 def _take_config(command: click.Command) -> None:
@@ -102,6 +107,20 @@ COMMANDS = {
         "Put the rows of a file on the events topic.",
     ),
     "tail": CommandAt("flagpost_consumer.operator.tail", "tail", "Follow how deliveries end."),
+    "explain": CommandAt(
+        "flagpost_consumer.operator.explain.command",
+        "explain",
+        "Tell what became of each event of a visitor.",
+    ),
+    "export": CommandAt(
+        "flagpost_consumer.operator.analyst.export", "export", "Write settlements to a file."
+    ),
+    "sql": CommandAt(
+        "flagpost_consumer.operator.analyst.sql",
+        "sql",
+        "Ask the settlements in SQL.",
+        extra="analyst",
+    ),
     "dead-letters": CommandAt(
         "flagpost_consumer.operator.dead_letters.commands",
         "dead_letters",
@@ -117,6 +136,9 @@ COMMANDS = {
     ),
     "reconcile": CommandAt(
         "flagpost_consumer.operator.reconcile", "reconcile", "Count what was published and what became of it."
+    ),
+    "web": CommandAt(
+        "flagpost_consumer.web.command", "web", "Serve a page for people who do not use terminals."
     ),
     "plan": CommandAt(
         "flagpost_consumer.operator.planning.command",

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._group import ConsumerGroupDescription
 from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -130,15 +131,25 @@ class KafkaAdmin:
             RightMissing: not even see it.
             KafkaUnavailable: no answer.
         """
-        options = {"include_authorized_operations": True, "request_timeout": CALL_SECONDS}
-        (future,) = self._client.describe_consumer_groups([group], **options).values()
-        found = self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group))
-        return _operations(found.authorized_operations)
+        return _operations(self._described(group, rights.joins(group)).authorized_operations)
 
     def members(self, group: str) -> int:
         """How many members a group has. Raises as `rights_on_group`."""
-        (future,) = self._client.describe_consumer_groups([group], request_timeout=CALL_SECONDS).values()
-        return len(self._ask(lambda: future.result(CALL_SECONDS), rights.joins(group)).members)
+        return len(self._described(group, rights.joins(group)).members)
+
+    def assigned(self, group: str, topic: str) -> frozenset[int]:
+        """The partitions of a topic that members of a group have. Raises as `rights_on_group`."""
+        return frozenset(
+            held.partition
+            for member in self._described(group, Right(Operation.DESCRIBE, Resource.GROUP, group)).members
+            for held in member.assignment.topic_partitions
+            if held.topic == topic
+        )
+
+    def _described(self, group: str, needed: Right) -> ConsumerGroupDescription:
+        options = {"include_authorized_operations": True, "request_timeout": CALL_SECONDS}
+        (future,) = self._client.describe_consumer_groups([group], **options).values()
+        return self._ask(lambda: future.result(CALL_SECONDS), needed)
 
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).

@@ -72,6 +72,13 @@ def _check(admin: KafkaAdmin, settings: Settings) -> list[Check]:
     return [*checks, check_ledger(kafka)] if ledger_is_seen else checks
 
 
+_NOT_NEEDED = {
+    Role.WEBHOOKS: "only the gateway's Pendo webhooks need it",
+    Role.IMPRESSIONS: "only the comparison with impressions needs it",
+}
+"""What it means that a topic is not there, or not seen, where the service can do without."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Looks:
     """What is known of the topics."""
@@ -89,8 +96,8 @@ class _Looks:
         if state is None:
             hidden = self.hidden.get(spec.name)
             detail, fix = ("does not exist", CREATE) if hidden is None else (str(hidden), GIVE)
-            if spec.role is Role.WEBHOOKS:
-                return warn(name, f"{detail}; only the gateway's Pendo webhooks need it", fix)
+            if spec.role in _NOT_NEEDED:
+                return warn(name, f"{detail}; {_NOT_NEEDED[spec.role]}", fix)
             if spec.role is Role.SUPPRESSIONS and hidden is None:
                 return warn(name, f"{detail}; until it does, no visitor can be suppressed", fix)
             return fail(name, detail, fix)

@@ -1,6 +1,6 @@
 """`flagpost reconcile`: what was published, held against what the ledger says became of it.
 
-In: settings, a window, the splits that are expected of flags. Out: a table or one JSON document on stdout; exit
+In: settings, a window, the splits that are expected of flags. Out: text, CSV or one JSON document on stdout; exit
 code 0 only if every delivery is explained and nothing was lost. Pendo's own counts and skewed splits are shown and
 warned of, and do not change the exit code; counts that were asked for and could not be had do.
 """
@@ -10,26 +10,37 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 
+from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.operator.cli import SettingsLoader
 from flagpost_consumer.operator.reconciliation.asking import window_explained, window_of
 from flagpost_consumer.operator.reconciliation.counting import Row
+from flagpost_consumer.operator.reconciliation.csv_form import csv_text
 from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Window
+from flagpost_consumer.operator.reconciliation.optimizely_files import read_exports
+from flagpost_consumer.operator.reconciliation.parts import By
 from flagpost_consumer.operator.reconciliation.pendo_counts import (
+    AtPendo,
     PendoNotCounting,
     count_decisions,
     days_of,
 )
 from flagpost_consumer.operator.reconciliation.reading import Reading, Reconciliation
-from flagpost_consumer.operator.reconciliation.report import PLAIN_WIDTH, Report, show
-from flagpost_consumer.operator.reconciliation.sample_ratio import Shares, check_ratios
+from flagpost_consumer.operator.reconciliation.report import Report
+from flagpost_consumer.operator.reconciliation.sample_ratio import check_ratios
+from flagpost_consumer.operator.reconciliation.sentences import PLAIN_WIDTH, show
+from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
+from flagpost_consumer.operator.reconciliation.three_way_report import compared, differences_csv
 from flagpost_consumer.operator.rich_terminal import Terminal
-from flagpost_consumer.operator.terminal import echo, echo_json
+from flagpost_consumer.operator.terminal import echo, echo_json, echo_lines
 from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings
+
+EXPORT = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
@@ -63,44 +74,76 @@ class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in new
 @click.command()
 @click.option("--since", type=MOMENT, help="Where the window begins: 10m, 2h, 7d ago, or RFC 3339.")
 @click.option("--until", type=MOMENT, help="Where it ends, in the same forms.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "form", flag_value="json", help="Print one JSON document.")
+@click.option("--csv", "form", flag_value="csv", help="Print CSV: a line for each flag and variation.")
+@click.option(
+    "--by",
+    type=click.Choice([by.value for by in By]),
+    help="Split the rows: by reason, day (of the decision, UTC) or source (service, environment, SDK).",
+)
 @click.option("--pendo", "ask_pendo", is_flag=True, help="Compare with what Pendo's aggregation API counts.")
 @click.option(
     "--expect",
     "splits",
     type=ExpectedSplit(),
     multiple=True,
-    help="The split of a flag's visitors that is meant; an even one otherwise. May be repeated.",
+    help="The split of an experiment's visitors that is meant, where no publisher tells it. May be repeated.",
 )
+@click.option(
+    "--optimizely",
+    "exports",
+    multiple=True,
+    type=EXPORT,
+    metavar="FILE…",
+    help="Compare with Optimizely's export of decisions (Parquet, CSV, JSON lines), visitor by visitor; with --csv a "
+    "line for each who is in one and not in the other.",
+)
+@click.argument("more_exports", nargs=-1, type=EXPORT, metavar="")
 @click.pass_obj
-def reconcile(
+def reconcile(  # noqa: PLR0913 - one for each option
     settings_for: SettingsLoader,
     since: int | None,
     until: int | None,
     splits: tuple[tuple[str, Shares], ...],
+    by: str | None,
+    form: str | None,
     *,
-    as_json: bool,
+    exports: tuple[Path, ...],
+    more_exports: tuple[Path, ...],
     ask_pendo: bool,
 ) -> None:
-    """Count by flag and variation what was published and what became of it.
+    """Count by flag and variation what was published and what became of it, in visitors and in events.
 
     Exit code 0 if nothing is unexplained and nothing was lost.
     """
+    split_by = None if by is None else By(by)
     settings = settings_for(Needs.KAFKA)
-    found = _count(settings, window_of(since, until))
+    if more_exports and not exports:
+        raise click.UsageError(f"{more_exports[0]}: files are given with --optimizely")
+    window = window_of(since, until)
+    three_way = ThreeWay(read_exports((*exports, *more_exports))) if exports else None
+    found = _count(settings, window, split_by, three_way)
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
-    ratios = tuple(check_ratios(found.books.visitors, dict(splits)))
-    _print(Report(found, ratios, at_pendo), as_json=as_json)
+    ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
+    against = None if three_way is None else compared(three_way, found.since_ms, found.until_ms)
+    report = Report(found, ratios, at_pendo, split_by, against)
+    if form == "json":
+        echo_json(report.as_json())
+    elif form == "csv":
+        text = csv_text(report) if against is None else differences_csv(against)
+        echo_lines(text.removesuffix("\n"))
+    else:
+        show(report, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))
     raise SystemExit(0 if found.adds_up and (at_pendo is not None or not ask_pendo) else 1)
 
 
-def _count(settings: Settings, window: Window) -> Reconciliation:
+def _count(settings: Settings, window: Window, by: By | None, three_way: ThreeWay | None) -> Reconciliation:
     with window_explained(), TopicReader(settings.kafka) as reader:
         extent = ExtentFinder(reader, settings).find(window)
-        return Reading(reader, settings, window).run(extent)
+        return Reading(reader, settings, window, by, three_way).run(extent)
 
 
-def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, int] | None:
+def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, AtPendo] | None:
     """Pendo's counts, after ours: what is delivered by now is there. Without them the rest is still shown."""
     if found.since_ms is None:
         return {}
@@ -110,10 +153,3 @@ def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, int] |
     except PendoNotCounting as error:
         echo(f"Pendo's counts could not be had: {error}", err=True)
         return None
-
-
-def _print(report: Report, *, as_json: bool) -> None:
-    if as_json:
-        echo_json(report.as_json())
-    else:
-        show(report, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))

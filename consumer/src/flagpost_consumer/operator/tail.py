@@ -127,7 +127,7 @@ def _messages(kafka: KafkaSettings, window: Window) -> Iterator[Message]:
             yield from read_by_time(reader, topic, past, window.since or 0, window.until or now_ms)
         if window.follows:
             ends = {number: span.end for number, span in spans.items()}
-            yield from filter(None, reader.follow(topic, ends))
+            yield from filter(None, reader.follow({topic: ends}))
 
 
 def _within(reader: TopicReader, topic: str, spans: dict[int, Span], window: Window) -> dict[int, Span]:

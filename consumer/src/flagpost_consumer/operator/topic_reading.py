@@ -71,6 +71,7 @@ class TopicReader:
         self._servers = kafka.bootstrap_servers or ""
         self._group = kafka.group_id
         self._last_error = ""
+        self._ends_seen: dict[tuple[str, int], int] = {}
         self._said_of_group: KafkaError | None = None
         """That this user may not see the group, where librdkafka has said so: it says it once."""
         self._consumer = silent_client(
@@ -139,14 +140,22 @@ class TopicReader:
             with suppress(RuntimeError):  # who stops early may have closed the reader before
                 self._consumer.unassign()
 
-    def follow(self, topic: str, first: Mapping[int, int]) -> Iterator[Message | None]:
-        """The messages of `topic` from these offsets on, without end; None whenever none came for a while."""
-        self._consumer.assign([TopicPartition(topic, number, offset) for number, offset in first.items()])
+    def follow(self, topics: Mapping[str, Mapping[int, int]]) -> Iterator[Message | None]:
+        """The messages of topics from these offsets on, without end; None after each batch, and when none came."""
+        self._consumer.assign(
+            [
+                TopicPartition(topic, number, offset)
+                for topic, first in topics.items()
+                for number, offset in first.items()
+            ]
+        )
         while True:
-            messages = self._next_batch(topic)
-            yield from messages
-            if not messages:
-                yield None
+            yield from self._next_batch()
+            yield None
+
+    def ends_seen(self) -> dict[tuple[str, int], int]:
+        """Where partitions ended in what `follow` has given up to its last None: the last message may lie before."""
+        return dict(self._ends_seen)
 
     def _told_of_group(self, asked: list[TopicPartition]) -> list[TopicPartition]:
         """The group's commits. Where it may not be seen, librdkafka says so beside, and the call only times out."""
@@ -197,8 +206,16 @@ class TopicReader:
             return True
         raise self._unavailable(error, rights.reads(topic))
 
-    def _next_batch(self, topic: str) -> list[Message]:
-        return [message for message in self._consume() if not self._is_end(topic, message)]
+    def _next_batch(self) -> list[Message]:
+        messages, ends = [], {}
+        for message in self._consume():
+            topic = message.topic() or ""
+            if not self._is_end(topic, message):
+                messages.append(message)
+            elif (number := message.partition()) is not None:
+                ends[topic, number] = message.offset() or 0
+        self._ends_seen |= ends
+        return messages
 
     def _consume(self) -> list[Message]:
         """What came, but for words about the group: reading by assign() needs no right on it."""

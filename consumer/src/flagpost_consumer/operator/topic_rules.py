@@ -41,6 +41,8 @@ class Role(StrEnum):
     DEAD_LETTERS = "dead letters"
     WEBHOOKS = "webhooks"
     SUPPRESSIONS = "suppressions"
+    IMPRESSIONS = "impressions"
+    """Counts, with nothing of a visitor's; there only where it is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Misfit:
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     """The topics that Flagpost uses."""
     kafka = settings.kafka
-    return (
+    specs = (
         TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS),
         TopicSpec(Role.LEDGER, kafka.ledger_topic, PERSONAL_MS),
         TopicSpec(
@@ -118,11 +120,18 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
         TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),
         TopicSpec(Role.SUPPRESSIONS, kafka.suppressions_topic, None),
     )
+    if kafka.impressions_topic is None:
+        return specs
+    return (*specs, TopicSpec(Role.IMPRESSIONS, kafka.impressions_topic, 14 * DAY_MS))
 
 
 def days(milliseconds: float) -> str:
     """A retention as people read it."""
     return "for ever" if milliseconds == float("inf") else f"{milliseconds / DAY_MS:.3g} d"
+
+
+_ANY_NUMBER = frozenset({Role.SUPPRESSIONS, Role.IMPRESSIONS})
+"""Topics whose partitions have nothing to do with those of the events."""
 
 
 class TopicRules:
@@ -177,7 +186,9 @@ class TopicRules:
         events = found.get(Role.EVENTS)
         wanted = self._partitions if self._partitions or events is None else events.partitions
         for role, state in found.items():
-            if role is not Role.SUPPRESSIONS and wanted is not None and state.partitions != wanted:
+            if role in _ANY_NUMBER or wanted is None:
+                continue
+            if state.partitions != wanted:
                 yield self._misfit(
                     role,
                     f"has {state.partitions} partitions where {wanted} are wanted; all topics need the same number",

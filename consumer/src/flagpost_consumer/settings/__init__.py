@@ -18,6 +18,7 @@ from flagpost_consumer.settings.sections import (
     PendoSettings,
     PendoUrls,
     Settings,
+    WebSettings,
 )
 from flagpost_settings.kafka import KafkaSettings, SchemaRegistrySettings
 from flagpost_settings.log_section import LogSettings
@@ -38,6 +39,7 @@ __all__ = [
     "SecretSource",
     "Settings",
     "SettingsError",
+    "WebSettings",
     "differing",
     "engine_policy",
     "keyed_policy",

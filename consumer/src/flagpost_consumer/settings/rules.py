@@ -25,6 +25,8 @@ class Needs(Flag):
     """A cluster to connect to."""
     PENDO = auto()
     """The secrets, each readable."""
+    WEB = auto()
+    """The page's token, if there is one, readable."""
     WEBHOOK_TOPIC = auto()
     """The gateway's topic; without this need the gateway's section is not looked at."""
 
@@ -69,11 +71,15 @@ def _secrets(settings: Settings, needs: Needs) -> Iterator[SecretSource | None]:
     if Needs.PENDO in needs:
         yield settings.pendo.track_secret_source
         yield settings.pendo.integration_key_source
+    if Needs.WEB in needs:
+        yield settings.web.token_source
 
 
 def _contradictions(settings: Settings) -> Iterator[Finding]:
     yield from _given_twice(settings.pendo)
     yield from _impossible_urls(settings.pendo)
+    if settings.web.token is not None and settings.web.token_file is not None:
+        yield ("web", "token_file"), given_twice("web.token")
     yield from contradictions_in(settings.kafka)
     yield from topics_of_one_name(settings.kafka, settings.gateway.webhook_topic)
     yield from _timeouts(settings)

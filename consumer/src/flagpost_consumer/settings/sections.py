@@ -7,6 +7,7 @@ reads a file or the environment.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -26,11 +27,19 @@ from flagpost_consumer.core.policy import (
 from flagpost_settings.kafka import GatewayTopics, KafkaSettings
 from flagpost_settings.log_section import LogSettings
 from flagpost_settings.outbound import Outbound
-from flagpost_settings.secrets import HEADER_TEXT, LONG_TEXT, Secret, SecretSource, source_of
-from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, Section, Text
+from flagpost_settings.secrets import HEADER_TEXT, LONG_TEXT, Secret, SecretForm, SecretSource, source_of
+from flagpost_settings.section import EMPTY_IF_NULL, PortNumber, PositiveSeconds, Section, Text
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
 """A token of RFC 9110."""
+
+HOST_NAME = r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,252}[a-zA-Z0-9])?$"
+CONSUMER_URL = r"^http://[a-zA-Z0-9_.-]{1,253}(:[0-9]{1,5})?$"
+WEB_TOKEN = SecretForm(
+    re.compile(r"[\x21-\x39\x3b-\x7e]{16,}"),
+    "should have 16 characters or more, of plain ASCII without spaces and colons; make one: openssl rand -hex 16",
+)
+"""Fewer could be guessed; a browser sends it as the password of HTTP's Basic authentication."""
 
 
 class Region(StrEnum):
@@ -107,6 +116,26 @@ class AdminSettings(Section):
     port: PortNumber = 8080
 
 
+class WebSettings(Section):
+    """The page for people: where it is served, to whom, and how much it holds."""
+
+    host: Text = "127.0.0.1"
+    port: PortNumber = 8084
+    hosts: list[Annotated[str, StringConstraints(pattern=HOST_NAME)]] = Field(default=[])
+    """Names under which it is asked for, besides localhost and addresses."""
+    token: Secret | None = None
+    token_file: Text | None = None
+    show_ids: bool = False
+    consumers: list[Annotated[str, StringConstraints(pattern=CONSUMER_URL)]] = Field(default=[])
+    window_seconds: PositiveSeconds = 604_800.0
+    max_bytes: Annotated[int, Field(ge=33_554_432, le=68_719_476_736)] = 536_870_912
+
+    @property
+    def token_source(self) -> SecretSource | None:
+        """Where the shared token is read from; None: nobody is asked for one."""
+        return source_of("web.token", self.token, self.token_file, WEB_TOKEN)
+
+
 class LedgerIdsForm(StrEnum):
     """What the ledger holds of visitor and account ids."""
 
@@ -128,10 +157,15 @@ class PrivacySettings(Section):
         return SecretSource("privacy.key_file", Path(self.key_file), LONG_TEXT)
 
 
+Split = Annotated[dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=2)]
+"""Variations and their shares; only the proportions count."""
+
+
 class MetricsSettings(Section):
-    """Which flags may appear as labels."""
+    """Which flags may appear as labels, and how their visitors should be split."""
 
     flags: list[str] = Field(default=[])
+    splits: dict[str, Split] = Field(default={})
 
 
 class Settings(Section):
@@ -150,4 +184,5 @@ class Settings(Section):
     admin: Annotated[AdminSettings, EMPTY_IF_NULL] = AdminSettings()
     metrics: Annotated[MetricsSettings, EMPTY_IF_NULL] = MetricsSettings()
     log: Annotated[LogSettings, EMPTY_IF_NULL] = LogSettings()
+    web: Annotated[WebSettings, EMPTY_IF_NULL] = WebSettings()
     gateway: Annotated[GatewayTopics, EMPTY_IF_NULL] = GatewayTopics()

@@ -8,8 +8,8 @@ pipelines are understood: source `trackTypes` (every event name with its id), an
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -18,6 +18,8 @@ DAY_MS = 86_400_000
 
 PROPERTIES = ("properties.flag_key", "properties.variation_key")
 """What rows can be grouped by."""
+EVENTS, VISITORS = {"sum": "numEvents"}, {"count": "visitorId"}
+"""What can be told of a group."""
 
 
 class Tally(NamedTuple):
@@ -39,7 +41,16 @@ class BadPipelineError(ValueError):
     """The stand-in does not understand a request."""
 
 
-def aggregate(body: bytes, tallies: Mapping[Tally, int]) -> dict[str, Any]:
+@dataclass(slots=True)
+class Tallied:
+    """What was recorded of a tally."""
+
+    events: int = 0
+    visitors: set[int] = field(default_factory=set)
+    """Digests of their ids."""
+
+
+def aggregate(body: bytes, tallies: Mapping[Tally, Tallied]) -> dict[str, Any]:
     """Answer a request. Raises BadPipelineError."""
     match _pipeline(body):
         case [{"source": {"trackTypes": None}}]:
@@ -51,11 +62,11 @@ def aggregate(body: bytes, tallies: Mapping[Tally, int]) -> dict[str, Any]:
                     "timeSeries": {"period": "dayRange", "first": int(first_ms), "count": int(count)},
                 }
             },
-            {"group": {"group": [*by], "fields": {**sums}}},
-        ] if set(by) <= set(PROPERTIES) and all(each == {"sum": "numEvents"} for each in sums.values()):
+            {"group": {"group": [*by], "fields": {**fields}}},
+        ] if set(by) <= set(PROPERTIES) and all(each in (EVENTS, VISITORS) for each in fields.values()):
             days = range(first_ms // DAY_MS, first_ms // DAY_MS + count)
             chosen = {t: n for t, n in tallies.items() if type_id(t.event) == wanted and t.day in days}
-            return {"results": _grouped(chosen, by, [str(name) for name in sums])}
+            return {"results": _grouped(chosen, by, {str(name): what for name, what in fields.items()})}
     raise BadPipelineError("the stand-in does not know this pipeline; see its aggregation.py")
 
 
@@ -74,17 +85,26 @@ def _pipeline(body: bytes) -> object:
     raise BadPipelineError("the body needs response.mimeType application/json and request.pipeline")
 
 
-def _events(tallies: Mapping[Tally, int]) -> list[str]:
+def _events(tallies: Mapping[Tally, Tallied]) -> list[str]:
     return sorted({tally.event for tally in tallies})
 
 
-def _grouped(tallies: Mapping[Tally, int], by: Sequence[str], sums: Sequence[str]) -> list[dict[str, Any]]:
+def _grouped(
+    tallies: Mapping[Tally, Tallied], by: Sequence[str], fields: Mapping[str, object]
+) -> list[dict[str, Any]]:
     """Rows as Pendo gives them: what they are grouped by is nested as it is named."""
-    groups: Counter[tuple[str | None, ...]] = Counter()
-    for tally, count in tallies.items():
-        groups[tally.values(by)] += count
+    groups: dict[tuple[str | None, ...], Tallied] = {}
+    for tally, found in tallies.items():
+        group = groups.setdefault(tally.values(by), Tallied())
+        group.events += found.events
+        group.visitors |= found.visitors
     names = [name.removeprefix("properties.") for name in by]
     return [
-        {"properties": dict(zip(names, values, strict=True)), **dict.fromkeys(sums, count)}
-        for values, count in groups.items()
+        {
+            "properties": dict(zip(names, values, strict=True)),
+            **{
+                name: group.events if what == EVENTS else len(group.visitors) for name, what in fields.items()
+            },
+        }
+        for values, group in groups.items()
     ]

@@ -54,6 +54,14 @@ class Metadata:
         """What is stored for an id, by field; empty where nothing is."""
         return dict(self._values.get((kind, identity), {}).get(group, {}))
 
+    def details(self, kind: Kind, identity: str) -> Mapping[str, object] | None:
+        """What Pendo's endpoint for one visitor or account answers; None: there is no such id."""
+        groups = self._values.get((kind, identity))
+        if groups is None:
+            return None
+        metadata = {group.value: groups.get(group, {}) for group in Group}
+        return {"id": identity, "metadata": {"auto": {"id": identity}, **metadata}}
+
     def forget(self) -> None:
         """Forget every id and value; the schema stays."""
         self._values.clear()

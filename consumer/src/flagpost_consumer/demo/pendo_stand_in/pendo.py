@@ -82,6 +82,8 @@ class Pendo:
                 return self._read(arrival, {"valid": True, "writeAccess": self.keys.may_write})
             case Endpoint.AGGREGATION:
                 return self._aggregation(arrival)
+            case Endpoint.DETAILS:
+                return self._details(arrival)
 
     def release(self, route: Route, answer: Answer) -> None:
         """The answer is out, or never will be: its metadata ids are no longer in flight."""
@@ -179,6 +181,12 @@ class Pendo:
         except BadPipelineError as error:
             return self._read(arrival, {"error": str(error)}, status=400)
         return self._read(arrival, content)
+
+    def _details(self, arrival: Arrival) -> Answer:
+        details = self.metadata.details(arrival.route.kind, arrival.route.id)
+        if details is None:
+            return self._read(arrival, {"error": "not found"}, status=404)
+        return self._read(arrival, details)
 
     def _read(self, arrival: Arrival, content: object, status: int = 200) -> Answer:
         if arrival.presented_key == self.keys.integration_key:

@@ -14,7 +14,7 @@ from itertools import islice
 
 import orjson
 
-from flagpost_consumer.demo.pendo_stand_in.aggregation import DAY_MS, Tally
+from flagpost_consumer.demo.pendo_stand_in.aggregation import DAY_MS, Tallied, Tally
 from flagpost_consumer.demo.pendo_stand_in.rules import Breach, Rule, TrackEvent
 from flagpost_consumer.demo.pendo_stand_in.traffic import Answer, Arrival, Ending, Endpoint
 
@@ -99,7 +99,7 @@ class ReceivedLog(Sequence[Received]):
         """Recorded track events that carry a flag_key, by flag and variation."""
         self.anonymous = 0
         """Recorded track events of visitors that Pendo counts as anonymous: by their ids."""
-        self.tallies: Counter[Tally] = Counter()
+        self.tallies: dict[Tally, Tallied] = {}
         """Recorded track events by what the aggregation endpoint groups them by."""
         self.metadata_records = 0
         """Records of metadata requests that were stored."""
@@ -239,7 +239,11 @@ class ReceivedLog(Sequence[Received]):
         if event.flag_key is not None:
             self.decisions[event.flag_key, event.variation_key] += 1
         day = (event.timestamp_ms or 0) // DAY_MS
-        self.tallies[Tally(event.event or "", day, event.flag_key, event.variation_key)] += 1
+        tally = Tally(event.event or "", day, event.flag_key, event.variation_key)
+        found = self.tallies.setdefault(tally, Tallied())
+        found.events += 1
+        if event.flag_key is not None:
+            found.visitors.add(hash(event.visitor_id))
 
     def _add_violation(self, received: Received, breach: Breach) -> None:
         self.violations.append(

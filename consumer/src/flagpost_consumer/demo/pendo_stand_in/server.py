@@ -18,7 +18,7 @@ from flagpost_consumer.demo.pendo_stand_in.faults import Faults
 from flagpost_consumer.demo.pendo_stand_in.metadata import Metadata
 from flagpost_consumer.demo.pendo_stand_in.pendo import Pendo
 from flagpost_consumer.demo.pendo_stand_in.received import ReceivedLog
-from flagpost_consumer.demo.pendo_stand_in.traffic import Answer, Arrival, Ending, routes
+from flagpost_consumer.demo.pendo_stand_in.traffic import Answer, Arrival, Ending, details_route, routes
 from flagpost_settings.urls import authority
 
 _NO_HTTP = b"\x15\x03\x03 this is not HTTP\r\n\r\n"
@@ -112,7 +112,7 @@ class PendoStandIn:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         at_seconds, wall_ms = time.monotonic(), time.time_ns() // 1_000_000
         path = request.raw_path.partition("?")[0]
-        route = self._routes.get((request.method, path))
+        route = self._routes.get((request.method, path)) or details_route(request.method, path)
         if route is None:
             return await self._serve_others(request, path)
         headers = request.headers

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from urllib.parse import unquote
 
 
 class Endpoint(StrEnum):
@@ -18,6 +19,8 @@ class Endpoint(StrEnum):
     SCHEMA = "schema"
     TOKEN = "token"  # noqa: S105  the name of an endpoint
     AGGREGATION = "aggregation"
+    DETAILS = "details"
+    """What Pendo holds of one visitor or account."""
 
 
 class Kind(StrEnum):
@@ -41,6 +44,8 @@ class Route:
     endpoint: Endpoint
     kind: Kind = Kind.VISITOR
     group: Group = Group.CUSTOM
+    id: str = ""
+    """Whose details are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +103,12 @@ def routes() -> dict[tuple[str, str], Route]:
             path = f"/api/v1/metadata/{kind}/{group}/value"
             known["POST", path] = Route(Endpoint.METADATA, kind, group)
     return known
+
+
+def details_route(method: str, path: str) -> Route | None:
+    """`GET /api/v1/visitor/ID` or `/api/v1/account/ID`, the id percent-encoded; None: it is something else."""
+    for kind in Kind:
+        identity = path.removeprefix(f"/api/v1/{kind}/")
+        if method == "GET" and identity not in (path, "") and "/" not in identity:
+            return Route(Endpoint.DETAILS, kind, id=unquote(identity))
+    return None

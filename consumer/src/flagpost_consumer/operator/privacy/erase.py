@@ -60,7 +60,8 @@ def erase(settings_for: SettingsLoader, visitor: str, *, dry_run: bool, as_json:
 
 
 def _look(settings: Settings, visitor: str) -> tuple[bool, list[Holding]]:
-    kafka, specs = settings.kafka, topic_specs(settings)
+    kafka = settings.kafka
+    specs = [spec for spec in topic_specs(settings) if spec.role is not Role.IMPRESSIONS]  # of nobody
     states = KafkaAdmin(kafka).states((spec.name for spec in specs), Operation.READ)
     traces = traces_of(visitor, Values(kafka.schema_registry), ledger_ids(settings))
     with TopicReader(kafka) as reader:

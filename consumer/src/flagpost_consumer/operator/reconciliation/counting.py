@@ -1,7 +1,8 @@
 """The counting of `flagpost reconcile`: published records held against what the ledger says of them.
 
 In: the records of some partitions of the events topic, how the ledger says that their deliveries ended, the
-group's committed offset, which dead letters were put back. Out: counts by flag and variation. No I/O.
+group's committed offset, which dead letters were put back. Out: counts by flag and variation, and by parts of these
+where somebody wants them (days, services). Visitors are counted in `visitors`. No I/O.
 
 Every delivery is in exactly one of six columns, so that in each row
 published = delivered + duplicate + dropped + dead_lettered + pending + unexplained.
@@ -12,23 +13,32 @@ replayed is a new record on the events topic, and so a published delivery of its
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import TypeGuard
+from typing import NamedTuple, TypeAlias
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
+from flagpost_consumer.operator.reconciliation.settled import (
+    Delivered,
+    Ended,
+    Endings,
+    Settled,
+    ended,
+    kinds_of,
+)
+from flagpost_schemas import DecisionEvent, Source
 
 MAX_EXAMPLES = 10
 """Unexplained deliveries that are named."""
-
-OFF = "off"
 
 Interval = tuple[int, int]
 """Offsets: the first, and the one after the last."""
 Row = tuple[str, str | None]
 """A flag, and the variation as sent; None where a flag is enabled without one."""
+Part: TypeAlias = str | Source
+"""A day, or who published."""
 
 
 @dataclass(slots=True)
@@ -48,10 +58,15 @@ class Counts:
     unexplained: int = 0
     unseen: int = 0
     """Track requests whose answer was never seen; not of CONTRACT section 10, but of its `expected_max`."""
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Why they ended so, where they were not delivered."""
 
-    def end(self, outcome: Outcome) -> None:
-        """Count how a delivery ended."""
-        setattr(self, outcome.value, getattr(self, outcome.value) + 1)
+    def end(self, how: Ended, times: int) -> None:
+        """Count how so many deliveries ended."""
+        name = how.outcome.value
+        setattr(self, name, getattr(self, name) + times)
+        if how.outcome is not Outcome.DELIVERED:
+            self.reasons[str(how.reason)] += times
 
     def add(self, other: Counts) -> None:
         """Count what another counted."""
@@ -59,8 +74,7 @@ class Counts:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """One record of the events topic."""
 
     partition: int
@@ -69,7 +83,9 @@ class Published:
     """What its planning gives."""
     row: Row | None = None
     """For a decision."""
-    visitor_id: str | None = None
+    part: Part | None = None
+    """What else it is counted by, if anything."""
+    decision: DecisionEvent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,7 @@ class PartitionFacts:
     def is_lost(self, offset: int) -> bool:
         """Whether the group could not read the record at an offset, although we can (a batch too large for it)."""
         place = bisect_right(self.gaps, offset, key=_first) - 1
-        return place >= 0 and offset < self.gaps[place][1] and not self.settled.kinds(offset)
+        return place >= 0 and offset < self.gaps[place][1] and not self.settled.endings(offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +119,10 @@ class Unexplained:
         return f"{self.partition}/{self.offset}/{self.kind.value}"
 
 
+_Alike: TypeAlias = tuple[Row | None, Part | None, tuple[Kind, ...], Endings, bool]
+"""What records have in common that count alike: row, part, kinds, how they ended, whether they are committed."""
+
+
 @dataclass(slots=True)
 class Books:
     """What all partitions together give."""
@@ -111,10 +131,10 @@ class Books:
     other: Counts = field(default_factory=Counts)
     """Track deliveries without a flag, and records that nobody could decode."""
     metadata: Counts = field(default_factory=Counts)
+    parts: dict[tuple[Row, Part], Counts] = field(default_factory=dict)
+    """The rows, split."""
     examples: list[Unexplained] = field(default_factory=list)
     """The first of the unexplained deliveries."""
-    visitors: dict[Row, int] = field(default_factory=dict)
-    """Distinct visitors whose decision was delivered, by flag and variation other than `off`."""
 
     @property
     def totals(self) -> Counts:
@@ -130,58 +150,77 @@ class Books:
         return self.totals.unexplained + self.metadata.unexplained
 
     def count(self, facts: Mapping[int, PartitionFacts], records: Iterable[Published]) -> None:
-        """Count all records of these partitions; each partition once, for a visitor's records are all in one."""
-        visitors: dict[Row, set[int]] = {}
+        """Count all records of these partitions."""
+        alike: Counter[_Alike] = Counter()
+        missing: dict[_Alike, list[Kind]] = {}
+        remarked = {
+            number: known.settled.remarked | {offset for offset, _ in known.replayed}
+            for number, known in facts.items()
+        }
         for record in records:
-            known = facts[record.partition]
-            if known.is_lost(record.offset):  # counted as such, and so not unexplained
+            known, offset = facts[record.partition], record.offset
+            if known.gaps and known.is_lost(offset):  # counted as such, and so not unexplained
                 continue
-            for kind in _kinds(record.kinds, known.settled.kinds(record.offset)):
-                outcome = self._count(known, record, kind)
-                if outcome is Outcome.DELIVERED and kind is Kind.TRACK and _is_exposure(record.row):
-                    visitors.setdefault(record.row, set()).add(hash(record.visitor_id))
-        for row, seen in visitors.items():
-            self.visitors[row] = self.visitors.get(row, 0) + len(seen)
+            endings = known.settled.endings(offset)
+            key = record.row, record.part, record.kinds, endings, offset < known.committed
+            alike[key] += 1
+            if alike[key] == 1:
+                missing[key] = [
+                    kind for kind in kinds_given(record.kinds, endings) if ended(endings, kind) is None
+                ]
+            if missing[key] and offset < known.committed:
+                self._name(record, missing[key])
+            if offset in remarked[record.partition]:
+                self._remark(known, record, endings)
+        for key, times in alike.items():
+            self._count(key, times)
 
-    def _count(self, facts: PartitionFacts, record: Published, kind: Kind) -> Outcome | None:
-        counts = self._counts(record.row, kind)
-        counts.published += 1
-        settled, offset = facts.settled, record.offset
-        outcome = settled.outcome(offset, kind)
-        if kind is Kind.TRACK:
-            counts.unseen += settled.unseen(offset)
-        if outcome is not None:
-            counts.end(outcome)
-            counts.sent_again += settled.sent_again(offset, kind)
-            counts.replayed += outcome is Outcome.DEAD_LETTERED and (offset, kind) in facts.replayed
-        elif offset >= facts.committed:
-            counts.pending += 1
-        else:
-            counts.unexplained += 1
-            self._name(Unexplained(record.partition, offset, kind))
-        return outcome
+    def _count(self, alike: _Alike, times: int) -> None:
+        row, part, kinds, endings, is_committed = alike
+        for kind in kinds_given(kinds, endings):
+            how = ended(endings, kind)
+            for counts in self._counts(row, part, kind):
+                counts.published += times
+                if how is not None:
+                    counts.end(how, times)
+                elif is_committed:
+                    counts.unexplained += times
+                else:
+                    counts.pending += times
 
-    def _counts(self, row: Row | None, kind: Kind) -> Counts:
+    def _remark(self, facts: PartitionFacts, record: Published, endings: Endings) -> None:
+        """Count what is rare: replays, and what Pendo may have taken more than once."""
+        for kind in kinds_given(record.kinds, endings):
+            how = ended(endings, kind)
+            for counts in self._counts(record.row, record.part, kind):
+                counts.sent_again += facts.settled.sent_again(record.offset, kind)
+                if kind is Kind.TRACK:
+                    counts.unseen += facts.settled.unseen(record.offset)
+                if how is not None and how.outcome is Outcome.DEAD_LETTERED:
+                    counts.replayed += (record.offset, kind) in facts.replayed
+
+    def _counts(self, row: Row | None, part: Part | None, kind: Kind) -> Iterator[Counts]:
         if kind in (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA):
-            return self.metadata
-        return self.other if row is None else self.rows.setdefault(row, Counts())
+            yield self.metadata
+        elif row is None:
+            yield self.other
+        else:
+            yield self.rows.setdefault(row, Counts())
+            if part is not None:
+                yield self.parts.setdefault((row, part), Counts())
 
-    def _name(self, place: Unexplained) -> None:
-        if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(place)
+    def _name(self, record: Published, kinds: list[Kind]) -> None:
+        for kind in kinds[: MAX_EXAMPLES - len(self.examples)]:
+            self.examples.append(Unexplained(record.partition, record.offset, kind))
 
 
-def _is_exposure(row: Row | None) -> TypeGuard[Row]:
-    """Whether a decision shows a variation, and not that there is none."""
-    return row is not None and row[1] not in (None, OFF)
-
-
-def _kinds(planned: Iterable[Kind], settled: list[Kind]) -> Iterable[Kind]:
+def kinds_given(planned: Iterable[Kind], endings: Endings) -> Iterable[Kind]:
     """The deliveries that a record gave.
 
     The consumer may have planned it with another release or other settings than we do, so what it settled counts
     as well. A record that it could not decode gave one delivery of kind unknown, whatever we can read in it.
     """
+    settled = kinds_of(endings)
     if not settled:
         return planned
     known = [kind for kind in settled if kind is not Kind.UNKNOWN]

@@ -52,6 +52,8 @@ class ExtentFinder:
         self._kafka = settings.kafka
         # Clocks differ: as much as an event may be ahead of the consumer's, its settlement may seem too early.
         self._skew_ms = int(settings.delivery.max_future_seconds * 1000)
+        # A duplicate ends as what it repeats did, which may have been settled before the window.
+        self._repeats_ms = int(settings.dedupe.ttl_seconds * 1000)
 
     def find(self, window: Window) -> Extent:
         """What of the topics a window needs.
@@ -67,7 +69,9 @@ class ExtentFinder:
         covered_ms = self._covered_ms(asked, ledger)
         covered = self._from(kafka.topic, asked, covered_ms)
         events = {number: _settled_cut(span, ledger, committed, number) for number, span in covered.items()}
-        needed_ms = None if window.since_ms is None else max(0, window.since_ms - self._skew_ms)
+        needed_ms = (
+            None if window.since_ms is None else max(0, window.since_ms - self._skew_ms - self._repeats_ms)
+        )
         return Extent(
             committed=committed,
             available=available,

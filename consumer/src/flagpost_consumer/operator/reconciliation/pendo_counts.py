@@ -5,8 +5,8 @@ reason in a line. Pendo aggregates whole days (`dayRange`) of the events' own ti
 ends within a day is compared with more than it holds.
 
 Two requests to `POST {api_url}/api/v1/aggregation` (Pendo's API documentation, "Aggregation"): the first finds the
-id of the track event's name (source `trackTypes`), the second sums `numEvents` of source `trackEvents` by the
-properties that a decision is sent with.
+id of the track event's name (source `trackTypes`), the second sums `numEvents` of source `trackEvents`, and counts
+the distinct visitors, by the properties that a decision is sent with.
 """
 
 from __future__ import annotations
@@ -28,11 +28,20 @@ TIMEOUT_SECONDS = 300.0
 MAX_COUNTS_BYTES = 67_108_864
 """More of its answer is not read."""
 DAY_MS = 86_400_000
-COUNTED = "counted"
+COUNTED, VISITORS = "counted", "visitors"
 
 
 class PendoNotCounting(Exception):  # noqa: N818 (a fact, told by an exception)
     """Pendo gave no counts; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtPendo:
+    """What Pendo has of a flag and a variation."""
+
+    events: int = 0
+    visitors: int | None = 0
+    """Distinct ones; None: Pendo does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,16 @@ class PendoCheck:
     counted: int
     expected_min: int
     expected_max: int
+    visitors: int | None = None
+    """Distinct ones; None: Pendo does not tell."""
+
+    def as_json(self) -> dict[str, int]:
+        """What is expected of the events."""
+        return {
+            "counted": self.counted,
+            "expected_min": self.expected_min,
+            "expected_max": self.expected_max,
+        }
 
     @property
     def difference(self) -> int:
@@ -49,10 +68,10 @@ class PendoCheck:
         return max(0, self.counted - self.expected_max) + min(0, self.counted - self.expected_min)
 
 
-def compare(counts: Counts, counted: int) -> PendoCheck:
+def compare(counts: Counts, at_pendo: AtPendo) -> PendoCheck:
     """Hold Pendo's count against ours: requests without an answer, and repeats, may have been counted or not."""
     most = counts.delivered + counts.unseen + counts.sent_again
-    return PendoCheck(counted, counts.delivered, most)
+    return PendoCheck(at_pendo.events, counts.delivered, most, at_pendo.visitors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +89,7 @@ def days_of(since_ms: int, until_ms: int) -> Days:
     return Days(first * DAY_MS, max(1, -(-until_ms // DAY_MS) - first))
 
 
-async def count_decisions(pendo: PendoSettings, event_name: str, days: Days) -> dict[Row, int]:
+async def count_decisions(pendo: PendoSettings, event_name: str, days: Days) -> dict[Row, AtPendo]:
     """Pendo's counts of the decisions sent as `event_name`; a row that Pendo does not have is left out.
 
     Raises:
@@ -80,13 +99,15 @@ async def count_decisions(pendo: PendoSettings, event_name: str, days: Days) -> 
     key = pendo.integration_key_source
     if key is None:
         raise PendoNotCounting("--pendo needs Pendo's integration key: set pendo.integration_key")
-    counts: dict[Row, int] = {}
+    counts: dict[Row, AtPendo] = {}
     async with HttpClient(pendo.outbound) as http:
         api = _Aggregation(http, pendo, key.current())
         # An event name has an id in each application that sends it.
         for type_id in _ids(await api.run([{"source": {"trackTypes": None}}]), event_name):
-            for row, count in _counts(await api.run(_pipeline(type_id, days))):
-                counts[row] = counts.get(row, 0) + count
+            for row, found in _counts(await api.run(_pipeline(type_id, days))):
+                before = counts.get(row)
+                # Somebody may have been told of by both: whether, Pendo does not say.
+                counts[row] = found if before is None else AtPendo(before.events + found.events, None)
     return counts
 
 
@@ -95,7 +116,12 @@ def _pipeline(type_id: str, days: Days) -> list[dict[str, Any]]:
     by = ["properties.flag_key", "properties.variation_key"]
     return [
         {"source": {"trackEvents": {"trackTypeId": type_id}, "timeSeries": series}},
-        {"group": {"group": by, "fields": {COUNTED: {"sum": "numEvents"}}}},
+        {
+            "group": {
+                "group": by,
+                "fields": {COUNTED: {"sum": "numEvents"}, VISITORS: {"count": "visitorId"}},
+            }
+        },
     ]
 
 
@@ -170,12 +196,17 @@ def _ids(rows: list[Any], event_name: str) -> Iterator[str]:
                 yield type_id
 
 
-def _counts(rows: list[Any]) -> Iterator[tuple[Row, int]]:
+def _counts(rows: list[Any]) -> Iterator[tuple[Row, AtPendo]]:
     """Rows with a flag; an event of the same name without one is no decision."""
     for row in rows:
-        flag, count = _property(row, "flag_key"), row.get(COUNTED) if isinstance(row, dict) else None
-        if flag is not None and isinstance(count, int | float):
-            yield (flag, _property(row, "variation_key")), int(count)
+        flag, events = _property(row, "flag_key"), _number(row, COUNTED)
+        if flag is not None and events is not None:
+            yield (flag, _property(row, "variation_key")), AtPendo(events, _number(row, VISITORS))
+
+
+def _number(row: Any, name: str) -> int | None:  # noqa: ANN401 (any JSON)
+    number = row.get(name) if isinstance(row, dict) else None
+    return int(number) if isinstance(number, int | float) else None
 
 
 def _property(row: Any, name: str) -> str | None:  # noqa: ANN401 (any JSON)

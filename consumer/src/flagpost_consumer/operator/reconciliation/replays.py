@@ -34,12 +34,12 @@ def replayed_deliveries(messages: Iterable[Message], events_topic: str) -> Repla
         if isinstance(found, Marker) and found.of in dead:
             partition, delivery = dead.pop(found.of)
             replayed.setdefault(partition, set()).add(delivery)
-        elif isinstance(found, DeadLetter) and (source := _source(found, events_topic)) is not None:
+        elif isinstance(found, DeadLetter) and (source := source_of(found, events_topic)) is not None:
             dead[found.place] = source
     return replayed
 
 
-def _source(letter: DeadLetter, events_topic: str) -> Dead | None:
+def source_of(letter: DeadLetter, events_topic: str) -> Dead | None:
     """The delivery that a dead letter stands for; None where it names none of this topic."""
     place, kind = _SOURCE.fullmatch(letter.source), _KINDS.get(letter.kind)
     if place is None or kind is None or place["topic"] != events_topic:

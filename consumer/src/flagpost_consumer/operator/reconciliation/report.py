@@ -1,6 +1,7 @@
-"""Shows a reconciliation: one JSON document (CONTRACT section 10), or a table and sentences for people.
+"""What a reconciliation has to say: one JSON document (CONTRACT section 10), warnings, how it stands.
 
-In: what was found, Pendo's counts where they were asked for, the sample ratios. Out: text.
+In: what was found, Pendo's counts where they were asked for, the sample ratios. Out: `Report`, which `rows_text`,
+`sentences` and `csv_form` show.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
-from flagpost_consumer.core.legible import MAX_NAME_CHARACTERS, legible
-from flagpost_consumer.operator.reconciliation.counting import Counts, Row
-from flagpost_consumer.operator.reconciliation.pendo_counts import PendoCheck, compare
+from flagpost_consumer.operator.reconciliation.counting import Counts, Part, Row
+from flagpost_consumer.operator.reconciliation.impressions_report import impressions_json
+from flagpost_consumer.operator.reconciliation.parts import By, part_name
+from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo, PendoCheck, compare
+from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_warnings
 from flagpost_consumer.operator.reconciliation.reading import Reconciliation
 from flagpost_consumer.operator.reconciliation.sample_ratio import SampleRatio
-from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.operator.reconciliation.three_way_report import Compared, optimizely_json
+from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts
 from flagpost_consumer.operator.times import moment_text
 
 COLUMNS = {
@@ -33,19 +33,14 @@ COLUMNS = {
     "unexplained": "unexplained",
 }
 """CONTRACT section 10's counts, and what people read above them."""
-ALWAYS = ("published", "delivered", "pending", "unexplained")
-"""Columns that are shown even where they are 0 throughout."""
-
-PLAIN_WIDTH = 200
-"""How wide a table is where there is no terminal."""
-MIN_NAME_WIDTH = 12
-
 PENDOS_DAYS = (
     "Pendo counts whole days, by the events' own times, and late events only after hours: a window of whole past "
     "days compares best."
 )
 
 NONE = Counts()
+NOBODY = VisitorCounts()
+NOT_AT_PENDO = AtPendo()
 
 WHAT_TO_DO = (
     "The group has committed beyond them, and the ledger does not say how they ended. If decisions.visitor_metadata "
@@ -59,23 +54,51 @@ class Report:
 
     found: Reconciliation
     ratios: tuple[SampleRatio, ...]
-    at_pendo: Mapping[Row, int] | None = None
+    at_pendo: Mapping[Row, AtPendo] | None = None
     """None: Pendo was not asked, or gave no counts."""
+    by: By | None = None
+    """What the rows are split by."""
+    compared: Compared | None = None
+    """Optimizely's own decisions against ours; None: nobody gave them."""
 
     @property
     def rows(self) -> list[Row]:
         """By flag, then variation; those that only Pendo has are among them."""
         return sorted(
-            {*self.found.books.rows, *(self.at_pendo or ())}, key=lambda row: (row[0], row[1] or "")
+            {*self.found.books.rows, *self.found.visitors, *(self.at_pendo or ())},
+            key=lambda row: (row[0], row[1] or ""),
         )
 
     def counts(self, row: Row) -> Counts:
         """Ours."""
         return self.found.books.rows.get(row, NONE)
 
+    def visitors(self, row: Row) -> VisitorCounts:
+        """Our visitors."""
+        return self.found.visitors.get(row, NOBODY)
+
+    def parts(self, row: Row) -> list[Part]:
+        """What a row is split into, in order."""
+        mine = {part for each, part in (*self.found.books.parts, *self.found.visitor_parts) if each == row}
+        return sorted(mine, key=part_name)
+
+    def part(self, row: Row, part: Part) -> Counts:
+        """The events of a part."""
+        return self.found.books.parts.get((row, part), NONE)
+
+    def visitor_part(self, row: Row, part: Part) -> VisitorCounts:
+        """The visitors of a part; somebody may be in several."""
+        return self.found.visitor_parts.get((row, part), NOBODY)
+
+    def decided(self, row: Row) -> int | None:
+        """The visitors that Optimizely decided; None: not known."""
+        return None if self.compared is None else self.compared.decided(row)
+
     def pendo(self, row: Row) -> PendoCheck | None:
         """Pendo's, if they are known."""
-        return None if self.at_pendo is None else compare(self.counts(row), self.at_pendo.get(row, 0))
+        return (
+            None if self.at_pendo is None else compare(self.counts(row), self.at_pendo.get(row, NOT_AT_PENDO))
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The document."""
@@ -88,28 +111,40 @@ class Report:
             "metadata": _counts_json(found.books.metadata),
             "lost_offsets": found.lost_offsets,
             "unexplained": found.books.unexplained,
-            "sample_ratio": [{**asdict(ratio), "skewed": ratio.skewed} for ratio in self.ratios],
+            **({} if self.compared is None else {"optimizely": optimizely_json(self.compared)}),
+            "sample_ratio": [ratio_json(ratio) for ratio in self.ratios],
             "warnings": list(self.warnings()),
+            **({} if found.impressions is None else {"impressions": impressions_json(found.impressions)}),
         }
 
     def _row_json(self, row: Row) -> dict[str, Any]:
         check = self.pendo(row)
-        pendo = {} if check is None else {"pendo": asdict(check)}
-        return {"flag_key": row[0], "variation_key": row[1], **_counts_json(self.counts(row)), **pendo}
+        return {
+            "flag_key": row[0],
+            "variation_key": row[1],
+            **_counts_json(self.counts(row)),
+            "visitors": _visitors_json(self.visitors(row)),
+            **({} if check is None else {"pendo": check.as_json(), "pendo_visitors": check.visitors}),
+            **({} if self.by not in (By.DAY, By.SOURCE) else {"parts": list(self._parts_json(row))}),
+        }
+
+    def _parts_json(self, row: Row) -> Iterator[dict[str, Any]]:
+        for part in self.parts(row):
+            visitors = {"visitors": _visitors_json(self.visitor_part(row, part))}
+            yield {**part_json(part), **_counts_json(self.part(row, part)), **visitors}
 
     def warnings(self) -> Iterator[str]:
         """What somebody should look at although it does not fail the command."""
         yield from self._reading_warnings()
         yield from self._pendo_warnings()
         for ratio in self.ratios:
-            if ratio.skewed:
-                yield _skew_warning(ratio)
+            yield from ratio_warnings(ratio)
 
     def _pendo_warnings(self) -> Iterator[str]:
         checks = ((row, self.pendo(row)) for row in self.rows)
         differing = [(row, check) for row, check in checks if check is not None and check.difference]
         for row, check in differing:
-            yield f"{_named(row)}: Pendo counts {check.counted:,} where {_range(check)} are expected."
+            yield f"{_named(row)}: Pendo counts {check.counted:,} where {expected_range(check)} are expected."
         if differing:
             yield PENDOS_DAYS
 
@@ -130,107 +165,30 @@ class Report:
             )
 
 
-def _counts_json(counts: Counts) -> dict[str, int]:
-    return {name: getattr(counts, name) for name in COLUMNS}
+def _counts_json(counts: Counts) -> dict[str, Any]:
+    return {**{name: getattr(counts, name) for name in COLUMNS}, "reasons": dict(counts.reasons)}
 
 
-def _skew_warning(ratio: SampleRatio) -> str:
-    shares = ",".join(f"{name}:SHARE" for name in ratio.variations)
-    return (
-        f"{_split(ratio)} are expected: chance gives that, or worse, with a probability of {ratio.p_value:.1g}. Find "
-        "the cause before you trust the experiment. Where shares are unequal on purpose (a rollout), say so: "
-        f"--expect {ratio.flag_key}={shares}"
-    )
+def _visitors_json(visitors: VisitorCounts) -> dict[str, Any]:
+    return {
+        "decided": visitors.decided,
+        "delivered": visitors.delivered,
+        "lost": visitors.lost,
+        "by_reason": visitors.by_reason,
+    }
 
 
-def _split(ratio: SampleRatio) -> str:
-    seen = ", ".join(f"{count:,} {name}" for name, count in ratio.variations.items())
-    expected = ", ".join(f"{count:,.0f} {name}" for name, count in ratio.expected.items())
-    return f"{ratio.flag_key}: visitors are split {seen} where {expected}"
+def part_json(part: Part) -> dict[str, str | None]:
+    """A day, or the four fields of a source."""
+    return {"day": part} if isinstance(part, str) else asdict(part)
 
 
 def _named(row: Row) -> str:
     return f"{row[0]}, {'no variation' if row[1] is None else row[1]}"
 
 
-def show(report: Report, console: Terminal) -> None:
-    """Print the report for people; its last sentence says how it stands."""
-    found = report.found
-    since = "the beginning" if found.since_ms is None else moment_text(found.since_ms)
-    _say(console, f"From {since} to {moment_text(found.until_ms)}")
-    _show_table(report, console)
-    for ratio in report.ratios:
-        if ratio.p_value is not None and not ratio.skewed:
-            _say(console, f"{_split(ratio)} are expected: chance explains that (p = {ratio.p_value:.2g}).")
-    for warning in report.warnings():
-        _say(console, warning, "yellow")
-    if found.books.examples:
-        places = ", ".join(str(example) for example in found.books.examples)
-        more = "" if len(found.books.examples) == found.books.unexplained else ", …"
-        _say(console, f"Unexplained (partition/offset/kind): {places}{more}. {WHAT_TO_DO}", "red")
-    _say(console, summary(found), "green" if found.adds_up else "bold red")
-
-
-def _say(console: Terminal, text: str, style: str = "") -> None:
-    """A line; where there is no terminal it is not broken."""
-    console.print(Text(legible(text, len(text)), style=style), soft_wrap=not console.is_terminal)
-
-
-def _show_table(report: Report, console: Terminal) -> None:
-    """All columns; where they do not fit, those with a number. A number is never cut."""
-    table = _table(report, list(COLUMNS))
-    if _least_width(table, console) > console.width:
-        every = report.found.books.totals
-        every.add(report.found.books.metadata)
-        table = _table(report, [name for name in COLUMNS if name in ALWAYS or getattr(every, name)])
-    width = console.width
-    console.width = max(width, _least_width(table, console))
-    console.print(table)
-    console.width = width
-
-
-def _least_width(table: Table, console: Terminal) -> int:
-    """How wide a table is when its names are folded, and its numbers are not."""
-    return Measurement.get(console, console.options.update(width=PLAIN_WIDTH), table).minimum
-
-
-def _table(report: Report, columns: list[str]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("flag", "variation"):
-        table.add_column(title, overflow="fold", min_width=MIN_NAME_WIDTH)
-    pendo = () if report.at_pendo is None else ("at Pendo", "expected", "difference")
-    for title in (*(COLUMNS[name] for name in columns), *pendo):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in report.rows:
-        _add(table, columns, row[0], row[1] or "-", report.counts(row), report.pendo(row))
-    books = report.found.books
-    _add(table, columns, "(no flag)", "", books.other)
-    _add(table, columns, "all track events", "", books.totals)
-    _add(table, columns, "metadata", "", books.metadata)
-    return table
-
-
-def _add(
-    table: Table,
-    columns: list[str],
-    flag: str,
-    variation: str,
-    counts: Counts,
-    pendo: PendoCheck | None = None,
-) -> None:
-    numbers = [f"{getattr(counts, name):,}" for name in columns]
-    if pendo is not None:
-        numbers += [
-            f"{pendo.counted:,}",
-            _range(pendo),
-            f"{pendo.difference:+,}" if pendo.difference else "0",
-        ]
-    # Text: a flag's key may look like markup.
-    names = (Text(legible(name, MAX_NAME_CHARACTERS)) for name in (flag, variation))
-    table.add_row(*names, *numbers)
-
-
-def _range(pendo: PendoCheck) -> str:
+def expected_range(pendo: PendoCheck) -> str:
+    """What Pendo may count, for people."""
     least, most = f"{pendo.expected_min:,}", f"{pendo.expected_max:,}"
     return least if least == most else f"{least} to {most}"
 

@@ -5,7 +5,7 @@ In: Kafka, stretches by partition. Out: messages; what this group wrote about th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from confluent_kafka import Message
@@ -29,12 +29,16 @@ class Topics:
         self.damaged = 0
         """Records of the ledger that could not be read."""
 
-    def settlements(self, spans: Spans, numbers: list[int]) -> Iterator[tuple[int, int, Settlements]]:
+    def settlements(
+        self, spans: Spans, numbers: list[int], may_matter: Callable[[Message], bool] = lambda _: True
+    ) -> Iterator[tuple[int, int, Settlements]]:
         """What the group wrote about these partitions of this topic: the partition, the ledger's offset, the record.
 
-        Raises UnknownSchema for what a later release wrote.
+        `may_matter`: which records are worth decoding. Raises UnknownSchema for what a later release wrote.
         """
         for message in self.messages(self._kafka.ledger_topic, spans, numbers):
+            if not may_matter(message):
+                continue
             try:
                 settlements = decode_settlements(message.value())
             except UndecodableRecord:

@@ -3,6 +3,7 @@ package com.example.shop;
 import com.optimizely.ab.Optimizely;
 import com.optimizely.ab.notification.DecisionNotification;
 import com.optimizely.ab.notification.DecisionNotification.FlagDecisionNotificationBuilder;
+import com.optimizely.ab.optimizelyconfig.OptimizelyConfig;
 import io.flagpost.v1.DecisionEvent;
 import io.flagpost.v1.Source;
 import java.io.IOException;
@@ -39,6 +40,7 @@ public final class DecisionPublisher {
   private final Options options;
   private final KafkaProducer<String, ByteBuffer> producer;
   private final ThreadPoolExecutor sender;
+  private volatile RuleTypes rules = RuleTypes.unknown();
   private final AtomicLong accepted = new AtomicLong();
   private final AtomicLong delivered = new AtomicLong();
 
@@ -93,6 +95,8 @@ public final class DecisionPublisher {
 
   /** Call it before the first {@code decide()}. */
   public void attach(Optimizely optimizely) {
+    optimizely.addUpdateConfigNotificationHandler(changed -> readRules(optimizely));
+    readRules(optimizely);
     optimizely.addDecisionNotificationHandler(this::onDecision);
   }
 
@@ -111,6 +115,17 @@ public final class DecisionPublisher {
     Duration left = Duration.between(Instant.now(), deadline);
     producer.close(left.isNegative() ? Duration.ZERO : left);
     return accepted.get() - delivered.get();
+  }
+
+  /** The datafile has come, or changed. */
+  private void readRules(Optimizely optimizely) {
+    try {
+      OptimizelyConfig config = optimizely.getOptimizelyConfig();
+      rules = config == null ? RuleTypes.unknown() : RuleTypes.of(config);
+    } catch (IOException | RuntimeException error) {
+      rules = RuleTypes.unknown();
+      options.onError().accept(error);
+    }
   }
 
   private void onDecision(DecisionNotification decision) {
@@ -158,6 +173,10 @@ public final class DecisionPublisher {
         .setRuleKey((String) info.get(FlagDecisionNotificationBuilder.RULE_KEY))
         .setDecisionEventDispatched(
             (Boolean) info.get(FlagDecisionNotificationBuilder.DECISION_EVENT_DISPATCHED))
+        .setRuleType(
+            rules.typeOf(
+                (String) info.get(FlagDecisionNotificationBuilder.RULE_KEY),
+                (String) info.get(FlagDecisionNotificationBuilder.EXPERIMENT_ID)))
         .setExperimentId((String) info.get(FlagDecisionNotificationBuilder.EXPERIMENT_ID))
         .setVariationId((String) info.get(FlagDecisionNotificationBuilder.VARIATION_ID))
         .setAttributes(carried(decision.getAttributes()))

@@ -1,0 +1,134 @@
+"""Follows the topic of impressions for the traffic allocations that publishers report there.
+
+In: the topic, of which the last hour is read first. Out, on the event loop: each report's splits. Runs in a thread of
+its own with a consumer of its own, by assign(): every process needs all reports, and each once a minute at most.
+
+Nothing waits for it. What cannot be read is looked for again; until then the splits that are known are expected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import orjson
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from flagpost_consumer.adapters.kafka_config import suppressions_config
+from flagpost_consumer.core.experiments import Experiment, splits_in
+from flagpost_consumer.core.sample_ratio import Shares
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_kafka import rights
+from flagpost_settings.logs import kafka_logger
+
+log = structlog.get_logger(__name__)
+
+Told = Callable[[Experiment, Shares, int], None]
+"""An experiment, its split, and when it was reported, epoch ms."""
+
+CALL_SECONDS = 5.0
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 30.0
+LOOK_SECONDS = 600.0
+"""After this time it begins again with a new client: the topic may have more partitions, or be another one."""
+BACK_SECONDS = 3600.0
+"""Publishers report once a minute while there is anything to report."""
+CLOSE_SECONDS = 2.0
+BATCH_MESSAGES = 500
+
+
+class SplitsReader:
+    """The topic of impressions, as one process reads it."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str, loop: asyncio.AbstractEventLoop, told: Told) -> None:
+        """`told` is called on `loop`."""
+        self._kafka = kafka
+        self._topic = topic
+        self._loop = loop
+        self._told = told
+        self._stopped = threading.Event()
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._run, name="flagpost-splits", daemon=True)
+
+    def start(self) -> None:
+        """Read in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nobody wants to know any more."""
+        self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until its client is closed, but not for a Kafka that does not answer. Blocks."""
+        self._thread.join(CLOSE_SECONDS)
+
+    # The thread
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._serve()
+            except KafkaException as error:
+                self._lack(rights.named(error.args[0], rights.reads(self._topic)).str())
+            except Exception as error:
+                log.exception("the topic of impressions could not be read; it is tried again")
+                self._lack(type(error).__name__)
+            else:
+                continue
+            self._stopped.wait(RETRY_SECONDS)
+
+    def _serve(self) -> None:
+        """Read for a while. Raises KafkaException."""
+        consumer = Consumer(suppressions_config(self._kafka), logger=kafka_logger())
+        try:
+            consumer.assign(self._hour(consumer))
+            ends_at = time.monotonic() + LOOK_SECONDS
+            while not self._stopped.is_set() and time.monotonic() < ends_at:
+                first = consumer.poll(POLL_SECONDS)
+                if first is not None:
+                    for message in (first, *consumer.consume(BATCH_MESSAGES, 0)):
+                        self._take(message)
+        finally:
+            consumer.close()
+
+    def _hour(self, consumer: Consumer) -> list[TopicPartition]:
+        """Where each partition's last hour begins."""
+        found = consumer.list_topics(self._topic, timeout=CALL_SECONDS).topics[self._topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        since_ms = int((time.time() - BACK_SECONDS) * 1000)
+        wanted = [TopicPartition(self._topic, number, since_ms) for number in found.partitions]
+        return consumer.offsets_for_times(wanted, timeout=CALL_SECONDS)
+
+    def _take(self, message: Message) -> None:
+        """Tell what a report says. Raises KafkaException."""
+        error = message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                self._lack("")
+                return
+            raise KafkaException(error)
+        try:
+            report = orjson.loads(message.value() or b"")
+            at_ms, splits = int(report["until"]), list(splits_in(report))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return  # `flagpost reconcile` counts these
+        for experiment, shares in splits:
+            self._tell(experiment, shares, at_ms)
+
+    def _tell(self, experiment: Experiment, shares: Shares, at_ms: int) -> None:
+        if not self._stopped.is_set():
+            self._loop.call_soon_threadsafe(self._told, experiment, shares, at_ms)
+
+    def _lack(self, trouble: str) -> None:
+        """What is wrong, or nothing; said when it changes."""
+        if trouble and trouble != self._trouble:
+            log.warning(
+                "the traffic allocation that publishers report cannot be read; it is tried again",
+                topic=self._topic,
+                reason=trouble,
+            )
+        self._trouble = trouble

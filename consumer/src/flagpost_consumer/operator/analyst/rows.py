@@ -1,0 +1,79 @@
+"""Settlements as rows of a table, as they lie in the ledger.
+
+In: settings, a window, what is wanted. Out: rows, those of each partition in order; memory does not grow with them.
+A delivery has one row, but where two members settled it, or a member wrote it twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flagpost_consumer.operator.reconciliation.extent import Window
+from flagpost_consumer.operator.reconciliation.topics import Topics
+from flagpost_consumer.operator.tail import FIELDS
+from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import LedgerEntry
+
+COLUMNS: Final = ("partition", "settled_at", *FIELDS)
+"""As in `flagpost tail --json`."""
+TIMES: Final = frozenset({"settled_at", "occurred_at"})
+"""Columns of epoch ms."""
+
+Row = tuple[Any, ...]
+"""One value for each column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which settlements are wanted; what is empty filters nothing."""
+
+    flags: frozenset[str] = frozenset()
+    outcomes: frozenset[str] = frozenset()
+
+    def fits(self, entry: LedgerEntry) -> bool:
+        """Whether a settlement is wanted."""
+        of_flag = not self.flags or entry.flag_key in self.flags
+        return of_flag and (not self.outcomes or entry.outcome in self.outcomes)
+
+
+class LedgerRows:
+    """The rows of a window: what was written to the ledger from `since` to before `until`."""
+
+    def __init__(self, reader: TopicReader, kafka: KafkaSettings, window: Window, wanted: Wanted) -> None:
+        self._reader = reader
+        self._kafka = kafka
+        self._window = window
+        self._wanted = wanted
+        self._topics = Topics(reader, kafka)
+
+    @property
+    def damaged(self) -> int:
+        """Ledger records that could not be read, and are left out."""
+        return self._topics.damaged
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows.
+
+        Raises:
+            KafkaUnavailable: Kafka does not answer.
+            UnknownSchema: a later release wrote the ledger.
+        """
+        spans = self._spans()
+        for number, _, record in self._topics.settlements(spans, list(spans)):
+            for entry in record.entries:
+                if self._wanted.fits(entry):
+                    yield number, record.settled_at, *(getattr(entry, name) for name in FIELDS)
+
+    def _spans(self) -> dict[int, Span]:
+        reader, topic, window = self._reader, self._kafka.ledger_topic, self._window
+        spans = reader.spans(topic)
+        first = {number: span.first for number, span in spans.items()}
+        end = {number: span.end for number, span in spans.items()}
+        if window.since_ms is not None:
+            first = reader.first_at(topic, window.since_ms, spans)
+        if window.until_ms is not None:
+            end = reader.first_at(topic, window.until_ms, spans)
+        return {number: Span(first[number], end[number]) for number in spans}

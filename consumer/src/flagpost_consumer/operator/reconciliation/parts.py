@@ -1,0 +1,60 @@
+"""What the rows of a reconciliation can be split by.
+
+In: what was asked for, decisions. Out: the part of its row that a decision belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+
+from flagpost_consumer.operator.reconciliation.counting import Part
+from flagpost_schemas import DecisionEvent, Source
+
+DAY_MS = 86_400_000
+NO_DAY = "no day"
+"""Of a decision whose time is none."""
+NOBODY = Source()
+
+
+class By(StrEnum):
+    """What rows are split by."""
+
+    REASON = "reason"
+    DAY = "day"
+    """By the decisions' own times (UTC), as Pendo and Optimizely count them."""
+    SOURCE = "source"
+
+
+def part_of(by: By | None) -> Callable[[DecisionEvent], Part] | None:
+    """How decisions are split; None: they are not. (Reasons are counted anyway.)"""
+    if by is By.DAY:
+        return _day_of
+    return _source_of if by is By.SOURCE else None
+
+
+def part_name(part: Part) -> str:
+    """A part as people read it."""
+    if isinstance(part, str):
+        return part
+    sdk = " ".join(filter(None, (part.sdk, part.sdk_version)))
+    beside = ", ".join(filter(None, (part.environment, sdk)))
+    return f"{part.service or 'no service'} ({beside})" if beside else part.service or "no service"
+
+
+def _day_of(decision: DecisionEvent) -> str:
+    return _day(decision.occurred_at // DAY_MS)
+
+
+@lru_cache(maxsize=1000)
+def _day(number: int) -> str:
+    try:
+        return datetime.fromtimestamp(number * (DAY_MS // 1000), UTC).date().isoformat()
+    except (OverflowError, ValueError, OSError):
+        return NO_DAY
+
+
+def _source_of(decision: DecisionEvent) -> Source:
+    return decision.source or NOBODY

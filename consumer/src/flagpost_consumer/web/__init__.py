@@ -1,0 +1,10 @@
+"""`flagpost web`: the page for people who do not use terminals. It only reads.
+
+In: the topics, the consumers' /status, requests of browsers. Out: pages, CSV, a live stream. `command` runs it and
+`program` knows all parts; nobody else calls in.
+
+- `following` reads the topics in a thread of its own and hands over `view`: what is shown, and nothing that changes;
+- `guard` says who is answered, `server` answers; `reports` makes the tables, `pages` and `charts` HTML, `live` the
+  stream;
+- `consumers` asks the consumers how Pendo is.
+"""

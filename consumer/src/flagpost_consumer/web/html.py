@@ -1,0 +1,59 @@
+"""HTML, written so that no text of others can become markup.
+
+In: texts, numbers, and pieces of HTML made here. Out: `Html`. Whatever is not `Html` is escaped, and characters that
+would be obeyed or not be seen (bidirectional, control) are shown escaped, as in the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import TypeAlias
+
+from flagpost_settings.visible import visible
+
+VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
+"""Elements that have no end."""
+
+
+class Html(str):
+    """A text that is markup already."""
+
+    __slots__ = ()
+
+
+Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
+"""What an element may hold; None is nothing."""
+
+
+def element(name: str, /, *children: Child, **attributes: str | int | bool | None) -> Html:
+    """One element. In attributes' names `_` stands for `-`, and one at the end is left out (`class_`, `for_`).
+
+    An attribute that is True stands alone; one that is False or None is left out.
+    """
+    given = "".join(_attribute(key, value) for key, value in attributes.items())
+    if name in VOID:
+        return Html(f"<{name}{given}>")
+    return Html(f"<{name}{given}>{joined(*children)}</{name}>")
+
+
+def joined(*children: Child) -> Html:
+    """Pieces one after the other."""
+    return Html("".join(map(_child, children)))
+
+
+def _child(child: Child) -> str:
+    if child is None:
+        return ""
+    if isinstance(child, Html):
+        return child
+    if isinstance(child, str | int):
+        return escape(visible(str(child)))
+    return joined(*child)
+
+
+def _attribute(key: str, value: str | int | bool | None) -> str:
+    name = key.rstrip("_").replace("_", "-")
+    if value is None or value is False:
+        return ""
+    return f" {name}" if value is True else f' {name}="{escape(visible(str(value)))}"'

@@ -1,0 +1,302 @@
+"""The pages, as HTML.
+
+In: the state of the reading, what the consumers say, what was asked for. Out: whole documents. Every number comes out
+of `reports`, which makes the CSV files too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from flagpost_consumer import __version__
+from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.operator.times import moment_text
+from flagpost_consumer.web.aggregates import View
+from flagpost_consumer.web.charts import stacked_bars
+from flagpost_consumer.web.following import State
+from flagpost_consumer.web.html import Child, Html, element, joined
+from flagpost_consumer.web.live import COLUMNS, Live
+from flagpost_consumer.web.reports import Reports, ratios_of, story
+
+NAVIGATION: Final = (("/", "Flags"), ("/dead-letters", "Dead letters"), ("/explain", "Explain a visitor"))
+RATES: Final = (
+    (Outcome.DELIVERED.value, "delivered a second"),
+    (Outcome.DUPLICATE.value, "duplicates a second"),
+    (Outcome.DROPPED.value, "dropped a second"),
+    (Outcome.DEAD_LETTERED.value, "dead-lettered a second"),
+    ("pending", "pending now"),
+)
+
+
+class Pages:
+    """Writes them."""
+
+    def __init__(self, reports: Reports, live: Live) -> None:
+        self._reports = reports
+        self._live = live
+
+    def overview(self, state: State) -> Html:
+        """What flows, each flag, how Pendo is."""
+        view = state.view
+        if view is None:
+            return document("Flags", "/", _reading(state), refresh=True)
+        reports = self._reports
+        return document(
+            "Flags",
+            "/",
+            _stand(state, view),
+            element("p", story(view), class_="story"),
+            *_warnings(state, view),
+            reports.flags(view).as_html(empty="No decision has been published in this window."),
+            element(
+                "div",
+                element(
+                    "section",
+                    element("h2", "Pendo, as the consumers tell it"),
+                    self._pendo(),
+                    aria_label="Pendo",
+                ),
+                element(
+                    "section",
+                    element("h2", "Dead letters"),
+                    reports.letters(view).as_html(empty="There is none."),
+                    aria_label="Dead letters",
+                ),
+                class_="columns",
+            ),
+            self._live_part(view),
+            element("h2", "All deliveries"),
+            reports.deliveries(view).as_html(),
+        )
+
+    def flag(self, state: State, key: str) -> Html | None:
+        """One flag; None: there is none of that name."""
+        view = state.view
+        if view is None:
+            return document(key, "", _reading(state), refresh=True)
+        if key not in view.flags:
+            return None
+        reports = self._reports
+        charts = [
+            stacked_bars(title, ("delivered", "lost", "pending"), steps)
+            for title, steps in reports.over_time(view, key)
+        ]
+        return document(
+            f"Flag {key}",
+            "",
+            _stand(state, view),
+            reports.variations(view, key).as_html(),
+            element("h2", "Sample ratio"),
+            *_ratios(view, key),
+            element("h2", "Why visitors were lost"),
+            reports.reasons(view, key).as_html(empty="Nobody was lost."),
+            element("h2", "Over time"),
+            element("p", "Visitors who were decided in each step, by how they stand now."),
+            element("div", charts, class_="columns"),
+            reports.steps(view, key).as_html(),
+            element("h2", "Deliveries of track events"),
+            reports.deliveries_of(view, key).as_html(),
+        )
+
+    def dead_letters(self, state: State, reason: str | None) -> Html:
+        """The newest of them, of one reason or of all."""
+        view = state.view
+        if view is None:
+            return document("Dead letters", "/dead-letters", _reading(state), refresh=True)
+        reports = self._reports
+        title = "Dead letters" if reason is None else f"Dead letters: {reason}"
+        return document(
+            title,
+            "/dead-letters",
+            _stand(state, view),
+            reports.letters(view).as_html(empty="There is none."),
+            element("h2", "The newest that were not replayed"),
+            reports.newest_letters(view, reason).as_html(empty="There is none."),
+        )
+
+    def dead_letter(self, found: Mapping[str, Any]) -> Html:
+        """One, opened."""
+        told = [
+            joined(element("dt", name), element("dd", value)) for name, value in self._reports.letter(found)
+        ]
+        value = self._reports.letter_value(found)
+        return document(
+            f"Dead letter {found['partition']}/{found['offset']}",
+            "",
+            element("dl", told),
+            element("h2", "What it holds"),
+            element("p", "It is about one person, and so hidden: see the setting web.show_ids.")
+            if value is None
+            else element("pre", lines_of(value), tabindex=0),
+        )
+
+    def explain(self, found: Mapping[str, Any] | None) -> Html:
+        """A form for a visitor's id; and what was found."""
+        asked = "" if found is None else str(found["visitor"])
+        form = element(
+            "form",
+            element(
+                "div",
+                element("label", "Visitor id, as your services send it", for_="visitor"),
+                element(
+                    "input",
+                    id="visitor",
+                    name="visitor",
+                    value=asked,
+                    required=True,
+                    maxlength=1000,
+                    autocomplete="off",
+                    spellcheck="false",
+                ),
+            ),
+            element("button", "Explain", type="submit"),
+            action="/explain",
+            method="get",
+        )
+        return document("Explain a visitor", "/explain", form, self._explained(found))
+
+    def _explained(self, found: Mapping[str, Any] | None) -> Child:
+        if found is None:
+            return element("p", "It reads the visitor's partition of the topics, and takes a few seconds.")
+        if not found["records"]:
+            return element(
+                "p",
+                "Kafka has no event of this visitor: none was published in the time that the topics are kept for.",
+            )
+        is_suppressed = (
+            element("p", "The visitor is suppressed: nothing is sent any more.", class_="warning")
+            if found["suppressed"]
+            else None
+        )
+        return joined(is_suppressed, self._reports.explained(found).as_html())
+
+    def _pendo(self) -> Child:
+        reports = self._reports
+        if not reports.consumers.are_known:
+            return element(
+                "p", "Nobody is asked: give the consumers' addresses in the setting web.consumers."
+            )
+        return reports.pendo().as_html(empty="No consumer has answered yet.")
+
+    def _live_part(self, view: View) -> Html:
+        """With what is known now in it, so that it says something without JavaScript too."""
+        numbers = self._live.numbers(view)
+        rates = [
+            joined(element("dt", label), element("dd", numbers[name], id=f"live-{name}"))
+            for name, label in RATES
+        ]
+        rows = [
+            element("tr", element("th", row[0], scope="row"), [element("td", text) for text in row[1:]])
+            for row in map(self._live.row, view.recent)
+        ]
+        head = element("tr", [element("th", title, scope="col") for title in COLUMNS])
+        table = element(
+            "table",
+            element("caption", "The latest settlements"),
+            element("thead", head),
+            element("tbody", rows, id="live-rows"),
+        )
+        scrolled = element(
+            "div", table, class_="scroll", tabindex=0, role="region", aria_label="The latest settlements"
+        )
+        return element(
+            "section",
+            element("h2", "What flows now", id="live-title"),
+            element(
+                "p",
+                element("button", "Pause", id="live-pause", type="button", hidden=True),
+                " ",
+                element("span", "as it was when the page was loaded", id="live-status", role="status"),
+            ),
+            element("dl", rates),
+            scrolled,
+            id="live",
+            aria_labelledby="live-title",
+        )
+
+
+def document(title: str, here: str, *content: Child, refresh: bool = False) -> Html:
+    """A whole document; `refresh`: it loads itself again soon, for there is nothing to see yet."""
+    links = [
+        element("li", element("a", text, href=href, aria_current="page" if href == here else None))
+        for href, text in NAVIGATION
+    ]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("title", f"{title} - Flagpost"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", http_equiv="refresh", content="2") if refresh else None,
+        element("link", rel="stylesheet", href="/static/style.css"),
+        element("link", rel="icon", href="/static/icon.svg"),
+        element("script", src="/static/live.js", defer=True),
+    )
+    body = element(
+        "body",
+        element("a", "To the content", href="#content", class_="skip"),
+        element("header", element("p", "Flagpost"), element("nav", element("ul", links), aria_label="Pages")),
+        element("main", element("h1", title), *content, id="content", tabindex=-1),
+        element("footer", element("p", f"Flagpost {__version__}. This page only reads.")),
+    )
+    return Html("<!doctype html>" + element("html", head, body, lang="en"))
+
+
+def lines_of(text: str) -> Html:
+    """A text whose lines stay lines."""
+    return Html("\n".join(joined(line) for line in text.split("\n")))
+
+
+def notice(title: str, text: str, here: str = "") -> Html:
+    """A document of one sentence."""
+    return document(title, here, element("p", text))
+
+
+def _reading(state: State) -> Html:
+    """What is shown until there are numbers: never some that are half of the truth."""
+    wrong = element("p", state.wrong, class_="bad", role="alert") if state.wrong else None
+    return joined(element("p", f"The topics are being read: {state.read:.0%} so far.", role="status"), wrong)
+
+
+def _stand(state: State, view: View) -> Html:
+    told = f"From {moment_text(view.since_ms)} to {moment_text(view.as_of_ms)}. Times are UTC."
+    if state.read < 1:
+        told += f" The window is being read anew ({state.read:.0%}); until then these numbers stay."
+    wrong = (
+        element(
+            "p",
+            f"The topics cannot be read, so these numbers are old: {state.wrong}",
+            class_="warning",
+            role="alert",
+        )
+        if state.wrong
+        else None
+    )
+    return joined(element("p", told, class_="state"), wrong)
+
+
+def _ratios(view: View, flag: str) -> list[Html]:
+    found = [
+        element("p", text, class_="warning" if is_warning else None)
+        for text, is_warning in ratios_of(view, flag)
+    ]
+    return found or [
+        element("p", "No experiment of this flag has two variations to compare.", class_="empty")
+    ]
+
+
+def _warnings(state: State, view: View) -> Sequence[Html]:
+    found = []
+    if view.unexplained:
+        found.append(
+            f"{view.unexplained:,} deliveries are unexplained: the group has committed beyond them, and the ledger "
+            "does not say how they ended. flagpost reconcile names them."
+        )
+    if state.damaged:
+        found.append(
+            f"{state.damaged:,} records of the ledger cannot be read; what they settled is unexplained or pending."
+        )
+    if view.lost_offsets:
+        found.append(f"{view.lost_offsets:,} offsets were lost before the group read them.")
+    return [element("p", text, class_="warning") for text in found]

@@ -1,0 +1,166 @@
+"""A real browser that is driven: Chromium, by its DevTools protocol.
+
+In: an address, a window's width, scripts. Out: what a page holds, what it looks like, what its console says. The
+protocol is JSON over a WebSocket, which aiohttp speaks. Skips where there is no Chromium, and fails with CI set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from browsers import CHROMIUM
+
+SECONDS = 60.0
+MAX_MESSAGE_BYTES = 64_000_000
+"""A picture is one message."""
+
+
+class Tab:
+    """One page of the browser."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.complaints: list[str] = []
+        """What the console said: errors, warnings, violations of the policy."""
+        self._loaded = asyncio.Event()
+        self._reader = asyncio.create_task(self._read())
+
+    async def start(self) -> None:
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            await self.send(f"{domain}.enable")
+
+    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command, and its answer."""
+        number = next(self._numbers)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json({"id": number, "method": method, "params": parameters})
+        return await asyncio.wait_for(self._answers[number], SECONDS)
+
+    async def open(self, url: str) -> None:
+        """Open an address, and wait until it is loaded."""
+        self._loaded.clear()
+        answer = await self.send("Page.navigate", url=url)
+        assert "errorText" not in answer, answer
+        await asyncio.wait_for(self._loaded.wait(), SECONDS)
+
+    async def look(self, script: str) -> Any:
+        """What an expression is in the page; a promise is awaited."""
+        answer = await self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    async def until(self, script: str) -> None:
+        """Wait until an expression is true in the page."""
+        async with asyncio.timeout(SECONDS):
+            while not await self.look(script):  # noqa: ASYNC110 - another process is waited for
+                await asyncio.sleep(0.05)
+
+    async def sized(self, width: int, height: int = 900) -> None:
+        """Have a window of this size."""
+        await self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
+    async def coloured(self, scheme: str) -> None:
+        """`light` or `dark`."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self.send("Emulation.setEmulatedMedia", features=features)
+
+    async def scripts(self, *, on: bool) -> None:
+        """Whether pages may run scripts from now on; what is asked by `look` runs all the same."""
+        await self.send("Emulation.setScriptExecutionDisabled", value=not on)
+
+    async def press(self, key: str) -> None:
+        """Press a key: Tab, Enter."""
+        codes = {"Tab": 9, "Enter": 13}
+        text = {"text": "\r"} if key == "Enter" else {}
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        await self.send("Input.dispatchKeyEvent", type="keyDown", **common, **text)
+        await self.send("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    async def picture(self, path: Path) -> None:
+        """The whole page as a PNG."""
+        answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(answer["data"]))
+
+    async def close(self) -> None:
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _read(self) -> None:
+        async for message in self._socket:
+            told = message.json()
+            if "id" in told:
+                self._answers.pop(told["id"]).set_result(told.get("result", {"errorText": told.get("error")}))
+            elif told["method"] == "Page.loadEventFired":
+                self._loaded.set()
+            elif told["method"] == "Log.entryAdded" and told["params"]["entry"]["level"] != "verbose":
+                self.complaints.append(told["params"]["entry"]["text"])
+            elif told["method"] == "Runtime.exceptionThrown":
+                self.complaints.append(str(told["params"]["exceptionDetails"]))
+
+
+@asynccontextmanager
+async def tab() -> AsyncIterator[Tab]:
+    """A browser of the test's own, with one page open."""
+    found = [path for path in map(shutil.which, CHROMIUM) if path is not None]
+    if not found:
+        (pytest.fail if "CI" in os.environ else pytest.skip)("no Chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
+            [
+                found[0], "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--disable-background-networking", "--remote-debugging-port=0", "--hide-scrollbars", "--no-first-run",
+                f"--user-data-dir={profile}", "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            port = await _port(Path(profile) / "DevToolsActivePort")
+            async with aiohttp.ClientSession() as session:
+                async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+                    (page,) = [each for each in await answer.json() if each["type"] == "page"]
+                async with session.ws_connect(
+                    page["webSocketDebuggerUrl"], max_msg_size=MAX_MESSAGE_BYTES
+                ) as socket:
+                    opened = Tab(socket)
+                    try:
+                        await opened.start()
+                        yield opened
+                    finally:
+                        await opened.close()
+        finally:
+            process.terminate()
+            await asyncio.to_thread(process.wait, 30)
+
+
+async def _port(file: Path) -> int:
+    """Where it listens; the file is there once it does."""
+    async with asyncio.timeout(SECONDS):
+        while not (lines := await asyncio.to_thread(_lines, file)):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+    return int(lines[0])
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []

@@ -1,0 +1,108 @@
+"""The sample ratio of experiments as a running consumer tells it, against the traffic allocation that a publisher
+reports; and without a word of it where the topic is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from confluent_kafka import Producer
+
+from flagpost_consumer.core.sample_ratio import SKEWED_FROM
+from flagpost_publisher import Publisher
+from optimizely_fixtures import optimizely_client, user_of
+from running import RunningConsumer, eventually
+from scenes import Scene
+from simulation import decision
+
+pytestmark = pytest.mark.kafka
+
+VISITORS = 60
+
+
+@pytest.fixture
+def reports(scene: Scene) -> str:
+    """The topic of impressions."""
+    topic = scene.topic.replace("events", "impressions")
+    scene.kafka.create_topics(topic, partitions=2)
+    return topic
+
+
+def decide(scene: Scene, reports: str) -> Counter[str | None]:
+    """The visitors that the real SDK puts into each variation; their publisher reports the split at its end."""
+    shown: Counter[str | None] = Counter()
+    client = optimizely_client()
+    with Publisher(
+        bootstrap_servers=scene.kafka.bootstrap_servers, topic=scene.topic, impressions_topic=reports
+    ) as publisher:
+        publisher.attach(client)
+        for number in range(VISITORS):
+            shown[user_of(client, f"v{number}").decide("checkout").variation_key] += 1
+    return shown
+
+
+def series(consumer: RunningConsumer, name: str, **labels: str | None) -> float:
+    """A series of the experiment; 0 where it is not told."""
+    found = {"flag": "checkout", "rule": "checkout_test", **labels}
+    return consumer.scrape().get((name, tuple(sorted(found.items()))), 0.0)  # type: ignore[arg-type]
+
+
+def told(
+    consumer: RunningConsumer, variations: Iterable[str | None]
+) -> dict[str | None, tuple[float, float]]:
+    """The visitors of each variation, and the share that is expected of it."""
+    return {
+        each: (
+            series(consumer, "flagpost_experiment_visitors", variation=each),
+            series(consumer, "flagpost_experiment_expected_share", variation=each),
+        )
+        for each in variations
+    }
+
+
+def evidence(consumer: RunningConsumer) -> float:
+    return series(consumer, "flagpost_sample_ratio_evidence")
+
+
+async def test_visitors_are_held_against_the_split_that_their_publisher_reports(
+    scene: Scene, reports: str
+) -> None:
+    shown = await asyncio.to_thread(decide, scene, reports)
+    with scene.consume(metrics__flags=["checkout"], kafka__impressions_topic=reports) as consumer:
+        expected = {variation: (float(count), 0.5) for variation, count in shown.items()}
+        await eventually(lambda: told(consumer, shown) == expected)
+        assert evidence(consumer) < SKEWED_FROM
+
+        # Somebody else's decisions tip the scales; and a later datafile says that this is meant.
+        scene.publish(
+            [
+                decision(f"x{n}", variation="treatment", rule_key="checkout_test", rule_type="experiment")
+                for n in range(60)
+            ]
+        )
+        await eventually(lambda: evidence(consumer) >= SKEWED_FROM)
+        producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers})
+        split = {
+            "flag_key": "checkout",
+            "rule_key": "checkout_test",
+            "shares": {"control": 1, "treatment": 9},
+        }
+        producer.produce(reports, b"none of ours")
+        producer.produce(reports, json.dumps({"until": 2**42, "splits": [split]}))
+        producer.flush(10)
+        await eventually(lambda: evidence(consumer) < SKEWED_FROM)
+        assert await consumer.stop() == 0
+
+
+async def test_without_the_topic_visitors_are_counted_and_everything_else_goes_on(scene: Scene) -> None:
+    scene.publish([decision(f"v{n}", rule_key="ab", rule_type="experiment") for n in range(5)])
+    with scene.consume(metrics__flags=["checkout"], kafka__impressions_topic="nowhere") as consumer:
+        await consumer.caught_up(scene.partitions)
+        labels = {"flag": "checkout", "rule": "ab"}
+        assert consumer.value("flagpost_experiment_visitors", variation="a", **labels) == 5
+        assert "flagpost_sample_ratio_evidence{" not in consumer.get("/metrics")[1].decode()
+        assert await consumer.stop() == 0

@@ -1,0 +1,195 @@
+"""The analyst's question on a real Kafka: which visitors did Pendo not get, and why? `reconcile` alone answers.
+
+Every number is held against an independent count: of what was published, and of what the stand-in received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+
+from flagpost_consumer.demo.pendo_stand_in import Endpoint
+from flagpost_consumer.demo.pendo_stand_in.received import Fate
+from flagpost_schemas import DecisionEvent, Source, encode_single_object
+from ledger_writing import History, entry
+from running import eventually
+from scenes import Scene
+from simulation import decision
+
+Variation = str
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def history(scene: Scene) -> History:
+    return History(scene)
+
+
+class Traffic:
+    """Decisions of an experiment, some of which Pendo is never to hear of, and the reason of each visitor."""
+
+    def __init__(self) -> None:
+        self.events: list[DecisionEvent] = []
+        self.lost: dict[str, str] = {}
+        self.refused: list[str] = []
+        self._now_ms = time.time_ns() // 1_000_000
+        for number in range(60):
+            self._decide(f"v{number}", times=1 + number % 3)  # repeats within the ttl
+        for number in range(5):
+            self._lose(f"denied{number}", "no_consent", consent={"analytics": False})
+        for number in range(3):
+            self._lose(f"late{number}", "expired", occurred_at=self._now_ms - 8 * DAY_MS)
+        for number in range(4):
+            self._lose(f"refused{number}", "rejected")
+            self.refused.append(f"refused{number}")
+        # Consent that was given after it was denied, and a decision that was late once, lose nobody.
+        self._decide("changed", consent={"analytics": False})
+        self._decide("changed", consent={"analytics": True})
+        self._decide("twice", occurred_at=self._now_ms - 8 * DAY_MS)
+        self._decide("twice")
+        # Of two reasons the nearest to delivery: Pendo was asked.
+        self._decide("refused0", consent={"analytics": False})
+
+    def _decide(self, visitor: str, times: int = 1, **fields: Any) -> None:
+        service = ("shop", "checkout")[len(visitor) % 2]
+        given = {"occurred_at": self._now_ms, "source": Source(service=service), **fields}
+        for again in range(times):
+            event_id = f"{visitor}-{len(self.events)}-{again}"
+            self.events.append(
+                decision(visitor, "checkout", self.variation(visitor), event_id=event_id, **given)
+            )
+
+    def _lose(self, visitor: str, reason: str, **fields: Any) -> None:
+        self.lost[visitor] = reason
+        self._decide(visitor, **fields)
+
+    @staticmethod
+    def variation(visitor: str) -> Variation:
+        return "treatment" if int(visitor[-1], 36) % 2 else "control"
+
+    def decided(self) -> Mapping[Variation, set[str]]:
+        """Whom services decided for."""
+        found: dict[Variation, set[str]] = defaultdict(set)
+        for event in self.events:
+            found[event.variation_key or ""].add(event.visitor_id)
+        return found
+
+    def by_reason(self, variation: Variation) -> Mapping[str, int]:
+        """How many were lost for each reason."""
+        reasons = [reason for visitor, reason in self.lost.items() if self.variation(visitor) == variation]
+        return {reason: reasons.count(reason) for reason in set(reasons)}
+
+
+def received(scene: Scene) -> Mapping[Variation, set[str]]:
+    """Whom Pendo recorded something of."""
+    found: dict[Variation, set[str]] = defaultdict(set)
+    for each in scene.pendo.received.of(Endpoint.TRACK):
+        if each.fate is Fate.RECORDED:
+            body: Any = each.parsed
+            found[body["properties"]["variation_key"]].add(body["visitorId"])
+    return found
+
+
+async def test_each_visitor_whom_pendo_did_not_get_has_its_reason(history: History) -> None:
+    scene, traffic = history.scene, Traffic()
+    for visitor in traffic.refused:
+        scene.pendo.faults.visitor(visitor, 422)
+    scene.publish(traffic.events)
+    with scene.consume(delivery__visitor_interval_seconds=0) as consumer:
+        await consumer.caught_up(scene.partitions)
+        assert await consumer.stop() == 0
+    found = await asyncio.to_thread(lambda: history.reconcile("--pendo"))
+    decided, at_pendo = traffic.decided(), received(scene)
+    assert len(found["rows"]) == 2
+    for row in found["rows"]:
+        variation, visitors = row["variation_key"], row["visitors"]
+        assert visitors["decided"] == len(decided[variation])
+        assert visitors["delivered"] == len(at_pendo[variation]) == row["pendo_visitors"]
+        assert decided[variation] - at_pendo[variation] == {
+            visitor for visitor in traffic.lost if traffic.variation(visitor) == variation
+        }
+        assert visitors["by_reason"] == traffic.by_reason(variation)
+        assert visitors["lost"] == sum(visitors["by_reason"].values())
+        assert row["published"] - row["delivered"] == sum(row["reasons"].values())
+    await asyncio.to_thread(lambda: in_all_forms(history, found["rows"]))
+
+
+def in_all_forms(history: History, rows: list[dict[str, Any]]) -> None:
+    """The same numbers as text, as CSV, by reason, day and source."""
+    shown = history.run("reconcile", "--pendo")
+    assert shown.returncode == 0, shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    by_reason = list(csv.DictReader(io.StringIO(history.run("reconcile", "--csv", "--by", "reason").stdout)))
+    plain = list(csv.DictReader(io.StringIO(history.run("reconcile", "--csv").stdout)))
+    days, sources = (history.reconcile("--by", by)["rows"] for by in ("day", "source"))
+    for row, line, day_row, source_row in zip(rows, plain, days, sources, strict=True):
+        visitors = row["visitors"]
+        way = f"{visitors['decided']} visitors published → {visitors['delivered']} delivered"
+        assert f"{way} → {visitors['delivered']} counted by Pendo" in shown.stdout
+        assert int(line["visitors_lost"]) == visitors["lost"]
+        reasons = {
+            each["reason"]: int(each["visitors"])
+            for each in by_reason
+            if each["variation_key"] == row["variation_key"] and each["visitors"] != "0"
+        }
+        assert reasons == {"delivered": visitors["delivered"], **visitors["by_reason"]}
+        for split in (day_row["parts"], source_row["parts"]):
+            assert sum(part["published"] for part in split) == row["published"]
+            assert sum(part["delivered"] for part in split) == row["delivered"]
+        assert {part["service"] for part in source_row["parts"]} == {"shop", "checkout"}
+        # A visitor of one service: parts add up. By day two of them decided on two days, and are in both.
+        assert sum(part["visitors"]["decided"] for part in source_row["parts"]) == visitors["decided"]
+        assert sum(part["visitors"]["lost"] for part in source_row["parts"]) == visitors["lost"]
+        assert len(day_row["parts"]) >= 2
+
+
+async def test_a_replay_and_what_waits_are_told_apart(history: History) -> None:
+    scene = history.scene
+    now = time.time_ns() // 1_000_000
+    for visitor in ("v", "w"):
+        scene.pendo.faults.visitor(visitor, 422)
+    scene.publish([decision(visitor, occurred_at=now) for visitor in "vw"])
+    with scene.consume() as consumer:
+        await eventually(
+            lambda: (
+                consumer.value(
+                    "flagpost_deliveries_total", kind="track", outcome="dead_lettered", reason="rejected"
+                )
+                == 2
+            )
+        )
+        done = await asyncio.to_thread(
+            lambda: history.run("dead-letters", "replay", "--visitor", "v", "--json")
+        )
+        assert orjson.loads(done.stdout)["replayed"] == 1
+        await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 1, 30)
+        assert await consumer.stop() == 0
+    scene.publish([decision("x", occurred_at=now)])
+    found = await asyncio.to_thread(history.reconcile)
+    assert found["rows"][0]["visitors"] == {
+        "decided": 3,
+        "delivered": 1,
+        "lost": 2,
+        "by_reason": {"pending": 1, "rejected": 1},
+    }
+
+
+def test_a_repeat_of_what_was_delivered_before_the_window_loses_nobody(history: History) -> None:
+    """The window holds the repeat alone; what it repeats was published, and settled, before."""
+    now = time.time_ns() // 1_000_000
+    value = encode_single_object(decision("v", occurred_at=now))
+    first = history.put(history.scene.topic, 0, value, timestamp_ms=now - 20 * 60_000)
+    again = history.put(history.scene.topic, 0, value, timestamp_ms=now - 60_000)
+    history.write(0, [entry(first)], timestamp_ms=now - 20 * 60_000)
+    history.write(0, [entry(again, "track", "duplicate", reason="dedupe", duplicate_of=first)])
+    row = history.reconcile("--since", "10m")["rows"][0]
+    assert (row["published"], row["duplicate"]) == (1, 1)
+    assert row["visitors"] == {"decided": 1, "delivered": 1, "lost": 0, "by_reason": {}}

@@ -1,0 +1,295 @@
+"""Impressions counted as the real SDK sends them, and their reports on the way to Kafka."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from flagpost_publisher.arguments import Options
+from flagpost_publisher.attachment import Attachment
+from flagpost_publisher.complaints import Complaints
+from flagpost_publisher.impressions import MAX_REPORT_BYTES, MAX_ROWS, MAX_WAITING, Impressions
+from flagpost_publisher.reporting import INTERVAL_SECONDS, PATIENCE_SECONDS, Reporting
+from flagpost_publisher.rule_types import RuleTypes
+from flagpost_schemas import Source
+from optimizely_fixtures import EVERYONE, TARGETED, holdout, optimizely_client, user_of
+
+SOURCE = Source(service="shop", environment="test", sdk="optimizely-sdk", sdk_version="5.7.0")
+
+
+def impressions() -> Impressions:
+    return Impressions(SOURCE, 1_000)
+
+
+def reported(counted: Impressions, now_ms: int = 2_000) -> dict[str, Any]:
+    report = counted.report(now_ms)
+    assert report is not None
+    document: dict[str, Any] = json.loads(report.value)
+    assert document["instance"] == report.key
+    return document
+
+
+def impression(user: str, flag: str = "f", variation: str = "on") -> dict[str, Any]:
+    """A LOG_EVENT's parameters, as the SDK makes them (`optimizely.event.payload`)."""
+    told = {"flag_key": flag, "rule_key": "r", "variation_key": variation, "enabled": True}
+    decision = {"experiment_id": "1", "metadata": {**told, "rule_type": "rollout"}}
+    return {"visitors": [{"visitor_id": user, "snapshots": [{"decisions": [decision]}]}]}
+
+
+def rows(document: dict[str, Any]) -> dict[tuple[str, str | None, str | None, str | None], int]:
+    return {
+        (row["flag_key"], row["variation_key"], row["rule_key"], row["rule_type"]): row["count"]
+        for row in document["impressions"]
+    }
+
+
+@pytest.mark.parametrize("sends_all", [True, False])
+def test_what_the_sdk_sends_is_counted_by_flag_variation_and_rule(sends_all: bool) -> None:
+    client = optimizely_client(sendFlagDecisions=sends_all, **TARGETED)
+    counted = impressions()
+    Attachment(client, lambda *_: None, counted.hear, lambda _: None).listen()
+    decided: Counter[tuple[str, str | None, str | None]] = Counter()
+    for number in range(40):
+        user = user_of(client, f"v{number}")
+        for key, decision in user.decide_all().items():
+            decided[key, decision.variation_key if decision.enabled else "off", decision.rule_key] += 1
+        client.activate("checkout_test", f"v{number}")  # an older call: its impression names no flag
+        client.track("no such event", f"v{number}")
+
+    types: dict[str | None, str] = {
+        "checkout_test": "experiment",
+        "vip_delivery": "delivery",
+        "held_holdout": "holdout",
+    }
+    if sends_all:
+        types |= {"banner_delivery": "delivery", "legacy_delivery": "delivery", None: "none"}
+    expected = {(*shown, types[shown[2]]): n for shown, n in decided.items() if shown[2] in types}
+    assert rows(reported(counted)) == expected
+    assert set(decided) >= {("checkout", "off", "checkout_test"), ("checkout", "treatment", "checkout_test")}
+
+
+def test_a_holdout_s_impression_stands_beside_that_of_the_delivery_it_exempts() -> None:
+    client = optimizely_client(holdouts=[holdout("h9", "most", EVERYONE, excludeTargetedDeliveries=True)])
+    counted = impressions()
+    Attachment(client, lambda *_: None, counted.hear, lambda _: None).listen()
+    user_of(client, "v").decide("banner")
+
+    assert rows(reported(counted)) == {
+        ("banner", "off", "most", "holdout"): 1,
+        ("banner", "on", "banner_delivery", "delivery"): 1,
+    }
+
+
+def test_a_report_says_who_and_when_and_begins_where_the_last_one_ended() -> None:
+    counted = impressions()
+    assert counted.report(1_500) is None
+    counted.hear(impression("v"), RuleTypes())
+    first = reported(counted)
+    counted.hear(impression("v"), RuleTypes())
+    second = reported(counted, 3_000)
+
+    assert {name: first[name] for name in ("service", "environment", "sdk", "sdk_version")} == {
+        "service": "shop",
+        "environment": "test",
+        "sdk": "optimizely-sdk",
+        "sdk_version": "5.7.0",
+    }
+    assert [(each["sequence"], each["since"], each["until"]) for each in (first, second)] == [
+        (0, 1_000, 2_000),
+        (1, 2_000, 3_000),
+    ]
+    assert "v" not in json.dumps(first["impressions"] + first["unpublished"]).split('"')
+
+
+def test_decisions_that_are_not_on_the_topic_are_counted_if_there_was_an_impression() -> None:
+    counted = impressions()
+    counted.note("duplicates", "f", ("on", True, True, "experiment"))
+    counted.note("duplicates", "f", ("on", True, True, "experiment"))
+    counted.note("refused", "f", ("on", True, True, "experiment"))
+    counted.note("failed", "f", ("on", True, False, "experiment"))
+
+    assert reported(counted)["unpublished"] == [
+        {"flag_key": "f", "variation_key": "on", "rule_type": "experiment", "fate": fate, "count": count}
+        for fate, count in (("duplicates", 2), ("refused", 1))
+    ]
+
+
+def test_what_does_not_fit_is_said_to_be_uncounted() -> None:
+    counted = impressions()
+    for number in range(MAX_WAITING + 5):  # the thread does not come to it
+        counted.hear(impression(f"v{number}"), RuleTypes())
+    first = reported(counted)
+    for number in range(MAX_ROWS + 7):
+        counted.hear(impression("v", variation=str(number)), RuleTypes())
+        counted.count()
+    second = reported(counted)
+    counted.hear(impression("v", flag="x" * MAX_REPORT_BYTES), RuleTypes())
+    third = reported(counted)
+
+    assert (sum(rows(first).values()), first["uncounted"]) == (MAX_WAITING, 5)
+    assert (sum(rows(second).values()), second["uncounted"]) == (MAX_ROWS, 7)
+    assert (third["impressions"], third["uncounted"]) == ([], 1)
+
+
+class Kafka:
+    """A producer, and what it was given; it answers when it is polled."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.made = 0
+        self.answer: Callable[[], KafkaError | None] | None = lambda: None
+        """None: no answer comes."""
+        self._report: Callable[[KafkaError | None, object], None] | None = None
+
+    def make(self, config: dict[str, Any], *, logger: object) -> Kafka:
+        assert logger is not None
+        assert not config["delivery.report.only.error"]
+        self.made += 1
+        return self
+
+    def produce(self, topic: str, value: bytes, key: str, *, on_delivery: Any) -> None:
+        assert (topic, bool(key)) == ("counts", True)
+        self.written.append(value)
+        self._report = on_delivery
+
+    def poll(self, _seconds: float) -> None:
+        if self.answer is not None and self._report is not None:
+            report, self._report = self._report, None
+            report(self.answer(), None)
+
+
+class Stage:
+    """A Reporting, the Kafka it writes to and the time it lives in."""
+
+    def __init__(self, topic: str | None = "counts") -> None:
+        self.now = 0.0
+        self.kafka = Kafka()
+        self.counted = impressions()
+        self.told: list[Exception] = []
+        self.complaints = Complaints(self.told.append)
+        self.reporting = Reporting(
+            _options(topic),
+            self.counted,
+            self.complaints,
+            make=self.kafka.make,  # type: ignore[arg-type]
+            clock=lambda: self.now,
+        )
+
+    def after(self, seconds: float) -> None:
+        self.now += seconds
+        self.reporting.tend()
+
+    def hear(self) -> None:
+        self.counted.hear(impression("v"), RuleTypes())
+
+    def sequences(self) -> list[int]:
+        return [json.loads(value)["sequence"] for value in self.kafka.written]
+
+
+def _options(topic: str | None) -> Options:
+    return Options(
+        bootstrap_servers="x",
+        topic="t",
+        service=None,
+        environment=None,
+        schema_registry_url=None,
+        visitor_id=None,
+        account_id=None,
+        attributes=(),
+        dedupe_ttl_seconds=60,
+        dedupe_max_entries=1,
+        queue_max_messages=1,
+        consent=None,
+        properties={},
+        on_error=None,
+        impressions_topic=topic,
+    )
+
+
+def test_reports_are_written_once_a_minute_if_there_is_something_to_report() -> None:
+    stage = Stage()
+    stage.hear()
+    stage.after(INTERVAL_SECONDS - 1)
+    assert stage.kafka.made == 0
+    stage.after(1)
+    stage.after(INTERVAL_SECONDS)
+    stage.hear()
+    stage.after(INTERVAL_SECONDS)
+    assert stage.sequences() == [0, 1]
+    assert stage.told == []
+
+
+def test_a_report_that_kafka_did_not_take_is_written_again_as_it_was_and_ever_more_seldom() -> None:
+    stage = Stage()
+    stage.kafka.answer = None
+    stage.hear()
+    stage.after(INTERVAL_SECONDS)
+    stage.hear()
+    stage.after(PATIENCE_SECONDS)
+    stage.after(INTERVAL_SECONDS)
+    stage.kafka.answer = lambda: KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
+    stage.after(1)
+    stage.after(2 * INTERVAL_SECONDS - 1)
+    assert len(set(stage.kafka.written)) == 1
+    assert len(stage.kafka.written) == 2
+    stage.kafka.answer = lambda: None
+    stage.after(1)
+    stage.after(INTERVAL_SECONDS)
+    assert stage.sequences() == [0, 0, 0, 1]
+    stage.complaints.tell_now()
+    (error,) = stage.told
+    assert "counts of impressions are not on counts yet" in str(error)
+
+
+def test_the_end_writes_what_waits_and_what_came_after_it() -> None:
+    stage = Stage()
+    stage.kafka.answer = None
+    stage.hear()
+    stage.after(INTERVAL_SECONDS)
+    stage.hear()
+    stage.kafka.answer = lambda: None
+    stage.reporting.finish(10)
+    assert stage.sequences() == [0, 1]
+
+
+def test_the_end_waits_for_kafka_no_longer_than_it_may() -> None:
+    stage = Stage()
+    stage.kafka.answer = None
+    stage.kafka.poll = lambda _seconds: setattr(stage, "now", stage.now + 0.4)  # type: ignore[method-assign]
+    stage.hear()
+    stage.reporting.finish(10)
+    assert stage.now == pytest.approx(1.2)
+    stage.reporting.finish(0)
+    assert stage.now == pytest.approx(1.2)
+
+
+def test_a_producer_that_is_refused_or_ends_is_told_and_tried_again() -> None:
+    stage = Stage()
+
+    def raising(*_arguments: object, **_more: object) -> None:
+        raise KafkaException(KafkaError(KafkaError._FATAL))
+
+    stage.hear()
+    stage.kafka.produce = raising  # type: ignore[method-assign]
+    stage.after(INTERVAL_SECONDS)
+    del stage.kafka.produce
+    stage.kafka.poll = raising  # type: ignore[method-assign]
+    stage.after(INTERVAL_SECONDS)
+    del stage.kafka.poll
+    stage.after(2 * INTERVAL_SECONDS)
+    assert stage.sequences() == [0, 0]
+    stage.complaints.tell_now()
+    assert [getattr(error, "kind", None) for error in stage.told] == ["impressions"]
+
+
+def test_without_a_topic_nothing_is_written() -> None:
+    stage = Stage(None)
+    stage.hear()
+    stage.after(10 * INTERVAL_SECONDS)
+    stage.reporting.finish(10)
+    assert stage.kafka.made == 0

@@ -1,0 +1,139 @@
+"""The rules of counting visitors, one by one; `tests/property/test_visitors_any_order.py` tries them all together."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
+
+ROW = ("checkout", "treatment")
+MOST_BYTES = 200
+"""Of a visitor with one decision in one group; docs/reconcile.md tells it."""
+
+
+def counts(visitors: Visitors[tuple[str, str]]) -> VisitorCounts:
+    return visitors.counts()[ROW]
+
+
+@pytest.fixture
+def visitors() -> Visitors[tuple[str, str]]:
+    """Two decisions of one visitor."""
+    found: Visitors[tuple[str, str]] = Visitors()
+    found.publish(0, 10, ROW, "v")
+    found.publish(0, 12, ROW, "v")
+    return found
+
+
+def test_what_is_not_settled_is_pending_and_below_the_commit_unexplained(
+    visitors: Visitors[tuple[str, str]],
+) -> None:
+    assert counts(visitors) == VisitorCounts(1, 0, {"pending": 1})
+    visitors.commit(0, 11)
+    assert counts(visitors).by_reason == {"pending": 1}  # the other one may still go
+    visitors.commit(0, 13)
+    assert counts(visitors).by_reason == {"unexplained": 1}
+
+
+def test_one_delivery_is_enough_and_the_first_counts(visitors: Visitors[tuple[str, str]]) -> None:
+    visitors.settle(0, 10, "track", "delivered", "ok")
+    assert counts(visitors) == VisitorCounts(1, 1, {})
+    visitors.settle(0, 12, "track", "dead_lettered", "rejected")
+    assert counts(visitors) == VisitorCounts(1, 1, {})
+
+
+def test_of_several_reasons_the_nearest_to_delivery_stands(visitors: Visitors[tuple[str, str]]) -> None:
+    visitors.settle(0, 12, "track", "dead_lettered", "rejected")
+    visitors.settle(0, 10, "track", "dropped", "no_consent")
+    assert counts(visitors) == VisitorCounts(1, 0, {"rejected": 1})
+
+
+def test_a_later_settlement_changes_the_former(visitors: Visitors[tuple[str, str]]) -> None:
+    for offset in (10, 12):
+        visitors.settle(0, offset, "track", "dead_lettered", "attempts_exhausted")
+    visitors.settle(0, 12, "track", "delivered", "ok")
+    visitors.settle(0, 12, "track", "dropped", "no_consent")
+    assert counts(visitors) == VisitorCounts(1, 1, {})
+
+
+def test_metadata_delivers_no_visitor(visitors: Visitors[tuple[str, str]]) -> None:
+    visitors.settle(0, 10, "visitor_metadata", "delivered", "ok")
+    assert counts(visitors).by_reason == {"pending": 1}
+
+
+def test_a_replayed_dead_letter_is_another_decision_of_its_visitor(
+    visitors: Visitors[tuple[str, str]],
+) -> None:
+    for offset in (10, 12):
+        visitors.settle(0, offset, "track", "dead_lettered", "rejected")
+    visitors.publish(0, 90, ROW, "v")
+    assert counts(visitors).by_reason == {"pending": 1}
+    visitors.settle(0, 90, "track", "delivered", "ok")
+    assert counts(visitors) == VisitorCounts(1, 1, {})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "expected"),
+    [
+        ("delivered", "ok", VisitorCounts(1, 1, {})),
+        ("dead_lettered", "rejected", VisitorCounts(1, 0, {"rejected": 1})),
+    ],
+)
+def test_a_duplicate_of_what_lies_before_the_window_ends_as_that_did(
+    outcome: str, reason: str, expected: VisitorCounts
+) -> None:
+    visitors: Visitors[tuple[str, str]] = Visitors()
+    visitors.publish(0, 10, ROW, "v")
+    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
+    assert counts(visitors).by_reason == {"pending": 1}  # nobody has told of 3 yet
+    visitors.settle(0, 3, "track", outcome, reason)
+    assert counts(visitors) == expected
+
+
+def test_a_duplicate_of_what_is_forgotten_is_lost_as_such() -> None:
+    visitors: Visitors[tuple[str, str]] = Visitors()
+    visitors.commit(0, 11)
+    visitors.publish(0, 10, ROW, "v")
+    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
+    assert counts(visitors).by_reason == {"dedupe": 1}
+
+
+def test_a_duplicate_in_another_group_counts_as_delivered_through_the_one_it_repeats() -> None:
+    visitors: Visitors[str] = Visitors()
+    visitors.publish(0, 3, "monday", "v")
+    visitors.publish(0, 10, "tuesday", "v")
+    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
+    visitors.settle(0, 3, "track", "delivered", "ok")
+    assert visitors.counts() == {"monday": VisitorCounts(1, 1, {}), "tuesday": VisitorCounts(1, 1, {})}
+
+
+def test_what_the_group_could_not_read_is_lost_as_such(visitors: Visitors[tuple[str, str]]) -> None:
+    visitors.lose(0, 5, 20)
+    assert counts(visitors).by_reason == {"offset_lost": 1}
+    visitors.publish(0, 15, ROW, "w")
+    assert counts(visitors) == VisitorCounts(2, 0, {"offset_lost": 2})
+
+
+def test_one_visitor_can_be_asked_for(visitors: Visitors[tuple[str, str]]) -> None:
+    visitors.settle(0, 12, "track", "dropped", "no_consent")
+    visitors.commit(0, 13)
+    assert visitors.standing(ROW, "v") == "unexplained"
+    assert visitors.standing(ROW, "w") is None
+    assert visitors.standing(("search", "on"), "v") is None
+
+
+def test_a_visitor_takes_no_more_memory_than_the_docs_say() -> None:
+    many = 50_000
+    ids = [f"visitor-{number:012d}" for number in range(many)]
+    tracemalloc.start()
+    try:
+        visitors: Visitors[tuple[str, str]] = Visitors()
+        for number, visitor_id in enumerate(ids):
+            visitors.settle(number % 6, number // 6, "track", "duplicate", "dedupe", duplicate_of=0)
+            visitors.publish(number % 6, number // 6, ROW, visitor_id)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(visitors) == many
+    assert held / many < MOST_BYTES, held / many

@@ -1,0 +1,41 @@
+"""Questions to Kafka: a few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.settings import Settings
+from flagpost_consumer.web.asking import AT_ONCE, WAITING, Asking, NotAnswered
+
+
+async def test_questions_wait_for_one_another_and_not_without_end() -> None:
+    asking, go_on, running = Asking(Settings()), threading.Event(), threading.Semaphore(0)
+
+    def question() -> str:
+        running.release()
+        assert go_on.wait(30)
+        return "answered"
+
+    asked = [asyncio.create_task(asking.ask(question)) for _ in range(WAITING)]
+    for _ in range(AT_ONCE):
+        assert await asyncio.to_thread(running.acquire, timeout=30)
+    assert not running.acquire(blocking=False)
+    with pytest.raises(NotAnswered) as refused:
+        await asking.ask(question)
+    assert refused.value.status == 503
+    go_on.set()
+    assert await asyncio.gather(*asked) == ["answered"] * WAITING
+    assert await asking.ask(question) == "answered"
+
+
+async def test_a_kafka_that_is_not_there_is_said_to_be_so() -> None:
+    def question() -> str:
+        raise KafkaUnavailable("kafka:9092: no answer")
+
+    with pytest.raises(NotAnswered, match="kafka:9092") as refused:
+        await Asking(Settings()).ask(question)
+    assert refused.value.status == 503
