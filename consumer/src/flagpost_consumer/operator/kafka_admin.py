@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin._group import ConsumerGroupDescription
-from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._group import ConsumerGroupDescription
 from confluent_kafka.cimpl import NewTopic
 
 from flagpost_consumer.operator.kafka_clients import silent_client
@@ -149,7 +149,8 @@ class KafkaAdmin:
     def _described(self, group: str, needed: Right) -> ConsumerGroupDescription:
         options = {"include_authorized_operations": True, "request_timeout": CALL_SECONDS}
         (future,) = self._client.describe_consumer_groups([group], **options).values()
-        return self._ask(lambda: future.result(CALL_SECONDS), needed)
+        found: ConsumerGroupDescription = self._ask(lambda: future.result(CALL_SECONDS), needed)
+        return found
 
     def create(self, spec: TopicSpec, partitions: int, replication: int) -> bool:
         """Create the topic; False if it is there already (somebody may have been quicker).
@@ -199,7 +200,7 @@ class KafkaAdmin:
             self._last_error = error.str()
 
 
-def _operations(told: Sequence[AclOperation] | None) -> frozenset[Operation] | None:
+def _operations(told: Sequence[Enum] | None) -> frozenset[Operation] | None:
     if not told:
         return None
     known = {operation.value.lower(): operation for operation in Operation}

@@ -99,7 +99,7 @@ class Waiting:
         awaited, topic = self._awaited, self._began.kafka.ledger_topic
         with TopicReader(self._began.kafka) as reader, counted("rows ended", awaited.total) as tell:
             self._ended_at = self._looked_at = self._monotonic()
-            for message in reader.follow(topic, self._began.first):
+            for message in reader.follow({topic: self._began.first}):
                 if message is not None:
                     self._take(message)
                     tell(awaited.total - awaited.left)
