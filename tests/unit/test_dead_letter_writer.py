@@ -103,7 +103,7 @@ class Refusing:
         code = self._answer(len(self.tried), key, dict(headers))
         self.tried.append((value, key, dict(headers)))
         error = None if code is None else KafkaError(code)
-        reported = type("Reported", (), {"offset": lambda _: 0})()
+        reported = type("Reported", (), {"offset": lambda _: 0, "partition": lambda _: 0})()
         self._reports.append(lambda: on_delivery(error, reported))
 
     def __len__(self) -> int:

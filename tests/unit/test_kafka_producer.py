@@ -26,7 +26,7 @@ class Raw:
 
     def produce(self, *_: object, on_delivery: Any, **__: object) -> None:
         offset = len(self._reports)
-        message = type("Reported", (), {"offset": lambda _: offset})()
+        message = type("Reported", (), {"offset": lambda _: offset, "partition": lambda _: 0})()
         self._reports.append(lambda: on_delivery(None, message))
 
     def poll(self, _: float) -> int:

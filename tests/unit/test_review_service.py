@@ -529,7 +529,7 @@ class Producing:
         self.produced.append((value, dict(headers)))
         code = self.errors.pop(0)
         error = None if code is None else KafkaError(code)
-        reported = type("Reported", (), {"offset": lambda _: len(self.produced)})()
+        reported = type("Reported", (), {"offset": lambda _: len(self.produced), "partition": lambda _: 0})()
         self.reports.append(lambda: on_delivery(error, reported))
 
     def __len__(self) -> int:
