@@ -15,7 +15,7 @@ from typing import NamedTuple
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.operator.reconciliation.visitors import STANDINGS, UNKNOWN
 from flagpost_consumer.operator.topic_reading import Span
-from flagpost_schemas import Settlements
+from flagpost_schemas import LedgerEntry, Settlements
 
 Delivered = tuple[int, Kind]
 """A delivery of this partition: the offset of its record, and what it tells Pendo."""
