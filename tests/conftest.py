@@ -8,12 +8,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from real_kafka import parts
 from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
 from scenes import Scene
+
+# How long an example takes, or the making of one, is the machine's affair; and fixtures here hold nothing of an example.
+settings.register_profile(
+    "flagpost",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("flagpost")
 
 
 def pytest_report_header() -> str:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
@@ -125,7 +125,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate
 
 
 @given(st.sampled_from(PATHS), BODIES, HEADERS, st.sampled_from([{}, AUTHORIZED]))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150)
 def test_any_request_has_a_documented_answer(
     server: Server, path: str, body: bytes, headers: dict[str, str], key: dict[str, str]
 ) -> None:
@@ -137,7 +137,7 @@ def test_any_request_has_a_documented_answer(
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=150)
 def test_any_event_is_published_or_refused_by_index_and_field(
     server: Server, events: list[dict[str, Any]]
 ) -> None:
@@ -156,7 +156,7 @@ def test_any_event_is_published_or_refused_by_index_and_field(
 @given(
     st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: b"POST /v1/events HTTP/1.1\r\n" + tail)
 )
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100)
 def test_any_bytes_on_the_wire_are_answered_or_cut_off(server: Server, sent: bytes) -> None:
     host, port = server.gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as connection:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, Counter
@@ -75,7 +75,7 @@ VERSIONS = st.text(
 )
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50)
 @given(version=VERSIONS)
 async def test_no_version_makes_it_fail(url: str, version: str) -> None:
     status, _ = await answer(url, f"application/openmetrics-text;version={version}")
