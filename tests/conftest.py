@@ -16,7 +16,7 @@ from real_kafka.broker import KafkaBroker
 from real_kafka.registry import SchemaRegistry
 from scenes import Scene
 
-# How long an example takes, or the making of one, is the machine's affair; and fixtures here hold nothing of an example.
+# How long an example takes is the machine's affair, and fixtures here hold nothing of an example.
 settings.register_profile(
     "flagpost",
     deadline=None,
