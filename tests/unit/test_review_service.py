@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from prometheus_client import generate_latest
 
+from engine_steps import metadata
 from flagpost_consumer import app
 from flagpost_consumer.adapters import kafka_intake, kafka_producer, write_line
 from flagpost_consumer.adapters.clocks import clock
@@ -41,7 +42,7 @@ from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
 from registry_world import FakeMessage, messages
 from running import eventually
-from simulation import OK, decision, positions, ready, record
+from simulation import OK, START_MS, decision, positions, ready, record
 
 SECONDS = 5.0
 """How long a test waits for what must come."""
@@ -207,6 +208,23 @@ async def test_answers_that_come_when_the_run_has_ended_are_nobodys() -> None:
     await go_on()
     assert service.engine.track.in_flight == 1
     assert not service.engine.accounts.settled
+
+
+async def test_answers_to_whole_batches_are_taken_in_one_a_turn_of_the_loop() -> None:
+    """Each may end a thousand deliveries; eight that came together held the loop for a quarter of a second."""
+    service, requests, _ = service_with(
+        PENDO__INTEGRATION_KEY="key", METADATA__BATCH_SIZE="1", METADATA__LINGER_SECONDS="0"
+    )
+    take_over(service, [0])
+    service._receive([record(metadata(f"v{n}", now_ms() - START_MS, plan="a"), n) for n in range(3)])
+    await eventually(lambda: len(requests.under_way) == 3)
+    for attempt in requests.under_way:
+        service._answered(attempt, OK, 0.1)
+    left = []
+    for _ in range(4):
+        await asyncio.sleep(0)
+        left.append(service.engine.metadata.in_flight)
+    assert left == [2, 1, 0, 0]
 
 
 async def test_a_hand_over_waits_no_longer_once_the_drain_is_over() -> None:
