@@ -20,14 +20,18 @@ COMMANDS: Final = [
     "dead-letters",
     "demo",
     "erase",
+    "explain",
+    "export",
     "import",
     "plan",
     "preview",
     "reconcile",
     "rehearse",
+    "sql",
     "suppress",
     "tail",
     "topics",
+    "web",
 ]
 LEAVES_OUT: Final = {"PYTHONPATH": "", "VIRTUAL_ENV": ""}
 EVENT: Final = {
@@ -47,6 +51,7 @@ shipped = {path.name for path in (files("flagpost_schemas") / "avro").iterdir()}
 records = (*flagpost_schemas.EVENT_TYPES, flagpost_schemas.Settlements)
 lacking = {f"{record.__name__}.avsc" for record in records} - shipped
 assert records and not lacking, f"the wheel lacks {lacking}"
+assert (files("flagpost_consumer") / "web" / "static" / "style.css").is_file(), "the wheel lacks the page's style"
 """
 
 

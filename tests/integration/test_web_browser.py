@@ -38,11 +38,13 @@ class Opened:
     def paths(self) -> dict[str, str]:
         """Every kind of page."""
         (first, *_) = self.page.table("dead-letters")
+        lost, _ = next(iter(story().lost))
         return {
             "flags": "/",
             "flag": f"/flag?{urlencode({'key': FLAG})}",
             "dead-letters": "/dead-letters",
             "dead-letter": f"/dead-letter?{urlencode({'place': first['Place']})}",
+            "explain": f"/explain?{urlencode({'visitor': lost})}",
             "nothing": "/no-such-page",
         }
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
+import orjson
 import pytest
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
@@ -125,6 +126,32 @@ async def test_what_comes_later_is_shown_and_a_replay_is_told(told: tuple[Scene,
         {"Published": 1, "Dead lettered": 1},
         {"Published": 1, "Delivered": 1},
     ]
+
+
+async def test_sample_ratios_are_held_against_the_split_that_publishers_report(scene: Scene) -> None:
+    """Nine of ten are meant to see the treatment: an even split, of which nobody told, they would not fit."""
+    reports = scene.topic.replace("events", "impressions")
+    scene.kafka.create_topics(reports, partitions=2)
+    shown = ["control"] * 6 + ["treatment"] * 54
+    scene.publish(
+        [
+            decision(f"v{n}", variation=each, rule_key="ab", rule_type="experiment")
+            for n, each in enumerate(shown)
+        ]
+    )
+
+    def verdicts() -> set[str]:
+        return {row["Sample ratio"] for row in page.table("flags")}
+
+    with RunningWeb({**scene.settings, "kafka.impressions_topic": reports}) as page:
+        await page.until_read()
+        await eventually(lambda: len(verdicts()) == 1 and verdicts() != {"as expected"}, SECONDS)
+        split = {"flag_key": "checkout", "rule_key": "ab", "shares": {"control": 1, "treatment": 9}}
+        report = orjson.dumps({"until": time.time_ns() // 1_000_000, "splits": [split]})
+        for value in (b"none of ours", report):
+            produce(scene.kafka.bootstrap_servers, reports, b"", value)
+        await eventually(lambda: verdicts() == {"as expected"}, SECONDS)
+        assert await page.stop() == 0
 
 
 async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(scene: Scene) -> None:

@@ -13,12 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 
-import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagpost_consumer.adapters.kafka_config import suppressions_config
-from flagpost_consumer.core.experiments import Experiment, splits_in
+from flagpost_consumer.core.experiments import Experiment, splits_of
 from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_kafka import rights
@@ -111,11 +110,7 @@ class SplitsReader:
                 self._lack("")
                 return
             raise KafkaException(error)
-        try:
-            report = orjson.loads(message.value() or b"")
-            at_ms, splits = int(report["until"]), list(splits_in(report))
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return  # `flagpost reconcile` counts these
+        at_ms, splits = splits_of(message.value())
         for experiment, shares in splits:
             self._tell(experiment, shares, at_ms)
 

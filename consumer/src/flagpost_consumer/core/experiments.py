@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Any, NamedTuple
 
+import orjson
+
 from flagpost_consumer.core.sample_ratio import Shares, proportions
 from flagpost_schemas import DecisionEvent, RuleType
 
@@ -45,6 +47,15 @@ def splits_in(report: Mapping[str, Any]) -> Iterator[tuple[Experiment, Shares]]:
         if rule is not None and not isinstance(rule, str):
             raise TypeError(rule)
         yield (flag, rule), {str(key): float(share) for key, share in row["shares"].items()}
+
+
+def splits_of(value: bytes | None) -> tuple[int, list[tuple[Experiment, Shares]]]:
+    """When a publisher's report ends, epoch ms, and the splits in it; of a record that is none, nothing."""
+    try:
+        report = orjson.loads(value or b"")
+        return int(report["until"]), list(splits_in(report))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return 0, []  # `flagpost reconcile` counts these
 
 
 class Splits:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flagpost_consumer.core.experiments import Splits
+from flagpost_consumer.core.experiments import Splits, splits_of
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.selection import not_selected
 from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker
@@ -178,6 +178,12 @@ class Aggregates:
         self._visitors.commit(partition, offset)
         self._by_step.commit(partition, offset)
         self._lost_before[partition] = offset, first_kept
+
+    def report(self, value: bytes | None) -> None:
+        """A publisher's report of impressions: of it the traffic allocations count here."""
+        told_ms, splits = splits_of(value)
+        for experiment, shares in splits:
+            self._splits.tell(experiment, shares, told_ms)
 
     def letter(self, found: DeadLetter | Marker | None, value: bytes | None) -> None:
         """A record is on the dead-letter topic."""

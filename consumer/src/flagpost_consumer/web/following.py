@@ -187,9 +187,11 @@ class Reading:
             **_firsts(self._kafka.ledger_topic, extent.ledger),
             **_firsts(self._kafka.dead_letter_topic, extent.dead_letters),
         }
+        since_ms = asked_ms if extent.covered_ms is None else extent.covered_ms
+        if self._kafka.impressions_topic is not None:
+            self._places |= _reports(reader, self._kafka.impressions_topic, mark, since_ms)
         self._first = dict(self._places)
         self._ends = _ends(mark)
-        since_ms = asked_ms if extent.covered_ms is None else extent.covered_ms
         self._aggregates = Aggregates(since_ms, mark.at_ms, settings)
         self._commit(mark)
 
@@ -220,6 +222,8 @@ class Reading:
             self._aggregates.publish(self._planning.published(message), message.timestamp()[1])
         elif topic == self._kafka.ledger_topic:
             self._settle(number, message)
+        elif topic == self._kafka.impressions_topic:
+            self._aggregates.report(message.value())
         else:
             self._aggregates.letter(read_message(message), message.value())
         self._places[topic, number] = offset + 1
@@ -283,6 +287,13 @@ class Reading:
 
 def _firsts(topic: str, spans: Spans) -> Places:
     return {(topic, number): span.first for number, span in spans.items()}
+
+
+def _reports(reader: TopicReader, topic: str, mark: Mark, since_ms: int) -> Places:
+    """Where the reports of impressions begin that were written since."""
+    spans = mark.spans[topic]
+    first = reader.first_at(topic, since_ms, spans) if spans else {}
+    return {(topic, number): offset for number, offset in first.items()}
 
 
 def _ends(mark: Mark) -> Places:

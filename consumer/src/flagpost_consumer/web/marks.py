@@ -112,4 +112,7 @@ class Marks:
         events = reader.spans(kafka.topic)
         committed = {number: each.offset for number, each in reader.committed(kafka.topic, events).items()}
         topics = (kafka.topic, kafka.ledger_topic, kafka.dead_letter_topic)
-        return Mark(at_ms, committed, {topic: reader.spans(topic) for topic in topics}, self._topic_id)
+        spans = {topic: reader.spans(topic) for topic in topics}
+        if kafka.impressions_topic is not None:
+            spans[kafka.impressions_topic] = reader.spans_if_there(kafka.impressions_topic)
+        return Mark(at_ms, committed, spans, self._topic_id)
