@@ -23,6 +23,11 @@ _IPV6: Final = "|".join(
         "::",
     ]
 )
+_OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4_NETWORK: Final = rf"{_OCTET}(\.{_OCTET}){{3}}(/(3[0-2]|[12]?[0-9]))?"
+_IPV6_NETWORK: Final = f"({_IPV6})(/(12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+NETWORKS: Final = {"items": {"pattern": f"^({_IPV4_NETWORK}|{_IPV6_NETWORK})$"}}
+"""Addresses, or networks by the length of their prefix."""
 _NAME: Final = "[a-zA-Z0-9_-]{1,63}"
 _HOST: Final = rf"({_NAME}(\.{_NAME})*\.?|\[({_IPV6})\])"
 _PORT: Final = "(:([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
@@ -54,6 +59,7 @@ RULES: Final[Mapping[tuple[str, ...], dict[str, Any]]] = {
     ("admin", "port"): UNPRIVILEGED_PORT,
     ("gateway", "port"): UNPRIVILEGED_PORT,
     ("gateway", "admin_port"): UNPRIVILEGED_PORT,
+    ("gateway", "trusted_proxies"): NETWORKS,
     ("web", "port"): UNPRIVILEGED_PORT,
     ("pendo", "track_url"): URL,
     ("pendo", "api_url"): URL,

@@ -135,6 +135,8 @@ ENTRIES: Final = st.lists(
 @example([(("gateway", "admin_port"), 8081)])
 @example([(("admin", "host"), "\x7f")])
 @example([(("privacy", "ledger_ids"), "keyed_hash")])
+@example([(("gateway", "trusted_proxies"), [""])])
+@example([(("gateway", "trusted_proxies"), ["10.0.0.0/33"])])
 @example([(("gateway", "keys"), {"web": {}})])
 @example([(("gateway", "keys"), {"key-1": {"key_sha256": HASH}})])
 @example([(("gateway", "keys"), {"a b": {"key_sha256": HASH}})])
