@@ -76,7 +76,7 @@ async def test_each_end_is_told_with_its_reason_and_what_pendo_has(history: Hist
             decision("another", "checkout", "b", occurred_at=now, event_id="not asked for"),
         ]
     )
-    with scene.consume(delivery__visitor_interval_seconds=0.05) as consumer:
+    with scene.consume() as consumer:  # at the pace that the stand-in demands
         await consumer.caught_up(scene.partitions)
         assert await consumer.stop() == 0
     document = await explained(history, VISITOR)
