@@ -243,7 +243,8 @@ async def _send_no_http(url: str) -> None:
     address = urlsplit(url)
     with suppress(OSError):
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(b"nonsense\r\n\r\n")
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
+        try:
+            writer.write(b"nonsense\r\n\r\n")
+            await reader.read()
+        finally:
+            writer.close()
