@@ -6,6 +6,7 @@ What the chart takes is given to the programs as they would find it, and what th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -190,7 +191,17 @@ def _is_stricter(path: KeyPath, value: object) -> bool:
         return 0 < value < 0.0001
     if path == ("kafka", "properties") and re.search("(?i)password", str(value)):
         return True
-    return any(pattern.search(str(value)) for pattern in STRICTER)
+    return any(pattern.search(text) for pattern in STRICTER for text in _texts(value))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """A value and all that is in it, as texts: within a list a character is shown by its number."""
+    yield str(value)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
 
 
 def _tree(entries: list[tuple[KeyPath, object]]) -> dict[str, Any]:
