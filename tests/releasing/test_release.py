@@ -211,7 +211,7 @@ def test_the_oldest_versions_that_are_allowed_run_too(released: Released, tmp_pa
             "--constraint",
             oldest,
         ),
-        *("flagpost-consumer[demo]", "flagpost-publisher[gateway,metrics]"),
+        *("flagpost-consumer[analyst,demo]", "flagpost-publisher[gateway,metrics]"),
     )
     assert "aiohttp==3.14.5" in released.uv("pip", "freeze", "--python", python).split()
     try_out(tmp_path / "old", released.identity.version)
