@@ -11,8 +11,14 @@ from flagpost_consumer.core.ledger_ids import LedgerIds
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.policy import ConsentSettings, DeliverySettings, Policy
+from flagpost_consumer.core.records import EndpointName
+from flagpost_consumer.operator.consumer_state import (
+    ConsumerState,
+    EndpointSaid,
+    PartitionState,
+    admin_urls,
+)
 from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.explain.consumers import ConsumerState, PartitionState, admin_urls
 from flagpost_consumer.operator.explain.finding import Found, FoundRecord, Letter, Settled
 from flagpost_consumer.operator.explain.pendo import AtPendo, FieldStory, Verdict, compare
 from flagpost_consumer.operator.explain.stories import MEANINGS, State, Story, tell
@@ -160,7 +166,8 @@ def consumer(
     position: int | None = 10, *, paused: bool = False, track: str = "ok", **partition: Any
 ) -> ConsumerState:
     state = PartitionState(**{"position": position, "is_restored": True, "stalled": None, **partition})
-    return ConsumerState("http://c", paused, {"track": track, "metadata": "ok"}, {0: state})
+    endpoints = {EndpointName.TRACK: EndpointSaid(track), EndpointName.METADATA: EndpointSaid("ok")}
+    return ConsumerState("http://c", paused, endpoints, {0: state})
 
 
 def waiting(

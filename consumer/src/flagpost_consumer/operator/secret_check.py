@@ -55,7 +55,7 @@ def _unsent(pendo: PendoSettings, consumer: ConsumerState | None) -> Check:
             "copy the Track Event shared secret from your application's settings in Pendo",
         )
     said = None if consumer is None else consumer.endpoints[EndpointName.TRACK]
-    if consumer is None or said is None or said.state is not EndpointState.OK or not said.successes:
+    if consumer is None or said is None or said.state != EndpointState.OK or not said.successes:
         return warn(TRACK_SECRET, "it is set, and untried: only an event that is sent can tell", TRY_IT)
     taken = f"Pendo has taken {said.successes:,} events of the consumer at {consumer.url}"
     return ok(TRACK_SECRET, f"it is set, and untried here; {taken}")
@@ -69,11 +69,11 @@ def _consumers(consumer: ConsumerState | None) -> Iterator[Check]:
 
 
 def _endpoint(name: str, url: str, said: EndpointSaid) -> Check:
-    if said.state is EndpointState.OK:
+    if said.state == EndpointState.OK:
         return ok(name, f"{url}: Pendo's state is ok, and {said.successes:,} requests were taken")
     answered = f", Pendo answers {said.status}" if said.status else ""
-    report = warn if said.state is EndpointState.THROTTLED else fail
-    return report(name, f"{url}: Pendo's state is {said.state.value}{answered}", said.to_do)
+    report = warn if said.state == EndpointState.THROTTLED else fail
+    return report(name, f"{url}: Pendo's state is {said.state}{answered}", said.to_do)
 
 
 # With an event

@@ -1,5 +1,5 @@
 """`flagpost explain`: all that became of one visitor's events, on one page.
 
-`subject` says who it is about; `finding` reads Kafka, `consumers` the consumers' own status, `pendo` Pendo; `stories`
-and `waiting` decide without I/O; `page` and `document` show the result; `command` joins them.
+`subject` says who it is about; `finding` reads Kafka, `pendo` Pendo; `stories` and `waiting` decide without I/O;
+`page` and `document` show the result; `command` joins them.
 """

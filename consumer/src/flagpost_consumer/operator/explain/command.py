@@ -15,7 +15,7 @@ import click
 from flagpost_consumer.core.plan import Planner
 from flagpost_consumer.core.suppressions import Suppression, Suppressions
 from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.explain.consumers import ConsumerState, admin_urls, ask_consumers
+from flagpost_consumer.operator.consumer_state import ConsumerState, admin_urls, ask_consumers
 from flagpost_consumer.operator.explain.document import Explanation, as_document
 from flagpost_consumer.operator.explain.finding import Finder, Found
 from flagpost_consumer.operator.explain.page import show
@@ -31,6 +31,9 @@ from flagpost_consumer.operator.times import MOMENT
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Needs, Settings, keyed_policy, ledger_ids
 from flagpost_settings.urls import http_url
+
+CONSUMERS_SECONDS = 1.0
+"""How long consumers may take to answer; from most places they cannot be reached."""
 
 
 class AdminUrl(click.ParamType):  # type: ignore[type-arg] # generic in newer releases of click only
@@ -105,7 +108,8 @@ def explanation_of(
     consumers: list[ConsumerState] = []
     held = None
     if _is_anything_pending(everything):
-        consumers = asyncio.run(ask_consumers(admin_urls(admin, settings.admin), settings.kafka.group_id))
+        urls = admin_urls(admin, settings.admin)
+        consumers = asyncio.run(ask_consumers(urls, settings.kafka.group_id, CONSUMERS_SECONDS))
         held = _held(settings, found)
     around = Surroundings(now_ms, settings.delivery, settings.metadata.linger_seconds, consumers, held)
     at_pendo, error = pendos_word

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flagpost_consumer.operator.consumer_state import ConsumerState
 from flagpost_consumer.operator.event_values import event_as_json
-from flagpost_consumer.operator.explain.consumers import ConsumerState
 from flagpost_consumer.operator.explain.finding import Found
 from flagpost_consumer.operator.explain.pendo import AtPendo, FieldStory
 from flagpost_consumer.operator.explain.stories import DeliveryStory, Story

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flagpost_consumer.core.backoff import CAP_SECONDS
+from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.outcomes import Kind
 from flagpost_consumer.core.policy import DeliverySettings
-from flagpost_consumer.operator.explain.consumers import ConsumerState, PartitionState
+from flagpost_consumer.core.records import EndpointName
+from flagpost_consumer.operator.consumer_state import ConsumerState, PartitionState
 from flagpost_consumer.operator.explain.stories import DeliveryStory, State, Story
 
 
@@ -126,7 +128,10 @@ def _not_reading(holder: ConsumerState, partition: PartitionState, before: int) 
     if not partition.is_restored:
         return Cause.NOT_READ, "the consumer reads the partition's ledger first"
     if holder.is_paused:
-        return Cause.INTAKE_PAUSED, f"intake is paused, Pendo's state is {holder.pendos_state}"
+        return (
+            Cause.INTAKE_PAUSED,
+            f"intake is paused, Pendo's state is {holder.endpoints[EndpointName.TRACK].state}",
+        )
     return Cause.NOT_READ, f"{before:,} records are before it"
 
 
@@ -134,10 +139,9 @@ def _unsent(
     delivery: DeliveryStory, holder: ConsumerState | None, turn: float | None, around: Surroundings
 ) -> tuple[Cause, str]:
     """Why it has not been sent, or not settled."""
-    endpoint = "track" if delivery.kind is Kind.TRACK else "metadata"
-    state = "ok" if holder is None else holder.endpoints.get(endpoint, "ok")
-    if state != "ok":
-        return Cause.PENDO, f"Pendo's {endpoint} endpoint is {state}"
+    endpoint = EndpointName.TRACK if delivery.kind is Kind.TRACK else EndpointName.METADATA
+    if holder is not None and (state := holder.endpoints[endpoint].state) != EndpointState.OK:
+        return Cause.PENDO, f"Pendo's {endpoint.value} endpoint is {state}"
     if turn is not None and turn > around.now_ms:
         seconds = around.delivery.visitor_interval_seconds
         return Cause.PACE, f"pace: one track request of a visitor every {seconds:g} s, in order"
@@ -146,7 +150,7 @@ def _unsent(
             Cause.UNKNOWN,
             "whether it is read is not known: no consumer's admin address tells (give --admin URL)",
         )
-    if endpoint == "metadata":
+    if endpoint is EndpointName.METADATA:
         linger = f"within metadata.linger_seconds ({around.linger_seconds:g} s)"
         return Cause.BATCH, f"read; goes with the next batch, {linger}, or is retried"
     return (

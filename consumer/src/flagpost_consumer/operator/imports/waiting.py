@@ -159,6 +159,6 @@ class Waiting:
     def _pendos_state(self) -> str:
         state = asyncio.run(ask_consumer(self._settings))
         for name, said in {} if state is None else state.endpoints.items():
-            if said.state is not EndpointState.OK:
-                return f"Pendo's {name.value} endpoint is {said.state.value} ({said.status}); {said.to_do}"
+            if said.state != EndpointState.OK:
+                return f"Pendo's {name.value} endpoint is {said.state} ({said.status}); {said.to_do}"
         return "see /status of the consumers, and flagpost check"
