@@ -5,10 +5,11 @@ In: settings. Out: answers, or documents.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
-from flagpost_consumer.adapters.http_answers import Reply
+from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, Reply
 from flagpost_consumer.adapters.http_client import HttpClient, NoReply
 from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER
 from flagpost_consumer.settings import PendoSettings
@@ -19,14 +20,14 @@ TIMEOUT_SECONDS = 10.0
 class PendoApi:
     """Pendo's API, for reading."""
 
-    def __init__(self, http: HttpClient, url: str, key: str) -> None:
-        self._http = http
+    def __init__(self, url: str, fetch: Callable[[str], Awaitable[Reply]]) -> None:
+        """`fetch` gets a URL with the key, within its limits."""
         self._url = url
-        self._headers = {INTEGRATION_KEY_HEADER: key}
+        self._fetch = fetch
 
     async def get(self, path: str) -> Reply:
         """The answer to a GET. Raises NoReply."""
-        return await self._http.fetch("GET", self._url + path, self._headers, timeout_seconds=TIMEOUT_SECONDS)
+        return await self._fetch(self._url + path)
 
     async def get_json(self, path: str) -> bytes | None:
         """A document; None where there is no answer, or another than 200."""
@@ -38,7 +39,9 @@ class PendoApi:
 
 
 @asynccontextmanager
-async def pendo_api(pendo: PendoSettings) -> AsyncIterator[PendoApi | None]:
+async def pendo_api(
+    pendo: PendoSettings, *, timeout_seconds: float | None = None, max_body_bytes: int = MAX_ANSWER_BYTES
+) -> AsyncIterator[PendoApi | None]:
     """The API, as long as the block runs; None: there is no integration key.
 
     Raises:
@@ -49,4 +52,13 @@ async def pendo_api(pendo: PendoSettings) -> AsyncIterator[PendoApi | None]:
         yield None
         return
     async with HttpClient(pendo.outbound) as http:
-        yield PendoApi(http, pendo.urls.api, key.current())
+        yield PendoApi(
+            pendo.urls.api,
+            partial(
+                http.fetch,
+                "GET",
+                headers={INTEGRATION_KEY_HEADER: key.current()},
+                timeout_seconds=timeout_seconds or TIMEOUT_SECONDS,
+                max_body_bytes=max_body_bytes,
+            ),
+        )

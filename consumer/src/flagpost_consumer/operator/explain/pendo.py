@@ -20,14 +20,14 @@ from urllib.parse import quote
 import orjson
 
 from flagpost_consumer.adapters.http_answers import Reply
-from flagpost_consumer.adapters.http_client import HttpClient, NoReply
+from flagpost_consumer.adapters.http_client import NoReply
 from flagpost_consumer.adapters.pendo_fields import read_fields
-from flagpost_consumer.adapters.pendo_http import INTEGRATION_KEY_HEADER
 from flagpost_consumer.core.legible import legible
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.plan import FieldCatalog
 from flagpost_consumer.operator.explain.stories import DeliveryStory, State, Story
 from flagpost_consumer.operator.explain.subject import Subject
+from flagpost_consumer.operator.pendo_api import pendo_api
 from flagpost_consumer.settings import PendoSettings
 from flagpost_schemas import MetadataValue
 
@@ -89,28 +89,12 @@ async def ask_pendo(pendo: PendoSettings, subject: Subject) -> AtPendo:
         PendoNotTelling: no answer that says what Pendo has.
         SettingsError: the integration key cannot be read.
     """
-    key = pendo.integration_key_source
-    if key is None:
-        raise PendoNotTelling("it needs Pendo's integration key: set pendo.integration_key")
-    headers = {INTEGRATION_KEY_HEADER: key.current()}
-    async with HttpClient(pendo.outbound) as http:
-
-        async def get(path: str) -> Reply:
-            url = pendo.urls.api + path
-            return await http.fetch(
-                "GET", url, headers, timeout_seconds=TIMEOUT_SECONDS, max_body_bytes=MAX_DETAILS_BYTES
-            )
-
-        async def get_json(path: str) -> bytes | None:
-            try:
-                reply = await get(path)
-            except NoReply:
-                return None
-            return reply.body if reply.status == 200 else None
-
+    async with pendo_api(pendo, timeout_seconds=TIMEOUT_SECONDS, max_body_bytes=MAX_DETAILS_BYTES) as api:
+        if api is None:
+            raise PendoNotTelling("it needs Pendo's integration key: set pendo.integration_key")
         path = f"/api/v1/{subject.target}/{quote(subject.id, safe='')}"
         try:
-            reply, fields = await asyncio.gather(get(path), read_fields(get_json))
+            reply, fields = await asyncio.gather(api.get(path), read_fields(api.get_json))
         except NoReply as error:
             raise PendoNotTelling(f"{pendo.urls.api}: {legible(str(error), MAX_WHY_CHARACTERS)}") from None
     return AtPendo(reply.status == 200, _metadata(reply, pendo), fields)
