@@ -24,7 +24,7 @@ from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.reading_by_time import read_by_time
 from flagpost_consumer.operator.terminal import Coloured, echo, echo_json
 from flagpost_consumer.operator.times import MOMENT, time_of_day
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Needs, ledger_ids
 from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
 
@@ -123,22 +123,11 @@ def _messages(kafka: KafkaSettings, window: Window) -> Iterator[Message]:
     with TopicReader(kafka) as reader:
         spans = reader.spans(topic)
         if window.since is not None or not window.follows:
-            past = _within(reader, topic, spans, window)
+            past = reader.within(topic, spans, window.since, window.until)
             yield from read_by_time(reader, topic, past, window.since or 0, window.until or now_ms)
         if window.follows:
             ends = {number: span.end for number, span in spans.items()}
             yield from filter(None, reader.follow({topic: ends}))
-
-
-def _within(reader: TopicReader, topic: str, spans: dict[int, Span], window: Window) -> dict[int, Span]:
-    """What of these stretches lies in a window."""
-    first = {number: span.first for number, span in spans.items()}
-    end = {number: span.end for number, span in spans.items()}
-    if window.since is not None:
-        first = reader.first_at(topic, window.since, spans)
-    if window.until is not None:
-        end = reader.first_at(topic, window.until, spans)
-    return {number: Span(first[number], min(end[number], span.end)) for number, span in spans.items()}
 
 
 def _settlements(message: Message, group: str, sought: Sought) -> Iterator[tuple[Settlements, LedgerEntry]]:

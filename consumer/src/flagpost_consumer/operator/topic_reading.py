@@ -110,6 +110,24 @@ class TopicReader:
             each.partition: each.offset if each.offset >= 0 else spans[each.partition].end for each in answers
         }
 
+    def within(
+        self, topic: str, spans: Mapping[int, Span], since_ms: int | None, until_ms: int | None = None
+    ) -> dict[int, Span]:
+        """What of these stretches was produced from `since_ms` to before `until_ms` (epoch ms); None: no bound.
+
+        So windows that follow one another share no record and leave none out, however publishers' clocks differ.
+        """
+        first = {number: span.first for number, span in spans.items()}
+        end = {number: span.end for number, span in spans.items()}
+        if spans and since_ms is not None:
+            first = self.first_at(topic, since_ms, spans)
+        if spans and until_ms is not None:
+            end = self.first_at(topic, until_ms, spans)
+        return {
+            number: Span(max(span.first, first[number]), min(span.end, end[number]))
+            for number, span in spans.items()
+        }
+
     def committed(self, topic: str, partitions: Mapping[int, object]) -> dict[int, Committed]:
         """The group's commits; a partition without one is left out."""
         asked = [TopicPartition(topic, number) for number in partitions]

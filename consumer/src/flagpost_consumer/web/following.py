@@ -291,9 +291,7 @@ def _firsts(topic: str, spans: Spans) -> Places:
 
 def _reports(reader: TopicReader, topic: str, mark: Mark, since_ms: int) -> Places:
     """Where the reports of impressions begin that were written since."""
-    spans = mark.spans[topic]
-    first = reader.first_at(topic, since_ms, spans) if spans else {}
-    return {(topic, number): offset for number, offset in first.items()}
+    return _firsts(topic, reader.within(topic, mark.spans[topic], since_ms))
 
 
 def _ends(mark: Mark) -> Places:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from flagpost_consumer.operator.reconciliation.extent import Window
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.tail import FIELDS
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_schemas import LedgerEntry
 
@@ -61,19 +61,10 @@ class LedgerRows:
             KafkaUnavailable: Kafka does not answer.
             UnknownSchema: a later release wrote the ledger.
         """
-        spans = self._spans()
+        topic = self._kafka.ledger_topic
+        asked = self._window.since_ms, self._window.until_ms
+        spans = self._reader.within(topic, self._reader.spans(topic), *asked)
         for number, _, record in self._topics.settlements(spans, list(spans)):
             for entry in record.entries:
                 if self._wanted.fits(entry):
                     yield number, record.settled_at, *(getattr(entry, name) for name in FIELDS)
-
-    def _spans(self) -> dict[int, Span]:
-        reader, topic, window = self._reader, self._kafka.ledger_topic, self._window
-        spans = reader.spans(topic)
-        first = {number: span.first for number, span in spans.items()}
-        end = {number: span.end for number, span in spans.items()}
-        if window.since_ms is not None:
-            first = reader.first_at(topic, window.since_ms, spans)
-        if window.until_ms is not None:
-            end = reader.first_at(topic, window.until_ms, spans)
-        return {number: Span(first[number], end[number]) for number in spans}

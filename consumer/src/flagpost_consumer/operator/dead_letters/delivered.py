@@ -78,9 +78,7 @@ def _earliest_ms(settings: Settings, claims: Collection[Claim]) -> int:
 
 
 def _spans(reader: TopicReader, topic: str, since_ms: int) -> dict[int, Span]:
-    spans = reader.spans(topic)
-    first = reader.first_at(topic, since_ms, spans)
-    return {number: Span(first[number], span.end) for number, span in spans.items()}
+    return reader.within(topic, reader.spans(topic), since_ms)
 
 
 def _settlements(value: bytes | None) -> Settlements | None:

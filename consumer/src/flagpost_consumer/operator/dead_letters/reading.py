@@ -89,10 +89,7 @@ class Scan:
 
     def _spans_since(self, since: int | None) -> dict[int, Span]:
         """A dead letter is written after its delivery ended, and its marker after that."""
-        if since is None:
-            return self._spans
-        first = self._reader.first_at(self._topic, since, self._spans)
-        return {number: Span(first[number], span.end) for number, span in self._spans.items()}
+        return self._reader.within(self._topic, self._spans, since)
 
 
 def read_places(reader: TopicReader, topic: str, places: Collection[Place]) -> Iterator[Message]:

@@ -141,16 +141,9 @@ class Finder:
 
     def _since(self, topic: str, spans: Spans, found: Found, since_ms: int | None) -> Spans:
         """What of a topic is read: the partitions, from a moment on."""
-        chosen = {number: spans.get(number, NOTHING) for number in found.partitions}
-        if since_ms is None:
-            return chosen
         # A topic may lack partitions that the events topic has.
-        there = {number: span for number, span in chosen.items() if number in spans}
-        firsts = self._reader.first_at(topic, since_ms, there) if there else {}
-        return {
-            number: Span(max(span.first, firsts.get(number, span.first)), span.end)
-            for number, span in chosen.items()
-        }
+        there = {number: spans[number] for number in found.partitions if number in spans}
+        return dict.fromkeys(found.partitions, NOTHING) | self._reader.within(topic, there, since_ms)
 
     def _is_suppressed(self) -> bool:
         topic = self._kafka.suppressions_topic

@@ -65,9 +65,9 @@ class ExtentFinder:
         committed = reader.committed(kafka.topic, reader.spans(kafka.topic))
         ledger, dead_letters = reader.spans(kafka.ledger_topic), reader.spans(kafka.dead_letter_topic)
         available = reader.spans(kafka.topic)
-        asked = self._events(available, window.since_ms, window.until_ms)
+        asked = reader.within(kafka.topic, available, window.since_ms, window.until_ms)
         covered_ms = self._covered_ms(asked, ledger)
-        covered = self._from(kafka.topic, asked, covered_ms)
+        covered = reader.within(kafka.topic, asked, covered_ms)
         events = {number: _settled_cut(span, ledger, committed, number) for number, span in covered.items()}
         needed_ms = (
             None if window.since_ms is None else max(0, window.since_ms - self._skew_ms - self._repeats_ms)
@@ -76,28 +76,11 @@ class ExtentFinder:
             committed=committed,
             available=available,
             events=events,
-            ledger=self._from(kafka.ledger_topic, ledger, needed_ms),
-            dead_letters=self._from(kafka.dead_letter_topic, dead_letters, needed_ms),
+            ledger=reader.within(kafka.ledger_topic, ledger, needed_ms),
+            dead_letters=reader.within(kafka.dead_letter_topic, dead_letters, needed_ms),
             covered_ms=covered_ms,
             cut_offsets=_size(asked) - _size(events),
         )
-
-    def _events(self, available: Spans, since_ms: int | None, until_ms: int | None) -> Spans:
-        """The offsets from the first at or after `since` to before the first at or after `until`.
-
-        So windows that follow one another share no record and leave none out, however publishers' clocks differ.
-        """
-        spans = self._from(self._kafka.topic, available, since_ms)
-        if until_ms is None:
-            return spans
-        ends = self._reader.first_at(self._kafka.topic, until_ms, available)
-        return {number: Span(span.first, ends[number]) for number, span in spans.items()}
-
-    def _from(self, topic: str, spans: Spans, since_ms: int | None) -> Spans:
-        if since_ms is None:
-            return spans
-        firsts = self._reader.first_at(topic, since_ms, spans)
-        return {number: Span(max(span.first, firsts[number]), span.end) for number, span in spans.items()}
 
     def _covered_ms(self, asked: Spans, ledger: Spans) -> int | None:
         """From when on the ledger covers everything; None: it covers all that was asked."""

@@ -37,7 +37,7 @@ from flagpost_consumer.operator.reconciliation.settled import Settled, ended
 from flagpost_consumer.operator.reconciliation.three_way import ThreeWay
 from flagpost_consumer.operator.reconciliation.topics import Topics
 from flagpost_consumer.operator.reconciliation.visitors import OF_METADATA, VisitorCounts, Visitors
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import DecisionEvent, LedgerEntry
 
@@ -136,10 +136,7 @@ class Reading:
     def _read_reports(self, impressions: ImpressionBooks, topic: str) -> None:
         """A report is written when its time is over, by the same clock: before the window's begin there is none."""
         spans = self._reader.spans_if_there(topic)
-        since_ms = self._window.since_ms
-        if since_ms is not None and spans:
-            first = self._reader.first_at(topic, since_ms, spans)
-            spans = {number: Span(first[number], span.end) for number, span in spans.items()}
+        spans = self._reader.within(topic, spans, self._window.since_ms)
         if spans:
             for message in self._topics.messages(topic, spans, sorted(spans)):
                 impressions.add(message.value())
