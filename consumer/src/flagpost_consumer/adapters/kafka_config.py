@@ -115,8 +115,8 @@ def restore_config(kafka: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def suppressions_config(kafka: KafkaSettings) -> dict[str, Any]:
-    """Properties of the consumer that follows the suppressions topic, to which hardly anything comes."""
+def idle_topic_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of a consumer that follows a topic to which hardly anything comes."""
     return {
         **_fetch_bounds(kafka.client_properties()),
         **reader_config(kafka),

@@ -9,14 +9,14 @@ Nothing waits for it. What cannot be read is looked for again; until then the sp
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from flagpost_consumer.adapters.kafka_config import suppressions_config
+from flagpost_consumer.adapters.kafka_config import idle_topic_config
+from flagpost_consumer.adapters.topic_thread import TopicThread
 from flagpost_consumer.core.experiments import Experiment, splits_of
 from flagpost_consumer.core.sample_ratio import Shares
 from flagpost_consumer.settings import KafkaSettings
@@ -35,34 +35,19 @@ LOOK_SECONDS = 600.0
 """After this time it begins again with a new client: the topic may have more partitions, or be another one."""
 BACK_SECONDS = 3600.0
 """Publishers report once a minute while there is anything to report."""
-CLOSE_SECONDS = 2.0
 BATCH_MESSAGES = 500
 
 
-class SplitsReader:
+class SplitsReader(TopicThread):
     """The topic of impressions, as one process reads it."""
 
     def __init__(self, kafka: KafkaSettings, topic: str, loop: asyncio.AbstractEventLoop, told: Told) -> None:
         """`told` is called on `loop`."""
+        super().__init__("flagpost-splits", loop)
         self._kafka = kafka
         self._topic = topic
-        self._loop = loop
         self._told = told
-        self._stopped = threading.Event()
         self._trouble = ""
-        self._thread = threading.Thread(target=self._run, name="flagpost-splits", daemon=True)
-
-    def start(self) -> None:
-        """Read in the background."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Nobody wants to know any more."""
-        self._stopped.set()
-
-    def join(self) -> None:
-        """Wait until its client is closed, but not for a Kafka that does not answer. Blocks."""
-        self._thread.join(CLOSE_SECONDS)
 
     # The thread
 
@@ -81,7 +66,7 @@ class SplitsReader:
 
     def _serve(self) -> None:
         """Read for a while. Raises KafkaException."""
-        consumer = Consumer(suppressions_config(self._kafka), logger=kafka_logger())
+        consumer = Consumer(idle_topic_config(self._kafka), logger=kafka_logger())
         try:
             consumer.assign(self._hour(consumer))
             ends_at = time.monotonic() + LOOK_SECONDS
@@ -112,11 +97,7 @@ class SplitsReader:
             raise KafkaException(error)
         at_ms, splits = splits_of(message.value())
         for experiment, shares in splits:
-            self._tell(experiment, shares, at_ms)
-
-    def _tell(self, experiment: Experiment, shares: Shares, at_ms: int) -> None:
-        if not self._stopped.is_set():
-            self._loop.call_soon_threadsafe(self._told, experiment, shares, at_ms)
+            self._tell(self._told, experiment, shares, at_ms)
 
     def _lack(self, trouble: str) -> None:
         """What is wrong, or nothing; said when it changes."""

@@ -19,8 +19,9 @@ from typing import Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from flagpost_consumer.adapters.kafka_config import suppressions_config
+from flagpost_consumer.adapters.kafka_config import idle_topic_config
 from flagpost_consumer.adapters.suppression_records import NoVisitor, read_suppression
+from flagpost_consumer.adapters.topic_thread import TopicThread
 from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_kafka import rights
@@ -39,8 +40,6 @@ SILENT_SECONDS = 20.0
 FULL_SECONDS = 30.0
 """After which time a topic that held too much is read again, from its beginning."""
 POLL_SECONDS = 0.5
-CLOSE_SECONDS = 2.0
-"""How long the end of a process waits for the client."""
 BATCH_MESSAGES = 1000
 MISSING = KafkaError.UNKNOWN_TOPIC_OR_PART
 
@@ -58,7 +57,7 @@ class SuppressionsHandler(Protocol):
         """Whether the topic can be followed: empty, or why it cannot."""
 
 
-class SuppressionsReader:
+class SuppressionsReader(TopicThread):
     """The suppressions topic, as one process reads it."""
 
     def __init__(
@@ -69,12 +68,11 @@ class SuppressionsReader:
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__("flagpost-suppressions", loop)
         self._kafka = kafka
         self._topic = kafka.suppressions_topic
         self._handler = handler
-        self._loop = loop
         self._monotonic = monotonic
-        self._stopped = threading.Event()
         self._is_another = threading.Event()
         """The topic was made anew: what was read says nothing of where to read on."""
         self._is_to_be_read_over = threading.Event()
@@ -89,19 +87,6 @@ class SuppressionsReader:
         """When anything came of it."""
         self._trouble = ""
         self._is_missing = False
-        self._thread = threading.Thread(target=self._run, name="flagpost-suppressions", daemon=True)
-
-    def start(self) -> None:
-        """Read in the background."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Nobody wants to know any more."""
-        self._stopped.set()
-
-    def join(self) -> None:
-        """Wait until its client is closed, but not for a Kafka that does not answer. Blocks."""
-        self._thread.join(CLOSE_SECONDS)
 
     def made_anew(self) -> None:
         """The topic is another one under its old name: it is read from its beginning, and what is known stays."""
@@ -132,7 +117,7 @@ class SuppressionsReader:
     def _serve(self) -> None:
         """Read until there is a reason to begin with a new client. Raises KafkaException, TooManySuppressions."""
         self._begin_anew_if_asked()
-        consumer = Consumer(suppressions_config(self._kafka), logger=kafka_logger())
+        consumer = Consumer(idle_topic_config(self._kafka), logger=kafka_logger())
         try:
             while not (self._stopped.is_set() or self._is_asked):
                 if (ends := self._ends(consumer)) is None:
@@ -272,7 +257,3 @@ class SuppressionsReader:
             self._trouble = trouble
             log.error("who is suppressed is not known; nothing is sent until it is", reason=trouble)
             self._tell(self._handler.on_suppressions_followed, trouble)
-
-    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
-        if not self._stopped.is_set():
-            self._loop.call_soon_threadsafe(what, *arguments)
