@@ -22,6 +22,7 @@ from flagpost_consumer.operator.reconciliation.counting import (
     Published,
     Row,
     size_of_union,
+    sum_of,
 )
 from flagpost_consumer.operator.reconciliation.sample_ratio import (
     Assignment,
@@ -204,10 +205,10 @@ class Aggregates:
             visitors=self._visitors.counts(),
             over_time=over_time,
             ratios=tuple(check_ratios(self._samples, self._splits, self._given)),
-            rows={row: _copied(counts) for row, counts in deliveries.rows.items()},
-            other=_copied(deliveries.other),
+            rows={row: sum_of([counts]) for row, counts in deliveries.rows.items()},
+            other=sum_of([deliveries.other]),
             totals=deliveries.totals,
-            metadata=_copied(deliveries.metadata),
+            metadata=sum_of([deliveries.metadata]),
             lost_offsets=self._lost_offsets(),
             letters=tuple(self._letters.counts()),
             newest_letters=tuple(self._letters.newest()),
@@ -227,9 +228,3 @@ class Aggregates:
             size_of_union([*self._gaps.get(number, ()), self._lost_before.get(number, (0, 0))])
             for number in numbers
         )
-
-
-def _copied(counts: Counts) -> Counts:
-    copy = Counts()
-    copy.add(counts)
-    return copy

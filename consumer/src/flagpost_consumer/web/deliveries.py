@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.counting import Counts, Interval, Published, Row, kinds_given
+from flagpost_consumer.operator.reconciliation.counting import (
+    Counts,
+    Interval,
+    Published,
+    Row,
+    kinds_given,
+    sum_of,
+)
 from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled, ended
 from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry
@@ -79,10 +86,7 @@ class Deliveries:
     @property
     def totals(self) -> Counts:
         """All track deliveries."""
-        total = Counts()
-        for counts in (*self.rows.values(), self.other):
-            total.add(counts)
-        return total
+        return sum_of((*self.rows.values(), self.other))
 
     @property
     def bytes_held(self) -> int:

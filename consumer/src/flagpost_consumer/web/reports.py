@@ -260,14 +260,12 @@ VISITOR_TITLES: Final = ("Decided", "Delivered", "Lost", "Pending")
 
 def story(view: View) -> str:
     """How it stands, in one line that can be read aloud."""
-    every = Counts()
-    for counts in view.rows.values():
-        every.add(counts)
+    published = sum(each.published for each in view.rows.values())
     decided = sum(each.decided for each in view.visitors.values())
     delivered = sum(each.delivered for each in view.visitors.values())
     pending = sum(each.by_reason.get(PENDING, 0) for each in view.visitors.values())
     return (
-        f"{every.published:,} decisions were published, which showed {decided:,} visitors a variation, each counted "
+        f"{published:,} decisions were published, which showed {decided:,} visitors a variation, each counted "
         f"once by flag and variation: {delivered:,} of them are delivered to Pendo, {pending:,} are pending, and "
         f"{decided - delivered - pending:,} are lost, each for a reason that is told."
     )

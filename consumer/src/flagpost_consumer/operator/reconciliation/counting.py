@@ -74,6 +74,14 @@ class Counts:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
+def sum_of(parts: Iterable[Counts]) -> Counts:
+    """What some counted together, in a count of its own."""
+    total = Counts()
+    for counts in parts:
+        total.add(counts)
+    return total
+
+
 class Published(NamedTuple):
     """One record of the events topic."""
 
@@ -139,10 +147,7 @@ class Books:
     @property
     def totals(self) -> Counts:
         """All track deliveries."""
-        total = Counts()
-        for counts in (*self.rows.values(), self.other):
-            total.add(counts)
-        return total
+        return sum_of((*self.rows.values(), self.other))
 
     @property
     def unexplained(self) -> int:
