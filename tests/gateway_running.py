@@ -6,10 +6,7 @@ In: settings as environment variables. Out: a running gateway that can be sent r
 from __future__ import annotations
 
 import asyncio
-import signal
-import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +17,7 @@ import aiohttp
 import psutil
 
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from plain_logs import require_plain
-from running import Series, environment, eventually, read_series
+from running import RunningProgram, Series, eventually, read_series
 
 GATEWAY = Path(sys.executable).with_name("flagpost-gateway")
 WRITE_KEY = "wk-4711-4711"
@@ -40,7 +36,7 @@ async def standing_still(kafka: EmbeddedKafka) -> AsyncIterator[None]:
         broker.resume()
 
 
-class RunningGateway:
+class RunningGateway(RunningProgram):
     """One `flagpost-gateway`. An async context manager: entering it waits until it listens."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
@@ -49,31 +45,21 @@ class RunningGateway:
             "gateway.host": "127.0.0.1",
             "gateway.port": 0,
             "gateway.admin_port": 0,
-            "log.format": "json",
         }
         keys = {} if "gateway.write_keys_file" in settings else {"gateway.write_keys": [WRITE_KEY]}
         self.settings = {**quick, **keys, **settings}
-        self._process = subprocess.Popen(
-            [str(GATEWAY)],
-            env=environment(self.settings),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        super().__init__([str(GATEWAY)], self.settings)
         self.url = self.admin_url = ""
 
     async def __aenter__(self) -> Self:
         try:
             await eventually(
-                lambda: self._address("admin") or not self.is_running, 60, what="flagpost-gateway listens"
+                lambda: self.address("admin") or not self.is_running, 60, what="flagpost-gateway listens"
             )
-            self.url, self.admin_url = self._address("gateway"), self._address("admin")
+            self.url, self.admin_url = self.address("gateway"), self.address("admin")
             assert self.admin_url, "flagpost-gateway did not start:\n" + "\n".join(self.lines)
-        except BaseException:
-            await self._end()
+        except BaseException as error:
+            self.end(error)
             raise
         self.session = aiohttp.ClientSession()
         return self
@@ -82,19 +68,7 @@ class RunningGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.session.close()
-        await self._end()
-        if error is not None:
-            sys.stderr.write("\n".join(["flagpost-gateway said:", *self.lines[-40:]]) + "\n")
-        else:
-            require_plain(self.lines)
-
-    @property
-    def is_running(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
+        await asyncio.to_thread(self.end, error)
 
     async def post(
         self, path: str, document: object = None, *, headers: Mapping[str, str] = AUTHORIZED, **options: Any
@@ -123,34 +97,3 @@ class RunningGateway:
     async def value(self, name: str, **labels: str) -> float:
         """One series."""
         return (await self.scrape())[name, tuple(sorted(labels.items()))]
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self._process.send_signal(number)
-
-    async def wait(self, seconds: float = 60.0) -> int:
-        """Wait for the end; gives the exit code."""
-        code = await asyncio.to_thread(self._process.wait, seconds)
-        await asyncio.to_thread(self._reader.join, 5)
-        return code
-
-    async def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and wait; gives the exit code."""
-        self.signal(signal.SIGTERM)
-        return await self.wait(seconds)
-
-    async def _end(self) -> None:
-        if self.is_running:
-            self._process.kill()
-        await self.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-
-    def _address(self, name: str) -> str:
-        lines = [line for line in list(self.lines) if line.startswith(f"{name} http://")]
-        return lines[0].removeprefix(f"{name} ") if lines else ""
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line.rstrip())

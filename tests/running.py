@@ -1,4 +1,4 @@
-"""`flagpost consume` as a process of its own, for the integration and end-to-end tests.
+"""Our programs as processes of their own, `flagpost consume` among them, for the integration and end-to-end tests.
 
 In: settings as environment variables. Out: a running consumer that can be scraped, asked and stopped.
 """
@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,14 +50,14 @@ async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, wh
         await asyncio.sleep(0.02)
 
 
-class RunningConsumer:
-    """One `flagpost consume`."""
+class RunningProgram:
+    """One of our programs, and the lines of its log. A context manager."""
 
-    def __init__(self, settings: Mapping[str, object]) -> None:
-        quick = {"admin.host": "127.0.0.1", "admin.port": 0, "log.format": "json"}
+    def __init__(self, command: Sequence[str], settings: Mapping[str, object]) -> None:
+        self._name = " ".join([Path(command[0]).name, *command[1:]])
         self._process = subprocess.Popen(
-            [str(FLAGPOST), "consume"],
-            env=environment({**quick, **settings}),
+            command,
+            env=environment({"log.format": "json", **settings}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -65,7 +65,6 @@ class RunningConsumer:
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.admin_url = self._await_admin()
         self.process_id = self._process.pid
 
     def __enter__(self) -> Self:
@@ -74,6 +73,10 @@ class RunningConsumer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None) -> None:
+        """Kill it, if it runs; shows what it said beside an error, else looks whether that is plain."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -81,7 +84,7 @@ class RunningConsumer:
         if self._process.stderr is not None:
             self._process.stderr.close()
         if error is not None:
-            sys.stderr.write("\n".join(["flagpost consume said:", *self.lines[-40:]]) + "\n")
+            sys.stderr.write("\n".join([f"{self._name} said:", *self.lines[-40:]]) + "\n")
         else:
             require_plain(self.lines)
 
@@ -97,9 +100,9 @@ class RunningConsumer:
         self._process.send_signal(number)
 
     async def wait(self, seconds: float = 60.0) -> int:
-        """Wait for the end; gives the exit code. What the consumer talks to on this loop goes on meanwhile."""
+        """Wait for the end; gives the exit code. What it talks to on this loop goes on meanwhile."""
         code = await asyncio.to_thread(self._process.wait, seconds)
-        self._reader.join(5)
+        await asyncio.to_thread(self._reader.join, 5)
         return code
 
     async def stop(self, seconds: float = 60.0) -> int:
@@ -117,6 +120,35 @@ class RunningConsumer:
         status = Path(f"/proc/{self.process_id}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
+
+    def await_address(self, word: str) -> str:
+        """Wait for the line by which the program says where it listens; gives the URL."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := self.address(word)) and time.monotonic() < deadline and self.is_running:
+            self._reader.join(0.02)
+        if not found:
+            self._process.kill()
+            raise AssertionError(f"{self._name} did not start:\n" + "\n".join(self.lines))
+        return found
+
+    def address(self, word: str) -> str:
+        """The URL in that line; empty: it has not come."""
+        lines = [line for line in list(self.lines) if line.startswith(f"{word} http://")]
+        return lines[0].removeprefix(f"{word} ") if lines else ""
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.lines.append(line.rstrip())
+
+
+class RunningConsumer(RunningProgram):
+    """One `flagpost consume`."""
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        quick = {"admin.host": "127.0.0.1", "admin.port": 0}
+        super().__init__([str(FLAGPOST), "consume"], {**quick, **settings})
+        self.admin_url = self.await_address("admin")
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET an admin endpoint; gives status and body."""
@@ -146,23 +178,6 @@ class RunningConsumer:
             await eventually(lambda: is_caught_up([self.scrape()], partitions), seconds, what="caught up")
         except AssertionError:
             raise AssertionError(f"not caught up in {seconds} s: {self.status()}") from None
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line.rstrip())
-
-    def _await_admin(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            for line in list(self.lines):
-                if line.startswith("admin http://"):
-                    return line.removeprefix("admin ")
-            if self._process.poll() is not None:
-                break
-            self._reader.join(0.02)
-        self._process.kill()
-        raise AssertionError("flagpost consume did not start:\n" + "\n".join(self.lines))
 
 
 def read_series(text: str) -> Series:

@@ -8,21 +8,14 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import signal
-import subprocess
-import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from email.message import Message
-from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import urlencode
 
-from running import FLAGPOST, START_SECONDS, environment
+from running import FLAGPOST, RunningProgram
 
 
 class Answer(NamedTuple):
@@ -35,50 +28,12 @@ class Answer(NamedTuple):
         return self.body.decode()
 
 
-class RunningWeb:
+class RunningWeb(RunningProgram):
     """One `flagpost web`."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        quick = {"web.port": 0, "log.format": "json"}
-        self._process = subprocess.Popen(
-            [str(FLAGPOST), "web"],
-            env=environment({**quick, **settings}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.url = self._await_url()
-        self.process_id = self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._reader.join(5)
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-        if error is not None:
-            sys.stderr.write("\n".join(["flagpost web said:", *self.lines[-40:]]) + "\n")
-
-    async def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and wait; gives the exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        return await asyncio.to_thread(self._process.wait, seconds)
-
-    @property
-    def peak_bytes(self) -> int:
-        """The most memory that the process has had resident."""
-        status = Path(f"/proc/{self.process_id}/status").read_text()
-        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
+        super().__init__([str(FLAGPOST), "web"], {"web.port": 0, **settings})
+        self.url = self.await_address("web")
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Ask for a path; a header's dashes are written as underscores."""
@@ -101,23 +56,6 @@ class RunningWeb:
         async with asyncio.timeout(seconds):
             while (await asyncio.to_thread(self.get, "/csv/flags")).status != 200:  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.05)
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.lines.append(line.rstrip())
-
-    def _await_url(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            for line in list(self.lines):
-                if line.startswith("web http://"):
-                    return line.removeprefix("web ")
-            if self._process.poll() is not None:
-                break
-            self._reader.join(0.02)
-        self._process.kill()
-        raise AssertionError("flagpost web did not start:\n" + "\n".join(self.lines))
 
 
 def _lowered(headers: Message) -> dict[str, str]:
