@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
@@ -31,6 +33,17 @@ def pytest_report_header() -> str:
     if missing is None:
         return f"real Kafka: Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
     return f"real Kafka: {'FAILS' if 'CI' in os.environ else 'skipped'}, {missing}"
+
+
+@pytest.fixture
+def logging_undone() -> Iterator[None]:
+    """What a test configures of logging ends with it."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 OURS = "flagpost_consumer.app"
 
+pytestmark = pytest.mark.usefixtures("logging_undone")
+
 
 class Place(NamedTuple):
     partition: int
@@ -43,16 +44,6 @@ class Colour(StrEnum):
 
 class Unknown:
     """Has a repr() with an address."""
-
-
-@pytest.fixture(autouse=True)
-def _undo() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def logged(**fields: object) -> dict[str, Any]:
