@@ -206,7 +206,8 @@ async def test_a_consumer_that_may_not_read_the_topic_sends_nothing_and_says_why
         with RunningConsumer({**scene.settings, **as_user}) as consumer:
             stalled = partial(consumer.value, "flagpost_stalled", reason="suppressions")
             await eventually(lambda: stalled() == scene.partitions, SECONDS)
-            assert any(f"Read on Topic {scene.suppressions}" in line for line in consumer.lines)
+            told = f"Read on Topic {scene.suppressions}"
+            await eventually(lambda: any(told in line for line in list(consumer.lines)), SECONDS, what=told)
             assert told_of(scene) == set()
             assert consumer.get("/livez")[0] == 200
             kafka_broker.allow("topic", scene.suppressions, "describe", "read")
