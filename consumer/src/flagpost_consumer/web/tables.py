@@ -9,11 +9,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
+from flagpost_consumer.operator.csv_cells import safe_cell
 from flagpost_consumer.web.html import Html, element
-
-FORMULA_BEGINS: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,6 @@ def _shown(cell: Cell) -> Html | str:
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
-def _plain(cell: Cell) -> str | int:
+def _plain(cell: Cell) -> object:
     text = cell.text if isinstance(cell, Link) else cell
-    if isinstance(text, str) and text.startswith(FORMULA_BEGINS):
-        return f"'{text}"
-    return "" if text is None else text
+    return "" if text is None else safe_cell(text)
