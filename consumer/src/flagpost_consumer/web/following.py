@@ -23,6 +23,7 @@ from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
 from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Spans, Window
 from flagpost_consumer.operator.reconciliation.planning import Planning
 from flagpost_consumer.operator.reconciliation.settled import LaterRelease
+from flagpost_consumer.operator.reconciliation.topics import are_of
 from flagpost_consumer.operator.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates, View
@@ -280,8 +281,7 @@ class Reading:
         except UndecodableRecord:
             self.damaged += 1
             return
-        is_same_topic = settlements.topic_id is None or self._topic_id in (None, settlements.topic_id)
-        if settlements.group == self._kafka.group_id and is_same_topic:
+        if are_of(settlements, self._kafka.group_id, self._topic_id):
             self._aggregates.settle(number, settlements)
 
 

@@ -21,6 +21,7 @@ from flagpost_consumer.operator.imports.awaited import Awaited, AwaitedRow
 from flagpost_consumer.operator.imports.row_report import RowReport
 from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
 from flagpost_consumer.operator.progress import counted
+from flagpost_consumer.operator.reconciliation.topics import are_of
 from flagpost_consumer.operator.terminal import echo
 from flagpost_consumer.operator.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings, Settings
@@ -126,8 +127,7 @@ class Waiting:
             settlements = decode_settlements(message.value())
         except DecodeError:
             return
-        is_ours = settlements.group == self._began.kafka.group_id
-        if is_ours and (settlements.topic_id is None or self._began.topic_id in (None, settlements.topic_id)):
+        if are_of(settlements, self._began.kafka.group_id, self._began.topic_id):
             yield settlements
 
     def _is_at_end_of_patience(self) -> bool:

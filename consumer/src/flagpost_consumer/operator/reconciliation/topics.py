@@ -18,6 +18,15 @@ from flagpost_consumer.settings import KafkaSettings
 from flagpost_schemas import Settlements, UndecodableRecord, decode_settlements
 
 
+def are_of(settlements: Settlements, group: str, topic_id: str | None) -> bool:
+    """Whether the group wrote these, and of this topic.
+
+    One that was made anew has another id; where either is not known, they pass for the same.
+    """
+    is_same_topic = settlements.topic_id is None or topic_id in (None, settlements.topic_id)
+    return settlements.group == group and is_same_topic
+
+
 class Topics:
     """The topics of one group."""
 
@@ -44,7 +53,7 @@ class Topics:
             except UndecodableRecord:
                 self.damaged += 1
                 continue
-            if settlements.group == self._kafka.group_id and self._is_same_topic(settlements):
+            if are_of(settlements, self._kafka.group_id, self._topic_id):
                 yield cast("int", message.partition()), cast("int", message.offset()), settlements
 
     def messages(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
@@ -55,7 +64,3 @@ class Topics:
         )
         title = f"reading {topic}, {which}"
         return watched(self._reader.read(topic, chosen), title, sum(map(len, chosen.values())))
-
-    def _is_same_topic(self, settlements: Settlements) -> bool:
-        """A topic that was made anew has another id; where either is not known, they pass for the same."""
-        return settlements.topic_id is None or self._topic_id in (None, settlements.topic_id)
