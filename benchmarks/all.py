@@ -39,9 +39,11 @@ BENCHMARKS = (
     "publisher",
     "metadata",
     "import_rows",
+    "awaited_import",
     "consumers",
     "gateway",
     "strangers",
+    "start",
 )
 RESULTS = HERE / "results.json"
 

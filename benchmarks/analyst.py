@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bare_consumer import decoded, schema_of
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_schemas import DecisionEvent, LedgerEntry, Settlements, encode_settlements, encode_single_object
 from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, environment

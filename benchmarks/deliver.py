@@ -27,9 +27,9 @@ from confluent_kafka import Producer
 
 from delivery.bare import post_all
 from delivery.receiving import IN_PYTHON, receiver
-from flagpost_consumer.app import Service
-from flagpost_consumer.core.records import EndpointName
+from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
+from flagpost_consumer.service.service import Service
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_single_object
 from side_by_side import Comparison, Side, arguments, compare, in_a_process, report

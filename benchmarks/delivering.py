@@ -36,7 +36,7 @@ from delivery.measuring import committed, run_sender
 from delivery.receiving import IN_PYTHON, receiver
 from delivery.senders import BARE, FLAGPOST_SENDER, PEERS, MissingError, Sender, Task
 from real_kafka import parts
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from side_by_side import Comparison, Side, arguments, cannot_be_had, compare, report
 
 PARTITIONS = 24
@@ -60,7 +60,7 @@ class Row:
         """Of "5 ms zipf 64 tls"; raises ArgumentTypeError."""
         found = re.fullmatch(r"(\d+) ms (zipf|uniform) (\d+)( tls)?", text)
         if found is None:
-            raise ArgumentTypeError(f"{text!r} is no row: <latency> ms zipf|uniform <connections> [tls]")
+            raise ArgumentTypeError(f"{text!r} is not a row: <latency> ms zipf|uniform <connections> [tls]")
         return cls(int(found[1]), Skew(found[2]), int(found[3]), found[4] is not None)
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ class World:
 
     def __init__(self, folder: Path, receiver_command: Sequence[str]) -> None:
         self._folder, self._receiver_command = folder, receiver_command
-        self._broker = KafkaBroker(folder)
+        self._broker = OwnBroker(folder)
         self._authority = Authority(folder)
         self._certificate = self._authority.vouch_for("localhost")
         self._filled: set[str] = set()

@@ -40,10 +40,10 @@ import uvloop
 from cachetools import TTLCache
 from confluent_kafka import Consumer, TopicPartition
 
-from flagpost_consumer.app import Service
-from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.garbage import calm_collection
+from flagpost_consumer.service.garbage import calm_collection
+from flagpost_consumer.service.service import Service
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import Decoder, VisitorMetadata, decode_settlements
 from real_kafka.parts import missing

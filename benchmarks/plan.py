@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import side_by_side
-from flagpost_consumer.operator.planning.calibration import ORDER_ALONE, TRACKS_ONLY, calibrate
-from flagpost_consumer.operator.planning.costs import SHIPPED, Calibration
-from flagpost_consumer.operator.planning.pod import Pendo
-from flagpost_consumer.operator.planning.traffic import Load
-from flagpost_consumer.operator.planning.trial import PARTITIONS, Trial, TrialGround, planned, trial_ground
+from flagpost_consumer.commands.plan.calibration import ORDER_ALONE, TRACKS_ONLY, calibrate
+from flagpost_consumer.commands.plan.costs import SHIPPED, Calibration
+from flagpost_consumer.commands.plan.pod import Pendo
+from flagpost_consumer.commands.plan.traffic import Load
+from flagpost_consumer.commands.plan.trial import PARTITIONS, Trial, TrialGround, planned, trial_ground
 
 UNPACED = {**TRACKS_ONLY, **ORDER_ALONE}
 TRIALS = (

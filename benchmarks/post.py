@@ -26,10 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from certificates import Authority
 from delivery.receiving import IN_PYTHON, receiver
-from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.adapters.pendo.address import PendoAddress
+from flagpost_consumer.adapters.pendo.http import PendoHttp
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_settings.outbound import Outbound
 from side_by_side import Comparison, Side, arguments, compare, in_a_process, report
 
@@ -89,7 +91,7 @@ async def adapter(url: str, requests: int, connections: int, ca_file: str | None
 
     def start() -> None:
         for number in numbers:
-            http.start(Attempt(EndpointName.TRACK, BODY, Ticket("v", number), lane=lane))
+            http.start(TrackAttempt(EndpointName.TRACK, BODY, Ticket("v", number), lane))
             return
 
     def on_answer(_: Attempt, answer: Answer, __: float) -> None:
@@ -113,7 +115,7 @@ SIDES = {"session": session, "adapter": adapter}
 
 @contextmanager
 def trusted_receiver(tls: bool) -> Iterator[tuple[str, list[str]]]:
-    """A sink; gives its URL, and the options that tell a side whom to trust."""
+    """A sink; returns its URL, and the options that tell a side whom to trust."""
     if not tls:
         with receiver(IN_PYTHON, 0.0) as sink:
             yield sink.url, []

@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from flagpost_schemas import Event, TrackEvent, encode_single_object, partition_key
 from real_kafka import parts
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from running import RunningConsumer
 from side_by_side import cannot_be_had
 
@@ -42,7 +42,7 @@ def real_kafka(*topics: str, partitions: int = PARTITIONS) -> Iterator[KafkaBrok
     if why is not None:
         cannot_be_had(f"a real Apache Kafka: {why}")
     with tempfile.TemporaryDirectory() as directory:
-        broker = KafkaBroker(Path(directory))
+        broker = OwnBroker(Path(directory))
         try:
             if topics:
                 broker.create_topics(*topics, partitions=partitions)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from devtools import Tab
 from real_kafka.parts import CACHE, fetch_once
 
@@ -46,7 +47,7 @@ def _fetch(into: Path) -> None:
         shutil.copy(AXE / name, into)
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(
-        command, cwd=into, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        command, cwd=into, capture_output=True, text=True, timeout=stretched(FETCH_SECONDS), check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deadlines import stretched
+
 TESTS = Path(__file__).parent
 DEADLINE_SECONDS = 60
 
@@ -23,7 +25,7 @@ def run(script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]
         cwd=TESTS,
         capture_output=True,
         text=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=stretched(DEADLINE_SECONDS),
         check=False,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from flagpost_consumer.core.pendo_rules import Rule
+from flagpost_consumer.core.planning.pendo_rules import Rule
 from flagpost_schemas import Scalar
 
 BROKEN: Mapping[Rule, Mapping[str, Scalar]] = {
@@ -34,7 +34,7 @@ REPAIRS: Mapping[Rule, Counter[Rule]] = {
     Rule.NAME_RESERVED: Counter({Rule.NAME_RESERVED: 1}),
     Rule.SIZE: Counter({Rule.SIZE: 3}),
 }
-"""By hand, from CONTRACT section 4."""
+"""By hand, from docs/contract.md#requests-to-pendo."""
 
 SENT: Mapping[Rule, Mapping[str, Scalar]] = {
     Rule.NAME_CHARACTERS: {"user_plan": "pro", "pr_nom": "Zoë", "fine": True},

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from deadlines import stretched
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -29,7 +31,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def pages(directory: Path) -> Iterator[int]:
-    """Serve a folder on loopback, by each of its names; gives the port."""
+    """Serve a folder on loopback, by each of its names; returns the port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(directory))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -65,4 +67,4 @@ def opened(url: str) -> Iterator[None]:
             raise
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(stretched(30))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,9 +14,12 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from deadlines import FACTOR, stretched
+from example_counts import ALL
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
-from real_kafka import parts
-from real_kafka.broker import KafkaBroker
+from flagpost_settings.logs import OURS
+from real_kafka import parts, shared
+from real_kafka.broker import KafkaBroker, OwnBroker
 from real_kafka.registry import SchemaRegistry
 from scenes import Scene
 
@@ -22,28 +27,67 @@ from scenes import Scene
 settings.register_profile(
     "flagpost",
     deadline=None,
+    max_examples=ALL,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+settings.register_profile("tenth", settings.get_profile("flagpost"), max_examples=ALL // 10)
+# For `make mutation`, which runs a test once for each mutant of what it covers.
+settings.register_profile("quick", settings.get_profile("flagpost"), max_examples=ALL // 5, derandomize=True)
 settings.load_profile("flagpost")
 
+# Whoever asks for a loop where none was ever set is given a new one by asyncio, which nobody closes. pytest-asyncio
+# does so before its first test, and the warning comes when the collector of garbage finds that loop: in any test.
+asyncio.set_event_loop(None)
 
-def pytest_report_header() -> str:
-    """Say by name what the tests will run against."""
+REAL_SERVERS = {"kafka", "kafka_broker", "schema_registry"}
+"""The fixtures of real servers."""
+
+# What a non-interactive shell puts into the background ignores these, and what that starts would ignore them as well.
+for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
+
+
+def pytest_report_header() -> list[str]:
+    """Say by name what the tests will run against, and how patient they are."""
     missing = parts.missing()
     if missing is None:
-        return f"real Kafka: Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
-    return f"real Kafka: {'FAILS' if 'CI' in os.environ else 'skipped'}, {missing}"
+        real = f"Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
+    else:
+        real = f"{'FAILS' if 'CI' in os.environ else 'skipped'}, {missing}"
+    return [f"real Kafka: {real}", f"deadlines: {FACTOR:.1f} times those of a fast and quiet machine"]
 
 
-@pytest.fixture
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by mark
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs a real server is thorough, but for a core. A test's limit is stretched as its own deadlines are."""
+    usual = float(config.getini("timeout"))
+    for item in items:
+        if _needs_real_server(item) and not item.get_closest_marker("kafka_core"):
+            item.add_marker(pytest.mark.thorough)
+        marker = item.get_closest_marker("timeout")
+        limit = float(marker.args[0]) if marker else usual
+        item.add_marker(pytest.mark.timeout(stretched(limit)), append=False)
+
+
+def _needs_real_server(item: pytest.Item) -> bool:
+    """Whether a test uses a fixture of a real server: a module's own `kafka` is one in its process."""
+    used = REAL_SERVERS.intersection(getattr(item, "fixturenames", ()))
+    return any(not hasattr(getattr(item, "module", None), name) for name in used)
+
+
+@pytest.fixture(autouse=True)
 def logging_undone() -> Iterator[None]:
-    """What a test configures of logging ends with it."""
+    """What a test, or a command that it runs in this process, configures of logging ends with it."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in ("", *OURS)}
+    structured = structlog.get_config()
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    structlog.configure(**structured)
 
 
 @pytest.fixture
@@ -53,24 +97,33 @@ def fresh_name() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
-    """A real broker that all tests share: it stays up, and each test uses names of its own."""
-    yield from _broker(tmp_path_factory.mktemp("kafka"))
-
-
-@pytest.fixture
-def kafka_broker(tmp_path: Path) -> Iterator[KafkaBroker]:
-    """A real broker of the test's own, to stop, kill and restart."""
-    yield from _broker(tmp_path)
+def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all processes of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
-    """A real schema registry that all tests share."""
+def kafka(run_directory: Path) -> KafkaBroker:
+    """A real broker that all tests of the run share: it stays up, and each test uses names of its own."""
     need_java()
-    registry = SchemaRegistry(tmp_path_factory.mktemp("registry"))
-    yield registry
-    registry.stop()
+    return KafkaBroker(*shared.ports_of(shared.BROKER, run_directory))
+
+
+@pytest.fixture
+def kafka_broker(tmp_path: Path) -> Iterator[OwnBroker]:
+    """A real broker of the test's own, to stop, kill and restart."""
+    need_java()
+    broker = OwnBroker(tmp_path)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def schema_registry(run_directory: Path) -> SchemaRegistry:
+    """A real schema registry that all tests of the run share."""
+    need_java()
+    return SchemaRegistry(*shared.ports_of(shared.REGISTRY, run_directory))
 
 
 @pytest.fixture
@@ -80,13 +133,6 @@ async def scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIt
         # Without a schema, fields are sent under their configured names.
         pendo.faults.outage(503, Endpoint.SCHEMA)
         yield Scene(kafka, pendo, fresh_name("scene"))
-
-
-def _broker(directory: Path) -> Iterator[KafkaBroker]:
-    need_java()
-    broker = KafkaBroker(directory)
-    yield broker
-    broker.stop()
 
 
 def need_java() -> None:

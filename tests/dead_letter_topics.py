@@ -15,8 +15,9 @@ import orjson
 from click.testing import CliRunner, Result
 from confluent_kafka import KafkaError, Message, Producer
 
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.topic_reading import TopicReader
+from deadlines import stretched
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_schemas import (
     Event,
@@ -130,7 +131,7 @@ class DeadLetterTopics:
         )
 
     def bury(self, *letters: Letter) -> list[str]:
-        """Write dead letters in this order; gives their places."""
+        """Write dead letters in this order; returns their places."""
         return self._produce(self.dead, [(each.key, each.value, each.headers) for each in letters])
 
     def settle(self, *entries: LedgerEntry, group: str | None = None) -> None:
@@ -204,7 +205,7 @@ class DeadLetterTopics:
         for number, (key, value, headers) in enumerate(records):
             producer.produce(topic, value, key, headers=headers, on_delivery=noting(number))
             producer.poll(0)
-        assert producer.flush(60) == 0
+        assert producer.flush(stretched(60)) == 0
         return [places[number] for number in sorted(places)]
 
 

@@ -22,10 +22,17 @@ import aiohttp
 import pytest
 
 from browsers import CHROMIUM
+from deadlines import stretched
 
 SECONDS = 60.0
+LOOK_SECONDS = 5.0
+"""After so long a page that was to be looked at is gone, and another one is there."""
 MAX_MESSAGE_BYTES = 64_000_000
 """A picture is one message."""
+
+
+class PageGoneError(Exception):
+    """The page that was asked has been left."""
 
 
 class Tab:
@@ -49,26 +56,40 @@ class Tab:
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        return await asyncio.wait_for(self._answers[number], SECONDS)
+        return await asyncio.wait_for(self._answers[number], stretched(SECONDS))
 
     async def open(self, url: str) -> None:
         """Open an address, and wait until it is loaded."""
         self._loaded.clear()
         answer = await self.send("Page.navigate", url=url)
         assert "errorText" not in answer, answer
-        await asyncio.wait_for(self._loaded.wait(), SECONDS)
+        await asyncio.wait_for(self._loaded.wait(), stretched(SECONDS))
 
     async def look(self, script: str) -> Any:
         """What an expression is in the page; a promise is awaited."""
         answer = await self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "errorText" in answer:
+            raise PageGoneError(answer["errorText"])
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     async def until(self, script: str) -> None:
-        """Wait until an expression is true in the page."""
-        async with asyncio.timeout(SECONDS):
-            while not await self.look(script):  # noqa: ASYNC110 - another process is waited for
+        """Wait until an expression is true in the page, or in the one that takes its place meanwhile."""
+        async with asyncio.timeout(stretched(SECONDS)):
+            while not await self._glance(script):  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.05)
+
+    async def _glance(self, script: str) -> Any:
+        """`look`; nothing where the page goes meanwhile: Chromium may refuse such a question, or never answer it."""
+        try:
+            async with asyncio.timeout(stretched(LOOK_SECONDS)):
+                return await self.look(script)
+        except (PageGoneError, TimeoutError):
+            return None
+
+    async def click(self, element: str) -> None:
+        """Click an element that an expression finds; the page may go with it, and so nothing is waited for."""
+        await self.look(f"void setTimeout(() => {element}.click())")
 
     async def sized(self, width: int, height: int = 900) -> None:
         """Have a window of this size."""
@@ -110,7 +131,9 @@ class Tab:
         async for message in self._socket:
             told = message.json()
             if "id" in told:
-                self._answers.pop(told["id"]).set_result(told.get("result", {"errorText": told.get("error")}))
+                answer = self._answers.pop(told["id"])
+                if not answer.done():  # nobody waits any more for one that comes late
+                    answer.set_result(told.get("result", {"errorText": told.get("error")}))
             elif told["method"] == "Page.loadEventFired":
                 self._loaded.set()
             elif told["method"] == "Log.entryAdded" and told["params"]["entry"]["level"] != "verbose":
@@ -151,12 +174,12 @@ async def tab() -> AsyncIterator[Tab]:
                         await opened.close()
         finally:
             process.terminate()
-            await asyncio.to_thread(process.wait, 30)
+            await asyncio.to_thread(process.wait, stretched(30))
 
 
 async def _port(file: Path) -> int:
     """Where it listens; the file is there once it does."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(stretched(SECONDS)):
         while not (lines := await asyncio.to_thread(_lines, file)):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
     return int(lines[0])

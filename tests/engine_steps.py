@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from random import Random
 
+from engine_world import OK, START_MS, acknowledge, ready, record
+from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt, Record, Settlement
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import DecodeFailure, Record, Undecoded
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import OK, START_MS, acknowledge, ready, record
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 NO_LINGER = Policy(metadata=MetadataSettings(linger_seconds=0.0))
@@ -54,7 +56,7 @@ def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
 
 
 def answer_all(engine: Engine, seconds: float, answer: Answer) -> int:
-    """Give all that starts at a moment the same answer; gives how many requests there were."""
+    """Give all that starts at a moment the same answer; returns how many requests there were."""
     attempts = attempts_at(engine, seconds)
     for attempt in attempts:
         engine.answered(attempt, answer, instant(seconds))
@@ -62,7 +64,7 @@ def answer_all(engine: Engine, seconds: float, answer: Answer) -> int:
 
 
 def settle_all(engine: Engine, seconds: float) -> dict[int, Settlement]:
-    """Let Pendo take everything from a moment on; gives how each offset ended."""
+    """Let Pendo take everything from a moment on; returns how each offset ended."""
     settled: dict[int, Settlement] = {}
     for _ in range(100):
         actions = engine.poll(instant(seconds))
@@ -82,4 +84,15 @@ def reasons(settled: dict[int, Settlement]) -> dict[int, Reason]:
 
 def visitors(attempts: Iterable[Attempt]) -> list[str]:
     """Whose track events go."""
-    return [attempt.lane.visitor_id for attempt in attempts if attempt.lane is not None]
+    return [attempt.lane.visitor_id for attempt in attempts if isinstance(attempt, TrackAttempt)]
+
+
+def decoded_into(taken: list[Record]) -> Callable[[Iterable[Record | Undecoded]], None]:
+    """Takes records, all of which are decoded, to the end of a list."""
+
+    def take(records: Iterable[Record | Undecoded]) -> None:
+        for each in records:
+            assert isinstance(each, Record)
+            taken.append(each)
+
+    return take

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from real_kafka import parts
 from real_kafka.processes import JAVA
 from running import environment
@@ -72,7 +73,7 @@ async def _run(*command: str, cwd: Path, env: Mapping[str, str], given: str = ""
         *command, cwd=cwd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        said, errors = await asyncio.wait_for(process.communicate(given.encode()), RUN_SECONDS)
+        said, errors = await asyncio.wait_for(process.communicate(given.encode()), stretched(RUN_SECONDS))
     finally:
         if process.returncode is None:
             process.kill()
@@ -132,7 +133,7 @@ class Shell:
         self._variables = {"GATEWAY_URL": gateway_url, "FLAGPOST_WRITE_KEY": write_key, **more}
 
     async def ended(self, script: str, *arguments: str) -> tuple[int, str, str]:
-        """Run a script; gives its code, output and errors."""
+        """Run a script; returns its code, output and errors."""
         return await _run(
             f"./{script}", *arguments, cwd=EXAMPLES / "curl", env={**os.environ, **self._variables}
         )
@@ -167,7 +168,7 @@ def _build(source: Path, into: Path, command: tuple[str, ...]) -> None:
     shutil.copytree(source, directory, ignore=GENERATED)
     (into / "schemas").symlink_to(Path("../../schemas"))
     done = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+        command, cwd=directory, capture_output=True, text=True, timeout=stretched(BUILD_SECONDS), check=False
     )
     if done.returncode != 0:
         raise RuntimeError(

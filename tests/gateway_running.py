@@ -16,6 +16,7 @@ from typing import Any, Self
 import aiohttp
 import psutil
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from running import RunningProgram, Series, eventually, read_series
 
@@ -73,19 +74,19 @@ class RunningGateway(RunningProgram):
     async def post(
         self, path: str, document: object = None, *, headers: Mapping[str, str] = AUTHORIZED, **options: Any
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """POST a document as JSON (or `data=` bytes); gives status, the answer's document, and its headers."""
+        """POST a document as JSON (or `data=` bytes); returns status, the answer's document, and its headers."""
         body = options or {"json": document}
         async with self.session.post(self.url + path, headers=headers, **body) as answer:
             return answer.status, await answer.json(), answer.headers
 
     async def probe(self, path: str) -> int:
-        """GET /livez or /readyz; gives the status."""
+        """GET /livez or /readyz; returns the status."""
         async with self.session.get(self.admin_url + path) as answer:
             return answer.status
 
     async def ready(self, seconds: float = 60.0) -> None:
         """Wait until it takes events."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(stretched(seconds)):
             while await self.probe("/readyz") != 200:  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.02)
 

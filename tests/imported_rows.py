@@ -6,12 +6,12 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from flagpost_consumer.operator.imports.files import Source
-from flagpost_consumer.operator.imports.options import Options
-from flagpost_consumer.operator.imports.reading import read_rows
-from flagpost_consumer.operator.imports.row_events import Produced
-from flagpost_consumer.operator.imports.rows import Refusal
-from flagpost_consumer.operator.imports.run import Run
+from flagpost_consumer.commands.imports.files import Source
+from flagpost_consumer.commands.imports.options import Options
+from flagpost_consumer.commands.imports.reading import read_rows
+from flagpost_consumer.commands.imports.row_events import Produced
+from flagpost_consumer.commands.imports.rows import Refusal
+from flagpost_consumer.commands.imports.run import Run
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import Decoder, Event
 

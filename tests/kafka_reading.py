@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from deadlines import stretched
 
 DEADLINE_SECONDS = 20.0
 
@@ -18,6 +22,7 @@ class Read:
     offset: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
@@ -31,7 +36,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=DEADLINE_SECONDS).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=stretched(DEADLINE_SECONDS)).topics[topic].partitions
         ends = {number: _end(consumer, TopicPartition(topic, number)) for number in partitions}
         consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
         return sorted(_read(consumer, sum(ends.values())), key=lambda read: (read.partition, read.offset))
@@ -41,7 +46,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:
     """Where a partition ends; one that was just made may have no leader yet."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while True:
         try:
             return consumer.get_watermark_offsets(partition)[1]
@@ -53,7 +58,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
 
 def _read(consumer: Consumer, count: int) -> list[Read]:
     found: list[Read] = []
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while len(found) < count and time.monotonic() < deadline:
         message = consumer.poll(0.1)
         if message is None or message.error() is not None:
@@ -61,6 +66,7 @@ def _read(consumer: Consumer, count: int) -> list[Read]:
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None
-        found.append(Read(partition, offset, message.key(), message.value()))
+        headers = cast("Sequence[tuple[str, bytes | None]]", message.headers() or ())
+        found.append(Read(partition, offset, message.key(), message.value(), headers))
     assert len(found) == count, f"{len(found)} of {count} records came within {DEADLINE_SECONDS} s"
     return found

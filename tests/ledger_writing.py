@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from deadlines import stretched
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_schemas import Gap, LedgerEntry, Settlements, encode_settlements
 from running import FLAGPOST, environment
 from scenes import Scene
@@ -72,7 +75,7 @@ class History:
         headers: Iterable[Header] = (),
         timestamp_ms: int = 0,
     ) -> int:
-        """One record as it is; gives its offset."""
+        """One record as it is; returns its offset."""
         offsets: list[int] = []
         listed: list[tuple[str, str | bytes | None]] = list(headers)
         self._producer.produce(
@@ -83,7 +86,7 @@ class History:
             timestamp=timestamp_ms,
             on_delivery=lambda error, message: offsets.append(-1 if error else message.offset() or 0),
         )
-        assert self._producer.flush(20) == 0
+        assert self._producer.flush(stretched(20)) == 0
         assert offsets[0] >= 0
         return offsets[0]
 
@@ -97,9 +100,13 @@ class History:
     def commit_all(self) -> None:
         """Commit the ends of all partitions."""
         consumer = Consumer({"bootstrap.servers": self.scene.kafka.bootstrap_servers, "group.id": "looking"})
-        numbers = consumer.list_topics(self.scene.topic, timeout=20).topics[self.scene.topic].partitions
+        numbers = (
+            consumer.list_topics(self.scene.topic, timeout=stretched(20)).topics[self.scene.topic].partitions
+        )
         ends = {
-            number: consumer.get_watermark_offsets(TopicPartition(self.scene.topic, number), timeout=20)[1]
+            number: consumer.get_watermark_offsets(
+                TopicPartition(self.scene.topic, number), timeout=stretched(20)
+            )[1]
             for number in numbers
         }
         consumer.close()
@@ -110,7 +117,7 @@ class History:
         wanted = [TopicPartition(topic, partition, offset)]
         admin = self.scene.kafka.admin()  # what it was asked ends with it
         for future in admin.delete_records(wanted).values():
-            future.result(20)
+            future.result(stretched(20))
 
     def command(self, *arguments: str) -> list[str]:
         """`flagpost` with arguments."""
@@ -129,13 +136,21 @@ class History:
             env=self.environment(**settings),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=stretched(60),
         )
 
     def reconcile(self, *arguments: str, code: int = 0, **settings: object) -> dict[str, Any]:
         """`flagpost reconcile --json`; fails unless it ends with `code`."""
         done = self.run("reconcile", "--json", *arguments, **settings)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        found: dict[str, Any] = orjson.loads(done.stdout)
+        return found
+
+    def reconcile_here(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """The same within this process: most of what a process of its own takes is its start."""
+        done = CliRunner().invoke(flagpost, ["reconcile", "--json", *arguments], env=self.environment())
+        assert isinstance(done.exception, SystemExit | None), done.exc_info
+        assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr)
         found: dict[str, Any] = orjson.loads(done.stdout)
         return found
 

@@ -1,4 +1,4 @@
-"""A relay in front of a server that fails in the two ways that make clients try again.
+"""A relay in front of a server that fails in the two ways that make clients retry.
 
 In: HTTP requests. Out: among the first ones every fifth is answered 503 and not passed on, and of every fifth that
 was passed on the answer is lost, its connection closed; the others are as if the relay were not there.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from deadlines import stretched
 from flagpost_schemas import (
     Context,
     DecisionEvent,
@@ -75,7 +76,7 @@ def produce_all(scene: Scene, floods: Iterable[Flood], compression: str = "zstd"
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
-    assert producer.flush(120) == 0
+    assert producer.flush(stretched(120)) == 0
     assert not failed, failed[0]
 
 
@@ -184,7 +185,7 @@ def write_claims(scene: Scene, count: int, batch: int = 400) -> None:
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
-    assert producer.flush(120) == 0
+    assert producer.flush(stretched(120)) == 0
     consumer = Consumer({"bootstrap.servers": scene.kafka.bootstrap_servers, "group.id": group})
     begun = [TopicPartition(scene.topic, number, 0, "v1:0") for number in range(scene.partitions)]
     consumer.commit(offsets=begun, asynchronous=False)

@@ -13,6 +13,7 @@ from typing import Self
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import _librdkafka
 
 PRODUCE = 0
@@ -131,11 +132,11 @@ class MockKafka:
 
 
 def _read_partition(consumer: Consumer, topic: str, partition: int) -> list[Message]:
-    low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), READ_SECONDS)
+    low, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), stretched(READ_SECONDS))
     consumer.assign([TopicPartition(topic, partition, low)])
     found: list[Message] = []
     while len(found) < end - low:
-        message = consumer.poll(READ_SECONDS)
+        message = consumer.poll(stretched(READ_SECONDS))
         assert message is not None, f"{topic} {partition}: {len(found)} of {end - low} records came"
         assert message.error() is None, message.error()
         found.append(message)

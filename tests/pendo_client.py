@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Self
 
+from deadlines import stretched
 from flagpost_consumer.adapters.clocks import steady_seconds
-from flagpost_consumer.adapters.pendo_http import DIRECT, PendoAddress, PendoHttp
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.adapters.pendo.address import PendoAddress
+from flagpost_consumer.adapters.pendo.http import DIRECT, PendoHttp
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_settings.outbound import Outbound
 from running import eventually
 
@@ -29,7 +31,7 @@ GENEROUS_SECONDS = 60.0
 
 @asynccontextmanager
 async def serving(serve: Serving) -> AsyncIterator[str]:
-    """A server that speaks whatever it is told to; gives its URL."""
+    """A server that speaks whatever it is told to; returns its URL."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -110,7 +112,7 @@ async def answer_to(serve: Serving, timeout_seconds: float = GENEROUS_SECONDS) -
     """What the client makes of one server's answer to a track request."""
     async with serving(serve) as url, client(url, timeout_seconds) as (http, answers):
         http.start(track_attempt())
-        return await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+        return await asyncio.wait_for(answers.get(), stretched(GENEROUS_SECONDS))
 
 
 class Clock:
@@ -162,12 +164,12 @@ class ServerInThread:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._listening.wait(GENEROUS_SECONDS)
+        assert self._listening.wait(stretched(GENEROUS_SECONDS))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(GENEROUS_SECONDS)
+        self._thread.join(stretched(GENEROUS_SECONDS))
         self._loop.close()
 
     def release(self) -> None:
@@ -213,7 +215,7 @@ def server_in_thread(expected: int, raw: bytes) -> Iterator[ServerInThread]:
 async def answering_server(
     context: ssl.SSLContext | None = None, body: bytes = b"{}"
 ) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that takes everything; gives its port and the heads of what it was sent."""
+    """A server that takes everything; returns its port and the heads of what it was sent."""
     heads: list[bytes] = []
     open_now: set[asyncio.StreamWriter] = set()
 

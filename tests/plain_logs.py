@@ -27,6 +27,6 @@ def require_plain(lines: Iterable[str]) -> None:
 
 def _require(name: str, value: object, line: str) -> None:
     for each in value if isinstance(value, list) else [value]:
-        assert isinstance(each, str | int | float | bool | None), f"{name} is no plain field: {line}"
+        assert isinstance(each, str | int | float | bool | None), f"{name} is not a plain field: {line}"
         is_told = isinstance(each, str) and name not in OF_A_DEFECT
         assert not (is_told and REPR.search(str(each))), f"{name} was made by repr(): {line}"

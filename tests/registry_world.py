@@ -14,12 +14,12 @@ from typing import Any, cast
 
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.decoding import Decoding
+from engine_steps import decoded_into
+from engine_world import START_MS
+from flagpost_consumer.adapters.kafka.decoding import Decoding
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.schema_lookups import SchemaAnswer
-from simulation import START_MS
+from flagpost_consumer.core.planning.schema_lookups import SchemaAnswer
+from flagpost_consumer.core.records import DecodeFailure, Record, Undecoded
 
 ANSWER_SECONDS = 0.01
 
@@ -164,8 +164,10 @@ class RegistryWorld:
     def _at(self, second: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._due, (second, next(self._numbers), action))
 
-    def _take(self, records: list[Record]) -> None:
-        self.taken += [(self.seconds, record) for record in records]
+    def _take(self, records: list[Record | Undecoded]) -> None:
+        decoded: list[Record] = []
+        decoded_into(decoded)(records)
+        self.taken += [(self.seconds, record) for record in decoded]
 
     def _changed(self) -> None:
         self.changes += 1

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flagpost_consumer.adapters.ledger_writer import entry_of
-from flagpost_consumer.core.plan import DecodeFailure, Planner
+from engine_world import Member, World, by_partition
+from flagpost_consumer.adapters.ledger.writer import entry_of
+from flagpost_consumer.commands.rehearse.differences import Differences
+from flagpost_consumer.commands.rehearse.partition import PartitionRehearsal, Stretch
+from flagpost_consumer.commands.rehearse.recorded import PartitionLedger
+from flagpost_consumer.commands.sources.topic_reading import Span
+from flagpost_consumer.core.books.deliveries import Settlement
+from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Record, Settlement
-from flagpost_consumer.operator.rehearsal.differences import Differences
-from flagpost_consumer.operator.rehearsal.partition import PartitionRehearsal, Stretch
-from flagpost_consumer.operator.rehearsal.recorded import PartitionLedger
-from flagpost_consumer.operator.topic_reading import Span
+from flagpost_consumer.core.records import DecodeFailure, Record
 from flagpost_schemas import Event, Settlements
-from simulation import Member, World, by_partition
 
 
 class RecordedWorld(World):

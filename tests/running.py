@@ -20,8 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from deadlines import stretched
 from plain_logs import require_plain
 
 FLAGPOST = Path(sys.executable).with_name("flagpost")
@@ -44,7 +46,7 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, what: str = "") -> None:
     """Wait for a condition; fails with `what` when it is not reached in time."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + stretched(seconds)
     while not reached():
         assert time.monotonic() < deadline, f"not reached in {seconds} s: {what or reached}"
         await asyncio.sleep(0.02)
@@ -80,7 +82,7 @@ class RunningProgram:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._reader.join(5)
+        self._reader.join(stretched(5))
         if self._process.stderr is not None:
             self._process.stderr.close()
         if error is not None:
@@ -100,13 +102,13 @@ class RunningProgram:
         self._process.send_signal(number)
 
     async def wait(self, seconds: float = 60.0) -> int:
-        """Wait for the end; gives the exit code. What it talks to on this loop goes on meanwhile."""
-        code = await asyncio.to_thread(self._process.wait, seconds)
-        await asyncio.to_thread(self._reader.join, 5)
+        """Wait for the end; returns the exit code. What it talks to on this loop goes on meanwhile."""
+        code = await asyncio.to_thread(self._process.wait, stretched(seconds))
+        await asyncio.to_thread(self._reader.join, stretched(5))
         return code
 
     async def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and wait; gives the exit code."""
+        """SIGTERM, and wait; returns the exit code."""
         self.signal(signal.SIGTERM)
         return await self.wait(seconds)
 
@@ -121,9 +123,15 @@ class RunningProgram:
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What the process has taken so far, of user and system time."""
+        times = psutil.Process(self.process_id).cpu_times()
+        return times.user + times.system
+
     def await_address(self, word: str) -> str:
-        """Wait for the line by which the program says where it listens; gives the URL."""
-        deadline = time.monotonic() + START_SECONDS
+        """Wait for the line by which the program says where it listens; returns the URL."""
+        deadline = time.monotonic() + stretched(START_SECONDS)
         while not (found := self.address(word)) and time.monotonic() < deadline and self.is_running:
             self._reader.join(0.02)
         if not found:
@@ -151,9 +159,9 @@ class RunningConsumer(RunningProgram):
         self.admin_url = self.await_address("admin")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """GET an admin endpoint; gives status and body."""
+        """GET an admin endpoint; returns status and body."""
         try:
-            with urllib.request.urlopen(self.admin_url + path, timeout=10) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(self.admin_url + path, timeout=stretched(10)) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import orjson
 from confluent_kafka import Consumer
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import Event
 from real_kafka.broker import KafkaBroker
@@ -57,13 +58,13 @@ class Scene:
             env=environment(self.settings),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=stretched(120),
             check=False,
         )
 
-    def reconcile(self) -> tuple[int, dict[str, Any]]:
+    def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
         """`flagpost reconcile --json`: exit code and document."""
-        done = self.flagpost("reconcile", "--json")
+        done = self.flagpost("reconcile", "--json", *options)
         assert done.stdout, done.stderr
         return done.returncode, orjson.loads(done.stdout)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from real_kafka import parts
 from real_kafka.parts import CACHE, fetch_once
 
@@ -63,7 +64,7 @@ class Library:
         )
         try:
             lines = "".join(call.line() for call in calls).encode()
-            said, _ = await asyncio.wait_for(process.communicate(lines), SEND_SECONDS)
+            said, _ = await asyncio.wait_for(process.communicate(lines), stretched(SEND_SECONDS))
         finally:
             if process.returncode is None:
                 process.kill()
@@ -148,7 +149,7 @@ def _fetch_node(into: Path) -> None:
 
 def _run(command: list[str], directory: Path) -> None:
     done = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        command, cwd=directory, capture_output=True, text=True, timeout=stretched(FETCH_SECONDS), check=False
     )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

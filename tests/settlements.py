@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from engine_world import ready, record
 from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Settlement
-from simulation import ready, record
+from flagpost_consumer.core.records import DecodeFailure
 
 
 class DeadEngine:

@@ -10,6 +10,7 @@ from typing import Any
 
 from confluent_kafka import Message, Producer
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Received, ReceivedLog
 from flagpost_schemas import Event, encode_single_object, partition_key
 
@@ -24,7 +25,7 @@ class Published:
 
 
 def publish(bootstrap_servers: str, topic: str, events: Iterable[Event]) -> list[Published]:
-    """Produce events in order, as the publisher would; gives where each one is."""
+    """Produce events in order, as the publisher would; returns where each one is."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -48,7 +49,7 @@ def publish(bootstrap_servers: str, topic: str, events: Iterable[Event]) -> list
             on_delivery=lambda error, message, number=number: on_delivery(number, error, message),  # type: ignore[misc]
         )
         producer.poll(0)
-    assert producer.flush(60) == 0
+    assert producer.flush(stretched(60)) == 0
     return [Published(kept[number], partition, offset) for number, partition, offset in sorted(reported)]
 
 
@@ -56,7 +57,7 @@ def produce(bootstrap_servers: str, topic: str, key: bytes, value: bytes, **opti
     """Produce one record as it is."""
     producer = Producer({"bootstrap.servers": bootstrap_servers})
     producer.produce(topic, value, key, **options)
-    assert producer.flush(20) == 0
+    assert producer.flush(stretched(20)) == 0
 
 
 def tracks(received: ReceivedLog) -> list[Received]:

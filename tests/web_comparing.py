@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+from deadlines import stretched
 from scenes import Scene
 from web_running import RunningWeb
 
@@ -34,7 +35,7 @@ async def settled(page: RunningWeb, scene: Scene, seconds: float = 60.0) -> None
     await page.until_read(seconds)
     _, found = await asyncio.to_thread(scene.reconcile)
     published = found["totals"]["published"]
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(stretched(seconds)):
         while True:
             every = await asyncio.to_thread(rows_of, page, "deliveries", "Deliveries")
             (totals, _, metadata) = every.values()
@@ -43,9 +44,9 @@ async def settled(page: RunningWeb, scene: Scene, seconds: float = 60.0) -> None
             await asyncio.sleep(0.05)
 
 
-def same_as_reconcile(page: RunningWeb, scene: Scene) -> None:
+def same_as_reconcile(page: RunningWeb, scene: Scene, *options: str) -> None:
     """Every flag and variation, in visitors, reasons and deliveries; and all deliveries together."""
-    _, found = scene.reconcile()
+    _, found = scene.reconcile(*options)
     assert found["unexplained"] == 0
     flags = page.table("flags")
     assert len(flags) == len(found["rows"])

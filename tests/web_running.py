@@ -15,7 +15,11 @@ from email.message import Message
 from typing import NamedTuple
 from urllib.parse import urlencode
 
+from deadlines import stretched
 from running import FLAGPOST, RunningProgram
+
+READ_ANEW = "the window is read anew"
+"""What the page logs then."""
 
 
 class Answer(NamedTuple):
@@ -40,7 +44,7 @@ class RunningWeb(RunningProgram):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, headers=named, method=method)  # noqa: S310 - loopback
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(request, timeout=stretched(60)) as answer:  # noqa: S310 - loopback
                 return Answer(answer.status, _lowered(answer.headers), answer.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, _lowered(error.headers), error.read())
@@ -53,7 +57,7 @@ class RunningWeb(RunningProgram):
 
     async def until_read(self, seconds: float = 60.0) -> None:
         """Wait until there are numbers."""
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(stretched(seconds)):
             while (await asyncio.to_thread(self.get, "/csv/flags")).status != 200:  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.05)
 

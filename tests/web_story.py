@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import ReceivedLog
 from flagpost_consumer.demo.pendo_stand_in.received import Fate
 from flagpost_schemas import DecisionEvent, Event, Source, TrackEvent
 from scenes import Scene
-from simulation import decision
 from traffic import tracks
 
 FLAG = "checkout"

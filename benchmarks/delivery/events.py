@@ -66,7 +66,7 @@ def track_events(skew: Skew, events: int) -> Iterator[TrackEvent]:
 
 
 def fill(bootstrap_servers: str, topic: str, skew: Skew, events: int) -> None:
-    """Put the events into a topic, by the partitioner that all producers use; what is tried again stays in order."""
+    """Put the events into a topic, by the partitioner that all producers use; what is retried stays in order."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,

@@ -2,7 +2,7 @@
 
 In: POST /payments with the provider's notification, signed as Stripe signs (https://docs.stripe.com/webhooks).
 Out: an `account` event at the gateway for each change of a subscription. The provider is answered 200 only once Kafka
-has the event; until then it tries again, with the same id, so nothing is lost and nothing is told twice.
+has the event; until then it retries, with the same id, so nothing is lost and nothing is told twice.
 """
 
 import hmac

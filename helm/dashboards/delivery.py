@@ -25,7 +25,7 @@ PENDO = Row(
         ),
         graph(
             "Share of requests that failed",
-            "Everything but 2xx and 429, of all requests. What is tried again and then passes costs time, "
+            "Everything but 2xx and 429, of all requests. What is retried and then passes costs time, "
             "not events.",
             "percentunit",
             bad_from(0.01, 0.1),
@@ -120,7 +120,7 @@ VERDICTS = Row(
     (
         stack(
             "Verdicts",
-            "Delivered; throttled and transient are tried again; setup means that a key or URL is wrong, or "
+            "Delivered; throttled and transient are retried; setup means that a key or URL is wrong, or "
             "that one delivery is poison; rejected is final.",
             "reqps",
             ANY,
@@ -133,7 +133,7 @@ VERDICTS = Row(
         ),
         graph(
             "Track requests for each delivered event",
-            "1 is best. More: what was tried again.",
+            "1 is best. More: what was retried.",
             "none",
             bad_from(1.2, 2),
             Query(

@@ -25,7 +25,7 @@ ALL = Row(
         ),
         stat(
             "Duplicates",
-            "Repeats that were not sent.",
+            "Duplicates: not sent.",
             total(gained(DELIVERIES, TRACK, 'outcome="duplicate"')),
             "short",
             ANY,

@@ -1,4 +1,4 @@
-"""Visitors and dedupe: what waits and for what, the longest lines, and what need not be sent."""
+"""Visitors and dedupe: what waits and for what, the longest lanes, and what need not be sent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SAVED = Row(
         ),
         stat(
             "Keys evicted early",
-            "Keys forgotten because dedupe.max_entries was reached: their repeats are sent again.",
+            "Keys forgotten because dedupe.max_entries was reached: their duplicates are sent.",
             total(gained("flagpost_dedupe_evicted_early_total")),
             "none",
             NONE_AT_ALL,
@@ -74,7 +74,7 @@ SAVED = Row(
         ),
         stat(
             "Lines on a wrong partition",
-            "Visitors' lines begun by a record that another partitioner placed: no producer of ours.",
+            "Visitors' lanes begun by a record that another partitioner placed: no producer of ours.",
             total(gained("flagpost_mispartitioned_total")),
             "none",
             NONE_AT_ALL,
@@ -91,7 +91,7 @@ SAVED = Row(
         ),
         graph(
             "Keys remembered",
-            "Sent keys that may still be repeated, by pod, as a share of dedupe.max_entries: at 100 % the oldest "
+            "Sent keys that may still have duplicates, by pod, as a share of dedupe.max_entries: at 100 % the oldest "
             "are forgotten early.",
             "percentunit",
             bad_from(0.8, 1),
@@ -100,7 +100,7 @@ SAVED = Row(
         ),
         graph(
             "Late events",
-            "Events more than one dedupe.ttl_seconds behind the newest of their partition: their repeats "
+            "Events more than one dedupe.ttl_seconds behind the newest of their partition: their duplicates "
             "may be missed.",
             "cps",
             bad_from(1, 10),
@@ -109,7 +109,7 @@ SAVED = Row(
         ),
         graph(
             "Evicted early, and on a wrong partition",
-            "Both should be 0: the first sends repeats, the second breaks order, pace and dedupe of the "
+            "Both should be 0: the first sends duplicates, the second breaks order, pace and dedupe of the "
             "visitors it meets.",
             "cps",
             NO_RATE,
@@ -123,6 +123,6 @@ SAVED = Row(
 DASHBOARD = Dashboard(
     "visitors",
     "Visitors and dedupe",
-    "What waits for its visitor's turn, the longest lines, duplicates removed, requests saved.",
+    "What waits for its visitor's turn, the longest lanes, duplicates removed, requests saved.",
     (WAITING, SAVED),
 )

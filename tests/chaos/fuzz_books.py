@@ -17,13 +17,14 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from chaos.fuzz_world import EVENTS, PARTITIONS, SCHEMA_IDS
 from chaos.mutations import Headers, Mutant
 from chaos.understood import complaints
-from flagpost_consumer.adapters.message_headers import headers_of
-from flagpost_consumer.adapters.message_records import MAX_KEY_BYTES_KEPT
-from flagpost_consumer.app import Service
+from deadlines import stretched
+from flagpost_consumer.adapters.kafka.message_headers import headers_of
+from flagpost_consumer.adapters.kafka.message_records import MAX_KEY_BYTES_KEPT
+from flagpost_consumer.core.books.deliveries import Settled
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Settlement
+from flagpost_consumer.core.records import DecodeFailure
 from flagpost_consumer.demo.pendo_stand_in import Violation
+from flagpost_consumer.service.service import Service
 from flagpost_schemas import DecodeError, Decoder, Event, schema_of
 from flagpost_schemas.ledger import decode_settlements
 from flagpost_settings.kafka import KafkaSettings
@@ -118,16 +119,14 @@ class Seen:
     """What must not be, with how often it was."""
     decoder: Decoder = field(default_factory=decoder_of_the_registry)
 
-    def settle(self, settlement: Settlement) -> None:
+    def settle(self, settled: Settled) -> None:
         """A delivery has ended, and Kafka has acknowledged it."""
-        record, ending = settlement.delivery.record, settlement.ending
+        record, kind, ending, _ = settled
         place = (record.partition, record.offset)
         self.record[place] = digest(record.key, record.value, record.headers)
-        self.ended[place].append(
-            Ended(settlement.delivery.kind, ending.outcome, ending.reason, ending.detail)
-        )
+        self.ended[place].append(Ended(kind, ending.outcome, ending.reason, ending.detail))
         if ending.outcome is Outcome.DEAD_LETTERED:
-            self.wanted[_letter_for(settlement)] += 1
+            self.wanted[_letter_for(settled)] += 1
             self.wrong.update(
                 complaints(ending.reason, ending.detail, personal_texts(self._decoded(record.value)))
             )
@@ -161,11 +160,11 @@ class Seen:
         self.mutation.setdefault(identity, mutant.mutation)
 
 
-def _letter_for(settlement: Settlement) -> Letter:
-    record, ending = settlement.delivery.record, settlement.ending
+def _letter_for(settled: Settled) -> Letter:
+    record, kind, ending, _ = settled
     source = f"{EVENTS}/{record.partition}/{record.offset}"
     content = digest(record.key, record.value, as_kept(record.headers))
-    return Letter(source, settlement.delivery.kind.value, ending.reason.value, ending.detail, content)
+    return Letter(source, kind.value, ending.reason.value, ending.detail, content)
 
 
 class TopicReader:
@@ -181,8 +180,11 @@ class TopicReader:
 
     def read(self) -> None:
         """Read to the end of the topic as it is now."""
-        ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=10)[1] for p in self._partitions}
-        deadline = time.monotonic() + READ_SECONDS
+        ends = {
+            p.partition: self._consumer.get_watermark_offsets(p, timeout=stretched(10))[1]
+            for p in self._partitions
+        }
+        deadline = time.monotonic() + stretched(READ_SECONDS)
         while any(p.offset < ends[p.partition] for p in self._positions()):
             assert time.monotonic() < deadline, f"{self._partitions[0].topic} cannot be read to its end"
             for message in self._consumer.consume(500, 0.1):

@@ -44,8 +44,9 @@ from chaos.fuzz_world import (
 )
 from chaos.mutations import Mutant, Mutants
 from chaos.raw_producer import RawProducer
-from flagpost_consumer.app import Service
+from deadlines import stretched
 from flagpost_consumer.core.outcomes import Outcome, Reason
+from flagpost_consumer.service.service import Service
 
 CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 1_500_000
@@ -73,7 +74,7 @@ class Fuzz:
         self._published = 0
 
     async def run(self, records: int) -> int:
-        """Publish chunk by chunk while the service runs; gives the service's exit code."""
+        """Publish chunk by chunk while the service runs; returns the service's exit code."""
         asyncio.get_running_loop().set_exception_handler(self._note_exception)
         running = asyncio.create_task(self._service.run())
         while self._published < records and not running.done():
@@ -111,7 +112,7 @@ class Fuzz:
             size += len(mutant.value or b"") + len(mutant.key or b"")
             count -= 1
             self._published += 1
-        assert producer.flush(30) == 0, "Kafka did not take the records"
+        assert producer.flush(stretched(30)) == 0, "Kafka did not take the records"
         raw.close()
 
     async def _settled(self, running: asyncio.Task[int], all_but: int) -> None:
@@ -119,7 +120,7 @@ class Fuzz:
         before, deadline = -1, 0.0
         while (left := self._left()) > all_but and not running.done():
             if left != before:
-                before, deadline = left, time.monotonic() + STUCK_SECONDS
+                before, deadline = left, time.monotonic() + stretched(STUCK_SECONDS)
             if time.monotonic() > deadline:
                 self._seen.wrong[f"stuck: {left} records are never settled"] += 1
                 self._service.stop()
@@ -173,7 +174,7 @@ def print_table(seen: Seen) -> None:
 
 
 async def main(records: int, seed: int, bootstrap_servers: str) -> int:
-    """Run, print, judge; gives the exit code."""
+    """Run, print, judge; returns the exit code."""
     seen, started = Seen(), time.monotonic()
     async with registry() as registry_url, pendo(seed) as stand_in:
         settings = settings_for(bootstrap_servers, registry_url, stand_in)

@@ -18,19 +18,20 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Kind, MetadataField, PendoStandIn, StandInConfig
 from flagpost_consumer.settings import Needs, Settings, load_settings
 from flagpost_schemas import EVENT_TYPES, DecisionEvent, schema_of
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
+from served import served
 
 PARTITIONS = 4
 MAX_BYTES = 4_000_000
 """Of a record: a megabyte of text may be its key, too."""
 EVENTS, LEDGER, DEAD_LETTERS = "fuzz.events", "fuzz.ledger", "fuzz.dead-letters"
 FAULTS = ((0.003, 503), (0.003, 422))
-"""Pendo's part in it: something is to be tried again, something is refused."""
+"""Pendo's part in it: something is to be retried, something is refused."""
 
 SCHEMA_IDS = {event_type: number for number, event_type in enumerate(EVENT_TYPES, 1)}
 ODD_SCHEMAS: dict[int, dict[str, Any]] = {
     5: {"schema": "{}", "schemaType": "JSON"},
-    6: {"schema": "this is no schema"},
+    6: {"schema": "this is not a schema"},
     7: {"schema": '{"type":"record","name":"Tree","fields":[{"name":"t","type":["null","Tree"]}]}'},
     8: {"schema": '{"type":"record","name":"Stranger","fields":[]}'},
     9: {"schema": '{"type":"array","items":"null"}'},
@@ -49,25 +50,22 @@ async def _answer_schema(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def registry() -> AsyncIterator[str]:
-    """A schema registry with the four good schemas, and some that nobody should read; gives its URL."""
+    """A schema registry with the four good schemas, and some that nobody should read; returns its URL."""
     app = web.Application()
     app.router.add_get("/schemas/ids/{id}", _answer_schema)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    async with served(app) as url:
+        yield url
 
 
 @contextmanager
 def kafka(*, real: bool) -> Iterator[str]:
-    """A broker with the topics; gives its address."""
+    """A broker with the topics; returns its address."""
     if not real:
         with EmbeddedKafka(dict.fromkeys((EVENTS, LEDGER, DEAD_LETTERS), PARTITIONS)) as embedded:
             yield embedded.bootstrap_servers
         return
     with tempfile.TemporaryDirectory() as directory:
-        broker = KafkaBroker(Path(directory))
+        broker = OwnBroker(Path(directory))
         broker.create_topics(LEDGER, partitions=PARTITIONS)
         for topic, most_bytes in ((EVENTS, MAX_BYTES), (DEAD_LETTERS, MAX_BYTES + 65_536)):
             broker.create_topics(topic, partitions=PARTITIONS, config={"max.message.bytes": str(most_bytes)})

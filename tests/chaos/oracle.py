@@ -15,7 +15,7 @@ from flagpost_consumer.demo.pendo_stand_in import Fate, Received
 from traffic import tracks
 
 UNACKNOWLEDGED_SECONDS = 1.0
-"""How old the oldest unacknowledged answer may get before sending stops (invariant 6)."""
+"""How old the oldest unacknowledged answer may get before sending stops (docs/guarantees.md#sent-twice)."""
 LATE_SECONDS = 0.5
 """How late the stand-in, which shares this process, may note an arrival."""
 REPEATS_A_KILL = 3 * MAX_CONNECTIONS

@@ -16,6 +16,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 from confluent_kafka.admin._resource import ResourceType
 
 from chaos.storm import LONG
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from memory_floods import (
     CHART_BYTES,
@@ -34,6 +35,7 @@ from running import FLAGPOST, RunningConsumer, environment, eventually, total
 from scenes import Scene
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not LONG, reason="minutes each: make chaos"),
 ]
@@ -74,7 +76,7 @@ def take_nothing(scene: Scene, operation: AlterConfigOpType) -> None:
     resource = ConfigResource(ResourceType.TOPIC, scene.dead_letters, incremental_configs=[entry])
     admin = scene.kafka.admin()
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(20)
+        future.result(stretched(20))
 
 
 def begin_import(scene: Scene, path: Path) -> subprocess.Popen[bytes]:
@@ -99,7 +101,7 @@ async def test_an_import_of_a_million_visitors(wide_scene: Scene, tmp_path: Path
     with wide_scene.consume() as consumer:
         importing = begin_import(wide_scene, path)
         await settled(consumer, VISITORS, kind="visitor_metadata")
-        assert await asyncio.to_thread(importing.wait, SECONDS) == 0
+        assert await asyncio.to_thread(importing.wait, stretched(SECONDS)) == 0
         check_memory(consumer)
 
 

@@ -25,8 +25,9 @@ from chaos.soak.troubles import PENDO_GRACE, Trouble
 from chaos.soak.watch import DELIVERY_SECONDS, Watch
 from chaos.storm import LONG, seed
 from conftest import need_java
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn, Received, StandInConfig
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from running import eventually
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
@@ -53,19 +54,19 @@ SHORT: tuple[tuple[str, ...], ...] = (
 )
 """The rounds of the short form."""
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(60 * MINUTES + 1800)]
+pytestmark = [pytest.mark.thorough, pytest.mark.kafka, pytest.mark.timeout(60 * MINUTES + 1800)]
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
+def broker(tmp_path: Path) -> Iterator[OwnBroker]:
     need_java()
-    broker = KafkaBroker(tmp_path, BROKER)
+    broker = OwnBroker(tmp_path, BROKER)
     yield broker
     broker.stop()
 
 
 @pytest.fixture
-async def soak(broker: KafkaBroker, tmp_path: Path, fresh_name: Callable[[str], str]) -> AsyncIterator[Soak]:
+async def soak(broker: OwnBroker, tmp_path: Path, fresh_name: Callable[[str], str]) -> AsyncIterator[Soak]:
     config = StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS, latency_seconds=LATENCY_SECONDS)
     async with PendoStandIn(config) as pendo, LyingRegistry() as registry:
         soak = await asyncio.to_thread(
@@ -169,7 +170,7 @@ async def settle(soak: Soak) -> None:
     await asyncio.to_thread(soak.traffic.stop)
     await asyncio.to_thread(soak.published.tail.catch_up)
     published = soak.published
-    left, deadline = published.entries, time.monotonic() + SETTLE_SECONDS
+    left, deadline = published.entries, time.monotonic() + stretched(SETTLE_SECONDS)
     while left and time.monotonic() < deadline:
         await asyncio.sleep(1)
         left = [entry for entry in left if not soak.ledger.is_settled(published.topic_id, entry)]

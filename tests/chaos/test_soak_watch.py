@@ -40,7 +40,7 @@ class Scene:
         self.watch = Watch(cast("Any", self.soak), Path("nowhere"))
 
     def trouble(self, name: str, began: float, ended: float | None) -> float:
-        """A trouble that was; gives its grace."""
+        """A trouble that was; returns its grace."""
         (trouble,) = named(name)
         self.soak.episodes.append(Episode(trouble, T0 + began, None if ended is None else T0 + ended))
         return trouble.grace_seconds

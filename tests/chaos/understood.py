@@ -72,7 +72,7 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         r"values has \d+ fields, and an event may have 1000: publish them in several",
         "metadata needs Pendo's integration key: set pendo.integration_key",
         "a replay of a delivery that the settings do not plan .*; set what it needs, then replay it again",
-        f"property {QUOTED} is no finite number; leave it out instead",
+        f"property {QUOTED} is not a finite number; leave it out instead",
         rf"rule \w+: property {QUOTED} [A-Za-z0-9, ]+" + REPAIR,
         f"rule name_reserved: property {QUOTED} has a reserved name: Pendo keeps the name error for itself; "
         "have the service call it error_message or error_code" + REPAIR,
@@ -103,7 +103,7 @@ def complaints(reason: Reason, detail: str, personal: Iterable[str]) -> Iterator
     `personal`: the record's ids and values.
     """
     if reason not in _PATTERNS:
-        yield f"{reason} is no reason for a dead letter"
+        yield f"{reason} is not a reason for a dead letter"
     elif not _PATTERNS[reason].fullmatch(detail):
         yield f"nobody has read this sentence ({reason}): {detail!r}"
     if len(detail) > MAX_CHARACTERS:

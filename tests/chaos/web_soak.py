@@ -1,77 +1,102 @@
 """`flagpost web` for an hour under load and through restarts of the broker: its numbers are `reconcile`'s.
 
-    .venv/bin/python tests/chaos/web_soak.py [--minutes 60] [--rate 100]
+    make web-soak ARGS="--minutes 60 --rate 100 --seed 7"
 
-A real Apache Kafka, two consumers, the stand-in for Pendo, which refuses some visitors, and the page. Decisions are
-published all the time; every five minutes the broker is killed and started again. After each restart publishing
-pauses until all is settled, and then the page's tables are held against `flagpost reconcile --json`. Exit code 1 with
-the first difference. Not run by CI; `tests/integration/test_web_numbers.py` has the short form.
+A real Apache Kafka, two consumers, the stand-in for Pendo, which refuses some visitors, and the page. Decisions of
+visitors, flags and consents that the seed chooses are published all the time; every five minutes the broker is killed
+and started again. After each restart publishing pauses until all is settled, and then the page's tables are held
+against `flagpost reconcile --json`; and the page must have read its window once, and no part of it again. Exit code 1
+with the first difference. Not run by CI;
+`tests/integration/test_web_numbers.py` has the short form.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import random
 import sys
 import tempfile
 import time
-from itertools import count
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
-from real_kafka.broker import KafkaBroker
+from flagpost_schemas import DecisionEvent
+from real_kafka.broker import OwnBroker
 from scenes import Scene
-from simulation import decision
 from web_comparing import same_as_reconcile, settled
-from web_running import RunningWeb
+from web_running import READ_ANEW, RunningWeb
 
-BETWEEN_RESTARTS_SECONDS = 300.0
+AROUND_RESTART_SECONDS = 15.0
+"""So long before a comparison the broker is killed."""
+AWAY_SECONDS = 3.0
 SETTLE_SECONDS = 300.0
 VISITORS = 5_000
+FLAGS = 7
 
 
-async def load(scene: Scene, numbers: count[int], rate: float, until: float) -> int:
-    """Publish so many decisions a second until a moment; gives how many."""
-    published = 0
+@dataclass(frozen=True)
+class Plan:
+    """How long, how many decisions a second, and how often the broker is restarted."""
+
+    minutes: float
+    rate: float
+    every_seconds: float
+    seed: int
+
+
+def decisions(chance: random.Random) -> Iterator[DecisionEvent]:
+    """Decisions that occur as they are taken, without end; one in eleven is without consent."""
+    number = 0
+    while True:
+        visitor = chance.randrange(VISITORS)
+        yield decision(
+            f"visitor-{visitor}",
+            f"flag-{chance.randrange(FLAGS)}",
+            ("control", "treatment")[visitor % 2],
+            event_id=f"e-{number}",
+            occurred_at=time.time_ns() // 1_000_000,
+            rule_type="experiment",
+            consent={"analytics": chance.randrange(11) != 0},
+        )
+        number += 1
+
+
+async def load(scene: Scene, events: Iterator[DecisionEvent], rate: float, until: float) -> int:
+    """Publish so many decisions a second until a moment, or, where Kafka was away, as soon as it takes them."""
+    began, published = time.monotonic(), 0
     while time.monotonic() < until:
-        now_ms = time.time_ns() // 1_000_000
-        events = [
-            decision(
-                f"visitor-{number % VISITORS}",
-                f"flag-{number % 7}",
-                ("control", "treatment")[number % VISITORS % 2],
-                event_id=f"e-{number}",
-                occurred_at=now_ms,
-                rule_type="experiment",
-                consent={"analytics": number % 11 != 0},
-            )
-            for number, _ in zip(numbers, range(max(1, round(rate))), strict=False)
-        ]
-        await asyncio.to_thread(scene.publish, events)
-        published += len(events)
+        due = round(rate * (time.monotonic() - began)) - published
+        await asyncio.to_thread(scene.publish, list(islice(events, due)))
+        published += due
         await asyncio.sleep(1.0)
     return published
 
 
-async def soak(minutes: float, rate: float) -> None:
+async def soak(plan: Plan) -> None:
     """Run it."""
     with tempfile.TemporaryDirectory() as directory:
-        kafka = KafkaBroker(Path(directory))
+        kafka = OwnBroker(Path(directory))
         try:
             async with PendoStandIn() as pendo:
                 pendo.faults.outage(503, Endpoint.SCHEMA)
                 for number in range(0, VISITORS, 50):
                     pendo.faults.visitor(f"visitor-{number}", 422)
-                await rounds(Scene(kafka, pendo, "soak"), minutes, rate)
+                await rounds(kafka, Scene(kafka, pendo, "soak"), plan)
         finally:
             kafka.stop()
 
 
-async def rounds(scene: Scene, minutes: float, rate: float) -> None:
+async def rounds(kafka: OwnBroker, scene: Scene, plan: Plan) -> None:
     """Load, a restart in the middle of it, and a comparison; again and again."""
-    ends, numbers, total = time.monotonic() + 60 * minutes, count(), 0
+    events = decisions(random.Random(plan.seed))
+    ends, total, restarts = time.monotonic() + 60 * plan.minutes, 0, 0
     quick = {"delivery__visitor_interval_seconds": 0.0, "dedupe__ttl_seconds": 60}
     with (
         scene.consume(**quick) as first,
@@ -79,16 +104,21 @@ async def rounds(scene: Scene, minutes: float, rate: float) -> None:
         RunningWeb(scene.settings) as page,
     ):
         while time.monotonic() < ends:
-            middle = min(ends, time.monotonic() + BETWEEN_RESTARTS_SECONDS) - 5
-            total += await load(scene, numbers, rate, middle)
-            await asyncio.to_thread(scene.kafka.kill)
-            await asyncio.to_thread(scene.kafka.restart)
-            total += await load(scene, numbers, rate, time.monotonic() + 5)
+            until = min(ends, time.monotonic() + plan.every_seconds)
+            loading = asyncio.create_task(load(scene, events, plan.rate, until))
+            await asyncio.sleep(max(0.0, until - time.monotonic() - AROUND_RESTART_SECONDS))
+            await asyncio.to_thread(kafka.kill)
+            await asyncio.sleep(AWAY_SECONDS)
+            await asyncio.to_thread(kafka.restart)
+            restarts += 1
+            total += await loading
             await settled(page, scene, SETTLE_SECONDS)
             await asyncio.to_thread(same_as_reconcile, page, scene)
+            assert page.logged(READ_ANEW) == []
             left = max(0.0, ends - time.monotonic()) / 60
-            told = f"{total:,} published; the page is as reconcile; {page.peak_bytes / 1e6:,.0f} MB"
-            sys.stdout.write(f"{told}; {left:.0f} min left\n")
+            told = f"{total:,} published, {restarts} restarts: the page is as reconcile"
+            took = f"at most {page.peak_bytes / 1e6:,.0f} MB, {page.cpu_seconds:,.0f} s of CPU"
+            sys.stdout.write(f"{told}; {took}; {left:.0f} min left\n")
             sys.stdout.flush()
         for consumer in (first, second):
             assert await consumer.stop() == 0
@@ -101,8 +131,11 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=100.0)
+    parser.add_argument("--every", type=float, default=300.0, help="Seconds from restart to restart.")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     given = parser.parse_args()
-    asyncio.run(soak(given.minutes, given.rate))
+    sys.stdout.write(f"seed {given.seed}\n")
+    asyncio.run(soak(Plan(given.minutes, given.rate, given.every, given.seed)))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Stack:
         self._engine = engine
 
     def compose(self, *arguments: str) -> str:
-        """Run Docker Compose; gives its standard output."""
+        """Run Docker Compose; returns its standard output."""
         return self._engine.run([str(COMPOSE), f"--file={FILE}", *arguments], seconds=UP_SECONDS + 60)
 
     def up(self) -> None:

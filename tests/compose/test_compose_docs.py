@@ -7,8 +7,8 @@ import re
 import aiohttp
 from click.testing import CliRunner
 
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
-from flagpost_consumer.operator.cli import flagpost
 from image.local_images import ROOT
 
 PAGE = (ROOT / "docs" / "compose.md").read_text()

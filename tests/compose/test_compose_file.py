@@ -32,6 +32,12 @@ KEY_FILES = {
 """Where the containers' /run/secrets comes from."""
 
 
+def test_the_page_has_the_memory_that_its_window_may_take() -> None:
+    web = SERVICES["web"]
+    window = int(web["environment"]["FLAGPOST_WEB__MAX_BYTES"])
+    assert mebibytes(web) * 2**20 >= window + 256 * 2**20
+
+
 def consumer_settings() -> Settings:
     return load_settings(SETTINGS, KEY_FILES, Needs.KAFKA | Needs.PENDO | Needs.WEBHOOK_TOPIC)
 

@@ -13,8 +13,9 @@ from itertools import chain
 
 from contract.scripted_server import Script, ScriptedServer, scripted
 from contract.two_clients import Client, MakeClient, adapter, session
-from flagpost_consumer.adapters.pendo_http import DIRECT
-from flagpost_consumer.core.verdict import Answer
+from deadlines import stretched
+from flagpost_consumer.adapters.pendo.http import DIRECT
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_settings.outbound import Outbound
 from pendo_client import BODY, GENEROUS_SECONDS
 
@@ -106,7 +107,7 @@ async def post(client: Client, server: ScriptedServer, body: bytes, expected: An
     server.held.clear()
     posting = asyncio.create_task(client.post(body))
     holding = asyncio.create_task(server.held.wait())
-    async with asyncio.timeout(GENEROUS_SECONDS):
+    async with asyncio.timeout(stretched(GENEROUS_SECONDS)):
         await asyncio.wait({posting, holding}, return_when=asyncio.FIRST_COMPLETED)
         if not posting.done():
             await client.time_is_over(expected)

@@ -18,7 +18,8 @@ from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.http_parser import HttpResponseParser, RawResponseMessage
 
-from flagpost_consumer.adapters import http_answers, http_client
+from flagpost_consumer.adapters.http import answers as http_answers
+from flagpost_consumer.adapters.http import client as http_client
 
 ROOT = Path(__file__).parents[2]
 MODULES = [http_client, http_answers]
@@ -83,8 +84,8 @@ def test_nothing_else_uses_inner_parts() -> None:
         for member in ("schemas", "publisher", "consumer")
         for path in (ROOT / member).rglob("src/**/*.py")
     )
-    using = {path.name for path in sources if inner_imports(path)}
-    assert using == {"http_client.py", "http_answers.py", "connection.py"}
+    using = {"/".join(path.parts[-2:]) for path in sources if inner_imports(path)}
+    assert using == {"http/client.py", "http/answers.py", "flagpost_http/connection.py"}
 
 
 @pytest.mark.parametrize("member", ["consumer", "publisher"])

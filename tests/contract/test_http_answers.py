@@ -16,8 +16,8 @@ import uvloop
 
 from contract.exchanges import Case, Seen, differs, hold_to, same
 from contract.scripted_server import Peer, Script
-from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
-from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_consumer.adapters.http.answers import MAX_ANSWER_BYTES, MAX_HEADER_BYTES, MAX_HEADERS
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from pendo_client import BODY
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -36,7 +36,7 @@ TIMEOUT = Answer(failure=Failure.TIMEOUT)
 
 STATUS = "the status is the answer, whatever becomes of the rest (decision 19)"
 BOUNDED = "what an answer may take of the memory is bounded"
-UNASKED = "what nobody asked for is no answer to the next request"
+UNASKED = "what nobody asked for is not an answer to the next request"
 
 
 def answers(*pieces: bytes) -> Script:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from contract.exchanges import post
 from contract.scripted_server import Peer, Script, ScriptedServer, scripted
 from contract.two_clients import MakeClient, adapter, session
-from flagpost_consumer.adapters.pendo_http import DIRECT
-from flagpost_consumer.core.verdict import Answer
+from example_counts import examples
+from flagpost_consumer.adapters.pendo.http import DIRECT
+from flagpost_consumer.core.pendo.verdict import Answer
 from pendo_client import BODY
 
 HEADS = st.sampled_from(
@@ -112,7 +113,7 @@ async def two_answers(make: MakeClient, server: ScriptedServer) -> tuple[list[An
 
 
 @given(cut(damaged()))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_a_stream_is_the_same_to_both_or_its_status_alone(pieces: list[bytes]) -> None:
     async def history() -> None:
         async with scripted(says_once(pieces)) as server:
@@ -130,7 +131,7 @@ def test_a_stream_is_the_same_to_both_or_its_status_alone(pieces: list[bytes]) -
 
 
 @given(cut(WHOLE))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_a_whole_answer_leaves_its_connection_to_the_next_request(pieces: list[bytes]) -> None:
     async def history() -> None:
         async with scripted(says_always(pieces)) as server:
@@ -141,7 +142,7 @@ def test_a_whole_answer_leaves_its_connection_to_the_next_request(pieces: list[b
 
 
 @given(WHOLE, JUNK, st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_a_connection_that_said_more_than_its_answer_is_not_used_again(
     whole: bytes, junk: bytes, data: st.DataObject
 ) -> None:

@@ -21,8 +21,8 @@ from certificates import Authority
 from contract.exchanges import Case, compare, differs, same
 from contract.scripted_server import Peer, Script, scripted
 from contract.two_clients import NOT_SAID, MakeClient, adapter, session
-from flagpost_consumer.adapters.http_client import IDENTITY
-from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_consumer.adapters.http.headers import IDENTITY
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from flagpost_settings.outbound import Outbound
 from pendo_client import BODY
 from pendo_client import client as pendo

@@ -14,12 +14,12 @@ from typing import Any
 
 import aiohttp
 
-from flagpost_consumer.adapters.http_answers import MAX_HEADER_BYTES, MAX_HEADERS
-from flagpost_consumer.adapters.http_client import IDENTITY
-from flagpost_consumer.adapters.pendo_http import DIRECT, RETRY_AFTER_STATUSES, PendoHttp
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer, Failure
+from flagpost_consumer.adapters.http.answers import MAX_HEADER_BYTES, MAX_HEADERS
+from flagpost_consumer.adapters.http.headers import IDENTITY
+from flagpost_consumer.adapters.pendo.http import DIRECT, RETRY_AFTER_STATUSES, PendoHttp
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from flagpost_settings.outbound import Outbound
 from pendo_client import GENEROUS_SECONDS, Clock, client
 from running import eventually

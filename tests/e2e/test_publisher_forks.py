@@ -21,9 +21,12 @@ from uuid import uuid4
 import pytest
 
 from applications import DEADLINE_SECONDS, last_line, run
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import Decoder, TrackEvent
 from kafka_reading import read_topic
+
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +48,12 @@ def visitors(kafka: EmbeddedKafka, topic: str) -> list[str]:
     return sorted(event.visitor_id or "" for event in events if isinstance(event, TrackEvent))
 
 
-# PyDLL keeps the interpreter's lock while it calls, as uWSGI does. With a long switch interval no other thread has
-# asked for that lock at the fork: else the child's interpreter would wait for ever for that thread to take it.
 FORKING_IN_C = """
-import ctypes, gc, json, os, sys, threading, time
-from dataclasses import asdict
+import gc, json, os, sys, threading
 from flagpost_publisher import Publisher
+from forking_in_c import fork
 from optimizely_fixtures import optimizely_client, user_of
 
-fork = ctypes.PyDLL(None).fork
 servers, topic, before, ending = sys.argv[1:]
 publisher = Publisher(bootstrap_servers=servers, topic=topic, dedupe_ttl_seconds=0)
 client = optimizely_client()
@@ -102,9 +102,7 @@ def child(number):
     return 0 if (left, stats.accepted, stats.delivered) == (0, 2, 2) else f"{{number}}: {{left}} left, {{stats}}"
 
 children = []
-sys.setswitchinterval(60)
 for number in range(3):
-    time.sleep(0.001)  # who has asked for the interpreter's lock gets it
     process = fork()
     if process == 0:
         code = child(number)
@@ -112,7 +110,6 @@ for number in range(3):
             sys.exit(code)
         os._exit(0 if code == 0 else 1)
     children.append(process)
-sys.setswitchinterval(0.005)
 forked.set()
 codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in children]
 publisher.track("parent", "last")
@@ -126,7 +123,7 @@ print(json.dumps({{"codes": codes, "left": left, "all": stats.accepted == stats.
 @pytest.mark.parametrize("before", ["quiet", "locked"])
 def test_children_of_a_fork_in_c_publish(kafka: EmbeddedKafka, topic: str, before: str, ending: str) -> None:
     """Their events stayed in a queue that no thread served, and `accepted` counted them; nothing was told."""
-    script = FORKING_IN_C.format(seconds=DEADLINE_SECONDS // 3)
+    script = FORKING_IN_C.format(seconds=stretched(DEADLINE_SECONDS // 3))
 
     finished = run(script, kafka.bootstrap_servers, topic, before, ending)
 
@@ -135,10 +132,10 @@ def test_children_of_a_fork_in_c_publish(kafka: EmbeddedKafka, topic: str, befor
 
 
 GRANDCHILD = """
-import ctypes, os, sys
+import os, sys
 from flagpost_publisher import Publisher
+from forking_in_c import fork
 
-fork = ctypes.PyDLL(None).fork
 publisher = Publisher(bootstrap_servers=sys.argv[1], topic=sys.argv[2])
 publisher.track("parent", "first")
 assert publisher.flush({seconds}) == 0
@@ -152,7 +149,9 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 
 def test_a_grandchild_publishes_whose_parent_never_did(kafka: EmbeddedKafka, topic: str) -> None:
-    finished = run(GRANDCHILD.format(seconds=DEADLINE_SECONDS // 3), kafka.bootstrap_servers, topic)
+    finished = run(
+        GRANDCHILD.format(seconds=stretched(DEADLINE_SECONDS // 3)), kafka.bootstrap_servers, topic
+    )
 
     assert (finished.returncode, finished.stderr) == (0, "")
     assert visitors(kafka, topic) == ["grandchild", "parent"]
@@ -195,7 +194,7 @@ def test_a_child_of_multiprocessing_sends_what_it_accepted(
 ) -> None:
     """It ends with os._exit(), so that atexit never runs: the last five events were lost."""
     script = tmp_path / "application.py"
-    script.write_text(MULTIPROCESSING.format(seconds=DEADLINE_SECONDS // 3))
+    script.write_text(MULTIPROCESSING.format(seconds=stretched(DEADLINE_SECONDS // 3)))
 
     finished = run(script, kafka.bootstrap_servers, topic, method, kind)
 
@@ -222,13 +221,14 @@ import os, sys
 from flagpost_publisher import Publisher
 
 publisher = Publisher(bootstrap_servers=os.environ["SERVERS"], topic=os.environ["TOPIC"])
+seconds = float(os.environ["SECONDS"])
 publisher.track("master", "loaded")
-publisher.flush(20)
+publisher.flush(seconds)
 publisher.prepare_fork()  # a fork in C is not waited for: see docs/guarantees.md
 
 def application(environ, start_response):
     publisher.track("worker", "request")
-    left, stats = publisher.flush(20), publisher.stats()
+    left, stats = publisher.flush(seconds), publisher.stats()
     start_response("200 OK", [("content-type", "text/plain")])
     return [f"{os.getpid()} {left} {stats.accepted} {stats.delivered}".encode()]
 """
@@ -236,15 +236,16 @@ def application(environ, start_response):
 
 @contextmanager
 def uwsgi(kafka: EmbeddedKafka, topic: str, directory: Path, options: list[str]) -> Iterator[str]:
-    """A real uWSGI with one worker and the application above; gives its URL."""
+    """A real uWSGI with one worker and the application above; returns its URL."""
     (directory / "served.py").write_text(SERVED)
     log = directory / "uwsgi.log"
+    variables = {"SERVERS": kafka.bootstrap_servers, "TOPIC": topic, "SECONDS": str(stretched(20))}
     master = ["--master", "--processes", "1", "--need-app", "--wsgi-file", "served.py", "--die-on-term"]
     with log.open("w") as written:
         process = subprocess.Popen(
             [str(UWSGI), "--http-socket", "127.0.0.1:0", *master, "--home", sys.prefix, *options],
             cwd=directory,
-            env={**os.environ, "SERVERS": kafka.bootstrap_servers, "TOPIC": topic},
+            env={**os.environ, **variables},
             stdout=written,
             stderr=written,
             start_new_session=True,
@@ -252,7 +253,10 @@ def uwsgi(kafka: EmbeddedKafka, topic: str, directory: Path, options: list[str])
     try:
         yield f"http://127.0.0.1:{port_of(log)}/"
         process.terminate()
-        process.wait(DEADLINE_SECONDS)
+        process.wait(stretched(DEADLINE_SECONDS))
+    except BaseException:
+        sys.stderr.write(f"uWSGI said:\n{log.read_text()}")
+        raise
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -261,7 +265,7 @@ def uwsgi(kafka: EmbeddedKafka, topic: str, directory: Path, options: list[str])
 
 def port_of(log: Path) -> str:
     """The port that uWSGI has picked, by its log."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while time.monotonic() < deadline:
         told = [line for line in log.read_text().splitlines() if "bound to TCP address 127.0.0.1:" in line]
         if told:
@@ -272,10 +276,10 @@ def port_of(log: Path) -> str:
 
 def asked(url: str) -> list[int]:
     """The numbers in the application's answer; the worker may just be on its way up."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(url, timeout=stretched(DEADLINE_SECONDS)) as answer:  # noqa: S310 - loopback
                 return [int(word) for word in answer.read().split()]
         except (urllib.error.URLError, ConnectionError):
             assert time.monotonic() < deadline

@@ -10,6 +10,8 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import DecisionEvent, Decoder, TrackEvent
 from kafka_reading import read_topic
 
+pytestmark = pytest.mark.thorough
+
 ABSENT = {
     "nothing listens": "127.0.0.1:1",
     "unknown host": "kafka.invalid:9092",

@@ -13,6 +13,7 @@ import pytest
 from optimizely.decision.optimizely_decide_option import OptimizelyDecideOption
 from optimizely.decision.optimizely_decision import OptimizelyDecision
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint
 from flagpost_publisher import Publisher
 from optimizely_fixtures import (
@@ -34,7 +35,7 @@ FLAGS = ("checkout", "banner", "legacy", "bare", "held")
 
 
 def expected_properties(decision: OptimizelyDecision) -> str:
-    """A decision's properties as CONTRACT section 4 spells them, written here by hand."""
+    """A decision's properties as docs/contract.md#requests-to-pendo spells them, written here by hand."""
     members: dict[str, object] = {"flag_key": decision.flag_key}
     if not decision.enabled:
         members["variation_key"] = "off"
@@ -46,6 +47,7 @@ def expected_properties(decision: OptimizelyDecision) -> str:
     return json.dumps(members, separators=(",", ":"))
 
 
+@pytest.mark.kafka_core
 async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) -> None:
     client = optimizely_client()
     expected: Counter[str] = Counter()
@@ -62,7 +64,7 @@ async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) ->
             decided += user.decide_all([OptimizelyDecideOption.DISABLE_DECISION_EVENT]).values()
             for properties in {expected_properties(decision) for decision in decided}:
                 expected[f'"visitorId":"user-{number}","accountId":"acme-{number % 3}"|{properties}'] = 1
-        assert publisher.flush(20) == 0
+        assert publisher.flush(stretched(20)) == 0
         stats = publisher.stats()
     # Each of three flags was decided twice, once without an impression: to the publisher these are not equal.
     assert stats.delivered == stats.accepted == expected.total() + 40 * 3
@@ -107,7 +109,7 @@ async def test_experiments_only_are_those_of_experiments_whatever_the_datafile_h
         )
         for number in range(10):
             user_of(client, f"user-{number}").decide_all()
-        assert publisher.flush(20) == 0
+        assert publisher.flush(stretched(20)) == 0
     settings = {"decisions__experiments_only": True, "decisions__rule_type_property": True}
     with scene.consume(**settings) as consumer:
         await consumer.caught_up(scene.partitions)
@@ -132,7 +134,7 @@ async def test_what_visitors_were_shown_ends_in_their_metadata(scene: Scene) -> 
                 f"[Optimizely] {flag}": decision.variation_key if decision.enabled else "off"
                 for flag, decision in decisions.items()
             }
-        assert publisher.flush(20) == 0
+        assert publisher.flush(stretched(20)) == 0
     with scene.consume() as consumer:
         await eventually(
             lambda: total(consumer.scrape(), "flagpost_deliveries_total", kind="visitor_metadata") == 25 * 5
@@ -153,7 +155,7 @@ async def test_the_demo_adds_up_on_a_kafka_of_ones_own(kafka: KafkaBroker) -> No
         "--bootstrap-servers", kafka.bootstrap_servers,
     ]  # fmt: skip
     done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, check=False, timeout=120
+        subprocess.run, command, capture_output=True, text=True, check=False, timeout=stretched(120)
     )
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)
@@ -165,10 +167,15 @@ async def test_the_demo_adds_up_on_a_kafka_of_ones_own(kafka: KafkaBroker) -> No
     for row in table["rows"]:
         assert row["published"] == row["delivered"] + row["duplicate"] + row["pending"]
         assert row["pendo"]["counted"] == row["delivered"]
-    left = [name for name in kafka.admin().list_topics(timeout=10).topics if name.startswith("flagpost-demo")]
+    left = [
+        name
+        for name in kafka.admin().list_topics(timeout=stretched(10)).topics
+        if name.startswith("flagpost-demo")
+    ]
     assert left == []
 
 
+@pytest.mark.thorough
 async def test_the_demo_needs_nothing_and_heeds_ctrl_c() -> None:
     command = [str(FLAGPOST), "demo", "--seconds", "600"]
     process = await asyncio.create_subprocess_exec(
@@ -176,12 +183,12 @@ async def test_the_demo_needs_nothing_and_heeds_ctrl_c() -> None:
     )
     assert process.stdout is not None
     while (
-        b" delivered" not in (line := await asyncio.wait_for(process.stdout.readline(), 60))
+        b" delivered" not in (line := await asyncio.wait_for(process.stdout.readline(), stretched(60)))
         or b" 0 del" in line
     ):
         assert line
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
-    out, errors = await asyncio.wait_for(process.communicate(), 90)
+    out, errors = await asyncio.wait_for(process.communicate(), stretched(90))
     assert process.returncode == 0, errors.decode()
     assert b"Everything adds up; nothing is unexplained." in out
     assert errors == b""

@@ -20,12 +20,17 @@ from helm.rendering import Object
 try:
     import kubernetes_validate
     from jsonschema import Draft202012Validator
+    from kubernetes_validate import utils
 except ModuleNotFoundError as error:
     do_without(f"{error.name}, of the group `deploy`")
 
 DEFINITIONS: Final = Path(__file__).parent / "schemas"
 VERSIONS: Final = ("1.32", "1.37")
 """Of Kubernetes: the oldest and the newest whose schemas are at hand."""
+
+# Each call would read them anew, a megabyte for each object.
+for _reading in ("schema_contents", "all_versions"):
+    setattr(utils, _reading, cache(getattr(utils, _reading)))
 
 
 def require_valid(candidate: Object, versions: Iterable[str] = VERSIONS) -> None:

@@ -13,8 +13,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
+from deadlines import stretched
 from helm.missing_tools import do_without
 from helm.rendering import NAMES, RELEASE, ROOT, rendered_set, value_sets
 
@@ -47,6 +49,7 @@ class Answer:
         return finding.check == self.check and fnmatchcase(finding.about, self.about)
 
 
+@pytest.mark.thorough
 def test_every_finding_has_an_answer_and_every_answer_a_finding(tmp_path: Path) -> None:
     if not CHECKOV.exists():
         do_without("checkov")
@@ -71,7 +74,7 @@ def _found(directory: Path) -> Iterator[Finding]:
         [*command, "--output", "json", "--directory", str(directory)],
         capture_output=True,
         text=True,
-        timeout=CHECKOV_SECONDS,
+        timeout=stretched(CHECKOV_SECONDS),
         check=False,
     )
     report: dict[str, Any] = json.loads(done.stdout)

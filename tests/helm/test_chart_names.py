@@ -140,7 +140,7 @@ def test_a_chart_that_this_one_is_part_of_enables_it_and_has_globals(umbrella: P
     assert rendered({"flagpost": {"enabled": False}}, chart=chart).objects == ()
 
 
-def test_a_dependency_without_a_condition_is_told_of_it(umbrella: Path) -> None:
+def test_a_dependency_without_a_condition_is_reported(umbrella: Path) -> None:
     chart = yaml.safe_load((umbrella / "Chart.yaml").read_text())
     del chart["dependencies"][0]["condition"]
     (umbrella / "Chart.yaml").write_text(yaml.safe_dump(chart))

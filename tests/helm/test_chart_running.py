@@ -18,6 +18,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from helm.mounted import mounted
 from helm.rendering import Object, Rendered, rendered
@@ -72,7 +73,7 @@ class Node:
     async def done(self, pod: Object, container: Object) -> None:
         """Run a container to its end, which must be a good one."""
         process = await self._start(pod, container)
-        said, _ = await asyncio.wait_for(process.communicate(), START_SECONDS)
+        said, _ = await asyncio.wait_for(process.communicate(), stretched(START_SECONDS))
         assert process.returncode == 0, said.decode()
 
     @asynccontextmanager
@@ -108,7 +109,7 @@ class Node:
 
     async def _until_ready(self, process: Process, container: Object) -> None:
         probes = [container[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(stretched(START_SECONDS)):
             for probe in probes:
                 url = f"http://127.0.0.1:{_port(container, probe['port'])}{probe['path']}"
                 while not await self._answers(url):

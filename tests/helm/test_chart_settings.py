@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.app import LEAVE_SECONDS
+from flagpost_consumer.service.life import LEAVE_SECONDS
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_publisher.gateway.program import STOP_SECONDS
 from flagpost_publisher.gateway.settings import load_settings as load_gateway_settings

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flagpost_consumer.settings import WebSettings
 from helm.rendering import Object, Refused, Rendered, rendered, rendered_set
 
 
@@ -40,8 +41,11 @@ def test_it_serves_its_name_its_ingress_and_asks_every_consumer() -> None:
     assert json.loads(variables["FLAGPOST_WEB__CONSUMERS"]) == ["http://flagpost-consumers:8080"]
     assert variables["FLAGPOST_WEB__TOKEN_FILE"] == "/run/secrets/flagpost/web.token"
     assert "FLAGPOST_PENDO__TRACK_SECRET_FILE" not in variables
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["port"] == "web"
+    probes = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    for probe, path in probes.items():
+        assert container[probe]["httpGet"] == {"path": path, "port": "web"}
+    needed = WebSettings().max_bytes + 256 * 2**20
+    assert container["resources"]["limits"]["memory"] == f"{needed // 2**20}Mi"
     consumers = release.one("Service", "consumers")["spec"]
     assert (consumers["clusterIP"], consumers["publishNotReadyAddresses"]) == ("None", True)
     ingress = release.one("Ingress", "web")["spec"]["rules"]

@@ -17,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from example_counts import examples
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_consumer.settings import Settings as ConsumerSettings
 from flagpost_publisher.gateway.settings import Settings as GatewaySettings
@@ -131,7 +132,7 @@ ENTRIES: Final = st.lists(
 
 
 @given(ENTRIES)
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @example([(("pendo", "request_timeout_seconds"), 22.5)])
 @example([(("gateway", "admin_port"), 8081)])
 @example([(("admin", "host"), "\x7f")])
@@ -163,7 +164,7 @@ def test_the_chart_refuses_what_the_programs_refuse(entries: list[tuple[KeyPath,
 
 
 @given(st.sampled_from(sorted(OPEN)).flatmap(_fitting))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 @example((("kafka", "schema_registry", "username"), None))
 @example((("kafka", "properties"), {"linger.ms": 5, "enable.ssl.certificate.verification": True}))
 def test_the_chart_takes_what_the_programs_take(entry: tuple[KeyPath, object]) -> None:
@@ -234,7 +235,7 @@ def _load_consumer(config: Path, environ: dict[str, str]) -> object:
 
 
 def _about_a_file(problem: str) -> bool:
-    return "_file" in problem and ("cannot be read" in problem or "is no path" in problem)
+    return "_file" in problem and ("cannot be read" in problem or "is not a path" in problem)
 
 
 def _refused_by_programs(entry: tuple[KeyPath, object]) -> bool:

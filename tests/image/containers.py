@@ -29,7 +29,7 @@ def _variables(settings: Mapping[str, object]) -> list[str]:
 
 
 def run_once(engine: Engine, image: str, settings: Mapping[str, object], *command: str) -> str:
-    """Run a command to its end; gives its standard output, and raises RuntimeError where it fails."""
+    """Run a command to its end; returns its standard output, and raises RuntimeError where it fails."""
     return engine.docker("run", "--rm", *HARDENED, *_variables(settings), image, *command)
 
 

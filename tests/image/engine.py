@@ -90,7 +90,7 @@ class Engine:
         self._process_id = process_id
 
     def docker(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
-        """Run `docker …`; gives its standard output.
+        """Run `docker …`; returns its standard output.
 
         Raises:
             RuntimeError: it failed; the text has what it said.

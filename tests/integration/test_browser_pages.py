@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from browsers import opened, pages
+from deadlines import stretched
 from examples_running import EXAMPLES, browser_example
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import Decoder, TrackEvent
 from gateway_running import RunningGateway
 from kafka_reading import read_topic
+
+pytestmark = pytest.mark.thorough
 
 PUBLIC_KEY = "a-public-write-key"
 ALL_CALLS = """<!doctype html><html><head><meta charset="utf-8">
@@ -63,7 +66,7 @@ def write_settings(shop: Path, gateway: RunningGateway) -> None:
 
 async def until(gateway: RunningGateway, at_least: float, name: str, **labels: str) -> None:
     """Wait until a series has reached a value."""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(stretched(90)):
         while await gateway.value(name, **labels) < at_least:  # noqa: ASYNC110 - other processes are waited for
             await asyncio.sleep(0.05)
 

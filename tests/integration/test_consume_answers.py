@@ -9,15 +9,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from flagpost_consumer.adapters.pendo_http import SWEEP_SECONDS
-from flagpost_consumer.app import Service
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.adapters.pendo.http import SWEEP_SECONDS
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
+from flagpost_consumer.service.service import Service
 from in_process import settings_for
 from pendo_client import GENEROUS_SECONDS, Clock, read_request, server_in_thread, serving
 from running import eventually
-from simulation import decision
 from traffic import publish
 
 TOPIC = "flagpost.events"
@@ -82,13 +83,13 @@ async def test_answers_that_come_while_the_service_is_frozen_are_read_and_nothin
             ]
             publish(kafka.bootstrap_servers, TOPIC, events)
             service = Service(settings_for(kafka, pendo, **more))
-            service._http._now = clock
+            service.loop.http._now = clock
             running = asyncio.ensure_future(service.run())
-            assert await asyncio.to_thread(server.received.wait, GENEROUS_SECONDS)
+            assert await asyncio.to_thread(server.received.wait, stretched(GENEROUS_SECONDS))
             clock.seconds += 11.0
             assert service.metrics.observed.oldest_attempt_seconds() == 11.0
             server.release()
-            assert server.answered.wait(GENEROUS_SECONDS)
+            assert server.answered.wait(stretched(GENEROUS_SECONDS))
             time.sleep(2 * SWEEP_SECONDS)  # noqa: ASYNC251 - the freeze; the sweep is due
             settled = service.engine.accounts.settled
             await eventually(lambda: settled[Kind.TRACK, Outcome.DELIVERED, Reason.OK] == VISITORS, 60)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import simulation
+import pytest
+
+import engine_world
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -31,7 +33,7 @@ from traffic import check_spacing, produce, tracks
 
 def decision(visitor: str, flag: str = "checkout", **fields: object) -> DecisionEvent:
     """A decision that is made now."""
-    return simulation.decision(visitor, flag, "treatment", **{"occurred_at": wall_ms(), **fields})
+    return engine_world.decision(visitor, flag, "treatment", **{"occurred_at": wall_ms(), **fields})
 
 
 def wall_ms() -> int:
@@ -66,6 +68,7 @@ async def test_a_decision_arrives_byte_for_byte(scene: Scene) -> None:
     assert scene.pendo.received.violations == []
 
 
+@pytest.mark.kafka_core
 async def test_all_four_records_are_sent(scene: Scene) -> None:
     now = wall_ms()
     scene.publish(
@@ -136,7 +139,7 @@ async def test_order_and_pace_hold_through_errors_time_outs_and_throttling(scene
     assert received.violations == []
 
 
-async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restart(
+async def test_a_wrong_key_pauses_and_a_corrected_file_fixes_it_without_a_restart(
     scene: Scene, tmp_path: Path
 ) -> None:
     secret = tmp_path / "track-secret"
@@ -165,6 +168,7 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_mends_it_without_a_restar
     assert await asyncio.to_thread(scene.read_dead_letters, 0) == []
 
 
+@pytest.mark.kafka_core
 async def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(scene: Scene) -> None:
     scene.pendo.faults.visitor("refused", Fault(status=422, body=b"no such thing"))
     broken = b"\xc3\x01 not ours at all"
@@ -244,7 +248,7 @@ async def test_a_second_signal_ends_at_once(scene: Scene) -> None:
         assert await consumer.wait(10) == 1
 
 
-async def test_requests_that_outlast_the_drain_are_abandoned_and_told(scene: Scene) -> None:
+async def test_requests_that_outlast_the_drain_are_abandoned_and_reported(scene: Scene) -> None:
     scene.pendo.faults.outage(HANG, Endpoint.TRACK)
     scene.publish([decision("v")])
     with scene.consume(pendo__request_timeout_seconds=20, delivery__drain_seconds=0.5) as consumer:

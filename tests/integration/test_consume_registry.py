@@ -6,9 +6,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
-from flagpost_consumer.core.partitioner import partition_of
+from deadlines import stretched
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_publisher import Publisher
 from flagpost_schemas import TrackEvent, encode_confluent, schema_of
 from real_kafka.registry import SchemaRegistry
@@ -17,6 +19,7 @@ from scenes import Scene
 from traffic import produce, publish, tracks
 
 
+@pytest.mark.kafka_core
 async def test_events_with_schema_ids_are_delivered_and_an_unknown_id_is_a_dead_letter(
     scene: Scene, schema_registry: SchemaRegistry
 ) -> None:
@@ -28,7 +31,7 @@ async def test_events_with_schema_ids_are_delivered_and_an_unknown_id_is_a_dead_
     with publisher:
         assert publisher.track("v1", "Clicked", {"n": 1})
         assert publisher.visitor("v1", {"plan": "pro"})
-        assert publisher.flush(20) == 0
+        assert publisher.flush(stretched(20)) == 0
     stray = TrackEvent(event_id="s", occurred_at=1, visitor_id="v2", event="Clicked")
     produce(scene.kafka.bootstrap_servers, scene.topic, b"v2", encode_confluent(stray, 424_242))
     with scene.consume(
@@ -56,7 +59,7 @@ async def test_a_registry_that_is_down_is_waited_for(scene: Scene) -> None:
 
 @asynccontextmanager
 async def lying_registry(answer: Callable[[int], web.Response]) -> AsyncIterator[str]:
-    """A registry that says of each id what a test wants; gives its URL."""
+    """A registry that says of each id what a test wants; returns its URL."""
 
     async def handle(request: web.Request) -> web.Response:
         return answer(int(request.match_info["id"]))

@@ -24,6 +24,7 @@ from memory_floods import (
 )
 from running import RunningConsumer, eventually, total
 from scenes import Scene
+from served import served
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -39,14 +40,8 @@ async def registry_that_knows_nothing() -> AsyncIterator[str]:
 
     application = web.Application()
     application.router.add_get("/schemas/ids/{id}", refuse)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with served(application) as url:
+        yield url
 
 
 async def paused_for_memory(consumer: RunningConsumer) -> None:

@@ -12,10 +12,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from dead_letter_topics import DeadLetterTopics, letter, step
-from real_kafka.broker import KafkaBroker
+from deadlines import stretched
+from real_kafka.broker import KafkaBroker, OwnBroker
 from running import FLAGPOST, environment
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 LETTERS = 3_000
 PARTITIONS = 3
@@ -39,7 +40,7 @@ class Watch:
     def written(self) -> int:
         """The sum of the partitions' ends."""
         places = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
-        return sum(self._consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+        return sum(self._consumer.get_watermark_offsets(place, timeout=stretched(10))[1] for place in places)
 
     def close(self) -> None:
         self._consumer.close()
@@ -58,7 +59,7 @@ def replaying(topics: DeadLetterTopics, *, written: int) -> Iterator[subprocess.
         text=True,
     )
     try:
-        deadline = time.monotonic() + DEADLINE_SECONDS
+        deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
         while watch.written() - before < written:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline, "the replay wrote too little"
@@ -99,7 +100,7 @@ def test_after_kill_9_at_several_moments_each_is_put_back_exactly_once(topics: D
     for written in (1, 350, 1_000):
         with replaying(topics, written=written) as process:
             process.send_signal(signal.SIGKILL)
-            process.wait(DEADLINE_SECONDS)
+            process.wait(stretched(DEADLINE_SECONDS))
         now = put_back(topics)
         assert done <= now
         done = now
@@ -113,7 +114,7 @@ def test_after_kill_9_at_several_moments_each_is_put_back_exactly_once(topics: D
 def test_ctrl_c_ends_it_with_a_line_that_says_how_far_it_came(topics: DeadLetterTopics) -> None:
     with replaying(topics, written=350) as process:
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
+        stdout, stderr = process.communicate(timeout=stretched(DEADLINE_SECONDS))
     assert (process.returncode, stdout) == (1, "")
     done = put_back(topics)
     assert 0 < len(done) < LETTERS
@@ -130,7 +131,7 @@ def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_en
 ) -> None:
     with replaying(topics, written=1) as earlier:
         later = topics.replay()
-        stdout, stderr = earlier.communicate(timeout=DEADLINE_SECONDS)
+        stdout, stderr = earlier.communicate(timeout=stretched(DEADLINE_SECONDS))
     assert len(put_back(topics)) == LETTERS
     assert (earlier.returncode, stdout) == (1, "")
     assert "another replay of the group" in stderr
@@ -138,27 +139,27 @@ def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_en
 
 
 def test_a_broker_that_dies_meanwhile_costs_nothing_but_another_run(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topics = DeadLetterTopics(kafka_broker, fresh_name("interrupted"), PARTITIONS)
     bury(topics)
     with replaying(topics, written=350) as process:
         kafka_broker.kill()
         kafka_broker.restart()
-        process.communicate(timeout=DEADLINE_SECONDS)
+        process.communicate(timeout=stretched(DEADLINE_SECONDS))
     put_back(topics)
     topics.replay()
     assert len(put_back(topics)) == LETTERS
 
 
 def test_kafka_that_stays_away_ends_it_with_exit_code_1_and_the_next_run_finishes(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topics = DeadLetterTopics(kafka_broker, fresh_name("interrupted"), PARTITIONS)
     bury(topics)
     with replaying(topics, written=350) as process:
         kafka_broker.kill()
-        stdout, stderr = process.communicate(timeout=2 * DEADLINE_SECONDS)
+        stdout, stderr = process.communicate(timeout=stretched(2 * DEADLINE_SECONDS))
     assert (process.returncode, stdout) == (1, "")
     assert stderr.startswith("Error: Kafka: ")
     assert "run the command again for the others" in stderr

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dead_letter_topics import DeadLetterTopics, letter, step, wall_ms
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_schemas import DecisionEvent
 from real_kafka.broker import KafkaBroker
 
@@ -117,7 +117,7 @@ def test_records_of_others_are_left_alone_and_said(topics: DeadLetterTopics) -> 
     )
     result = topics.run("list", "--json")
     assert [orjson.loads(line)["detail"] for line in result.stdout.splitlines()] == ["ours"]
-    assert "records that lack Flagpost's headers, left as they are: 3" in result.stderr
+    assert "records without Flagpost's headers were ignored: 3" in result.stderr
     assert topics.replay() == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
 
 
@@ -138,6 +138,7 @@ def test_a_second_copy_of_a_dead_letter_is_none_and_a_new_topics_record_is_one(
     assert [each["at"] for each in topics.listed()] == [2_000, 3_000]
 
 
+@pytest.mark.kafka_core
 def test_people_get_a_table_with_reason_key_and_detail(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(step("e1"), at=1_767_225_600_000, detail="value [red]x[/red] refused"))
     result = topics.run("list")
@@ -193,9 +194,9 @@ def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
     partition = marker.partition
     expected = {
         place: None,
-        f"{partition}/{marker.offset}": f"is the marker that says that {place} was replayed",
+        f"{partition}/{marker.offset}": f"is not a dead letter: it marks {place} as replayed",
         # Behind it lies the end of the transaction, which is no record.
-        f"{partition}/{marker.offset + 1}": "offsets may have holes",
+        f"{partition}/{marker.offset + 1}": "there are gaps between offsets",
         f"{partition}/99": f"partition {partition} holds offsets 0 to ",
         f"{(partition + 1) % 3}/0": "holds nothing",
         "9/0": "has no partition 9; it has 0 to 2",

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from dead_letter_topics import DeadLetterTopics, letter, run_dead_letters, settled, step, wall_ms
-from flagpost_consumer.core.plan import decision_key, event_key
-from flagpost_consumer.operator.dead_letters import transactions
-from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.dead_letters.transactions import Replay, ReplayProducer
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.dead_letters import transactions
+from flagpost_consumer.commands.dead_letters.records import Place
+from flagpost_consumer.commands.dead_letters.transactions import Replay, ReplayProducer
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.core.planning.plan import decision_key, event_key
+from flagpost_consumer.terminal import asking
 from flagpost_schemas import DecisionEvent, VisitorMetadata, encode_confluent, encode_single_object
 from real_kafka.broker import KafkaBroker
 
@@ -37,6 +38,7 @@ def counts(matched: int, replayed: int, skipped: int = 0) -> dict[str, object]:
     return {"matched": matched, "replayed": replayed, "skipped": skipped, "dry_run": False}
 
 
+@pytest.mark.kafka_core
 def test_the_original_goes_back_and_the_dead_letter_is_marked(topics: DeadLetterTopics) -> None:
     event = decision()
     original = letter(
@@ -84,6 +86,7 @@ def test_a_visitors_events_go_back_to_its_partition_in_their_order(topics: DeadL
         ]
 
 
+@pytest.mark.kafka_core
 def test_a_dry_run_counts_and_writes_nothing(topics: DeadLetterTopics) -> None:
     topics.bury(letter(step("a")), letter(step("b")), letter(step("old", occurred_at=1_000)))
     assert topics.replay("--dry-run") == {"matched": 3, "replayed": 0, "skipped": 1, "dry_run": True}
@@ -133,7 +136,7 @@ def test_a_delivery_before_the_dead_letter_counts_as_well(topics: DeadLetterTopi
     result = topics.run("replay")
     assert result.exit_code == 0
     assert "0 of 1 dead letters were replayed" in result.stdout
-    assert "skipped 1: the same was delivered meanwhile: " in result.stdout
+    assert "skipped 1: a duplicate of it was delivered: " in result.stdout
 
 
 def test_without_a_ttl_nothing_is_a_repeat(topics: DeadLetterTopics) -> None:
@@ -154,14 +157,14 @@ def test_of_two_that_repeat_one_another_one_goes_back_at_a_time(topics: DeadLett
     first, second = decision(), decision(event_id="d2", occurred_at=wall_ms() + 1_000)
     places = topics.bury(letter(first), letter(second))
     result = topics.run("replay")
-    assert "skipped 1: it repeats one that is replayed now" in result.stdout
+    assert "skipped 1: it is a duplicate of one that is replayed now" in result.stdout
     assert places[1] in result.stdout
     # The first dies again: it may go back again, and the second still waits.
     topics.bury(letter(first, source="events/0/8"))
     assert topics.replay() == counts(2, 1, 1)
 
 
-def test_a_damaged_ledger_record_is_told_and_one_of_a_later_release_ends_the_run(
+def test_a_damaged_ledger_record_is_reported_and_one_of_a_later_release_ends_the_run(
     topics: DeadLetterTopics,
 ) -> None:
     topics.bury(letter(step("e1", "v1")), letter(step("e2", "v2")))
@@ -222,7 +225,9 @@ def test_what_the_consumer_could_not_read_is_the_consumers_to_judge_again(
     assert put.header("flagpost-replay-kind") == "unknown"
 
 
-def test_of_what_can_be_read_now_only_the_part_that_is_no_repeat_is_planned(topics: DeadLetterTopics) -> None:
+def test_of_a_now_readable_record_only_the_part_that_is_not_a_duplicate_is_planned(
+    topics: DeadLetterTopics,
+) -> None:
     event = decision()
     topics.bury(letter(event, kind="unknown"), letter(decision("v2"), kind="unknown"))
     topics.settle(settled(step("e", occurred_at=event.occurred_at), decision_key("v1", "checkout", "b")))
@@ -259,7 +264,7 @@ def test_a_replay_that_begins_later_fences_the_one_before(topics: DeadLetterTopi
         value=b"v",
         headers=(),
     )
-    with pytest.raises(KafkaUnavailable, match=r"another replay of the group .* began after this one"):
+    with pytest.raises(KafkaUnavailable, match=r"another replay of the group .* started after it"):
         earlier.replay([replay])
     assert len(topics.replayed()) == len(topics.markers()) == 1
 
@@ -296,7 +301,7 @@ def test_kafka_that_is_not_there_is_exit_code_1_in_a_line(monkeypatch: pytest.Mo
     assert line.endswith("see kafka.bootstrap_servers and kafka.properties")
 
 
-def test_a_topic_that_is_missing_is_told_with_the_command_that_makes_it(topics: DeadLetterTopics) -> None:
+def test_a_missing_topic_is_reported_with_the_command_that_creates_it(topics: DeadLetterTopics) -> None:
     for command in (["list"], ["show", "0/0"], ["replay"]):
         result = topics.run(*command, kafka__dead_letter_topic="missing")
         assert result.exit_code == 1
@@ -320,3 +325,17 @@ def test_since_must_be_before_until(topics: DeadLetterTopics) -> None:
     result = topics.run("replay", "--since", "1h", "--until", "2h")
     assert result.exit_code == 2
     assert "--since is not before --until" in result.stderr
+
+
+def test_before_everything_is_replayed_a_person_is_asked(
+    topics: DeadLetterTopics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "at_a_terminal", lambda: True)
+    topics.bury(letter(step("e1")), letter(step("e2")))
+    refused = topics.run("replay")  # stdin is empty: no answer is no
+    assert refused.exit_code == 1
+    assert "Replay everything: 2 dead letters of all reasons and times?" in refused.stderr
+    assert topics.replayed() == []
+    assert topics.run("replay", "--limit", "1").exit_code == 0
+    assert topics.run("replay", "--yes").exit_code == 0
+    assert len(topics.replayed()) == 2

@@ -14,13 +14,13 @@ from real_kafka.processes import JavaProcess, free_port
 from running import eventually
 from scenes import Scene
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SCHEMA = ROOT / "schemas" / "avro" / "Settlements.avsc"
 
 
 def properties(place: Path, /, **values: object) -> str:
-    """A file of Java's; gives its name."""
+    """A file of Java's; returns its name."""
     place.write_text("".join(f"{name.replace('__', '.')}={value}\n" for name, value in values.items()))
     return str(place)
 

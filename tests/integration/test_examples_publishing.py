@@ -1,7 +1,7 @@
 """examples/: the same decisions, published from several languages, are the same requests to Pendo.
 
 Each program has a topic and a consumer of its own, and the same users; what its SDK decides, and what Pendo gets, is
-compared with what optimizely-sdk decides here and with CONTRACT section 4, written out by hand.
+compared with what optimizely-sdk decides here and with docs/contract.md#requests-to-pendo, written out by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from optimizely.optimizely import Optimizely
 
 from examples_running import EXAMPLE_OF, Shell, Visit
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn, StandInConfig
 from flagpost_schemas import DecisionEvent, Decoder, schema_of, single_object_header
 from gateway_running import WRITE_KEY, RunningGateway
@@ -27,6 +27,8 @@ from real_kafka.broker import KafkaBroker
 from running import eventually, total
 from scenes import Scene
 from traffic import tracks
+
+pytestmark = pytest.mark.thorough
 
 CARRIED = ["plan", "seats", "score", "beta"]
 """The attributes that every example carries."""
@@ -159,7 +161,7 @@ async def test_the_same_decisions_are_the_same_requests_and_visitors_have_the_sa
 
 
 def check_records(records: list[Read], partitions: int, service: str | None) -> dict[tuple[str, str], int]:
-    """Headers, keys, partitions and what only the records show; gives when each decision was."""
+    """Headers, keys, partitions and what only the records show; returns when each decision was."""
     header = single_object_header(schema_of(DecisionEvent).fingerprint)
     decoder = Decoder()
     moments: dict[tuple[str, str], int] = {}
@@ -182,7 +184,7 @@ def check_records(records: list[Read], partitions: int, service: str | None) -> 
 
 @pytest.mark.parametrize("language", ["python", "node"])
 @pytest.mark.kafka
-async def test_visitors_who_are_held_out_are_told_from_others_where_the_sdk_knows_holdouts(
+async def test_held_out_visitors_are_told_from_others_if_the_sdk_knows_holdouts(
     language: str, scene: Scene, tmp_path: Path
 ) -> None:
     example = await asyncio.to_thread(EXAMPLE_OF[language])
@@ -291,7 +293,7 @@ async def test_the_shell_says_when_the_gateway_refuses(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("language", EXAMPLE_OF)
-async def test_without_kafka_everything_is_decided_and_the_loss_is_told(
+async def test_without_kafka_everything_is_decided_and_the_loss_is_reported(
     language: str, datafile: Path
 ) -> None:
     example = await asyncio.to_thread(EXAMPLE_OF[language])

@@ -20,6 +20,8 @@ from gateway_running import WRITE_KEY, RunningGateway
 from running import eventually, total
 from scenes import Scene
 
+pytestmark = pytest.mark.thorough
+
 SECRET = "whsec-test"
 NOBODY = "http://127.0.0.1:1"
 Client = TestClient[web.Request, web.Application]

@@ -12,14 +12,15 @@ from collections.abc import Iterable
 import pytest
 from confluent_kafka import Producer
 
-from flagpost_consumer.core.sample_ratio import SKEWED_FROM
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.core.splits.sample_ratio import SKEWED_FROM
 from flagpost_publisher import Publisher
 from optimizely_fixtures import optimizely_client, user_of
 from running import RunningConsumer, eventually
 from scenes import Scene
-from simulation import decision
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 VISITORS = 60
 
@@ -93,7 +94,7 @@ async def test_visitors_are_held_against_the_split_that_their_publisher_reports(
         }
         producer.produce(reports, b"none of ours")
         producer.produce(reports, json.dumps({"until": 2**42, "splits": [split]}))
-        producer.flush(10)
+        producer.flush(stretched(10))
         await eventually(lambda: evidence(consumer) < SKEWED_FROM)
         assert await consumer.stop() == 0
 

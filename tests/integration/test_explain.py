@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 import pytest
 
-from flagpost_consumer.core.ledger_ids import LedgerIds
-from flagpost_consumer.core.partitioner import partition_of
+from engine_world import decision
+from flagpost_consumer.core.planning.ledger_ids import LedgerIds
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.demo.pendo_stand_in import HANG, Endpoint, Kind
 from flagpost_schemas import AccountMetadata, Gap, TrackEvent, encode_single_object
 from ledger_writing import History, entry
 from scenes import Scene
-from simulation import decision
 from traffic import produce
 
 pytestmark = pytest.mark.kafka
@@ -62,7 +62,7 @@ def delivery(document: dict[str, Any], event_id: str, kind: str = "track") -> di
     return dict(found)
 
 
-async def test_each_end_is_told_with_its_reason_and_what_pendo_has(history: History) -> None:
+async def test_each_end_is_shown_with_its_reason_and_what_pendo_has(history: History) -> None:
     scene, now = history.scene, wall_ms()
     scene.pendo.faults.visitor(VISITOR, 503, 200, 422, afterwards=200)
     scene.publish(
@@ -119,14 +119,14 @@ async def test_each_end_is_told_with_its_reason_and_what_pendo_has(history: Hist
     assert "4 records, deliveries: 3 delivered, 2 duplicate, 2 dropped, 1 dead_lettered" in shown
 
 
-async def test_what_pendo_has_instead_of_what_was_sent_is_told(history: History) -> None:
+async def test_a_differing_value_at_pendo_is_shown(history: History) -> None:
     scene, now = history.scene, wall_ms()
     (published,) = scene.publish([decision("ü/1 %", "checkout", "b", occurred_at=now, event_id="e")])
     history.settle([published])
     history.commit_all()
     unknown = await explained(history, "ü/1 %")
     assert unknown["pendo"]["known"] is False
-    assert "Pendo knows no such visitor" in await page(history, "ü/1 %")
+    assert "Pendo does not know this visitor" in await page(history, "ü/1 %")
     scene.pendo.metadata.add(Kind.VISITOR, "ü/1 %")
     empty = await explained(history, "ü/1 %")
     (field,) = empty["pendo"]["fields"]
@@ -139,7 +139,7 @@ async def test_what_pendo_has_instead_of_what_was_sent_is_told(history: History)
     assert without["pendo"] is None
 
 
-async def test_what_waits_is_told_with_why_and_until_when(history: History) -> None:
+async def test_what_waits_is_shown_with_why_and_until_when(history: History) -> None:
     scene, now = history.scene, wall_ms()
     scene.pendo.faults.visitor(VISITOR, HANG, afterwards=HANG)
     scene.publish([decision(VISITOR, flag, "b", occurred_at=now, event_id=flag) for flag in ("one", "two")])
@@ -158,9 +158,12 @@ async def test_what_waits_is_told_with_why_and_until_when(history: History) -> N
         far = await explained(history, VISITOR, "--admin", "http://127.0.0.1:9")
         assert delivery(far, "one")["waits"]["cause"] == "unknown"
         shown = await page(history, VISITOR, "--admin", consumer.admin_url)
-        assert "pace: one track request of a visitor every 1 s, in order" in " ".join(shown.split()), shown
+        assert "pace: at most one track request per visitor every 1 s, in order" in " ".join(shown.split()), (
+            shown
+        )
 
 
+@pytest.mark.kafka_core
 async def test_nothing_found_says_what_to_look_at(history: History) -> None:
     shown = await page(history, "nobody", code=1)
     assert "--all-partitions" in shown
@@ -212,7 +215,7 @@ async def test_a_ledger_of_hashes_is_read_with_its_key(history: History, tmp_pat
     assert ended(document) == {"plain": both, "keyed": both}
 
 
-async def test_accounts_anonymous_visitors_and_bytes_that_are_no_event_are_found(history: History) -> None:
+async def test_accounts_anonymous_visitors_and_undecodable_bytes_are_found(history: History) -> None:
     scene, now = history.scene, wall_ms()
     account, anonymous = scene.publish(
         [
@@ -251,7 +254,7 @@ async def test_what_nobody_settled_is_unexplained_unless_it_was_lost(history: Hi
     assert missing.partition == lost.partition
 
 
-async def test_a_suppressed_visitor_is_told(history: History) -> None:
+async def test_a_suppressed_visitor_is_reported(history: History) -> None:
     scene = history.scene
     scene.kafka.create_topics(scene.suppressions, partitions=1, config={"cleanup.policy": "compact"})
     done = await asyncio.to_thread(history.run, "suppress", VISITOR)
@@ -294,7 +297,7 @@ async def test_a_partition_without_a_ledger_partition_has_pending_deliveries(his
         assert ended(document)["e"][0] == ("track", "pending", None)
 
 
-async def test_what_kafka_no_longer_has_is_told_by_the_ledger(history: History) -> None:
+async def test_the_ledger_explains_what_kafka_no_longer_has(history: History) -> None:
     scene = history.scene
     (published,) = scene.publish([decision(VISITOR, "f", "b", occurred_at=wall_ms(), event_id="gone")])
     history.write(

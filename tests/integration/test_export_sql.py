@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
+from deadlines import stretched
+from engine_world import decision
 from ledger_writing import History, entry
 from scenes import Scene
-from simulation import decision
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 HOUR_MS = 3_600_000
 
@@ -112,7 +113,7 @@ def test_what_sql_says_of_flags_is_what_reconcile_counts(history: History) -> No
     assert Counter({row["lost_reason"]: row["n"] for row in lost}).total() == 40
 
 
-def test_a_file_that_cannot_be_written_is_told_in_a_line(history: History) -> None:
+def test_a_file_that_cannot_be_written_is_reported_in_one_line(history: History) -> None:
     history.write(0, [entry(1)])
     done = history.run("export", "--to", "/proc/settlements.jsonl")
     assert done.returncode == 1
@@ -135,7 +136,7 @@ def test_a_query_comes_from_stdin_as_well(history: History) -> None:
         env=history.environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=stretched(60),
         check=True,
     )
     assert done.stdout == "n\n0\n"

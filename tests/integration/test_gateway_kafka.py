@@ -17,7 +17,7 @@ import orjson
 from flagpost_schemas import Decoder
 from gateway_running import AUTHORIZED, WRITE_KEY, RunningGateway
 from kafka_reading import read_topic
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from real_kafka.registry import SchemaRegistry
 from running import eventually, total
 from scenes import Scene
@@ -132,7 +132,7 @@ async def test_all_four_records_reach_pendo(scene: Scene) -> None:
 
 
 async def test_a_broker_that_stands_still_or_dies_gives_503_and_nothing_acknowledged_is_lost(
-    kafka_broker: KafkaBroker,
+    kafka_broker: OwnBroker,
 ) -> None:
     kafka_broker.create_topics("events")
     async with gateway_on(kafka_broker, "events") as gateway:
@@ -158,7 +158,7 @@ async def test_a_broker_that_stands_still_or_dies_gives_503_and_nothing_acknowle
         assert await gateway.stop() == 0
 
 
-async def test_a_gateway_without_kafka_waits_live_and_not_ready(kafka_broker: KafkaBroker) -> None:
+async def test_a_gateway_without_kafka_waits_live_and_not_ready(kafka_broker: OwnBroker) -> None:
     await asyncio.to_thread(kafka_broker.kill)
     async with gateway_on(kafka_broker, "events") as gateway:
         assert await gateway.probe("/livez") == 200

@@ -19,7 +19,10 @@ import pytest
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from gateway_running import AUTHORIZED, RunningGateway, standing_still
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc"),
+]
 
 MAY_TAKE_BYTES = 256 * 1024 * 1024
 """All of it, from the start of the process: what the chart gives."""

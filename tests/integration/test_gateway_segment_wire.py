@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import Decoder, Event, TrackEvent, VisitorMetadata
 from gateway_running import AUTHORIZED, WRITE_KEY, RunningGateway
 from kafka_reading import read_topic
+
+pytestmark = pytest.mark.thorough
 
 CASES = Path(__file__).parents[1] / "cases"
 
@@ -38,7 +41,7 @@ async def raw(gateway: RunningGateway, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(stretched(30)):
             return await reader.readuntil(b'{"success":true}')
     finally:
         writer.close()

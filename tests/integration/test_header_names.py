@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 
 from chaos.raw_producer import RawProducer
+from engine_world import decision
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import encode_single_object
 from running import RunningConsumer, eventually
-from simulation import decision
 from traffic import tracks
 
 RECORDS = 300

@@ -11,13 +11,14 @@ import orjson
 import pytest
 
 from dead_letter_topics import DeadLetterTopics, letter, settled, step
+from deadlines import stretched
+from engine_world import decision
 from flagpost_schemas import Settlements, encode_settlements
 from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, environment
-from simulation import decision
 from traffic import publish
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 90.0
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31mv\n\u202eevil\u2066\u200f\x7f"
@@ -57,7 +58,7 @@ async def run(topics: DeadLetterTopics, *arguments: str) -> tuple[str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+    out, err = await asyncio.wait_for(process.communicate(), stretched(SECONDS))
     return out.decode(), err.decode()
 
 
@@ -116,7 +117,7 @@ async def test_tail_goes_on_through_absurd_numbers_and_hostile_names(
     )
     assert process.stdout is not None
     try:
-        lines = [await asyncio.wait_for(process.stdout.readline(), SECONDS) for _ in ABSURD]
+        lines = [await asyncio.wait_for(process.stdout.readline(), stretched(SECONDS)) for _ in ABSURD]
     finally:
         process.kill()
         await process.wait()

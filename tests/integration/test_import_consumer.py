@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Group, Kind
 from kafka_reading import read_topic
 from running import FLAGPOST, RunningConsumer, environment, eventually, total
 from scenes import Scene
 from traffic import tracks
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 120.0
 
@@ -41,7 +42,7 @@ async def import_file(scene: Scene, path: Path, type_name: str, *arguments: str)
         env=environment(scene.settings),
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=stretched(SECONDS),
         check=False,
     )
     assert done.stdout, done.stderr

@@ -17,7 +17,7 @@ from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, environment, eventually
 from scenes import Scene
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 120.0
 
@@ -79,8 +79,8 @@ async def test_when_all_is_there_the_exit_code_is_0_and_a_second_run_says_so_too
         again = await run(scene, path, "--type", "visitor", "--wait", "--report", ends)
         assert await consumer.stop() == 0
     assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
-    assert "of those imported: 50 delivered" in first.stdout
-    assert "of those imported: 50 duplicate (unchanged)" in again.stdout
+    assert "how the imported rows ended: 50 delivered" in first.stdout
+    assert "how the imported rows ended: 50 duplicate (unchanged)" in again.stdout
     assert ends.read_text().count(",duplicate,unchanged,") == 50
 
 

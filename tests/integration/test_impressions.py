@@ -78,6 +78,7 @@ def decide(scene: Scene, reports: str, told: Told) -> None:
         told.client.close()
 
 
+@pytest.mark.kafka_core
 async def test_every_impression_is_published_a_duplicate_or_refused(scene: Scene, reports: str) -> None:
     told = Told()
     await asyncio.to_thread(decide, scene, reports, told)

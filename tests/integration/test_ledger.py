@@ -6,9 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_schemas import (
     DecisionEvent,
     Gap,
@@ -20,7 +23,6 @@ from flagpost_schemas import (
 from kafka_reading import read_topic
 from running import RunningConsumer, eventually
 from scenes import Scene
-from simulation import decision
 from traffic import Published, tracks
 
 STALLED = "flagpost_stalled"
@@ -36,7 +38,7 @@ def write_ledger(scene: Scene, partition: int, *values: bytes) -> None:
     producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers})
     for value in values:
         producer.produce(scene.ledger, value, partition=partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(stretched(20)) == 0
 
 
 def settled(published: Published, scene: Scene, **changes: Any) -> bytes:
@@ -65,7 +67,7 @@ def delete_before(scene: Scene, offsets: dict[int, int]) -> None:
     admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
     wanted = [TopicPartition(scene.topic, number, offset) for number, offset in offsets.items()]
     for future in admin.delete_records(wanted).values():
-        future.result(20)
+        future.result(stretched(20))
 
 
 def gaps(scene: Scene) -> Iterator[tuple[int, Gap]]:
@@ -80,6 +82,7 @@ def is_settled(consumer: RunningConsumer, records: int) -> bool:
     return taken >= records and not any(pending)
 
 
+@pytest.mark.kafka_core
 async def test_what_the_ledger_settles_is_not_sent_again(scene: Scene) -> None:
     scene.settings["decisions.visitor_metadata"] = False
     published = scene.publish(decisions(12))

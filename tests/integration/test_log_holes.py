@@ -1,4 +1,4 @@
-"""Offsets that are missing in the log: holes, which are no loss and cost nothing, and gaps, which are told of."""
+"""Offsets that are missing in the log: holes, which are not a loss and cost nothing, and gaps, which are told of."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deadlines import stretched
 from flagpost_schemas import Gap, TrackEvent, decode_settlements, encode_single_object
 from kafka_reading import read_topic
 from running import eventually, total
@@ -50,7 +51,7 @@ def delete_before(scene: Scene, partition: int, offset: int) -> None:
     """Let a partition of the events topic begin at an offset, as retention does."""
     admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
     for future in admin.delete_records([TopicPartition(scene.topic, partition, offset)]).values():
-        future.result(20)
+        future.result(stretched(20))
 
 
 def gaps_told(scene: Scene) -> list[Gap]:

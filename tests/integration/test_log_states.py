@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from dead_letter_topics import wall_ms
+from engine_world import decision
 from flagpost_consumer import __version__
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import Event
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from running import RunningConsumer, eventually
 from scenes import Scene
-from simulation import decision
 from traffic import produce
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 120.0
 
@@ -43,7 +43,7 @@ async def said(consumer: RunningConsumer, event: str, **fields: object) -> dict[
 
 
 async def test_what_happens_is_in_the_log_in_plain_fields_through_every_state(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     async with PendoStandIn() as pendo:
         scene = Scene(kafka_broker, pendo, fresh_name("log"))

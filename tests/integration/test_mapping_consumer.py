@@ -1,4 +1,4 @@
-"""What TrackEvents become at Pendo: event mapping, identity mapping, consent (CONTRACT sections 4 and 5)."""
+"""What TrackEvents become at Pendo: event mapping, identity mapping, consent (docs/contract.md#requests-to-pendo)."""
 
 from __future__ import annotations
 

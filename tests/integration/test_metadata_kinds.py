@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from flagpost_consumer import app
+from engine_world import decision
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import (
     Endpoint,
@@ -18,11 +18,12 @@ from flagpost_consumer.demo.pendo_stand_in import (
     StandInConfig,
     UnmappedFields,
 )
+from flagpost_consumer.service import chores
+from flagpost_consumer.service.service import Service
 from flagpost_schemas import AccountMetadata, DecisionEvent, MetadataGroup, MetadataValue, VisitorMetadata
 from in_process import settings_for
 from running import eventually, total
 from scenes import Scene
-from simulation import decision
 from traffic import publish
 
 
@@ -78,6 +79,7 @@ async def test_both_kinds_and_both_groups_in_one_window(scene: Scene) -> None:
     assert scene.pendo.received.violations == []
 
 
+@pytest.mark.kafka_core
 async def test_a_decisions_account_is_its_own_and_never_remembered(scene: Scene) -> None:
     await asyncio.to_thread(
         scene.publish,
@@ -104,7 +106,7 @@ async def test_a_decisions_account_is_its_own_and_never_remembered(scene: Scene)
 async def test_one_missing_field_never_fails_the_rest_and_is_found_once_it_is_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "FIELDS_SECONDS", 0.2)
+    monkeypatch.setattr(chores, "FIELDS_SECONDS", 0.2)
     config = StandInConfig(
         fields=(MetadataField("optimizely_checkout", "[Optimizely] checkout"),),
         unmapped_fields=UnmappedFields.REFUSE_BATCH,
@@ -135,7 +137,7 @@ async def test_one_missing_field_never_fails_the_rest_and_is_found_once_it_is_th
 async def test_fields_that_cannot_be_read_at_start_are_read_soon_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(app, "FIELDS_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(chores, "FIELDS_RETRY_SECONDS", 0.1)
     config = StandInConfig(fields=(MetadataField("optimizely_checkout", "[Optimizely] checkout"),))
     topics = {"flagpost.events": 1, "flagpost.ledger": 1, "flagpost.dead-letters": 1}
     with EmbeddedKafka(topics) as kafka:
@@ -145,7 +147,7 @@ async def test_fields_that_cannot_be_read_at_start_are_read_soon_after(
             running = asyncio.ensure_future(service.run())
             await pendo.received.until(lambda: len(pendo.received.of(Endpoint.SCHEMA)) >= 4, 30)
             pendo.faults.restore()
-            await eventually(lambda: ("visitor", "custom") in service._fields)
+            await eventually(lambda: ("visitor", "custom") in service.chores.fields)
             publish(kafka.bootstrap_servers, "flagpost.events", decisions("checkout"))
             await eventually(lambda: settled(service) == {"ok": 1}, 60)
             service.stop()
@@ -153,16 +155,16 @@ async def test_fields_that_cannot_be_read_at_start_are_read_soon_after(
         assert pendo.metadata.values(Kind.VISITOR, "v") == {"optimizely_checkout": "treatment"}
 
 
-def service_between(kafka: EmbeddedKafka, pendo: PendoStandIn) -> app.Service:
+def service_between(kafka: EmbeddedKafka, pendo: PendoStandIn) -> Service:
     quick = {"DELIVERY__VISITOR_INTERVAL_SECONDS": "0", "METADATA__LINGER_SECONDS": "0.1"}
-    return app.Service(settings_for(kafka, pendo, **quick), announce=False)
+    return Service(settings_for(kafka, pendo, **quick), announce=False)
 
 
 def decisions(*flags: str) -> list[DecisionEvent]:
     return [decision("v", flag, "treatment", occurred_at=now_ms()) for flag in flags]
 
 
-def settled(service: app.Service) -> dict[str, int]:
+def settled(service: Service) -> dict[str, int]:
     """Metadata deliveries by reason."""
     accounts = service.engine.accounts.settled
     return {

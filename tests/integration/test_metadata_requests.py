@@ -70,7 +70,7 @@ def requests(consumer: RunningConsumer) -> float:
 
 
 async def delivered_but_one(scene: Scene, consumer: RunningConsumer) -> dict[str, str]:
-    """Wait until all have ended; gives the headers of the one dead letter, and checks that 999 were stored."""
+    """Wait until all have ended; returns the headers of the one dead letter, and checks that 999 were stored."""
     await consumer.caught_up(scene.partitions)
     series = consumer.scrape()
     assert total(series, "flagpost_deliveries_total", outcome="delivered") == BATCH - 1
@@ -116,7 +116,7 @@ async def test_a_record_behind_a_400_that_names_none_is_found_by_halving(scene: 
     assert headers["flagpost-status"] == "400"
 
 
-async def test_an_id_that_pendo_does_not_know_is_told_where_none_are_created(scene: Scene) -> None:
+async def test_an_id_unknown_to_pendo_is_reported_if_none_are_created(scene: Scene) -> None:
     scene.pendo.metadata.add(Kind.VISITOR, *(f"v{number}" for number in range(BATCH) if number != 500))
     scene.publish(a_batch())
     with scene.consume(metadata__linger_seconds=LINGER_SECONDS, metadata__create_missing=False) as consumer:

@@ -10,7 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from deadlines import stretched
 from pendo_client import GENEROUS_SECONDS, server_in_thread
+
+pytestmark = pytest.mark.thorough
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 REQUESTS = 64
@@ -25,15 +30,15 @@ def test_answers_that_came_while_the_process_was_stopped_are_read_before_anythin
         arguments = [server.url, str(REQUESTS), str(TIMEOUT_SECONDS)]
         process = subprocess.Popen([sys.executable, str(program), *arguments], stdout=subprocess.PIPE)
         try:
-            assert server.received.wait(GENEROUS_SECONDS)
+            assert server.received.wait(stretched(GENEROUS_SECONDS))
             os.kill(process.pid, signal.SIGSTOP)
             server.release()
-            assert server.answered.wait(GENEROUS_SECONDS)
+            assert server.answered.wait(stretched(GENEROUS_SECONDS))
             time.sleep(TIMEOUT_SECONDS + 0.5)
             os.kill(process.pid, signal.SIGCONT)
-            told, _ = process.communicate(timeout=GENEROUS_SECONDS)
+            told, _ = process.communicate(timeout=stretched(GENEROUS_SECONDS))
         finally:
             process.kill()
-            process.wait(GENEROUS_SECONDS)
+            process.wait(stretched(GENEROUS_SECONDS))
     assert json.loads(told) == {"200": REQUESTS}
     assert server.count == REQUESTS

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.planning import calibration
-from flagpost_consumer.operator.planning.costs import SHIPPED, load
-from flagpost_consumer.operator.planning.measured_service import MeasuredServiceError, run_service
-from flagpost_consumer.operator.planning.pod import Pendo
-from flagpost_consumer.operator.planning.trial import Trial, planned, trial_ground
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.plan import calibration
+from flagpost_consumer.commands.plan.costs import SHIPPED, load
+from flagpost_consumer.commands.plan.measured import MeasuredServiceError
+from flagpost_consumer.commands.plan.measured_service import run_service
+from flagpost_consumer.commands.plan.pod import Pendo
+from flagpost_consumer.commands.plan.trial import Trial, planned, trial_ground
+
+pytestmark = pytest.mark.thorough
 
 NAMES = ("DELIVERED", "SPREAD", "DUPLICATES", "LOW", "METADATA", "UNCHANGED", "IDLE")
 
@@ -36,7 +39,7 @@ def test_a_machine_is_measured_and_plans_go_by_it(tmp_path: Path, monkeypatch: p
     file = tmp_path / "costs.json"
     result = CliRunner().invoke(flagpost, ["plan", "--calibrate", "--calibration", str(file)])
     assert result.exit_code == 0, result.output
-    assert f"The costs are kept in {file}." in result.stderr
+    assert f"The costs were written to {file}." in result.stderr
     assert "request_us" in result.stdout
     measured = load(file)
     assert measured is not None

@@ -16,19 +16,20 @@ from typing import Any
 import orjson
 import pytest
 
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin
+from flagpost_consumer.commands.topics.rules import DAY_MS, topic_specs
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin
-from flagpost_consumer.operator.topic_rules import DAY_MS, topic_specs
 from flagpost_consumer.settings import KafkaSettings, Settings
 from flagpost_schemas import Event
 from kafka_reading import read_topic
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from real_kafka.parts import kafka_jars
 from running import FLAGPOST, RunningConsumer, environment, eventually, total
-from simulation import decision
 from traffic import publish, tracks
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.thorough, pytest.mark.kafka]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text()
 SECONDS = 120.0
@@ -64,10 +65,15 @@ class World:
         self._path = f"{FLAGPOST.parent}:{tools}:{os.environ['PATH']}"
 
     async def paste(self, block: str) -> str:
-        """Run a block in a shell that ends at the first error; gives what it printed."""
+        """Run a block in a shell that ends at the first error; returns what it printed."""
         environ = {**environment(self.settings), "PATH": self._path, "KAFKA": self.kafka.bootstrap_servers}
         done = await asyncio.to_thread(
-            subprocess.run, ["bash", "-ec", block], env=environ, capture_output=True, text=True, timeout=180
+            subprocess.run,
+            ["bash", "-ec", block],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=stretched(180),
         )
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -103,7 +109,7 @@ class World:
 
 
 @pytest.fixture
-async def world(kafka_broker: KafkaBroker, tmp_path: Path) -> AsyncIterator[World]:
+async def world(kafka_broker: OwnBroker, tmp_path: Path) -> AsyncIterator[World]:
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
         made = World(kafka_broker, pendo, tmp_path)
@@ -163,7 +169,7 @@ async def test_every_command_of_the_page_does_what_it_says(world: World) -> None
     assert await world.paste("flagpost reconcile --json")
 
 
-async def test_a_ledger_without_ids_is_of_use_all_the_same_until_its_key_is_destroyed(
+async def test_a_ledger_with_hashed_ids_is_usable_until_its_key_is_destroyed(
     world: World, tmp_path: Path
 ) -> None:
     key = tmp_path / "key"

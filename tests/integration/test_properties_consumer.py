@@ -7,11 +7,12 @@ import json
 import time
 from collections import Counter
 
+import pytest
 from click.testing import CliRunner
 
 from broken_properties import BROKEN
-from flagpost_consumer.core.pendo_rules import Rule
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.core.planning.pendo_rules import Rule
 from flagpost_schemas import TrackEvent
 from running import RunningConsumer, total
 from scenes import Scene
@@ -69,6 +70,7 @@ async def test_preview_request_and_counter_agree_for_each_rule(scene: Scene) -> 
     assert scene.pendo.received.violations == []
 
 
+@pytest.mark.kafka_core
 async def test_reject_dead_letters_each_with_its_rule(scene: Scene) -> None:
     scene.publish(broken(rule) for rule in Rule)
     with scene.consume(mapping__properties_policy="reject") as consumer:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from flagpost_consumer.app import serve
-from flagpost_consumer.core.lanes import Lanes
+from engine_world import decision
+from flagpost_consumer.core.tracks.lanes import Lanes
+from flagpost_consumer.service.process import serve
 from flagpost_consumer.settings import Needs, load_settings
 from running import environment, eventually
 from scenes import Scene
-from simulation import decision
 from traffic import tracks
 
 

@@ -9,15 +9,18 @@ from contextlib import contextmanager
 import pytest
 from confluent_kafka import Message, Producer
 
-from flagpost_consumer.adapters import reading_silence, topic_watch
-from flagpost_consumer.adapters.kafka_config import consumer_config
-from flagpost_consumer.adapters.kafka_intake import KafkaIntake, Lag
-from flagpost_consumer.adapters.partition_reading import Start
-from flagpost_consumer.adapters.topic_ids import TopicIds
-from flagpost_consumer.adapters.topic_watch import TopicWatch
-from flagpost_consumer.core.records import Gap, Position
+from deadlines import stretched
+from flagpost_consumer.adapters.kafka import reading_silence, topic_watch
+from flagpost_consumer.adapters.kafka.config import consumer_config
+from flagpost_consumer.adapters.kafka.intake import KafkaIntake
+from flagpost_consumer.adapters.kafka.intake_handler import Lag
+from flagpost_consumer.adapters.kafka.partition_reading import Start
+from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
+from flagpost_consumer.adapters.kafka.topic_watch import TopicWatch
+from flagpost_consumer.core.books.deliveries import Position
+from flagpost_consumer.core.records import Gap
 from flagpost_consumer.settings import Needs, load_settings
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from running import eventually
 
 SECONDS = 90.0
@@ -61,6 +64,9 @@ class Reader:
     def on_partition_count(self, count: int) -> None:
         assert count == PARTITIONS
 
+    def on_epoch(self, partition: int, offset: int, epoch: int) -> None:
+        pass
+
     def on_lag(self, lag: Mapping[int, Lag]) -> None:
         self.lag = lag
 
@@ -91,12 +97,12 @@ def publish(kafka: KafkaBroker, topic: str, value: bytes, count: int) -> None:
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for number in range(count):
         producer.produce(topic, value, partition=number % PARTITIONS)
-    assert producer.flush(SECONDS) == 0
+    assert producer.flush(stretched(SECONDS)) == 0
 
 
 @pytest.mark.parametrize("after", [20, 200], ids=["shorter", "longer"])
 async def test_a_client_that_holds_on_to_a_leader_that_is_gone_is_replaced(
-    kafka_broker: KafkaBroker,
+    kafka_broker: OwnBroker,
     fresh_name: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
     after: int,
@@ -120,4 +126,4 @@ async def test_a_client_that_holds_on_to_a_leader_that_is_gone_is_replaced(
         await eventually(lambda: reader.values.count(b"after") == after, SECONDS)
         assert reader.assignments == 2
         await eventually(lambda: [each.end for each in reader.lag.values()] == [after / 2] * 2, SECONDS)
-    await asyncio.wait_for(asyncio.wrap_future(reader.intake.finished), SECONDS)
+    await asyncio.wait_for(asyncio.wrap_future(reader.intake.finished), stretched(SECONDS))

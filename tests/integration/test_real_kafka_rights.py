@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
 
+from deadlines import stretched
 from real_kafka.broker import KafkaBroker
 
 pytestmark = pytest.mark.kafka
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.kafka
 FLUSH_SECONDS = 20.0
 
 
+@pytest.mark.kafka_core
 def test_a_user_may_do_what_a_test_allows_and_no_longer(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
@@ -29,7 +31,7 @@ def test_a_user_may_do_what_a_test_allows_and_no_longer(
             codes.append(None if error is None else error.code())
 
         producer.produce(topic, b"value", on_delivery=report)
-        assert producer.flush(FLUSH_SECONDS) == 0
+        assert producer.flush(stretched(FLUSH_SECONDS)) == 0
         return codes[0]
 
     kafka.allow("topic", topic, "describe")

@@ -10,12 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import CLOSE_AFTER_RECORDING, Endpoint
 from flagpost_schemas import AccountMetadata, Event, TrackEvent
 from ledger_writing import History
 from running import eventually
 from scenes import Scene
-from simulation import decision
 from traffic import produce
 
 
@@ -158,9 +159,9 @@ async def test_tail_shows_what_the_consumer_settles(history: History) -> None:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    lines = [orjson.loads(await asyncio.wait_for(process.stdout.readline(), 30)) for _ in range(2)]
+    lines = [orjson.loads(await asyncio.wait_for(process.stdout.readline(), stretched(30))) for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert await asyncio.wait_for(process.wait(), stretched(30)) == 0
     assert {line["kind"]: line["outcome"] for line in lines} == {
         "track": "delivered",
         "visitor_metadata": "delivered",
@@ -187,13 +188,13 @@ async def test_pendos_counts_are_compared_and_their_lack_fails(history: History)
     scene.pendo.reset()  # Pendo forgets
     fewer = await reconciled(history, "--pendo")
     assert fewer["rows"][0]["pendo"]["counted"] == 0
-    assert fewer["warnings"][0] == "checkout, a: Pendo counts 0 where 3 are expected."
+    assert fewer["warnings"][0] == "checkout, a: Pendo counts 0, but 3 are expected."
     assert len(fewer["warnings"]) == 2  # the other says what may explain it
     scene.pendo.faults.outage(403, Endpoint.AGGREGATION)
     refused = await asyncio.to_thread(lambda: history.run("reconcile", "--json", "--pendo"))
     assert refused.returncode == 1
     assert "pendo" not in orjson.loads(refused.stdout)["rows"][0]
-    assert refused.stderr.startswith("Pendo's counts could not be had: ")
+    assert refused.stderr.startswith("Pendo's counts are not available: ")
     assert "Pendo refuses pendo.integration_key" in refused.stderr
     shown = await asyncio.to_thread(lambda: history.run("reconcile"))
     assert shown.returncode == 0

@@ -7,10 +7,11 @@ import time
 import pytest
 from confluent_kafka import TopicCollection
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_schemas import Gap, TrackEvent, encode_single_object
 from ledger_writing import History, entry
 from scenes import Scene
-from simulation import decision
 
 COUNTS = {
     "published": 0, "delivered": 0, "duplicate": 0, "dropped": 0, "dead_lettered": 0, "replayed": 0,
@@ -35,7 +36,9 @@ def track(visitor: str) -> TrackEvent:
 
 @pytest.fixture
 def history(scene: Scene) -> History:
-    return History(scene)
+    found = History(scene)
+    scene.kafka.await_leaders(scene.topic, found.ledger, scene.dead_letters)
+    return found
 
 
 def test_the_document_is_the_contracts(history: History) -> None:
@@ -79,7 +82,7 @@ def test_what_is_below_the_commit_and_in_no_ledger_is_unexplained(history: Histo
     published = history.scene.publish([decision(f"v{n}", "checkout", "on") for n in range(6)])
     history.settle(published[:5])
     history.commit_all()
-    found = history.reconcile(code=1)
+    found = history.reconcile_here(code=1)
     assert found["unexplained"] == 2
     shown = history.run("reconcile")
     assert shown.returncode == 1
@@ -100,7 +103,7 @@ def test_settlements_of_another_group_or_topic_or_damaged_ones_explain_nothing(h
     history.put(history.ledger, place, b"\xc3\x01damaged")
     history.put(history.ledger, place, None)
     history.commit_all()
-    found = history.reconcile(code=1)
+    found = history.reconcile_here(code=1)
     assert found["other"] == counts(published=1, unexplained=1)
     (warning,) = found["warnings"]
     assert "2 records of the ledger cannot be read" in warning
@@ -112,23 +115,26 @@ def test_settlements_that_name_this_very_topic_count(history: History) -> None:
     admin = history.scene.kafka.admin()
     described = admin.describe_topics(TopicCollection([topic]))
     history.write(
-        published.partition, [entry(published.offset)], topic_id=str(described[topic].result(20).topic_id)
+        published.partition,
+        [entry(published.offset)],
+        topic_id=str(described[topic].result(stretched(20)).topic_id),
     )
-    assert history.reconcile()["other"] == counts(published=1, delivered=1)
+    assert history.reconcile_here()["other"] == counts(published=1, delivered=1)
 
 
 def test_a_zombies_settlement_counts_once_and_shows_as_sent_again(history: History) -> None:
     (published,) = history.scene.publish([track("v")])
     history.write(published.partition, [entry(published.offset, "track", "dead_lettered", reason="rejected")])
     history.write(published.partition, [entry(published.offset), entry(published.offset)])
-    assert history.reconcile()["other"] == counts(published=1, delivered=1, sent_again=1)
+    assert history.reconcile_here()["other"] == counts(published=1, delivered=1, sent_again=1)
 
 
+@pytest.mark.kafka_core
 def test_records_that_nobody_can_decode_are_other_and_of_kind_unknown(history: History) -> None:
     offset = history.put(history.scene.topic, 2, b"no avro")
     history.put(history.scene.topic, 2, None)
     history.write(2, [entry(offset, "unknown", "dead_lettered", reason="undecodable")])
-    assert history.reconcile()["other"] == {
+    assert history.reconcile_here()["other"] == {
         **counts(published=2, dead_lettered=1, pending=1),
         "reasons": {"undecodable": 1},
     }
@@ -137,7 +143,7 @@ def test_records_that_nobody_can_decode_are_other_and_of_kind_unknown(history: H
 def test_a_schema_id_without_a_registry_is_unknown(history: History) -> None:
     offset = history.put(history.scene.topic, 0, b"\x00\x00\x00\x00\x07body")
     history.write(0, [entry(offset, "unknown", "dead_lettered", reason="unknown_schema")])
-    assert history.reconcile()["other"] == {
+    assert history.reconcile_here()["other"] == {
         **counts(published=1, dead_lettered=1),
         "reasons": {"unknown_schema": 1},
     }
@@ -170,7 +176,7 @@ def test_a_replayed_dead_letter_is_a_new_delivery_and_the_old_one_says_so(histor
     )
     history.write(dead.partition, [entry(again)])
     history.commit_all()
-    found = history.reconcile()
+    found = history.reconcile_here()
     assert found["totals"] == counts(published=2, delivered=1, dead_lettered=1, replayed=1)
     assert found["metadata"] == counts(published=1, delivered=1)
 
@@ -179,16 +185,16 @@ def test_a_gap_in_the_ledger_is_lost_however_often_it_was_written(history: Histo
     history.write(1, [], [Gap(from_offset=10, to_offset=15)])
     history.write(1, [], [Gap(from_offset=12, to_offset=17), Gap(from_offset=30, to_offset=31)])
     history.write(3, [], [Gap(from_offset=10, to_offset=11)])
-    assert history.reconcile(code=1)["lost_offsets"] == 9
+    assert history.reconcile_here(code=1)["lost_offsets"] == 9
     shown = " ".join(history.run("reconcile").stdout.split())
     assert "9 offsets were lost before the group read them" in shown
 
 
 def test_a_gap_counts_in_the_window_in_which_it_was_noticed(history: History) -> None:
     history.write(1, [], [Gap(from_offset=1, to_offset=3)], settled_at=now_ms() - 7_200_000)
-    assert history.reconcile(code=1)["lost_offsets"] == 2
-    assert history.reconcile("--since", "1h")["lost_offsets"] == 0
-    assert history.reconcile("--since", "3h", "--until", "1h", code=1)["lost_offsets"] == 2
+    assert history.reconcile_here(code=1)["lost_offsets"] == 2
+    assert history.reconcile_here("--since", "1h")["lost_offsets"] == 0
+    assert history.reconcile_here("--since", "3h", "--until", "1h", code=1)["lost_offsets"] == 2
 
 
 def test_a_commit_below_what_kafka_still_has_is_lost_before_the_group_notices(history: History) -> None:
@@ -197,7 +203,7 @@ def test_a_commit_below_what_kafka_still_has_is_lost_before_the_group_notices(hi
     history.settle(published[:2], "delivered", "track")
     history.commit({place: 2})
     history.delete_before(history.scene.topic, place, 4)
-    found = history.reconcile(code=1)
+    found = history.reconcile_here(code=1)
     assert (found["lost_offsets"], found["unexplained"]) == (2, 0)
     assert found["other"] == counts(published=1, pending=1)
 
@@ -211,16 +217,16 @@ def test_what_the_ledger_no_longer_covers_is_cut_off_and_said(history: History) 
         offset = history.put(topic, 0, value, timestamp_ms=now - days_ago * day)
         history.write(0, [entry(offset)], timestamp_ms=now - days_ago * day + 60_000)
     history.commit_all()
-    assert history.reconcile()["other"] == counts(published=4, delivered=4)
+    assert history.reconcile_here()["other"] == counts(published=4, delivered=4)
     history.delete_before(ledger, 0, 2)
-    found = history.reconcile()
+    found = history.reconcile_here()
     window = found["window"]
     assert found["other"] == counts(published=1, delivered=1)
     assert window["cut_offsets"] == 3
     assert now - 3 * day < window["since"] < now - 2 * day
     (warning,) = found["warnings"]
     assert warning.startswith("The ledger no longer covers 3 offsets of the window")
-    inside = history.reconcile("--since", "60h")
+    inside = history.reconcile_here("--since", "60h")
     assert (inside["other"], inside["warnings"]) == (counts(published=1, delivered=1), [])
 
 
@@ -230,11 +236,12 @@ def test_a_ledger_of_which_nothing_is_left_covers_nothing_that_was_committed(his
     history.settle(published[:2], "delivered", "track")
     history.commit({place: 2})
     history.delete_before(history.ledger, place, 1)
-    found = history.reconcile()
+    found = history.reconcile_here()
     assert found["other"] == counts(published=1, pending=1)
     assert found["window"]["cut_offsets"] == 2
 
 
+@pytest.mark.kafka_core
 def test_windows_that_follow_one_another_share_nothing_and_leave_nothing_out(history: History) -> None:
     value = encode_single_object(track("v"))
     now, minute = now_ms(), 60_000
@@ -242,14 +249,14 @@ def test_windows_that_follow_one_another_share_nothing_and_leave_nothing_out(his
     for minutes_ago in (50, 40, 45, 30, 20, 25, 10):
         offset = history.put(history.scene.topic, 0, value, timestamp_ms=now - minutes_ago * minute)
         history.write(0, [entry(offset)], timestamp_ms=now - minutes_ago * minute)
-    before = history.reconcile("--until", "22m")["totals"]
-    after = history.reconcile("--since", "22m")["totals"]
+    before = history.reconcile_here("--until", "22m")["totals"]
+    after = history.reconcile_here("--since", "22m")["totals"]
     assert before["published"] + after["published"] == 7
     assert (before["delivered"], after["delivered"]) == (before["published"], after["published"])
 
 
 def test_an_empty_window_is_zero_and_adds_up(history: History) -> None:
-    found = history.reconcile()
+    found = history.reconcile_here()
     assert found["totals"] == counts()
     assert found["window"]["since"] is None
 
@@ -267,19 +274,19 @@ def test_a_topic_that_does_not_exist_is_told_in_a_line(history: History) -> None
     assert "flagpost topics create" in done.stderr
 
 
-def test_a_skewed_split_is_told_and_does_not_fail(history: History) -> None:
+def test_a_skewed_split_is_reported_and_does_not_fail(history: History) -> None:
     decisions = [decision(f"a{n}", "checkout", "a", rule_type="experiment") for n in range(60)]
     decisions += [decision(f"b{n}", "checkout", "b", rule_type="experiment") for n in range(20)]
     decisions += [decision(f"b{n}", "checkout", "a", rule_type="experiment") for n in range(5)]
     decisions += [decision(f"r{n}", "checkout", "on", rule_type="delivery") for n in range(30)]
     published = history.scene.publish(decisions)
     history.settle(published)
-    found = history.reconcile()
+    found = history.reconcile_here()
     (ratio,) = found["sample_ratio"]
     assert ratio["variations"] == {"a": 60, "b": 20}
     assert ratio["expected"] == {"a": 40.0, "b": 40.0}
     assert ratio["skewed"] is True
     assert ratio["p_value"] < 0.01
     assert "--expect checkout=a:SHARE,b:SHARE" in found["warnings"][0]
-    meant = history.reconcile("--expect", "checkout=a:75,b:25")
+    meant = history.reconcile_here("--expect", "checkout=a:75,b:25")
     assert (meant["warnings"], meant["sample_ratio"][0]["p_value"]) == ([], 1.0)

@@ -20,13 +20,13 @@ import duckdb
 import orjson
 import pytest
 
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint
 from flagpost_consumer.demo.pendo_stand_in.received import Fate
 from flagpost_schemas import DecisionEvent, Source, encode_single_object
 from ledger_writing import History, entry
 from running import eventually
 from scenes import Scene
-from simulation import decision
 
 Variation = str
 DAY_MS = 86_400_000
@@ -186,6 +186,7 @@ async def test_a_replay_and_what_waits_are_told_apart(history: History) -> None:
     }
 
 
+@pytest.mark.kafka_core
 def test_a_repeat_of_what_was_delivered_before_the_window_loses_nobody(history: History) -> None:
     """The window holds the repeat alone; what it repeats was published, and settled, before."""
     now = time.time_ns() // 1_000_000
@@ -290,4 +291,4 @@ def test_files_without_the_option_are_refused(history: History, tmp_path: Path) 
     file = export_of([Told("v", "1", "python-sdk", 0)], tmp_path / "a.parquet")
     done = history.run("reconcile", str(file))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "files are given with --optimizely" in done.stderr
+    assert "give files with --optimizely" in done.stderr

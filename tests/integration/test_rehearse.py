@@ -12,11 +12,12 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import CLOSE_AFTER_RECORDING
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent
 from ledger_writing import History
 from scenes import Scene
-from simulation import decision
 from traffic import produce
 
 GRANTED = {"analytics": True}
@@ -143,8 +144,11 @@ def kept(history: History) -> dict[tuple[str, int], object]:
     for topic in (scene.topic, scene.ledger, scene.dead_letters):
         for number in range(scene.partitions):
             partition = TopicPartition(topic, number)
-            (committed,) = consumer.committed([partition], timeout=20)
-            found[topic, number] = consumer.get_watermark_offsets(partition, timeout=20), committed.offset
+            (committed,) = consumer.committed([partition], timeout=stretched(20))
+            found[topic, number] = (
+                consumer.get_watermark_offsets(partition, timeout=stretched(20)),
+                committed.offset,
+            )
     consumer.close()
     return found
 
@@ -176,7 +180,7 @@ async def test_each_changed_setting_does_what_it_says_and_nothing_else(history: 
     assert scene.pendo.received.recorded() == requests, "nothing is sent to Pendo"
     shown_to_people = await asyncio.to_thread(lambda: history.run("rehearse", dedupe__ttl_seconds=60))
     assert shown_to_people.returncode == 1
-    assert "20 of 95 deliveries would end otherwise." in shown_to_people.stdout
+    assert "20 of 95 deliveries would end differently." in shown_to_people.stdout
     assert "duplicate/dedupe" in shown_to_people.stdout
 
 

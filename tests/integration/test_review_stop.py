@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from confluent_kafka import admin
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from flagpost_schemas import TrackEvent
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from scenes import Scene
 
 
@@ -27,7 +28,7 @@ def event(number: int, visitor: str, size: int = 0) -> TrackEvent:
 
 
 async def test_a_stop_while_kafka_is_away_takes_no_longer_than_the_drain(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     async with PendoStandIn() as pendo:
         scene = Scene(kafka_broker, pendo, fresh_name("away"), partitions=2)
@@ -39,9 +40,9 @@ async def test_a_stop_while_kafka_is_away_takes_no_longer_than_the_drain(
 
 
 async def test_a_dead_letter_loses_its_value_only_for_its_own_size(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
-    """CONTRACT section 8: one refused for its size loses its value; those that merely went with it do not."""
+    """docs/contract.md#dead-letters: one refused for its size loses its value; those beside it do not."""
     async with PendoStandIn() as pendo:
         scene = Scene(kafka_broker, pendo, fresh_name("batch"), partitions=1)
         limit_records(kafka_broker, scene.dead_letters, 200_000)
@@ -67,4 +68,4 @@ def limit_records(kafka: KafkaBroker, topic: str, max_bytes: int) -> None:
         incremental_configs=[entry],
     )
     for future in client.incremental_alter_configs([resource]).values():
-        future.result(20)
+        future.result(stretched(20))

@@ -9,16 +9,17 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from flagpost_publisher import KafkaTrouble, Publisher, PublisherError
 from kafka_reading import read_topic
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import KafkaBroker, OwnBroker
 from running import eventually
 from scenes import Scene
-from simulation import decision
 from traffic import produce, tracks
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 90.0
 EVENTS = 20
@@ -46,7 +47,7 @@ def produce_undecodable(scene: Scene) -> None:
 
 
 @pytest.fixture
-async def scene(kafka_broker: KafkaBroker) -> AsyncIterator[Scene]:
+async def scene(kafka_broker: OwnBroker) -> AsyncIterator[Scene]:
     """On a broker of its own: only a user who may write to no topic at all meets the fatal error."""
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
@@ -105,7 +106,7 @@ async def test_a_publisher_that_may_not_write_publishes_once_it_may(
         await eventually(lambda: any(isinstance(error, KafkaTrouble) for error in told), SECONDS)
         kafka.allow("topic", topic, "describe", "write")
         assert publisher.track("v", "after")
-        assert await asyncio.to_thread(publisher.flush, SECONDS) == 0
+        assert await asyncio.to_thread(publisher.flush, stretched(SECONDS)) == 0
         assert publisher.stats().delivered == 2
     found = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, topic)
     assert len(found) == 2

@@ -13,9 +13,13 @@ import pytest
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from dead_letter_topics import DeadLetterTopics, letter, settled, step
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.commands.check.kafka import service_rights
+from flagpost_consumer.commands.topics.rules import DAY_MS, DEAD_LETTER_EXTRA_BYTES, MAX_RECORD_BYTES
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
-from flagpost_consumer.operator.kafka_checks import service_rights
-from flagpost_consumer.operator.topic_rules import DAY_MS, DEAD_LETTER_EXTRA_BYTES, MAX_RECORD_BYTES
+from flagpost_consumer.settings import MetricsSettings, Settings
+from flagpost_kafka import rights
 from flagpost_kafka.rights import Operation, Resource, Right
 from flagpost_publisher import Publisher
 from flagpost_settings.kafka import KafkaSettings
@@ -23,11 +27,10 @@ from gateway_running import RunningGateway
 from real_kafka.broker import KafkaBroker
 from rights_table import programs, rights_of
 from running import FLAGPOST, RunningConsumer, environment, eventually
-from simulation import decision
 from traffic import produce, publish
 from web_running import RunningWeb
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.thorough, pytest.mark.kafka]
 
 SECONDS = 90.0
 IMPLY_DESCRIBE = (Operation.READ, Operation.WRITE)
@@ -123,7 +126,7 @@ class Stage:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+        said, _ = await asyncio.wait_for(process.communicate(), stretched(SECONDS))
         assert process.returncode is not None
         return process.returncode, said.decode()
 
@@ -138,7 +141,7 @@ def make_fit(kafka: KafkaBroker, topic: str) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
     admin = kafka.admin()  # what it was asked ends with it
     for future in admin.incremental_alter_configs([resource]).values():
-        future.result(SECONDS)
+        future.result(stretched(SECONDS))
 
 
 def acl(right: Right) -> tuple[str, str, str]:
@@ -155,9 +158,9 @@ async def stage(kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: 
         yield Stage(kafka, name, pendo, tmp_path)
     # There are a hundred stages, and a broker with a thousand topics answers nobody in time.
     admin = kafka.admin()
-    left = [topic for topic in admin.list_topics(timeout=SECONDS).topics if topic.startswith(name)]
-    for future in admin.delete_topics(left, operation_timeout=SECONDS).values():
-        future.result(SECONDS)
+    left = [topic for topic in admin.list_topics(timeout=stretched(SECONDS)).topics if topic.startswith(name)]
+    for future in admin.delete_topics(left, operation_timeout=stretched(SECONDS)).values():
+        future.result(stretched(SECONDS))
 
 
 def cases(names: Iterable[str]) -> list[tuple[str, int]]:
@@ -184,7 +187,30 @@ def test_check_looks_for_what_the_page_says_that_the_service_needs() -> None:
         suppressions_topic="suppressions",
         group_id="group",
     )
-    assert set(service_rights(kafka)) == set(rights_of("flagpost consume", SAMPLE))
+    assert set(service_rights(Settings(kafka=kafka))) == set(rights_of("flagpost consume", SAMPLE))
+
+
+def test_check_looks_for_the_right_on_impressions_where_the_service_reads_them() -> None:
+    kafka = KafkaSettings(impressions_topic="impressions")
+    read = rights.reads("impressions")
+    assert read not in service_rights(Settings(kafka=kafka))
+    assert read not in service_rights(Settings(metrics=MetricsSettings(flags=["checkout"])))
+    assert read in service_rights(Settings(kafka=kafka, metrics=MetricsSettings(flags=["checkout"])))
+
+
+async def test_check_warns_where_the_impressions_cannot_be_read(stage: Stage) -> None:
+    topic = f"{stage.settings['kafka.topic']}.impressions"
+    stage.kafka.create_topics(topic, partitions=1)
+    stage.settings |= {"kafka.impressions_topic": topic, "metrics.flags": ["checkout"]}
+    looks = [Right(each, Resource.TOPIC, topic) for each in (Operation.DESCRIBE, Operation.DESCRIBE_CONFIGS)]
+    stage.give([*stage.needs("flagpost check"), *looks])
+    code, said = await stage.run("flagpost check")
+    assert str(rights.reads(topic)) in said, said
+    assert "the traffic allocation is not known" in said
+    assert code == 0, said
+    stage.give([rights.reads(topic)])
+    code, said = await stage.run("flagpost check")
+    assert (code, "the traffic allocation is not known" in said) == (0, False), said
 
 
 @pytest.mark.parametrize("program", sorted(COMMANDS.keys() - {"flagpost tail"}))
@@ -205,7 +231,7 @@ async def test_with_what_the_page_lists_tail_shows_settlements(stage: Stage) -> 
     )
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), SECONDS)
+        line = await asyncio.wait_for(process.stdout.readline(), stretched(SECONDS))
     finally:
         process.kill()
         await process.wait()
@@ -325,7 +351,7 @@ async def test_the_web_page_names_the_right_that_is_missing_and_goes_on_once_it_
         assert await page.stop() == 0
 
 
-async def test_a_publisher_tells_the_right_that_is_missing(stage: Stage) -> None:
+async def test_a_publisher_reports_the_missing_right(stage: Stage) -> None:
     (missing,) = stage.needs("Publisher")
     told: list[Exception] = []
     with Publisher(
@@ -337,4 +363,4 @@ async def test_a_publisher_tells_the_right_that_is_missing(stage: Stage) -> None
         assert publisher.track("v", "before")
         await eventually(lambda: any(str(missing) in str(error) for error in told), SECONDS)
         stage.give([missing])
-        assert await asyncio.to_thread(publisher.flush, SECONDS) == 0
+        assert await asyncio.to_thread(publisher.flush, stretched(SECONDS)) == 0

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from flagpost_consumer.adapters import schema_registry as adapter
-from flagpost_consumer.adapters.schema_registry import (
+from flagpost_consumer.adapters.registry import schema_registry as adapter
+from flagpost_consumer.adapters.registry.errors import (
     RegistryNotAnswering,
     SchemaDoesNotExist,
     SchemaRefused,
-    SchemaRegistry,
     SchemaUnusable,
 )
+from flagpost_consumer.adapters.registry.schema_registry import SchemaRegistry
 from flagpost_consumer.settings import SchemaRegistrySettings, Secret
 from real_kafka.registry import SchemaRegistry as RealRegistry
 
@@ -53,6 +53,7 @@ async def _fetch(url: str, settings: SchemaRegistrySettings | None = None, schem
         return await registry.fetch(schema_id)
 
 
+@pytest.mark.kafka_core
 @pytest.mark.registry
 async def test_a_real_registry_gives_what_was_registered(
     schema_registry: RealRegistry, fresh_name: Callable[[str], str]
@@ -61,14 +62,16 @@ async def test_a_real_registry_gives_what_was_registered(
     assert json.loads(await _fetch(schema_registry.url, schema_id=schema_id)) == json.loads(SCHEMA)
 
 
+@pytest.mark.kafka_core
 @pytest.mark.registry
 async def test_a_real_registry_says_that_an_id_does_not_exist(schema_registry: RealRegistry) -> None:
     with pytest.raises(SchemaDoesNotExist, match="999999"):
         await _fetch(schema_registry.url, schema_id=999_999)
 
 
+@pytest.mark.kafka_core
 @pytest.mark.registry
-async def test_a_wrong_path_at_a_real_registry_is_told_as_such(schema_registry: RealRegistry) -> None:
+async def test_a_wrong_path_at_a_real_registry_is_reported_as_such(schema_registry: RealRegistry) -> None:
     with pytest.raises(SchemaRefused, match=r"kafka\.schema_registry\.url") as refused:
         await _fetch(f"{schema_registry.url}/elsewhere")
     assert not isinstance(refused.value, SchemaDoesNotExist)
@@ -181,7 +184,7 @@ async def test_user_and_password_are_sent_and_a_new_password_is_read(tmp_path: P
     assert seen == ["flagpost:eins", "flagpost:zwö", "u:p"]
 
 
-async def test_a_password_file_that_is_away_is_no_answer(tmp_path: Path) -> None:
+async def test_a_missing_password_file_counts_as_no_answer(tmp_path: Path) -> None:
     settings = SchemaRegistrySettings(username="u", password_file=str(tmp_path / "none"))
     async with _serving(_json({"schema": SCHEMA})) as url:
         with pytest.raises(RegistryNotAnswering, match="password_file"):

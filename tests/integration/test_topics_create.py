@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin
-from flagpost_consumer.operator.topic_rules import DAY_MS, MAX_RECORD_BYTES, TopicState
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin
+from flagpost_consumer.commands.topics.rules import DAY_MS, MAX_RECORD_BYTES, TopicState
 from flagpost_consumer.settings import KafkaSettings
 from real_kafka.broker import KafkaBroker
 
@@ -54,6 +54,7 @@ def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> Topics:
     return Topics(kafka, fresh_name)
 
 
+@pytest.mark.kafka_core
 def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -> None:
     created = topics.create("--partitions", "5", "--replication", "1")
     assert created.exit_code == 0, created.output
@@ -72,7 +73,7 @@ def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -
 
 
 def test_the_number_of_partitions_is_24_unless_said(topics: Topics) -> None:
-    assert topics.create("--replication", "1").exit_code == 0
+    assert topics.create().exit_code == 0
     partitions = {key: state.partitions for key, state in topics.states().items()}
     assert partitions.pop(SUPPRESSIONS) == 1
     assert set(partitions.values()) == {24}
@@ -140,19 +141,32 @@ def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
     assert topics.states()[key] == before
 
 
+@pytest.mark.kafka_core
 def test_another_number_of_partitions_does_not_fit(topics: Topics) -> None:
     assert topics.create("--partitions", "2", "--replication", "1").exit_code == 0
     result = topics.create("--partitions", "4", "--replication", "1")
     assert result.exit_code == 1
-    assert "has 2 partitions where 4 are wanted" in result.output
+    assert "has 2 partitions instead of 4" in result.output
     assert "flagpost topics create --partitions 2" in result.output
 
 
-def test_more_replicas_than_brokers_is_one_line_that_says_what_to_give(topics: Topics) -> None:
-    result = topics.create("--partitions", "2")
+@pytest.mark.kafka_core
+def test_with_fewer_brokers_than_replicas_there_are_as_many_as_brokers_and_it_is_said(topics: Topics) -> None:
+    created = topics.create("--partitions", "2", "--json")
+    assert created.exit_code == 0, created.output
+    assert json.loads(created.stdout)["replication"] == 1
+    (line,) = created.stderr.splitlines()
+    assert "Kafka has 1 broker" in line
+    assert "With 3, no write is lost" in line
+    again = topics.create("--partitions", "2")
+    assert (again.exit_code, again.stderr) == (0, "")
+
+
+def test_more_replicas_than_brokers_when_asked_for_is_one_line_that_says_what_to_give(topics: Topics) -> None:
+    result = topics.create("--partitions", "2", "--replication", "3")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
-    assert "--replication" in result.stderr
+    assert "Give a smaller --replication" in result.stderr
     assert topics.states() == {}
 
 

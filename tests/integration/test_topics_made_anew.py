@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from flagpost_schemas import DecisionEvent, TrackEvent
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from running import RunningConsumer, eventually, total
 from scenes import Scene
-from simulation import decision
 from traffic import tracks
 
 SECONDS = 60.0
@@ -186,7 +186,7 @@ async def test_a_ledger_made_anew_is_counted_and_read_from_its_beginning(
     assert len(tracks(scene.pendo.received)) == 80
 
 
-def cut_log(kafka: KafkaBroker, topic: str, batches: int) -> int:
+def cut_log(kafka: OwnBroker, topic: str, batches: int) -> int:
     """Let a partition's log end after so many batches, as a machine leaves it that loses power, or a replica that
     was behind when it became the leader; returns the offset at which it ends now.
     """
@@ -209,7 +209,7 @@ def cut_log(kafka: KafkaBroker, topic: str, batches: int) -> int:
 
 @pytest.mark.parametrize("is_running", [True, False], ids=["while it runs", "while it is stopped"])
 async def test_a_log_that_went_back_is_read_from_there(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str], is_running: bool
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str], is_running: bool
 ) -> None:
     """What was written where the log went back to had offsets below the position: it was dropped in silence,
     and what the ledger says of these offsets is about records that are gone.
@@ -253,7 +253,7 @@ async def settled_after(scene: Scene, consumer: RunningConsumer) -> None:
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_new_topic_whose_leaders_have_lower_epochs_is_read(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str], protocol: str
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str], protocol: str
 ) -> None:
     """Each restart of a broker raises the epochs of its leaders, and those of a new topic begin at 0. Kafka's client
     takes no word of a leader whose epoch is below what it knows of a topic of this name: nothing of the new topic

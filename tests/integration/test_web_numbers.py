@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator, Callable
 import orjson
 import pytest
 
+from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from running import eventually
 from scenes import Scene
-from simulation import decision
 from traffic import produce
 from web_comparing import numbers, rows_of, same_as_reconcile, settled
-from web_running import RunningWeb
+from web_running import READ_ANEW, RunningWeb
 from web_story import FLAG, SETTINGS, Story, delivered, story, tell
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka]
 
 SECONDS = 60.0
 OLD = "these numbers are old"
@@ -36,6 +36,7 @@ async def told(scene: Scene) -> AsyncIterator[tuple[Scene, Story, RunningWeb]]:
         with RunningWeb({**scene.settings, "web.consumers": [consumer.admin_url]}) as page:
             await settled(page, scene)
             yield scene, told, page
+            assert page.logged(READ_ANEW) == []
             assert await page.stop() == 0
         assert await consumer.stop() == 0
 
@@ -110,7 +111,7 @@ async def test_pendo_is_as_the_consumers_tell_it(told: tuple[Scene, Story, Runni
     assert (row["Track"], row["Metadata"], row["Partitions"], row["Pending"]) == ("ok", "ok", "4", "0")
 
 
-async def test_what_comes_later_is_shown_and_a_replay_is_told(told: tuple[Scene, Story, RunningWeb]) -> None:
+async def test_later_settlements_and_replays_are_shown(told: tuple[Scene, Story, RunningWeb]) -> None:
     scene, _, page = told
     before = await asyncio.to_thread(rows_of, page, "deliveries", "Deliveries")
     scene.publish([decision("late", "search", "on", occurred_at=time.time_ns() // 1_000_000)])
@@ -170,7 +171,7 @@ async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(scene: Scen
 
 
 async def test_through_a_restart_of_the_broker_the_numbers_stay_those_of_reconcile(
-    kafka_broker: KafkaBroker, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     """The short form of `tests/chaos/web_soak.py`."""
     async with PendoStandIn() as pendo:
@@ -190,5 +191,6 @@ async def test_through_a_restart_of_the_broker_the_numbers_stay_those_of_reconci
             await settled(page, scene)
             await asyncio.to_thread(same_as_reconcile, page, scene)
             await eventually(lambda: OLD not in page.get("/").text, SECONDS)
+            assert page.logged(READ_ANEW) == []
             assert await page.stop() == 0
             assert await consumer.stop() == 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_BEFORE_RECORDING,
     HANG,

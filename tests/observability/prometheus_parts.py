@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from deadlines import stretched
 from real_kafka.parts import CACHE, fetch_once
 
 FETCH_SECONDS = 120
@@ -50,7 +51,7 @@ def _fetch(into: Path) -> None:
 
 def _run(command: list[str], folder: Path) -> None:
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=stretched(FETCH_SECONDS), check=False
     )
     if done.returncode != 0:
         raise NotToBeHadError(f"{' '.join(command)} failed; apt-get update first?\n{done.stderr[-2000:]}")

@@ -20,6 +20,7 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
+from deadlines import stretched
 from observability.asked import ALERTS
 from real_kafka.processes import free_port
 
@@ -76,7 +77,7 @@ class RunningPrometheus:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession()
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + stretched(START_SECONDS)
         while not await self._is_ready():
             assert time.monotonic() < deadline, (self._folder / "prometheus.log").read_text()[-2000:]
             await asyncio.sleep(0.1)
@@ -87,7 +88,7 @@ class RunningPrometheus:
     ) -> None:
         await self._session.close()
         self._process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(self._process.wait, 30)
+        await asyncio.to_thread(self._process.wait, stretched(30))
         self._log.close()
 
     def scrape(self, targets: Iterable[Target]) -> None:

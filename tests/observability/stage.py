@@ -21,13 +21,14 @@ from urllib.parse import urlsplit
 from confluent_kafka import OFFSET_END, TopicPartition
 from prometheus_client import CollectorRegistry, start_http_server
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_publisher import Publisher
 from flagpost_publisher.metrics import PublisherCollector
 from gateway_running import RunningGateway
 from observability.load import SETTINGS, Raw, crowd_of_one, decision, misbehave, odd_records, round_of
 from observability.prometheus_server import RunningPrometheus, Target
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 from running import FLAGPOST, RunningConsumer, environment
 from scenes import Scene
 from traffic import produce
@@ -74,10 +75,10 @@ class Stage(Scene):
     """The running parts: `begin` starts them, and the traffic; `end` ends them, however far that came."""
 
     def __init__(
-        self, kafka: KafkaBroker, pendo: PendoStandIn, prometheus: RunningPrometheus, name: str
+        self, kafka: OwnBroker, pendo: PendoStandIn, prometheus: RunningPrometheus, name: str
     ) -> None:
         super().__init__(kafka, pendo, name)
-        self.prometheus = prometheus
+        self.broker, self.prometheus = kafka, prometheus
         self.settings |= SETTINGS
         self._webhooks = f"{name}.webhooks"
         kafka.create_topics(self._webhooks, partitions=self.partitions)
@@ -147,7 +148,7 @@ class Stage(Scene):
 
     async def until(self, expr: str) -> None:
         """Wait until a query gives something."""
-        deadline = time.monotonic() + LONGEST_SECONDS
+        deadline = time.monotonic() + stretched(LONGEST_SECONDS)
         while not await self.prometheus.now(expr):
             assert time.monotonic() < deadline, f"not in {LONGEST_SECONDS} s: {expr}"
             await asyncio.sleep(0.2)
@@ -169,7 +170,7 @@ class Stage(Scene):
         await asyncio.to_thread(produce, servers, topic, raw.key, raw.value, partition=raw.partition)
 
     async def replay(self, reason: str) -> int:
-        """Put dead letters back with the command; gives how many."""
+        """Put dead letters back with the command; returns how many."""
         command = [str(FLAGPOST), "dead-letters", "replay", "--reason", reason, "--json"]
         replaying = await asyncio.create_subprocess_exec(
             *command, env=environment(self.settings), stdout=PIPE, stderr=DEVNULL
@@ -188,7 +189,7 @@ class Stage(Scene):
         admin = self.kafka.admin()
         ends = [TopicPartition(self.topic, number, OFFSET_END) for number in range(self.partitions)]
         for future in admin.delete_records(ends).values():
-            future.result(30)
+            future.result(stretched(30))
 
     # Traffic
 

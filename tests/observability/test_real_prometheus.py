@@ -23,7 +23,7 @@ from observability.prometheus_parts import Programs
 from observability.prometheus_server import RunningPrometheus
 from observability.promql import concrete
 from observability.stage import Stage
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 
 LONG = os.environ.get("OBSERVE") == "long"
 """Whether to take all the time it needs: `make observe`."""
@@ -73,11 +73,10 @@ async def prometheus(prometheus_programs: Programs, tmp_path: Path) -> AsyncIter
 
 @pytest.fixture
 async def stage(
-    request: pytest.FixtureRequest, prometheus: RunningPrometheus, fresh_name: Callable[[str], str]
+    kafka_broker: OwnBroker, prometheus: RunningPrometheus, fresh_name: Callable[[str], str]
 ) -> AsyncIterator[Stage]:
-    kafka: KafkaBroker = request.getfixturevalue("kafka_broker" if LONG else "kafka")
     async with PendoStandIn(PENDO) as pendo:
-        running = Stage(kafka, pendo, prometheus, fresh_name("observed"))
+        running = Stage(kafka_broker, pendo, prometheus, fresh_name("observed"))
         try:
             await running.begin()
             yield running
@@ -138,12 +137,12 @@ async def lose_offsets(stage: Stage) -> None:
 
 async def freeze_kafka(stage: Stage) -> None:
     """Kafka stands still for as long as the gateway waits for it."""
-    stage.kafka.freeze()
+    stage.broker.freeze()
     try:
         await stage.call_gateway(0)
         await stage.until('sum(flagpost_gateway_requests_total{status="503"}) > 0')
     finally:
-        stage.kafka.thaw()
+        stage.broker.thaw()
     await stage.until("flagpost_gateway_kafka_up == 1")
 
 

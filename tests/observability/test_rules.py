@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def test_alerts_fire_and_do_not(prometheus_programs: Programs, path: Path) -> No
     promtool(prometheus_programs, "test", "rules", path)
 
 
+@cache
 def tried() -> list[Rule]:
     """The expectations of promtool's tests."""
     files = [yaml.safe_load(path.read_text()) for path in TESTS.glob("*.yaml")]

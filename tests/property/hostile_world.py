@@ -13,20 +13,7 @@ from functools import partial
 from itertools import pairwise
 from random import Random
 
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.policy import (
-    DecisionsSettings,
-    DedupeSettings,
-    DeliverySettings,
-    EndpointLimits,
-    MetadataSettings,
-    Policy,
-)
-from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record, Settlement
-from flagpost_consumer.core.verdict import Answer, Failure
-from flagpost_schemas import Event
-from simulation import (
+from engine_world import (
     BROKEN,
     OK,
     REFUSED_CONNECTION,
@@ -38,6 +25,23 @@ from simulation import (
     by_partition,
     decision,
 )
+from flagpost_consumer.core.books.deliveries import Partition, Settlement
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
+from flagpost_consumer.core.policy import (
+    DecisionsSettings,
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    MetadataSettings,
+    Policy,
+)
+from flagpost_consumer.core.records import DecodeFailure, Record
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
+from flagpost_schemas import Event
 
 PARTITIONS = 4
 SESSION_SECONDS = 6.0
@@ -113,9 +117,9 @@ class HostileWorld(World):
         draw = world.draw
         ids = (
             [attempt.lane.visitor_id]
-            if attempt.lane is not None
+            if isinstance(attempt, TrackAttempt)
             else attempt.batch.ids
-            if attempt.batch
+            if isinstance(attempt, MetadataAttempt)
             else []
         )
         poisons = [world.poison[each] for each in ids if each in world.poison]
@@ -338,7 +342,7 @@ class HostileWorld(World):
     def _send(self, member: Member, attempt: Attempt) -> None:
         seen = len(self.sights)
         super()._send(member, attempt)
-        stay = attempt.lane.queue[0].partition if attempt.lane is not None else None
+        stay = attempt.lane.queue[0].partition if isinstance(attempt, TrackAttempt) else None
         topic = 0 if stay is None else self.topic_of[stay.number]
         self.sources += [(stay, topic)] * (len(self.sights) - seen)
 

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, decision
+from example_counts import examples
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DedupeSettings, DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_schemas import DecisionEvent
-from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, decision
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 FLAGS = ("checkout", "search", "banner")
@@ -57,7 +59,7 @@ def faulty(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_a_faulty_pendo_costs_no_event_no_order_and_no_pace(seed: int) -> None:
     random = Random(seed)
     world = World(small_policy(), random, partitions=3, answering=faulty)
@@ -74,7 +76,7 @@ def test_a_faulty_pendo_costs_no_event_no_order_and_no_pace(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_crashes_and_rebalances_lose_nothing_and_keep_the_pace(seed: int) -> None:
     random = Random(seed)
     world = World(small_policy(), random, partitions=4, answering=faulty)
@@ -98,7 +100,7 @@ def test_crashes_and_rebalances_lose_nothing_and_keep_the_pace(seed: int) -> Non
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_which_event_is_a_duplicate_depends_on_the_records_not_on_the_time(seed: int) -> None:
     """Live traffic and the replay of a backlog agree with the rule, event by event."""
     expected: dict[tuple[int, int], bool] = {}
@@ -121,7 +123,7 @@ def test_which_event_is_a_duplicate_depends_on_the_records_not_on_the_time(seed:
 
 
 def by_the_rule(events: list[object], ttl_ms: int) -> list[bool]:
-    """CONTRACT section 5, dedupe.ttl_seconds, written as plainly as it reads."""
+    """docs/contract.md#settings, dedupe.ttl_seconds, written as plainly as it reads."""
     sent: dict[tuple[str, str, str | None], list[int]] = {}
     duplicates = []
     for event in events:
@@ -136,7 +138,7 @@ def by_the_rule(events: list[object], ttl_ms: int) -> list[bool]:
 
 
 @given(seed=SEEDS, status=st.sampled_from([401, 403, 404, 302, 500, 503]))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_an_outage_costs_few_requests_and_no_event(seed: int, status: int) -> None:
     random = Random(seed)
     outage = (5.0, 605.0)
@@ -169,7 +171,7 @@ def test_an_outage_costs_few_requests_and_no_event(seed: int, status: int) -> No
 def test_a_poisonous_visitor_is_dead_lettered_and_delays_no_other(status: int) -> None:
     def answering(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
         del world
-        poison = attempt.lane is not None and attempt.lane.visitor_id == "poison"
+        poison = isinstance(attempt, TrackAttempt) and attempt.lane.visitor_id == "poison"
         return Answer(status) if poison else OK, 0.001, 0.01
 
     world = World(small_policy(), Random(1), answering=answering)
@@ -188,7 +190,7 @@ def test_a_poisonous_visitor_is_dead_lettered_and_delays_no_other(status: int) -
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_metadata_ends_as_the_newest_value_and_one_request_an_id(seed: int) -> None:
     random = Random(seed)
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import json_documents, native
 from flagpost_publisher.gateway.bodies import Undoing
@@ -80,7 +81,7 @@ class Server:
         self.gateway = gateway
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
-        """Send a request; gives the status and the answer's document."""
+        """Send a request; returns the status and the answer's document."""
         status, answer, _ = self._runner.run(self.gateway.post(path, data=body, headers=headers))
         return status, answer
 
@@ -98,7 +99,7 @@ async def running_gateway() -> AsyncIterator[RunningGateway]:
             await gateway.ready()
             yield gateway
             assert await gateway.stop() == 0
-            assert not [line for line in gateway.lines if "not foreseen" in line]
+            assert not [line for line in gateway.lines if "failed unexpectedly" in line]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate
 
 
 @given(st.sampled_from(PATHS), BODIES, HEADERS, st.sampled_from([{}, AUTHORIZED]))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_any_request_has_a_documented_answer(
     server: Server, path: str, body: bytes, headers: dict[str, str], key: dict[str, str]
 ) -> None:
@@ -137,7 +138,7 @@ def test_any_request_has_a_documented_answer(
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_any_event_is_published_or_refused_by_index_and_field(
     server: Server, events: list[dict[str, Any]]
 ) -> None:
@@ -156,7 +157,7 @@ def test_any_event_is_published_or_refused_by_index_and_field(
 @given(
     st.binary(max_size=300) | st.binary(max_size=100).map(lambda tail: b"POST /v1/events HTTP/1.1\r\n" + tail)
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_any_bytes_on_the_wire_are_answered_or_cut_off(server: Server, sent: bytes) -> None:
     host, port = server.gateway.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 30) as connection:
@@ -178,7 +179,7 @@ def outcome(do: Callable[[Given], Result], given: Given) -> Result | DocumentErr
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_bytes_are_a_document_or_a_refusal(body: bytes) -> None:
     for parse in (json_documents.strict, json_documents.tolerant):
         document = outcome(parse, body)
@@ -189,7 +190,7 @@ def test_any_bytes_are_a_document_or_a_refusal(body: bytes) -> None:
 
 
 @given(DOCUMENTS | EVENTS | st.lists(DOCUMENTS | EVENTS, max_size=4))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_document_is_events_or_a_refusal(document: object) -> None:
     reading = outcome(lambda given: read_by(native.read_events, given, 1_800_000_000_000), document)
     if isinstance(reading, Reading):
@@ -207,7 +208,7 @@ def undone(coding: str, chunk: bytes) -> bytes:
 
 
 @given(st.sampled_from(list(COMPRESS)), st.binary(max_size=300), st.integers(0, 30))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_bytes_are_undone_or_refused(coding: str, tail: bytes, cut: int) -> None:
     begun = COMPRESS[coding](b"x" * 500)[: -cut or None]
     for chunk in (tail, begun + tail):

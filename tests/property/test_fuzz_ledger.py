@@ -6,7 +6,7 @@ from typing import SupportsIndex, overload
 
 import pytest
 
-from flagpost_consumer.adapters.ledger_entries import HEADER, read_part
+from flagpost_consumer.adapters.ledger.entries import HEADER, read_part
 from flagpost_schemas import UndecodableRecord
 
 

@@ -1,4 +1,4 @@
-"""Whatever Pendo answers: statuses, Retry-After, bodies of any shape, and bytes that are no HTTP."""
+"""Whatever Pendo answers: statuses, Retry-After, bodies of any shape, and bytes that are not HTTP."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import orjson
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.adapters.http_answers import MAX_ANSWER_BYTES
-from flagpost_consumer.adapters.pendo_fields import GROUPS, parse_schema
-from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.metadata_answers import read_errors
+from deadlines import stretched
+from engine_world import START_MS, World, decision
+from example_counts import examples
+from flagpost_consumer.adapters.http.answers import MAX_ANSWER_BYTES
+from flagpost_consumer.adapters.pendo.address import PendoAddress
+from flagpost_consumer.adapters.pendo.fields import GROUPS, parse_schema
+from flagpost_consumer.adapters.pendo.http import PendoHttp
+from flagpost_consumer.commands.check.pendo import check_pendo
+from flagpost_consumer.commands.check.results import Check
+from flagpost_consumer.core.metadata.answers import read_errors
 from flagpost_consumer.core.outcomes import Outcome
-from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import (
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import (
     MAX_RETRY_AFTER_SECONDS,
     Answer,
     Failure,
@@ -26,11 +31,10 @@ from flagpost_consumer.core.verdict import (
     judge,
     retry_after_seconds,
 )
-from flagpost_consumer.operator.check_results import Check
-from flagpost_consumer.operator.pendo_checks import check_pendo
+from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, Policy
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import START_MS, World, decision
+from newest_sample import sample_read
 
 IDS = ["v1", "v2", "7", "ü"]
 NAMES = st.sampled_from(
@@ -91,7 +95,7 @@ def test_what_is_read_of_a_schema_is_names(body: bytes) -> None:
 
 
 @given(seed=st.integers(0, 2**32), answers=st.lists(ANSWERS, min_size=1, max_size=40))
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 def test_every_delivery_is_accounted_for_whatever_pendo_answers(seed: int, answers: list[Answer]) -> None:
     """For a while Pendo answers at random; in the end, as ever."""
     left = list(answers)
@@ -180,10 +184,12 @@ async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]
     http.set_secret(EndpointName.TRACK, "s")
     for number in range(len(responses)):
         http.start(Attempt(EndpointName.TRACK, b"{}", Ticket(f"v{number}", 1)))
-    found = [await asyncio.wait_for(answers.get(), 20) for _ in responses]
+    found = [await asyncio.wait_for(answers.get(), stretched(20)) for _ in responses]
     left.extend(responses)
     own = {"track_url": url, "api_url": url, "track_secret": "s", "integration_key": "k"}
-    checks = await check_pendo(Settings.model_validate({"pendo": own, "metrics": {"flags": ["checkout"]}}))
+    checks = await check_pendo(
+        Settings.model_validate({"pendo": own, "metrics": {"flags": ["checkout"]}}), sample_read()
+    )
     await http.close()
     server.close()
     return found, checks
@@ -191,7 +197,7 @@ async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]
 
 @given(st.lists(RESPONSES, min_size=2, max_size=6))
 @example([b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nnull"])
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 def test_whatever_bytes_come_each_request_has_one_answer(responses: list[bytes]) -> None:
     answers, checks = asyncio.run(answers_to(responses))
     for answer in answers:

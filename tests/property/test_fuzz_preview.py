@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.operator.cli import flagpost
+from example_counts import examples
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_schemas import Decoder, encode_single_object
 from flagpost_schemas.json_form import TYPES, EventFormError, event_from_json
 
@@ -90,7 +91,7 @@ def test_preview_shows_an_event_or_says_in_a_line_why_not(given_bytes: bytes) ->
 
 
 @given(st.binary(max_size=100) | JSON.map(lambda document: json.dumps(document).encode()))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_any_schema_file_is_read_or_refused_in_a_line(content: bytes) -> None:
     with TemporaryDirectory() as directory:
         schema = Path(directory) / "schema.json"

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from chaos.fuzz_books import as_read, personal_texts
 from chaos.mutations import Mutant, Mutants
 from chaos.understood import complaints
+from engine_world import START_MS, World
+from example_counts import examples
 from flagpost_consumer.core.outcomes import Outcome, Reason
-from flagpost_consumer.core.partitioner import partition_of
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.core.policy import (
     AnonymousPolicy,
     DecisionsSettings,
@@ -25,7 +27,7 @@ from flagpost_consumer.core.policy import (
     Policy,
     PropertiesPolicy,
 )
-from flagpost_consumer.core.records import EndpointName, Record
+from flagpost_consumer.core.records import DecodeFailure, Record
 from flagpost_consumer.demo.pendo_stand_in import Kind
 from flagpost_consumer.demo.pendo_stand_in.rules import Breach, read_metadata, read_track
 from flagpost_schemas import (
@@ -37,7 +39,6 @@ from flagpost_schemas import (
     UnknownSchema,
     schema_of,
 )
-from simulation import START_MS, World
 
 SCHEMA_IDS = {event_type: number for number, event_type in enumerate(EVENT_TYPES, 1)}
 RECORDS = 150
@@ -91,7 +92,7 @@ def breaches(endpoint: EndpointName, body: bytes) -> list[Breach]:
 
 
 @given(seed=st.integers(0, 2**32), policy=POLICIES)
-@settings(deadline=None, max_examples=60, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(deadline=None, max_examples=examples(60), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_every_record_ends_with_a_reason_that_a_person_understands(seed: int, policy: Policy) -> None:
     decoder = Decoder()
     for event_type, number in SCHEMA_IDS.items():

@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from chaos.mutations import BYTE_MUTATIONS
+from example_counts import examples
 from flagpost_schemas import EVENT_TYPES, DecodeError, Decoder, Event, encode_single_object, schema_of
 
 TYPES: tuple[Any, ...] = (
@@ -61,7 +62,7 @@ def decoded(decoder: Decoder, body: bytes) -> Event | str:
 
 
 @given(st.integers(0, 2**32))
-@settings(deadline=None, max_examples=200, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(deadline=None, max_examples=examples(200), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_a_strange_writer_schema_gives_events_of_our_types_or_a_reason(seed: int) -> None:
     random = Random(seed)
     schema = altered(random, json.loads(schema_of(random.choice(EVENT_TYPES)).text))
@@ -84,7 +85,7 @@ def test_a_strange_writer_schema_gives_events_of_our_types_or_a_reason(seed: int
     st.text(max_size=200)
     | st.sampled_from(['{"type":' * 5_000, "[" * 5_000, '"string"', "{}", "null", "\x00"])
 )
-def test_a_text_that_is_no_schema_is_a_reason_for_its_records(text: str) -> None:
+def test_a_text_that_is_not_a_schema_is_a_reason_for_its_records(text: str) -> None:
     decoder = Decoder()
     decoder.add_schema(7, text)
     assert str(decoded(decoder, b"\x00")).startswith("schema id 7: ")

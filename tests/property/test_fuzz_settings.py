@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from yarl import URL
 
-from flagpost_consumer.adapters.kafka_config import consumer_config, producer_config
-from flagpost_consumer.adapters.pendo_http import PendoHttp, pendo_address
+from engine_world import START_MS, decision, record
+from example_counts import examples
+from flagpost_consumer.adapters.kafka.config import consumer_config, producer_config
+from flagpost_consumer.adapters.pendo.address import pendo_address
+from flagpost_consumer.adapters.pendo.http import PendoHttp
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.settings import Needs, Settings, SettingsError, engine_policy, load_settings
-from simulation import START_MS, decision, record
 
 SECRET = "hunter2-hunter2"
 """Stands in every place where a secret may stand, and in no other."""
@@ -135,7 +137,7 @@ def check(loaded: Settings | SettingsError, needs: Needs) -> None:
 
 
 @given(ENTRIES, st.sampled_from([Needs.NOTHING, Needs.KAFKA | Needs.PENDO]))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_any_tree_of_settings_works_or_is_refused_without_its_secrets(
     entries: list[tuple[KeyPath, object]], needs: Needs
 ) -> None:
@@ -146,7 +148,7 @@ def test_any_tree_of_settings_works_or_is_refused_without_its_secrets(
 
 
 @given(ENTRIES, st.dictionaries(TEXTS.map(lambda text: f"FLAGPOST_{text}"), TEXTS, max_size=2))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_any_environment_works_or_is_refused_without_its_secrets(
     entries: list[tuple[KeyPath, object]], others: dict[str, str]
 ) -> None:
@@ -165,7 +167,7 @@ def _as_variable(value: object) -> str:
 @given(
     ENTRIES, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), st.sampled_from(PIECES)), max_size=4)
 )
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_text_in_the_file_works_or_is_refused(
     entries: list[tuple[KeyPath, object]], edits: list[tuple[int, int, bytes]]
 ) -> None:
@@ -184,7 +186,7 @@ def test_any_bytes_in_the_file_work_or_are_refused(text: bytes) -> None:
 
 
 @given(st.text(st.sampled_from("ah.:/@[]%?#\\-_~1 \u0130\u00df\uff0e\u3002\u200d;&="), max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_a_url_that_is_accepted_can_be_requested(rest: str) -> None:
     for key in (
         "FLAGPOST_PENDO__TRACK_URL",

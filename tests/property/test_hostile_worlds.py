@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from property.hostile_world import HostileWorld, metadata_ids_never_overlap
 
@@ -12,11 +14,12 @@ NOT_SHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 """Another seed is another world, and no simpler one."""
 
 
+@pytest.mark.thorough
 @given(seed=st.integers(0, 2**32 - 1))
 @example(seed=2)
 @example(seed=7)
 @example(seed=183283)
-@settings(deadline=None, max_examples=10, phases=NOT_SHRUNK)
+@settings(deadline=None, max_examples=examples(10), phases=NOT_SHRUNK)
 def test_whatever_fails_healthy_visitors_go_on_and_nothing_is_lost(seed: int) -> None:
     world = HostileWorld(seed)
     world.run_all()

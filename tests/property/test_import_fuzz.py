@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.imports.rows import FileProblem
+from example_counts import examples
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.imports.rows import FileProblem
 from flagpost_schemas import AccountMetadata, TrackEvent, VisitorMetadata, partition_key
 from imported_rows import Imported, import_bytes
 
@@ -156,7 +157,7 @@ HEADERS = st.sampled_from(
     st.sampled_from(["csv", "jsonl"]),
     st.sampled_from([None, "leave", "clear"]),
 )
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_any_bytes_are_imported_or_named(
     header: bytes, rows: bytes, type_name: str, file_format: str, empty: str | None
 ) -> None:
@@ -178,7 +179,7 @@ def test_any_bytes_are_imported_or_named(
 
 
 @given(FILES, st.sampled_from(["visitor", "track"]), st.sampled_from(["csv", "jsonl"]))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_the_command_never_ends_in_a_traceback(content: bytes, type_name: str, file_format: str) -> None:
     result = CliRunner().invoke(
         flagpost,

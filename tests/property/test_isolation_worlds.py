@@ -8,12 +8,16 @@ from random import Random
 
 import pytest
 
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import OK, START_MS, TIMED_OUT, World, decision
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, START_MS, TIMED_OUT, World, decision
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
+
+pytestmark = pytest.mark.thorough
 
 Poison = Callable[[World, str], Answer | None]
 """What a visitor is answered; None: 200."""
@@ -34,7 +38,7 @@ def policy_of(connections: int = 16, **delivery: float) -> Policy:
 
 def world_of(policy: Policy, poison: Poison, latency_seconds: float = 0.05, **world: object) -> World:
     def answering(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        assert attempt.lane is not None
+        assert isinstance(attempt, TrackAttempt)
         return poison(world, attempt.lane.visitor_id) or OK, 0.0, latency_seconds
 
     return World(policy, Random(5), answering=answering, **world)  # type: ignore[arg-type]
@@ -212,7 +216,7 @@ def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -
     """Six of forty visitors were in every batch that tried whether Pendo is back, and nobody's metadata went."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        ids = attempt.batch.ids if attempt.batch is not None else []
+        ids = attempt.batch.ids if isinstance(attempt, MetadataAttempt) else []
         return (answer if any(each.startswith("bad") for each in ids) else OK), 0.0, 0.05
 
     policy = policy_of().model_copy(update={"decisions": DecisionsSettings()})
@@ -284,7 +288,7 @@ def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
     """They publish slowly, fail never, and still more comes of them than is sent."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        assert attempt.lane is not None
+        assert isinstance(attempt, TrackAttempt)
         return OK, 0.0, 9.0 if attempt.lane.visitor_id.startswith("slow") else 0.01
 
     policy = policy_of(max_pending=400, max_pending_per_visitor=60)

@@ -9,7 +9,7 @@ from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.adapters.ledger_entries import LedgerPart, read_part
+from flagpost_consumer.adapters.ledger.entries import LedgerPart, read_part
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_schemas import (
     LEDGER_SCHEMA,
@@ -116,7 +116,7 @@ def test_a_restart_reads_what_was_written(record: Settlements) -> None:
 
 @given(records, st.data())
 def test_a_restart_tells_damage_as_everybody_does(record: Settlements, data: st.DataObject) -> None:
-    """The quick walk looks at no text, so it may read past one that is no UTF-8; otherwise it agrees."""
+    """The quick walk looks at no text, so it may read past one that is not UTF-8; otherwise it agrees."""
     value = bytearray(encode_settlements(record))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))

@@ -11,10 +11,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.mapping import Metadata
-from flagpost_consumer.core.metadata_batches import MetadataBatches
-from flagpost_consumer.core.metadata_items import Item
+from flagpost_consumer.core.books.metadata_items import Item
+from flagpost_consumer.core.metadata.batches import MetadataBatches
 from flagpost_consumer.core.outcomes import Ending, Outcome, Reason
+from flagpost_consumer.core.planning.mapping import Metadata
 from flagpost_schemas import MetadataValue
 
 TTL_SECONDS = 10.0

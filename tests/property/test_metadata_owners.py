@@ -14,15 +14,18 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, in_the_ledger, record
+from example_counts import examples
+from flagpost_consumer.core.books.deliveries import Settlement, Stage
+from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt, Record, Settlement, Stage
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import Record
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, in_the_ledger, record
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 RECORDS = 12
@@ -214,7 +217,7 @@ class HandOvers:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_pendo_ends_with_the_newest_value_whoever_owns_the_partition(seed: int) -> None:
     """Before metadata was settled in the order of its offsets, one seed in 75 left an older value at Pendo."""
     world = HandOvers(seed)

@@ -7,6 +7,10 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
+from flagpost_consumer.commands.plan.costs import SHIPPED
+from flagpost_consumer.commands.plan.pod import START_MS, Pendo, Pod
+from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import (
     DecisionsSettings,
@@ -15,9 +19,6 @@ from flagpost_consumer.core.policy import (
     EndpointLimits,
     Policy,
 )
-from flagpost_consumer.operator.planning.costs import SHIPPED
-from flagpost_consumer.operator.planning.pod import START_MS, Pendo, Pod
-from flagpost_consumer.operator.planning.traffic import Decisions, Load, Visitors
 
 LOADS = st.builds(
     Load,
@@ -55,7 +56,7 @@ SECONDS = 6
     slowness=st.sampled_from([0.0, 1.0, 50.0]),
     seed=st.integers(0, 2**32),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_the_books_of_a_plan_are_right_at_every_moment(
     load: Load, policy: Policy, latency: float, jitter: float, slowness: float, seed: int
 ) -> None:

@@ -1,7 +1,8 @@
 """The compiled readers of event bodies against fastavro: the same event, or fastavro is asked."""
 
 import random
-from dataclasses import FrozenInstanceError, asdict
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 from hypothesis import example, given
@@ -16,8 +17,12 @@ from flagpost_schemas import (
     Gap,
     LedgerEntry,
     Settlements,
+    Source,
     TrackEvent,
+    UndecodableRecord,
     VisitorMetadata,
+    decode_outcomes,
+    decode_settlements,
     encode_body,
     encode_settlements,
     schema_of,
@@ -135,3 +140,72 @@ def test_any_bytes_of_a_ledger_are_read_as_fastavro_reads_them_or_left_to_it(bod
     found = read_settlements(body, 0)
     if found is not None:
         assert repr(found) == repr(ledger_by_fastavro(body))
+
+
+def outcomes_of(settlements: Settlements) -> Settlements:
+    """The record without what `decode_outcomes` passes over."""
+    entries = [
+        LedgerEntry(*entry[:4], duplicate_of=entry.duplicate_of, unseen=entry.unseen)
+        for entry in settlements.entries
+    ]
+    return replace(settlements, entries=entries)
+
+
+def read_or_damaged(read: Callable[[bytes], Settlements], value: bytes) -> Settlements | None:
+    try:
+        return read(value)
+    except UndecodableRecord:
+        return None
+
+
+@given(records)
+def test_outcomes_are_those_of_the_whole_record(record: Settlements) -> None:
+    assert decode_outcomes(encode_settlements(record)) == outcomes_of(record)
+
+
+@given(records, st.randoms(use_true_random=False))
+def test_what_is_damaged_for_the_whole_record_is_damaged_for_its_outcomes(
+    record: Settlements, source: random.Random
+) -> None:
+    value = encode_settlements(record)
+    value = value[:10] + damage(value[10:], source)
+    whole = read_or_damaged(decode_settlements, value)
+    found = read_or_damaged(decode_outcomes, value)
+    assert found == (None if whole is None else outcomes_of(whole))
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 200, 20_000])
+def test_a_text_that_is_passed_over_has_to_be_one(length: int) -> None:
+    entry = LedgerEntry(7, "track", "delivered", "ok", event_id="e", visitor_id="v" * length, event="x")
+    record = Settlements(group="g", member="m", settled_at=1, entries=[entry], gaps=[])
+    value = encode_settlements(record)
+    assert decode_outcomes(value) == outcomes_of(record)
+    with pytest.raises(UndecodableRecord):
+        decode_outcomes(value.replace(b"v" * length, b"v" * (length - 1) + b"\xff"))
+
+
+@given(st.lists(events, max_size=5))
+def test_sources_that_recur_are_read_as_those_that_do_not(several: list[Event]) -> None:
+    for event in (*several, *several):
+        found = READERS[type(event)](encode_body(event), 0)
+        assert found is not None
+        assert as_told(found) == as_told(event)
+
+
+def test_a_source_that_recurs_is_one_object() -> None:
+    body = encode_body(replace(TRACK, source=Source(service="a")))
+    first, second = READERS[TrackEvent](body, 0), READERS[TrackEvent](body, 0)
+    assert first is not None
+    assert second is not None
+    assert first.source == Source(service="a")
+    assert first.source is second.source
+
+
+@pytest.mark.parametrize("byte", [b"\x00", b"\x02", b"\xff"])
+def test_what_is_no_source_is_none_for_a_reader_that_has_read_nothing(byte: bytes) -> None:
+    read = compile_reading(TrackEvent, schema_of(TrackEvent).parsed)
+    whole = encode_body(replace(TRACK, source=Source(service="service")))
+    before = whole[: whole.index(b"\x0eservice") - 1]
+    body = before + byte * 64
+    found = read(body, 0)
+    assert found is None or as_told(found) == by_fastavro(TrackEvent, body)

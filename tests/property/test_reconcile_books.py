@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.counting import (
+from flagpost_consumer.commands.reconcile.counting import (
     Books,
     Counts,
     PartitionFacts,
     Published,
     size_of_union,
 )
-from flagpost_consumer.operator.reconciliation.reading import PORTION_OFFSETS, portions
-from flagpost_consumer.operator.reconciliation.settled import Settled
-from flagpost_consumer.operator.topic_reading import Span
-from flagpost_schemas import LedgerEntry, Settlements
+from flagpost_consumer.commands.reconcile.reading import PORTION_OFFSETS, portions
+from flagpost_consumer.commands.reconcile.settled import Settled
+from flagpost_consumer.commands.sources.topic_reading import Span
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_schemas import LedgerEntry
 
 KINDS = st.sampled_from(
     [(Kind.TRACK,), (Kind.TRACK, Kind.VISITOR_METADATA), (Kind.ACCOUNT_METADATA,), (Kind.UNKNOWN,)]
@@ -44,15 +44,11 @@ class History:
         counted = Span(0, end) if span is None else span
         settled = Settled(counted)
         for start in range(0, len(self.entries), chunk):
-            settled.add(ledger_record(self.entries[start : start + chunk]))
+            settled.add(self.entries[start : start + chunk])
         books = Books()
         facts = PartitionFacts(settled, self.committed, self.replayed)
         books.count({0: facts}, [r for r in self.records if counted.first <= r.offset < counted.end])
         return books
-
-
-def ledger_record(entries: list[LedgerEntry]) -> Settlements:
-    return Settlements(group="g", member="m", settled_at=0, entries=entries, gaps=[])
 
 
 def settle(offset: int, kind: Kind, outcome: str, unseen: int = 0) -> LedgerEntry:
@@ -171,7 +167,7 @@ def test_partitions_counted_together_give_what_they_give_one_by_one(partitions: 
     facts, records = {}, []
     for number, history in enumerate(partitions):
         settled = Settled(Span(0, 1_000))
-        settled.add(ledger_record(history.entries))
+        settled.add(history.entries)
         facts[number] = PartitionFacts(settled, history.committed, history.replayed)
         records += [record._replace(partition=number) for record in history.records]
     together.count(facts, sorted(records, key=lambda record: record.offset))

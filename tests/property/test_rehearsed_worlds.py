@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, at_once, decision
+from example_counts import examples
+from flagpost_consumer.commands.rehearse.differences import LeftOut
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import (
     DecisionsSettings,
     DedupeSettings,
@@ -20,13 +25,10 @@ from flagpost_consumer.core.policy import (
     MetadataSettings,
     Policy,
 )
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
-from flagpost_consumer.operator.rehearsal.differences import LeftOut
+from flagpost_consumer.core.records import DecodeFailure
 from flagpost_schemas import AccountMetadata, Event, MetadataValue, TrackEvent, VisitorMetadata
 from property.hostile_world import HostileWorld
 from rehearsed_world import RecordedWorld, rehearse, told
-from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, at_once, decision
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 TTL_SECONDS = 20.0
@@ -173,7 +175,7 @@ def restless_world(seed: int) -> RecordedWorld:
 
 @pytest.mark.parametrize("made", [faulty_world, restless_world])
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_nothing_would_end_otherwise(made: Callable[[int], RecordedWorld], seed: int) -> None:
     world = made(seed)
     found = rehearse(world)
@@ -205,7 +207,7 @@ def test_nothing_would_end_otherwise_after_outages_freezes_and_crashes(seed: int
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_a_flag_that_is_left_out_takes_exactly_its_deliveries(seed: int) -> None:
     world = faulty_world(seed)
     without = world.policy.model_copy(update={"decisions": DecisionsSettings(flags_deny=["sea*"])})

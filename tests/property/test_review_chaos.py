@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, Member, World, decision
+from example_counts import examples
+from flagpost_consumer.core.books.deliveries import Partition
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import (
     DedupeSettings,
     DeliverySettings,
@@ -20,10 +26,9 @@ from flagpost_consumer.core.policy import (
     MetadataSettings,
     Policy,
 )
-from flagpost_consumer.core.records import Attempt, EndpointName, Partition, Record
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import DecodeFailure, Record
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, VisitorMetadata
-from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, Member, World, decision
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 CALM_FROM = 60.0
@@ -65,7 +70,7 @@ class Chaos(World):
         if world.now < CALM_FROM and draw.random() < world.badness:
             answers, weights = zip(*world.bad, strict=True)
             (answer,) = draw.choices(answers, weights)
-        if attempt.batch is not None and answer.status in {200, 400} and world.now < CALM_FROM:
+        if isinstance(attempt, MetadataAttempt) and answer.status in {200, 400} and world.now < CALM_FROM:
             answer = Answer(
                 answer.status, body=partial_errors(draw, attempt.batch.ids, world.bad is TRANSIENT)
             )
@@ -81,7 +86,7 @@ class Chaos(World):
             assert self.settled[partition, offset, kind], f"{kind} of {partition}/{offset} is not settled"
 
     def _send(self, member: Member, attempt: Attempt) -> None:
-        if attempt.lane is not None:
+        if isinstance(attempt, TrackAttempt):
             self.assignments[len(self.sights)] = attempt.lane.queue[0].partition
         super()._send(member, attempt)
 
@@ -347,7 +352,7 @@ def chaotic_world(seed: int, bad: Weighted, *, ordered: bool = False) -> Chaos:
 
 @pytest.mark.parametrize("bad", [TRANSIENT, TRANSIENT + THROTTLED, TRANSIENT + THROTTLED + SETUP + FINAL])
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_nothing_is_lost_or_left_over_whatever_happens(bad: Weighted, seed: int) -> None:
     world = chaotic_world(seed, bad)
     world.check_ended()
@@ -357,7 +362,7 @@ def test_nothing_is_lost_or_left_over_whatever_happens(bad: Weighted, seed: int)
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_pendo_ends_with_the_newest_values_whatever_happens(seed: int) -> None:
     world = chaotic_world(seed, TRANSIENT, ordered=True)
     world.check_ended()

@@ -8,12 +8,13 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, decision
+from example_counts import examples
 from flagpost_consumer.core.outcomes import Outcome, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DedupeSettings, DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import VisitorMetadata
-from simulation import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, decision
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 ON_ITS_WAY_SECONDS = 0.01
@@ -89,7 +90,7 @@ def was_suppressed(world: World, visitor_id: str, moment: float) -> bool:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_nothing_of_a_suppressed_visitor_arrives_at_pendo(seed: int) -> None:
     world = suppressed_world(seed)
     for sight in world.sights:
@@ -98,7 +99,7 @@ def test_nothing_of_a_suppressed_visitor_arrives_at_pendo(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_every_event_is_accounted_for_and_no_innocent_visitor_is_dropped(seed: int) -> None:
     world = suppressed_world(seed)
     world.check_nothing_lost()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flagpost_consumer.commands.reconcile.visitors import STANDINGS, Visitors, standing_of
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.operator.reconciliation.visitors import STANDINGS, Visitors, standing_of
+from flagpost_schemas import LedgerEntry
 
 GROUPS = st.sampled_from([("checkout", "treatment"), ("checkout", "control"), ("search", None)])
 ENDINGS = st.sampled_from([(reason.outcome.value, reason.value) for reason in Reason])
@@ -34,7 +35,8 @@ class Story:
         for offset, (group, visitor) in self.published.items():
             facts.append(lambda v, o=offset, g=group, i=visitor: v.publish(7, o, g, i))  # type: ignore[misc]
         for offset, kind, outcome, reason, original in self.settled:
-            facts.append(lambda v, a=(offset, kind, outcome, reason, original): v.settle(7, *a))  # type: ignore[misc]
+            entry = LedgerEntry(offset, kind, outcome, reason, duplicate_of=original)
+            facts.append(lambda v, e=entry: v.settle(7, [e]))  # type: ignore[misc]
         for first, end in self.gaps:
             facts.append(lambda v, f=first, e=end: v.lose(7, f, e))  # type: ignore[misc]
         facts.extend([lambda _: None] * len(self.commits))

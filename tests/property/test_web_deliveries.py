@@ -9,18 +9,12 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flagpost_consumer.commands.reconcile.counting import Books, Interval, PartitionFacts, Published, merged
+from flagpost_consumer.commands.reconcile.settled import Delivered, Settled
+from flagpost_consumer.commands.sources.topic_reading import Span
 from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.operator.reconciliation.counting import (
-    Books,
-    Interval,
-    PartitionFacts,
-    Published,
-    merged,
-)
-from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled
-from flagpost_consumer.operator.topic_reading import Span
 from flagpost_consumer.web.deliveries import PAGE_OFFSETS, Deliveries
-from flagpost_schemas import LedgerEntry, Settlements
+from flagpost_schemas import LedgerEntry
 
 ROWS = st.sampled_from([("checkout", "a"), ("checkout", None), ("search", "off"), None])
 KINDS = st.sampled_from(
@@ -50,7 +44,7 @@ class Story:
 
     def books(self) -> Books:
         settled = Settled(Span(FIRST, FIRST + 10))
-        settled.add(Settlements(group="g", member="m", settled_at=0, entries=self.settled, gaps=[]))
+        settled.add(self.settled)
         facts = PartitionFacts(settled, self.commits[-1], self.replayed, list(merged(self.gaps)))
         books = Books()
         books.count({3: facts}, [self.published[offset] for offset in sorted(self.published)])

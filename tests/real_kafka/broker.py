@@ -1,13 +1,14 @@
-"""One real Apache Kafka broker (KRaft, a single node) on 127.0.0.1.
+"""A real Apache Kafka broker (KRaft, a single node) on 127.0.0.1.
 
-In: an empty directory. Out: `KafkaBroker`, ready to serve; it can be stopped, killed and started again with its
-data and its address. It has two addresses: at one everybody may do everything; at the other clients are the user
-`USER`, who may do only what a test allows.
+`KafkaBroker` is a broker as its clients see it, by its addresses. `OwnBroker` starts one in an empty directory; it
+can be stopped, killed and started again with its data and its addresses. A broker has two addresses: at one everybody
+may do everything; at the other clients are the user `USER`, who may do only what a test allows.
 """
 
 from __future__ import annotations
 
 import base64
+import shutil
 import signal
 import subprocess
 import time
@@ -15,16 +16,25 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from deadlines import stretched
 from real_kafka import rights
-from real_kafka.parts import kafka_jars
+from real_kafka.parts import CACHE, KAFKA_VERSION, fetch_once, java_version, kafka_jars
 from real_kafka.processes import JAVA, JavaProcess, free_port, listens
 
 CALL_SECONDS = 20.0
+NOT_LED_YET = {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""What a broker says of a new topic's partition, at first."""
 WARM_UP_TOPIC = "warm-up"
+STORAGE, CLASSES = "data", "classes.jsa"
+"""Inside a broker's directory."""
 USER = "flagpost"
 """Who clients are at the address where rights count."""
 PASSWORD = "password-of-flagpost"
@@ -72,31 +82,24 @@ PORT_TAKEN = "Address already in use"
 
 
 class KafkaBroker:
-    """A broker for tests."""
+    """A broker for tests, as its clients see it."""
 
-    def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
-        """Format the storage and start: about four seconds, the first group included.
+    def __init__(self, port: int, users_port: int) -> None:
+        self.port, self.users_port = port, users_port
 
-        `properties`: the broker's own, besides or in place of `PROPERTIES`.
-        """
-        self._directory = directory
-        self._properties_given = dict(properties or {})
-        self._java_path = ["-cp", f"{kafka_jars()}/*"]
-        self._choose_ports()
-        self._format_storage()
-        self._process: JavaProcess | None = self._start_first()
-        self.create_topics(WARM_UP_TOPIC, partitions=1)
-        self._warm_up()
+    def ports(self) -> list[int]:
+        """What another process needs for the same `KafkaBroker`."""
+        return [self.port, self.users_port]
 
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect; the same after a restart."""
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self.port}"
 
     @property
     def users_bootstrap_servers(self) -> str:
         """Where clients connect as `USER`, with `user_properties`."""
-        return f"127.0.0.1:{self._users_port}"
+        return f"127.0.0.1:{self.users_port}"
 
     @property
     def user_properties(self) -> dict[str, str]:
@@ -126,29 +129,70 @@ class KafkaBroker:
         """Create topics, and wait until they can be used."""
         new = [NewTopic(name, partitions, 1, config=dict(config or {})) for name in names]
         admin = self.admin()
-        for future in admin.create_topics(new, operation_timeout=CALL_SECONDS).values():
-            future.result(CALL_SECONDS)
+        for future in admin.create_topics(new, operation_timeout=stretched(CALL_SECONDS)).values():
+            future.result(stretched(CALL_SECONDS))
         # The broker hears of them from the controller a moment later.
-        deadline = time.monotonic() + CALL_SECONDS
-        while set(names) - admin.list_topics(timeout=CALL_SECONDS).topics.keys():
+        deadline = time.monotonic() + stretched(CALL_SECONDS)
+        while set(names) - admin.list_topics(timeout=stretched(CALL_SECONDS)).topics.keys():
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the broker does not show {names} within {CALL_SECONDS:g} s")
             admin.poll(0.02)
 
+    def await_leaders(self, *names: str) -> None:
+        """Wait until the ends of all partitions of these topics can be asked for: a moment after they are shown."""
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking"})
+        topics = consumer.list_topics(timeout=stretched(CALL_SECONDS)).topics
+        for name in names:
+            for number in topics[name].partitions:
+                self._await_leader(consumer, TopicPartition(name, number))
+        consumer.close()
+
+    @staticmethod
+    def _await_leader(consumer: Consumer, partition: TopicPartition) -> None:
+        deadline = time.monotonic() + stretched(CALL_SECONDS)
+        while True:
+            try:
+                consumer.get_watermark_offsets(partition, timeout=stretched(CALL_SECONDS))
+            except KafkaException as error:
+                if error.args[0].code() not in NOT_LED_YET or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+
     def make_anew(self, name: str, partitions: int) -> None:
         """Delete a topic and create it anew; it is there on return."""
         admin = self.admin()
-        admin.delete_topics([name], operation_timeout=CALL_SECONDS)[name].result(CALL_SECONDS)
-        deadline = time.monotonic() + CALL_SECONDS
-        while name in admin.list_topics(timeout=CALL_SECONDS).topics:
+        admin.delete_topics([name], operation_timeout=stretched(CALL_SECONDS))[name].result(
+            stretched(CALL_SECONDS)
+        )
+        deadline = time.monotonic() + stretched(CALL_SECONDS)
+        while name in admin.list_topics(timeout=stretched(CALL_SECONDS)).topics:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the broker still shows {name} after {CALL_SECONDS:g} s")
             admin.poll(0.02)
         self.create_topics(name, partitions=partitions)
 
+
+class OwnBroker(KafkaBroker):
+    """A broker that its owner starts and ends."""
+
+    def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
+        """Start with the storage of the first broker of this machine: a second or two.
+
+        `properties`: the broker's own, besides or in place of `PROPERTIES`.
+        """
+        self._directory = directory
+        self._properties_given = dict(properties or {})
+        self._java_path = ["-cp", f"{kafka_jars()}/*", self._class_sharing()]
+        super().__init__(free_port(), free_port())
+        self._write_properties()
+        self._make_storage()
+        self._process: JavaProcess | None = self._start_first()
+        self._warm_up()
+
     def data_directories(self, partition: str) -> list[Path]:
         """Where a partition's log lies, by `topic-number`; touch it only while the broker is stopped."""
-        return list((self._directory / "data").glob(partition))
+        return list((self._directory / STORAGE).glob(partition))
 
     def stop(self) -> None:
         """Shut down in order; nothing happens when it is not running."""
@@ -179,7 +223,7 @@ class KafkaBroker:
             self._process = None
 
     def _choose_ports(self) -> None:
-        self._port, self._users_port = free_port(), free_port()
+        self.port, self.users_port = free_port(), free_port()
         self._write_properties()
 
     def _start_first(self) -> JavaProcess:
@@ -199,7 +243,7 @@ class KafkaBroker:
             "listeners": f"{clients},CONTROLLER://{controller}",
             "advertised.listeners": clients,
             "controller.quorum.voters": f"1@{controller}",
-            "log.dirs": str(self._directory / "data"),
+            "log.dirs": str(self._directory / STORAGE),
         }
         lines = [f"{name}={value}" for name, value in {**PROPERTIES, **self._properties_given, **own}.items()]
         self._properties.write_text("\n".join(lines))
@@ -208,12 +252,11 @@ class KafkaBroker:
     def _properties(self) -> Path:
         return self._directory / "server.properties"
 
-    def _format_storage(self) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        tool = [*self._java_path, "kafka.tools.StorageTool", "format"]
-        # "=" because an id may begin with a dash.
-        arguments = [f"--cluster-id={cluster_id}", f"--config={self._properties}"]
-        subprocess.run([*JAVA, *tool, *arguments], check=True, capture_output=True)
+    def _class_sharing(self) -> str:
+        return f"-XX:SharedArchiveFile={_prepared() / CLASSES}"
+
+    def _make_storage(self) -> None:
+        shutil.copytree(_prepared() / STORAGE, self._directory / STORAGE)
 
     def _start(self) -> JavaProcess:
         quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
@@ -221,7 +264,7 @@ class KafkaBroker:
         return JavaProcess(arguments, self._directory / "broker.log", self._answers)
 
     def _answers(self) -> bool:
-        if not listens(self._port):
+        if not listens(self.port):
             return False
         try:
             return bool(self.admin().list_topics(timeout=1).brokers)
@@ -230,13 +273,9 @@ class KafkaBroker:
 
     def _warm_up(self) -> None:
         """The first group on a new broker waits three seconds for its assignment; no test should."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.bootstrap_servers,
-                "group.id": "warm-up",
-                "auto.offset.reset": "earliest",
-            }
-        )
+        if WARM_UP_TOPIC not in self.admin().list_topics(timeout=stretched(CALL_SECONDS)).topics:
+            self.create_topics(WARM_UP_TOPIC, partitions=1)
+        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "warm-up"})
         try:
             consumer.subscribe([WARM_UP_TOPIC])
             for _ in range(int(CALL_SECONDS / 0.1)):
@@ -246,3 +285,28 @@ class KafkaBroker:
             raise RuntimeError(f"the broker gave the first group no partition within {CALL_SECONDS:g} s")
         finally:
             consumer.close()
+
+
+class _FirstBroker(OwnBroker):
+    """The first of a machine. What it leaves lets others start in a third of the time: its classes as Java had them
+    in memory, and a storage that has the topics of groups and transactions.
+    """
+
+    def _class_sharing(self) -> str:
+        return f"-XX:ArchiveClassesAtExit={self._directory / CLASSES}"
+
+    def _make_storage(self) -> None:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        tool = ["-cp", f"{kafka_jars()}/*", "kafka.tools.StorageTool", "format"]
+        # "=" because an id may begin with a dash.
+        arguments = [f"--cluster-id={cluster_id}", f"--config={self._properties}"]
+        subprocess.run([*JAVA, *tool, *arguments], check=True, capture_output=True)
+
+
+def _prepared() -> Path:
+    """Where the first broker ran, ended in order; Java's version decides whether its classes fit."""
+    return fetch_once(CACHE / f"kafka-{KAFKA_VERSION}-java-{java_version()}", _run_first)
+
+
+def _run_first(directory: Path) -> None:
+    _FirstBroker(directory).stop()

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from deadlines import stretched
+
 HERE = Path(__file__).parent
 POM = HERE / "pom.xml"
 CACHE = HERE.parent.parent / ".cache"
@@ -37,8 +39,10 @@ def missing() -> str | None:
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
             return f"no {program}"
-    version = _java_version()
-    return f"Java {NEEDED_JAVA} is needed, this is {version}" if version < NEEDED_JAVA else None
+    # Java 8 called itself 1.8.
+    version = java_version().removeprefix("1.")
+    is_enough = int(re.split(r"\D", version)[0]) >= NEEDED_JAVA
+    return None if is_enough else f"Java {NEEDED_JAVA} is needed, this is {version}"
 
 
 def kafka_jars() -> Path:
@@ -51,11 +55,13 @@ def registry_jars() -> Path:
     return fetch_once(CACHE / f"apicurio-{REGISTRY_VERSION}", _fetch_registry)
 
 
-def _java_version() -> int:
+@cache
+def java_version() -> str:
+    """Of the Java that tests run, such as 17.0.16."""
     shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
-    found = re.search(r'version "(?:1\.)?(\d+)', shown)
+    found = re.search(r'version "([^"]+)"', shown)
     assert found, f"java -version says nothing that we know: {shown}"
-    return int(found.group(1))
+    return found.group(1)
 
 
 def fetch_once(target: Path, fetch: Callable[[Path], None]) -> Path:
@@ -91,6 +97,8 @@ def _fetch_registry(into: Path) -> None:
 
 def _maven(pom: Path, goal: str, option: str, into: Path) -> None:
     command = ["mvn", "-q", "-B", "-f", str(pom), goal, option, f"-DoutputDirectory={into}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=stretched(FETCH_SECONDS), check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from deadlines import stretched
+
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 LOG_CHARACTERS = 4000
@@ -32,7 +34,7 @@ def end(process: subprocess.Popen[bytes], seconds: float, how: signal.Signals = 
     """End a process, and wait until it is gone; after so many seconds it is killed."""
     process.send_signal(how)
     try:
-        process.wait(seconds)
+        process.wait(stretched(seconds))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -61,7 +63,7 @@ class JavaProcess:
 
     def _await(self, is_ready: Callable[[], bool]) -> None:
         """`is_ready` blocks for a moment itself where it can; the pause is for when it cannot."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + stretched(START_SECONDS)
         while not is_ready():
             if self._process.poll() is not None:
                 raise RuntimeError(f"it ended with code {self._process.returncode}:\n{self._last_lines()}")

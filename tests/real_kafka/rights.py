@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter
 
+from deadlines import stretched
+
 CALL_SECONDS = 20.0
 
 
@@ -20,7 +22,7 @@ def give(admin: AdminClient, user: str, kind: str, name: str, operations: Sequen
     for operation in operations:
         right = AclBinding(kind, name, "literal", f"User:{user}", "*", operation, "allow")
         for future in admin.create_acls([right]).values():
-            future.result(CALL_SECONDS)
+            future.result(stretched(CALL_SECONDS))
         _await(admin, _like(user, kind, name, operation), there=True)
 
 
@@ -29,7 +31,7 @@ def take(admin: AdminClient, user: str, kind: str, name: str, operations: Sequen
     for operation in operations:
         right = _like(user, kind, name, operation)
         for future in admin.delete_acls([right]).values():
-            future.result(CALL_SECONDS)
+            future.result(stretched(CALL_SECONDS))
         _await(admin, right, there=False)
 
 
@@ -39,8 +41,8 @@ def _like(user: str, kind: str, name: str, operation: str) -> AclBindingFilter:
 
 def _await(admin: AdminClient, right: AclBindingFilter, *, there: bool) -> None:
     """The broker hears of rights from the controller, a moment later."""
-    deadline = time.monotonic() + CALL_SECONDS
-    while bool(admin.describe_acls(right).result(CALL_SECONDS)) is not there:
+    deadline = time.monotonic() + stretched(CALL_SECONDS)
+    while bool(admin.describe_acls(right).result(stretched(CALL_SECONDS))) is not there:
         if time.monotonic() > deadline:
             raise RuntimeError(f"the broker does not act upon {right} within {CALL_SECONDS:g} s")
         admin.poll(0.02)

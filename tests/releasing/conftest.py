@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +10,6 @@ from releasing.releases import Released, release_once
 
 
 @pytest.fixture(scope="session")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
+def released(run_directory: Path) -> Released:
     """Made once, whichever worker needs it first."""
-    mine = tmp_path_factory.getbasetemp()
-    shared = mine.parent if "PYTEST_XDIST_WORKER" in os.environ else mine
-    return release_once(shared / "release")
+    return release_once(run_directory / "release")

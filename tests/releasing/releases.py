@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from deadlines import stretched
 from release.distributions import sdist, wheel
 from release.identity import Identity, identity_of
 
@@ -64,7 +65,7 @@ class Released:
             cwd=self.checkout,
             env={**surroundings(), **variables},
             umask=umask,
-            timeout=RELEASE_SECONDS,
+            timeout=stretched(RELEASE_SECONDS),
             capture_output=True,
             text=True,
             check=False,
@@ -85,7 +86,7 @@ def called(command: Sequence[str | Path], cwd: Path) -> str:
         command,
         cwd=cwd,
         env=surroundings(),
-        timeout=RELEASE_SECONDS,
+        timeout=stretched(RELEASE_SECONDS),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -14,7 +14,7 @@ import pytest
 from real_kafka.processes import free_port
 from releasing.releases import Released
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
 
 ADVISORY = {
     "id": "GHSA-hx9q-6w63-j58v",

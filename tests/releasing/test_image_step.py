@@ -10,6 +10,8 @@ from release.identity import Identity
 from release.image import NoEngineError, build_image
 from release.source import Source
 
+pytestmark = pytest.mark.thorough
+
 SOURCE = Source(Path("nowhere"), commit="0" * 40, epoch=0, tags=frozenset(), changes=())
 IDENTITY = Identity("1.0.0", "https://flagpost.invalid")
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 from release.checksums import CHECKSUMS, digests
 from release.identity import LICENCE, MEMBERS
 from release.inventory import SBOM
@@ -23,7 +23,7 @@ from release.provenance import PROVENANCE
 from release.trial import COMMANDS, try_out
 from releasing.releases import STRAY, Released, called, surroundings
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
 
 
 def metadata_of(released: Released, member: str) -> Message:

@@ -24,7 +24,7 @@ try:
 except ModuleNotFoundError as error:
     do_without(f"{error.name}, of the group `deploy`")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(900)]
 
 
 def archive_of(released: Released) -> Path:

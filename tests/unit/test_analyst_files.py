@@ -15,18 +15,18 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.operator.analyst.database import Database
-from flagpost_consumer.operator.analyst.files import (
+from flagpost_consumer.commands.analyst.database import Database
+from flagpost_consumer.commands.analyst.files import (
     WRITERS,
     whole_or_not,
     write_csv,
     write_json_lines,
     write_parquet,
 )
-from flagpost_consumer.operator.analyst.results import print_table
-from flagpost_consumer.operator.analyst.rows import COLUMNS, Row
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.analyst.results import print_table
+from flagpost_consumer.commands.analyst.rows import COLUMNS, Row
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.core.outcomes import Reason
 
 SETTLED_MS = 1_800_000_000_123
 
@@ -146,7 +146,7 @@ def test_without_duckdb_parquet_and_sql_say_what_to_install(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "duckdb", None)
     for name in ("database", "sql"):
-        monkeypatch.delitem(sys.modules, f"flagpost_consumer.operator.analyst.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"flagpost_consumer.commands.analyst.{name}", raising=False)
     settings = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9"}
     for arguments, name in (
         (["sql", "select 1"], "sql"),
@@ -217,6 +217,7 @@ def test_a_query_reaches_no_file_no_network_and_no_variable(query: str) -> None:
         ask(query, row())
 
 
+@pytest.mark.thorough
 def test_what_does_not_fit_into_memory_is_spilled_although_files_are_out_of_reach() -> None:
     sorted_rows = """
         select sum(place * a) from (
@@ -325,6 +326,6 @@ def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
         (tmp_path / name).write_text("no such file\n")
         done = of_file("select 1", tmp_path / name)
         assert done.exit_code == 1
-        assert "is no file of flagpost export" in done.stderr
+        assert "is not a file that flagpost export wrote" in done.stderr
     (tmp_path / "a.csv").write_text("")
     assert of_file("select 1", tmp_path / "a.csv").exit_code == 2

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from flagpost_consumer.app import Service
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.core.actions import Actions
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.records import Actions
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
+from flagpost_consumer.service.service import Service
 from in_process import settings_for
-from simulation import decision
 from traffic import publish
 
 TOPIC = "flagpost.events"
@@ -79,7 +80,7 @@ async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
 
         monkeypatch.setattr(service.engine, "poll", broken)
         publish(kafka.bootstrap_servers, TOPIC, [decision("v")])
-        assert await asyncio.wait_for(running, 30) == 1
+        assert await asyncio.wait_for(running, stretched(30)) == 1
 
 
 async def test_an_admin_port_that_is_taken_ends_with_a_word_on_it(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.adapters.batch_end import BatchEnd
+from flagpost_consumer.adapters.kafka.batch_end import BatchEnd
 
 MOST_PLACES = 60
 

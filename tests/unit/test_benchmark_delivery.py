@@ -20,7 +20,7 @@ from delivery.senders import build_go
 from side_by_side import Side, compare
 
 
-@pytest.fixture(params=["python", "go"], scope="module")
+@pytest.fixture(params=["python", pytest.param("go", marks=pytest.mark.thorough)], scope="module")
 def command(request: pytest.FixtureRequest) -> Sequence[str]:
     if request.param == "python":
         return IN_PYTHON
@@ -114,8 +114,8 @@ def test_the_usual_rows_are_among_all() -> None:
 
 
 @pytest.mark.parametrize("text", ["5 ms", "5 ms zipf", "5ms zipf 64", "5 ms skewed 64", "5 ms zipf 64 ssl"])
-def test_what_is_no_row_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="is no row"):
+def test_a_value_that_is_not_a_row_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="is not a row"):
         Row.parse(text)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flagpost_consumer.operator.check_results import Status
-from flagpost_consumer.operator.ledger_checks import judge_ledger
+from flagpost_consumer.commands.check.ledger import judge_ledger
+from flagpost_consumer.commands.check.results import Status
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_schemas import Settlements, encode_settlements
 
@@ -21,16 +21,16 @@ def record(group: str, topic_id: str | None = "t1") -> bytes:
 @pytest.mark.parametrize(
     ("values", "topic_id", "status", "words"),
     [
-        ([], "t1", Status.OK, "is ours's"),
-        ([record("ours"), record("ours", None)], "t1", Status.OK, "is ours's"),
-        ([record("ours")], None, Status.OK, "is ours's"),
+        ([], "t1", Status.OK, "belongs to the group ours"),
+        ([record("ours"), record("ours", None)], "t1", Status.OK, "belongs to the group ours"),
+        ([record("ours")], None, Status.OK, "belongs to the group ours"),
         ([record("ours"), record("theirs")], "t1", Status.FAIL, "of the group theirs"),
-        ([record("ours", "t0")], "t1", Status.WARN, "only of an earlier flagpost.events"),
-        ([record("ours", "t0"), record("ours")], "t1", Status.OK, "some of it tells of an earlier"),
+        ([record("ours", "t0")], "t1", Status.WARN, "only settlements of an earlier topic flagpost.events"),
+        ([record("ours", "t0"), record("ours")], "t1", Status.OK, "it also holds settlements of an earlier"),
         ([record("ours", "t0"), record("theirs")], "t1", Status.FAIL, "of the group theirs"),
         ([b"\xc3\x01" + bytes(8)], "t1", Status.FAIL, "later release"),
-        ([b"junk"], "t1", Status.WARN, "passed over"),
-        ([None], "t1", Status.WARN, "passed over"),
+        ([b"junk"], "t1", Status.WARN, "is skipped"),
+        ([None], "t1", Status.WARN, "is skipped"),
         ([None, record("theirs")], "t1", Status.FAIL, "of the group theirs"),
         ([None, b"\xc3\x01" + bytes(8)], "t1", Status.FAIL, "later release"),
     ],

@@ -10,10 +10,10 @@ import orjson
 import pytest
 
 from certificates import Authority
+from flagpost_consumer.commands.check import secret as secret_check
+from flagpost_consumer.commands.check.results import Check, Status
+from flagpost_consumer.commands.check.secret import TRACK_SECRET, check_track_secret, send_test_event
 from flagpost_consumer.demo.pendo_stand_in import HANG, NOT_HTTP, Endpoint, Fault, Keys, PendoStandIn
-from flagpost_consumer.operator import secret_check
-from flagpost_consumer.operator.check_results import Check, Status
-from flagpost_consumer.operator.secret_check import TRACK_SECRET, check_track_secret, send_test_event
 from flagpost_consumer.settings import Settings
 from http_proxy import http_proxy
 from pendo_client import answering_server
@@ -52,7 +52,7 @@ async def test_one_event_is_sent_that_keeps_pendos_rules() -> None:
         (503, "answers 503", "status.pendo.io"),
         (Fault(status=400, body=b"no such\x1b[2J member"), "answers 400: no such [2J member", "preview"),
         (NOT_HTTP, "no answer", "pendo.track_url"),
-        (HANG, "may have taken it", "pendo.track_url"),
+        (HANG, "may have accepted it", "pendo.track_url"),
     ],
 )
 async def test_whatever_else_pendo_answers_is_said_with_what_to_do(
@@ -115,7 +115,7 @@ async def asked(body: bytes) -> dict[str, Check]:
 async def test_a_consumer_that_delivers_says_that_its_secret_works() -> None:
     checks = await asked(status_of({"successes": 1234}))
     assert {check.status for check in checks.values()} == {Status.OK}
-    assert "untried here; Pendo has taken 1,234 events" in checks[TRACK_SECRET].detail
+    assert "not tested here; Pendo has accepted 1,234 events" in checks[TRACK_SECRET].detail
     assert set(checks) == {TRACK_SECRET, "consumer, pendo track", "consumer, pendo metadata"}
 
 
@@ -147,7 +147,7 @@ async def test_what_is_no_consumer_of_the_group_says_nothing(body: bytes) -> Non
     assert checks[TRACK_SECRET].status is Status.WARN
 
 
-async def test_nobody_at_the_admin_address_is_no_error() -> None:
+async def test_nobody_at_the_admin_address_is_not_an_error() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         settings = settings_of({}, admin={"port": unheard.getsockname()[1]})

@@ -1,4 +1,4 @@
-"""What topics must be like: every rule of CONTRACT section 2, kept and broken by a hair."""
+"""What topics must be like: every rule of docs/contract.md#topics, kept and broken by a hair."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flagpost_consumer.operator.topic_rules import (
+from flagpost_consumer.commands.topics.rules import (
     DAY_MS,
     DEAD_LETTER_EXTRA_BYTES,
     TopicRules,
@@ -117,7 +117,7 @@ def test_partitions_must_be_those_of_the_events_topic(name: str) -> None:
     cluster[name] = replace(cluster[name], partitions=12)
     (misfit,) = TopicRules(SETTINGS).misfits(cluster)
     assert misfit.topic == name
-    assert "12 partitions where 24 are wanted" in misfit.detail
+    assert "12 partitions instead of 24" in misfit.detail
     assert misfit.fix == f"kafka-topics.sh --bootstrap-server k:1 --alter --topic {name} --partitions 24"
 
 
@@ -146,7 +146,7 @@ def test_retention(events_ms: float, ledger_ms: float, topics: list[str]) -> Non
     assert [misfit.topic for misfit in TopicRules(SETTINGS).misfits(cluster)] == topics
 
 
-def test_retention_is_mended_to_what_fits() -> None:
+def test_the_fix_for_retention_is_a_value_that_fits() -> None:
     cluster = _cluster()
     cluster[EVENTS] = replace(cluster[EVENTS], retention_ms=FOR_EVER)
     (misfit,) = TopicRules(SETTINGS).misfits(cluster)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,21 +13,25 @@ import pytest
 from click.testing import CliRunner
 
 from flagpost_consumer import __version__
-from flagpost_consumer.operator import kafka_admin
-from flagpost_consumer.operator.cli import COMMANDS, CommandAt, LazyGroup, flagpost
+from flagpost_consumer.commands.cli import COMMANDS, CommandAt, LazyGroup, flagpost
+from flagpost_consumer.commands.sources import kafka_admin
+from running import FLAGPOST
 
+CONSUMERS_PAGE = Path(__file__).parents[2] / "consumer" / "README.md"
 HEAVY = ("confluent_kafka", "aiohttp", "rich", "prometheus_client", "fastavro")
 
 
-def _imported_by(*arguments: str) -> set[str]:
+def _imported_by(*command_lines: Sequence[str]) -> list[set[str]]:
+    """What is there after each of these, run one after the other in one new process."""
     program = (
         "import sys\n"
-        "from flagpost_consumer.operator.cli import flagpost\n"
-        f"flagpost({list(arguments)!r}, standalone_mode=False)\n"
-        "sys.stderr.write(' '.join(sys.modules))"
+        "from flagpost_consumer.commands.cli import flagpost\n"
+        f"for line in {[list(each) for each in command_lines]!r}:\n"
+        "    flagpost(line, standalone_mode=False)\n"
+        "    print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stderr.split())
+    return [set(line.split()) for line in done.stderr.splitlines()]
 
 
 def test_the_version_is_the_distributions() -> None:
@@ -35,7 +41,16 @@ def test_the_version_is_the_distributions() -> None:
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",)])
 def test_nothing_heavy_is_imported_to_tell_what_there_is(arguments: tuple[str, ...]) -> None:
-    assert not _imported_by(*arguments) & set(HEAVY)
+    (imported,) = _imported_by(arguments)
+    assert not imported & set(HEAVY)
+
+
+def test_no_command_imports_what_its_help_does_without() -> None:
+    """An HTTP client and server, metrics and the SDK take most of a second: they are imported where they are used."""
+    after_each = _imported_by(*([name, "--help"] for name in COMMANDS))
+    assert len(after_each) == len(COMMANDS)
+    for name, imported in zip(COMMANDS, after_each, strict=True):
+        assert not imported & {"aiohttp", "prometheus_client", "optimizely", "uvloop"}, name
 
 
 def test_help_lists_every_command() -> None:
@@ -52,6 +67,37 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
     result = CliRunner().invoke(flagpost, ["tial"])
     assert result.exit_code == 2
     assert "tial" in result.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["tial"], "tail"),
+        (["reconsile"], "reconcile"),
+        (["dead-letter"], "dead-letters"),
+        (["dead-letters", "lst"], "list"),
+        (["topics", "crate"], "create"),
+    ],
+)
+def test_a_mistyped_command_is_told_with_the_one_that_is_like_it(typed: list[str], meant: str) -> None:
+    result = CliRunner().invoke(flagpost, typed)
+    assert result.exit_code == 2
+    assert f"There is no command '{typed[-1]}'. Did you mean '{meant}'" in result.stderr
+
+
+def test_what_is_like_no_command_gets_no_suggestion() -> None:
+    result = CliRunner().invoke(flagpost, ["xyzzy"])
+    assert result.stderr.rstrip().endswith("There is no command 'xyzzy'.")
+
+
+@pytest.mark.parametrize("group", ["dead-letters", "topics"])
+def test_a_groups_help_is_whole_and_so_without_a_command(group: str) -> None:
+    asked = CliRunner().invoke(flagpost, [group, "--help"])
+    assert asked.exit_code == 0
+    assert "..." not in asked.stdout.partition("Commands:")[2]
+    assert max(map(len, asked.stdout.splitlines())) <= 80
+    alone = CliRunner().invoke(flagpost, [group])
+    assert (alone.exit_code, alone.stderr.splitlines()) == (2, asked.stdout.splitlines())
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install(
@@ -113,3 +159,28 @@ def test_a_property_that_librdkafka_does_not_know_is_a_setting_that_cannot_be_us
     assert result.exit_code == 2
     assert "sasl.pasword" in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        (["dea"], {"dead-letters"}),
+        (["re"], {"reconcile", "rehearse"}),
+        (["dead-letters", "re"], {"replay"}),
+        (["tail", "--no-f"], {"--no-follow"}),
+        (["tail", "--outcome", "dro"], {"dropped"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(typed: list[str], completed: set[str]) -> None:
+    words = {"COMP_WORDS": " ".join(["flagpost", *typed]), "COMP_CWORD": str(len(typed))}
+    environ = {**os.environ, "_FLAGPOST_COMPLETE": "bash_complete", **words}
+    done = subprocess.run([FLAGPOST], env=environ, capture_output=True, text=True, check=True)
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == completed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_line_for_a_shell_is_as_the_page_says(shell: str) -> None:
+    assert f"_FLAGPOST_COMPLETE={shell}_source flagpost" in CONSUMERS_PAGE.read_text()
+    environ = {**os.environ, "_FLAGPOST_COMPLETE": f"{shell}_source"}
+    done = subprocess.run([FLAGPOST], env=environ, capture_output=True, text=True, check=False)
+    assert "_FLAGPOST_COMPLETE" in done.stdout or "bash" in done.stderr.lower()

@@ -16,8 +16,6 @@ from flagpost_settings.logs import configure_logging, kafka_logger
 
 OURS = "flagpost_consumer.anywhere"
 
-pytestmark = pytest.mark.usefixtures("logging_undone")
-
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from flagpost_consumer.commits import Commits
+from engine_world import START_MS, decision, record
+from flagpost_consumer.core.books.deliveries import Position
+from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Position
-from flagpost_consumer.core.restoration import Restoration
-from simulation import START_MS, decision, record
+from flagpost_consumer.service.commits import Commits
 
 SESSION_SECONDS = 45.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagpost_consumer.core.accounts import Accounts
+from flagpost_consumer.core.books.accounts import Accounts
 from flagpost_consumer.core.outcomes import Ending, Kind, Outcome, Reason
 
 
@@ -45,3 +45,14 @@ def test_what_the_books_lack_is_told_by_kind_and_sign() -> None:
     books.returned[Kind.ACCOUNT_METADATA] = 4
     assert [books.difference(kind) for kind in (Kind.TRACK, Kind.UNKNOWN)] == [3, -2]
     assert [books.difference(kind) for kind in (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA)] == [-1, -4]
+
+
+def test_what_is_told_of_several_times_adds_up() -> None:
+    accounts = Accounts()
+    for count in (2, 3):
+        accounts.plan(Kind.TRACK, 3 * count)
+        accounts.settle(Kind.TRACK, Ending(Reason.OK), count)
+        accounts.hand_back(Kind.TRACK, count)
+    assert (accounts.planned[Kind.TRACK], accounts.pending[Kind.TRACK]) == (15, 5)
+    assert accounts.settled[Kind.TRACK, Outcome.DELIVERED, Reason.OK] == 5
+    assert accounts.returned[Kind.TRACK] == 5

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engine_steps import TRACKS_ONLY, answer_all, attempts_at, engine_with, instant
-from flagpost_consumer.core.appetite import PATIENCE_SECONDS, Appetite
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import OK, decision, record
 from flagpost_consumer.core.engine import ENOUGH_FOR_EACH_CONNECTION, Engine
+from flagpost_consumer.core.pendo.endpoint import EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, decision, record
+from flagpost_consumer.core.tracks.appetite import PATIENCE_SECONDS, Appetite
 
 CONNECTIONS = 2
 ENOUGH = ENOUGH_FOR_EACH_CONNECTION * CONNECTIONS

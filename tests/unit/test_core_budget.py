@@ -6,7 +6,7 @@ from math import inf
 
 import pytest
 
-from flagpost_consumer.core.budget import Budget
+from flagpost_consumer.core.pendo.budget import Budget
 
 A_SECOND = 60.0
 """Requests a minute that make one a second."""
@@ -19,7 +19,7 @@ def budget(per_minute: float | None, fraction: float = 1.0, now: float = 100.0) 
 
 
 def spend_all(subject: Budget, now: float) -> int:
-    """Start requests until none may start; gives how many did."""
+    """Start requests until none may start; returns how many did."""
     started = 0
     while subject.opens_at(now) == now and started < 10_000:
         subject.spend()
@@ -120,3 +120,12 @@ def test_without_a_limit_it_never_says_no() -> None:
     subject = budget(None)
     assert subject.per_minute == inf
     assert spend_all(subject, 100.0) == 10_000
+
+
+def test_what_may_start_at_once_is_told_in_whole_requests() -> None:
+    subject = budget(600.0)
+    assert subject.available(100.0) == 0.0
+    assert subject.available(100.25) == 2.0
+    subject.spend()
+    assert subject.available(100.25) == 1.0
+    assert budget(None).available(100.0) == inf

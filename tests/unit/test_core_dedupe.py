@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCounts
+from flagpost_consumer.core.books.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCounts
 
 TTL_MS = 10_000
 KEYS = [bytes([number]) * 16 for number in range(4)]
@@ -71,6 +71,8 @@ def test_later_ones_are_counted() -> None:
     assert counts.late == 0
     subject.claim(KEYS[2], 89_999, 3)
     assert counts.late == 1
+    subject.claim(KEYS[3], 89_999, 4)
+    assert counts.late == 2
 
 
 def test_what_is_outdated_goes_and_no_claim_walks_through_it_all() -> None:
@@ -105,6 +107,20 @@ def test_at_the_limit_the_oldest_of_one_moment_go_first_too() -> None:
     assert counts.entries == 100
     repeats = [subject.claim(number.to_bytes(16, "big"), 5_001, 999) for number in range(50, 150)]
     assert repeats == list(range(50, 150))
+
+
+def test_at_the_limit_released_claims_are_passed_over() -> None:
+    """Their places in the queue are left, and are no claims that could give way."""
+    subject, counts = dedupe(max_entries=100)
+    for number in range(20):
+        key = number.to_bytes(16, "big")
+        subject.claim(key, 5_000, number)
+        subject.release(key, 5_000, number)
+    for number in range(20, 121):
+        subject.claim(number.to_bytes(16, "big"), 5_000, number)
+    assert (counts.entries, counts.evicted_early, len(subject)) == (100, 1, 100)
+    assert subject.repeated((20).to_bytes(16, "big"), 5_000) is None, "the oldest that is left"
+    assert all(subject.repeated(number.to_bytes(16, "big"), 5_000) == number for number in range(21, 121))
 
 
 def test_at_the_limit_a_quiet_partitions_old_claims_go_before_a_busy_ones() -> None:

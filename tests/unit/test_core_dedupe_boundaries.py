@@ -10,8 +10,8 @@ from itertools import product
 
 import pytest
 
-from flagpost_consumer.core.aged_table import NEVER_MS
-from flagpost_consumer.core.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCounts
+from flagpost_consumer.core.books.aged_table import NEVER_MS
+from flagpost_consumer.core.books.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCounts
 
 TTL_MS = 5
 KEY, OTHER = b"k" * 16, b"o" * 16

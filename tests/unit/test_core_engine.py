@@ -9,9 +9,12 @@ from random import Random
 import orjson
 import pytest
 
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import BROKEN, OK, START_MS, TIMED_OUT, Answering, Sight, World, decision
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import (
     DecisionsSettings,
     DedupeSettings,
@@ -20,10 +23,9 @@ from flagpost_consumer.core.policy import (
     MetadataSettings,
     Policy,
 )
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import DecodeFailure
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_schemas import AccountMetadata, Event, MetadataValue, TrackEvent, VisitorMetadata
-from simulation import BROKEN, OK, START_MS, TIMED_OUT, Answering, Sight, World, decision
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 Scripted = Callable[[Attempt], Answer]
@@ -37,7 +39,7 @@ def of_visitor(answers: dict[str, list[Answer]]) -> Scripted:
     """Each visitor's answers in turn; then, and for others, 200."""
 
     def script(attempt: Attempt) -> Answer:
-        visitor = attempt.lane.visitor_id if attempt.lane else ""
+        visitor = attempt.lane.visitor_id if isinstance(attempt, TrackAttempt) else ""
         left = answers.get(visitor, [])
         return left.pop(0) if left else OK
 
@@ -309,7 +311,7 @@ def test_one_bad_record_costs_only_itself() -> None:
     policy = Policy(metadata=MetadataSettings(batch_size=64))
 
     def script(attempt: Attempt) -> Answer:
-        assert attempt.batch is not None
+        assert isinstance(attempt, MetadataAttempt)
         return Answer(400) if "v37" in attempt.batch.ids else OK
 
     world = world_of(*(metadata(f"v{n}", plan="x") for n in range(64)), policy=policy, script=script)
@@ -335,7 +337,7 @@ def test_errors_by_record_are_settled_by_record() -> None:
 
 def test_failures_that_pendo_counts_without_naming_are_found_by_halving() -> None:
     def script(attempt: Attempt) -> Answer:
-        assert attempt.batch is not None
+        assert isinstance(attempt, MetadataAttempt)
         return Answer(200, body=orjson.dumps({"failed": int("v2" in attempt.batch.ids)}))
 
     world = world_of(*(metadata(f"v{n}", plan="x") for n in range(4)), policy=Policy(), script=script)

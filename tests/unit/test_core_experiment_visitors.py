@@ -6,10 +6,10 @@ from random import Random
 
 import pytest
 
-from flagpost_consumer.core.experiment_visitors import MAX_VARIATIONS, SEEN_BITS, ExperimentVisitors
-from flagpost_consumer.core.sample_ratio import SKEWED_FROM, evidence
+from engine_world import decision
+from flagpost_consumer.core.splits.sample_ratio import SKEWED_FROM, evidence
+from flagpost_consumer.core.splits.visitors import MAX_VARIATIONS, SEEN_BITS, ExperimentVisitors
 from flagpost_schemas import DecisionEvent
-from simulation import decision
 
 EXPERIMENT = ("checkout", "ab")
 EVEN = {"a": 5_000, "b": 5_000}
@@ -92,6 +92,19 @@ def test_an_experiment_without_a_fixed_split_is_not_tested() -> None:
     assert visitors.evidence() == {}
 
 
+def test_an_experiment_with_one_variation_is_not_tested() -> None:
+    visitors = counting(a=1)
+    arrive(visitors, a=9)
+    assert (counted(visitors), visitors.evidence()) == ({"a": 9}, {})
+
+
+def test_a_visitor_counts_in_each_experiment_of_a_flag() -> None:
+    visitors = counting()
+    for rule in ("ab", "second"):
+        visitors.take(0, shown("v", rule_key=rule))
+    assert visitors.counts() == {(EXPERIMENT, "a"): 1, (("checkout", "second"), "a"): 1}
+
+
 def test_the_evidence_is_that_of_all_partitions_together() -> None:
     visitors = counting()
     for partition in range(5):
@@ -168,6 +181,14 @@ def test_names_without_end_are_not_counted() -> None:
     visitors.take(0, shown("v", "a" * 101))
     visitors.take(0, shown("v", rule_key="r" * 101))
     assert counted(visitors) == {}
+    visitors.take(0, shown("v", "a" * 100))
+    assert counted(visitors) == {"a" * 100: 1}
+
+
+def test_a_split_of_as_many_variations_as_are_counted_is_one() -> None:
+    visitors = ExperimentVisitors(["checkout"])
+    visitors.tell(EXPERIMENT, {f"v{number}": 1 for number in range(MAX_VARIATIONS)}, 0)
+    assert len(visitors.shares(EXPERIMENT)) == MAX_VARIATIONS
 
 
 def test_a_split_of_more_variations_than_are_counted_is_none() -> None:
@@ -176,3 +197,14 @@ def test_a_split_of_more_variations_than_are_counted_is_none() -> None:
     visitors.tell(("unlisted", "rule"), EVEN, 0)
     assert visitors.shares(EXPERIMENT) == {}
     assert visitors.shares(("unlisted", "rule")) == {}
+
+
+@pytest.mark.parametrize("flags", [["checkout"], ["checkout", "search"]])
+def test_experiments_with_a_variation_that_is_not_counted_are_remembered_up_to_a_bound(
+    flags: list[str],
+) -> None:
+    visitors = ExperimentVisitors(flags)
+    for number in range(3 * MAX_VARIATIONS):
+        visitors.take(0, shown("v", "x" * 101, rule_key=f"r{number}"))
+    assert len(visitors._unnamed) == MAX_VARIATIONS * len(flags)
+    assert counted(visitors) == {}

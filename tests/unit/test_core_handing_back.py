@@ -16,13 +16,13 @@ from engine_steps import (
     settle_all,
     visitors,
 )
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import OK, acknowledge, decision, positions, ready, record
+from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.pendo.endpoint import EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import EndpointLimits, Policy
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, acknowledge, decision, positions, ready, record
 
 
 def two_events_each(engine: Engine, *partitions: int) -> None:
@@ -105,7 +105,7 @@ def test_a_partition_that_comes_back_takes_records_again() -> None:
 
 
 def test_a_partition_that_is_leaving_counts_for_no_budget() -> None:
-    """DESIGN, Budget: split by the share of partitions; the next owner begins with its own at once."""
+    """docs/contract.md#settings: split by the share of partitions; the next owner begins with its own at once."""
     policy = Policy(limits=EndpointLimits(track_requests_per_minute=60.0, metadata_requests_per_minute=600.0))
     engine = engine_with(policy, partitions=[0, 1, 2], count=4)
     budgets = engine.track.budget, engine.metadata.budget

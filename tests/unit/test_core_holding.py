@@ -1,17 +1,18 @@
-"""What Kafka does not take holds its own partition, and nothing else (DESIGN, invariants 4, 6 and 11)."""
+"""What Kafka does not take holds its own partition, and nothing else (docs/guarantees.md#isolation)."""
 
 from __future__ import annotations
 
 from random import Random
 
+from engine_world import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
+from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Settlement
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
+from flagpost_consumer.core.records import DecodeFailure
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 
 POLICY = Policy(
     decisions=DecisionsSettings(visitor_metadata=False),
@@ -57,7 +58,7 @@ class Run:
             actions = self.engine.poll(instant(self.now))
             self.paused = actions.partitions_paused
             for attempt in actions.attempts:
-                assert attempt.lane is not None
+                assert isinstance(attempt, TrackAttempt)
                 self.sent.append(attempt.lane.visitor_id)
                 self.engine.answered(attempt, answer, instant(self.now))
             for settlement in actions.settlements:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from flagpost_consumer.core.lanes import Lane, Lanes
+from flagpost_consumer.core.books.shares import Holding, Room, fair_share
 from flagpost_consumer.core.policy import DeliverySettings
-from flagpost_consumer.core.shares import Holding, Room, fair_share
+from flagpost_consumer.core.tracks.lanes import Lane, Lanes
 
 
 @dataclass
@@ -111,6 +111,18 @@ def test_the_probe_is_the_lane_that_failed_least() -> None:
     assert lanes.take_least_failed(1.0) is None
 
 
+def test_a_visitor_whose_probe_was_rejected_probes_again_only_where_there_is_no_other() -> None:
+    lanes = lanes_of("once", failing=1)
+    lanes.push("poison", Item("poison", deadline_ms=1e12), 1.0)
+    names = []
+    for _ in range(2):
+        probe = lanes.take_least_failed(1.0, {"poison"})
+        assert probe is not None
+        names.append(probe.visitor_id)
+    assert names == ["once", "poison"]
+    assert lanes.take_least_failed(1.0, {"poison"}) is None
+
+
 def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
     lanes: Line = Lanes(0.0)
     held, free = Item("held", is_held=True), Item("free", deadline_ms=5.0)
@@ -167,7 +179,7 @@ def test_those_who_hold_much_get_fair_shares(counts: list[int], allowed: Holding
 
 
 def test_the_room_is_a_part_of_what_may_be_pending() -> None:
-    """CONTRACT section 5: at the default settings nobody is cut who has fewer than sixty waiting."""
+    """docs/contract.md#settings: at the default settings nobody is cut who has fewer than sixty waiting."""
     sixty = Holding(60, 60 * 67_108_864 // 20_000)
     assert Room.of(0.35, DeliverySettings()) == Room(Holding(7_000, 23_488_102), sixty, sixty, sixty)
 

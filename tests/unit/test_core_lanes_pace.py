@@ -1,4 +1,4 @@
-"""Each visitor's line: in order, one at a time, paced to the very moment, and counted."""
+"""Each visitor's lane: in order, one at a time, paced to the very moment, and counted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.lanes import Lane, Lanes
-from flagpost_consumer.core.shares import Holding
+from flagpost_consumer.core.books.shares import Holding
+from flagpost_consumer.core.tracks.lanes import Lane, Lanes
 
 INTERVAL = 1.0
 CONNECTIONS = 100

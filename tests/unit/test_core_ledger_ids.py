@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from engine_steps import TRACKS_ONLY, engine_with, instant, reasons, settle_all
-from flagpost_consumer.adapters.ledger_writer import entry_of
-from flagpost_consumer.core.ledger_ids import PLAIN, LedgerIds
+from engine_world import START_MS, decision, record
+from flagpost_consumer.adapters.ledger.writer import entry_of
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import decision_key
+from flagpost_consumer.core.planning.ledger_ids import PLAIN, LedgerIds
+from flagpost_consumer.core.planning.plan import decision_key
 from flagpost_consumer.settings import (
     Needs,
     Settings,
@@ -20,7 +21,6 @@ from flagpost_consumer.settings import (
     load_settings,
 )
 from flagpost_schemas import Settlements, encode_settlements
-from simulation import START_MS, decision, record
 
 KEY = "k" * 32
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from engine_steps import NO_LINGER, TRACKS_ONLY, damaged, engine_with, instant, metadata
-from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
+from engine_world import OK, START_MS, acknowledge, decision, in_the_ledger, record
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.deliveries import Position
+from flagpost_consumer.core.books.ledger_window import CHUNK_ENTRIES, LedgerWindow
+from flagpost_consumer.core.books.restoration import Restoration, Settled
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.ledger_window import CHUNK_ENTRIES, LedgerWindow
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.policy import DedupeSettings, MetadataSettings, Policy
-from flagpost_consumer.core.records import Position
-from flagpost_consumer.core.restoration import Restoration, Settled
-from simulation import OK, START_MS, acknowledge, decision, in_the_ledger, record
 
 NEVER_MS = 2**63
 """As `claims_from_ms`: no claim is needed."""
@@ -111,7 +111,7 @@ def test_what_is_remembered_is_bounded_by_the_settlements_not_by_the_records() -
 
 
 def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
-    """One decision whose track event is delivered and whose metadata waits for company; gives the ledger's word."""
+    """One decision whose track event is delivered and whose metadata waits for company; returns the ledger's word."""
     engine.receive([record(decision("v"))], instant(1.0))
     (attempt,) = engine.poll(instant(1.0)).attempts
     engine.answered(attempt, OK, instant(1.1))
@@ -339,3 +339,63 @@ def test_a_restored_claim_that_was_not_delivered_twice_judges_by_its_own_offset(
     engine.receive([record(decision("v"), 4)], instant(1.0))
     (duplicate,) = engine.poll(instant(1.0)).settlements
     assert (duplicate.ending.reason, duplicate.ending.duplicate_of) == (Reason.DEDUPE, 3)
+
+
+# A ledger that is made anew
+
+
+def test_what_a_replaced_ledger_still_needed_stands_for_the_beginning_of_the_new_one() -> None:
+    window = window_with((5_000, CHUNK_ENTRIES, 100, 3), (6_000, 1, 50, 7))
+    window.settles_from = 4_000
+    window.note(10, 1, 500, -1)
+    assert window.settles_from == 0
+    assert window.oldest_needed(7, NEVER_MS) == 0, "offset 7 is not committed"
+    assert window.oldest_needed(8, 100) == 0, "the claim at 100 may be repeated"
+    assert window.oldest_needed(8, 101) == 10
+    assert window.oldest_needed(8, NEVER_MS) == 11
+
+
+def test_a_ledger_that_is_replaced_before_it_was_needed_is_needed_from_its_beginning() -> None:
+    window = LedgerWindow()
+    window.ledger_replaced()
+    assert window.oldest_needed(0, 0) == 0
+    window = window_with((5_000, 1, -1, -1))
+    window.ledger_replaced()
+    assert window.oldest_needed(0, 0) == 0
+    window.note(1, 1, -1, 4)
+    assert window.oldest_needed(4, NEVER_MS) == 1
+
+
+@pytest.mark.parametrize(("ledger_offset", "begin"), [(4_001, 5_000), (4_000, 0)])
+def test_records_a_little_out_of_order_are_of_the_same_ledger(ledger_offset: int, begin: int) -> None:
+    window = window_with((5_000, 1, -1, 7), (ledger_offset, 1, -1, -1))
+    assert window.oldest_needed(7, NEVER_MS) == begin
+
+
+def test_what_comes_out_of_order_does_not_move_the_end_back() -> None:
+    window = window_with((5_000, 1, -1, -1), (4_900, 1, -1, -1))
+    assert window.oldest_needed(0, NEVER_MS) == 5_001
+
+
+# Records of another topic
+
+
+def test_of_records_that_settle_nothing_here_only_the_claims_are_taken() -> None:
+    restoration = Restoration(0, DedupeSettings())
+    settled: list[Settled] = [
+        (3, Kind.TRACK, Outcome.DELIVERED, KEY, START_MS),
+        (4, Kind.TRACK, Outcome.DROPPED, None, None),
+    ]
+    assert restoration.take_claims(20, settled) == 2
+    assert not restoration.settled
+    assert restoration.dedupe.claim(KEY, START_MS, 9) == 3
+    assert restoration.window.oldest_needed(0, START_MS) == 20, "for its claim"
+    assert restoration.window.oldest_needed(0, START_MS + 1) == 21, "it settles no offset"
+
+
+def test_of_a_ledger_that_was_empty_when_it_was_replaced_nothing_is_needed() -> None:
+    window = LedgerWindow()
+    assert window.settles_from == 0
+    window.ledger_replaced()
+    window.note(5, 1, -1, 10)
+    assert window.oldest_needed(0, 0) == 5

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from flagpost_consumer.core.attempts import refusal
-from flagpost_consumer.core.legible import legible, quoted
-from flagpost_consumer.core.metadata_answers import read_errors
-from flagpost_consumer.core.plan import Planner
+from engine_world import START_MS
+from flagpost_consumer.core.metadata.answers import read_errors
+from flagpost_consumer.core.pendo.attempts import refusal
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.legible import legible, quoted
+from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.policy import MappingSettings, Policy, PropertiesPolicy
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import TrackEvent
-from simulation import START_MS
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,21 @@
-"""When memory fills: intake pauses and resumes well below, and long lines are cut only while Pendo takes events."""
+"""When memory fills: intake pauses and resumes well below, and long lanes are cut only while Pendo takes events."""
 
 from __future__ import annotations
 
 import pytest
 
 from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant
-from flagpost_consumer.core.endpoint import EndpointState
+from engine_world import OK, acknowledge, decision, record
+from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Outcome, Reason
+from flagpost_consumer.core.pendo.endpoint import EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DeliverySettings, Policy
-from flagpost_consumer.core.records import Settlement
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, acknowledge, decision, record
 
 MAX_PENDING = 100
 CUT_FROM = 80
-"""CONTRACT section 5: lines are cut from 80 % of delivery.max_pending on."""
+"""docs/contract.md#settings: lines are cut from 80 % of delivery.max_pending on."""
 LINE = 5
 
 
@@ -80,7 +80,7 @@ def test_intake_pauses_and_resumes_by_bytes_as_it_does_by_records() -> None:
 
 @pytest.mark.parametrize("state", [EndpointState.UNREACHABLE, EndpointState.UNAUTHORIZED])
 def test_no_line_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
-    """CONTRACT section 8: an outage fills no dead letters, however long it lasts."""
+    """docs/contract.md#outcomes: an outage fills no dead letters, however long it lasts."""
     engine = engine_with(limited())
     refusal = Answer(503) if state is EndpointState.UNREACHABLE else Answer(401)
     engine.receive([record(decision(f"v{offset}"), offset) for offset in range(20)], instant(0.0))

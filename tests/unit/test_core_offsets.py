@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.core.offsets import Offsets
+from flagpost_consumer.core.books.offsets import Offsets
 
 
 def offsets(position: int | None = None) -> Offsets[str]:

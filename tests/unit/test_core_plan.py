@@ -1,4 +1,4 @@
-"""Planning: the precedence of outcomes (CONTRACT section 8), consent, flags, metadata fields, mapping."""
+"""Planning: the precedence of outcomes (docs/contract.md#outcomes), consent, flags, metadata fields, mapping."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from engine_world import START_MS, decision
 from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.core.pendo_rules import Rule
-from flagpost_consumer.core.plan import DecodeFailure, Planned, Planner
+from flagpost_consumer.core.planning.pendo_rules import Rule
+from flagpost_consumer.core.planning.plan import MAX_LIKE_CHARACTERS, Planned, Planner
 from flagpost_consumer.core.policy import (
     AnonymousPolicy,
     ConsentSettings,
@@ -20,6 +21,7 @@ from flagpost_consumer.core.policy import (
     PropertiesPolicy,
     SelectSettings,
 )
+from flagpost_consumer.core.records import DecodeFailure
 from flagpost_schemas import (
     AccountMetadata,
     DecisionEvent,
@@ -29,7 +31,6 @@ from flagpost_schemas import (
     TrackEvent,
     VisitorMetadata,
 )
-from simulation import START_MS, decision
 
 DAY_MS = 86_400_000
 STRICT = Policy(
@@ -346,3 +347,20 @@ def test_what_makes_two_deliveries_repeats_of_one_another() -> None:
     assert len(keys) == 6
     assert key(track(event_id="1")) == key(track(event_id="1", visitor_id="w", event="Other"))
     assert key(track(event_id="1")) != key(track(event_id="2"))
+
+
+# What decisions have in common
+
+
+def test_what_is_remembered_of_decisions_is_bounded_in_number_and_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flagpost_consumer.core.planning.plan.MAX_LIKENESSES", 2)
+    planner = Planner(Policy())
+    for flag, remembered in (("a", 1), ("b", 2), ("b", 2), ("c", 1), ("x" * MAX_LIKE_CHARACTERS, 1)):
+        first, second = (
+            planner.plan(decision("v", flag), START_MS),
+            planner.plan(decision("v", flag), START_MS),
+        )
+        assert first == second
+        assert len(planner._likenesses) == remembered

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from types import FunctionType
 
-from flagpost_consumer.core.quarantine import defect_detail, fingerprint
+from flagpost_consumer.core.planning.quarantine import Suspects, defect_detail, fingerprint
 from flagpost_schemas import Decoder
 
 
@@ -55,3 +56,12 @@ def test_names_are_cut_so_that_the_detail_keeps_its_advice() -> None:
     detail = defect_detail(error)
     assert len(detail) <= 300
     assert detail.endswith("replay the dead letter")
+
+
+def test_code_that_belongs_to_no_module_has_a_place_too() -> None:
+    nameless = FunctionType(compile("raise ValueError", "made", "exec"), {})
+    assert fingerprint(caught(nameless)) == "ValueError at ?:1"
+
+
+def test_before_any_record_is_handled_none_is_to_blame() -> None:
+    assert not Suspects().blame(ValueError("of the start"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flagpost_consumer.core.reading_watch import AWAY_SECONDS, STILL_SECONDS, ReadingWatch
+from flagpost_consumer.core.books.reading_watch import AWAY_SECONDS, STILL_SECONDS, ReadingWatch
 
 
 def test_a_partition_that_has_something_and_stands_still_is_told_after_a_minute() -> None:

@@ -13,13 +13,25 @@ from collections.abc import Callable
 import pytest
 
 from engine_steps import NO_LINGER, attempts_at, engine_with, instant
+from engine_world import START_MS
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.pendo_rules import Rule
-from flagpost_consumer.core.plan import MAX_METADATA_FIELDS, Planner
+from flagpost_consumer.core.planning.pendo_rules import Rule
+from flagpost_consumer.core.planning.plan import Planner
+from flagpost_consumer.core.planning.visitor_names import LONG_ID_CHARACTERS
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Headers, Record
-from flagpost_consumer.core.visitor_names import LONG_ID_CHARACTERS
+from flagpost_consumer.core.record_weights import (
+    FIELD_BYTES,
+    HEADER_BYTES,
+    LIST_ITEM_BYTES,
+    MAX_METADATA_FIELDS,
+    NOT_ASCII,
+    SHORT_RECORD_BYTES,
+    event_weight,
+    headers_weight,
+)
+from flagpost_consumer.core.records import DecodeFailure, EventFacts, Headers, HeldRecord, Record
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 from flagpost_schemas import (
     AccountMetadata,
     Context,
@@ -30,7 +42,6 @@ from flagpost_schemas import (
     VisitorMetadata,
     encode_single_object,
 )
-from simulation import START_MS
 
 EVERY_RECORD_BYTES = 12_000
 """What any record may take besides what is counted: `delivery.max_pending` bounds it."""
@@ -119,6 +130,7 @@ def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) 
     return after - before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sent", [False, True], ids=["waiting", "in flight"])
 @pytest.mark.parametrize("name", HEAVY)
 def test_what_a_record_takes_is_counted(name: str, sent: bool) -> None:
@@ -136,6 +148,104 @@ def test_headers_are_counted() -> None:
     engine = engine_with(NO_LINGER)
     held = held_bytes(engine, lambda: records(decision, headers), sent=False)
     assert held < engine.pending_bytes + RECORDS * EVERY_RECORD_BYTES
+
+
+TEXT = "t" * 1_000
+"""In each place where an event has one."""
+WHOLE_CONTEXT = Context(ip=TEXT, user_agent=TEXT, url=TEXT, title=TEXT, locale=TEXT)
+
+
+@pytest.mark.parametrize(
+    ("event", "texts"),
+    [
+        (track(0, visitor_id=TEXT, event=TEXT), 2),
+        (track(0, visitor_id=TEXT, anonymous_id=TEXT, event=TEXT, account_id=TEXT), 4),
+        (track(0, visitor_id=TEXT, event=TEXT, context=WHOLE_CONTEXT), 7),
+        (decision(0, visitor_id=TEXT, flag_key=TEXT, variation_key=TEXT), 4),
+        (decision(0, visitor_id=TEXT, account_id=TEXT, flag_key=TEXT, variation_key=TEXT), 5),
+        (decision(0, visitor_id=TEXT, flag_key=TEXT, variation_key=TEXT, context=WHOLE_CONTEXT), 9),
+    ],
+)
+def test_each_text_of_a_long_record_counts_and_a_flag_twice(event: Event, texts: int) -> None:
+    """The name of the metadata field repeats the flag's key."""
+    assert event_weight(event, SHORT_RECORD_BYTES + 1) == texts * TEXT.__sizeof__()
+    assert event_weight(event, SHORT_RECORD_BYTES) == 0
+
+
+def test_each_field_counts_with_its_name_its_value_and_what_is_in_a_list() -> None:
+    event = VisitorMetadata(
+        event_id="e",
+        occurred_at=START_MS,
+        visitor_id=TEXT,
+        account_id=TEXT,
+        values={TEXT: TEXT, "n": 1, "l": [TEXT, TEXT]},
+    )
+    (a_list,) = [value for value in event.values.values() if isinstance(value, list | tuple)]
+    texts = 6 * TEXT.__sizeof__() + 2 * "n".__sizeof__()
+    of_list = a_list.__sizeof__() + 2 * LIST_ITEM_BYTES
+    assert event_weight(event, SHORT_RECORD_BYTES + 1) == 3 * FIELD_BYTES + texts + of_list
+    assert event_weight(event, SHORT_RECORD_BYTES) == 3 * FIELD_BYTES
+
+
+def test_of_an_account_its_id_counts() -> None:
+    assert event_weight(account(TEXT), 1_000) == FIELD_BYTES + TEXT.__sizeof__() + "a".__sizeof__()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_fields_that_are_too_many_are_not_kept_and_do_not_count(more: int) -> None:
+    event = visitor(1, **{f"f{n:04}": True for n in range(MAX_METADATA_FIELDS + more)})
+    ids, names = "v1".__sizeof__(), MAX_METADATA_FIELDS * "f0000".__sizeof__()
+    kept = MAX_METADATA_FIELDS * FIELD_BYTES + names
+    assert event_weight(event, 100_000) == (ids if more else ids + kept)
+
+
+def test_a_text_with_other_characters_counts_for_what_it_takes_once_it_was_sent() -> None:
+    plain, wide = decision(0, flag_key="f" * 1_000), decision(0, flag_key="f" * 999 + "é")
+    longer = 2 * (NOT_ASCII * wide.flag_key.__sizeof__() - plain.flag_key.__sizeof__())
+    assert event_weight(wide, 2_000) - event_weight(plain, 2_000) == longer
+
+
+def test_headers_count_with_their_names_and_values() -> None:
+    assert headers_weight(()) == 0
+    assert headers_weight((("name", b"value"), ("n", None))) == 2 * HEADER_BYTES + 10
+
+
+# What is held
+
+
+HEADERS: Headers = (("name", b"value"),)
+
+
+def held(event: Event | DecodeFailure, *, key: bytes | None = b"key", truncated: bool = False) -> HeldRecord:
+    """What is held of a record with a value of a thousand bytes and a header."""
+    return Record(3, 7, START_MS + 5, key, bytes(1_000), HEADERS, event, truncated=truncated).held()
+
+
+def test_a_record_holds_its_own_bytes_its_headers_and_what_is_kept_of_its_event() -> None:
+    event = decision(0, flag_key=TEXT)
+    size = 1_003 + headers_weight(HEADERS) + event_weight(event, 1_003)
+    assert held(event).size_bytes == size
+    assert held(event, key=None).size_bytes == size - 3
+    assert Record(3, 7, START_MS, b"key", None, (), event).held().size_bytes == 3
+
+
+def test_of_a_record_that_could_not_be_decoded_its_bytes_are_kept_and_nothing_is_told() -> None:
+    failure = DecodeFailure(Reason.UNDECODABLE, "cut short")
+    for truncated in (False, True):
+        kept = held(failure, truncated=truncated)
+        assert kept[:6] == (3, 7, START_MS + 5, b"key", bytes(1_000), HEADERS)
+        assert kept.size_bytes == 1_003 + headers_weight(HEADERS)
+        assert (kept.occurred_at, kept.facts, kept.truncated) == (None, EventFacts(), truncated)
+
+
+def test_what_is_told_of_an_event_is_kept_with_its_record() -> None:
+    one = held(decision(0, account_id="acme", variation_key="b"))
+    assert one[:6] == (3, 7, START_MS + 5, b"key", bytes(1_000), HEADERS)
+    assert (one.occurred_at, one.truncated) == (START_MS, False)
+    assert one.facts == EventFacts("e0", "v0", "acme", "f", "b")
+    assert held(decision(0, enabled=False, variation_key=None)).facts.variation_key == "off"
+    assert held(track(1, account_id="acme")).facts == EventFacts("e1", "v1", "acme")
+    assert held(account("acme")).facts == EventFacts("e", None, "acme")
 
 
 def test_what_is_counted_leaves_room_for_as_many_ordinary_records_as_may_be_pending() -> None:
@@ -169,7 +279,7 @@ def test_repairs_are_counted_and_not_held() -> None:
     engine.receive([made], instant(1.0))
     assert engine.accounts.repairs[Rule.SIZE] > 8_900
     (attempt,) = attempts_at(engine, 1.0)
-    assert attempt.lane is not None
+    assert isinstance(attempt, TrackAttempt)
     assert attempt.lane.queue[0].planned.repairs == ()
 
 

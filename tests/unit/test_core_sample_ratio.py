@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from flagpost_consumer.core.sample_ratio import (
+from flagpost_consumer.core.splits.sample_ratio import (
     ALPHA,
     CONCENTRATIONS,
     SKEWED_FROM,
@@ -173,7 +173,7 @@ def test_a_broken_split_is_seen_among_few_visitors_and_a_slight_one_among_many(
         ({"control": 50, "treatment": 50, "forced": 900}, EVEN),
     ],
 )
-def test_what_chance_explains_is_no_evidence(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
+def test_what_chance_explains_is_not_evidence(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
     assert evidence(counts, shares) < SKEWED_FROM
 
 

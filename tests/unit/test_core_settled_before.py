@@ -6,11 +6,11 @@ import tracemalloc
 
 import pytest
 
-from flagpost_consumer.core.aged_table import NEVER_MS
+from flagpost_consumer.core.books.aged_table import NEVER_MS
+from flagpost_consumer.core.books.restoration import SLACK_OFFSETS, Restoration, Settled
+from flagpost_consumer.core.books.settled_before import CHUNK_OFFSETS, SettledBefore
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import DedupeSettings
-from flagpost_consumer.core.restoration import SLACK_OFFSETS, Restoration, Settled
-from flagpost_consumer.core.settled_before import CHUNK_OFFSETS, SettledBefore
 
 EDGES = [0, 1, CHUNK_OFFSETS - 1, CHUNK_OFFSETS, CHUNK_OFFSETS + 1, 2 * CHUNK_OFFSETS - 1, 2 * CHUNK_OFFSETS]
 

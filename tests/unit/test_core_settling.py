@@ -14,14 +14,15 @@ from engine_steps import (
     metadata,
     visitors,
 )
+from engine_world import OK, START_MS, acknowledge, decision, positions, record
+from flagpost_consumer.core.books.deliveries import Partition
+from flagpost_consumer.core.books.restoration import Restoration, Settled
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DedupeSettings, Policy
 from flagpost_consumer.core.record_weights import HEADER_BYTES
-from flagpost_consumer.core.records import Gap, Partition
-from flagpost_consumer.core.restoration import Restoration, Settled
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, START_MS, acknowledge, decision, positions, record
+from flagpost_consumer.core.records import Gap
 
 NO_DEDUPE = Policy(dedupe=DedupeSettings(ttl_seconds=0.0))
 
@@ -95,6 +96,23 @@ def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_book() -> N
     assert engine.pending_records == 0
     engine.gap_written(partition, gap)
     assert engine.pending_records == 0
+
+
+def test_several_gaps_are_several_and_each_is_written_for_itself() -> None:
+    engine, partition = restored(100)
+    gaps = [Gap(100, 250), Gap(250, 255), Gap(260, 262)]
+    for gap in gaps:
+        engine.lose(partition, gap)
+    assert (engine.accounts.offsets_lost, engine.pending_records) == (157, 3)
+    for left, gap in zip((2, 1, 0), gaps, strict=True):
+        engine.gap_written(partition, gap)
+        assert (engine.pending_records, engine.is_quiet([0])) == (left, not left)
+
+
+def test_each_record_that_is_passed_over_counts() -> None:
+    engine, _ = restored(5, *(delivered(offset, Kind.TRACK) for offset in (5, 6, 7)), policy=TRACKS_ONLY)
+    engine.receive([record(decision("v", f"f{offset}"), offset) for offset in (5, 6, 7)], instant(1.0))
+    assert (engine.accounts.records, engine.accounts.redeliveries) == (3, 3)
 
 
 # Bytes

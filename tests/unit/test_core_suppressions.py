@@ -19,9 +19,19 @@ from engine_steps import (
     settle_all,
     visitors,
 )
+from engine_world import OK, START_MS, TIMED_OUT, acknowledge, decision, positions, record
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.suppressions import (
+    MAX_BYTES,
+    SLOT_BYTES,
+    Suppression,
+    Suppressions,
+    TooManySuppressions,
+)
 from flagpost_consumer.core.policy import (
     AnonymousPolicy,
     DecisionsSettings,
@@ -29,16 +39,8 @@ from flagpost_consumer.core.policy import (
     MappingSettings,
     Policy,
 )
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.suppressions import (
-    MAX_BYTES,
-    Suppression,
-    Suppressions,
-    TooManySuppressions,
-)
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import DecodeFailure
 from flagpost_schemas import AccountMetadata, Event, TrackEvent
-from simulation import OK, START_MS, TIMED_OUT, acknowledge, decision, positions, record
 
 UNAVAILABLE = Answer(503)
 
@@ -365,3 +367,36 @@ def test_an_expired_event_that_waited_is_suppressed_and_leaves_no_dead_letter() 
     receive(engine, decision("gone"))
     suppress(engine, "gone")
     assert reasons(settle_all(engine, 100.0)) == {0: Reason.SUPPRESSED}
+
+
+# The bound
+
+
+def suppressing(visitor_id: str) -> Suppression:
+    return Suppression(visitor_id, is_suppressed=True)
+
+
+def test_what_is_known_already_hides_nothing_of_what_comes_with_it() -> None:
+    known = Suppressions()
+    for visitor_ids in (["one"], ["one", "two"]):
+        known.take(suppressing(visitor_id) for visitor_id in visitor_ids)
+    assert known.hold("two")
+
+
+def test_as_many_are_held_as_fit_and_an_undo_makes_room_for_one() -> None:
+    each_bytes = "v1".__sizeof__() + SLOT_BYTES
+    known = Suppressions(max_bytes=3 * each_bytes)
+    known.take(suppressing(f"v{number}") for number in range(3))
+    with pytest.raises(TooManySuppressions):
+        known.take([suppressing("v3")])
+    known.take([Suppression("v0", is_suppressed=False), suppressing("v3")])
+    with pytest.raises(TooManySuppressions):
+        known.take([suppressing("v4")])
+    assert (len(known), known.hold("v0"), known.hold("v3")) == (3, False, True)
+
+
+def test_too_many_are_told_with_the_bound_and_what_to_do() -> None:
+    assert str(TooManySuppressions(450_000, MAX_BYTES)) == (
+        "more than 450,000 visitors are suppressed, and 64 MiB hold no more: "
+        "undo some (flagpost suppress VISITOR --undo)"
+    )

@@ -1,13 +1,13 @@
-"""What a crash would send again is bounded (DESIGN, invariant 6): sending waits for Kafka's acknowledgements."""
+"""What a crash would send again is bounded (docs/guarantees.md#sent-twice): sending waits for acknowledgements."""
 
 from __future__ import annotations
 
 from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
+from engine_world import OK, acknowledge, decision, record
+from flagpost_consumer.core.books.deliveries import Settlement
+from flagpost_consumer.core.books.unacknowledged import MAX_WAIT_SECONDS
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.policy import DecisionsSettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import Settlement
-from flagpost_consumer.core.unacknowledged import MAX_WAIT_SECONDS
-from simulation import OK, acknowledge, decision, record
 
 ONE_CONNECTION = Policy(
     decisions=DecisionsSettings(visitor_metadata=False), limits=EndpointLimits(max_connections=1)
@@ -15,7 +15,7 @@ ONE_CONNECTION = Policy(
 
 
 def deliver(engine: Engine, offset: int, at: float) -> list[Settlement]:
-    """Let Pendo take one event; gives its settlement, which Kafka does not have yet."""
+    """Let Pendo take one event; returns its settlement, which Kafka does not have yet."""
     engine.receive([record(decision(f"v{offset}"), offset)], instant(at))
     (attempt,) = engine.poll(instant(at)).attempts
     engine.answered(attempt, OK, instant(at))

@@ -9,9 +9,10 @@ import pytest
 from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
-from flagpost_consumer.adapters import kafka_producer, write_line
-from flagpost_consumer.adapters.dead_letter_writer import OWN_BYTES, DeadLetterWriter
-from flagpost_consumer.core.records import Settlement
+from flagpost_consumer.adapters.kafka import producer as kafka_producer
+from flagpost_consumer.adapters.kafka import write_line
+from flagpost_consumer.adapters.kafka.dead_letter_writer import OWN_BYTES, DeadLetterWriter
+from flagpost_consumer.core.books.deliveries import Settlement
 from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
 from running import eventually
 from settlements import DeadEngine
@@ -108,6 +109,9 @@ class Refusing:
 
     def __len__(self) -> int:
         return len(self._reports)
+
+    def purge(self, **_: bool) -> None:
+        """Nothing is left to take back: each try has its answer already, which `poll` reports."""
 
     def poll(self, _: float) -> int:
         reports, self._reports = self._reports, []

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.dead_letters.transactions import Replay, ReplayProducer
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.dead_letters.records import Place
+from flagpost_consumer.commands.dead_letters.transactions import Replay, ReplayProducer
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.settings import KafkaSettings
 from mock_kafka import PRODUCE, MockKafka
 

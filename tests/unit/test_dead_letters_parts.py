@@ -11,15 +11,12 @@ import orjson
 import pytest
 
 from dead_letter_topics import run_dead_letters
-from flagpost_consumer.adapters.schema_registry import (
-    RegistryNotAnswering,
-    SchemaDoesNotExist,
-    SchemaRegistry,
-)
-from flagpost_consumer.operator.event_values import Values, event_as_json
-from flagpost_consumer.operator.interrupts import noted_interrupts
-from flagpost_consumer.operator.progress import LINE_SECONDS, told, watched
+from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering, SchemaDoesNotExist
+from flagpost_consumer.adapters.registry.schema_registry import SchemaRegistry
+from flagpost_consumer.commands.sources.event_values import Values, event_as_json
 from flagpost_consumer.settings import SchemaRegistrySettings
+from flagpost_consumer.terminal.interrupts import noted_interrupts
+from flagpost_consumer.terminal.progress import LINE_SECONDS, told, watched
 from flagpost_schemas import (
     EVENT_TYPES,
     AccountMetadata,
@@ -41,7 +38,7 @@ EVENT = TrackEvent(event_id="e", occurred_at=5, visitor_id="v", event="Step", co
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: str | Exception) -> list[int]:
-    """Let the registry answer so; gives the ids that it is asked for."""
+    """Let the registry answer so; returns the ids that it is asked for."""
     asked: list[int] = []
 
     async def fetch(_: SchemaRegistry, schema_id: int) -> str:
@@ -154,7 +151,7 @@ def test_the_first_ctrl_c_is_noted_and_nothing_else() -> None:
 def test_the_second_ctrl_c_ends_the_process_at_once() -> None:
     program = (
         "import os, signal\n"
-        "from flagpost_consumer.operator.interrupts import noted_interrupts\n"
+        "from flagpost_consumer.terminal.interrupts import noted_interrupts\n"
         "with noted_interrupts():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"

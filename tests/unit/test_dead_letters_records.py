@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from flagpost_consumer.operator.dead_letters.reading import Filters
-from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker, Place, read_message
-from flagpost_consumer.operator.dead_letters.views import letter_as_json, table
+from flagpost_consumer.commands.dead_letters.reading import Filters
+from flagpost_consumer.commands.dead_letters.records import DeadLetter, Marker, Place, read_message
+from flagpost_consumer.commands.dead_letters.views import letter_as_json, table
 from flagpost_settings.visible import visible
 
 WHOLE = {
@@ -61,7 +61,7 @@ def test_there_may_be_no_status() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(set(WHOLE) - {"flagpost-status"}))
-def test_what_lacks_a_header_is_no_dead_letter(missing: str) -> None:
+def test_a_record_without_a_header_is_not_a_dead_letter(missing: str) -> None:
     assert read_message(message({name: value for name, value in WHOLE.items() if name != missing})) is None
 
 
@@ -121,7 +121,7 @@ def test_no_record_moves_the_terminals_cursor_or_paints_it() -> None:
     assert visible("zoë 数 \x9b") == "zoë 数 \\x9b"
 
 
-def test_a_key_that_is_no_text_is_shown_all_the_same() -> None:
+def test_a_key_that_is_not_text_is_still_shown() -> None:
     letter = read_message(message(dict(WHOLE), key=b"a\xff"))
     assert isinstance(letter, DeadLetter)
     assert letter_as_json(letter, replayed=True)["key"] == "a\\xff"

@@ -7,10 +7,10 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.operator.dead_letters.assessing import Candidate, Claim, Part, Skip
-from flagpost_consumer.operator.dead_letters.delivered import Claims
-from flagpost_consumer.operator.dead_letters.records import DeadLetter, Place
-from flagpost_consumer.operator.dead_letters.selecting import Selection, select
+from flagpost_consumer.commands.dead_letters.assessing import Candidate, Claim, Part, Skip
+from flagpost_consumer.commands.dead_letters.delivered import Claims
+from flagpost_consumer.commands.dead_letters.records import DeadLetter, Place
+from flagpost_consumer.commands.dead_letters.selecting import Selection, select
 
 TTL_SECONDS = 1.0
 TTL_MS = 1_000
@@ -109,7 +109,7 @@ def test_the_oldest_death_goes_first() -> None:
     assert dict(selection.skipped) == {Skip.REPEATED: [Place(0, 1)]}
 
 
-def test_of_two_deliveries_only_the_one_that_is_no_repeat_is_planned() -> None:
+def test_of_two_deliveries_only_the_one_that_is_not_a_duplicate_is_planned() -> None:
     claim = Claim(b"k" * 16, 0)
     both = candidate(1, (Part("track", claim), Part("visitor_metadata")))
     assert choose([both], [claim]).replays[Place(0, 1)].kind == "visitor_metadata"

@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters import held_records
-from flagpost_consumer.adapters.decoding import Decoding
-from flagpost_consumer.core import schema_lookups
+from engine_steps import decoded_into
+from engine_world import START_MS, decision
+from flagpost_consumer.adapters.kafka import held_records
+from flagpost_consumer.adapters.kafka.decoding import Decoding
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.schema_lookups import (
+from flagpost_consumer.core.planning import schema_lookups
+from flagpost_consumer.core.planning.schema_lookups import (
     Found,
     NoAnswer,
     Refused,
@@ -23,9 +23,9 @@ from flagpost_consumer.core.schema_lookups import (
     TurnedAway,
     Unusable,
 )
+from flagpost_consumer.core.records import DecodeFailure, Record
 from flagpost_schemas import DecisionEvent, Decoder, encode_confluent, encode_single_object, schema_of
 from registry_world import FakeMessage, RegistryWorld, messages
-from simulation import START_MS, decision
 
 EVENT = decision("v")
 GOOD = encode_single_object(EVENT)
@@ -53,7 +53,7 @@ def reason_of(record: Record) -> Reason:
 def test_what_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
     taken: list[Record] = []
     done: list[bool] = []
-    decoding = Decoding(None, taken.extend)
+    decoding = Decoding(None, decoded_into(taken))
     decoding.take(
         messages(GOOD, None, GOOD[:-1], b"", b"\xc3\x01" + b"?" * 8, GOOD), lambda: done.append(True)
     )
@@ -74,7 +74,7 @@ def test_what_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
 
 def test_without_a_registry_confluents_format_is_an_unknown_schema() -> None:
     taken: list[Record] = []
-    decoding = Decoding(None, taken.extend)
+    decoding = Decoding(None, decoded_into(taken))
     decoding.take(messages(confluent(7), GOOD), lambda: None)
     assert [record.offset for record in taken] == [0, 1]
     assert reason_of(taken[0]) is Reason.UNKNOWN_SCHEMA
@@ -384,7 +384,7 @@ def test_others_go_on_and_the_partition_keeps_its_order() -> None:
 def test_a_partition_that_waits_is_to_be_paused_once_it_holds_a_bound_and_read_again_at_half(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flagpost_consumer.adapters.decoding.RELEASED_AT_ONCE", 100)
+    monkeypatch.setattr("flagpost_consumer.adapters.kafka.decoding.RELEASED_AT_ONCE", 100)
     world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
     world.take(*messages(*[confluent(7)] * (held_records.MAX_RECORDS - 1)))
     assert world.decoding.full_partitions == frozenset()
@@ -464,7 +464,7 @@ def test_a_schema_that_was_forgotten_while_its_record_was_held_is_asked_for_agai
 
 
 def test_partitions_that_go_on_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flagpost_consumer.adapters.decoding.RELEASED_AT_ONCE", 100)
+    monkeypatch.setattr("flagpost_consumer.adapters.kafka.decoding.RELEASED_AT_ONCE", 100)
     world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
     world.take(*messages(*[confluent(7)] * 500), *messages(*[confluent(7)] * 500, partition=1))
     world.run(reached=lambda: len(world.taken) >= 400)

@@ -11,14 +11,15 @@ import pytest
 from aiohttp import web
 from confluent_kafka import Message
 
+from deadlines import stretched
+from engine_world import decision
 from flagpost_consumer.adapters.clocks import clock
-from flagpost_consumer.app import Service
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.suppressions import Suppressions
+from flagpost_consumer.core.books.restoration import Restoration
+from flagpost_consumer.core.planning.suppressions import Suppressions
+from flagpost_consumer.service.service import Service
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_object, schema_of
 from running import eventually
-from simulation import decision
 
 SECONDS = 30.0
 """How long a test waits for what must come."""
@@ -54,8 +55,8 @@ class SlowRegistry:
     async def __aexit__(self, *_: object) -> None:
         self.go.set()
         for service in self.services:
-            assert service._registry is not None
-            await service._registry.close()
+            assert service.loop.registry is not None
+            await service.loop.registry.close()
         await self._runner.cleanup()
 
 
@@ -83,19 +84,19 @@ def service_with(registry: SlowRegistry) -> Service:
     }
     environ = {f"FLAGPOST_{name}": value for name, value in values.items()}
     service = Service(load_settings(None, environ, Needs.KAFKA | Needs.PENDO))
-    service._intake = cast("Any", Intake())
+    service.loop.intake = cast("Any", Intake())
     registry.services.append(service)
     return service
 
 
 def take_over(service: Service, *numbers: int) -> None:
     """Partitions are assigned, and restored from offset 0 on."""
-    service.on_assigned(list(numbers), 2, 1)
+    service.calls.on_assigned(list(numbers), 2, 1)
     for number in numbers:
         partition = service.engine.current(number)
         assert partition is not None
         service.engine.restore(partition, Restoration(0, service._settings.dedupe))
-    service.on_suppressions_known(Suppressions())
+    service.releases.on_suppressions_known(Suppressions())
 
 
 def message(value: bytes, offset: int, partition: int = 0) -> Message:
@@ -120,9 +121,9 @@ UNKNOWN_YET, KNOWN = encode_confluent(EVENT, SCHEMA_ID), encode_single_object(EV
 
 async def give_up(service: Service, how: str, number: int) -> None:
     if how == "lost":
-        service.on_lost([number])
+        service.calls.on_lost([number])
     else:
-        await asyncio.wait_for(service.on_revoked([number]), SECONDS)
+        await asyncio.wait_for(service.calls.on_revoked([number]), stretched(SECONDS))
 
 
 @pytest.mark.parametrize("how", ["revoked", "lost"])
@@ -132,16 +133,16 @@ async def test_what_waited_for_its_schema_does_not_pass_for_a_record_of_the_next
     """The partition comes back at its committed offset 0: were offset 5 taken in, 0 to 4 would be passed over."""
     service = service_with(registry)
     take_over(service, 0)
-    service.on_messages([message(UNKNOWN_YET, 5), message(KNOWN, 6)], lambda: None)
-    await asyncio.wait_for(registry.asked.wait(), SECONDS)
+    service.calls.on_messages([message(UNKNOWN_YET, 5), message(KNOWN, 6)], lambda: None)
+    await asyncio.wait_for(registry.asked.wait(), stretched(SECONDS))
     await give_up(service, how, 0)
     take_over(service, 0)
     registry.go.set()
-    service.on_messages([message(UNKNOWN_YET, 0), message(KNOWN, 1)], lambda: None)
+    service.calls.on_messages([message(UNKNOWN_YET, 0), message(KNOWN, 1)], lambda: None)
     await eventually(lambda: service.engine.accounts.records >= 2, SECONDS)
     partition = service.engine.current(0)
     assert partition is not None
-    assert sorted(entry[0].record.offset for entry in partition.offsets.unsettled()) == [0, 1]
+    assert [offset for offset in range(3) if offset in partition.offsets] == [0, 1]
     assert service.engine.accounts.records == 2
 
 
@@ -153,8 +154,8 @@ async def test_what_waits_of_partitions_that_stay_is_decoded_all_the_same(
     take_over(service, 0, 1)
     done: list[bool] = []
     mixed = [message(UNKNOWN_YET, 0), message(UNKNOWN_YET, 0, partition=1), message(KNOWN, 1, partition=1)]
-    service.on_messages(mixed, lambda: done.append(True))
-    await asyncio.wait_for(registry.asked.wait(), SECONDS)
+    service.calls.on_messages(mixed, lambda: done.append(True))
+    await asyncio.wait_for(registry.asked.wait(), stretched(SECONDS))
     await give_up(service, how, 0)
     registry.go.set()
     await eventually(lambda: service.engine.accounts.records >= 2 and done, SECONDS)

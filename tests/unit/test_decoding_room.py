@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from engine_steps import engine_with, instant
-from flagpost_consumer.adapters.decoding import FULL_SECONDS, HEADER_BYTES, PART_BYTES, PART_RECORDS
+from engine_steps import decoded_into, engine_with, instant
+from engine_world import START_MS, decision
+from flagpost_consumer.adapters.kafka.decoding import FULL_SECONDS, HEADER_BYTES, PART_BYTES, PART_RECORDS
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.plan import MAX_METADATA_FIELDS
+from flagpost_consumer.core.planning.schema_lookups import Found
 from flagpost_consumer.core.policy import DeliverySettings, Policy
-from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.schema_lookups import Found
+from flagpost_consumer.core.record_weights import MAX_METADATA_FIELDS
+from flagpost_consumer.core.records import Record, Undecoded
 from flagpost_schemas import (
     DecisionEvent,
     MetadataValue,
@@ -24,7 +25,6 @@ from flagpost_schemas import (
     schema_of,
 )
 from registry_world import FakeMessage, RegistryWorld, messages
-from simulation import START_MS, decision
 
 GOOD = encode_single_object(decision("v"))
 LARGE = encode_single_object(decision("v" * 25_000))
@@ -190,8 +190,8 @@ def test_an_engine_takes_in_no_more_than_a_part_beyond_its_limit() -> None:
 def _give_to(engine: Engine, world: RegistryWorld) -> list[Record]:
     given: list[Record] = []
 
-    def give(records: list[Record]) -> None:
-        given.extend(records)
+    def give(records: list[Record | Undecoded]) -> None:
+        decoded_into(given)(records)
         engine.receive(records, instant(1.0))
 
     world.decoding._on_records = give

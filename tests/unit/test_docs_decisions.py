@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-RECORDS = sorted((Path(__file__).parents[2] / "docs" / "decisions").glob("*.md"))
+from documentation import decisions
+
+RECORDS = decisions.records()
 
 
 def test_they_are_numbered_without_a_gap() -> None:
@@ -22,3 +24,8 @@ def test_a_record_has_a_title_a_status_and_reasons(path: Path) -> None:
     assert not blank
     assert re.fullmatch(r"Status: (accepted|replaced by .+)( \(.+\))?", status)
     assert len(" ".join(reasons)) > 200
+
+
+def test_the_list_is_up_to_date() -> None:
+    assert decisions.PAGE.read_text() == decisions.page(), "run: make decisions"
+    assert decisions.page().count("\n| [") == len(RECORDS)

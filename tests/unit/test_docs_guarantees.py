@@ -32,8 +32,22 @@ def test_each_promise_has_a_test_that_exists(cells: list[str]) -> None:
     assert not missing_tests(proof)
 
 
+def invariants() -> dict[str, str]:
+    _, *parts = re.split(r"^### (.+)$", sections()["Invariants"], flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("title", invariants())
+def test_each_invariant_has_a_test_that_exists(title: str) -> None:
+    promise, _, proof = invariants()[title].partition("Held by")
+    assert promise.strip()
+    assert NAMED.search(proof)
+    assert not missing_tests(proof)
+
+
 def test_there_are_promises_of_each_sort() -> None:
     assert len(promises()) > 30
+    assert len(invariants()) == 12
     assert set(TABLES) < sections().keys()
 
 

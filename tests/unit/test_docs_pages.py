@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("docs", "examples", "helm", "benchmarks", "consumer", "publisher", "schemas")

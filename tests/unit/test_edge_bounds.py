@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from flagpost_consumer.operator.imports.roles import KEPT_SHAPES, MAX_KEPT_CHARACTERS, RoleFinder
+from flagpost_consumer.commands.imports.roles import KEPT_SHAPES, MAX_KEPT_CHARACTERS, RoleFinder
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import Duplicates, claim_of
 from flagpost_publisher.errors import EventRefused
@@ -70,7 +70,7 @@ def test_a_publishers_memory_of_duplicates_is_bounded_in_bytes(
     assert duplicates.is_news(claim_of(event_of(1_499)))
 
 
-def test_an_id_that_is_no_text_is_refused_by_its_field() -> None:
+def test_an_id_that_is_not_text_is_refused_by_its_field() -> None:
     """Not by the memory, which is asked first."""
     for wrong in (5, b"x" * 300):
         claim = claim_of(replace(A, visitor_id=wrong))  # type: ignore[arg-type]

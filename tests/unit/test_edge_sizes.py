@@ -55,7 +55,7 @@ def test_a_publisher_refuses_what_is_larger(size_bytes: int, most: int | None) -
     assert all(f"the most is {most or MOST:,}" in each for each in said)
 
 
-def test_a_decision_that_is_refused_for_its_size_is_no_duplicate_later() -> None:
+def test_a_decision_refused_for_its_size_is_not_a_duplicate_later() -> None:
     publisher = Publisher(bootstrap_servers="127.0.0.1:1", attributes=["plan"])
     client = optimizely_client()
     publisher.attach(client)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from deadlines import stretched
 from flagpost_consumer.demo import embedded_kafka
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka, EmbeddedKafkaError
 
@@ -35,7 +36,7 @@ def produce(kafka: EmbeddedKafka, topic: str, count: int) -> None:
     )
     for number in range(count):
         producer.produce(topic, b"value", key=f"key-{number}", headers={"number": str(number).encode()})
-    assert producer.flush(DEADLINE_SECONDS) == 0
+    assert producer.flush(stretched(DEADLINE_SECONDS)) == 0
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def consumer(kafka: EmbeddedKafka, group: str, topic: str) -> Iterator[Consumer]
 def consume_until(condition: Callable[[list[Message]], bool], *members: Consumer) -> list[Message]:
     """What the members received until the condition held of it."""
     received: list[Message] = []
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while not condition(received):
         assert time.monotonic() < deadline, f"only {len(received)} records came in time"
         received += [record for member in members for record in member.consume(100, 0.02)]
@@ -109,7 +110,9 @@ def test_offsets_are_committed_with_their_metadata(kafka: EmbeddedKafka) -> None
         member.commit(offsets=[TopicPartition("committed", 0, 3, "v1:42")], asynchronous=False)
 
     with consumer(kafka, "committed", "committed") as successor:
-        (committed,) = successor.committed([TopicPartition("committed", 0)], timeout=DEADLINE_SECONDS)
+        (committed,) = successor.committed(
+            [TopicPartition("committed", 0)], timeout=stretched(DEADLINE_SECONDS)
+        )
         assert (committed.offset, committed.metadata) == (3, "v1:42")
         records = consume_until(lambda received: len(received) >= 2, successor)
         assert [record.offset() for record in records] == [3, 4]
@@ -144,8 +147,8 @@ def test_it_ends_when_its_parent_is_killed() -> None:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.send_signal(signal.SIGKILL)
-        parent.wait(DEADLINE_SECONDS)
-        gone, _ = psutil.wait_procs([child], timeout=DEADLINE_SECONDS)
+        parent.wait(stretched(DEADLINE_SECONDS))
+        gone, _ = psutil.wait_procs([child], timeout=stretched(DEADLINE_SECONDS))
         assert gone == [child]
 
 

@@ -6,13 +6,15 @@ from random import Random
 
 import pytest
 
+from engine_world import OK, START_MS, acknowledge, decision, ready, record
+from flagpost_consumer.core.books.stalls import Stall
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.planning.clock_check import ClockCheck
+from flagpost_consumer.core.planning.plan import expired
 from flagpost_consumer.core.policy import DecisionsSettings, Policy
 from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.stalls import Stall
-from simulation import OK, START_MS, acknowledge, decision, ready, record
 
 POLICY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 DAY = 86_400.0
@@ -132,7 +134,7 @@ def test_a_backlog_that_is_old_by_right_expires() -> None:
 
 
 def test_one_service_whose_clock_is_wrong_is_judged_by_the_others() -> None:
-    """CONTRACT section 5, delivery.max_future_seconds."""
+    """docs/contract.md#settings, delivery.max_future_seconds."""
     process = Process(wrong_seconds=0.0)
     process.receive(*(process.event(f"v{number}") for number in range(40)))
     process.receive(process.event("ahead", age=-3600.0, stamped=-3600.0))
@@ -171,3 +173,16 @@ def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: 
     process.go(1000.0)
     process.engine.forget([0], process.instant)
     assert (process.reasons, process.engine.pending_records, process.engine.stalled) == ({}, 0, {})
+
+
+def test_records_without_a_timestamp_of_kafka_s_say_nothing_of_the_clock() -> None:
+    check = ClockCheck(300.0)
+    now = Instant(10.0, START_MS)
+    for number in range(40):
+        made = record(decision(f"v{number}"), number)
+        check.note(made._replace(timestamp_ms=0, fresh=True), now)
+    assert not check.doubts(expired(60.0), now)
+    for number in range(40):
+        made = record(decision(f"v{number}"), number)
+        check.note(made._replace(timestamp_ms=1, fresh=True), now)
+    assert check.doubts(expired(60.0), now), "by their timestamps it is 1970"

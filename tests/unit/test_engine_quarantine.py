@@ -1,4 +1,4 @@
-"""A record that makes our own code raise costs itself, and not its partition (DESIGN, invariant 11)."""
+"""A record that makes our own code raise costs itself, and not its partition (docs/guarantees.md#progress)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from engine_world import START_MS, World, acknowledge, decision, positions, ready, record
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.lanes import Lanes
-from flagpost_consumer.core.mapping import track_body
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import Planner
+from flagpost_consumer.core.planning.mapping import track_body
+from flagpost_consumer.core.planning.plan import Planner
+from flagpost_consumer.core.planning.quarantine import MAX_SUSPECTS, Suspects
 from flagpost_consumer.core.policy import DecisionsSettings, Policy
-from flagpost_consumer.core.quarantine import MAX_SUSPECTS, Suspects
-from simulation import START_MS, World, acknowledge, decision, positions, ready, record
+from flagpost_consumer.core.tracks.lanes import Lanes
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 
@@ -72,7 +72,7 @@ def test_a_defect_that_comes_once_costs_nothing(monkeypatch: Any) -> None:
 
 def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_line_goes_on(monkeypatch: Any) -> None:
     body = raising_for("strange", track_body, lambda track: track.properties["flag_key"])
-    monkeypatch.setattr("flagpost_consumer.core.track_sending.track_body", body)
+    monkeypatch.setattr("flagpost_consumer.core.tracks.track_sending.track_body", body)
     world = World(TRACKS_ONLY, Random(1))
     for flag in ("one", "strange", "two"):
         world.publish(decision("v", flag))

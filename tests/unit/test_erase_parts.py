@@ -7,12 +7,13 @@ from typing import cast
 import pytest
 from confluent_kafka import Message
 
-from flagpost_consumer.core.ledger_ids import PLAIN, LedgerIds
-from flagpost_consumer.operator.event_values import Values
-from flagpost_consumer.operator.privacy.holdings import _OlderEnd
-from flagpost_consumer.operator.privacy.traces import traces_of
-from flagpost_consumer.operator.topic_reading import Span
-from flagpost_consumer.operator.topic_rules import Role, TopicSpec
+from engine_world import START_MS, decision
+from flagpost_consumer.commands.privacy.holdings import _OlderEnd
+from flagpost_consumer.commands.privacy.traces import traces_of
+from flagpost_consumer.commands.sources.event_values import Values
+from flagpost_consumer.commands.sources.topic_reading import Span
+from flagpost_consumer.commands.topics.rules import Role, TopicSpec
+from flagpost_consumer.core.planning.ledger_ids import PLAIN, LedgerIds
 from flagpost_consumer.settings import SchemaRegistrySettings
 from flagpost_schemas import (
     AccountMetadata,
@@ -22,7 +23,6 @@ from flagpost_schemas import (
     encode_settlements,
     encode_single_object,
 )
-from simulation import START_MS, decision
 
 VALUES = Values(SchemaRegistrySettings())
 

@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from flagpost_consumer.core.ledger_ids import LedgerIds
-from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.core.plan import Planner
-from flagpost_consumer.core.policy import ConsentSettings, DeliverySettings, Policy
-from flagpost_consumer.core.records import EndpointName
-from flagpost_consumer.operator.consumer_state import (
+from engine_world import START_MS, decision
+from flagpost_consumer.commands.dead_letters.records import Place
+from flagpost_consumer.commands.explain.finding import Found, FoundRecord, Letter, Settled
+from flagpost_consumer.commands.explain.pendo import AtPendo, FieldStory, Verdict, compare
+from flagpost_consumer.commands.explain.stories import MEANINGS, State, Story, tell
+from flagpost_consumer.commands.explain.subject import Subject
+from flagpost_consumer.commands.explain.waiting import Cause, Surroundings, Wait, waits
+from flagpost_consumer.commands.sources.consumer_state import (
     ConsumerState,
     EndpointSaid,
     PartitionState,
     admin_urls,
 )
-from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.explain.finding import Found, FoundRecord, Letter, Settled
-from flagpost_consumer.operator.explain.pendo import AtPendo, FieldStory, Verdict, compare
-from flagpost_consumer.operator.explain.stories import MEANINGS, State, Story, tell
-from flagpost_consumer.operator.explain.subject import Subject
-from flagpost_consumer.operator.explain.waiting import Cause, Surroundings, Wait, waits
+from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.planning.ledger_ids import LedgerIds
+from flagpost_consumer.core.planning.plan import Planner
+from flagpost_consumer.core.policy import ConsentSettings, DeliverySettings, Policy
 from flagpost_consumer.settings import AdminSettings
 from flagpost_schemas import AccountMetadata, Event, LedgerEntry, TrackEvent, VisitorMetadata
 from ledger_writing import entry
-from simulation import START_MS, decision
 
 SUBJECT = Subject.of("v", LedgerIds(), is_account=False)
 BOTH = (Kind.TRACK, Kind.VISITOR_METADATA)
@@ -187,13 +187,13 @@ def waiting(
 @pytest.mark.parametrize(
     ("state", "cause", "word"),
     [
-        (consumer(1), Cause.NOT_READ, "0 records are before it"),
+        (consumer(1), Cause.NOT_READ, "0 records come before it"),
         (consumer(1, stalled="registry: schema 7"), Cause.STALLED, "registry: schema 7"),
-        (consumer(1, is_restored=False), Cause.NOT_READ, "ledger first"),
+        (consumer(1, is_restored=False), Cause.NOT_READ, "still reading the partition's ledger"),
         (consumer(1, paused=True, track="unreachable"), Cause.INTAKE_PAUSED, "unreachable"),
         (consumer(2, track="unauthorized"), Cause.PENDO, "unauthorized"),
-        (consumer(2), Cause.TURN, "retried, at most 60 s apart"),
-        (consumer(None), Cause.TURN, "its turn has come"),
+        (consumer(2), Cause.TURN, "retried at least every 60 s"),
+        (consumer(None), Cause.TURN, "it is next to be sent"),
     ],
 )
 def test_what_the_first_delivery_waits_for_is_told_by_the_consumer_that_has_the_partition(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flagpost_consumer.garbage import (
+from flagpost_consumer.service.garbage import (
     HELD_BACK_STEPS,
     QUIET_FULLNESS,
     WORTHWHILE_STEPS,

@@ -57,16 +57,14 @@ async def test_a_page_of_the_keys_origin_may_send_and_read_the_answer(gateway: R
     assert (status, headers["access-control-allow-origin"]) == (401, OURS)
 
 
-@pytest.mark.parametrize(
-    "origin", [OTHER, "null", "http://www.example.com", f"{OURS}.evil.example", f"{OURS}:444"]
-)
-async def test_a_page_of_another_origin_may_not(gateway: RunningGateway, origin: str) -> None:
-    status, headers = await asked(gateway, origin)
-    assert status == 405
-    assert not [name for name in headers if name.lower().startswith("access-control")]
-    status, headers = await sent(gateway, TRACK, origin=origin)
-    assert status == 403
-    assert not [name for name in headers if name.lower().startswith("access-control")]
+async def test_a_page_of_another_origin_may_not(gateway: RunningGateway) -> None:
+    for origin in (OTHER, "null", "http://www.example.com", f"{OURS}.evil.example", f"{OURS}:444"):
+        status, headers = await asked(gateway, origin)
+        assert status == 405, origin
+        assert not [name for name in headers if name.lower().startswith("access-control")], origin
+        status, headers = await sent(gateway, TRACK, origin=origin)
+        assert status == 403, origin
+        assert not [name for name in headers if name.lower().startswith("access-control")], origin
     assert await gateway.value("flagpost_gateway_key_events_total", key="web", outcome="accepted") == 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from deadlines import stretched
 from flagpost_publisher.gateway import json_documents, native
 from flagpost_publisher.gateway.fronts import DocumentError, DocumentTooLarge, Front, Reading
 from flagpost_publisher.gateway.segment import FRONTS, SetAside
@@ -177,13 +178,13 @@ async def test_a_long_document_lets_the_loop_go_on_after_each_slice(seconds: flo
 
 async def test_one_long_document_is_read_at_a_time_and_short_ones_meanwhile() -> None:
     slices = Slices(slice_seconds=1e-9)
-    async with asyncio.timeout(10), slices.turn("a", SHORT_BYTES + 1) as reading:
+    async with asyncio.timeout(stretched(10)), slices.turn("a", SHORT_BYTES + 1) as reading:
         second = asyncio.create_task(take(slices, SHORT_BYTES + 1))
         short = asyncio.create_task(take(slices, SHORT_BYTES))
         while not short.done():
             await reading.pause()
         assert not second.done()
-    await asyncio.wait_for(second, 10)
+    await asyncio.wait_for(second, stretched(10))
 
 
 async def take(slices: Slices, size_bytes: int) -> None:

@@ -161,7 +161,9 @@ def refreshed(ring: KeyRing) -> list[str]:
     return [f"{line['log_level']}: {line['event']}" for line in lines]
 
 
-SAID_WRONG = "error: secrets cannot be used, and whoever has them is refused: mend what they are read from"
+SAID_WRONG = (
+    "error: secrets cannot be used, and whoever has them is refused: fix the source they are read from"
+)
 SAID_CHANGED = "info: write keys have changed"
 
 

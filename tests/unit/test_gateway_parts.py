@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from confluent_kafka import KafkaError
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import bodies, kafka_writer, program
 from flagpost_publisher.gateway.admission import MAX_STRANGERS, Admission, Admissions
@@ -319,6 +320,6 @@ async def test_a_thread_that_fails_is_no_longer_alive_and_ends_the_process(
         raise MemoryError
 
     monkeypatch.setattr(writer._producer, "poll", fail)
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), stretched(10))
     assert not writer.is_alive
     assert await writer.stop(10)

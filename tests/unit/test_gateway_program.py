@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import program
 from gateway_running import GATEWAY, RunningGateway, standing_still
@@ -40,7 +41,7 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
         env=environment({key.replace("__", "."): value for key, value in settings.items()}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=stretched(60),
         check=False,
     )
 
@@ -75,7 +76,7 @@ async def test_a_stop_waits_for_the_request_in_flight_and_a_second_signal_does_n
 
 async def queued(gateway: RunningGateway) -> None:
     """Wait until a record is on its way to Kafka."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(stretched(30)):
         while await gateway.value("flagpost_gateway_kafka_queued") == 0:  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.02)
 
@@ -186,7 +187,7 @@ async def status_with(gateway: RunningGateway, key: str) -> int:
 
 
 async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(stretched(30)):
         while await status_with(gateway, key) != status:  # noqa: ASYNC110 - another process is waited for
             await asyncio.sleep(0.05)
 
@@ -239,7 +240,7 @@ def test_a_proxy_of_the_environment_that_cannot_be_used_ends_it_with_2(
     needed = {"kafka__bootstrap_servers": "127.0.0.1:1", "gateway__write_keys": ["key-4711-4711"]}
     done = run(kafka__schema_registry__url="https://registry:8081", **needed)
     assert done.returncode == 2
-    assert "HTTPS_PROXY: is no proxy that can be used" in done.stderr
+    assert "HTTPS_PROXY: is not a proxy that can be used" in done.stderr
     assert "hunter2" not in done.stderr
 
 
@@ -269,7 +270,7 @@ from flagpost_publisher.gateway import command
 command.main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=stretched(60), check=False
     )
     assert done.returncode == 1
     assert done.stderr == f"flagpost-gateway needs {missing}: pip install 'flagpost-publisher[gateway]'\n"

@@ -246,7 +246,7 @@ def test_without_a_message_id_each_message_has_an_event_id_of_its_own(message_id
     assert track_of(messageId=message_id).event_id != track_of(messageId=message_id).event_id
 
 
-def test_values_that_avro_cannot_hold_are_mended_not_refused() -> None:
+def test_values_that_avro_cannot_hold_are_repaired_not_refused() -> None:
     event = track_of(
         userId="u\ud800",
         properties={"cut": "smile \ud83d", "big": 2**70, "nan": float("nan"), "list": [1, float("inf")]},
@@ -258,7 +258,7 @@ def test_values_that_avro_cannot_hold_are_mended_not_refused() -> None:
 
 
 @pytest.mark.parametrize("document", [[], "text", None, 7])
-def test_a_body_that_is_no_message_at_all_is_refused(document: object) -> None:
+def test_a_body_that_is_not_a_message_is_refused(document: object) -> None:
     with pytest.raises(DocumentError) as refused:
         read_call("track", document, RECEIVED)
     assert (refused.value.index, refused.value.field) == (None, "body")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deadlines import stretched
 from flagpost_publisher.gateway.slices import SHORT_BYTES, Slices
 from flagpost_publisher.gateway.turns import MAX_REMEMBERED, Turns
 
@@ -33,7 +34,7 @@ async def ends(jobs: Mapping[str, list[float]], slice_seconds: float) -> dict[st
         turns.give(sender, seconds)
         ended[sender].append(clock.now)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(stretched(30)), asyncio.TaskGroup() as group:
         for sender, all_seconds in jobs.items():
             for seconds in all_seconds:
                 group.create_task(serve(sender, seconds))
@@ -83,7 +84,7 @@ async def test_who_was_quiet_has_saved_nothing_up() -> None:
         order.append(sender)
         turns.give(sender, 1.0)
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(stretched(10)), asyncio.TaskGroup() as group:
         for sender in ["busy", "quiet"] * 4:
             group.create_task(serve(sender))
     assert order[:2].count("quiet") <= 2
@@ -98,10 +99,10 @@ async def test_who_gives_up_loses_nobodys_turn() -> None:
     turns.give("a", 2.0)  # the loop goes round, and the turn is b's
     await asyncio.sleep(0)
     waiting[0].cancel()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(stretched(10)):
         await waiting[1]
     turns.give("c", 0.1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(stretched(10)):
         await turns.take("d")
 
 
@@ -116,7 +117,7 @@ async def test_no_more_senders_are_remembered_than_stated() -> None:
             turns.give(sender, 0.001)
         assert len(turns._served) <= MAX_REMEMBERED + 201
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(stretched(60)), asyncio.TaskGroup() as group:
         for number in range(5 * MAX_REMEMBERED):
             group.create_task(serve(str(number)))
     await asyncio.sleep(0)
@@ -134,7 +135,7 @@ async def test_short_documents_of_one_key_do_not_shut_out_anothers() -> None:
             clock.now += 0.004
         done.append(sender)
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(stretched(30)), asyncio.TaskGroup() as group:
         for sender in ["greedy"] * 200 + ["modest"] * 5:
             group.create_task(read(sender))
     assert [place for place, sender in enumerate(done) if sender == "modest"][-1] < 15

@@ -62,7 +62,7 @@ def test_every_other_signature_is_refused(signatures: list[str]) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b"1" * 5000])
-def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(Refusal, match="body: ") as refused:
         read(body)
     assert refused.value.status == 400

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from flagpost_consumer.adapters import group_silence, kafka_intake
-from flagpost_consumer.adapters.group_silence import GroupSilence
-from flagpost_consumer.adapters.kafka_intake import KafkaIntake
-from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
+from flagpost_consumer.adapters.kafka import client_health, group_silence, offset_commits
+from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
+from flagpost_consumer.adapters.kafka.intake import KafkaIntake
+from flagpost_consumer.adapters.kafka.partition_reading import PartitionReading, Start
+from flagpost_consumer.core.books.deliveries import Position
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.records import Position
 from mock_kafka import MockKafka
 from running import eventually
 
@@ -31,13 +32,26 @@ class Member:
         self.silence = GroupSilence(SESSION_SECONDS)
         self.now = 100.0
         self.asked: list[float] = []
+        self.asked_group: list[float] = []
 
-    def live(self, seconds: int, *, commits: bool, answers: bool = True, owns: bool = True) -> None:
+    def live(
+        self,
+        seconds: int,
+        *,
+        commits: bool = False,
+        answers: bool = True,
+        owns: bool = True,
+        group: bool = False,
+    ) -> None:
         for _ in range(seconds):
             self.now += 1.0
             if commits:
                 self.silence.heard(self.now)
             self.silence.note(self.now, owns=owns)
+            if self.silence.asks_group(self.now):
+                self.asked_group.append(self.now)
+                if group:
+                    self.silence.heard(self.now)
             if self.silence.asks(self.now):
                 self.asked.append(self.now)
                 self.silence.asked(self.now, answered=answers)
@@ -72,12 +86,37 @@ def test_an_outage_of_kafka_is_no_silence_of_the_group_and_its_end_is_none_eithe
     assert member.silence.is_silent(member.now)
 
 
-def test_who_owns_nothing_has_nothing_to_hear() -> None:
+def test_who_owns_nothing_asks_its_group_once_a_session() -> None:
     member = Member()
-    member.live(1000, commits=False, owns=False)
+    member.live(1000, owns=False, group=True)
     assert member.asked == []
-    member.live(19, commits=False)
+    assert len(member.asked_group) == 1000 // SESSION_SECONDS - 1
+    member.live(19)
     assert member.asked == [], "what is owned since a moment ago has had no commit yet"
+
+
+def test_a_group_that_does_not_answer_who_owns_nothing_is_silent_too() -> None:
+    """A member without partitions makes no commit: nothing told it that it had lost its group."""
+    member = Member()
+    member.live(30, owns=False)
+    assert not member.silence.is_silent(member.now)
+    member.live(1, owns=False)
+    assert member.silence.is_silent(member.now)
+
+
+def test_who_has_lost_all_partitions_and_hears_nothing_of_its_group_joins_anew() -> None:
+    member = Member()
+    member.live(50, commits=True)
+    member.live(31, owns=False)
+    assert member.silence.is_silent(member.now)
+
+
+def test_another_client_has_three_sessions_of_its_own() -> None:
+    member = Member()
+    member.live(31, owns=False)
+    member.silence.begin()
+    member.live(30, owns=False)
+    assert not member.silence.is_silent(member.now)
 
 
 def test_a_thread_that_stood_still_begins_anew() -> None:
@@ -117,7 +156,8 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
 ) -> None:
     """It went on for ever: "Local: Waiting for coordinator" every 46 s, ready and live."""
     now = 0.0
-    monkeypatch.setattr(kafka_intake, "clock", lambda: Instant(now, 0))
+    for module in (client_health, offset_commits):
+        monkeypatch.setattr(module, "clock", lambda: Instant(now, 0))
     heard: list[float | None] = []
     handler = cast("Any", SimpleNamespace(on_commit_ended=heard.append, on_lag=lambda _: None))
     intake = KafkaIntake(
@@ -127,19 +167,19 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
         asyncio.get_running_loop(),
         session_seconds=SESSION_SECONDS,
     )
-    intake._readings[0] = PartitionReading(Start(0))
+    intake._partitions.readings[0] = PartitionReading(Start(0))
     client = Client()
     client.answers = answers
     consumer = cast("Consumer", cast("Any", client))
     while now < 29.0:
-        intake._commit_soon(consumer, {})
-        intake._listen_for_group(consumer)
-        assert not intake._replacement.reason
+        intake._commits.begin(consumer, {})
+        intake._health.look(consumer, owns=True)
+        assert not intake._health.replacement.reason
         now += 1.0
     for _ in range(10):
-        intake._listen_for_group(consumer)
+        intake._health.look(consumer, owns=True)
         now += 1.0
-    assert bool(intake._replacement.reason) is answers
+    assert bool(intake._health.replacement.reason) is answers
 
 
 class Heard:
@@ -168,10 +208,68 @@ class Heard:
     def on_partition_count(self, _: int) -> None:
         pass
 
+    def on_epoch(self, *_: int) -> None:
+        pass
+
     def on_lag(self, _: object) -> None:
         pass
 
 
+def config_of(servers: str, protocol: str = "consumer") -> dict[str, Any]:
+    return {
+        "bootstrap.servers": servers,
+        "group.id": "g",
+        "group.protocol": protocol,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
+
+
+def member_of(config: dict[str, Any], heard: Heard) -> KafkaIntake:
+    loop = asyncio.get_running_loop()
+    intake = KafkaIntake(config, "events", cast("Any", heard), loop, session_seconds=REAL_SESSION_SECONDS)
+    heard.release = intake.release
+    return intake
+
+
+@pytest.mark.thorough
+async def test_a_real_client_that_owns_nothing_and_loses_its_coordinator_joins_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It made no commit that could have failed: once the others had gone, nobody would have read anything."""
+    monkeypatch.setattr(group_silence, "ASK_SECONDS", 0.5)
+    with MockKafka({"events": 1}) as kafka:
+        kafka.set_group_coordinator("g", there=True)
+        owner, idle = Heard(), Heard()
+        owning, waiting = (member_of(config_of(kafka.bootstrap_servers), each) for each in (owner, idle))
+        owning.start()
+        committing = asyncio.create_task(commit_again_and_again(owning))
+        try:
+            await eventually(lambda: owning._partitions.readings, PATIENCE_SECONDS)
+            asked = Mock(wraps=waiting._health.replacement.ask)
+            monkeypatch.setattr(waiting._health.replacement, "ask", asked)
+            waiting.start()
+            await asyncio.sleep(5 * REAL_SESSION_SECONDS)
+            asked.assert_not_called()
+            kafka.set_group_coordinator("g", there=False)
+            await eventually(lambda: asked.called, PATIENCE_SECONDS)
+            kafka.set_group_coordinator("g", there=True)
+            owning.stop()
+            await eventually(lambda: waiting._partitions.readings, PATIENCE_SECONDS)
+        finally:
+            committing.cancel()
+            for intake in (owning, waiting):
+                intake.stop()
+            await asyncio.gather(*(asyncio.wrap_future(each.finished) for each in (owning, waiting)))
+
+
+async def commit_again_and_again(intake: KafkaIntake) -> None:
+    while True:
+        intake.commit({0: Position(0, 0, 0)})
+        await asyncio.sleep(REAL_SESSION_SECONDS / 3)
+
+
+@pytest.mark.thorough
 async def test_a_real_client_that_has_lost_its_coordinator_joins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -180,29 +278,16 @@ async def test_a_real_client_that_has_lost_its_coordinator_joins_anew(
     with MockKafka({"events": 1}) as kafka:
         kafka.set_group_coordinator("g", there=True)
         heard = Heard()
-        config = {
-            "bootstrap.servers": kafka.bootstrap_servers,
-            "group.id": "g",
-            "group.protocol": "consumer",
-            "enable.auto.commit": False,
-        }
-        intake = KafkaIntake(
-            config,
-            "events",
-            cast("Any", heard),
-            asyncio.get_running_loop(),
-            session_seconds=REAL_SESSION_SECONDS,
-        )
-        heard.release = intake.release
+        intake = member_of(config_of(kafka.bootstrap_servers), heard)
         intake.start()
         try:
-            await eventually(lambda: intake._readings, PATIENCE_SECONDS)
+            await eventually(lambda: intake._partitions.readings, PATIENCE_SECONDS)
             await committed(intake, heard)
             kafka.set_group_coordinator("g", there=False)
             await eventually(lambda: not intake.joined, PATIENCE_SECONDS)
             assert heard.assignments == 1
             kafka.set_group_coordinator("g", there=True)
-            await eventually(lambda: heard.assignments == 2 and intake._readings, PATIENCE_SECONDS)
+            await eventually(lambda: heard.assignments == 2 and intake._partitions.readings, PATIENCE_SECONDS)
             await committed(intake, heard)
         finally:
             intake.stop()

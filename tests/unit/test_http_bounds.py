@@ -159,7 +159,7 @@ def test_where_a_request_comes_from_is_what_trusted_proxies_say(
 # Drops
 
 
-def test_drops_are_counted_each_and_told_of_once_a_second() -> None:
+def test_each_drop_is_counted_and_drops_are_reported_once_a_second() -> None:
     clock, counted = Clock(), list[Drop]()
     drops = Drops("gateway", counted.append, clock)
     with capture_logs() as lines:

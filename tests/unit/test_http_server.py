@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from deadlines import stretched
 from flagpost_http import connection
 from flagpost_http.crowd import CrowdLimits
 from flagpost_http.drops import Drop, Drops
@@ -226,7 +227,7 @@ async def test_a_crowd_of_strangers_is_thinned_out_and_newcomers_are_heard() -> 
 async def test_closing_does_not_wait_for_strangers() -> None:
     async with serving() as port, holding(port.url, b"GET / HT", 5):
         await eventually(lambda: port.server.connections == 5)
-        await asyncio.wait_for(port.server.close(), 20)
+        await asyncio.wait_for(port.server.close(), stretched(20))
         await eventually(lambda: port.server.connections == 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flagpost_consumer.operator.imports.columns import (
+from flagpost_consumer.commands.imports.columns import (
     READERS,
     CellError,
     Column,
@@ -12,7 +12,7 @@ from flagpost_consumer.operator.imports.columns import (
     read_columns,
     read_occurred_at,
 )
-from flagpost_consumer.operator.imports.rows import FileProblem
+from flagpost_consumer.commands.imports.rows import FileProblem
 
 
 def test_a_header_gives_names_and_types() -> None:
@@ -38,18 +38,22 @@ def test_types_may_be_given_apart_from_the_header() -> None:
         (
             ["id", "age:int"],
             [],
-            "column 2 of the header: what stands behind the colon is no type; there are string",
+            "column 2 of the header: the text after the colon is not a type; types are string",
         ),
-        (["id", "a", "a"], [], "column 3 of the header has the name of an earlier one"),
-        (["id", "a:string", "a:integer"], [], "column 3 of the header has the name of an earlier one"),
+        (["id", "a", "a"], [], "column 3 of the header has the same name as an earlier column"),
+        (
+            ["id", "a:string", "a:integer"],
+            [],
+            "column 3 of the header has the same name as an earlier column",
+        ),
         (["id", "", "b"], [], "column 2 of the header has no name"),
         (["id", ":integer"], [], "column 2 of the header has no name"),
         (["id", "caf\udce9"], [], "column 2 of the header is not UTF-8"),
         (["id"], ["age:integer"], 'no column "age"'),
-        (["id"], ["id:text"], "--column: what stands behind the colon is no type"),
+        (["id"], ["id:text"], "--column: the text after the colon is not a type"),
     ],
 )
-def test_a_header_that_cannot_be_used_is_told_of(header: list[str], typed: list[str], told: str) -> None:
+def test_a_header_that_cannot_be_used_is_reported(header: list[str], typed: list[str], told: str) -> None:
     with pytest.raises(FileProblem) as problem:
         read_columns(header, typed)
     assert told in str(problem.value)
@@ -136,5 +140,5 @@ def test_when_an_event_occurred(cell: str, moment_ms: int) -> None:
 
 @pytest.mark.parametrize("cell", ["soon", "2026-01-31", "2026-01-31T12:00:00", "99999999999999999999", "1.5"])
 def test_a_moment_that_is_none_is_refused(cell: str) -> None:
-    with pytest.raises(CellError, match="is no time; write epoch milliseconds"):
+    with pytest.raises(CellError, match="is not a time; write epoch milliseconds"):
         read_occurred_at(cell)

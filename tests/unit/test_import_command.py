@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from flagpost_consumer.operator import kafka_admin, progress
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.imports.reporting import SHOWN_ON_TERMINAL, StderrReport
-from flagpost_consumer.operator.imports.rows import Refusal
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.imports.reporting import SHOWN_ON_TERMINAL, StderrReport
+from flagpost_consumer.commands.imports.rows import Refusal
+from flagpost_consumer.commands.sources import kafka_admin
+from flagpost_consumer.terminal import progress
 
 ROWS = "visitor_id,age:integer\nv1,42\nv2,forty\n,3\nv4,4\n"
 
@@ -36,7 +37,7 @@ def test_refused_rows_are_named_and_the_others_counted() -> None:
     assert result.exit_code == 1
     assert result.stdout == "4 rows: 2 would be imported, 2 refused\n"
     assert result.stderr == (
-        "line 3, column age: is no whole number of 64 bits; write digits only, such as 42\n"
+        "line 3, column age: is not a 64-bit integer; write digits only, such as 42\n"
         "line 4, column visitor_id: is empty; every row needs it\n"
     )
 
@@ -57,7 +58,7 @@ def test_json_is_one_document_with_every_refused_row() -> None:
             {
                 "line": 3,
                 "column": "age",
-                "problem": "is no whole number of 64 bits; write digits only, such as 42",
+                "problem": "is not a 64-bit integer; write digits only, such as 42",
             },
             {"line": 4, "column": "visitor_id", "problem": "is empty; every row needs it"},
         ],
@@ -101,14 +102,14 @@ def test_refused_rows_are_written_to_a_file_that_is_the_owners(tmp_path: Path) -
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_file_of_refused_rows_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+def test_a_file_of_refused_rows_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     result = dry_run(ROWS, "--refused", tmp_path / "no such folder" / "refused.jsonl")
     assert result.exit_code == 1
     assert "the file of --refused cannot be written: No such file or directory" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_under_the_file_of_refused_rows_is_told_of() -> None:
+def test_a_full_disk_under_the_file_of_refused_rows_is_reported() -> None:
     result = dry_run(ROWS, "--refused", "/dev/full")
     assert result.exit_code == 1
     assert "the file of --refused cannot be written: No space left on device" in result.stderr
@@ -135,21 +136,26 @@ def test_the_format_is_told_by_the_name(name: str, text: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["-", "--type", "visitor"], "what standard input holds is not told by its name; give --format"),
+        (
+            ["-", "--type", "visitor"],
+            "the format of standard input is not known from its name; give --format",
+        ),
         (["-", "--format", "csv"], "Missing option '--type'"),
         (["rows.csv", "--type", "person"], "'person' is not one of 'visitor', 'account', 'track'"),
         (["missing.csv", "--type", "visitor"], "'missing.csv' does not exist"),
-        (["-", "--format", "jsonl", "--type", "visitor", "--delimiter", ";"], "are for CSV"),
-        (["-", "--format", "jsonl", "--type", "visitor", "--column", "a:integer"], "are for CSV"),
-        (["-", "--format", "jsonl", "--type", "visitor", "--empty", "clear"], "are for CSV"),
-        (["-", "--format", "csv", "--type", "track", "--empty", "clear"], "are for metadata"),
-        (["-", "--format", "csv", "--type", "track", "--group", "agent"], "are for metadata"),
+        (["-", "--format", "jsonl", "--type", "visitor", "--delimiter", ";"], "are only for CSV"),
+        (["-", "--format", "jsonl", "--type", "visitor", "--column", "a:integer"], "are only for CSV"),
+        (["-", "--format", "csv", "--type", "account", "--column", "seats:int"], "such as seats:integer"),
+        (["-", "--format", "csv", "--type", "account", "--column", "seats"], "give NAME:TYPE"),
+        (["-", "--format", "jsonl", "--type", "visitor", "--empty", "clear"], "are only for CSV"),
+        (["-", "--format", "csv", "--type", "track", "--empty", "clear"], "are only for metadata"),
+        (["-", "--format", "csv", "--type", "track", "--group", "agent"], "are only for metadata"),
         (["-", "--format", "csv", "--type", "visitor", "--delimiter", ";;"], "give one character, or tab"),
         (["-", "--format", "csv", "--type", "visitor", "--delimiter", '"'], "give one character, or tab"),
         (["rows.csv", "--type", "visitor", "--refused", "./rows.csv"], "give another name"),
-        (["rows.csv", "--type", "visitor", "--wait", "--dry-run"], "--dry-run puts nothing in Kafka"),
-        (["rows.csv", "--type", "visitor", "--report", "ends.csv"], "give --wait"),
-        (["rows.csv", "--type", "visitor", "--wait", "--report", "ends.txt"], "should end in .csv, .jsonl"),
+        (["rows.csv", "--type", "visitor", "--wait", "--dry-run"], "--dry-run writes nothing"),
+        (["rows.csv", "--type", "visitor", "--report", "ends.csv"], "needs --wait"),
+        (["rows.csv", "--type", "visitor", "--wait", "--report", "ends.txt"], "must end in .csv, .jsonl"),
         (["rows.csv", "--type", "visitor", "--wait", "--report", "./rows.csv"], "give another name"),
         (["rows.csv", "--type", "visitor", "--wait", "--wait-seconds", "0"], "--wait-seconds"),
     ],
@@ -173,7 +179,7 @@ def test_a_tab_can_be_named(given: str) -> None:
 
 def test_columns_can_be_typed_apart_from_the_header() -> None:
     result = dry_run("visitorId,age,plan\nv1,forty,gold\n", "--column", "age:integer")
-    assert "line 2, column age: is no whole number" in result.stderr
+    assert "line 2, column age: is not a 64-bit integer" in result.stderr
 
 
 def test_a_header_that_cannot_be_used_is_one_line_and_nothing_on_stdout() -> None:
@@ -207,10 +213,10 @@ def test_a_terminal_is_not_drowned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", terminal)
     report = StderrReport(terminal)
     for line in range(2, 2000):
-        report.refuse(Refusal(line, "age", "is no number"))
+        report.refuse(Refusal(line, "age", "is not a number"))
     lines = terminal.getvalue().splitlines()
     assert len(lines) == SHOWN_ON_TERMINAL + 1
-    assert lines[0] == "line 2, column age: is no number"
+    assert lines[0] == "line 2, column age: is not a number"
     assert "--refused FILE" in lines[-1]
 
 
@@ -221,7 +227,7 @@ def test_elsewhere_every_refused_row_is_named() -> None:
 
 def test_a_columns_name_cannot_write_to_the_terminal() -> None:
     result = dry_run("visitor_id,\x1b[31mred:integer\nv1,x\n")
-    assert "line 2, column [31mred: is no whole number" in result.stderr
+    assert "line 2, column [31mred: is not a 64-bit integer" in result.stderr
     assert "\x1b" not in result.stderr
 
 
@@ -257,7 +263,7 @@ def test_refused_rows_of_json_lines_carry_their_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("age_ms", "said"), [(1_700_000, False), (1_900_000, True)])
-def test_events_that_a_second_run_may_repeat_are_told_of(age_ms: int, said: bool) -> None:
+def test_events_that_a_second_run_may_repeat_are_reported(age_ms: int, said: bool) -> None:
     row = f"visitor_id,event,timestamp\nv1,e,{time.time_ns() // 1_000_000 - age_ms}\n"
     result = run("-", "--format", "csv", "--type", "track", "--dry-run", text=row)
     assert result.exit_code == 0

@@ -36,7 +36,7 @@ def test_the_id_of_a_visitor_is_found_by_its_name(name: str) -> None:
     (event,) = import_bytes(f"plan,{name}\ngold,v1\n".encode(), "visitor").events
     assert isinstance(event, VisitorMetadata)
     assert (event.visitor_id, event.group, event.values) == ("v1", MetadataGroup.CUSTOM, {"plan": "gold"})
-    assert abs(event.occurred_at - NOW_MS) < 600_000
+    assert NOW_MS <= event.occurred_at <= time.time_ns() // 1_000_000
 
 
 @pytest.mark.parametrize("name", ["account_id", "accountId", "id"])
@@ -97,7 +97,7 @@ def test_track_events_of_json_lines_are_flattened() -> None:
     assert isinstance(event, TrackEvent)
     assert event.visitor_id == "17"
     assert event.properties == {"cart_total": 5, "items_count": 2}
-    assert abs(event.occurred_at - NOW_MS) < 600_000
+    assert NOW_MS <= event.occurred_at <= time.time_ns() // 1_000_000
 
 
 def test_events_in_the_gateways_form_are_taken_too() -> None:
@@ -171,7 +171,7 @@ def test_a_time_means_the_same_in_every_notation() -> None:
         (b",gold", "visitor_id", "is empty; every row needs it"),
         (b" v1,gold", "visitor_id", "white space"),
         (b"v1\xc2\xa0,gold", "visitor_id", "white space"),
-        (b"v" * 1001 + b",gold", "visitor_id", "has 1,001 characters; an id has 1,000 at most"),
+        (b"v" * 1001 + b",gold", "visitor_id", "has 1,001 characters; an id may have at most 1,000"),
         (b"v1,", None, "values holds nothing that can be sent: give at least one field"),
     ],
 )
@@ -193,7 +193,7 @@ def test_metadata_that_the_consumer_would_refuse(row: bytes, column: str | None,
         ({}, "visitor_id", "is not among the columns"),
         ({"visitor_id": "v"}, None, "nothing that can be sent"),
         ({"visitor_id": "v", "big": 2**63}, "big", "must fit in 64 bits"),
-        ({"visitor_id": "v", "plan": "a", "occurred_at": "soon"}, "occurred_at", "is no time"),
+        ({"visitor_id": "v", "plan": "a", "occurred_at": "soon"}, "occurred_at", "is not a time"),
         ({"visitor_id": "v", "plan": "a", "occurred_at": None}, "occurred_at", "must be epoch milliseconds"),
         ({"visitor_id": "v", "plan": "a", "occurred_at": -1}, "occurred_at", "is before 1970"),
         ({"visitor_id": "v", "plan": "a", "occurred_at": NOW_MS + 10**9}, "occurred_at", "ahead of"),
@@ -211,10 +211,10 @@ def test_json_that_the_consumer_would_refuse(row: dict[str, object], column: str
     [
         (f"v1,,{NOW_MS}", "event", "is empty"),
         ("v1,e,", "at", "is empty; every row needs it"),
-        ("v1,e,soon", "at", "is no time"),
+        ("v1,e,soon", "at", "is not a time"),
         (f"v1,e,{NOW_MS - 8 * 86_400_000}", "at", "older than delivery.max_age_seconds"),
         (f"v1,e,{NOW_MS + 3_600_000}", "at", "ahead of the consumer's clock"),
-        (f",e,{NOW_MS}", "visitor_id", "is empty; fill it in, or send the anonymous id"),
+        (f",e,{NOW_MS}", "visitor_id", "is empty; fill it in, or import anonymous ids"),
     ],
     ids=["no name", "no time", "no such time", "too old", "in the future", "no visitor"],
 )
@@ -315,7 +315,7 @@ def test_rows_of_json_lines_may_have_the_same_columns() -> None:
 
 
 @pytest.mark.parametrize("cell", ["x", "[1]", "1", '{"a":', '{"a": 18446744073709551615}'])
-def test_properties_that_are_no_json_object_cost_their_row(cell: str) -> None:
+def test_a_row_whose_properties_are_not_a_json_object_is_refused(cell: str) -> None:
     quoted = cell.replace('"', '""')
     content = f'visitor_id,event,properties\nv1,e,"{quoted}"\nv2,e,"{{""a"":1}}"\n'
     imported = import_bytes(content.encode(), "track")
@@ -323,7 +323,7 @@ def test_properties_that_are_no_json_object_cost_their_row(cell: str) -> None:
     assert [line for line, _ in imported.refused] == [2]
 
 
-def test_the_account_of_a_visitors_row_is_no_field() -> None:
+def test_the_account_of_a_visitors_row_is_not_a_field() -> None:
     (event,) = import_bytes(b"visitorId,accountId,plan\nv1,acme,gold\n", "visitor").events
     assert isinstance(event, VisitorMetadata)
     assert (event.account_id, event.values) == ("acme", {"plan": "gold"})

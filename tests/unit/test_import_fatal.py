@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.operator.imports import producing
-from flagpost_consumer.operator.imports.producing import RowProducer
-from flagpost_consumer.operator.imports.row_events import Produced
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.imports import producing
+from flagpost_consumer.commands.imports.producing import RowProducer
+from flagpost_consumer.commands.imports.row_events import Produced
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.settings import KafkaSettings
 from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
 
@@ -58,5 +58,5 @@ def test_a_kafka_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, 
     producer, _ = producer_on(kafka)
     for partition in range(2):
         kafka.set_leader("flagpost.events", partition, there=False)
-    with pytest.raises(KafkaUnavailable, match="no word of 10 records"):
+    with pytest.raises(KafkaUnavailable, match="has not answered for 10 records"):
         offer_all(producer, 10)

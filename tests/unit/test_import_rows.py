@@ -1,4 +1,4 @@
-"""Which rows a file holds: lines, quotes, delimiters, encodings, and what is no row."""
+"""Which rows a file holds: lines, quotes, delimiters, encodings, and what is not a row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from flagpost_consumer.operator.imports.json_rows import JsonRows
-from flagpost_consumer.operator.imports.rows import MAX_ROW_CHARACTERS, FileProblem
+from flagpost_consumer.commands.imports.json_rows import JsonRows
+from flagpost_consumer.commands.imports.rows import MAX_ROW_CHARACTERS, FileProblem
 from flagpost_schemas import MetadataValue, VisitorMetadata
 from imported_rows import Imported, import_bytes
 
@@ -90,7 +90,7 @@ def test_rows_that_hold_nothing_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (b'v2,"bad"x', "goes on after its closing quote"),
+        (b'v2,"bad"x', "continues after its closing quote"),
         (b'v2,"open', "a quote that opens a cell is not closed"),
         (b'v2,"' + b"x" * 200_000, "a cell has more than 131,072 characters"),
         (b"v2," + b"x" * MAX_ROW_CHARACTERS, "the row has more than 1,048,576 characters"),
@@ -99,7 +99,7 @@ def test_rows_that_hold_nothing_are_passed_over() -> None:
     ],
     ids=["quote within", "open quote", "large cell", "large row", "few cells", "many cells"],
 )
-def test_a_broken_row_costs_only_itself(row: bytes, told: str) -> None:
+def test_a_broken_row_affects_no_other(row: bytes, told: str) -> None:
     content = b"visitor_id,plan\nv1,gold\n" + row + b"\nv3,gold\nv4,gold\n"
     imported = import_bytes(content, "visitor")
     assert [visitor for visitor, _ in values(imported)] == ["v1", "v3", "v4"]
@@ -134,15 +134,21 @@ def test_bytes_that_are_not_utf_8_cost_their_row_and_name_its_column(column: str
         (b"\n\r\n\n", "it is empty"),
         (b'"visitor_id,plan\nv1,gold\n', "its header cannot be read: a quote"),
         (b"x" * (MAX_ROW_CHARACTERS + 5), "its header cannot be read: the row has more than"),
-        (b"name,plan\nv1,gold\n", "visitor_id is not among the columns; say with --id which one it is"),
-        (b"visitor_id:integer,plan\n1,gold\n", "text as it stands; take :integer off"),
-        (b"secret@example.org,secret@example.org\n", "column 2 of the header has the name of an earlier one"),
+        (
+            b"name,plan\nv1,gold\n",
+            "visitor_id is not among the columns; give the column of the ids with --id",
+        ),
+        (b"visitor_id:integer,plan\n1,gold\n", "always text; remove :integer"),
+        (
+            b"secret@example.org,secret@example.org\n",
+            "column 2 of the header has the same name as an earlier column",
+        ),
         ("visitor_id,plan\nv1,gold\n".encode("utf-16"), "it is UTF-16; save it as UTF-8"),
-        (b"PK\x03\x04rest", "workbook of Excel's; save the table as CSV"),
+        (b"PK\x03\x04rest", "Excel workbook; save the table as CSV"),
         (b"\x1f\x8bno gzip", "it cannot be read"),
     ],
 )
-def test_a_file_that_cannot_be_begun_is_told_of(content: bytes, told: str) -> None:
+def test_a_file_whose_beginning_cannot_be_read_is_reported(content: bytes, told: str) -> None:
     with pytest.raises(FileProblem) as problem:
         import_bytes(content, "visitor")
     assert told in str(problem.value)
@@ -157,7 +163,7 @@ def test_gzip_is_unpacked_whatever_its_name() -> None:
 
 
 @pytest.mark.parametrize("file_format", ["csv", "jsonl"])
-def test_gzip_that_ends_early_is_told_of_with_the_line(file_format: str) -> None:
+def test_gzip_that_ends_early_is_reported_with_the_line(file_format: str) -> None:
     rows = b"".join(
         b"v%d,%x\n" % (n, n**40) if file_format == "csv" else b'{"id":"v%d","a":"%x"}\n' % (n, n**40)
         for n in range(20_000)
@@ -185,18 +191,18 @@ def test_json_lines_keep_their_types() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (b"nonsense", "the line is no JSON"),
-        (b'{"visitor_id":"v2"', "the line is no JSON"),
-        (b'{"visitor_id":"\xff"}', "the line is no JSON"),
-        (b'["v2"]', "the line is no JSON object"),
-        (b'"v2"', "the line is no JSON object"),
+        (b"nonsense", "the line is not JSON"),
+        (b'{"visitor_id":"v2"', "the line is not JSON"),
+        (b'{"visitor_id":"\xff"}', "the line is not JSON"),
+        (b'["v2"]', "the line is not a JSON object"),
+        (b'"v2"', "the line is not a JSON object"),
         (b'{"visitor_id":"v2","a":"' + b"x" * MAX_ROW_CHARACTERS + b'"}', "more than 1,048,576 bytes"),
         (b'{"visitor_id":"v2","values":' + b'{"a":' * 300 + b"1" + b"}" * 301, "nest"),
         (b'{"visitor_id":"v2","a":' + b'{"a":' * 40 + b"1" + b"}" * 41, "nest"),
     ],
     ids=["text", "cut", "not UTF-8", "list", "scalar", "long", "far too deep", "too deep"],
 )
-def test_a_line_that_is_no_row_costs_only_itself(line: bytes, told: str) -> None:
+def test_a_line_that_is_not_a_row_affects_no_other(line: bytes, told: str) -> None:
     good = b'{"visitor_id":"v%d","plan":"gold"}\n'
     imported = import_bytes(good % 1 + line + b"\n" + good % 3, "visitor", "jsonl")
     assert imported.lines == [1, 3]

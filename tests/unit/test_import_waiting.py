@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import pytest
 
-from flagpost_consumer.operator.imports import field_question
-from flagpost_consumer.operator.imports.awaited import Awaited, AwaitedRow
-from flagpost_consumer.operator.imports.row_report import FIELDS, RowReport
-from flagpost_consumer.operator.imports.rows import Refusal
+from flagpost_consumer.commands.imports import field_question
+from flagpost_consumer.commands.imports.awaited import Awaited, AwaitedRow
+from flagpost_consumer.commands.imports.row_report import FIELDS, RowReport
+from flagpost_consumer.commands.imports.rows import Refusal
 from flagpost_schemas import LedgerEntry
 from imported_rows import options_of
 
@@ -35,6 +35,7 @@ def test_rows_end_once_and_others_settlements_are_not_theirs() -> None:
     assert list(awaited.rest()) == [AwaitedRow(4, 0, 9), AwaitedRow(3, 1, 5)]
 
 
+@pytest.mark.thorough
 def test_a_million_rows_take_some_twenty_bytes_each() -> None:
     tracemalloc.start()
     try:
@@ -48,7 +49,7 @@ def test_a_million_rows_take_some_twenty_bytes_each() -> None:
 
 def reported(path: Path) -> RowReport:
     report = RowReport(str(path))
-    report.refuse(Refusal(2, "age", "is no whole number", "v2,forty"))
+    report.refuse(Refusal(2, "age", "is not a whole number", "v2,forty"))
     report.end(AwaitedRow(3, 0, 7), DELIVERED, 1_795_905_600_000)
     report.end(AwaitedRow(4, 0, 8), DROPPED, 1_795_905_600_500)
     report.leave(AwaitedRow(5, 1, 9), "timed_out", "no row has ended for 300 s")
@@ -70,7 +71,7 @@ def test_the_report_has_every_row_as_csv_or_as_json_lines(tmp_path: Path) -> Non
         (4, "dropped", "field_missing"),
         (5, "pending", "timed_out"),
     ]
-    assert objects[0]["detail"] == "column age: is no whole number"
+    assert objects[0]["detail"] == "column age: is not a whole number"
     assert objects[1]["settled_at"] == rows[1]["settled_at"] == "2026-11-28T22:40:00.000Z"
     assert "forty" not in (tmp_path / "ends.csv").read_text(), "no value is in it"
     assert stat.S_IMODE((tmp_path / "ends.csv").stat().st_mode) == 0o600
@@ -82,7 +83,18 @@ def test_the_report_has_every_row_as_csv_or_as_json_lines(tmp_path: Path) -> Non
     assert not report.is_well
 
 
-def test_a_report_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+def test_a_spreadsheet_takes_no_cell_of_a_report_for_a_formula(tmp_path: Path) -> None:
+    for name in ("ends.csv", "ends.jsonl"):
+        report = RowReport(str(tmp_path / name))
+        report.refuse(Refusal(2, None, "=HYPERLINK(1) is no id", "=HYPERLINK(1)"))
+        report.close()
+    with (tmp_path / "ends.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["detail"] == "'=HYPERLINK(1) is no id"
+    assert json.loads((tmp_path / "ends.jsonl").read_text())["detail"] == "=HYPERLINK(1) is no id"
+
+
+def test_a_report_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="the file of --report cannot be written: No such file"):
         RowReport(str(tmp_path / "nowhere" / "ends.csv"))
 

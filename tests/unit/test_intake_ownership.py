@@ -13,10 +13,13 @@ from unittest.mock import Mock
 import pytest
 from confluent_kafka import TopicPartition
 
-from flagpost_consumer.adapters import client_replacement, kafka_intake, reading_silence
-from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake, Lag
-from flagpost_consumer.adapters.partition_reading import Start
-from flagpost_consumer.core.records import Position
+from deadlines import stretched
+from flagpost_consumer.adapters.kafka import client_replacement, lag_reports, reading_silence
+from flagpost_consumer.adapters.kafka import intake as kafka_intake
+from flagpost_consumer.adapters.kafka.intake import KafkaIntake
+from flagpost_consumer.adapters.kafka.intake_handler import IntakeHandler, Lag
+from flagpost_consumer.adapters.kafka.partition_reading import Start
+from flagpost_consumer.core.books.deliveries import Position
 from running import eventually
 
 TOPIC = "events"
@@ -105,7 +108,7 @@ class ScriptedConsumer:
 
     def poll(self, seconds: float) -> Message | None:
         try:
-            self._step = self.steps.get(timeout=seconds)
+            self._step = self.steps.get(timeout=stretched(seconds))
         except Empty:
             return None
         self._step.call()
@@ -175,7 +178,7 @@ class Running:
         """Wait until the thread has taken all its steps and carried out all that the loop asked of it."""
         reached = asyncio.Event()
         self.consumer.steps.put(Step(lambda: self.intake._loop.call_soon_threadsafe(reached.set)))
-        await asyncio.wait_for(reached.wait(), SECONDS)
+        await asyncio.wait_for(reached.wait(), stretched(SECONDS))
         await asyncio.sleep(0)
 
     async def commit(self, *numbers: int) -> None:
@@ -193,7 +196,7 @@ async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     running.intake.start()
     yield running
     running.intake.stop()
-    await asyncio.wait_for(asyncio.wrap_future(running.intake.finished), SECONDS)
+    await asyncio.wait_for(asyncio.wrap_future(running.intake.finished), stretched(SECONDS))
 
 
 # Commits
@@ -363,7 +366,7 @@ async def test_a_client_that_brings_nothing_of_what_there_is_is_replaced(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as the topic's leaders had lower epochs than before, nothing was read, and nothing said so."""
-    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(lag_reports, "LAG_SECONDS", 0.0)
     monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 0.0)
     await running.assign(0, 1)
     await running.idle()
@@ -379,7 +382,7 @@ async def test_a_client_that_brings_nothing_of_what_there_is_is_replaced(
 async def test_a_paused_partition_is_not_waited_for(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(lag_reports, "LAG_SECONDS", 0.0)
     monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 0.0)
     await running.assign(0, 1)
     running.intake.pause(False, [1])
@@ -396,7 +399,7 @@ async def test_where_the_client_knows_no_end_it_is_told_from_beside(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lag was not known at all, so that neither it nor what stands still was told."""
-    monkeypatch.setattr(kafka_intake, "LAG_SECONDS", 0.0)
+    monkeypatch.setattr(lag_reports, "LAG_SECONDS", 0.0)
     monkeypatch.setattr(ScriptedConsumer, "get_watermark_offsets", lambda *_, **__: (-1001, -1001))
     await running.assign(0)
     await eventually(lambda: running.intake.ends_wanted == {0}, SECONDS)

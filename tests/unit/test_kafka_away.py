@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from click.testing import CliRunner
+from confluent_kafka import KafkaError, KafkaException
 
-from flagpost_consumer.operator import kafka_admin, topic_reading
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin, KafkaUnavailable
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.sources import kafka_admin, topic_reading
+from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin, KafkaUnavailable
+from flagpost_consumer.commands.sources.topic_reading import TopicReader
+from flagpost_consumer.commands.topics.rules import Role, TopicSpec
+from flagpost_consumer.demo import own_kafka
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_consumer.terminal.patience import Patience
 
 NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
@@ -30,3 +36,63 @@ def test_why_kafka_is_not_there_is_told(ask: Callable[[], None], monkeypatch: py
         monkeypatch.setattr(module, "CALL_SECONDS", 1.0)
     with pytest.raises(KafkaUnavailable, match="Connection refused"):
         ask()
+
+
+def test_the_demo_says_why_a_kafka_of_ones_own_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sentence ended in nothing."""
+    monkeypatch.setattr(own_kafka, "SECONDS", 1.0)
+    result = CliRunner().invoke(flagpost, ["demo", "--bootstrap-servers", "127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "Connection refused" in result.stderr
+    assert not any(line.rstrip().endswith(":") for line in result.stderr.splitlines())
+    empty = CliRunner().invoke(flagpost, ["demo", "--bootstrap-servers", ""])
+    assert (empty.exit_code, "give HOST:PORT" in empty.stderr) == (2, True)
+
+
+def test_a_future_that_never_ends_has_its_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its TimeoutError was a traceback."""
+    monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
+    spec = TopicSpec(Role.EVENTS, "flagpost.events", None)
+    with pytest.raises(KafkaUnavailable, match="Connection refused"):
+        KafkaAdmin(NOBODY).create(spec, 1, 1)
+
+
+@pytest.mark.parametrize("ask", [by_reading, by_administering])
+def test_who_waits_learns_soon_for_whom_and_why(
+    ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were silent for 10 seconds."""
+    for module in (kafka_admin, topic_reading):
+        monkeypatch.setattr(module, "CALL_SECONDS", 2.0)
+    with pytest.raises(KafkaUnavailable):
+        ask()
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("waiting for up to 2 s for Kafka at 127.0.0.1:1: ")
+    assert "Connection refused" in line
+
+
+def test_a_call_that_only_times_out_is_said_once_and_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    patience, given = Patience("broker:9092", lambda: ""), []
+
+    def call(timeout: float) -> str:
+        given.append(timeout)
+        if timeout < 5:
+            raise TimeoutError
+        return "answer"
+
+    assert [patience.ask(call, 10.0) for _ in range(2)] == ["answer", "answer"]
+    assert given == [1.0, 9.0, 10.0]
+    assert capsys.readouterr().err == "waiting for up to 10 s for Kafka at broker:9092: no answer yet\n"
+
+
+def test_an_answer_that_is_a_refusal_is_not_waited_for() -> None:
+    def call(timeout: float) -> None:
+        given.append(timeout)
+        raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    given: list[float] = []
+    with pytest.raises(KafkaException):
+        Patience("broker:9092", str).ask(call, 10.0)
+    assert given == [1.0]

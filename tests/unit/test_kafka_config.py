@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 
-from flagpost_consumer.adapters.kafka_config import (
+from flagpost_consumer.adapters.kafka.config import (
     FETCH_QUEUE_KBYTES,
     RECEIVE_BYTES,
     consumer_config,
     restore_config,
     stand_in_config,
+    stretch_config,
 )
 from flagpost_consumer.settings import KafkaSettings
 
 CONFIGS = [consumer_config, restore_config, stand_in_config]
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [*CONFIGS, stretch_config])
 @pytest.mark.parametrize(
     "properties",
     [
@@ -46,3 +47,11 @@ def test_what_a_consumer_holds_is_bounded(config: Callable[[KafkaSettings], dict
     assert int(made["receive.message.max.bytes"]) == RECEIVE_BYTES
     assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
     assert int(made["queued.min.messages"]) <= 5_000
+
+
+def test_a_reader_of_long_stretches_fetches_little_ahead_and_reads_whatever_is_there() -> None:
+    """By default 100,000 messages of each partition wait in memory: 300 MB in 24 of them."""
+    made = stretch_config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
+    assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
+    assert int(made["queued.min.messages"]) <= 2_000
+    assert "receive.message.max.bytes" not in made

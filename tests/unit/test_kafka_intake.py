@@ -9,11 +9,14 @@ from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from flagpost_consumer.adapters.handed_over import BATCH_BYTES, BATCH_MESSAGES, READ_AT_ONCE
-from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake, Lag
-from flagpost_consumer.adapters.log_beginnings import ASK_SECONDS, LogBeginnings
-from flagpost_consumer.adapters.partition_reading import PartitionReading, Start
-from flagpost_consumer.core.records import Gap, Position
+from flagpost_consumer.adapters.kafka.handed_over import BATCH_BYTES, BATCH_MESSAGES, READ_AT_ONCE
+from flagpost_consumer.adapters.kafka.intake import KafkaIntake
+from flagpost_consumer.adapters.kafka.intake_handler import IntakeHandler, Lag
+from flagpost_consumer.adapters.kafka.log_beginnings import ASK_SECONDS, LogBeginnings
+from flagpost_consumer.adapters.kafka.partition_reading import PartitionReading, Start
+from flagpost_consumer.adapters.kafka.poll_pace import POLL_SECONDS, QUIET_AFTER_POLLS, QUIET_POLL_SECONDS
+from flagpost_consumer.core.books.deliveries import Position
+from flagpost_consumer.core.records import Gap
 
 
 class NotingConsumer:
@@ -35,13 +38,13 @@ class NotingConsumer:
 async def test_partitions_that_are_named_are_paused_besides() -> None:
     handler = cast("IntakeHandler", SimpleNamespace())
     intake = KafkaIntake({"group.id": "flagpost"}, "events", handler, asyncio.get_running_loop())
-    intake._readings.update({number: PartitionReading(Start(0)) for number in range(3)})
+    intake._partitions.readings.update({number: PartitionReading(Start(0)) for number in range(3)})
     noting = NotingConsumer()
     consumer = cast("Consumer", cast("Any", noting))
 
     def paused_after(paused: bool, *partitions: int) -> set[int]:
         intake.pause(paused, partitions)
-        intake._apply_pause(consumer, paused=intake._pause_wanted)
+        intake._partitions.apply_pause(consumer, has_room=True)
         return noting.paused
 
     assert paused_after(False, 1) == {1}
@@ -62,10 +65,15 @@ class Heard:
         self.gaps: list[Gap] = []
         self.began_anew: list[tuple[list[int], int, Mapping[int, Start]]] = []
         self.done: list[Callable[[], None]] = []
+        self.epochs: list[tuple[int, int]] = []
 
     def on_messages(self, messages: list[Any], done: Callable[[], None]) -> None:
         self.offsets += [message.offset() for message in messages]
         self.done.append(done)
+
+    def on_epoch(self, partition: int, offset: int, epoch: int) -> None:
+        assert partition == 0
+        self.epochs.append((offset, epoch))
 
     def on_gap(self, partition: int, gap: Gap) -> None:
         assert partition == 0
@@ -104,13 +112,13 @@ class Log:
         self.places += [("assign", place.offset) for place in places]
 
 
-def message(offset: int, size: int = 10, partition: int = 0) -> Any:
+def message(offset: int, size: int = 10, partition: int = 0, epoch: int = 0) -> Any:
     """A message of Kafka's client."""
     return SimpleNamespace(
         partition=lambda: partition,
         offset=lambda: offset,
         error=lambda: None,
-        leader_epoch=lambda: 0,
+        leader_epoch=lambda: epoch,
         key=lambda: b"",
         value=lambda: bytes(size),
     )
@@ -122,8 +130,8 @@ def reading_intake(next_offset: int = 0) -> tuple[KafkaIntake, Heard]:
     intake = KafkaIntake(
         {"group.id": "flagpost"}, "events", cast("IntakeHandler", heard), asyncio.get_running_loop()
     )
-    intake._readings[0] = PartitionReading(Start(next_offset))
-    intake._in_client.add(0)
+    intake._partitions.readings[0] = PartitionReading(Start(next_offset))
+    intake._partitions._in_client.add(0)
     return intake, heard
 
 
@@ -136,7 +144,7 @@ async def test_holes_ask_the_client_once_a_batch_and_no_broker() -> None:
     """Each hole asked the broker, half a second each."""
     intake, heard = reading_intake()
     log = Log(cached=0, now=0)
-    intake._hand_over(cast("Any", log), [message(offset) for offset in range(0, 100, 2)])
+    intake._reader._hand_over(cast("Any", log), [message(offset) for offset in range(0, 100, 2)])
     await go_on()
     assert heard.offsets == list(range(0, 100, 2))
     assert heard.gaps == []
@@ -146,7 +154,7 @@ async def test_holes_ask_the_client_once_a_batch_and_no_broker() -> None:
 async def test_a_gap_ends_at_the_first_offset_that_is_there() -> None:
     """Retention goes on while records are in hand: it ended where the log begins now, beyond those."""
     intake, heard = reading_intake(10)
-    intake._hand_over(cast("Any", Log(cached=400, now=400)), [message(50), message(51)])
+    intake._reader._hand_over(cast("Any", Log(cached=400, now=400)), [message(50), message(51)])
     await go_on()
     assert heard.gaps == [Gap(10, 50)]
     assert heard.offsets == [50, 51]
@@ -154,7 +162,7 @@ async def test_a_gap_ends_at_the_first_offset_that_is_there() -> None:
 
 async def test_what_follows_the_gap_and_is_a_hole_is_not_lost() -> None:
     intake, heard = reading_intake(10)
-    intake._hand_over(cast("Any", Log(cached=30, now=30)), [message(50)])
+    intake._reader._hand_over(cast("Any", Log(cached=30, now=30)), [message(50)])
     await go_on()
     assert heard.gaps == [Gap(10, 30)]
 
@@ -178,17 +186,17 @@ async def test_offsets_below_the_position_begin_the_partition_anew() -> None:
     intake, heard = reading_intake(200)
     log = Log(cached=0, now=0)
     consumer = cast("Consumer", cast("Any", log))
-    intake._hand_over(consumer, [message(200), message(0), message(1)])
+    intake._reader._hand_over(consumer, [message(200), message(0), message(1)])
     await go_on()
     assert heard.offsets == [200]
-    assert heard.began_anew == [([0], 1, {0: Start(0)})]
+    assert heard.began_anew == [([0], 1, {0: Start(0, 0)})]
     assert log.paused == [0]
-    assert intake._offsets_of({0: Position(201, 5)}) == [], "the position is of another log"
+    assert intake._commits._offsets_of({0: Position(201, 5)}) == [], "the position is of another log"
     intake._release(consumer, 0, Start(0, topic_id="new"), 1)
     assert log.places == [("seek", 0)]
-    (committed,) = intake._offsets_of({0: Position(0, 5)})
+    (committed,) = intake._commits._offsets_of({0: Position(0, 5)})
     assert (committed.offset, committed.metadata) == (0, "v1:5;topic=new")
-    intake._hand_over(consumer, [message(0), message(1)])
+    intake._reader._hand_over(consumer, [message(0), message(1)])
     await go_on()
     assert heard.offsets == [200, 0, 1]
 
@@ -196,16 +204,18 @@ async def test_offsets_below_the_position_begin_the_partition_anew() -> None:
 async def test_large_messages_are_handed_over_in_small_numbers() -> None:
     """250 messages of 450 KB at a time made 541 MB."""
     intake, heard = reading_intake()
-    assert intake._batch.messages == BATCH_MESSAGES
-    intake._hand_over(cast("Any", Log(0, 0)), [message(offset, 450_000) for offset in range(4)])
-    assert intake._batch.messages == BATCH_BYTES // 450_000
+    assert intake._reader._batch.messages == BATCH_MESSAGES
+    intake._reader._hand_over(cast("Any", Log(0, 0)), [message(offset, 450_000) for offset in range(4)])
+    assert intake._reader._batch.messages == BATCH_BYTES // 450_000
     for offset in range(4, 20, 4):
-        intake._hand_over(cast("Any", Log(0, 0)), [message(n, 450_000) for n in range(offset, offset + 4)])
-    assert not intake._room.wait(0), "more than the loop may have before it takes any in"
+        intake._reader._hand_over(
+            cast("Any", Log(0, 0)), [message(n, 450_000) for n in range(offset, offset + 4)]
+        )
+    assert not intake._reader._room.wait(0), "more than the loop may have before it takes any in"
     await go_on()
     for done in heard.done:
         done()
-    assert intake._room.wait(0)
+    assert intake._reader._room.wait(0)
 
 
 async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
@@ -230,13 +240,13 @@ async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
 
     intake, _ = reading_intake()
     flood = Flood(0, 0)
-    read = intake._read(cast("Any", flood))
+    read = intake._reader._read(cast("Any", flood))
     assert len(read) == 1 + READ_AT_ONCE
-    intake._hand_over(cast("Any", flood), read)
-    assert intake._batch.messages < READ_AT_ONCE
+    intake._reader._hand_over(cast("Any", flood), read)
+    assert intake._reader._batch.messages < READ_AT_ONCE
     for _ in range(2):
-        intake._tell(intake._read(cast("Any", flood)))
-    assert not intake._room.wait(0)
+        intake._reader._tell(intake._reader._read(cast("Any", flood)))
+    assert not intake._reader._room.wait(0)
 
 
 async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
@@ -246,12 +256,12 @@ async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
     intake = KafkaIntake(
         {"group.id": "flagpost"}, "events", cast("IntakeHandler", handler), asyncio.get_running_loop()
     )
-    intake._readings[0] = PartitionReading(Start(0))
+    intake._partitions.readings[0] = PartitionReading(Start(0))
     intake.know_ends({0: 1200})
     log = cast("Consumer", cast("Any", Log(0, 0)))
     intake._run_commands(log)
-    intake._paused = True
-    intake._report_lag(log)
+    intake._partitions._paused = True
+    intake._lag.report_if_due(log)
     await go_on()
     assert told == [{0: Lag(1200, 0, 0)}]
     assert intake.ends_wanted == {0}
@@ -261,19 +271,19 @@ async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_hand
     """The partition may be released before the hand-over has ended: what lies between would be taken for a hole."""
     intake, heard = reading_intake(130)
     member, stand_in = Log(cached=0, now=0), Log(cached=0, now=0)
-    intake._handing_over, intake._displaced = True, {0}
-    intake._hand_over(cast("Any", stand_in), [message(130)])
-    intake._begin_anew(cast("Any", member), {0}, {})
+    intake._partitions.handing_over, intake._partitions.displaced = True, {0}
+    intake._reader._hand_over(cast("Any", stand_in), [message(130)])
+    intake._partitions.set_aside(cast("Any", member), {0})
     intake._release(cast("Any", member), 0, Start(40), 1)
     end = SimpleNamespace(
         partition=lambda: 0, offset=lambda: 133, error=lambda: KafkaError(KafkaError._PARTITION_EOF)
     )
-    intake._hand_over(cast("Any", stand_in), [message(131), message(132), cast("Any", end)])
+    intake._reader._hand_over(cast("Any", stand_in), [message(131), message(132), cast("Any", end)])
     await go_on()
     assert heard.offsets == [130]
-    assert intake._readings[0].end == -1
-    intake._handing_over = False
-    intake._hand_over(cast("Any", member), [message(40)])
+    assert intake._partitions.readings[0].end == -1
+    intake._partitions.handing_over = False
+    intake._reader._hand_over(cast("Any", member), [message(40)])
     await go_on()
     assert heard.offsets == [130, 40]
 
@@ -290,13 +300,13 @@ async def test_what_the_member_had_in_hand_when_a_stand_in_took_over_is_dropped(
             return [message(6), message(0, partition=1)]
 
     member = Member(cached=0, now=0)
-    intake._readings[1] = PartitionReading(Start(0))
-    intake._displaced = {0}
-    intake._hand_over(cast("Any", member), intake._read(cast("Any", member)))
+    intake._partitions.readings[1] = PartitionReading(Start(0))
+    intake._partitions.displaced = {0}
+    intake._reader._hand_over(cast("Any", member), intake._reader._read(cast("Any", member)))
     await go_on()
     assert heard.offsets == [0], "of the other partition"
     assert member.places == [("seek", 10)]
-    assert intake._displaced == set()
+    assert intake._partitions.displaced == set()
 
 
 class Unreadable(Log):
@@ -328,7 +338,7 @@ async def test_a_batch_that_cannot_be_read_is_passed_over_exactly() -> None:
     log = Unreadable()
     consumer = cast("Any", log)
     for _ in range(40):
-        intake._hand_over(consumer, log.read())
+        intake._reader._hand_over(consumer, log.read())
         if len(heard.offsets) > 10:
             break
         await go_on()
@@ -342,12 +352,93 @@ async def test_a_pause_during_the_search_begins_it_anew() -> None:
     intake, heard = reading_intake(90)
     log = Unreadable()
     consumer = cast("Any", log)
-    intake._hand_over(consumer, log.read())
+    intake._reader._hand_over(consumer, log.read())
     for paused in (True, False):
-        intake._apply_pause(consumer, paused=paused)
+        intake.pause(paused)
+        intake._partitions.apply_pause(consumer, has_room=True)
     assert log.at == 100
-    assert intake._searches == {}
+    assert intake._partitions.unreadable.searches == {}
     for _ in range(40):
-        intake._hand_over(consumer, log.read())
+        intake._reader._hand_over(consumer, log.read())
     await go_on()
     assert heard.gaps == [Gap(100, 164)]
+
+
+class Polled:
+    """A consumer that notes how long it is to wait for a message."""
+
+    def __init__(self, *messages: Any) -> None:
+        self.messages = list(messages)
+        self.waits: list[float] = []
+
+    def poll(self, seconds: float) -> Any:
+        self.waits.append(seconds)
+        return self.messages.pop(0) if self.messages else None
+
+    def consume(self, _: int, __: float) -> list[Any]:
+        return []
+
+
+async def test_polls_are_rare_while_nothing_comes() -> None:
+    """Each poll costs CPU; what the loop asks for waits for the end of one."""
+    intake, _ = reading_intake()
+    polled = Polled()
+    consumer = cast("Consumer", cast("Any", polled))
+
+    def next_wait() -> float:
+        intake._reader._read(consumer)
+        return polled.waits[-1]
+
+    assert {next_wait() for _ in range(QUIET_AFTER_POLLS)} == {POLL_SECONDS}
+    assert {next_wait() for _ in range(3)} == {QUIET_POLL_SECONDS}
+
+    polled.messages.append(message(0))
+    next_wait()
+    assert next_wait() == POLL_SECONDS, "a message has come"
+
+    for _ in range(QUIET_AFTER_POLLS):
+        next_wait()
+    intake._partitions.held[1] = 1
+    assert next_wait() == POLL_SECONDS, "a partition is about to be released"
+
+
+async def test_where_each_leaders_records_begin_is_told_before_they_come() -> None:
+    intake, heard = reading_intake()
+    messages = [message(0, epoch=3), message(1, epoch=3), message(2, epoch=5)]
+    intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), messages)
+    await go_on()
+    assert heard.epochs == [(0, 3), (2, 5)]
+    assert heard.offsets == [0, 1, 2]
+
+
+async def test_a_log_that_went_back_while_nobody_read_it_is_read_from_there() -> None:
+    """The ledger settles 10 to 14, beyond the commit; 12 was written by a later leader than what it settles there."""
+    intake, heard = reading_intake()
+    intake._partitions.readings[0] = PartitionReading(Start(10, 3, "t", "l", {2: 9, 3: 14}))
+    messages = [message(10, epoch=3), message(11, epoch=3), message(12, epoch=4), message(13, epoch=4)]
+    intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), messages)
+    await go_on()
+    assert heard.offsets == [10, 11]
+    assert heard.began_anew == [([0], 1, {0: Start(12, 4, "t", "l")})]
+
+
+async def test_what_a_member_settled_of_a_log_that_is_gone_settles_nothing_though_it_came_late() -> None:
+    """It stood still while the log went back, and another committed 1, of the new log: the ledger settles 1 and 2, by
+    what it wrote of the old one, and the commit's epoch is that of the record.
+    """
+    intake, heard = reading_intake()
+    intake._partitions.readings[0] = PartitionReading(Start(1, 2, "t", "l", {0: 2}))
+    intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), [message(1, epoch=2)])
+    await go_on()
+    assert heard.offsets == []
+    assert heard.began_anew == [([0], 1, {0: Start(1, 2, "t", "l")})]
+
+
+async def test_another_leader_that_has_everything_is_no_log_that_went_back() -> None:
+    intake, heard = reading_intake()
+    intake._partitions.readings[0] = PartitionReading(Start(10, 3, "t", "l", {3: 11, 4: 14}))
+    messages = [message(10, epoch=3), message(11, epoch=3), message(12, epoch=4), message(15, epoch=6)]
+    intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), messages)
+    await go_on()
+    assert heard.offsets == [10, 11, 12, 15]
+    assert heard.began_anew == []

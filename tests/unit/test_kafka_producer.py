@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.adapters import kafka_producer
-from flagpost_consumer.adapters.kafka_producer import SERVE_SECONDS, SILENT_SERVE_SECONDS, KafkaProducer
+from flagpost_consumer.adapters.kafka import producer as kafka_producer
+from flagpost_consumer.adapters.kafka.producer import SERVE_SECONDS, SILENT_SERVE_SECONDS, KafkaProducer
 from running import eventually
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from deadlines import stretched
 from flagpost_kafka import errors
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
@@ -65,7 +66,7 @@ def servers(*kafkas: MockKafka) -> str:
 
 
 def poll_until(producer: LastingProducer, reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + stretched(PATIENCE_SECONDS)
     while not reached():
         assert time.monotonic() < deadline, f"not reached in {PATIENCE_SECONDS} s"
         producer.poll(0.05)
@@ -144,7 +145,7 @@ def test_flush_goes_on_through_a_fatal_error(kafka: MockKafka) -> None:
     for value in numbered(3):
         producer.produce("events", value, heard.report, partition=0)
 
-    assert producer.flush(PATIENCE_SECONDS) == 0
+    assert producer.flush(stretched(PATIENCE_SECONDS)) == 0
     assert [value for value, _ in heard.offsets] == numbered(3)
     producer.close()
 

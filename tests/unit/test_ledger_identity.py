@@ -11,18 +11,25 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import TopicPartition
 
-from flagpost_consumer.adapters import topic_ids
-from flagpost_consumer.adapters.commit_metadata import CommitMetadata
-from flagpost_consumer.adapters.ledger_restore import LedgerRestore, _Log, _Wanted
-from flagpost_consumer.adapters.partition_reading import Start
-from flagpost_consumer.adapters.topic_ids import TopicIds
-from flagpost_consumer.adapters.topic_watch import ENDS_SECONDS, IDS_SECONDS, MOST_IDS_SECONDS, TopicWatch
-from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
-from flagpost_consumer.core.ledger_window import OUT_OF_ORDER, LedgerWindow
+from deadlines import stretched
+from flagpost_consumer.adapters.kafka import topic_ids
+from flagpost_consumer.adapters.kafka.commit_metadata import CommitMetadata
+from flagpost_consumer.adapters.kafka.partition_reading import Start
+from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
+from flagpost_consumer.adapters.kafka.topic_watch import (
+    ENDS_SECONDS,
+    IDS_SECONDS,
+    MOST_IDS_SECONDS,
+    TopicWatch,
+)
+from flagpost_consumer.adapters.ledger.restore import LedgerRestore, _Log, _Wanted
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.deliveries import Partition
+from flagpost_consumer.core.books.ledger_window import OUT_OF_ORDER, LedgerWindow
+from flagpost_consumer.core.books.restoration import Restoration, Settled
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import DedupeSettings, Policy
-from flagpost_consumer.core.records import Gap, Partition
-from flagpost_consumer.core.restoration import Restoration, Settled
+from flagpost_consumer.core.records import Gap
 from flagpost_consumer.settings import KafkaSettings
 
 KEY = b"k" * 16
@@ -121,6 +128,48 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             900,
             ["back"],
         ),
+        # What is not committed below that place was handed back as the partition was begun anew: it is read again.
+        (
+            log_of(0, 60, 30, topic_id="now"),
+            {"went_back_to": Start(40, None, "now")},
+            Start(30, None, "now", "ledger"),
+            None,
+            900,
+            ["back"],
+        ),
+        # It may go back once more before it is read: by the commit's epoch Kafka's client finds that out, too.
+        (
+            log_of(0, 60, 30, 4, topic_id="now"),
+            {"went_back_to": Start(40, None, "now")},
+            Start(30, 4, "now", "ledger"),
+            None,
+            900,
+            ["back"],
+        ),
+        (
+            log_of(0, 60, 50, 4, topic_id="now"),
+            {"went_back_to": Start(40, 5, "now")},
+            Start(40, 5, "now", "ledger"),
+            None,
+            900,
+            ["back"],
+        ),
+        (
+            log_of(7, 60, -1001),
+            {"went_back_to": Start(40, None, "now")},
+            Start(7, None, "now", "ledger"),
+            None,
+            900,
+            ["back"],
+        ),
+        (
+            log_of(35, 60, 30, topic_id="now"),
+            {"went_back_to": Start(40, None, "now")},
+            Start(35, None, "now", "ledger"),
+            Gap(30, 35),
+            900,
+            ["back"],
+        ),
         (
             log_of(0, 60, -1001),
             {"went_back_to": Start(40, None, "then")},
@@ -207,7 +256,7 @@ def test_a_broker_that_tells_no_ids_is_asked_less_often_and_never_given_up(
 
 async def test_a_watch_that_cannot_look_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     described = Described(monkeypatch, {"events": "a"})
-    monkeypatch.setattr("flagpost_consumer.adapters.topic_watch.ENDS_SECONDS", 0.01)
+    monkeypatch.setattr("flagpost_consumer.adapters.kafka.topic_watch.ENDS_SECONDS", 0.01)
     looked = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -222,5 +271,5 @@ async def test_a_watch_that_cannot_look_goes_on(monkeypatch: pytest.MonkeyPatch)
 
     watch = TopicWatch({}, "events", ids_of([]), cast("Any", Broken()))
     watch.start()
-    await asyncio.wait_for(looked.wait(), 10)
+    await asyncio.wait_for(looked.wait(), stretched(10))
     watch.stop()

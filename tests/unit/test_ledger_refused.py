@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.adapters import write_line
-from flagpost_consumer.adapters.ledger_writer import MAX_BATCH_SETTLEMENTS, LedgerWriter
-from flagpost_consumer.core.records import Gap, Settlement
+from flagpost_consumer.adapters.kafka import write_line
+from flagpost_consumer.adapters.ledger.writer import MAX_BATCH_SETTLEMENTS, LedgerWriter
+from flagpost_consumer.core.books.deliveries import Duplicates, Settlement, each_settled
+from flagpost_consumer.core.records import Gap
 from flagpost_schemas import decode_settlements
 from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
 from running import eventually
@@ -31,10 +33,9 @@ class Written:
     def __init__(self) -> None:
         self.offsets: dict[int, list[int]] = {}
 
-    def __call__(self, settlements: Sequence[Settlement], _: int) -> None:
-        for settlement in settlements:
-            record = settlement.delivery.record
-            self.offsets.setdefault(record.partition, []).append(record.offset)
+    def __call__(self, written: Sequence[Settlement | Duplicates], _: int) -> None:
+        for settled in chain.from_iterable(map(each_settled, written)):
+            self.offsets.setdefault(settled.record.partition, []).append(settled.record.offset)
 
 
 def writer_on(kafka: MockKafka, written: Written) -> LedgerWriter:

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant
-from flagpost_consumer.adapters.ledger_writer import MAX_BATCH_SETTLEMENTS, LedgerWriter
+from engine_world import OK, decision, record
+from flagpost_consumer.adapters.ledger.writer import EPOCHS_HEADER, MAX_BATCH_SETTLEMENTS, LedgerWriter
+from flagpost_consumer.core.books.deliveries import Duplicates, Settlement
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.records import Settlement
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import decode_settlements
 from kafka_reading import read_topic
 from running import eventually
-from simulation import OK, decision, record
 
 TOPIC = "ledger"
 SECONDS = 30.0
@@ -32,12 +32,12 @@ class Written:
     """A ledger, and what it has told."""
 
     def __init__(self, kafka: EmbeddedKafka, write_at: int = 1_000) -> None:
-        self.told: list[tuple[list[Settlement], int]] = []
+        self.told: list[tuple[list[Settlement | Duplicates], int]] = []
         config = {"bootstrap.servers": kafka.bootstrap_servers, "enable.idempotence": True}
         self.ledger = LedgerWriter(config, TOPIC, "group", self._on_written, write_at=write_at)
 
-    def _on_written(self, settlements: Sequence[Settlement], offset: int) -> None:
-        self.told.append((list(settlements), offset))
+    def _on_written(self, written: Sequence[Settlement | Duplicates], offset: int) -> None:
+        self.told.append((list(written), offset))
 
     def write(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
@@ -77,8 +77,24 @@ async def test_settlements_of_a_partition_are_one_record_on_the_same_partition(k
     assert await asyncio.to_thread(in_kafka, kafka) == [(0, [3, 4]), (1, [7])]
 
 
+async def test_a_record_tells_under_which_leaders_that_was_written_which_it_settles(
+    kafka: EmbeddedKafka,
+) -> None:
+    engine, written = engine_with(TRACKS_ONLY), Written(kafka)
+    partition = engine.current(0)
+    assert partition is not None
+    written.write(settled(engine, 0, 3))
+    await written.has_told_of(1)
+    partition.epochs.begins(4, 6)
+    partition.epochs.begins(6, 7)
+    written.write(settled(engine, 0, 4, 5, 6))
+    await written.has_told_of(4)
+    read = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, TOPIC)
+    assert [list(each.headers) for each in read] == [[], [(EPOCHS_HEADER, b"6:5,7:6")]]
+
+
 async def test_what_was_handed_back_before_it_was_written_is_not_written(kafka: EmbeddedKafka) -> None:
-    """CONTRACT section 8: returned is never in the ledger. It would settle what the next member begins anew."""
+    """docs/contract.md#accounting: returned is never in the ledger. The next member begins it anew."""
     engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka)
     gone, kept = settled(engine, 0, 3), settled(engine, 1, 7)
     written.write([*gone, *kept])
@@ -100,7 +116,7 @@ async def test_when_all_was_handed_back_nothing_is_written_and_writing_goes_on(k
 
 
 async def test_enough_answers_are_written_without_waiting_for_more(kafka: EmbeddedKafka) -> None:
-    """Sending waits for them (DESIGN, invariant 6): what comes later goes into a record of its own."""
+    """Sending waits for them (docs/guarantees.md#sent-twice): what comes later goes into a record of its own."""
     engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
     written.write(answered(engine, 1, 2, 3, 4, 5))
     await written.has_told_of(5)

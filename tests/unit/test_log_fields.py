@@ -22,9 +22,7 @@ from plain_logs import require_plain
 
 ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
-OURS = "flagpost_consumer.app"
-
-pytestmark = pytest.mark.usefixtures("logging_undone")
+OURS = "flagpost_consumer.service.process"
 
 
 class Place(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import flagpost_consumer
 import flagpost_publisher
-from flagpost_consumer.adapters import message_headers
+from flagpost_consumer.adapters.kafka import message_headers
 
 SOURCES = [
     path

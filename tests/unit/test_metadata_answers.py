@@ -7,12 +7,14 @@ from random import Random
 import orjson
 import pytest
 
+from engine_world import OK, START_MS, World
+from flagpost_consumer.core.metadata.answers import RecordErrors, read_errors
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import AccountMetadata, VisitorMetadata
-from simulation import OK, START_MS, World
 
 COUNT, BAD = 100, "37"
 
@@ -40,7 +42,7 @@ def event(kind: Kind, number: int) -> VisitorMetadata | AccountMetadata:
 )
 def test_only_the_named_record_ends(kind: Kind, error: dict[str, object]) -> None:
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        assert attempt.batch is not None
+        assert isinstance(attempt, MetadataAttempt)
         refused = Answer(400, body=orjson.dumps({"errors": [error]}))
         return (refused if BAD in attempt.batch.ids else OK), 0.0, 0.01
 
@@ -55,3 +57,27 @@ def test_only_the_named_record_ends(kind: Kind, error: dict[str, object]) -> Non
     assert set(reasons.values()) == {Reason.OK}
     assert world.settled[0, 37, kind][0].ending.detail == "Pendo: no such value"
     assert [len(sight.ids) for sight in world.sights] == [COUNT, COUNT - 1]
+
+
+def test_an_id_that_pendo_does_not_know_is_refused_and_one_that_was_not_sent_is_nobodys() -> None:
+    errors = read_errors(
+        orjson.dumps({"missing": ["stranger", "", None, 7, "known"]}), ["known", "7", "other"]
+    )
+    assert set(errors.refused) == {"known", "7"}
+    assert errors.unnamed == 0
+
+
+@pytest.mark.parametrize("error", ["no such value", 37, None, ["37"]])
+def test_an_error_that_is_no_object_names_no_record(error: object) -> None:
+    body = orjson.dumps({"failed": 1, "errors": [error]})
+    assert read_errors(body, ["37", "38"]) == RecordErrors({}, unnamed=1)
+
+
+def test_an_error_without_words_is_told_as_one() -> None:
+    body = orjson.dumps(
+        {"errors": [{"index": 0}, {"index": 1, "error": 5, "message": "", "reason": "too long"}]}
+    )
+    assert read_errors(body, ["a", "b"]).refused == {
+        "a": "Pendo refused the record without saying why",
+        "b": "Pendo: too long",
+    }

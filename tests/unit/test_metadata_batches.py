@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine_world import OK, START_MS, TIMED_OUT, acknowledge, ready, record
+from example_counts import examples
+from flagpost_consumer.core.books.metadata_items import Item
+from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.mapping import Metadata, metadata_body
-from flagpost_consumer.core.metadata_batches import MetadataBatches
-from flagpost_consumer.core.metadata_items import Item
-from flagpost_consumer.core.metadata_retries import Batch
+from flagpost_consumer.core.metadata.batches import MetadataBatches
+from flagpost_consumer.core.metadata.retries import Batch, Retries
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.mapping import Metadata, metadata_body
 from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import OK, START_MS, TIMED_OUT, acknowledge, ready, record
 
 Batches = MetadataBatches[None]
 
@@ -69,7 +70,7 @@ def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
 
 
 def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
-    """Send all that is due, and let Pendo take it; gives the bodies."""
+    """Send all that is due, and let Pendo take it; returns the bodies."""
     bodies = []
     while (sent := send(batches, now)) is not None:
         batches.accepted(sent[0], sent[0].ids, now)
@@ -79,6 +80,60 @@ def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
 
 def visitors_in(body: bytes) -> list[str]:
     return [entry["visitorId"] for entry in orjson.loads(body)]
+
+
+# Whose batch goes first
+
+
+def ids_of(batch: Batch | None) -> list[str]:
+    assert batch is not None
+    return list(batch.ids)
+
+
+def test_another_s_batch_goes_before_that_of_whoever_failed_last() -> None:
+    batches = batches_of(batch_size=1)
+    for offset, visitor in enumerate("ab"):
+        offer(batches, offset, visitor, {"f": 1})
+    first = batches.take(0.0, avoid="a")
+    assert ids_of(first) == ["a"], "there is no batch that failed"
+    assert first is not None
+    batches.gather(first, 0.0)
+    batches.again(first, 0.0)
+    assert ids_of(batches.take(0.0, avoid="b")) == ["a"]
+    assert ids_of(batches.take(0.0)) == ["b"], "it was put back, to be sent at once"
+    assert batches.take(0.0) is None
+
+
+def test_probes_are_of_ids_that_wait_and_of_those_that_failed_in_turns() -> None:
+    batches = batches_of()
+    for offset, visitor in enumerate("abc"):
+        offer(batches, offset, visitor, {"f": 1})
+    probed = []
+    for avoid in (None, "a", None, "b", None, None):
+        probe = batches.take_probe(0.0, avoid)
+        assert probe is not None
+        assert probe.is_probe
+        probed += ids_of(probe)
+        batches.gather(probe, 0.0)
+        batches.again(probe, 0.0)
+    assert set(probed) == set("abc")
+    assert probed[:3] == ["a", "a", "b"]
+
+
+def test_an_only_id_is_probed_although_it_failed_last() -> None:
+    batches = batches_of()
+    offer(batches, 0, "a", {"f": 1})
+    assert ids_of(batches.take_probe(0.0, avoid="a")) == ["a"]
+    assert batches.take_probe(0.0) is None
+
+
+def test_a_batch_that_does_not_wait_is_dropped_without_a_trace() -> None:
+    retries, batch = Retries(), Batch("visitor", "custom", ["a"])
+    retries.drop(batch)
+    retries.push(3.0, batch)
+    retries.drop(batch)
+    retries.drop(batch)
+    assert (len(retries), retries.first_at(), retries.pop(9.0)) == (0, None, None)
 
 
 # Bytes
@@ -169,7 +224,7 @@ def test_a_record_that_no_request_holds_is_invalid_and_supersedes_nothing() -> N
     ),
     seed=st.integers(0, 1000),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_what_is_counted_is_what_is_sent(
     ids: list[str], names: list[str], values: list[MetadataValue], seed: int
 ) -> None:
@@ -459,7 +514,7 @@ class Life:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_nothing_is_left_once_all_has_ended(seed: int) -> None:
     life = Life(seed)
     for number in range(200):

@@ -7,10 +7,10 @@ from random import Random
 
 import pytest
 
-from flagpost_consumer.core.mapping import Metadata
-from flagpost_consumer.core.metadata_batches import MetadataBatches
-from flagpost_consumer.core.metadata_items import Item
+from flagpost_consumer.core.books.metadata_items import Item
+from flagpost_consumer.core.metadata.batches import MetadataBatches
 from flagpost_consumer.core.outcomes import DELIVERED
+from flagpost_consumer.core.planning.mapping import Metadata
 
 VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
 CHANGES = VISITORS * FLAGS
@@ -33,7 +33,7 @@ def shuffled() -> list[Change]:
 
 
 def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: float = 2.0) -> int:
-    """Let changes arrive at an even pace, and Pendo answer at once; gives the number of requests."""
+    """Let changes arrive at an even pace, and Pendo answer at once; returns the number of requests."""
     batches: MetadataBatches[None] = MetadataBatches(
         batch_size=1_000,
         batch_bytes=4_194_304,
@@ -54,7 +54,7 @@ def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: f
 
 
 def send_due(batches: MetadataBatches[None], now: float) -> int:
-    """Send what is due; gives the number of requests."""
+    """Send what is due; returns the number of requests."""
     sent = 0
     while (batches.due_at(now) or now + 1) <= now and (batch := batches.take(now)) is not None:
         batches.gather(batch, now)
@@ -68,6 +68,7 @@ def test_from_500_changes_a_second_on_at_most_sixty(order: Callable[[], list[Cha
     assert requests_for(order(), per_second=500) <= MOST_REQUESTS
 
 
+@pytest.mark.thorough
 def test_below_that_it_is_one_request_a_linger() -> None:
     arriving_seconds, linger_seconds = 500, 2.0
     per_second = CHANGES / arriving_seconds

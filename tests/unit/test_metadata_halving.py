@@ -7,12 +7,14 @@ from random import Random
 
 import pytest
 
+from engine_world import OK, START_MS, TIMED_OUT, World
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import OK, START_MS, TIMED_OUT, World
 
 BAD = "bad"
 METADATA_TIMEOUT_SECONDS = 60.0
@@ -37,7 +39,7 @@ class Pendo:
         self.sizes: list[int] = []
 
     def __call__(self, world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        assert attempt.batch is not None
+        assert isinstance(attempt, MetadataAttempt)
         self.sizes.append(len(attempt.batch.ids))
         answer = self.script(world, set(attempt.batch.ids))
         return answer, 0.0, self.seconds

@@ -8,15 +8,17 @@ from random import Random
 import orjson
 import pytest
 
+from engine_world import OK, START_MS, acknowledge, in_the_ledger, positions, record
+from flagpost_consumer.core.books.deliveries import Settlement
+from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt, Record, Settlement
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.records import Record
 from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import OK, START_MS, acknowledge, in_the_ledger, positions, record
 
 POLICY = Policy(
     delivery=DeliverySettings(visitor_interval_seconds=0.0),
@@ -176,6 +178,40 @@ def test_a_value_that_equals_one_whose_request_failed_is_handed_back_with_it() -
     owner.answer(attempt, Answer(500))
     owner.act()
     assert (owner.reasons, owner.returned()) == ({}, 2)
+
+
+FOLLOWING = values(0, p=1, q="x"), values(1, p=2), values(2, p=3)
+"""The third supersedes the second, which may not be settled before the first."""
+
+
+def drained_while_the_first_fails(owner: Owner) -> None:
+    """Nothing has been asked of the engine since."""
+    attempt = owner.send(FOLLOWING[0])
+    owner.receive(*FOLLOWING[1:])
+    owner.engine.drain(owner.instant)
+    owner.answer(attempt, Answer(500))
+
+
+def test_a_superseded_value_is_handed_back_with_the_one_that_it_waited_for() -> None:
+    owner = Owner()
+    drained_while_the_first_fails(owner)
+    owner.act()
+    assert (owner.reasons, owner.returned()) == ({}, 2), "the third is still to be sent"
+    (third,) = owner.act(100.0)
+    owner.answer(third)
+    owner.act()
+    assert owner.engine.is_drained
+    assert (owner.reasons, owner.returned()) == ({}, 3)
+    assert carried_last(owner, *FOLLOWING) == {"p": 3, "q": "x"}
+
+
+def test_what_is_to_be_handed_back_when_its_partition_is_lost_is_handed_back_once() -> None:
+    owner = Owner()
+    drained_while_the_first_fails(owner)
+    assert owner.engine.forget([0], owner.instant) == 0, "nothing is in flight any more"
+    owner.act()
+    assert (owner.reasons, owner.returned()) == ({}, 3)
+    assert owner.engine.is_drained
 
 
 def test_a_newer_value_waits_until_the_dead_letter_of_an_older_one_is_written() -> None:

@@ -9,16 +9,17 @@ from random import Random
 import pytest
 
 from engine_steps import metadata
-from flagpost_consumer.core.mapping import Metadata
-from flagpost_consumer.core.metadata_holdings import Holdings
-from flagpost_consumer.core.metadata_items import Item
-from flagpost_consumer.core.metadata_order import SettlingOrder
+from engine_world import OK, TIMED_OUT, World
+from flagpost_consumer.core.books.metadata_items import Item
+from flagpost_consumer.core.books.shares import Holding, Room
+from flagpost_consumer.core.metadata.holdings import Holdings
+from flagpost_consumer.core.metadata.order import SettlingOrder
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.mapping import Metadata
 from flagpost_consumer.core.policy import DeliverySettings, MetadataSettings, Policy
-from flagpost_consumer.core.records import Attempt
-from flagpost_consumer.core.shares import Holding, Room
-from flagpost_consumer.core.verdict import Answer
-from simulation import OK, TIMED_OUT, World
 
 POLICY = Policy(
     delivery=DeliverySettings(max_pending=100, max_pending_per_visitor=60, visitor_interval_seconds=0.1),
@@ -74,6 +75,14 @@ def test_the_newest_of_whoever_holds_most_go_but_for_what_is_in_flight() -> None
     assert list(holdings.beyond_fair_share(0.0)) == []
 
 
+def test_what_is_in_flight_stays_however_much_it_is() -> None:
+    """A request may carry a value of each of an id's deliveries."""
+    holdings, items = holdings_of(room_of(Holding(12, 10**9), Holding(2, 10**9)), carried=10, other=10)
+    for each in items["carried"][1:]:
+        each.flying = 1
+    assert list(holdings.beyond_fair_share(0.0)) == [items["carried"][0], *items["other"][9:6:-1]]
+
+
 def test_whoever_holds_bytes_is_judged_by_bytes() -> None:
     room = room_of(Holding(1000, 80), Holding(100, 30))
     holdings, items = holdings_of(room, small=3, first=7, second=7)
@@ -105,7 +114,7 @@ def test_an_id_whose_metadata_hangs_stops_nobody() -> None:
     """Values of a field are settled in order: before, all that followed a hanging one filled the memory."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
-        hangs = attempt.batch is not None and "hangs" in attempt.batch.ids
+        hangs = isinstance(attempt, MetadataAttempt) and "hangs" in attempt.batch.ids
         return TIMED_OUT if hangs else OK, 0.0, 0.01
 
     world = World(POLICY, Random(1), answering=answering, batch=10)

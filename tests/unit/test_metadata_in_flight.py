@@ -6,13 +6,14 @@ import orjson
 import pytest
 
 from engine_steps import NO_LINGER, engine_with, instant, metadata, reasons
+from engine_world import OK, acknowledge, record
+from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DedupeSettings
-from flagpost_consumer.core.records import Attempt, Settlement
-from flagpost_consumer.core.verdict import Answer
 from flagpost_schemas import VisitorMetadata
-from simulation import OK, acknowledge, record
 
 TTL_MS = 10_000
 POLICY = NO_LINGER.model_copy(update={"dedupe": DedupeSettings(ttl_seconds=TTL_MS / 1000)})
@@ -32,7 +33,7 @@ def in_flight(engine: Engine, event: VisitorMetadata) -> Attempt:
 
 
 def let_pendo_take(engine: Engine, attempt: Attempt) -> tuple[list[dict[str, object]], dict[int, Reason]]:
-    """Let Pendo take this and all that follows; gives what followed, and how each offset ended."""
+    """Let Pendo take this and all that follows; returns what followed, and how each offset ended."""
     engine.answered(attempt, OK, instant(3.0))
     sent: list[dict[str, object]] = []
     settled: dict[int, Settlement] = {}

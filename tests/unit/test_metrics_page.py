@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, Counter
 
-from flagpost_consumer.adapters.admin_http import AdminHttp, AdminSources, Health
+from example_counts import examples
+from flagpost_consumer.adapters.admin import AdminHttp, AdminSources, Health
 from flagpost_publisher.gateway.admin import AdminServer
 from flagpost_publisher.gateway.metrics import GatewayMetrics
 
@@ -75,7 +76,7 @@ VERSIONS = st.text(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(version=VERSIONS)
 async def test_no_version_makes_it_fail(url: str, version: str) -> None:
     status, _ = await answer(url, f"application/openmetrics-text;version={version}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from engine_steps import TRACKS_ONLY, engine_with, instant
-from flagpost_consumer.core.partitioner import partition_of
+from engine_world import START_MS, decision, record
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.core.policy import AnonymousPolicy, MappingSettings, Policy
-from flagpost_consumer.core.track_sending import LINES_CHECKED_A_SECOND
+from flagpost_consumer.core.tracks.track_sending import LINES_CHECKED_A_SECOND
 from flagpost_schemas import TrackEvent
-from simulation import START_MS, decision, record
 
 COUNT = 8
 

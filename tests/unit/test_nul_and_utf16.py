@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.imports.rows import FileProblem
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.imports.rows import FileProblem
 from flagpost_publisher import Publisher, PublisherError
 from flagpost_publisher.gateway import json_documents, native, segment
 from flagpost_publisher.gateway.fronts import DocumentError
@@ -59,7 +59,7 @@ def test_the_rows_of_the_case_are_refused_by_line_and_column() -> None:
 
 
 def test_a_header_with_nul_is_refused_by_column() -> None:
-    with pytest.raises(FileProblem, match="column 2 of the header holds a NUL character"):
+    with pytest.raises(FileProblem, match="column 2 of the header contains a NUL character"):
         import_bytes(b"visitor_id,pl\0an\nv1,gold\n", "visitor")
 
 
@@ -210,5 +210,5 @@ def test_preview_says_it_too() -> None:
 def test_a_byte_order_mark_is_skipped_for_libraries_that_write_one() -> None:
     body = b'\xef\xbb\xbf{"type": "track"}'
     assert json_documents.tolerant(body) == {"type": "track"}
-    with pytest.raises(DocumentError, match="is no JSON"):
+    with pytest.raises(DocumentError, match="is not JSON"):
         json_documents.strict(body)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from certificates import Authority
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.settings import Needs
 from flagpost_consumer.settings import load_settings as load_consumers
 from flagpost_publisher import Publisher
@@ -99,7 +99,7 @@ def test_a_login_is_taken_from_the_url_and_shown_to_nobody() -> None:
 )
 def test_an_environments_proxy_that_cannot_be_used_is_a_settings_error(text: str) -> None:
     """Going directly instead would leave a network that wants a proxy, or go round it."""
-    with pytest.raises(SettingsError, match=r"HTTPS_PROXY: is no proxy.*pendo\.proxy") as raised:
+    with pytest.raises(SettingsError, match=r"HTTPS_PROXY: is not a proxy.*pendo\.proxy") as raised:
         Outbound("pendo").proxy_to(PENDO, {"HTTPS_PROXY": text})
     assert SECRET not in str(raised.value)
 
@@ -235,11 +235,11 @@ def test_a_wrong_ca_file_of_pendos_ends_with_code_2(files: Mapping[str, str]) ->
 def test_a_wrong_proxy_of_the_environment_ends_with_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("flagpost_consumer.operator.consume.configure_logging", lambda *_: None)
+    monkeypatch.setattr("flagpost_settings.logs.configure_logging", lambda *_: None)
     environ = _environ({}) | {"HTTPS_PROXY": f"socks5://u:{SECRET}@p:1"}
     result = CliRunner().invoke(flagpost, ["consume"], env=environ)
     assert result.exit_code == 2
-    assert "HTTPS_PROXY: is no proxy that can be used" in result.output
+    assert "HTTPS_PROXY: is not a proxy that can be used" in result.output
     assert SECRET not in result.output
 
 

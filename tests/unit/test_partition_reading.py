@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flagpost_consumer.adapters.commit_metadata import CommitMetadata, read_metadata, write_metadata
-from flagpost_consumer.adapters.partition_reading import MAX_EPOCHS, Follows, PartitionReading, Start
-from flagpost_consumer.core.records import Position
+from flagpost_consumer.adapters.kafka.commit_metadata import CommitMetadata, read_metadata, write_metadata
+from flagpost_consumer.adapters.kafka.partition_reading import Follows, PartitionReading, Start
+from flagpost_consumer.core.books.deliveries import Position
+from flagpost_consumer.core.books.leader_epochs import MAX_EPOCHS
 
 
 def take(reading: PartitionReading, offset: int, epoch: int) -> None:
@@ -47,7 +48,7 @@ def test_no_more_epochs_are_remembered_than_said() -> None:
     reading = PartitionReading(Start(0))
     for offset in range(3 * MAX_EPOCHS):
         take(reading, offset, offset)
-    assert len(reading._epochs) == MAX_EPOCHS
+    assert len(reading._epochs._stretches) == MAX_EPOCHS
     assert reading.epoch_before(1) is None, "an epoch that is not the record's would look like a loss"
     assert reading.epoch_before(3 * MAX_EPOCHS) == 3 * MAX_EPOCHS - 1
 

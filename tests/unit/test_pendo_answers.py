@@ -1,4 +1,4 @@
-"""Any 2xx is success, whatever becomes of the rest of the answer (CONTRACT section 4).
+"""Any 2xx is success, whatever becomes of the rest of the answer (docs/contract.md#requests-to-pendo).
 
 What came after the status used to decide: each of these answers was a broken connection, so the event was sent
 again up to `delivery.max_attempts` times, counted by Pendo each time, and dead-lettered in the end.
@@ -12,9 +12,10 @@ from itertools import chain
 
 import pytest
 
-from flagpost_consumer.adapters.http_answers import MAX_HEAD_BYTES, MAX_REMEMBERED, AnswerReader, Reply
-from flagpost_consumer.adapters.pendo_http import PendoHttp
-from flagpost_consumer.core.verdict import Answer, Verdict, judge
+from deadlines import stretched
+from flagpost_consumer.adapters.http.answers import MAX_HEAD_BYTES, MAX_REMEMBERED, AnswerReader, Reply
+from flagpost_consumer.adapters.pendo.http import PendoHttp
+from flagpost_consumer.core.pendo.verdict import Answer, Verdict, judge
 from pendo_client import (
     Clock,
     answer_to,
@@ -49,7 +50,7 @@ UNREADABLE = {
     "a chunk that is none": TAKEN + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     "a chunk that is none, after a good one": TAKEN + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n",
     "a NUL in a header": TAKEN + b"X: \x00\r\nContent-Length: 0\r\n\r\n",
-    "more after its end": TAKEN + b"Content-Length: 0\r\n\r\nand more, which is no HTTP",
+    "more after its end": TAKEN + b"Content-Length: 0\r\n\r\nand more, which is not HTTP",
     "after an interim answer": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nno colon\r\n\r\n",
     "a reason over the limit": b"HTTP/1.1 200 " + b"O" * 100_000 + b"K\r\nContent-Length: 0\r\n\r\n",
 }
@@ -76,7 +77,7 @@ async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over
         await sent(http)
         await status_known(http)
         clock.seconds += 10.0
-        answer = await asyncio.wait_for(answers.get(), 30)
+        answer = await asyncio.wait_for(answers.get(), stretched(30))
         held.set()
     assert (answer.status, answer.failure) == (200, None)
 
@@ -138,11 +139,11 @@ async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -
     server = Talkative()
     async with serving(server) as url, client(url) as (http, answers):
         http.start(track_attempt())
-        assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+        assert await asyncio.wait_for(answers.get(), stretched(30)) == Answer(200)
         server.say_more.set()
         await idle_connections_have_heard(http)
         http.start(track_attempt())
-        assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+        assert await asyncio.wait_for(answers.get(), stretched(30)) == Answer(200)
     assert server.requests == 2
 
 
@@ -153,11 +154,11 @@ async def test_connections_that_speak_unasked_are_given_up_and_a_new_one_is_used
         for number in range(count):
             http.start(track_attempt(f"v{number}"))
         for _ in range(count):
-            assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+            assert await asyncio.wait_for(answers.get(), stretched(30)) == Answer(200)
         server.say_more.set()
         await idle_connections_have_heard(http)
         http.start(track_attempt())
-        assert await asyncio.wait_for(answers.get(), 30) == Answer(200)
+        assert await asyncio.wait_for(answers.get(), stretched(30)) == Answer(200)
         assert sum(map(len, http._client._idle.values())) == 1
 
 

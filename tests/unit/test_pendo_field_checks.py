@@ -6,15 +6,18 @@ from typing import Any
 
 import pytest
 
-from flagpost_consumer.core.plan import FieldCatalog
-from flagpost_consumer.operator.check_results import Status
-from flagpost_consumer.operator.field_checks import (
+from engine_world import decision as decision_at
+from flagpost_consumer.commands.check.fields import (
     MAX_LISTED,
     WantedField,
+    check_fields,
     judge_fields,
     segment_name,
     wanted_fields,
 )
+from flagpost_consumer.commands.check.results import Status, hanging
+from flagpost_consumer.commands.sources.newest_events import Sample
+from flagpost_consumer.core.planning.plan import FieldCatalog
 from flagpost_consumer.settings import Settings
 from flagpost_schemas import (
     AccountMetadata,
@@ -24,7 +27,7 @@ from flagpost_schemas import (
     MetadataValue,
     VisitorMetadata,
 )
-from simulation import decision as decision_at
+from newest_sample import sample_read
 
 LONG_AGO_MS = 1_700_000_000_000
 """Metadata does not grow too old."""
@@ -97,13 +100,11 @@ def test_a_field_that_gets_values_of_several_types_must_be_text_and_a_null_wants
 def test_a_display_name_is_created_in_two_steps_so_that_segments_can_use_the_field() -> None:
     check = judge_fields({WantedField("visitor", "custom", "[Optimizely] banner"): "text"}, CATALOG)
     assert check.status is Status.WARN
-    assert check.detail == (
-        'Pendo lacks 1 of 1 fields, and values for them are dropped: visitor custom "[Optimizely] banner"'
-    )
-    assert check.fix == (
-        "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field: optimizely_banner of type text, "
-        'then change its display name to "[Optimizely] banner"'
-    )
+    assert check.detail == "Pendo lacks 1 of 1 fields; their values are dropped"
+    assert check.fix.splitlines() == [
+        "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field:",
+        '  optimizely_banner of type text, then change its display name to "[Optimizely] banner"',
+    ]
 
 
 def test_each_tab_and_the_install_script_are_told_apart() -> None:
@@ -113,11 +114,14 @@ def test_each_tab_and_the_install_script_are_told_apart() -> None:
         WantedField("account", "custom", "trial"): "boolean",
         WantedField("account", "custom", "tier"): "number",
     }
-    assert judge_fields(wanted, CATALOG).fix == (
-        "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field: seats of type number; "
-        "in Pendo, Settings > Data Mappings > Account, Add Custom Field: trial of type boolean; "
-        'have Pendo\'s install script pass "role" once, or send group custom instead of agent'
-    )
+    assert judge_fields(wanted, CATALOG).fix.splitlines() == [
+        "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field:",
+        "  seats of type number",
+        "in Pendo, Settings > Data Mappings > Account, Add Custom Field:",
+        "  trial of type boolean",
+        "let Pendo's install script send these once, or send group custom instead of agent:",
+        '  "role" of visitors',
+    ]
 
 
 def test_fields_that_pendo_has_are_well_by_either_name() -> None:
@@ -138,11 +142,33 @@ def test_a_group_that_cannot_be_read_is_named() -> None:
     assert "schema of account custom metadata cannot be read" in check.detail
 
 
+def test_nine_fields_are_nine_lines_that_a_person_reads() -> None:
+    """They were one sentence of 500 characters."""
+    wanted = {WantedField("visitor", "custom", f"[Optimizely] flag-{n}"): "text" for n in range(9)}
+    check = judge_fields(wanted, CATALOG)
+    assert len(check.fix.splitlines()) == 1 + 9
+    assert max(map(len, (check.detail, *check.fix.splitlines()))) <= 90
+    assert hanging(check.fix, 4).splitlines()[1].startswith("      optimizely_flag_0 of type text")
+
+
+@pytest.mark.parametrize(("named", "words"), [(None, "nothing was compared"), ("checkout", "all 1 fields")])
+async def test_where_no_events_could_be_read_the_fields_are_not_said_to_be_well(
+    named: str | None, words: str
+) -> None:
+    async def get_json(_path: str) -> bytes:
+        return b'{"custom": {"optimizely_checkout": {"DisplayName": "[Optimizely] checkout"}}}'
+
+    given = settings(metrics={"flags": [] if named is None else [named]})
+    check = await check_fields(get_json, given, sample_read(Sample(unread="Kafka does not answer")))
+    assert check.status is Status.WARN
+    assert words in check.detail
+    assert "Kafka does not answer" in check.detail
+
+
 def test_a_long_list_is_cut_and_says_so() -> None:
     wanted = {WantedField("visitor", "custom", f"f{number:02}"): "text" for number in range(MAX_LISTED + 5)}
     check = judge_fields(wanted, CATALOG)
-    assert check.detail.endswith(", and 5 more")
-    assert check.fix.endswith(", and 5 more")
+    assert check.fix.endswith("\n  and 5 more")
     assert "f19" in check.fix
     assert "f20" not in check.fix
 

@@ -17,14 +17,10 @@ import pytest
 import structlog
 import uvloop
 
-from flagpost_consumer.adapters.http_client import HttpClient
-from flagpost_consumer.adapters.pendo_http import (
-    FORGOTTEN_WATCHES,
-    GRACE_SWEEPS,
-    SWEEP_SECONDS,
-    PendoHttp,
-)
-from flagpost_consumer.core.verdict import Answer, Failure
+from deadlines import stretched
+from flagpost_consumer.adapters.http.client import HttpClient
+from flagpost_consumer.adapters.pendo.http import FORGOTTEN_WATCHES, GRACE_SWEEPS, SWEEP_SECONDS, PendoHttp
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from pendo_client import (
     GENEROUS_SECONDS,
     Clock,
@@ -55,7 +51,7 @@ def freeze_the_loop(clock: Clock) -> None:
 
 
 async def next_answer(answers: Answers) -> Answer:
-    return await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+    return await asyncio.wait_for(answers.get(), stretched(GENEROUS_SECONDS))
 
 
 async def frozen_before_the_first_step() -> None:
@@ -89,9 +85,9 @@ async def frozen_while_answers_come() -> None:
         async with client(server.url, TIMEOUT_SECONDS, now=clock) as (http, answers):
             for number in range(32):
                 http.start(track_attempt(f"v{number}"))
-            assert await asyncio.to_thread(server.received.wait, GENEROUS_SECONDS)
+            assert await asyncio.to_thread(server.received.wait, stretched(GENEROUS_SECONDS))
             server.release()
-            assert server.answered.wait(GENEROUS_SECONDS)
+            assert server.answered.wait(stretched(GENEROUS_SECONDS))
             freeze_the_loop(clock)
             assert [await next_answer(answers) for _ in range(32)] == [Answer(200)] * 32
     assert server.count == 32
@@ -241,7 +237,7 @@ async def test_an_attempt_that_is_forgotten_is_given_up_and_called_a_defect(
         clock.seconds += 100 * TIMEOUT_SECONDS
         for _ in range(FORGOTTEN_WATCHES):
             http.watch()
-        assert answers.empty(), "a freeze, however long, is no defect"
+        assert answers.empty(), "a freeze, however long, is not a defect"
         with structlog.testing.capture_logs() as logs:
             http.watch()
         assert answers.get_nowait() == Answer(failure=Failure.BROKEN)

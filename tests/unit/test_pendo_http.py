@@ -8,10 +8,12 @@ import gc
 import orjson
 import pytest
 
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.metadata_retries import Batch
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer, Failure
+from deadlines import stretched
+from flagpost_consumer.core.metadata.retries import Batch
+from flagpost_consumer.core.metadata.sending import MetadataAttempt
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from pendo_client import BODY, Clock, answer_to, answering, client, read_request, sent, serving, track_attempt
 
 
@@ -43,8 +45,8 @@ async def test_metadata_goes_to_its_group_with_the_integration_key() -> None:
 
     async with serving(serve) as url, client(url) as (http, answers):
         batch = Batch("account", "agent", ["a"])
-        http.start(Attempt(EndpointName.METADATA, b"[]", Ticket("a", 1), batch=batch))
-        assert await asyncio.wait_for(answers.get(), 10) == Answer(200, body=b'{"updated":1}')
+        http.start(MetadataAttempt(EndpointName.METADATA, b"[]", Ticket("a", 1), batch))
+        assert await asyncio.wait_for(answers.get(), stretched(10)) == Answer(200, body=b'{"updated":1}')
     assert seen[0].startswith(b"POST /api/v1/metadata/account/agent/value?create=true HTTP/1.1\r\n")
     assert b"x-pendo-integration-key: api-key\r\n" in seen[0]
 
@@ -61,14 +63,14 @@ async def test_a_secret_with_quotes_and_backslashes_is_hidden_where_json_echoes_
     async with serving(answering(raw)) as url, client(url) as (http, answers):
         http.set_secret(EndpointName.TRACK, secret)
         http.start(track_attempt())
-        answer = await asyncio.wait_for(answers.get(), 10)
+        answer = await asyncio.wait_for(answers.get(), stretched(10))
     assert orjson.loads(answer.body) == {"error": "no such key: ***"}
 
 
 async def test_a_server_that_is_not_there_has_seen_nothing() -> None:
     async with client("http://127.0.0.1:1") as (http, answers):
         http.start(track_attempt())
-        answer = await asyncio.wait_for(answers.get(), 10)
+        answer = await asyncio.wait_for(answers.get(), stretched(10))
     assert answer == Answer(failure=Failure.UNREACHABLE)
     assert not answer.unseen
 
@@ -87,7 +89,7 @@ async def test_a_server_that_hangs_is_a_time_out_and_leaves_nothing_behind() -> 
         await sent(http)
         clock.seconds += 10.0
         for _ in range(5):
-            assert await asyncio.wait_for(answers.get(), 10) == Answer(failure=Failure.TIMEOUT)
+            assert await asyncio.wait_for(answers.get(), stretched(10)) == Answer(failure=Failure.TIMEOUT)
         assert not any(http._under_way.values())
         held.set()
 
@@ -114,7 +116,7 @@ async def test_what_was_answered_is_free_without_the_collector_of_garbage() -> N
         try:
             for _ in range(10):
                 http.start(track_attempt())
-                await asyncio.wait_for(answers.get(), 10)
+                await asyncio.wait_for(answers.get(), stretched(10))
             left = attempts_in_memory()
         finally:
             gc.enable()
@@ -134,11 +136,11 @@ async def test_a_secret_is_used_from_the_next_request_on() -> None:
 
     async with serving(serve) as url, client(url) as (http, answers):
         http.start(track_attempt())
-        await asyncio.wait_for(answers.get(), 10)
+        await asyncio.wait_for(answers.get(), stretched(10))
         assert not http.set_secret(EndpointName.TRACK, "track-secret")
         assert http.set_secret(EndpointName.TRACK, "newer")
         http.start(track_attempt())
-        await asyncio.wait_for(answers.get(), 10)
+        await asyncio.wait_for(answers.get(), stretched(10))
     assert [b"x-track: newer" in request for request in seen] == [False, True]
 
 

@@ -17,16 +17,19 @@ import pytest
 import uvloop
 
 from certificates import Authority
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering, SchemaRegistry
-from flagpost_consumer.core.verdict import Answer, Failure
-from flagpost_consumer.operator.check_results import Status
-from flagpost_consumer.operator.pendo_checks import check_pendo
-from flagpost_consumer.operator.reconciliation.pendo_counts import PendoNotCounting, count_decisions, days_of
+from deadlines import stretched
+from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering
+from flagpost_consumer.adapters.registry.schema_registry import SchemaRegistry
+from flagpost_consumer.commands.check.pendo import check_pendo
+from flagpost_consumer.commands.check.results import Status
+from flagpost_consumer.commands.reconcile.pendo_counts import PendoNotCounting, count_decisions, days_of
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from flagpost_consumer.settings import SchemaRegistrySettings, Settings
 from flagpost_publisher.errors import RegistryTrouble
 from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
 from flagpost_settings.outbound import Outbound
 from http_proxy import HttpProxy, http_proxy
+from newest_sample import sample_read
 from pendo_client import answering_server, client, read_request, track_attempt
 from running import eventually
 
@@ -65,7 +68,7 @@ async def answer_through(url: str, outbound: Outbound, times: int = 1) -> list[A
         found = []
         for _ in range(times):
             http.start(track_attempt())
-            answer = await asyncio.wait_for(answers.get(), 60)
+            answer = await asyncio.wait_for(answers.get(), stretched(60))
             found.append(answer._replace(detail=""))  # test_tls_failures is about that
         return found
 
@@ -130,7 +133,7 @@ async def test_plain_http_goes_through_a_proxy_as_a_whole_url(credentials: str |
 
 
 async def test_a_proxy_that_refuses_has_shown_pendo_nothing() -> None:
-    """A 407 is no answer of Pendo's: it must not dead-letter anything."""
+    """A 407 is not an answer of Pendo's: it must not dead-letter anything."""
     async with answering_server() as (port, heads), http_proxy({PENDO: port}, "a:b") as proxy:
         assert await answer_through(f"http://{PENDO}", Outbound("pendo", proxy.url)) == [UNSENT]
         assert await answer_through(f"https://{PENDO}", Outbound("pendo", proxy.url)) == [UNSENT]
@@ -184,12 +187,12 @@ async def test_check_and_reconcile_go_the_same_way(authority: Authority) -> None
         http_proxy({PENDO: port}) as proxy,
     ):
         settings = pendo_settings(proxy=proxy.url, ca_file=str(authority.file))
-        checks = {check.name: check for check in await check_pendo(settings)}
+        checks = {check.name: check for check in await check_pendo(settings, sample_read())}
         assert checks["pendo track endpoint"].status is Status.OK
         assert checks["pendo integration key"].status is Status.OK
         assert await count_decisions(settings.pendo, "Experiment Viewed", days_of(0, 1)) == {}
         direct = pendo_settings(proxy="none", ca_file=str(authority.file))
-        failed = {check.name: check for check in await check_pendo(direct)}
+        failed = {check.name: check for check in await check_pendo(direct, sample_read())}
         assert failed["pendo track endpoint"].status is Status.FAIL
         assert "pendo.proxy" in failed["pendo integration key"].fix
         with pytest.raises(PendoNotCounting, match=r"pendo\.proxy"):
@@ -199,7 +202,7 @@ async def test_check_and_reconcile_go_the_same_way(authority: Authority) -> None
 async def test_check_says_nothing_of_the_proxys_password(authority: Authority) -> None:
     async with http_proxy({}, "other:login") as proxy:
         settings = pendo_settings(proxy=f"http://{LOGIN}127.0.0.1:{proxy.port}", ca_file=str(authority.file))
-        told = "".join(f"{check.detail}{check.fix}" for check in await check_pendo(settings))
+        told = "".join(f"{check.detail}{check.fix}" for check in await check_pendo(settings, sample_read()))
     assert "407" in told
     assert PASSWORD not in told
     assert LOGIN not in told

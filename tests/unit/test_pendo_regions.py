@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from flagpost_consumer.commands.check.pendo import KEY, PROPERTIES, check_pendo
+from flagpost_consumer.commands.check.results import Check, Status
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Keys, PendoStandIn
-from flagpost_consumer.operator.check_results import Check, Status
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.pendo_checks import KEY, PROPERTIES, check_pendo
 from flagpost_consumer.settings import Settings
+from newest_sample import sample_read
 
 REGIONS = {
     "us": ("https://app.pendo.io", "https://data.pendo.io/data/track"),
@@ -59,7 +60,7 @@ async def key_check(pendo: PendoStandIn, **own: object) -> Check:
         "integration_key": Keys().integration_key,
         **own,
     }
-    checks = await check_pendo(Settings.model_validate({"pendo": given}))
+    checks = await check_pendo(Settings.model_validate({"pendo": given}), sample_read())
     return next(check for check in checks if check.name == KEY)
 
 
@@ -76,8 +77,8 @@ async def test_the_four_findings_on_a_key_are_told_apart() -> None:
     assert "(404): pendo.region is jp" in elsewhere.detail
     assert "set pendo.region" in elsewhere.fix
     assert "refuses it (403)" in refused.detail
-    assert "of the region us" in refused.fix
-    assert "only read" in read_only.detail
+    assert "in the region us" in refused.fix
+    assert "read-only" in read_only.detail
     assert "write access" in read_only.fix
     assert good.status is Status.OK
 
@@ -85,7 +86,7 @@ async def test_the_four_findings_on_a_key_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("names", "status", "words"),
     [
-        (["plan"], Status.OK, "takes every name"),
+        (["plan"], Status.OK, "accepts every name"),
         (
             ["plan", "error"],
             Status.WARN,
@@ -100,7 +101,8 @@ async def test_names_of_attributes_that_pendo_does_not_take_are_told(
     async with PendoStandIn() as pendo:
         given = {"track_url": pendo.track_url, "api_url": pendo.api_url, "track_secret": "s"}
         checks = await check_pendo(
-            Settings.model_validate({"pendo": given, "decisions": {"attribute_properties": names}})
+            Settings.model_validate({"pendo": given, "decisions": {"attribute_properties": names}}),
+            sample_read(),
         )
     check = next(check for check in checks if check.name == PROPERTIES)
     assert check.status is status

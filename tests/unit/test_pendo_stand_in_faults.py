@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 import pytest
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_AFTER_RECORDING,
     CLOSE_BEFORE_RECORDING,
@@ -167,7 +168,7 @@ async def test_what_is_no_http_on_the_wire(pendo: PendoStandIn) -> None:
     pendo.faults.outage(NOT_HTTP)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(pendo.url.rpartition(":")[2]))
     writer.write(b"POST /data/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), stretched(10))
     assert answer
     assert not answer.startswith(b"HTTP/")
     writer.close()

@@ -16,6 +16,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in.__main__ import main
 
 PROGRAM = [sys.executable, "-m", "flagpost_consumer.demo.pendo_stand_in"]
@@ -41,7 +42,7 @@ class Remote:
         self._host = url.removeprefix("http://")
 
     def ask(self, method: str, path: str, body: object = None, key: str = "") -> tuple[int, bytes]:
-        connection = HTTPConnection(self._host, timeout=DEADLINE_SECONDS)
+        connection = HTTPConnection(self._host, timeout=stretched(DEADLINE_SECONDS))
         headers = {"content-type": "application/json", "x-pendo-integration-key": key}
         data = body if isinstance(body, bytes) else orjson.dumps(body) if body is not None else b""
         connection.request(method, path, data, headers)
@@ -211,7 +212,7 @@ def test_it_stops_cleanly(number: signal.Signals) -> None:
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as hanging:
             hanging.sendall(b"POST /data/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
             process.send_signal(number)
-            assert process.wait(DEADLINE_SECONDS) == 0
+            assert process.wait(stretched(DEADLINE_SECONDS)) == 0
 
 
 def test_a_port_in_use_is_explained() -> None:
@@ -221,7 +222,7 @@ def test_a_port_in_use_is_explained() -> None:
             [*PROGRAM, "--port", str(port)],
             capture_output=True,
             text=True,
-            timeout=DEADLINE_SECONDS,
+            timeout=stretched(DEADLINE_SECONDS),
             check=False,
         )
     assert ended.returncode == 1

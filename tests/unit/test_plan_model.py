@@ -9,8 +9,15 @@ from statistics import mean
 
 import pytest
 
+from flagpost_consumer.commands.plan import traffic
+from flagpost_consumer.commands.plan.costs import SHIPPED, Costs
+from flagpost_consumer.commands.plan.demand import demand_of, needs_of
+from flagpost_consumer.commands.plan.forecast import Wanted, forecast, scaled_policy
+from flagpost_consumer.commands.plan.pod import START_MS, Pendo, Pod
+from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
 from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.pendo.endpoint import EndpointName
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_consumer.core.policy import (
     DecisionsSettings,
     DedupeSettings,
@@ -18,13 +25,6 @@ from flagpost_consumer.core.policy import (
     EndpointLimits,
     Policy,
 )
-from flagpost_consumer.core.records import EndpointName
-from flagpost_consumer.operator.planning import traffic
-from flagpost_consumer.operator.planning.costs import SHIPPED, Costs
-from flagpost_consumer.operator.planning.demand import demand_of, needs_of
-from flagpost_consumer.operator.planning.forecast import Wanted, forecast, scaled_policy
-from flagpost_consumer.operator.planning.pod import START_MS, Pendo, Pod
-from flagpost_consumer.operator.planning.traffic import Decisions, Load, Visitors
 
 FREE: Costs = SHIPPED.costs.times(0.0)
 """A machine on which nothing takes CPU."""
@@ -314,12 +314,12 @@ def test_too_few_pods_are_told() -> None:
 def test_a_visitor_that_is_too_hot_for_any_number_of_pods_is_told() -> None:
     told = problems_of(wanted(replace(SMALL, visitors=20), policy(interval=1.0), seconds=10.0))
     assert "hottest visitor" in told
-    assert "no pods help" in told
+    assert "more pods do not help" in told
 
 
 def test_a_budget_that_is_too_small_is_told_with_what_is_needed() -> None:
     told = problems_of(wanted(SMALL, policy(ttl=1800.0, budget=60.0), seconds=10.0))
-    assert "pendo.track_requests_per_minute is 60, and " in told
+    assert "pendo.track_requests_per_minute is 60, but " in told
 
 
 def test_memory_and_claims_beyond_their_limits_are_told() -> None:
@@ -328,7 +328,7 @@ def test_memory_and_claims_beyond_their_limits_are_told() -> None:
     )
     told = problems_of(wanted(SMALL, rules, memory_limit_bytes=2**20, seconds=10.0))
     assert "dedupe.max_entries is 10" in told
-    assert "MiB, and may take 1" in told
+    assert "MiB of memory, but its limit is 1" in told
 
 
 def test_a_backlog_is_worked_off() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 
 DECISION = {
     "type": "decision",
@@ -133,7 +133,7 @@ def test_pendos_schema_resolves_fields(tmp_path: Path) -> None:
     assert "GET /api/v1/metadata/schema/visitor" in wrong.stderr
 
 
-def test_a_schema_file_that_is_no_text_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_schema_file_that_is_not_text_is_reported_in_one_line(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_bytes(b"\xff\xfe")
     result = preview(DECISION, "--schema", str(schema))
@@ -144,16 +144,16 @@ def test_a_schema_file_that_is_no_text_is_told_in_a_line(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("", "is no JSON"),
-        ("{", "is no JSON"),
+        ("", "is not JSON"),
+        ("{", "is not JSON"),
         ("[]", "must be a JSON object"),
         ('{"type":"decision"}', "visitor_id: is missing"),
         ('{"type":"page"}', "type: must be one of decision, track, visitor, account"),
         (b"\xff\xfe", "is UTF-16; save it as UTF-8"),
-        (b"\xff", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("9" * 5_000, "is no JSON"),
-        ('{"type":"track","visitor_id":"\\ud800","event":"e"}', "is no JSON"),
+        (b"\xff", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("9" * 5_000, "is not JSON"),
+        ('{"type":"track","visitor_id":"\\ud800","event":"e"}', "is not JSON"),
     ],
 )
 def test_what_is_no_event_is_told_in_a_line(text: str | bytes, part: str) -> None:

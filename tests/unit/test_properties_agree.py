@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from broken_properties import BROKEN, REPAIRS, SENT
+from engine_world import START_MS, World
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.core.pendo_rules import Rule
+from flagpost_consumer.core.planning.pendo_rules import Rule
 from flagpost_consumer.core.policy import MappingSettings, Policy, PropertiesPolicy
-from flagpost_consumer.operator.cli import flagpost
 from flagpost_schemas import Scalar, TrackEvent
-from simulation import START_MS, World
 
 
 def track(rule: Rule | None = None, **properties: Scalar) -> TrackEvent:
@@ -110,4 +110,4 @@ def test_what_json_cannot_say_is_never_sent(number: float) -> None:
     (sight,) = run(track(price=number, fine=1)).track_sights
     assert orjson.loads(sight.body)["properties"] == {"fine": 1}
     (settlement,) = run(track(price=number), PropertiesPolicy.REJECT).settled[0, 0, Kind.TRACK]
-    assert settlement.ending.detail == 'property "price" is no finite number; leave it out instead'
+    assert settlement.ending.detail == 'property "price" is not a finite number; leave it out instead'

@@ -13,7 +13,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"topic": ""}, ValueError, "topic is empty"),
     ({"service": 5}, TypeError, "service is of type int"),
     ({"environment": ""}, ValueError, "environment is empty"),
-    ({"schema_registry_url": "registry:8081"}, ValueError, "schema_registry_url is no http or https URL"),
+    ({"schema_registry_url": "registry:8081"}, ValueError, "schema_registry_url is not an http or https URL"),
     ({"visitor_id": 5}, TypeError, "visitor_id is of type int; give an attribute's name or a callable"),
     ({"visitor_id": ""}, ValueError, "visitor_id is empty"),
     ({"account_id": ["a"]}, TypeError, "account_id is of type list"),

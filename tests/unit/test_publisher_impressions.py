@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from flagpost_publisher import Publisher
 from flagpost_publisher.arguments import Options
 from flagpost_publisher.attachment import Attachment
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.impressions import MAX_REPORT_BYTES, MAX_ROWS, MAX_WAITING, Impressions
 from flagpost_publisher.reporting import INTERVAL_SECONDS, PATIENCE_SECONDS, Reporting
 from flagpost_publisher.rule_types import RuleTypes
-from flagpost_schemas import Source
+from flagpost_schemas import DecisionEvent, Source
+from flagpost_schemas.exposures import Exposure
 from optimizely_fixtures import EVERYONE, TARGETED, holdout, optimizely_client, user_of
 
 SOURCE = Source(service="shop", environment="test", sdk="optimizely-sdk", sdk_version="5.7.0")
+
+
+SAID = ("on", True, True, "experiment")
+DECISION = DecisionEvent(
+    event_id="e",
+    occurred_at=1,
+    visitor_id="v",
+    flag_key="f",
+    enabled=True,
+    variation_key="on",
+    rule_key="r",
+    decision_event_dispatched=True,
+    rule_type="experiment",
+    experiment_id="9",
+    variation_id="10",
+)
+
+
+def digests(document: dict[str, Any], *exposures: tuple[str, str, str]) -> set[str]:
+    """What stands for exposures in a report, made by hand."""
+    return {
+        base64.urlsafe_b64encode(
+            hashlib.blake2b(
+                "\0".join(each).encode(), digest_size=9, key=document["instance"].encode()
+            ).digest()
+        ).decode()
+        for each in exposures
+    }
+
+
+def publisher_to_nowhere(**more: Any) -> Publisher:
+    return Publisher(bootstrap_servers="127.0.0.1:1", impressions_topic="counts", **more)
 
 
 def impressions() -> Impressions:
@@ -108,15 +145,97 @@ def test_a_report_says_who_and_when_and_begins_where_the_last_one_ended() -> Non
 
 def test_decisions_that_are_not_on_the_topic_are_counted_if_there_was_an_impression() -> None:
     counted = impressions()
-    counted.note("duplicates", "f", ("on", True, True, "experiment"))
-    counted.note("duplicates", "f", ("on", True, True, "experiment"))
-    counted.note("refused", "f", ("on", True, True, "experiment"))
-    counted.note("failed", "f", ("on", True, False, "experiment"))
+    counted.note_duplicate("f", SAID)
+    counted.note_duplicate("f", SAID)
+    for visitor in ("v1", "v2", "v1"):
+        counted.note_lost("refused", "queue_full", "f", SAID, Exposure("1", "2", visitor))
+    counted.note_lost(
+        "failed", "msg_timed_out", "f", ("on", True, False, "experiment"), Exposure("1", "2", "v")
+    )
+    document = reported(counted)
 
-    assert reported(counted)["unpublished"] == [
-        {"flag_key": "f", "variation_key": "on", "rule_type": "experiment", "fate": fate, "count": count}
-        for fate, count in (("duplicates", 2), ("refused", 1))
+    listed = sorted(digests(document, ("1", "2", "v1"), ("1", "2", "v2")))
+    lost: list[dict[str, Any]] = [
+        {"fate": "duplicates", "reason": None, "count": 2, "exposures": []},
+        {"fate": "refused", "reason": "queue_full", "count": 3, "exposures": listed},
     ]
+    assert document["unpublished"] == [
+        {"flag_key": "f", "variation_key": "on", "rule_type": "experiment", **told} for told in lost
+    ]
+
+
+def test_who_was_refused_is_listed_up_to_a_bound_and_in_each_report_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flagpost_publisher.impressions.MAX_LISTED", 5)
+    counted = impressions()
+    documents = []
+    for _ in range(2):
+        for number in range(9):
+            counted.note_lost(
+                "refused", "queue_full", f"f{number % 2}", SAID, Exposure("1", "2", f"v{number}")
+            )
+        documents.append(reported(counted))
+    assert [sum(row["count"] for row in document["unpublished"]) for document in documents] == [9, 9]
+    lists = [[each for row in document["unpublished"] for each in row["exposures"]] for document in documents]
+    assert [len(listed) for listed in lists] == [5, 5]
+    assert set(lists[0]) == digests(documents[0], *(("1", "2", f"v{number}") for number in range(5)))
+
+
+def test_the_same_visitor_has_another_digest_in_every_process_and_its_id_is_in_none() -> None:
+    documents = []
+    for _ in range(2):
+        counted = impressions()
+        counted.note_lost("refused", "queue_full", "f", SAID, Exposure("1", "2", "somebody@example.org"))
+        documents.append(reported(counted))
+    first, second = ({*document["unpublished"][0]["exposures"]} for document in documents)
+    assert first.isdisjoint(second)
+    assert "somebody" not in json.dumps(documents)
+
+
+def test_whom_the_publisher_refused_is_told_as_optimizely_knows_them() -> None:
+    """Also where the option for Pendo's id gives none, or fails."""
+    with publisher_to_nowhere(visitor_id="id", max_event_bytes=400) as publisher:
+        client = optimizely_client()
+        publisher.attach(client)
+        given: dict[str, dict[str, Any]] = {
+            "u1": {},
+            "u2": {"id": 0.5},
+            "u3": {"id": "x" * 500},
+            "u4": {"id": "v"},
+        }
+        decided = {
+            user: user_of(client, user, attributes).decide("checkout").variation_key or ""
+            for user, attributes in given.items()
+        }
+        assert not publisher.publish(replace(DECISION, visitor_id="y" * 500))
+        assert publisher.publish(DECISION)
+        document = reported(publisher._here().impressions)
+    listed = {(row["flag_key"], row["reason"]): {*row["exposures"]} for row in document["unpublished"]}
+    assert {row["fate"] for row in document["unpublished"]} == {"refused"}
+    known = {
+        user: ("100", {"control": "101", "treatment": "102"}[variation], user)
+        for user, variation in decided.items()
+    }
+    assert listed == {
+        ("checkout", "no_visitor_id"): digests(document, known["u1"]),
+        ("checkout", "invalid"): digests(document, known["u2"]),
+        ("checkout", "too_large"): digests(document, known["u3"]),
+        ("f", "too_large"): digests(document, ("9", "10", "y" * 500)),
+    }
+
+
+def test_what_close_gives_up_is_told_as_failed() -> None:
+    with publisher_to_nowhere() as publisher:
+        for number in range(3):
+            assert publisher.publish(replace(DECISION, visitor_id=f"v{number}"))
+        assert publisher.close(0.1) == 3
+    waiting = publisher._here().reporting._report
+    assert waiting is not None  # Kafka is not there for it either
+    document = json.loads(waiting.value)
+    (row,) = document["unpublished"]
+    assert (row["fate"], row["reason"], row["count"]) == ("failed", "closed", 3)
+    assert {*row["exposures"]} == digests(document, *(("9", "10", f"v{number}") for number in range(3)))
 
 
 def test_what_does_not_fit_is_said_to_be_uncounted() -> None:
@@ -285,6 +404,11 @@ def test_a_producer_that_is_refused_or_ends_is_told_and_tried_again() -> None:
     assert stage.sequences() == [0, 0]
     stage.complaints.tell_now()
     assert [getattr(error, "kind", None) for error in stage.told] == ["impressions"]
+
+
+def test_for_the_last_report_a_part_of_the_time_is_kept_and_none_where_there_is_none() -> None:
+    assert [Stage().reporting.seconds_to_finish(seconds) for seconds in (0, 2, 10)] == [0, 0.5, 1]
+    assert Stage(None).reporting.seconds_to_finish(10) == 0
 
 
 def test_without_a_topic_nothing_is_written() -> None:

@@ -7,6 +7,7 @@ import sys
 
 from prometheus_client import CollectorRegistry
 
+from deadlines import stretched
 from flagpost_publisher import Publisher
 from flagpost_publisher.metrics import PublisherCollector
 from flagpost_schemas import TrackEvent
@@ -36,6 +37,6 @@ def test_a_scrape_shows_the_stats_of_the_moment() -> None:
 def test_without_the_extra_the_import_says_what_to_install() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None; import flagpost_publisher.metrics"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=stretched(60), check=False
     )
     assert "pip install 'flagpost-publisher[metrics]'" in done.stderr.splitlines()[-1]

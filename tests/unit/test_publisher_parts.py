@@ -253,7 +253,7 @@ class Producing:
 @pytest.fixture
 def output() -> tuple[KafkaOutput, Producing]:
     """A way to Kafka whose thread does not run: the test is the thread."""
-    output, producing = KafkaOutput(_options(), Complaints(None), lambda _: None), Producing()
+    output, producing = KafkaOutput(_options(), Complaints(None), lambda *_: None), Producing()
     output._producer = cast("Any", producing)
     output._headers = event_headers(None)
     output._drain()  # nothing waits: the direct way is open

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flagpost_consumer.core.experiments import splits_in
-from flagpost_consumer.operator.reconciliation.extent import Window
-from flagpost_consumer.operator.reconciliation.impressions import ImpressionBooks
+from flagpost_consumer.commands.reconcile.extent import Window
+from flagpost_consumer.commands.reconcile.impressions import ImpressionBooks
+from flagpost_consumer.core.splits.experiments import splits_in
 from flagpost_publisher.attachment import Attachment
 from flagpost_publisher.impressions import Impressions
 from flagpost_publisher.traffic_allocation import read_splits

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.adapters.receive_limit import LIBRDKAFKAS_BYTES, MOST_BYTES, PROPERTY, ReceiveLimit
+from flagpost_consumer.adapters.kafka.receive_limit import (
+    LIBRDKAFKAS_BYTES,
+    MOST_BYTES,
+    PROPERTY,
+    ReceiveLimit,
+)
 
 
 def refused(size_bytes: int) -> KafkaError:

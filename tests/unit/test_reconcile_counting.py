@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flagpost_consumer.commands.reconcile.counting import Books, Counts, PartitionFacts, Published
+from flagpost_consumer.commands.reconcile.settled import LaterRelease, Settled, ended, kinds_of
+from flagpost_consumer.commands.sources.topic_reading import Span
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.operator.reconciliation.counting import Books, Counts, PartitionFacts, Published
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease, Settled, ended, kinds_of
-from flagpost_consumer.operator.topic_reading import Span
-from flagpost_schemas import LedgerEntry, Settlements
+from flagpost_schemas import LedgerEntry
 
 BOTH = (Kind.TRACK, Kind.VISITOR_METADATA)
 REASONS = {
@@ -23,7 +23,7 @@ REASONS = {
 def settled(*entries: tuple[int, Kind, str]) -> Settled:
     found = Settled(Span(100, 110))
     listed = [LedgerEntry(offset=o, kind=k.value, outcome=out, reason=REASONS[out]) for o, k, out in entries]
-    found.add(Settlements(group="g", member="m", settled_at=0, entries=listed, gaps=[]))
+    found.add(listed)
     return found
 
 
@@ -86,7 +86,7 @@ def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
 def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> None:
     ledger = Settled(Span(100, 110))
     told = LedgerEntry(offset=100, kind="track", outcome=reason.outcome.value, reason=reason.value)
-    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    ledger.add([told])
     counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
     assert getattr(counts, reason.outcome.value) == 1
     assert counts.reasons == ({} if reason is Reason.OK else {reason.value: 1})
@@ -95,7 +95,7 @@ def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> 
 def test_a_reason_of_a_later_release_is_counted_and_said_to_be_unknown() -> None:
     ledger = Settled(Span(100, 110))
     told = LedgerEntry(offset=100, kind="track", outcome="dropped", reason="unknown")
-    ledger.add(Settlements(group="g", member="m", settled_at=0, entries=[told], gaps=[]))
+    ledger.add([told])
     counts = count(Published(3, 100, (Kind.TRACK,), ("f", "a")), ledger).rows["f", "a"]
     assert (counts.dropped, counts.reasons) == (1, {"unknown": 1})
 

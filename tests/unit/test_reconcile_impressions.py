@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from flagpost_consumer.operator.reconciliation.extent import Window
-from flagpost_consumer.operator.reconciliation.impressions import Compared, ImpressionBooks
-from flagpost_consumer.operator.reconciliation.impressions_report import (
-    impression_sentences,
-    impressions_json,
-)
+from engine_world import decision
+from flagpost_consumer.commands.reconcile import lost_at_publishers
+from flagpost_consumer.commands.reconcile.extent import Window
+from flagpost_consumer.commands.reconcile.impressions import Compared, ImpressionBooks
+from flagpost_consumer.commands.reconcile.impressions_report import impression_sentences, impressions_json
 from flagpost_schemas import DecisionEvent, Source
-from simulation import decision
+from flagpost_schemas.exposures import Exposure, exposure_digest
 
 SHOP = Source(service="shop", environment="prod")
 
@@ -100,9 +99,13 @@ def test_a_report_belongs_to_the_window_in_which_it_ends(
         report(impressions=None),
         report(unpublished=[{**told("experiment", 1), "fate": "eaten"}]),
         report(service={}),
+        report(unpublished=[{**told("experiment", 1), "fate": "refused", "reason": 1}]),
+        report(unpublished=[{**told("experiment", 1), "fate": "refused", "exposures": 1}]),
     ],
 )
-def test_what_is_no_report_is_counted_as_damaged_and_changes_nothing_else(value: bytes | None) -> None:
+def test_a_value_that_is_not_a_report_is_counted_as_damaged_and_changes_nothing_else(
+    value: bytes | None,
+) -> None:
     found = books(value, report())
 
     assert (found.damaged, found.reports) == (1, 1)
@@ -147,7 +150,91 @@ def test_the_document_has_each_row_and_what_is_doubtful() -> None:
         "uncounted": 7,
         "damaged": 1,
         "not_reporting": [],
+        "lost": [
+            {
+                "service": "shop",
+                "environment": "prod",
+                **{name: value for name, value in told("experiment", 0).items() if name != "count"},
+                "fate": fate,
+                "reason": "unknown",
+                "decisions": count,
+                "listed": 0,
+            }
+            for fate, count in (("failed", 2), ("refused", 1))
+        ],
     }
+
+
+def lost_row(
+    fate: str, reason: str | None, count: int, *visitors: str, instance: str = "i"
+) -> dict[str, Any]:
+    exposures = [exposure_digest(instance, Exposure("1", "2", visitor)) for visitor in visitors]
+    row = {**told("experiment", count), "fate": fate, "reason": reason, "exposures": exposures}
+    return (
+        row
+        if reason is not None
+        else {name: row[name] for name in row if name not in ("reason", "exposures")}
+    )
+
+
+def holding(*reports: bytes, window: Window | None = None) -> ImpressionBooks:
+    found = ImpressionBooks(window or Window(), holds_lists=True)
+    for each in reports:
+        found.add(each)
+    return found
+
+
+def ends(found: ImpressionBooks, *visitors: str) -> dict[str, tuple[str, str]]:
+    told = {visitor: found.lost.end_of(Exposure("1", "2", visitor)) for visitor in visitors}
+    return {visitor: (lost.fate, lost.reason) for visitor, lost in told.items() if lost is not None}
+
+
+def test_why_decisions_were_lost_is_told_by_service_and_of_whom_as_far_as_they_are_listed() -> None:
+    first = [lost_row("refused", "queue_full", 9, "v1", "v2"), lost_row("failed", "msg_timed_out", 3, "v3")]
+    second = [lost_row("refused", "queue_full", 2, "v3", "v4", instance="j"), lost_row("refused", None, 1)]
+    found = holding(
+        report(0, unpublished=first), report(0, unpublished=second, instance="j", environment=None)
+    )
+
+    assert ends(found, "v0", "v1", "v2", "v3", "v4") == {
+        "v1": ("refused", "queue_full"),
+        "v2": ("refused", "queue_full"),
+        "v3": ("failed", "msg_timed_out"),  # it was refused, too, but came nearer to Kafka once
+        "v4": ("refused", "queue_full"),
+    }
+    assert found.lost.end_of(Exposure("1", "3", "v1")) is None
+    (line,) = [each for each in impression_sentences(found) if each.startswith(" ")]
+    assert line == (
+        "    shop refused 2 (queue_full), refused 1 (unknown); "
+        "shop (prod) refused 9 (queue_full), failed 3 (msg_timed_out)"
+    )
+    assert [(row["reason"], row["decisions"], row["listed"]) for row in impressions_json(found)["lost"]] == [
+        ("msg_timed_out", 3, 1),
+        ("queue_full", 9, 2),
+        ("queue_full", 2, 2),
+        ("unknown", 1, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "is_found"),
+    [(None, None, True), (0, 500, True), (900, None, True), (1_001, None, False), (None, 100, False)],
+)
+def test_a_list_counts_if_some_of_its_time_is_in_the_window(
+    since: int | None, until: int | None, is_found: bool
+) -> None:
+    """A report that waited for Kafka for an hour ends long after the window that it speaks of."""
+    row = lost_row("refused", "queue_full", 1, "v")
+    found = holding(report(0, since=100, unpublished=[row]), window=Window(since, until))
+    assert bool(ends(found, "v")) == is_found
+
+
+def test_lists_are_held_only_if_they_are_asked_for_and_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = lost_row("refused", "queue_full", 9, *(f"v{number}" for number in range(9)))
+    assert not ends(books(report(0, unpublished=[row])), "v0")
+    monkeypatch.setattr(lost_at_publishers, "MAX_LISTED", 12)
+    found = holding(*(report(number, unpublished=[row], instance=f"i{number}") for number in range(3)))
+    assert sum(map(len, found.lost._listed.values())) == 12
 
 
 def test_people_read_a_line_for_each_flag_and_type_of_rule_and_what_is_doubtful() -> None:
@@ -157,32 +244,35 @@ def test_people_read_a_line_for_each_flag_and_type_of_rule_and_what_is_doubtful(
         found.publish(published("none"))
         found.publish(published(None))
     found.publish(published("none", Source(service="api")))
+    by_whom = "    shop (prod) refused 1 (unknown), failed 2 (unknown)"
+    lost = f"3 refused or failed; difference 0|{by_whom}"
 
     assert list(impression_sentences(found)) == [
-        f"checkout, {rule}: {told}"
+        line
         for rule, told in (
             (
                 "rule of unknown type",
-                "0 impressions at Optimizely → 3 published, 0 said nothing new, 0 refused or failed; difference -3",
+                "0 impressions at Optimizely → 3 published, 0 duplicates, 0 refused or failed; difference -3",
             ),
             (
                 "delivery",
-                "3 impressions at Optimizely → 0 published, 0 said nothing new, 0 refused or failed; difference 3",
+                "3 impressions at Optimizely → 0 published, 0 duplicates, 0 refused or failed; difference 3",
             ),
             (
                 "experiment",
-                "10 impressions at Optimizely → 3 published, 4 said nothing new, 3 refused or failed; difference 0",
+                f"10 impressions at Optimizely → 3 published, 4 duplicates, {lost}",
             ),
             (
                 "no rule",
-                "0 impressions at Optimizely → 3 published, 0 said nothing new, 0 refused or failed; difference -3",
+                "0 impressions at Optimizely → 3 published, 0 duplicates, 0 refused or failed; difference -3",
             ),
         )
+        for line in f"checkout, {rule}: {told}".split("|")
     ] + [
-        "Reports of impressions that are missing: 1. What they told is among the differences.",
-        "Impressions that a publisher had no room to count by flag: 7.",
-        "Records of the topic of impressions that cannot be read: 1.",
-        "api reports no impressions: what it published is left out (1).",
+        "Reports of impressions that are missing: 1. Their impressions are in the differences.",
+        "Impressions that a publisher could not count by flag, because it had no room: 7.",
+        "Records of the impressions topic that cannot be read: 1.",
+        "api reports no impressions, so its published decisions are left out (1).",
     ]
 
 

@@ -10,24 +10,20 @@ import click
 import duckdb
 import pytest
 
-from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.operator.reconciliation.optimizely_files import read_exports
-from flagpost_consumer.operator.reconciliation.three_way import (
-    EDGE_MS,
-    AtOptimizely,
-    Cause,
-    Exposure,
-    ThreeWay,
-)
-from flagpost_consumer.operator.reconciliation.three_way_report import (
+from engine_world import decision
+from flagpost_consumer.commands.reconcile.lost_at_publishers import Lost, LostAtPublishers, Reported, Service
+from flagpost_consumer.commands.reconcile.optimizely_files import read_exports
+from flagpost_consumer.commands.reconcile.three_way import EDGE_MS, AtOptimizely, Cause, ThreeWay
+from flagpost_consumer.commands.reconcile.three_way_report import (
     compared,
     differences_csv,
     optimizely_json,
     sentences,
 )
-from flagpost_consumer.operator.reconciliation.visitors import STANDINGS
-from flagpost_schemas import Source
-from simulation import decision
+from flagpost_consumer.commands.reconcile.visitors import STANDINGS
+from flagpost_consumer.core.outcomes import Reason
+from flagpost_schemas import LedgerEntry, Source
+from flagpost_schemas.exposures import Exposure, exposure_digest
 
 NOW = 1_800_000_000_000
 SINCE, UNTIL = NOW - 3_600_000, NOW + 3_600_000
@@ -83,12 +79,12 @@ def test_several_files_are_one_export(tmp_path: Path) -> None:
     [
         ("a.parquet", "no parquet", "cannot be read as Optimizely's export"),
         ("a.csv", "visitor_id,timestamp\nv,1\n", "it has no column experiment_id, variation_id"),
-        ("a.txt", "", "the name tells no kind of file"),
-        ("a", "", "the name tells no kind of file"),
+        ("a.txt", "", "the format is not known from the name"),
+        ("a", "", "the format is not known from the name"),
         ("a.jsonl", "{", "cannot be read"),
     ],
 )
-def test_what_is_no_export_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_a_file_that_is_not_an_export_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(click.ClickException, match=said) as told:
@@ -105,7 +101,7 @@ def publish(three_way: ThreeWay, offset: int, visitor: str, reason: Reason | Non
     given = {"experiment_id": "111", "variation_id": "222", "source": SHOP, **fields}
     three_way.publish(0, offset, decision(visitor, "checkout", "a", **given))
     if reason is not None:
-        three_way.visitors.settle(0, offset, "track", reason.outcome.value, reason.value)
+        three_way.visitors.settle(0, [LedgerEntry(offset, "track", reason.outcome.value, reason.value)])
 
 
 def test_everybody_who_is_in_one_and_not_in_the_other_has_a_cause() -> None:
@@ -174,11 +170,102 @@ def test_what_was_decided_outside_the_window_or_at_its_edge_is_left_out() -> Non
 
 
 def test_only_decisions_that_optimizely_was_told_of_are_compared() -> None:
-    three_way = ThreeWay({})
+    three_way = ThreeWay(exported())
     publish(three_way, 0, "rollout", Reason.OK, decision_event_dispatched=False)
     publish(three_way, 1, "old", Reason.OK, experiment_id=None)
     found = compared(three_way, SINCE, UNTIL)
     assert (found.differences, found.without_ids) == ([], 1)
+
+
+def lost_at_shop(*lost: tuple[str, str, int, str]) -> LostAtPublishers:
+    """Rows of a report: fate, reason, decisions, and the one visitor that is listed."""
+    found = LostAtPublishers()
+    for fate, reason, count, visitor in lost:
+        digest = exposure_digest("i", Exposure("111", "222", visitor))
+        row = Lost(Service("shop", None), "checkout", "a", "experiment", fate, reason)
+        found.count(Reported(row, count, (digest,)))
+        found.hold_list("i", Reported(row, count, (digest,)))
+    return found
+
+
+def test_whom_the_publisher_refused_and_who_failed_there_is_told_with_the_reason() -> None:
+    three_way = ThreeWay({**exported("full", "slow", "gone", "came"), **exported("held", held=True)})
+    publish(three_way, 0, "came", Reason.NO_CONSENT)
+    three_way.lost = lost_at_shop(
+        ("refused", "queue_full", 3, "full"),
+        ("failed", "msg_timed_out", 1, "slow"),
+        ("refused", "queue_full", 1, "came"),  # and was published later
+        ("refused", "queue_full", 1, "held"),
+    )
+    found = compared(three_way, SINCE, UNTIL)
+    assert {
+        each.exposure.visitor_id: (each.cause.value, each.reason, each.services) for each in found.differences
+    } == {
+        "full": ("refused", "queue_full", ("shop",)),
+        "slow": ("failed", "msg_timed_out", ("shop",)),
+        "held": ("refused", "queue_full", ("shop",)),
+        "gone": ("never_published", None, ("shop optimizely-sdk 5.2.0",)),
+        "came": ("consent", "no_consent", ()),
+    }
+    told = list(sentences(found))
+    assert "    2 refused: full, held (2 by shop: queue_full)" in told
+    assert "    1 failed: slow (1 by shop: msg_timed_out)" in told
+    # Three decisions were refused, and one visitor of them is listed: there may be others.
+    assert told[-1] == (
+        "    for this variation, shop refused 5 (queue_full), but not every visitor is listed: some of the "
+        "never_published may be among them"
+    )
+    lines = differences_csv(found).splitlines()
+    assert "full,111,222,refused,queue_full,python-sdk 5.2.0,shop" in lines
+
+
+def test_where_everybody_is_listed_nothing_is_said_of_others() -> None:
+    three_way = ThreeWay(exported("full", "gone", "came"))
+    publish(three_way, 0, "came", Reason.OK)
+    three_way.lost = lost_at_shop(("refused", "queue_full", 1, "full"))
+    assert not [line for line in sentences(compared(three_way, SINCE, UNTIL)) if "of this variation" in line]
+
+
+def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:
+    """Its files are one a day and experiment: somebody gives those of one experiment."""
+    three_way = ThreeWay(exported("v"))
+    publish(three_way, 0, "v", Reason.OK)
+    for offset in (1, 2):
+        publish(three_way, offset, "another", Reason.OK, experiment_id="999")
+    found = compared(three_way, SINCE, UNTIL)
+    assert found.differences == []
+    assert optimizely_json(found)["not_in_export"] == [
+        {"experiment_id": "999", "flag_key": "checkout", "decisions": 2}
+    ]
+    assert list(sentences(found))[-1] == (
+        "checkout (experiment 999) is not in the export; its 2 decisions are not compared."
+    )
+
+
+def test_who_had_no_rule_or_a_variation_without_a_numeric_id_is_found_as_optimizely_is_told(
+    tmp_path: Path,
+) -> None:
+    """The SDK sends null for the id of a delivery's variation that is not of digits, and for all where no rule is."""
+    file = tmp_path / "d.csv"
+    head = "visitor_id,experiment_id,variation_id,timestamp"
+    file.write_text(f"{head}\nrolled,200,,{NOW}\nruleless,,,{NOW}\ngone,,,{NOW}\n")
+    three_way = ThreeWay(read_exports([file]))
+    publish(
+        three_way,
+        0,
+        "rolled",
+        Reason.OK,
+        experiment_id="200",
+        variation_id="default-200",
+        rule_type="delivery",
+    )
+    publish(three_way, 1, "ruleless", Reason.OK, experiment_id=None, variation_id=None, rule_type="none")
+    found = compared(three_way, SINCE, UNTIL)
+    assert [(each.exposure, each.cause) for each in found.differences] == [
+        (Exposure("", "", "gone"), Cause.NEVER_PUBLISHED)
+    ]
+    assert found.without_ids == 0
+    assert "no rule: 2 visitors decided by Optimizely → 1 published → 1 delivered" in list(sentences(found))
 
 
 def test_csv_names_everybody_and_json_counts_by_cause() -> None:

@@ -10,6 +10,16 @@ import aiohttp
 import orjson
 import pytest
 
+from flagpost_consumer.commands.reconcile import pendo_counts
+from flagpost_consumer.commands.reconcile.at_pendo import AtPendo, compare
+from flagpost_consumer.commands.reconcile.counting import Counts
+from flagpost_consumer.commands.reconcile.pendo_counts import (
+    DAY_MS,
+    Days,
+    PendoNotCounting,
+    count_decisions,
+    days_of,
+)
 from flagpost_consumer.demo.pendo_stand_in import (
     CLOSE_BEFORE_RECORDING,
     HANG,
@@ -18,17 +28,6 @@ from flagpost_consumer.demo.pendo_stand_in import (
     Fault,
     PendoStandIn,
     StandInConfig,
-)
-from flagpost_consumer.operator.reconciliation import pendo_counts
-from flagpost_consumer.operator.reconciliation.counting import Counts
-from flagpost_consumer.operator.reconciliation.pendo_counts import (
-    DAY_MS,
-    AtPendo,
-    Days,
-    PendoNotCounting,
-    compare,
-    count_decisions,
-    days_of,
 )
 from flagpost_consumer.settings import PendoSettings, Secret
 
@@ -122,15 +121,15 @@ async def test_rows_are_read_in_whichever_form_they_come(
     ("fault", "said"),
     [
         (401, "Pendo refuses pendo.integration_key"),
-        (404, r"another region's: set pendo.region \(us now\)"),
-        (302, "another region's"),
+        (404, r"of another region: set pendo.region \(us now\)"),
+        (302, "of another region"),
         (504, "choose a shorter one with --since"),
         (400, "report this"),
         (503, "status.pendo.io"),
-        (Fault(body=b"<html>"), "none of Pendo's"),
-        (Fault(body=b'{"results":7}'), "none of Pendo's"),
-        (CLOSE_BEFORE_RECORDING, "see pendo.region and pendo.api_url"),
-        (NOT_HTTP, "see pendo.region and pendo.api_url"),
+        (Fault(body=b"<html>"), "not from Pendo"),
+        (Fault(body=b'{"results":7}'), "not from Pendo"),
+        (CLOSE_BEFORE_RECORDING, "check pendo.region, pendo.api_url"),
+        (NOT_HTTP, "check pendo.region, pendo.api_url"),
     ],
 )
 async def test_no_counts_are_an_error_that_says_what_to_do(

@@ -11,18 +11,18 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.reconcile.at_pendo import AtPendo
+from flagpost_consumer.commands.reconcile.command import ExpectedSplit
+from flagpost_consumer.commands.reconcile.counting import Books, Counts, Row, Unexplained
+from flagpost_consumer.commands.reconcile.csv_form import csv_text
+from flagpost_consumer.commands.reconcile.parts import By
+from flagpost_consumer.commands.reconcile.reading import Reconciliation
+from flagpost_consumer.commands.reconcile.report import Report
+from flagpost_consumer.commands.reconcile.sentences import show
+from flagpost_consumer.commands.reconcile.visitors import VisitorCounts
 from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.reconcile import ExpectedSplit
-from flagpost_consumer.operator.reconciliation.counting import Books, Counts, Row, Unexplained
-from flagpost_consumer.operator.reconciliation.csv_form import csv_text
-from flagpost_consumer.operator.reconciliation.parts import By
-from flagpost_consumer.operator.reconciliation.pendo_counts import AtPendo
-from flagpost_consumer.operator.reconciliation.reading import Reconciliation
-from flagpost_consumer.operator.reconciliation.report import Report
-from flagpost_consumer.operator.reconciliation.sentences import show
-from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts
-from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.terminal.rich_console import Terminal
 from flagpost_schemas import Source
 
 ROW: Row = ("checkout", "treatment")
@@ -69,9 +69,9 @@ def test_in_eighty_columns_a_block_for_each_variation() -> None:
         "    40 no_consent, 5 not_dispatched)",
         "    Pendo counts 12,301 events; expected 12,300, +1",
         "metadata: 3 events: 3 delivered, 0 pending, 0 unexplained",
-        "checkout, treatment: Pendo counts 12,301 where 12,300 are expected.",
-        "Pendo counts whole days, by the events' own times, and late events only after",
-        "hours: a window of whole past days compares best.",
+        "checkout, treatment: Pendo counts 12,301, but 12,300 are expected.",
+        "Pendo counts whole days, by the times of the events, and counts late events only",
+        "after hours: the comparison is best for a window of whole past days.",
         "12,348 deliveries were published: 12,303 are delivered, 0 are duplicates, 45",
         "dropped, 0 dead-lettered (0 of them replayed), 0 pending, 0 unexplained.",
     ]
@@ -188,7 +188,7 @@ def test_flags_that_only_pendo_has_are_rows_too() -> None:
     }
     assert (pendos["flag_key"], pendos["variation_key"], pendos["published"]) == ("gone", None, 0)
     assert pendos["pendo"] == {"counted": 2, "expected_min": 0, "expected_max": 0}
-    assert document["warnings"][0] == "gone, no variation: Pendo counts 2 where 0 are expected."
+    assert document["warnings"][0] == "gone, no variation: Pendo counts 2, but 0 are expected."
 
 
 def test_a_flags_name_moves_no_cursor_and_is_no_markup() -> None:
@@ -219,7 +219,7 @@ def test_a_split_is_a_flag_and_shares() -> None:
         "f=a:nan,b:1",
     ],
 )
-def test_what_is_no_split_is_refused_with_an_example(text: str) -> None:
+def test_a_value_that_is_not_a_split_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="checkout=control:50,treatment:50"):
         ExpectedSplit().convert(text, None, None)
 
@@ -228,7 +228,7 @@ def test_what_is_no_split_is_refused_with_an_example(text: str) -> None:
 def test_a_time_that_is_none_is_a_usage_error(command: str) -> None:
     result = CliRunner().invoke(flagpost, [command, "--since", "yesterday"])
     assert result.exit_code == 2
-    assert "'yesterday' is no time" in result.output
+    assert "'yesterday' is not a time" in result.output
 
 
 @pytest.mark.parametrize("command", ["reconcile", "tail"])

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from flagpost_consumer.core.experiments import Splits
-from flagpost_consumer.core.sample_ratio import Shares
-from flagpost_consumer.operator.reconciliation.ratio_words import ratio_json, ratio_remark, ratio_warnings
-from flagpost_consumer.operator.reconciliation.sample_ratio import (
+from engine_world import decision
+from flagpost_consumer.commands.reconcile.ratio_words import ratio_json, ratio_remark, ratio_warnings
+from flagpost_consumer.commands.reconcile.sample_ratio import (
     HOUR_MS,
     Origin,
     SampleRatio,
@@ -17,8 +16,9 @@ from flagpost_consumer.operator.reconciliation.sample_ratio import (
     assignment_of,
     check_ratios,
 )
+from flagpost_consumer.core.splits.experiments import Splits
+from flagpost_consumer.core.splits.sample_ratio import Shares
 from flagpost_schemas import DecisionEvent, Source
-from simulation import decision
 
 SOURCES = {
     "web": Source(service="web", sdk="optimizely-sdk", sdk_version="5.2.0"),
@@ -251,28 +251,29 @@ def test_the_sentences_say_what_is_off_and_whose_it_is() -> None:
     whole, service, sdk = ratio_warnings(ratio)
     assert whole.startswith(
         "checkout, rule ab: visitors are split 6,300 a, 5,700 b where 6,000 a, 6,000 b are expected by the "
-        "datafile's traffic allocation. A fair experiment ever comes to that, however often one looks, with a "
+        "datafile's traffic allocation. The probability that a fair experiment ever shows such a split, however "
     )
-    assert "It shows since 1970-01-01 01:00:00Z." in whole
+    assert "It has been visible since 1970-01-01 01:00:00Z." in whole
     assert "--expect" not in whole
-    assert service.startswith("The service app is off by itself: 1,300 a, 700 b (p = ")
-    assert service.endswith("the others fit without it.")
-    assert sdk.startswith("The SDK java 4.1.0 is off by itself")
+    assert service.startswith("The service app alone is not split as expected: 1,300 a, 700 b (p = ")
+    assert service.endswith("without it, the others are split as expected.")
+    assert sdk.startswith("The SDK java 4.1.0 alone is not split as expected")
 
 
 def test_the_sentences_say_how_to_tell_a_split_that_nobody_told() -> None:
     (ratio,) = checked(sampled(crowd(a=900, b=100)))
     whole, nobody = ratio_warnings(ratio)
-    assert "where 500 a, 500 b are expected of an even split." in whole
-    assert whole.endswith("say so: --expect checkout=a:SHARE,b:SHARE")
-    assert nobody == "checkout, rule ab: no service and no version of an SDK stands out from the others."
+    assert "where 500 a, 500 b are expected in an even split." in whole
+    assert whole.endswith("give them: --expect checkout=a:SHARE,b:SHARE")
+    assert nobody == "checkout, rule ab: no service and no SDK version differs from the others."
 
 
 def test_the_sentences_say_that_what_was_delivered_is_off() -> None:
     (ratio,) = checked(sampled(crowd(a=1_000, b=1_000), undelivered={"b": 300}))
     (line,) = ratio_warnings(ratio)
     assert line.startswith(
-        "checkout, rule ab: visitors are decided as expected, and delivered they are split 1,000 a, 700 b (p = "
+        "checkout, rule ab: decided visitors are split as expected, but delivered visitors are split 1,000 a, 700 b "
+        "(p = "
     )
 
 
@@ -280,8 +281,8 @@ def test_a_split_as_it_should_be_is_a_remark() -> None:
     (ratio,) = checked(sampled(crowd(a=510, b=490)), given={"checkout": {"a": 1, "b": 1}})
     assert list(ratio_warnings(ratio)) == []
     assert ratio_remark(ratio) == (
-        "checkout, rule ab: visitors are split 510 a, 490 b where 500 a, 500 b are expected (--expect): chance "
-        "explains that (p = 1)."
+        "checkout, rule ab: visitors are split 510 a, 490 b where 500 a, 500 b are expected (--expect): the "
+        "difference is within chance (p = 1)."
     )
 
 

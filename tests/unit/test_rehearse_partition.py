@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from engine_world import START_MS, decision, record
+from flagpost_consumer.commands.rehearse.differences import Differences, LeftOut
+from flagpost_consumer.commands.rehearse.partition import PartitionRehearsal, Stretch
+from flagpost_consumer.commands.rehearse.recorded import PartitionLedger
+from flagpost_consumer.commands.sources.topic_reading import Span
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure, Planner, decision_key
+from flagpost_consumer.core.planning.plan import Planner, decision_key
 from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, DeliverySettings, Policy
-from flagpost_consumer.core.records import Record
-from flagpost_consumer.operator.rehearsal.differences import Differences, LeftOut
-from flagpost_consumer.operator.rehearsal.partition import PartitionRehearsal, Stretch
-from flagpost_consumer.operator.rehearsal.recorded import PartitionLedger
-from flagpost_consumer.operator.topic_reading import Span
+from flagpost_consumer.core.records import DecodeFailure, Record
 from flagpost_schemas import DecisionEvent, LedgerEntry, Settlements
 from ledger_writing import entry
 from rehearsed_world import told
-from simulation import START_MS, decision, record
 
 ALL = Span(0, 100)
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
@@ -72,7 +72,7 @@ def rehearsed(
     return found
 
 
-def test_what_ended_as_it_would_is_no_difference() -> None:
+def test_what_ended_as_it_would_is_not_a_difference() -> None:
     first, second = shown(0), shown(1, 5.0)
     batch = [ended(first, Reason.OK, attempts=1), ended(second, Reason.DEDUPE, duplicate_of=0)]
     found = rehearsed([first, second], [("m", 6.0, batch)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from flagpost_consumer.commands.reconcile.settled import LaterRelease
+from flagpost_consumer.commands.rehearse.recorded import PartitionLedger, Recorded
+from flagpost_consumer.commands.sources.topic_reading import Span
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.policy import DedupeSettings
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease
-from flagpost_consumer.operator.rehearsal.recorded import PartitionLedger, Recorded
-from flagpost_consumer.operator.topic_reading import Span
 from flagpost_schemas import LedgerEntry, Settlements
 from ledger_writing import entry
 

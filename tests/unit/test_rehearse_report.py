@@ -7,12 +7,12 @@ from io import StringIO
 
 from click.testing import CliRunner
 
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.commands.rehearse.differences import Change, Differences, Example, LeftOut
+from flagpost_consumer.commands.rehearse.reading import Rehearsal
+from flagpost_consumer.commands.rehearse.report import PLAIN_WIDTH, as_json, show
 from flagpost_consumer.core.outcomes import Kind, Reason
-from flagpost_consumer.operator.cli import flagpost
-from flagpost_consumer.operator.rehearsal.differences import Change, Differences, Example, LeftOut
-from flagpost_consumer.operator.rehearsal.reading import Rehearsal
-from flagpost_consumer.operator.rehearsal.report import PLAIN_WIDTH, as_json, show
-from flagpost_consumer.operator.rich_terminal import Terminal
+from flagpost_consumer.terminal.rich_console import Terminal
 
 
 def rehearsal() -> Rehearsal:
@@ -51,14 +51,14 @@ def test_people_see_a_table_and_how_it_stands() -> None:
     assert ["track", "delivered/ok", "dropped/flag_filtered", "7", "2/0,", "[bold]e0"] in lines
     assert ["visitor_metadata", "duplicate/unchanged", "not", "planned", "1", "2/9"] in lines
     assert ["Left", "out:", "3", "deliveries", "have", "not", "ended", "yet."] in lines
-    assert lines[-1] == ["8", "of", "99", "deliveries", "would", "end", "otherwise."]
+    assert lines[-1] == ["8", "of", "99", "deliveries", "would", "end", "differently."]
 
 
 def test_without_a_difference_there_is_no_table() -> None:
     found = Rehearsal(None, 1_795_912_800_000, Differences(same=90))
     assert shown(found).splitlines() == [
         "From the beginning to 2026-11-29 00:40:00Z",
-        "No difference: 90 deliveries would end as they did.",
+        "No difference: 90 deliveries would end as in the ledger.",
     ]
 
 

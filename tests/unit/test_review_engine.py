@@ -10,25 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from flagpost_consumer.core import pendo_rules
-from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.endpoint import EndpointState
-from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.metadata_answers import read_errors
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.plan import DecodeFailure
-from flagpost_consumer.core.policy import (
-    DecisionsSettings,
-    DedupeSettings,
-    DeliverySettings,
-    EndpointLimits,
-    MetadataSettings,
-    Policy,
-)
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer, retry_after_seconds
-from flagpost_schemas import MetadataValue, VisitorMetadata
-from simulation import (
+from engine_world import (
     BROKEN,
     OK,
     START_MS,
@@ -41,6 +23,25 @@ from simulation import (
     ready,
     record,
 )
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.metadata.answers import read_errors
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer, retry_after_seconds
+from flagpost_consumer.core.planning import pendo_rules
+from flagpost_consumer.core.policy import (
+    DecisionsSettings,
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    MetadataSettings,
+    Policy,
+)
+from flagpost_consumer.core.records import DecodeFailure
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt
+from flagpost_schemas import MetadataValue, VisitorMetadata
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 NO_LINGER = Policy(metadata=MetadataSettings(linger_seconds=0.0))
@@ -77,7 +78,7 @@ def sent_values(attempt: Attempt) -> dict[str, dict[str, object]]:
 
 
 def take_all(engine: Engine, seconds: float) -> dict[int, Reason]:
-    """Let Pendo take everything from a moment on; gives how each offset ended."""
+    """Let Pendo take everything from a moment on; returns how each offset ended."""
     reasons = {}
     for _ in range(100):
         actions = engine.poll(instant(seconds))
@@ -169,7 +170,7 @@ def test_an_abandoned_track_request_holds_the_visitors_line_until_its_answer() -
 
 
 def test_what_is_handed_back_is_neither_sendable_nor_paced() -> None:
-    """CONTRACT section 9: the scaling signal is what could go out now."""
+    """docs/contract.md#metrics: the scaling signal is what could go out now."""
     engine = engine_with(TRACKS_ONLY)
     for offset in range(3):
         engine.receive([record(decision(f"v{offset}"), offset)], instant(2.0))
@@ -179,7 +180,7 @@ def test_what_is_handed_back_is_neither_sendable_nor_paced() -> None:
 
 
 def test_what_is_handed_back_is_not_given_out_to_be_written() -> None:
-    """CONTRACT section 8: returned means handed back unsettled, never in the ledger."""
+    """docs/contract.md#accounting: returned means handed back unsettled, never in the ledger."""
     engine = engine_with(TRACKS_ONLY)
     engine.receive([record(DecodeFailure(Reason.UNDECODABLE, "cut short"))], instant(0.0))
     engine.forget([0], instant(0.0))
@@ -206,7 +207,7 @@ def test_a_late_acknowledgement_after_a_second_assignment_changes_no_book() -> N
 
 
 def test_metadata_of_a_newly_assigned_partition_waits_for_one_interval() -> None:
-    """CONTRACT section 5: a newly assigned partition sends nothing for one interval."""
+    """docs/contract.md#settings: a newly assigned partition sends nothing for one interval."""
     engine = engine_with(NO_LINGER, 0)
     ready(engine, [1], 8, instant(100.0), Policy())
     for partition, visitor in enumerate(("old", "new")):
@@ -261,7 +262,7 @@ def test_a_late_refusal_from_before_the_recovery_makes_no_delivery_poison() -> N
 @pytest.mark.parametrize("others", [Answer(429, "60"), Answer(429)])
 def test_throttling_while_one_visitor_is_suspected_holds_the_endpoint(others: Answer) -> None:
     def script(_: World, attempt: Attempt) -> Answer:
-        assert attempt.lane is not None
+        assert isinstance(attempt, TrackAttempt)
         return Answer(403) if attempt.lane.visitor_id == "v0" else others
 
     world = World(TRACKS_ONLY, Random(1), answering=answering(script))
@@ -295,7 +296,7 @@ def test_metadata_that_is_throttled_without_a_wait_is_not_sent_without_end() -> 
 
 
 def test_metadata_that_hangs_leaves_connections_to_track_events() -> None:
-    """CONTRACT section 8: an endpoint that is unreachable holds its own deliveries only."""
+    """docs/contract.md#outcomes: an endpoint that is unreachable holds its own deliveries only."""
     limits = EndpointLimits(max_connections=4, metadata_requests_per_minute=None)
     engine = engine_with(NO_LINGER.model_copy(update={"limits": limits}))
     hanging = []
@@ -308,10 +309,10 @@ def test_metadata_that_hangs_leaves_connections_to_track_events() -> None:
 
 
 def test_a_poisonous_and_a_slow_visitor_together_delay_no_other() -> None:
-    """DESIGN, invariant 4: a hot, slow or poisonous visitor delays no other."""
+    """docs/guarantees.md#isolation: a hot, slow or poisonous visitor delays no other."""
 
     def script(_: World, attempt: Attempt) -> Answer:
-        who = attempt.lane.visitor_id if attempt.lane else ""
+        who = attempt.lane.visitor_id if isinstance(attempt, TrackAttempt) else ""
         return {"poison": Answer(404), "slow": TIMED_OUT}.get(who, OK)
 
     world = World(TRACKS_ONLY, Random(1), answering=answering(script))
@@ -331,7 +332,7 @@ def test_a_poisonous_and_a_slow_visitor_together_delay_no_other() -> None:
 
 @pytest.mark.parametrize("answer", [TIMED_OUT, BROKEN])
 def test_a_value_is_sent_again_when_another_may_have_been_taken_since(answer: Answer) -> None:
-    """CONTRACT section 4: after a time-out the newest value is sent again."""
+    """docs/contract.md#requests-to-pendo: after a time-out the newest value is sent again."""
     engine = engine_with(NO_LINGER)
     engine.receive([record(metadata("v", 0, plan="a"), 0)], instant(0.0))
     (first,) = attempts_at(engine, 2.0)
@@ -365,7 +366,7 @@ def test_what_has_ended_needs_no_garbage_collector() -> None:
 
 
 def test_what_is_remembered_of_sent_values_keeps_within_the_limit_of_the_process() -> None:
-    """CONTRACT section 5: dedupe.max_entries is per process, not per partition."""
+    """docs/contract.md#settings: dedupe.max_entries is per process, not per partition."""
     policy = NO_LINGER.model_copy(update={"dedupe": DedupeSettings(max_entries=100)})
     engine = engine_with(policy, *range(8))
     for partition in range(8):
@@ -434,7 +435,7 @@ def test_the_work_of_telling_colliding_names_apart_grows_with_their_number(monke
 
 
 def test_what_waits_for_the_budget_is_not_sendable_and_more_capacity_would_not_help() -> None:
-    """CONTRACT section 9: pods do not help a backlog that waits for Pendo's limits."""
+    """docs/contract.md#metrics: pods do not help a backlog that waits for Pendo's limits."""
     limits = EndpointLimits(track_requests_per_minute=60.0 * 8)  # of eight partitions one is ours
     policy = TRACKS_ONLY.model_copy(update={"limits": limits})
     engine = engine_with(policy)

@@ -9,12 +9,15 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError
 
-from flagpost_consumer.adapters.http_client import HttpClient, Target
-from flagpost_consumer.adapters.kafka_intake import IntakeHandler, KafkaIntake
-from flagpost_consumer.adapters.pendo_http import PendoAddress, PendoHttp
-from flagpost_consumer.core.endpoint import Ticket
-from flagpost_consumer.core.records import Attempt, EndpointName
-from flagpost_consumer.core.verdict import Answer, Failure
+from deadlines import stretched
+from flagpost_consumer.adapters.http.client import HttpClient, Target
+from flagpost_consumer.adapters.kafka.intake import KafkaIntake
+from flagpost_consumer.adapters.kafka.intake_handler import IntakeHandler
+from flagpost_consumer.adapters.pendo.address import PendoAddress
+from flagpost_consumer.adapters.pendo.http import PendoHttp
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 
 
 async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:
@@ -27,7 +30,7 @@ async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:
         SimpleNamespace(partition=0, error=None),
         SimpleNamespace(partition=1, error=KafkaError(KafkaError.NOT_COORDINATOR)),
     ]
-    intake._on_commit(None, cast("Any", partitions))
+    intake._commits.on_commit(None, cast("Any", partitions))
     await asyncio.sleep(0)
     assert told == [None], "it proves nothing"
 
@@ -44,6 +47,6 @@ async def test_an_attempt_has_an_answer_whatever_goes_wrong(monkeypatch: pytest.
 
     monkeypatch.setattr(HttpClient, "target", broken)
     http.start(Attempt(EndpointName.TRACK, b"{}", Ticket("v", 1)))
-    answer = await asyncio.wait_for(answers.get(), 5.0)
+    answer = await asyncio.wait_for(answers.get(), stretched(5.0))
     await http.close()
     assert answer.failure is Failure.UNREACHABLE

@@ -18,6 +18,7 @@ from optimizely.event_dispatcher import EventDispatcher
 from optimizely.helpers.enums import NotificationTypes
 from optimizely.optimizely_user_context import UserAttributes
 
+from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.sample_app import FLAGS, Crowd, Decided, optimizely_client, variation_as_sent
 from flagpost_schemas import DecisionEvent, Decoder, TrackEvent
@@ -128,7 +129,7 @@ def test_what_it_reports_is_what_lies_on_the_topic(kafka: EmbeddedKafka) -> None
     ended = subprocess.run(
         [*PROGRAM, "--bootstrap-servers", kafka.bootstrap_servers, *options],
         capture_output=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=stretched(DEADLINE_SECONDS),
         check=True,
     )
     assert ended.stderr == b""
@@ -165,7 +166,7 @@ def test_a_signal_ends_it_with_everything_flushed(kafka: EmbeddedKafka, number: 
         assert app.stdout is not None
         assert orjson.loads(app.stdout.readline())["kind"] == "progress"
         app.send_signal(number)
-        output, errors = app.communicate(timeout=DEADLINE_SECONDS)
+        output, errors = app.communicate(timeout=stretched(DEADLINE_SECONDS))
     final = orjson.loads(output.splitlines()[-1])
     assert (app.returncode, errors) == (0, b"")
     assert final["kind"] == "final"
@@ -179,9 +180,9 @@ def test_the_publishers_numbers_can_be_scraped(kafka: EmbeddedKafka) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as app:
         assert app.stdout is not None
         told = next(line for line in map(orjson.loads, app.stdout) if line["publisher"]["accepted"])
-        scraped = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_SECONDS).text
+        scraped = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=stretched(DEADLINE_SECONDS)).text
         app.terminate()
-        app.communicate(timeout=DEADLINE_SECONDS)
+        app.communicate(timeout=stretched(DEADLINE_SECONDS))
     (accepted,) = re.findall(r"^flagpost_publisher_accepted_total (.+)$", scraped, re.MULTILINE)
     assert float(accepted) >= told["publisher"]["accepted"]
     assert app.returncode == 0
@@ -194,7 +195,7 @@ def test_a_metrics_port_in_use_is_explained() -> None:
             [*PROGRAM, "--bootstrap-servers", "127.0.0.1:1", "--metrics-port", str(port)],
             capture_output=True,
             text=True,
-            timeout=DEADLINE_SECONDS,
+            timeout=stretched(DEADLINE_SECONDS),
             check=False,
         )
     assert ended.returncode == 1
@@ -203,7 +204,9 @@ def test_a_metrics_port_in_use_is_explained() -> None:
 
 def test_events_that_kafka_does_not_take_are_told() -> None:
     options = ["--bootstrap-servers", "127.0.0.1:1", "--seconds", "0.1", "--flush-seconds", "0.2"]
-    ended = subprocess.run([*PROGRAM, *options], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
+    ended = subprocess.run(
+        [*PROGRAM, *options], capture_output=True, timeout=stretched(DEADLINE_SECONDS), check=False
+    )
     final = orjson.loads(ended.stdout.splitlines()[-1])
     assert ended.returncode == 1
     assert final["publisher"]["failed"] == final["publisher"]["accepted"] > 0
@@ -215,7 +218,7 @@ def test_impossible_options_are_refused(option: str) -> None:
     ended = subprocess.run(
         [*PROGRAM, "--bootstrap-servers", "127.0.0.1:1", option, "0"],
         capture_output=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=stretched(DEADLINE_SECONDS),
         check=False,
     )
     assert ended.returncode == 2

@@ -7,21 +7,30 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from flagpost_consumer.adapters import schema_source
-from flagpost_consumer.adapters.decoding import Decoding
-from flagpost_consumer.adapters.schema_registry import (
+from deadlines import stretched
+from engine_steps import decoded_into
+from engine_world import decision
+from flagpost_consumer.adapters.kafka.decoding import Decoding
+from flagpost_consumer.adapters.registry import schema_source
+from flagpost_consumer.adapters.registry.errors import (
     RegistryNotAnswering,
     RegistryTurnsAway,
     SchemaDoesNotExist,
     SchemaUnusable,
 )
-from flagpost_consumer.adapters.schema_source import RegistryRequests
+from flagpost_consumer.adapters.registry.schema_source import RegistryRequests
+from flagpost_consumer.core.planning.schema_lookups import (
+    Found,
+    NoAnswer,
+    Refused,
+    SchemaAnswer,
+    TurnedAway,
+    Unusable,
+)
 from flagpost_consumer.core.records import Record
-from flagpost_consumer.core.schema_lookups import Found, NoAnswer, Refused, SchemaAnswer, TurnedAway, Unusable
 from flagpost_schemas import DecisionEvent, encode_confluent, schema_of
 from registry_world import messages
 from running import eventually
-from simulation import decision
 
 SECONDS = 10.0
 
@@ -55,7 +64,7 @@ async def answer_of(registry: Registry) -> SchemaAnswer:
     defects: list[Exception] = []
     requests = RegistryRequests(registry, defects.append)
     requests.ask(7, lambda _id, answer: told.set_result(answer))
-    answer = await asyncio.wait_for(told, SECONDS)
+    answer = await asyncio.wait_for(told, stretched(SECONDS))
     assert not defects
     assert not requests._requests
     return answer
@@ -75,7 +84,7 @@ async def test_each_way_to_end_is_one_answer(error: BaseException, answer: Schem
     assert await answer_of(Registry(raising(error))) == answer
 
 
-async def test_a_defect_of_the_client_is_no_answer_and_names_no_data() -> None:
+async def test_a_defect_of_the_client_is_not_an_answer_and_shows_no_data() -> None:
     answer = await answer_of(Registry(raising(KeyError("secret"))))
     assert isinstance(answer, NoAnswer)
     assert answer.why.startswith("a defect of Flagpost's: KeyError at ")
@@ -87,7 +96,7 @@ async def test_a_request_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert await answer_of(Registry(for_ever)) == NoAnswer("no answer in 0.01 s")
 
 
-async def test_what_an_answer_makes_our_code_raise_is_heard() -> None:
+async def test_what_our_code_raises_at_an_answer_is_reported() -> None:
     async def found(_schema_id: int) -> str:
         return "{}"
 
@@ -111,7 +120,7 @@ async def test_after_the_stop_nothing_is_told_and_nothing_wakes() -> None:
     under_way = list(requests._requests)
     requests.stop()
     requests.wake_after(0.0, lambda: told.append(0))
-    await asyncio.wait(under_way, timeout=SECONDS)
+    await asyncio.wait(under_way, timeout=stretched(SECONDS))
     await asyncio.sleep(0)
     assert not requests._requests
     assert told == []
@@ -126,7 +135,7 @@ async def test_a_registry_that_fails_once_is_asked_again_and_the_record_decoded(
     registry = Registry(text)
     taken: list[Record] = []
     defects: list[Exception] = []
-    decoding = Decoding(RegistryRequests(registry, defects.append), taken.extend)
+    decoding = Decoding(RegistryRequests(registry, defects.append), decoded_into(taken))
     decoding.take(messages(encode_confluent(decision("v"), 7)), lambda: None)
     await eventually(lambda: taken, SECONDS)
     assert taken[0].event == decision("v")

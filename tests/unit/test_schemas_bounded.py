@@ -147,7 +147,7 @@ def test_a_field_that_is_passed_over_is_not_cut_short(passed_over: Any) -> None:
         decoder.decode(b"\x00\x00\x00\x00\x07" + encode_body(EVENT) + b"\x0e")
 
 
-def test_a_negative_length_is_no_length() -> None:
+def test_a_negative_length_is_refused() -> None:
     decoder = Decoder()
     assert decoder.add_schema(7, with_field("bytes"))
     with pytest.raises(UndecodableRecord, match="does not fit"):

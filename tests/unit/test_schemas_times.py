@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.operator.imports.columns import CellError, read_occurred_at
-from flagpost_consumer.operator.times import MomentError, moment_ms
+from flagpost_consumer.commands.imports.columns import CellError, read_occurred_at
+from flagpost_consumer.terminal.times import MomentError, moment_ms
 from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.segment import requests
 from flagpost_publisher.gateway.segment.times import NotBelieved

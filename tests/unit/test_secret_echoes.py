@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.adapters.secret_echoes import STARS, echoes_of
+from flagpost_consumer.adapters.pendo.secret_echoes import STARS, echoes_of
 
 SECRETS = (
     'se"cret',

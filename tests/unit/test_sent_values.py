@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from flagpost_consumer.core.metadata_items import name_bytes
-from flagpost_consumer.core.sent_values import (
+from flagpost_consumer.core.metadata.items import name_bytes
+from flagpost_consumer.core.metadata.sent_values import (
     MAX_BYTES,
     VALUE_BYTES,
     Sent,
@@ -97,6 +97,19 @@ def test_what_is_looked_at_again_is_not_among_the_oldest() -> None:
     assert known(values, 0, range(1_000), 5_500) == [0, *range(901, 1_000)]
 
 
+def test_one_value_more_looks_at_a_part_of_what_was_sent_again_and_the_next_ones_at_the_rest() -> None:
+    """All 100 have moved to the end of their queue: to look at all of them at once could take long."""
+    values = SentValues(TTL_MS, 100)
+    for at in (5_000, 5_001):
+        for number in range(100):
+            values.remember(0, key(number), sent(at))
+    values.remember(0, key(100), sent(5_002))
+    assert len(values) == 101, "none of the first 64 is the oldest any more"
+    values.remember(0, key(101), sent(5_002))
+    assert len(values) == 100
+    assert len(known(values, 0, range(102), 5_002)) == 100
+
+
 def test_an_id_with_very_many_fields_keeps_the_newest_of_them() -> None:
     """It counted as one, and every field more took a walk through all the others."""
     values = SentValues(TTL_MS, 1_000)
@@ -115,6 +128,7 @@ def test_the_limit_counts_values_whatever_ids_they_are_of() -> None:
     assert len(values) == 1_000
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("fields", "ids"), [(1, 70_000), (5, 14_000), (50, 1_400)])
 @pytest.mark.parametrize("partitions", [1, 24])
 def test_what_is_remembered_takes_no_more_memory_than_its_bound(

@@ -10,16 +10,15 @@ from confluent_kafka import KafkaError
 from structlog.testing import capture_logs
 
 from engine_steps import TRACKS_ONLY, answer_all, damaged, engine_with, instant, settle_all
+from engine_world import decision, record
 from flagpost_consumer import __version__
-from flagpost_consumer.adapters.kafka_contact import ASK_SECONDS, KafkaContact
-from flagpost_consumer.adapters.pendo_advice import what_to_do
-from flagpost_consumer.core.endpoint import EndpointState
+from flagpost_consumer.adapters.kafka.contact import ASK_SECONDS, KafkaContact
+from flagpost_consumer.adapters.pendo.advice import what_to_do
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.records import EndpointName
-from flagpost_consumer.core.verdict import Answer, Failure
-from flagpost_consumer.service_log import PendoStates, Summary, say_start
+from flagpost_consumer.core.pendo.endpoint import EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
+from flagpost_consumer.service.log import PendoStates, Summary, say_start
 from flagpost_consumer.settings import Needs, load_settings
-from simulation import decision, record
 
 SECRETS = ("s-track-secret", "s-integration-key", "s-sasl-password", "s-registry", "s-proxy")
 

@@ -1,4 +1,4 @@
-"""Every key of CONTRACT section 5: its default, its variable, a wrong type, an impossible value."""
+"""Every key of docs/contract.md#settings: its default, its variable, a wrong type, an impossible value."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flagpost_consumer.operator.cli import flagpost
+from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.settings import Needs, SettingsError, load_settings
 from flagpost_consumer.settings.sections import Settings
 from flagpost_publisher import Publisher
@@ -88,12 +88,12 @@ def test_a_misspelt_variable_stops_the_gateway(
 
 
 @pytest.mark.parametrize("program", ["consumer", "gateway"])
-def test_kubernetes_service_links_are_no_settings(program: str) -> None:
+def test_kubernetes_service_links_are_not_settings(program: str) -> None:
     assert problems_of(LINKS, program) == ""
 
 
 @pytest.mark.parametrize("value", ["8081", "tcp://10.0.0.1", "http://10.0.0.1:8081", "tcp://", ""])
-def test_what_is_no_service_link_is_a_misspelling(value: str) -> None:
+def test_a_value_that_is_not_a_service_link_is_a_misspelling(value: str) -> None:
     assert "write FLAGPOST_GATEWAY__PORT" in problems_of({"FLAGPOST_GATEWAY_PORT": value}, "gateway")
 
 

@@ -71,7 +71,7 @@ def test_every_problem_is_told_at_once_a_line_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["[1]", "text", "a: b: c", "a: [", "pendo: &p\n  self: *q\n", "a: 2026-13-45"]
 )
-def test_a_file_that_is_no_map_is_named(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_map_is_named(text: str, tmp_path: Path) -> None:
     assert str(tmp_path / "flagpost.yaml") in _refusal(text, tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
 def test_what_yaml_cannot_read_is_told_in_a_line(value: str, tmp_path: Path) -> None:
     refusal = _refusal(f"kafka: {{topic: {value}}}", tmp_path)
     assert refusal.startswith(str(tmp_path / "flagpost.yaml"))
-    assert "is no YAML" in refusal
+    assert "is not YAML" in refusal
 
 
 def test_anchors_within_anchors_cost_no_more_than_their_lines(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_anchors_within_anchors_cost_no_more_than_their_lines(tmp_path: Path) ->
     assert "a59" in _refusal("\n".join(["a0: &a0 {x: 1}", *lines]), tmp_path)
 
 
-def test_a_section_that_is_no_map_is_named(tmp_path: Path) -> None:
+def test_a_section_that_is_not_a_map_is_named(tmp_path: Path) -> None:
     refusal = _refusal("delivery: 3", tmp_path, {"FLAGPOST_DELIVERY__MAX_PENDING": "5"})
     assert refusal.startswith("delivery (")
 
@@ -127,7 +127,7 @@ def test_a_host_that_nobody_can_connect_to_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[x", "http://r:99999", "http://:8081", "https://?"])
-def test_a_registry_that_is_no_url_is_named(url: str) -> None:
+def test_a_registry_that_is_not_a_url_is_named(url: str) -> None:
     refusal = _refused({"FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": url})
     assert refusal.startswith("kafka.schema_registry.url")
     assert "such as http://registry:8081" in refusal
@@ -150,7 +150,7 @@ def test_numbers_that_only_a_slip_of_the_pen_makes_are_refused(key: str) -> None
         "XFLAGPOST_KAFKA__TOPIC",
     ],
 )
-def test_other_variables_are_no_settings(name: str) -> None:
+def test_other_variables_are_not_settings(name: str) -> None:
     assert load_settings(None, {name: "tcp://10.0.0.1:8080"}, Needs.NOTHING) == Settings()
 
 
@@ -373,7 +373,7 @@ def test_plain_http_to_others_must_be_allowed(key: str, host: str) -> None:
 @pytest.mark.parametrize(
     "url", ["data.pendo.io", "file:///x", "https://", "http://[::1", "https://a b", "https://x:y/"]
 )
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_a_value_that_is_not_a_url_is_refused(url: str) -> None:
     assert _refused({"FLAGPOST_PENDO__TRACK_URL": url}).startswith(
         "pendo.track_url (FLAGPOST_PENDO__TRACK_URL)"
     )

@@ -82,7 +82,7 @@ def test_a_source_of_a_value_gives_it_and_never_changes() -> None:
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n"])
-def test_one_final_newline_is_no_part_of_the_secret(tmp_path: Path, ending: str) -> None:
+def test_one_final_newline_is_not_part_of_the_secret(tmp_path: Path, ending: str) -> None:
     file = tmp_path / "secret"
     file.write_bytes((HUNTER + ending).encode())
     assert SecretSource("pendo.track_secret_file", file, HEADER_TEXT).current() == HUNTER
@@ -98,14 +98,14 @@ def test_a_change_is_noticed_through_a_symlink_swap(tmp_path: Path) -> None:
     assert not source.changed()
 
 
-def test_a_swap_that_leaves_the_content_is_no_change(tmp_path: Path) -> None:
+def test_a_swap_that_keeps_the_content_is_not_a_change(tmp_path: Path) -> None:
     source = SecretSource("pendo.track_secret_file", _kubernetes_mount(tmp_path, "same\n"))
     source.current()
     _kubernetes_swap(tmp_path, "same")
     assert not source.changed()
 
 
-def test_a_file_that_is_away_for_a_moment_is_no_change(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_for_a_moment_is_not_a_change(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("one")
     source = SecretSource("pendo.track_secret_file", file)

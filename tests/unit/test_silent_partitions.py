@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flagpost_consumer.adapters.client_replacement import APART_SECONDS, ClientReplacement
-from flagpost_consumer.adapters.reading_silence import (
+from flagpost_consumer.adapters.kafka.client_replacement import APART_SECONDS, ClientReplacement
+from flagpost_consumer.adapters.kafka.reading_silence import (
     ASK_SECONDS,
     MOST_SILENT_SECONDS,
     SILENT_SECONDS,

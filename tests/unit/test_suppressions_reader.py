@@ -9,15 +9,16 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from flagpost_consumer.adapters import suppressions_reader
-from flagpost_consumer.adapters.suppression_records import (
+from deadlines import stretched
+from flagpost_consumer.adapters.kafka import suppressions_reader
+from flagpost_consumer.adapters.kafka.suppression_records import (
     NoVisitor,
     read_suppression,
     suppressed_at,
     suppression_value,
 )
-from flagpost_consumer.adapters.suppressions_reader import SuppressionsReader
-from flagpost_consumer.core.suppressions import Suppression, Suppressions
+from flagpost_consumer.adapters.kafka.suppressions_reader import SuppressionsReader
+from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions
 from flagpost_consumer.settings import KafkaSettings
 from mock_kafka import MockKafka
 from running import eventually
@@ -62,7 +63,7 @@ def say(kafka: MockKafka, *words: tuple[str | bytes | None, bytes | None], parti
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     for key, value in words:
         producer.produce(TOPIC, value, key, partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(stretched(20)) == 0
 
 
 Reading = Callable[..., tuple[SuppressionsReader, Heard]]
@@ -84,7 +85,7 @@ async def read() -> Any:
     yield start
     for reader in readers:
         reader.stop()
-        await asyncio.to_thread(reader._thread.join, 20)
+        await asyncio.to_thread(reader._thread.join, stretched(20))
 
 
 ON = b'{"at":1}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from flagpost_consumer.operator.tail import Sought, as_document, plain_line, print_settlement
+from flagpost_consumer.commands.tail import Sought, as_document, plain_line, print_settlement
 from flagpost_schemas import LedgerEntry
 
 ENTRY = LedgerEntry(
@@ -87,7 +87,7 @@ def test_control_characters_of_an_id_do_not_reach_the_terminal(
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 253_402_300_799_999, -62_135_596_800_000, 0])
-def test_numbers_that_are_no_time_are_shown_as_they_are(
+def test_numbers_that_are_not_times_are_shown_unchanged(
     capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     entry = ENTRY._replace(offset=number, occurred_at=number, duplicate_of=number)

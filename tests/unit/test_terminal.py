@@ -16,9 +16,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from flagpost_consumer.operator.cli import LazyGroup, flagpost
-from flagpost_consumer.operator.rich_terminal import Terminal
-from flagpost_consumer.operator.terminal import Coloured, echo, echo_json, echo_lines
+from flagpost_consumer.commands.cli import LazyGroup, flagpost
+from flagpost_consumer.terminal.echo import Coloured, echo, echo_json, echo_lines
+from flagpost_consumer.terminal.rich_console import Terminal
 from flagpost_settings.log_section import LogFormat, LogSettings
 from flagpost_settings.logs import configure_logging
 from flagpost_settings.visible import visible, visible_json, visible_lines

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.operator.times import MOMENT, MomentError, moment_ms
+from flagpost_consumer.commands.cli import flagpost
+from flagpost_consumer.terminal.times import MOMENT, MomentError, moment_ms
 
 NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 
@@ -23,6 +24,9 @@ NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
         ("10m", NOW_MS - 600_000),
         ("2h", NOW_MS - 7_200_000),
         ("7d", NOW_MS - 604_800_000),
+        ("1h30m", NOW_MS - 5_400_000),
+        ("1d2h3m4s", NOW_MS - 93_784_000),
+        ("2026-01-31", NOW_MS - 43_200_000),
         ("2026-01-31T12:00:00Z", NOW_MS),
         ("2026-01-31t12:00:00z", NOW_MS),
         ("2026-01-31 12:00:00Z", NOW_MS),
@@ -52,12 +56,16 @@ def test_a_time_is_so_long_ago_or_written_out(text: str, expected: int) -> None:
         "10M",
         "\u0661m",
         "now",
-        "2026-01-31",
+        "2026-02-30",
+        "2026-1-31",
+        "30m1h",
+        "1h2h",
+        "1h30",
         "2026-W05-6",
     ],
 )
-def test_what_is_no_time_is_told_with_what_is_accepted(text: str) -> None:
-    with pytest.raises(MomentError, match=r"is no time: give 30s, 10m, 2h or 7d .* 2026-01-31T12:00:00Z"):
+def test_a_value_that_is_not_a_time_is_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(MomentError, match=r"is not a time: give 10m, 1h30m or 7d .* 2026-01-31T12:00:00Z"):
         moment_ms(text, NOW_MS)
 
 
@@ -67,7 +75,7 @@ def test_a_time_without_its_offset_could_be_anybodys_and_is_refused() -> None:
 
 
 def test_a_day_that_does_not_exist_is_said_to_be_none() -> None:
-    with pytest.raises(MomentError, match=r"'2026-02-30T12:00:00Z' is no time: .* a day that exists"):
+    with pytest.raises(MomentError, match=r"'2026-02-30T12:00:00Z' is not a time: .* a day that exists"):
         moment_ms("2026-02-30T12:00:00Z", NOW_MS)
 
 
@@ -102,8 +110,31 @@ def test_as_an_option_it_counts_from_now() -> None:
 def test_as_an_option_it_is_a_usage_error_that_names_the_option() -> None:
     result = CliRunner().invoke(_echo, ["--since", "yesterday"])
     assert result.exit_code == 2
-    assert "Invalid value for '--since': 'yesterday' is no time" in result.stderr
+    assert "Invalid value for '--since': 'yesterday' is not a time" in result.stderr
 
 
 def test_an_option_that_is_not_given_is_none() -> None:
     assert CliRunner().invoke(_echo, []).stdout == "\n"
+
+
+COMMANDS = [
+    ["tail"],
+    ["reconcile"],
+    ["rehearse"],
+    ["dead-letters", "list"],
+    ["dead-letters", "replay"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_window_that_is_empty_is_a_usage_error_of_every_command(command: list[str]) -> None:
+    environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    result = CliRunner().invoke(flagpost, [*command, "--since", "1h", "--until", "2h"], env=environ)
+    assert result.exit_code == 2
+    assert "--since is not before --until; the window would be empty" in result.stderr
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, ["explain"], ["sql"], ["export"]], ids=" ".join)
+def test_the_help_of_every_command_says_which_times_it_takes(command: list[str]) -> None:
+    said = " ".join(CliRunner().invoke(flagpost, [*command, "--help"]).stdout.split())
+    assert "10m, 1h30m or 7d ago, 2026-11-28 (UTC), or RFC 3339" in said

@@ -18,23 +18,26 @@ import structlog
 import uvloop
 
 from certificates import Authority
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering, SchemaRegistry
-from flagpost_consumer.app import Service
-from flagpost_consumer.core.verdict import Answer, Failure
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering
+from flagpost_consumer.adapters.registry.schema_registry import SchemaRegistry
+from flagpost_consumer.commands.check.kafka import check_kafka
+from flagpost_consumer.commands.check.pendo import check_pendo
+from flagpost_consumer.commands.sources import kafka_admin
+from flagpost_consumer.core.pendo.verdict import Answer, Failure
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
-from flagpost_consumer.operator import kafka_admin
-from flagpost_consumer.operator.kafka_checks import check_kafka
-from flagpost_consumer.operator.pendo_checks import check_pendo
+from flagpost_consumer.service.service import Service
 from flagpost_consumer.settings import SchemaRegistrySettings, Settings
 from flagpost_publisher.errors import RegistryTrouble
 from flagpost_publisher.registry import Registry
 from flagpost_settings.outbound import Outbound
 from flagpost_settings.tls_failures import tls_failure
 from in_process import settings_for
+from newest_sample import sample_read
 from pendo_client import client, track_attempt
 from running import eventually
-from simulation import decision
 from traffic import publish
 
 SECONDS = 60.0
@@ -91,7 +94,7 @@ async def answer_of(wrong: Wrong) -> Answer:
         client(url, outbound=Outbound("pendo", ca_file=wrong.ca_file)) as (http, answers),
     ):
         http.start(track_attempt())
-        return await asyncio.wait_for(answers.get(), SECONDS)
+        return await asyncio.wait_for(answers.get(), stretched(SECONDS))
 
 
 async def test_the_answer_and_the_log_say_what_is_wrong(wrong: Wrong) -> None:
@@ -111,7 +114,7 @@ async def test_check_says_what_is_wrong_with_pendo_and_the_registry(wrong: Wrong
     async with server(wrong) as url:
         pendo = {"track_secret": "s", "integration_key": "k", "track_url": url, "api_url": url}
         settings = Settings.model_validate({"pendo": {**pendo, "ca_file": wrong.ca_file}})
-        checks = {check.name: check for check in await check_pendo(settings)}
+        checks = {check.name: check for check in await check_pendo(settings, sample_read())}
         assert wrong.word in checks["pendo track endpoint"].detail
         assert wrong.word in checks["pendo integration key"].detail
         registry = SchemaRegistrySettings(url=url, ca_file=wrong.ca_file)
@@ -141,7 +144,7 @@ async def test_status_says_what_is_wrong(kafka: EmbeddedKafka, tmp_path: Path) -
         service = Service(settings_for(kafka, pendo, PENDO__TRACK_URL=url, PENDO__CA_FILE=wrong.ca_file))
         running = asyncio.ensure_future(service.run())
         errors: list[dict[str, str]] = []
-        async with aiohttp.ClientSession() as session, asyncio.timeout(SECONDS):
+        async with aiohttp.ClientSession() as session, asyncio.timeout(stretched(SECONDS)):
             await eventually(lambda: service.admin_url, SECONDS)
             while not errors:
                 async with session.get(f"{service.admin_url}/status") as reply:

@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
+from flagpost_consumer.commands.reconcile.visitors import VisitorCounts, Visitors
+from flagpost_schemas import LedgerEntry
 
 ROW = ("checkout", "treatment")
 MOST_BYTES = 200
@@ -37,39 +38,46 @@ def test_what_is_not_settled_is_pending_and_below_the_commit_unexplained(
 
 
 def test_one_delivery_is_enough_and_the_first_counts(visitors: Visitors[tuple[str, str]]) -> None:
-    visitors.settle(0, 10, "track", "delivered", "ok")
+    visitors.settle(0, [LedgerEntry(10, "track", "delivered", "ok")])
     assert counts(visitors) == VisitorCounts(1, 1, {})
-    visitors.settle(0, 12, "track", "dead_lettered", "rejected")
+    visitors.settle(0, [LedgerEntry(12, "track", "dead_lettered", "rejected")])
     assert counts(visitors) == VisitorCounts(1, 1, {})
 
 
 def test_of_several_reasons_the_nearest_to_delivery_stands(visitors: Visitors[tuple[str, str]]) -> None:
-    visitors.settle(0, 12, "track", "dead_lettered", "rejected")
-    visitors.settle(0, 10, "track", "dropped", "no_consent")
+    visitors.settle(0, [LedgerEntry(12, "track", "dead_lettered", "rejected")])
+    visitors.settle(0, [LedgerEntry(10, "track", "dropped", "no_consent")])
     assert counts(visitors) == VisitorCounts(1, 0, {"rejected": 1})
 
 
 def test_a_later_settlement_changes_the_former(visitors: Visitors[tuple[str, str]]) -> None:
-    for offset in (10, 12):
-        visitors.settle(0, offset, "track", "dead_lettered", "attempts_exhausted")
-    visitors.settle(0, 12, "track", "delivered", "ok")
-    visitors.settle(0, 12, "track", "dropped", "no_consent")
+    both = [LedgerEntry(offset, "track", "dead_lettered", "attempts_exhausted") for offset in (10, 12)]
+    visitors.settle(0, both)
+    visitors.settle(0, [LedgerEntry(12, "track", "delivered", "ok")])
+    visitors.settle(0, [LedgerEntry(12, "track", "dropped", "no_consent")])
+    assert counts(visitors) == VisitorCounts(1, 1, {})
+
+
+def test_what_lies_behind_the_end_is_left_out(visitors: Visitors[tuple[str, str]]) -> None:
+    both = [LedgerEntry(offset, "track", "delivered", "ok") for offset in (12, 10)]
+    visitors.settle(0, both, end=10)
+    assert counts(visitors).by_reason == {"pending": 1}
+    visitors.settle(0, both, end=12)
     assert counts(visitors) == VisitorCounts(1, 1, {})
 
 
 def test_metadata_delivers_no_visitor(visitors: Visitors[tuple[str, str]]) -> None:
-    visitors.settle(0, 10, "visitor_metadata", "delivered", "ok")
+    visitors.settle(0, [LedgerEntry(10, "visitor_metadata", "delivered", "ok")])
     assert counts(visitors).by_reason == {"pending": 1}
 
 
 def test_a_replayed_dead_letter_is_another_decision_of_its_visitor(
     visitors: Visitors[tuple[str, str]],
 ) -> None:
-    for offset in (10, 12):
-        visitors.settle(0, offset, "track", "dead_lettered", "rejected")
+    visitors.settle(0, [LedgerEntry(offset, "track", "dead_lettered", "rejected") for offset in (10, 12)])
     visitors.publish(0, 90, ROW, "v")
     assert counts(visitors).by_reason == {"pending": 1}
-    visitors.settle(0, 90, "track", "delivered", "ok")
+    visitors.settle(0, [LedgerEntry(90, "track", "delivered", "ok")])
     assert counts(visitors) == VisitorCounts(1, 1, {})
 
 
@@ -85,9 +93,9 @@ def test_a_duplicate_of_what_lies_before_the_window_ends_as_that_did(
 ) -> None:
     visitors: Visitors[tuple[str, str]] = Visitors()
     visitors.publish(0, 10, ROW, "v")
-    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
+    visitors.settle(0, [LedgerEntry(10, "track", "duplicate", "dedupe", duplicate_of=3)])
     assert counts(visitors).by_reason == {"pending": 1}  # nobody has told of 3 yet
-    visitors.settle(0, 3, "track", outcome, reason)
+    visitors.settle(0, [LedgerEntry(3, "track", outcome, reason)])
     assert counts(visitors) == expected
 
 
@@ -95,7 +103,7 @@ def test_a_duplicate_of_what_is_forgotten_is_lost_as_such() -> None:
     visitors: Visitors[tuple[str, str]] = Visitors()
     visitors.commit(0, 11)
     visitors.publish(0, 10, ROW, "v")
-    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
+    visitors.settle(0, [LedgerEntry(10, "track", "duplicate", "dedupe", duplicate_of=3)])
     assert counts(visitors).by_reason == {"dedupe": 1}
 
 
@@ -103,8 +111,8 @@ def test_a_duplicate_in_another_group_counts_as_delivered_through_the_one_it_rep
     visitors: Visitors[str] = Visitors()
     visitors.publish(0, 3, "monday", "v")
     visitors.publish(0, 10, "tuesday", "v")
-    visitors.settle(0, 10, "track", "duplicate", "dedupe", duplicate_of=3)
-    visitors.settle(0, 3, "track", "delivered", "ok")
+    visitors.settle(0, [LedgerEntry(10, "track", "duplicate", "dedupe", duplicate_of=3)])
+    visitors.settle(0, [LedgerEntry(3, "track", "delivered", "ok")])
     assert visitors.counts() == {"monday": VisitorCounts(1, 1, {}), "tuesday": VisitorCounts(1, 1, {})}
 
 
@@ -116,7 +124,7 @@ def test_what_the_group_could_not_read_is_lost_as_such(visitors: Visitors[tuple[
 
 
 def test_one_visitor_can_be_asked_for(visitors: Visitors[tuple[str, str]]) -> None:
-    visitors.settle(0, 12, "track", "dropped", "no_consent")
+    visitors.settle(0, [LedgerEntry(12, "track", "dropped", "no_consent")])
     visitors.commit(0, 13)
     assert visitors.standing(ROW, "v") == "unexplained"
     assert visitors.standing(ROW, "w") is None
@@ -130,7 +138,8 @@ def test_a_visitor_takes_no_more_memory_than_the_docs_say() -> None:
     try:
         visitors: Visitors[tuple[str, str]] = Visitors()
         for number, visitor_id in enumerate(ids):
-            visitors.settle(number % 6, number // 6, "track", "duplicate", "dedupe", duplicate_of=0)
+            entry = LedgerEntry(number // 6, "track", "duplicate", "dedupe", duplicate_of=0)
+            visitors.settle(number % 6, [entry])
             visitors.publish(number % 6, number // 6, ROW, visitor_id)
         held, _ = tracemalloc.get_traced_memory()
     finally:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
+from deadlines import stretched
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.asking import AT_ONCE, WAITING, Asking, NotAnswered
 
@@ -17,12 +18,12 @@ async def test_questions_wait_for_one_another_and_not_without_end() -> None:
 
     def question() -> str:
         running.release()
-        assert go_on.wait(30)
+        assert go_on.wait(stretched(30))
         return "answered"
 
     asked = [asyncio.create_task(asking.ask(question)) for _ in range(WAITING)]
     for _ in range(AT_ONCE):
-        assert await asyncio.to_thread(running.acquire, timeout=30)
+        assert await asyncio.to_thread(running.acquire, timeout=stretched(30))
     assert not running.acquire(blocking=False)
     with pytest.raises(NotAnswered) as refused:
         await asking.ask(question)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
+import pytest
+
+import hostile_window
+from engine_world import decision
+from flagpost_consumer.commands.reconcile.counting import Published
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.operator.reconciliation.counting import Published
 from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_schemas import LedgerEntry, RuleType, Settlements
-from simulation import decision
 
 EVENTS = 30_000
+LIMIT_BYTES = 16_000_000
+TESTS = Path(hostile_window.__file__).parent
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
 KINDS = (Kind.TRACK, Kind.VISITOR_METADATA)
@@ -36,8 +45,22 @@ def taken(visitors: int, *, settled: bool) -> tuple[int, int]:
     return held, aggregates.bytes_held
 
 
+@pytest.mark.thorough
 def test_what_is_counted_takes_no_more_than_it_says() -> None:
     for visitors, settled in ((EVENTS, True), (EVENTS, False), (100, True)):
         held, said = taken(visitors, settled=settled)
         assert held <= said, (visitors, settled, held / EVENTS, said / EVENTS)
         assert said <= 2.5 * held, (visitors, settled, held / EVENTS, said / EVENTS)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("shape", hostile_window.SHAPES)
+def test_a_process_takes_no_more_than_the_page_says_whatever_is_published(shape: str) -> None:
+    """In a process of its own, under a limit that the system holds; and no more the second time."""
+    command = [sys.executable, hostile_window.__file__, shape, str(LIMIT_BYTES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    first, again = found["events"]
+    assert first == again > 0
+    assert max(found["taken"]) <= LIMIT_BYTES, found

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import aiohttp
 import pytest
 
+from deadlines import stretched
+from engine_world import decision
+from flagpost_consumer.commands.reconcile.counting import Published
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.operator.reconciliation.counting import Published
 from flagpost_consumer.settings import Settings, WebSettings
 from flagpost_consumer.web import live as live_module
 from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_consumer.web.following import State
 from flagpost_consumer.web.program import Program
 from flagpost_schemas import LedgerEntry, Settlements
-from simulation import decision
 
 NOW_MS = 1_800_000_000_000
 PATHS = (
@@ -53,11 +55,19 @@ def counted() -> State:
     return State(aggregates.view(NOW_MS), 1.0)
 
 
+@dataclass
+class Read:
+    """What has been read, in place of who reads it."""
+
+    state: State
+    still_seconds: float = 0.0
+
+
 @asynccontextmanager
 async def served(state: State, **web: object) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
     """The port, with what it would have read."""
     settings = Settings(web=WebSettings.model_validate({"port": 0, **web}))
-    program = Program(settings, lambda: state)
+    program = Program(settings, Read(state))
     url = await program.start()
     try:
         async with aiohttp.ClientSession() as session:
@@ -111,9 +121,9 @@ async def test_with_a_token_nothing_but_probes_is_answered_without_it() -> None:
             async with session.get(url + path) as answer:
                 assert answer.status == 401, path
                 assert "checkout" not in await answer.text()
-        for path in ("/livez", "/readyz"):
+        for path, told in (("/livez", "live\n"), ("/readyz", "ready\n")):
             async with session.get(url + path) as answer:
-                assert (answer.status, await answer.text()) == (200, "ok\n")
+                assert (answer.status, await answer.text()) == (200, told)
         async with session.get(
             url, headers={"authorization": aiohttp.encode_basic_auth("me", TOKEN)}
         ) as answer:
@@ -145,14 +155,14 @@ async def test_the_live_stream_has_a_bound_and_a_place_is_free_again(monkeypatch
         first, second = await session.get(url + "/live"), await session.get(url + "/live")
         for answer in (first, second):
             assert answer.headers["content-type"] == "text/event-stream"
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(stretched(30)):
                 while b'"rows":[[' not in (line := await answer.content.readline()):
                     pass
             assert b"ada-lovelace" not in line
         async with session.get(url + "/live") as third:
             assert (third.status, third.headers["retry-after"]) == (503, "30")
         first.close()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(stretched(30)):
             while (again := await session.get(url + "/live")).status != 200:
                 again.release()
                 await asyncio.sleep(0.05)

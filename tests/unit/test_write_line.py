@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flagpost_consumer.adapters import write_line
-from flagpost_consumer.adapters.write_line import WriteLine
+from flagpost_consumer.adapters.kafka import write_line
+from flagpost_consumer.adapters.kafka.write_line import WriteLine
 from flagpost_kafka.backoff import Backoff
 
 
@@ -51,7 +51,7 @@ class Kafka:
         return self.alarms[-1]
 
     def fire(self) -> float:
-        """Let the time come for what was to happen last; gives how long it was waited for."""
+        """Let the time come for what was to happen last; returns how long it was waited for."""
         alarm = self.alarms[-1]
         assert not alarm.cancelled
         self.now += alarm.seconds
@@ -85,7 +85,7 @@ def test_one_that_is_larger_than_the_bound_goes_alone() -> None:
     assert kafka.sent == ["large", "small"]
 
 
-def test_what_is_no_longer_wanted_is_dropped_when_its_turn_comes() -> None:
+def test_entries_that_are_no_longer_wanted_are_dropped_when_their_turn_comes() -> None:
     kafka = Kafka()
     first, second, third = Item("first", write_line.MAX_SENT_BYTES), Item("second"), Item("third")
     for item in (first, second, third):

@@ -1,7 +1,7 @@
-"""What a Publisher is told at the start, checked.
+"""The arguments of a Publisher, checked.
 
-In: the constructor's arguments, or environment variables. Out: `Options`, or TypeError or ValueError that
-names the argument (or variable), what was given and what is accepted. Values of properties are never shown.
+In: the constructor's arguments, or environment variables. Out: `Options`, or TypeError or ValueError that names the
+argument (or variable), what was given and what is accepted. Values of properties are never shown.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ConsentSource: TypeAlias = Mapping[str, bool] | Callable[[str, Attributes], Mapp
 PUBLISHERS_PROPERTIES: Final = frozenset(
     {"delivery.report.only.error", "error_cb", "logger", "on_delivery", "queue.buffering.max.messages"}
 )
-"""What the Publisher sets itself, besides what every program of ours does."""
+"""Properties that the Publisher sets itself, besides those that all our programs set."""
 
 
 PROPERTIES: Final = "FLAGPOST_KAFKA__PROPERTIES"
 PROPERTIES_FILES: Final = "FLAGPOST_KAFKA__PROPERTIES_FILES"
 MAX_EVENT_BYTES: Final = "FLAGPOST_KAFKA__MAX_EVENT_BYTES"
-"""The variables that are JSON; see `_VARIABLES` for the others."""
+"""The variables that contain JSON; see `_VARIABLES` for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Options:
 
 
 def checked(options: Options) -> Options:
-    """`options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
+    """Return `options`, with copies of what the caller might change later. Raises TypeError or ValueError."""
     for name, check in _CHECKS.items():
         check(name, getattr(options, name))
     if options.impressions_topic == options.topic:
@@ -74,7 +74,10 @@ def checked(options: Options) -> Options:
 
 
 def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The constructor's arguments that `environ` gives (CONTRACT §6). Raises ValueError naming the variable."""
+    """The constructor's arguments from `environ` (docs/contract.md#publisher).
+
+    Raises ValueError, which names the variable.
+    """
     for name, right in misspelt(environ, [*_VARIABLES, PROPERTIES, PROPERTIES_FILES, MAX_EVENT_BYTES]):
         raise ValueError(f"{name} {advice(right)}")
     if "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" not in environ:
@@ -106,7 +109,7 @@ def _max_event_bytes(environ: Mapping[str, str]) -> dict[str, int]:
     if text is None:
         return {}
     if not text.isascii() or not text.isdecimal():
-        raise ValueError(f"{MAX_EVENT_BYTES} is no number of bytes; give digits only, such as 65536")
+        raise ValueError(f"{MAX_EVENT_BYTES} is not a number of bytes; give digits only, such as 65536")
     return {"max_event_bytes": int(text)}
 
 
@@ -154,7 +157,9 @@ def _url(name: str, value: object) -> None:
     _text(name, value)
     parts = urlsplit(str(value))
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{name} is no http or https URL; give one such as https://registry.example:8081")
+        raise ValueError(
+            f"{name} is not an http or https URL; give one such as https://registry.example:8081"
+        )
 
 
 def _id_source(name: str, value: object) -> None:

@@ -1,8 +1,8 @@
-"""One Optimizely client that a publisher listens to: its decisions, its impressions, the rules that it decides by.
+"""One Optimizely client that a publisher listens to: its decisions, its impressions, and the rules of its datafile.
 
 In: the client. Out: each decision about a flag, with the type of the rule that made it; impressions as they are sent.
 The rules are read when the client is attached and whenever its datafile changes, by the thread that brings it;
-decide() only looks up.
+decide() only looks them up.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from flagpost_publisher.arguments import Attributes
 
     OnImpressions: TypeAlias = Callable[[Mapping[str, Any], RuleTypes], None]
-    """Told of a LOG_EVENT's impressions, and the rules of the client's datafile."""
+    """Called with a LOG_EVENT's impressions, and the rules of the client's datafile."""
 
     OnDecision: TypeAlias = Callable[[str, Attributes, Mapping[str, Any], str | None], None]
-    """Told of each decision about a flag: user id, attributes, decision_info, type of the rule; raises nothing."""
+    """Called with each decision about a flag: user id, attributes, decision_info, type of the rule; must not
+    raise.
+    """
 
 FLAG_DECISION = "flag"
-"""The type of notification that decide(), decide_for_keys() and decide_all() give, one for each flag."""
+"""The type of notification from decide(), decide_for_keys() and decide_all(), one for each flag."""
 
 
 class Attachment:
-    """A client, and the listeners it has of us: what it calls raises nothing."""
+    """A client, and our listeners on it: they never raise."""
 
     def __init__(
         self,
@@ -39,19 +41,21 @@ class Attachment:
         on_impressions: OnImpressions | None,
         complain: Callable[[PublisherError], None],
     ) -> None:
-        """Adds nothing yet: see `listen`. None: nobody asks for impressions."""
+        """Adds no listener yet: see `listen`. None: impressions are not needed."""
         self.client = client
         self._on_decision = on_decision
         self._on_impressions = on_impressions
         self._complain = complain
         self._rules = RuleTypes()
-        self._thread = local()  # .held_out: of whom this thread has just sent a holdout's impression
+        self._thread = (
+            local()
+        )  # .held_out: the user and flag of a holdout's impression that this thread has just sent
         self._listeners: list[int] = []
 
     def listen(self) -> int:
-        """Add the listeners. Returns the id of the one for decisions; -1: the client has it, or takes none.
+        """Add the listeners. Returns the id of the one for decisions; -1: the client already has it, or refuses it.
 
-        Raises whatever comes of something that is no client.
+        Raises anything if the object is not a client.
         """
         from optimizely.helpers.enums import NotificationTypes  # noqa: PLC0415 - an extra
 
@@ -67,20 +71,20 @@ class Attachment:
         return decisions
 
     def leave(self) -> None:
-        """Remove the listeners. Raises nothing."""
+        """Remove the listeners. Never raises."""
         while self._listeners:
             with contextlib.suppress(Exception):
                 self.client.notification_center.remove_notification_listener(self._listeners.pop())
 
     def read_rules(self) -> None:
-        """The datafile is there, or has changed: read its rules."""
+        """The datafile has arrived or changed: read its rules."""
         try:
             manager = self.client.config_manager
             if not hasattr(manager, "optimizely_config"):  # one of the application's own
                 self._read(self.client.get_optimizely_config())
                 return
             read = None
-            # To ask the client would be to wait for its first datafile. Another thread may bring the next meanwhile.
+            # Asking the client would wait for its first datafile. Another thread may bring the next one meanwhile.
             while (config := manager.optimizely_config) is not read:
                 self._read(config)
                 read = config
@@ -89,7 +93,7 @@ class Attachment:
             self._complain(_unread(error))
 
     def hear_of_impressions(self, log_event: Any) -> None:  # noqa: ANN401 - the SDK's
-        """The SDK sends impressions: from a thread of its own, or within decide(), as its event processor does."""
+        """The SDK sends impressions: from its own thread, or within decide(), depending on its event processor."""
         rules = self._rules
         if self._on_impressions is None and not rules.holdouts_exempt_deliveries:
             return
@@ -117,17 +121,17 @@ class Attachment:
     def _unless_held_out(
         self, rule_type: str | None, user_id: str, decision_info: Mapping[str, Any]
     ) -> str | None:
-        """`rule_type`, or holdout for somebody held out whom no delivery was for: the decision does not say so."""
+        """`rule_type`, or holdout for a user who was held out and got no delivery: the decision does not say so."""
         held_out = self._just_held_out() == (user_id, decision_info["flag_key"])
         self._thread.held_out = None
         if rule_type != NONE or decision_info["variation_key"] is not None:
             return rule_type
-        # Where deliveries have no impressions, the only one that such a decision can have is the holdout's.
+        # If deliveries have no impressions, such a decision can only have the holdout's.
         told = decision_info["decision_event_dispatched"] and not self._rules.sends_flag_decisions
         return HOLDOUT if held_out or told else rule_type
 
     def _just_held_out(self) -> tuple[str, str] | None:
-        """The user and the flag of the holdout's impression that this thread sent since its last decision."""
+        """The user and flag of the holdout's impression that this thread has sent since its last decision."""
         return getattr(self._thread, "held_out", None)
 
 

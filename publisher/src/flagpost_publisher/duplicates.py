@@ -1,7 +1,7 @@
-"""The last decision of each visitor and flag, to publish it once while it stays the same.
+"""The last decision of each visitor and flag, so that it is published only once while it stays the same.
 
-In: what decisions say. Out: whether it is news. Kept in many small dicts rather than one, whose growth would hold up
-somebody's decide() for milliseconds (docs/decisions/0005).
+In: the contents of decisions. Out: whether each is new. Kept in many small dicts instead of one, because growing a
+large dict would delay a decide() for milliseconds (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ Subject: TypeAlias = tuple[str, str]
 """Visitor and flag."""
 
 Said: TypeAlias = tuple[str | None, bool, bool, str | None]
-"""Of a subject: the variation as sent (`off` when the flag is not enabled), enabled, and what the consumer may filter
-by: dispatched, the type of the rule. Of two equal ones it would not send only the first."""
+"""For a subject: the variation as sent (`off` when the flag is not enabled), enabled, and what the consumer may
+filter by: dispatched, the type of the rule. If all are equal, the consumer treats both decisions alike.
+"""
 
 Claim: TypeAlias = tuple[Subject, Said]
-"""What a decision says, as far as it makes a difference: equal claims are duplicates."""
+"""The part of a decision that matters: decisions with equal claims are duplicates."""
 
 
 def claim_of(decision: DecisionEvent) -> Claim:
-    """The claim that `decision` makes."""
+    """The claim of `decision`."""
     return (
         (decision.visitor_id, decision.flag_key),
         (
@@ -45,17 +46,17 @@ def claim_of(decision: DecisionEvent) -> Claim:
 
 
 MAX_REMEMBERED_CHARACTERS: Final = 256
-"""What is longer than this is remembered by its digest: an entry takes 1 KB at most, whatever the ids."""
+"""Longer claims are remembered by a digest: an entry takes at most 1 KB, whatever the ids."""
 
 ENTRIES_TOGETHER: Final = 512
-"""About as many entries share a dict: to make it larger takes some ten microseconds."""
+"""The approximate number of entries of one dict: enlarging it takes about ten microseconds."""
 
 _Known: TypeAlias = tuple[Said, float]
-"""What was said, and until when, in the timer's seconds, its equals are duplicates."""
+"""The last decision, and until when (in the timer's seconds) equal ones are duplicates."""
 
 
 def _remembered(claim: Claim) -> Claim:
-    """`claim`, or where its texts are long, one that stands for it."""
+    """`claim`, or its digest if its texts are long."""
     (visitor_id, flag_key), (variation, enabled, dispatched, rule_type) = claim
     try:
         length = len(visitor_id) + len(flag_key) + len(variation or "") + len(rule_type or "")
@@ -64,7 +65,7 @@ def _remembered(claim: Claim) -> Claim:
         said = _short(variation), enabled, dispatched, _short(rule_type)
         return (_digest(visitor_id), _digest(flag_key)), said
     except (TypeError, AttributeError):
-        return claim  # an application gave something else than text: encoding will say what
+        return claim  # an application gave something that is not text: encoding will say what
 
 
 def _short(text: str | None) -> str | None:
@@ -76,23 +77,25 @@ def _digest(text: str) -> str:
 
 
 class Duplicates:
-    """Remembers the last claim per visitor and flag. Threads may share it.
+    """Remembers the last claim of each visitor and flag. Threads may share it.
 
-    Only an equal one within `ttl_seconds` of the published one is a duplicate: A, B, A are three.
-    Beyond `max_entries` what was not seen for long is forgotten.
+    Only an equal claim within `ttl_seconds` of the published one is a duplicate: A, B, A are three decisions. Beyond
+    `max_entries` those that were not seen for longest are forgotten.
     """
 
     def __init__(self, ttl_seconds: float, max_entries: int, timer: Callable[[], float] = monotonic) -> None:
-        """A ttl of 0 remembers nothing. `timer` gives seconds."""
+        """A ttl of 0 remembers nothing. `timer` returns seconds."""
         count = max(1, max_entries // ENTRIES_TOGETHER)
-        self._caches: list[dict[Subject, _Known]] = [{} for _ in range(count)]  # the latest seen is the last
+        self._caches: list[dict[Subject, _Known]] = [
+            {} for _ in range(count)
+        ]  # the last seen entry is at the end
         self._max_entries = ceil(max_entries / count)
         self._ttl_seconds = ttl_seconds
         self._timer = timer
         self._lock = RLock()  # re-entrant: a signal handler may call decide()
 
     def is_news(self, claim: Claim) -> bool:
-        """Whether `claim` is to be published; if so, its equals are duplicates from now on."""
+        """Whether `claim` must be published; if so, equal claims are duplicates from now on."""
         subject, said = _remembered(claim)
         cache = self._caches[hash(subject) % len(self._caches)]
         now = self._timer()
@@ -106,7 +109,7 @@ class Duplicates:
             return True
 
     def forget(self, claim: Claim) -> None:
-        """Kafka did not take `claim`: it is news again. What came after it is kept."""
+        """Kafka did not accept `claim`: publish it if it comes again. A later claim of its subject is kept."""
         subject, said = _remembered(claim)
         cache = self._caches[hash(subject) % len(self._caches)]
         with self._lock:
@@ -115,7 +118,9 @@ class Duplicates:
                 cache.pop(subject, None)
 
     def _drop_old(self, cache: dict[Subject, _Known], now: float) -> None:
-        """Drop what was not seen for longest, two at most: one more than came, so what has expired goes in time."""
+        """Drop the entries not seen for longest, at most two: one more than was added, so that expired ones
+        disappear.
+        """
         for oldest, known in list(islice(cache.items(), 2)):
             if now < known[1] and len(cache) <= self._max_entries:
                 return

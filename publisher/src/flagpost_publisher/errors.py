@@ -1,13 +1,13 @@
-"""What `on_error` is told: exceptions that carry the facts and hold no id, property or attribute.
+"""The errors for `on_error`: exceptions that contain the facts and no id, property or attribute.
 
-`kind` is one of a few fixed words, `count` how many of this kind there were since the last one told.
+`kind` is one of a few fixed words, `count` the number of errors of this kind since the last one reported.
 """
 
 from __future__ import annotations
 
 
 class PublisherError(Exception):
-    """Something did not go to Kafka, or not as it should."""
+    """Something did not reach Kafka, or not as it should."""
 
     def __init__(self, kind: str, message: str) -> None:
         """`kind` groups errors for counting; `message` says what is wrong and what to do."""
@@ -17,15 +17,15 @@ class PublisherError(Exception):
 
 
 class EventRefused(PublisherError):  # noqa: N818 - says what became of the event
-    """An event was not taken: it is counted in `refused` and gone."""
+    """An event was not accepted: it counts as `refused` and is lost."""
 
 
 class AttributeLeftOut(PublisherError):  # noqa: N818 - says what became of the attribute
-    """An event went without one of the allowed attributes, whose value Avro cannot carry."""
+    """An event was published without one of the allowed attributes, whose value Avro cannot carry."""
 
 
 class DeliveryFailed(PublisherError):  # noqa: N818 - says what became of the event
-    """Kafka did not take an event that had been accepted: it is counted in `failed` and gone."""
+    """Kafka did not take an event that had been accepted: it counts as `failed` and is lost."""
 
 
 class KafkaTrouble(PublisherError):  # noqa: N818 - not an error of ours

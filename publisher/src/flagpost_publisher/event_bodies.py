@@ -1,6 +1,6 @@
 """An event's Avro body, for both ways to Kafka: the library and the gateway.
 
-In: an event. Out: its body, or EncodeError where the event is none that Flagpost can carry.
+In: an event. Out: its body, or EncodeError if Flagpost cannot carry the event.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _OF_A_DECISION: Final = [
     for place, field in enumerate(fields(DecisionEvent))
     if field.name in IDENTIFIERS_OF[DecisionEvent] and field.name != "event_id"
 ]
-"""Where its identifiers are among its fields; the event id is one of ours."""
+"""The positions of its identifiers among its fields; the event id is one of ours."""
 
 
 def event_body(event: Event) -> bytes:
-    """The Avro body of `event`, to stand behind a wire format's header. Raises EncodeError."""
+    """The Avro body of `event`, without a wire format's header. Raises EncodeError."""
     body = encode_body(event)
     length = len(event.event_id)
     if length > MAX_EVENT_ID_CHARACTERS:
@@ -41,12 +41,12 @@ def event_body(event: Event) -> bytes:
 
 
 def decision_body(*values: Any) -> bytes:  # noqa: ANN401 - a DecisionEvent's
-    """The Avro body of a DecisionEvent of these values: all fields, in order; its id is one of ours.
+    """The Avro body of a DecisionEvent with these values: all fields, in order; its id is one of ours.
 
     Raises EncodeError.
     """
     body = encode_decision(*values)
-    for place, name in _OF_A_DECISION:  # decide() waits: no map is made to call what events are judged by
+    for place, name in _OF_A_DECISION:  # decide() waits for this, so no dict of names is made
         text = values[place]
         if text is not None and "\0" in text:
             raise EncodeError(DecisionEvent.__name__, name, HOLDS_NUL)

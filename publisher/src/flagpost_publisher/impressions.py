@@ -1,20 +1,23 @@
-"""What an Optimizely SDK told Optimizely, counted: impressions by flag, variation and rule, and what became here of
-the decisions that they stand for.
+"""Counts what an Optimizely SDK told Optimizely: impressions by flag, variation and rule, and what became here of
+their decisions.
 
 In: the SDK's LOG_EVENTs, and the claims of decisions that were not published. Out: now and then a report, JSON, that
-adds up with the events on the topic: impressions = published + duplicates + refused + failed. No ids are in it.
-The traffic allocations of the experiments that were shown go with it.
+adds up with the events on the topic: impressions = published + duplicates + refused + failed. It contains no ids;
+visitors whose decisions were refused or failed are listed by digests, as far as there is room. It also contains the
+traffic allocations of the experiments that were shown.
 
-What the SDK calls takes a moment to note, also within decide(); counting is the publisher's thread's.
+Noting what the SDK calls takes a moment, also within decide(); the publisher's thread does the counting.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import uuid4
+
+from flagpost_schemas.exposures import exposure_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,18 +25,26 @@ if TYPE_CHECKING:
     from flagpost_publisher.duplicates import Said
     from flagpost_publisher.rule_types import RuleTypes
     from flagpost_schemas import Source
+    from flagpost_schemas.exposures import Exposure
 
 MAX_WAITING: Final = 1_000
-"""LOG_EVENTs that wait for the thread; each holds ten impressions, as the SDK batches them."""
+"""LOG_EVENTs that wait for the thread; each holds ten impressions, which is the SDK's batch size."""
 
 MAX_ROWS: Final = 1_000
-"""Rows of either kind in a report; a minute with more flags, variations and rules has the rest as `uncounted`."""
+"""Rows of either kind in a report; further flags, variations and rules of a minute are counted as `uncounted`."""
 
 MAX_REPORT_BYTES: Final = 900_000
-"""Of one with keys that are longer than Optimizely's: Kafka takes a megabyte. It says how many there were."""
+"""Limit for a report with keys longer than Optimizely's: Kafka takes a megabyte. The report says how many rows there
+were.
+"""
+
+MAX_LISTED: Final = 10_000
+"""Visitors in a report whose decisions were refused or failed, 115 bytes each in memory; further ones are only
+counted.
+"""
 
 Fate: TypeAlias = Literal["duplicates", "refused", "failed"]
-"""Of a decision that Optimizely was sent an impression of, and that is not on the topic."""
+"""What became of a decision that has an impression at Optimizely and is not on the topic."""
 
 
 class Shown(NamedTuple):
@@ -46,23 +57,25 @@ class Shown(NamedTuple):
 
 
 class Unpublished(NamedTuple):
-    """Decisions that an event on the topic would be of, and is not."""
+    """Decisions that are not on the topic."""
 
     flag_key: str
     variation_key: str | None
     rule_type: str | None
     fate: Fate
+    reason: str | None
+    """Why it was refused or failed; None for duplicates."""
 
 
 class Report(NamedTuple):
-    """A record's key and value. The same report may be written twice: `instance` and `sequence` tell."""
+    """A record's key and value. The same report may be written twice: `instance` and `sequence` identify it."""
 
     key: str
     value: bytes
 
 
 class Impressions:
-    """Counts of one publisher in one process. Threads may share it."""
+    """The counts of one publisher in one process. Threads may share it."""
 
     def __init__(self, source: Source, now_ms: int) -> None:
         """`source`: who reports. The first report begins at `now_ms`."""
@@ -74,26 +87,38 @@ class Impressions:
         self._waiting: deque[tuple[Mapping[str, Any], RuleTypes]] = deque()
         self._shown: Counter[Shown] = Counter()
         self._unpublished: Counter[Unpublished] = Counter()
+        self._listed: defaultdict[Unpublished, set[str]] = defaultdict(set)
+        self._list_length = 0
         self._uncounted = 0
         self._splits: dict[tuple[str, str | None], Mapping[str, int]] = {}
-        """Of the experiments that were shown, as the newest datafile has them."""
+        """Of the experiments that were shown, from the newest datafile."""
 
     def hear(self, impressions: Mapping[str, Any], rules: RuleTypes) -> None:
-        """The SDK sends these, a LOG_EVENT's; `rules` are those of its datafile."""
+        """The SDK sends a LOG_EVENT with these impressions; `rules` are those of its datafile."""
         with self._lock:
             if len(self._waiting) < MAX_WAITING:
                 self._waiting.append((impressions, rules))
             else:
                 self._uncounted += len(impressions["visitors"])
 
-    def note(self, fate: Fate, flag_key: str, said: Said) -> None:
-        """A decision that said this of a flag is not on the topic."""
-        variation, _, dispatched, rule_type = said
-        if dispatched:
-            self._add(self._unpublished, Unpublished(flag_key, variation, rule_type, fate))
+    def note_duplicate(self, flag_key: str, said: Said) -> None:
+        """A decision with this content about a flag is not on the topic because it is a duplicate."""
+        self._note("duplicates", None, flag_key, said)
+
+    def note_lost(self, fate: Fate, reason: str, flag_key: str, said: Said, exposure: Exposure) -> None:
+        """A decision with this content about a flag is not on the topic, for this reason; `exposure`: what it
+        showed.
+        """
+        with self._lock:
+            row = self._note(fate, reason, flag_key, said)
+            if row is not None and self._list_length < MAX_LISTED:
+                digest = exposure_digest(self._instance, exposure)
+                listed = self._listed[row]
+                self._list_length += digest not in listed
+                listed.add(digest)
 
     def count(self) -> None:
-        """Count what was heard; called by the publisher's thread."""
+        """Count what was noted; called by the publisher's thread."""
         while self._waiting:
             impressions, rules = self._waiting.popleft()
             for shown in _shown_in(impressions, rules):
@@ -101,11 +126,12 @@ class Impressions:
                 self._note_split(shown.flag_key, shown.rule_key, rules)
 
     def report(self, now_ms: int) -> Report | None:
-        """The counts since the last report, which begin anew; None: there is nothing to report."""
+        """The counts since the last report, which start again; None: there is nothing to report."""
         self.count()
         with self._lock:
             shown, self._shown = self._shown, Counter()
             unpublished, self._unpublished = self._unpublished, Counter()
+            listed, self._listed, self._list_length = self._listed, defaultdict(set), 0
             uncounted, self._uncounted = self._uncounted, 0
             splits, self._splits = self._splits, {}
         if not (shown or unpublished or uncounted):
@@ -120,7 +146,10 @@ class Impressions:
             "sdk": self._source.sdk,
             "sdk_version": self._source.sdk_version,
             "impressions": [{**row._asdict(), "count": number} for row, number in shown.items()],
-            "unpublished": [{**row._asdict(), "count": number} for row, number in unpublished.items()],
+            "unpublished": [
+                {**row._asdict(), "count": number, "exposures": sorted(listed.get(row, ()))}
+                for row, number in unpublished.items()
+            ],
             "splits": [
                 {"flag_key": flag_key, "rule_key": rule_key, "shares": shares}
                 for (flag_key, rule_key), shares in splits.items()
@@ -143,12 +172,19 @@ class Impressions:
             with self._lock:
                 self._splits[flag_key, rule_key] = shares
 
-    def _add(self, counts: Counter[Any], row: Shown | Unpublished) -> None:
+    def _note(self, fate: Fate, reason: str | None, flag_key: str, said: Said) -> Unpublished | None:
+        """The row in which a decision was counted; None: there is no room, or nothing to count."""
+        variation, _, dispatched, rule_type = said
+        row = Unpublished(flag_key, variation, rule_type, fate, reason)
+        return row if dispatched and self._add(self._unpublished, row) else None
+
+    def _add(self, counts: Counter[Any], row: Shown | Unpublished) -> bool:
         with self._lock:
             if row in counts or len(counts) < MAX_ROWS:
                 counts[row] += 1
-            else:
-                self._uncounted += 1
+                return True
+            self._uncounted += 1
+            return False
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -156,7 +192,7 @@ def _json(document: Mapping[str, Any]) -> bytes:
 
 
 def _shown_in(impressions: Mapping[str, Any], rules: RuleTypes) -> Iterator[Shown]:
-    """The impressions of decide() among a LOG_EVENT's; those of older calls name no flag, and are no events here."""
+    """The impressions of decide() in a LOG_EVENT; those of older calls name no flag, and are no events here."""
     for visitor in impressions["visitors"]:
         for snapshot in visitor["snapshots"]:
             for decision in snapshot.get("decisions") or ():

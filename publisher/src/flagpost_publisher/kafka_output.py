@@ -1,11 +1,10 @@
-"""One process's way to Kafka: a producer, and one daemon thread that looks after it.
+"""One process's way to Kafka: a producer, and one daemon thread that serves it.
 
-In: encoded events, from any thread. Out: records on the topic; errors to `Complaints`, and the events Kafka
-did not take to `on_undelivered`.
-The caller's share is a hand-over to librdkafka (about a microsecond, also when Kafka is down). What may take
-long is the thread's: creating the producer, asking the registry for ids, delivery reports, telling errors.
-Until the producer and the ids are there, events wait in a deque, in order. What is to be done about errors that end
-a producer, or for lack of rights, is `flagpost_kafka`'s.
+In: encoded events, from any thread. Out: records on the topic; errors to `Complaints`, and the events that Kafka did
+not take to `on_undelivered`. The caller only hands over to librdkafka (about a microsecond, also when Kafka is down).
+The thread does what may take long: creating the producer, asking the registry for ids, delivery reports, reporting
+errors. Until the producer and the ids are there, events wait in a deque, in order. `flagpost_kafka` decides what to
+do about errors that end a producer, or about missing rights.
 """
 
 from __future__ import annotations
@@ -46,22 +45,23 @@ WAKE_SECONDS: Final = 0.1
 """How often the thread looks at delivery reports and errors while nothing is urgent."""
 
 REPORTS_EVERY: Final = 32
-"""After so many events the caller serves delivery reports itself, 0.3 us each, and the thread leaves them alone. For
-each report confluent-kafka takes the interpreter anew: in a process that is busy with Python the thread would wait
-5 ms for each, take the interpreter from a decide() each time, and still serve 200 a second only."""
+"""After this many events the caller handles delivery reports itself, 0.3 us each, and the thread does not. For each
+report confluent-kafka takes the interpreter's lock again: in a process that is busy with Python the thread would wait
+5 ms for each, interrupt a decide() each time, and still handle only 200 a second.
+"""
 
 RETRY_SECONDS: Final = 0.2
 MAX_RETRY_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 0.5
-"""How long a new connection may take to be made; a fork waits for it. While librdkafka's threads look an address
-up, glibc holds a lock (getaddrinfo's, in __check_pf) that a child would inherit locked: no Kafka client could ever
-connect there."""
+"""How long a new connection may take; a fork waits for it. While librdkafka's threads look up an address, glibc holds
+a lock (getaddrinfo's, in __check_pf) that a child would inherit locked: no Kafka client could ever connect there.
+"""
 
 STOP_SECONDS: Final = 1.0
-"""The longest that close() waits beyond its time-out for the thread; librdkafka may take as long to drop the rest."""
+"""How long close() waits at most for the thread beyond its time-out; librdkafka may take as long to drop the rest."""
 
 MAX_UNDELIVERED_BYTES: Final = 8 * 1024 * 1024
-"""What may wait for the thread to tell `on_undelivered`; of more it is told only that there were some."""
+"""Limit of what may wait for the thread to report to `on_undelivered`; beyond it only the fact is reported."""
 
 
 class Message(NamedTuple):
@@ -73,19 +73,19 @@ class Message(NamedTuple):
 
 
 class KafkaOutput:
-    """The way to Kafka of one publisher in one process. Threads may share it."""
+    """One publisher's way to Kafka in one process. Threads may share it."""
 
     def __init__(
         self,
         options: Options,
         complaints: Complaints,
-        on_undelivered: Callable[[Event | None], None],
+        on_undelivered: Callable[[Event | None, str], None],
         chore: Callable[[], None] = lambda: None,
     ) -> None:
         """Starts nothing: the first event does.
 
-        `on_undelivered` is told of each event that Kafka did not take; None: of some that nobody remembers.
-        `chore` is called by the thread at each of its turns, and must not wait.
+        `on_undelivered` is called with each event that Kafka did not take, and why, in a word; with None for some
+        that are not remembered. `chore` is called by the thread in each of its turns, and must not block.
         """
         self._options = options
         self._complaints = complaints
@@ -95,10 +95,10 @@ class KafkaOutput:
         self._thread: Thread | None = None
         self._stopping = Flag()
         self._open = Flag()  # set once the producer and the headers are there and nothing waits
-        self._direct = False  # the same, and not closed: asked for each event, where a Flag takes too long
+        self._direct = False  # the same, and not closed: read for each event, for which a Flag is too slow
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
-        self._undelivered: deque[bytes | None] = deque()
+        self._undelivered: deque[tuple[bytes | None, str]] = deque()
         self._undelivered_bytes = 0
         self._producer: LastingProducer | None = None
         self._connecting_until = 0.0
@@ -110,7 +110,7 @@ class KafkaOutput:
         self._failed = 0
 
     def send(self, event_type: type[Event], key: str | bytes | None, body: bytes) -> None:
-        """Take an event for Kafka, as `Message` describes it. Raises EventRefused; never waits."""
+        """Hand an event to Kafka, as described in `Message`. Raises EventRefused; never waits."""
         with self._lock:
             if self._direct:
                 self._produce(event_type, key, body)
@@ -123,7 +123,7 @@ class KafkaOutput:
             self._callers_served = True
 
     def start(self) -> None:
-        """See that the thread runs. Raises EventRefused after close()."""
+        """Start the thread if it does not run. Raises EventRefused after close()."""
         with self._lock:
             if self._stopping.is_set():
                 raise EventRefused("closed", "the publisher is closed; create another one")
@@ -134,10 +134,10 @@ class KafkaOutput:
                 self._thread = thread
 
     def stats(self) -> PublisherStats:
-        """What became of the events that were accepted.
+        """The results of the accepted events.
 
-        librdkafka's queue holds its messages to us, too, which nothing tells apart: until the thread has
-        served them an event that was delivered may still be shown as queued.
+        librdkafka's queue also holds its messages to us, which cannot be told apart: until the thread has handled
+        them, a delivered event may still be shown as queued.
         """
         with self._lock:
             held = len(self._waiting) + (0 if self._producer is None else len(self._producer))
@@ -151,25 +151,28 @@ class KafkaOutput:
             )
 
     def flush(self, timeout_seconds: float) -> int:
-        """Wait until Kafka has everything, at most `timeout_seconds`. Returns how many are left."""
+        """Wait until Kafka has everything, at most `timeout_seconds`. Returns how many events are left."""
         deadline = monotonic() + timeout_seconds
         with self._lock:
             accepted = self._accepted
         if self._thread is not None and self._open.wait(timeout_seconds) and self._producer is not None:
             left = self._producer.flush(max(0.0, deadline - monotonic()))
             if left == 0:
-                # The client's queue is never this sure again: an error message to us may join it at any time.
+                # The client's queue is reliable only now: an error message to us may join it at any time.
                 with self._lock:
                     self._delivered = max(self._delivered, accepted - self._failed)
         return self.stats().queued
 
     def close(self, timeout_seconds: float) -> int:
-        """Flush, stop, and give up what is left. Returns how many that were; they count as failed."""
+        """Flush, stop, and give up what is left. Returns how many events that were; they count as failed."""
         self.flush(timeout_seconds)
         self._stop()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
         left = self._give_up()
+        until = monotonic() + STOP_SECONDS
+        while self._undelivered and monotonic() < until:
+            self._tell_undelivered()
         self._complaints.tell_now()
         return left
 
@@ -181,7 +184,7 @@ class KafkaOutput:
             self._thread.join(WAKE_SECONDS)
 
     def let_connect(self) -> None:
-        """Before a fork: wait until a connection that has just begun is made."""
+        """Before a fork: wait until a connection that has just begun is established."""
         sleep(max(0.0, self._connecting_until - monotonic()))
 
     def abandon(self) -> None:
@@ -190,12 +193,12 @@ class KafkaOutput:
             self._producer.abandon()
 
     def _stop(self) -> None:
-        """Take no more events, and let the thread come to its end."""
+        """Accept no more events, and let the thread end."""
         with self._lock:
             self._stopping.set()
             self._direct = False
 
-    # The caller's side: under the lock.
+    # In the caller: under the lock.
 
     def _wait(self, message: Message) -> None:
         size = len(message.body)
@@ -220,10 +223,10 @@ class KafkaOutput:
                 f"the Kafka client did not take an event: {_text(error)}; see librdkafka's documentation",
             ) from None
 
-    # The thread's side.
+    # In the thread.
 
     def _run(self) -> None:
-        """A thread that ends would be heard of by nobody: what goes wrong is told, and it goes on."""
+        """Nobody would notice if the thread ended: it reports errors, and goes on."""
         while not self._stopping.is_set():
             try:
                 if self._producer is None:
@@ -237,7 +240,7 @@ class KafkaOutput:
                 self._stopping.wait(RETRY_SECONDS)
 
     def _set_up(self) -> None:
-        """Learn the headers and make the producer, trying until both are there or the publisher is closed."""
+        """Get the headers and create the producer, trying until both are there or the publisher is closed."""
         pause = RETRY_SECONDS
         while not self._stopping.is_set():
             try:
@@ -293,19 +296,19 @@ class KafkaOutput:
         callers_served, self._callers_served = self._callers_served, False
         if self._producer is not None and not callers_served:
             self._producer.poll(0)
-        if self._undelivered:  # one a turn: the application's threads need the interpreter more
+        if self._undelivered:  # one in each turn: the application's threads need the interpreter more
             self._tell_undelivered()
         self._chore()
         self._complaints.tell()
 
     def _tell_undelivered(self) -> None:
-        value = self._undelivered.popleft()
-        self._undelivered_bytes -= len(value or b"")
         with contextlib.suppress(Exception):
-            self._on_undelivered(None if value is None else self._decoder.decode(value))
+            value, reason = self._undelivered.popleft()
+            self._undelivered_bytes -= len(value or b"")
+            self._on_undelivered(None if value is None else self._decoder.decode(value), reason)
 
     def _drain(self) -> None:
-        """Hand over what waits, in order; the last one opens the direct way."""
+        """Hand over what waits, in order; after the last one events take the direct way."""
         while not self._open.is_set():
             with self._lock:
                 if not self._waiting:
@@ -324,34 +327,38 @@ class KafkaOutput:
             if error.kind == _QUEUE_FULL:
                 return False
             self._fail(str(error))
-            self._remember_undelivered(self._headers[message.event_type] + message.body)
+            self._remember_undelivered(self._headers[message.event_type] + message.body, error.kind)
         return True
 
     def _give_up(self) -> int:
         left = self.stats().queued
         if self._producer is not None:
             self._producer.close()
+        headers = event_headers(None)  # those of the registry may never have come
         with self._lock:
+            for message in self._waiting:
+                self._remember_undelivered(headers[message.event_type] + message.body, "closed")
             for _ in range(self.stats().queued):
                 self._fail("the publisher was closed before it was sent")
             self._waiting.clear()
             self._producer = None
         return left
 
-    # What becomes of records, and what ails the producer: told in whichever thread polls.
+    # Delivery reports and the producer's errors, handled in whichever thread polls.
 
     def _report(self, error: KafkaError | None, record: ProducedRecord, _: int) -> None:
         if error is not None:
             self._fail(error.str())
-            self._remember_undelivered(record.value or b"")
+            reason = "closed" if error.code() in errors.PURGED else error.name().removeprefix("_").lower()
+            self._remember_undelivered(record.value or b"", reason)
 
-    def _remember_undelivered(self, value: bytes) -> None:
+    def _remember_undelivered(self, value: bytes, reason: str) -> None:
         with self._lock:
             if self._undelivered_bytes + len(value) <= MAX_UNDELIVERED_BYTES:
-                self._undelivered.append(value)
+                self._undelivered.append((value, reason))
                 self._undelivered_bytes += len(value)
-            elif self._undelivered[-1] is not None:
-                self._undelivered.append(None)
+            elif not self._undelivered or self._undelivered[-1][0] is not None:
+                self._undelivered.append((None, reason))
 
     def _trouble(self, error: KafkaError) -> None:
         end = "; the client is replaced" if errors.is_fatal(error) else ""

@@ -35,24 +35,24 @@ _TEXTS: Final = {
     "accepted": "Events taken for Kafka.",
     "delivered": "Of those, acknowledged by Kafka.",
     "failed": "Of those, not taken by Kafka in time.",
-    "duplicates": "Decisions that said nothing new.",
+    "duplicates": "Decisions that repeat the visitor's last one, and are left out.",
     "refused": "Events that were not taken.",
 }
 
 
 class PublisherCollector(Collector):
-    """Shows one Publisher's numbers; a registry takes one. They are this process's: a forked child begins at 0."""
+    """Shows one Publisher's numbers; a registry takes one. They are this process's: a forked child starts at 0."""
 
     def __init__(self, publisher: Publisher) -> None:
-        """Holds on to `publisher`."""
+        """Keeps a reference to `publisher`."""
         self._publisher = publisher
 
     def describe(self) -> Iterator[Metric]:
-        """The series' names; at registration nothing is asked of the publisher."""
+        """The series' names; at registration the publisher is not asked."""
         return _series(PublisherStats())
 
     def collect(self) -> Iterator[Metric]:
-        """The series as they are now."""
+        """The present series."""
         return _series(self._publisher.stats())
 
 

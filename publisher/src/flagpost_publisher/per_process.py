@@ -1,7 +1,7 @@
-"""What a publisher has in each process: counters, a memory of duplicates, a way to Kafka.
+"""The parts that a publisher has in each process: counters, a memory of duplicates, a way to Kafka.
 
-In: the publisher's options. Out: this process's own, which nothing of another process has touched: a fork copies
-locks as they were, held by threads that it does not copy, and a producer whose threads stayed with the parent.
+In: the publisher's options. Out: this process's own parts, which no other process has touched. A fork copies locks in
+their present state, held by threads that it does not copy, and a producer whose threads stay with the parent.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class OwnedHere:
-    """One process's share of a publisher. Starts nothing: the first event does."""
+    """One process's parts of a publisher. Starts nothing: the first event does."""
 
     __slots__ = ("complaints", "duplicates", "impressions", "output", "random_bits", "reporting", "tally")
 
     def __init__(
-        self, options: Options, source: Source, on_undelivered: Callable[[Event | None], None]
+        self, options: Options, source: Source, on_undelivered: Callable[[Event | None, str], None]
     ) -> None:
-        """`on_undelivered` is told of the events that Kafka did not take; None: of some that nobody remembers."""
+        """`on_undelivered` is called with what Kafka did not take, and why; None: some that are not remembered."""
         self.tally = Tally()
         self.complaints = Complaints(options.on_error)
         self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
@@ -44,29 +44,29 @@ class OwnedHere:
         self.random_bits = Random().getrandbits  # noqa: S311 - ids must differ, they need not be secret
 
     def forget_duplicates(self, options: Options) -> None:
-        """Every decision is news again."""
+        """Forget all decisions, so that each is published again."""
         self.duplicates = Duplicates(options.dedupe_ttl_seconds, options.dedupe_max_entries)
 
 
 class PerProcess:
-    """Gives each process its own, told apart by the process id at each call.
+    """Returns each process its own parts, identified by the process id at each call.
 
-    No hook tells of every fork: uWSGI forks in C, without Python's. And no lock is taken here: a thread that a fork
+    No hook covers every fork: uWSGI forks in C, without Python's hooks. No lock is taken here: a thread that a fork
     does not copy might hold it.
     """
 
     def __init__(self, make: Callable[[], OwnedHere]) -> None:
-        """`make` makes a share; what it makes may be thrown away."""
+        """`make` makes the parts; its result may be thrown away."""
         self._make = make
         self._by_process = {getpid(): make()}
 
     def __call__(self) -> OwnedHere:
-        """The share of this process. Threads may call it: it asks for the process id, and little else."""
+        """The parts of this process. Threads may call it: it asks for the process id, and little else."""
         return self._by_process.get(getpid()) or self._begin_anew()
 
     def _begin_anew(self) -> OwnedHere:
         hear_of_the_end()
-        # Of two threads one wins: setdefault is one step to the interpreter.
+        # If two threads come here, one wins: setdefault is atomic.
         here = self._by_process.setdefault(getpid(), self._make())
         for process in list(self._by_process):
             if process != getpid():

@@ -1,8 +1,8 @@
-"""What becomes of publishers when their process forks or ends.
+"""Handles forks and ends of processes for publishers.
 
-In: every publisher, at construction. Out: before a fork each is asked to let its connection settle, and in the child
-it is told to begin anew; at the end each is told to send what it can, within a bound for all. Python's hooks tell of
-forks by os.fork() only: a publisher compares the process id as well (`per_process`).
+In: every publisher, at construction. Out: before a fork each lets its connection settle, and in the child it begins
+again; at the end each sends what it can, within a limit for all. Python's hooks only cover os.fork(): a publisher
+compares the process id as well (`per_process`).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from multiprocessing.util import Finalize
 
 EXIT_SECONDS: Final = 0.5
-"""The longest that all publishers together hold up the end of the process."""
+"""How long all publishers together delay the end of the process at most."""
 
 AFTER_ALL_OTHERS: Final = -1000
-"""The priority of our finalizer in a child of multiprocessing: those of the application may publish."""
+"""The priority of our finalizer in a child of multiprocessing: the application's finalizers may publish."""
 
 
 class Lives(Protocol):
-    """What has to know of forks and of the end."""
+    """What needs to know of forks and of the end."""
 
     def prepare_fork(self) -> None:
         """Called in the process that forks, before it does."""
@@ -41,7 +41,7 @@ _living: WeakSet[Lives] = WeakSet()
 
 
 def enrol(lives: Lives) -> None:
-    """Tell `lives` of forks and of the end, for as long as it lives."""
+    """Call `lives` on forks and at the end, for as long as it lives."""
     _living.add(lives)
     if "multiprocessing" in sys.modules:
         import multiprocessing.util  # noqa: F401, PLC0415 - only where the application has use for it
@@ -49,15 +49,15 @@ def enrol(lives: Lives) -> None:
 
 
 def hear_of_the_end() -> None:
-    """Have publishers told of the end of a child of multiprocessing, which ends without atexit.
+    """Have publishers told when a child of multiprocessing ends, which does not run atexit.
 
-    To be called in each process, after it has begun; imports nothing, for a fork may have copied the import lock.
+    Call it in each process, after it has started; it imports nothing, because a fork may have copied the import lock.
     """
     _end_of_child.attend()
 
 
 class _EndOfChild:
-    """Multiprocessing's word that a child of its making ends."""
+    """Multiprocessing's finalizer, called when one of its children ends."""
 
     def __init__(self) -> None:
         self._attended = 0
@@ -65,7 +65,9 @@ class _EndOfChild:
         self._told_of_children = False
 
     def attend(self) -> None:
-        """Ask for it, once a process. A child forgets what was asked for before it began: it is asked again then."""
+        """Register once in each process. A child forgets what was registered before it began, so it is registered
+        again.
+        """
         util = sys.modules.get("multiprocessing.util")
         if util is None:
             return

@@ -1,7 +1,7 @@
-"""librdkafka's producer, set up as Flagpost wants it, for the library and for the gateway.
+"""librdkafka's producer, configured for Flagpost, for the library and for the gateway.
 
-In: the publisher's options, or a program's properties. Out: a configuration, or ValueError when librdkafka does not
-take the user's properties.
+In: the publisher's options, or a program's properties. Out: a configuration, or ValueError if librdkafka refuses the
+user's properties.
 """
 
 from __future__ import annotations
@@ -22,29 +22,30 @@ if TYPE_CHECKING:
     from flagpost_publisher.arguments import Options
 
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
-"""The most that waits in memory, besides `queue_max_messages`; a property can set librdkafka's part."""
+"""Limit of the waiting bytes in memory, besides `queue_max_messages`; a property can set librdkafka's part."""
 
 LINGER_MS: Final = 20
-"""How long librdkafka waits for more to send along. Each batch wakes its threads, which the application's cores pay
-for: a busy service 33 us an event at librdkafka's own 5 ms, and 20 us at this."""
+"""How long librdkafka waits for more events for a batch. Each batch wakes its threads, which costs the application's
+cores: for a busy service 33 us an event at librdkafka's default of 5 ms, and 20 us at this.
+"""
 
 GUARANTEES: Final = {"enable.idempotence": True, "acks": "all", "partitioner": "murmur2_random"}
-"""What no producer of ours goes without (CONTRACT section 2)."""
+"""Set in every producer of ours (docs/contract.md#topics)."""
 
 client_log = logging.getLogger(f"{log.name}.kafka")
-"""Where librdkafka's log lines go when a property asks for them: never to stderr by themselves."""
+"""Gets librdkafka's log lines when a property asks for them: they never go to stderr by themselves."""
 
 
 def librdkafkas(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the user's properties that are meant for librdkafka, and not for the schema registry."""
+    """The user's properties for librdkafka, without those for the schema registry."""
     return {name: value for name, value in properties.items() if name not in REGISTRY_PROPERTIES}
 
 
 def producer_config(options: Options) -> dict[str, Any]:
-    """What librdkafka is told, without callbacks; the user's properties win over those before them."""
+    """Configuration of librdkafka, without callbacks; the user's properties override the defaults."""
     return {
         "client.id": "flagpost-publisher",
-        "log_level": 0,  # `error_cb` tells what matters
+        "log_level": 0,  # `error_cb` reports what matters
         "compression.type": "lz4",
         "linger.ms": LINGER_MS,
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
@@ -63,10 +64,10 @@ def message_timeout_seconds(properties: Mapping[str, Any]) -> float:
 
 
 def require_usable(config: Mapping[str, Any]) -> None:
-    """Raise ValueError when librdkafka does not take `config`; the text shows no value, it may be a secret.
+    """Raise ValueError if librdkafka refuses `config`; the text shows no value, because it may be a secret.
 
-    A producer without brokers is made and dropped: no connection, and no thread is left when this returns,
-    so that a fork may follow.
+    A producer without brokers is created and dropped: it makes no connection, and no thread is left when this
+    returns, so that a fork may follow.
     """
     try:
         Producer({**config, "bootstrap.servers": ""}, logger=client_log)

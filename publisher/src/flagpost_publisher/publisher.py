@@ -1,7 +1,7 @@
 """The Publisher: what an application service uses.
 
-In: an Optimizely client's decisions, events and metadata. Out: records on Flagpost's events topic, and
-numbers and errors that say what became of each. After construction nothing here raises or blocks.
+In: an Optimizely client's decisions, events and metadata. Out: records on Flagpost's events topic, and counts and
+errors that say what became of each. After construction nothing here raises or blocks.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import os
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 
 from flagpost_publisher.arguments import Options, arguments_from, checked
 from flagpost_publisher.attachment import Attachment
+from flagpost_publisher.complaints import say_where_nobody_logs
 from flagpost_publisher.duplicates import Claim, claim_of
 from flagpost_publisher.errors import EventRefused, PublisherError
 from flagpost_publisher.event_bodies import event_body
-from flagpost_publisher.listener import DecisionReader, claim_in, consent_of, now_ms
+from flagpost_publisher.listener import DecisionReader, claim_in, consent_of, exposure_in, now_ms
 from flagpost_publisher.per_process import OwnedHere, PerProcess
 from flagpost_publisher.processes import enrol
 from flagpost_publisher.producer import producer_config, require_usable
@@ -36,6 +37,7 @@ from flagpost_schemas import (
     partition_key,
 )
 from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
+from flagpost_schemas.exposures import exposure_of
 from flagpost_schemas.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from flagpost_publisher.impressions import Fate
     from flagpost_publisher.rule_types import RuleTypes
     from flagpost_schemas import Context, Event, MetadataValue
+    from flagpost_schemas.exposures import Exposure
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -89,21 +92,21 @@ class Publisher:
             service: this service's name, for `source`.
             environment: its deployment, for `source`.
             schema_registry_url: publish in Confluent's wire format, with ids from there.
-            visitor_id: Pendo's visitor id: a user attribute's name, or a callable `(user_id, attributes)`;
-                without it Optimizely's user id. A decision for which it gives None is refused.
+            visitor_id: Pendo's visitor id: a user attribute's name, or a callable `(user_id, attributes)`; without it
+            Optimizely's user id. A decision for which it returns None is refused.
             account_id: Pendo's account id, in the same way; None is no account.
             attributes: names of the user attributes to carry; none by default: they may be personal.
-            dedupe_ttl_seconds: how long an unchanged decision is not published again; 0: always is.
+            dedupe_ttl_seconds: how long an unchanged decision is not published again; 0: it always is.
             dedupe_max_entries: how many (visitor, flag) are remembered for that.
             queue_max_messages: how many events may wait for Kafka; further ones are refused.
             consent: a map of category to bool, or a callable `(user_id, attributes)` that returns one.
             properties: librdkafka's, such as TLS and SASL; those that Flagpost owns are refused by name.
-            on_error: told of refused and lost events: an exception with `kind`, `count` and a message, at
-                most every ten seconds of each kind, from the publisher's own thread. What it raises is not heard.
+            on_error: called about refused and lost events: an exception with `kind`, `count` and a message, at most
+            every ten seconds for each kind, from the publisher's own thread. Its exceptions are ignored.
             max_event_bytes: the most that an event may have, key and value together; the consumer's
-                `kafka.max_event_bytes`. A larger one is refused.
-            impressions_topic: write there, once a minute, how many impressions the SDK has sent, for
-                `flagpost reconcile` to compare; without it nothing is counted.
+            `kafka.max_event_bytes`. A larger one is refused.
+            impressions_topic: write there, once a minute, how many impressions the SDK has sent, for `flagpost
+            reconcile` to compare; without it nothing is counted.
         """
         self._options = checked(
             Options(
@@ -138,7 +141,7 @@ class Publisher:
 
     @classmethod
     def from_env(cls, **arguments: Any) -> Self:  # noqa: ANN401 - the constructor's
-        """A Publisher as the environment says (FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, …); `arguments` win.
+        """A Publisher configured by the environment (FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, …); `arguments` win.
 
         Raises ValueError naming the variable, and what the constructor raises.
         """
@@ -147,7 +150,8 @@ class Publisher:
     def attach(self, client: Any) -> int:  # noqa: ANN401 - optimizely is an extra
         """Publish the decisions of an Optimizely `client` from now on.
 
-        Returns the listener's id; -1, the SDK's own sign, when it could not be added (see `on_error`).
+        Returns the listener's id; -1, which the SDK also uses, if it could not be added: `on_error` gets the reason,
+        or the log; if nobody has set up logging, stderr.
         """
         known = next((each for each in self._attached if each.client is client), None)
         on_impressions = None if self._options.impressions_topic is None else self._on_impressions
@@ -156,22 +160,24 @@ class Publisher:
             listener_id = attachment.listen()
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
             attachment.leave()
-            self._complain(_not_attached(f"{type(error).__name__} was raised"))
+            self._complain_of_setup(_not_attached(_why_no_client(error, client)))
             return -1
         if listener_id == -1:
-            self._complain(_not_attached("the client did not take the listener, or has it already"))
+            self._complain_of_setup(_not_attached(_REFUSES if known is None else _ATTACHED_ALREADY))
         elif known is None:
             self._attached.append(attachment)
         return listener_id
 
     def detach(self, client: Any) -> None:  # noqa: ANN401 - optimizely is an extra
-        """Publish the decisions of `client` no more."""
+        """Stop publishing the decisions of `client`."""
         for attachment in [each for each in self._attached if each.client is client]:
             self._attached.remove(attachment)
             attachment.leave()
 
     def publish(self, event: Event) -> bool:
-        """Publish `event` as it is. False: refused. A decision that is a duplicate is True: nothing is missing."""
+        """Publish `event` unchanged. Returns False if it is refused. A duplicate decision returns True: nothing is
+        missing.
+        """
         return self._attempt(self._take, event)
 
     def track(
@@ -184,10 +190,10 @@ class Publisher:
         occurred_at: int | None = None,
         context: Context | None = None,
     ) -> bool:
-        """Publish that a visitor did something. False: refused.
+        """Publish that a visitor did something. Returns False if it is refused.
 
-        Nested `properties` are flattened (see `flagpost_schemas.flatten`). `occurred_at`: epoch milliseconds,
-        default now.
+        Nested `properties` are flattened (see `flagpost_schemas.flatten`). `occurred_at`: epoch milliseconds, default
+        now.
         """
         return self._attempt(
             lambda: self._send(
@@ -211,7 +217,8 @@ class Publisher:
         occurred_at: int | None = None,
         context: Context | None = None,
     ) -> bool:
-        """Publish values of a visitor's metadata fields, scalars or lists of strings. False: refused.
+        """Publish values of a visitor's metadata fields, scalars or lists of strings. Returns False if they are
+        refused.
 
         `group`: `custom` or `agent`, Pendo's groups. `occurred_at`: epoch milliseconds, default now.
         """
@@ -236,7 +243,7 @@ class Publisher:
         occurred_at: int | None = None,
         context: Context | None = None,
     ) -> bool:
-        """Publish values of an account's metadata fields, as `visitor` does. False: refused."""
+        """Publish values of an account's metadata fields, like `visitor`. Returns False if they are refused."""
         return self._attempt(
             lambda: self._send(
                 AccountMetadata(
@@ -249,7 +256,9 @@ class Publisher:
         )
 
     def flush(self, timeout_seconds: float = 10) -> int:
-        """Wait until Kafka has acknowledged everything, at most `timeout_seconds`. Returns how many are left."""
+        """Wait until Kafka has acknowledged everything, at most `timeout_seconds`. Returns how many events
+        are left.
+        """
         return self._here().output.flush(timeout_seconds)
 
     def close(self, timeout_seconds: float = 10) -> int:
@@ -258,7 +267,7 @@ class Publisher:
             self.detach(attachment.client)
         deadline = monotonic() + timeout_seconds
         here = self._here()
-        left = here.output.close(timeout_seconds)
+        left = here.output.close(timeout_seconds - here.reporting.seconds_to_finish(timeout_seconds))
         here.reporting.finish(deadline - monotonic())
         return left
 
@@ -268,27 +277,27 @@ class Publisher:
         return replace(here.output.stats(), duplicates=here.tally.duplicates, refused=here.tally.refused)
 
     def __enter__(self) -> Self:
-        """Enter its block."""
+        """Enter the block."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Close the publisher."""
         self.close()
 
-    # What `processes` tells.
+    # Called by `processes`.
 
     def prepare_fork(self) -> None:
-        """Before a fork: let what must not be forked come to its end."""
+        """Before a fork: let connection attempts end that must not be forked."""
         self._here().output.let_connect()
         self._here().reporting.let_connect()
 
     def begin_anew(self) -> None:
         """In a forked child: leave the parent's connection to the parent, count from 0.
 
-        The first event would see to it as well. Here it is done before the child can drop the publisher, and with it
-        the parent's producer.
+        The first event would do it as well. It is done here before the child can drop the publisher, and with it the
+        parent's producer.
         """
         self._here()
 
@@ -315,9 +324,11 @@ class Publisher:
     def _shared(
         self, visitor_id: str | None, occurred_at: int | None, context: Context | None
     ) -> dict[str, Any]:
-        """The fields that an event made here has whatever its kind."""
+        """The fields of every event that is made here, whatever its kind."""
         consent = self._options.consent
-        has_consent = visitor_id is not None or not callable(consent)  # an account has no user to ask for
+        has_consent = visitor_id is not None or not callable(
+            consent
+        )  # an account has no user for the callable
         return {
             "event_id": new_event_id(),
             "occurred_at": now_ms() if occurred_at is None else occurred_at,
@@ -333,7 +344,7 @@ class Publisher:
         decision_info: Mapping[str, Any],
         rule_type: str | None,
     ) -> None:
-        """What an attached client has decided; called within decide()."""
+        """An attached client has decided; called within decide()."""
         try:
             known = attributes or {}
             visitor_id = self._reader.visitor_id(user_id, known)
@@ -342,27 +353,33 @@ class Publisher:
             bits, body = here.random_bits(74), self._reader.body
             self._send_once(here, claim, body, bits, visitor_id, user_id, known, decision_info, rule_type)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
-            self._refuse(error)
+            reason = self._refuse(error).kind
             with contextlib.suppress(Exception):
-                self._note("refused", claim_in("", decision_info, rule_type))
+                claim, exposure = claim_in("", decision_info, rule_type), exposure_in(user_id, decision_info)
+                self._note_lost("refused", reason, claim, exposure)
 
     def _on_impressions(self, impressions: Mapping[str, Any], rules: RuleTypes) -> None:
-        """What an attached client tells Optimizely; may be called within decide()."""
+        """An attached client sends impressions to Optimizely; may be called within decide()."""
         self._here().impressions.hear(impressions, rules)
 
-    def _note(self, fate: Fate, claim: Claim) -> None:
-        """A decision that made `claim` is not on the topic, and Optimizely may know of it."""
+    def _note_lost(self, fate: Fate, reason: str, claim: Claim, exposure: Exposure) -> None:
+        """A decision with this `claim` is not on the topic, and Optimizely may know of it."""
         if self._options.impressions_topic is not None:
-            self._here().impressions.note(fate, claim[0][1], claim[1])
+            self._here().impressions.note_lost(fate, reason, claim[0][1], claim[1], exposure)
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, DecisionEvent):
-            self._send_once(self._here(), claim_of(event), event_body, event)
-        else:
+        if not isinstance(event, DecisionEvent):
             self._send(event)
+            return
+        try:
+            self._send_once(self._here(), claim_of(event), event_body, event)
+        except Exception as error:
+            with contextlib.suppress(Exception):
+                self._note_lost("refused", _refusal(error).kind, claim_of(event), _exposure(event))
+            raise
 
     def _attempt(self, action: Callable[[*Arguments], None], *arguments: *Arguments) -> bool:
-        """Do what may end in a refusal. False: it did."""
+        """Run something that may refuse an event; returns False if it did."""
         try:
             action(*arguments)
         except Exception as error:  # noqa: BLE001 - nothing raises into the application
@@ -370,17 +387,20 @@ class Publisher:
             return False
         return True
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: Exception) -> PublisherError:
         self._here().tally.add_refused()
-        self._complain(_refusal(error))
+        refusal = _refusal(error)
+        self._complain(refusal)
+        return refusal
 
     def _send_once(
         self, here: OwnedHere, claim: Claim, body: Callable[[*Arguments], bytes], *arguments: *Arguments
     ) -> None:
-        """Send the decision that makes `claim`, and of which `body(*arguments)` is the body, if it is news."""
+        """Send a decision with this `claim` and the body `body(*arguments)`, unless it is a duplicate."""
         if not here.duplicates.is_news(claim):
             here.tally.add_duplicate()
-            self._note("duplicates", claim)
+            if self._options.impressions_topic is not None:
+                here.impressions.note_duplicate(claim[0][1], claim[1])
             return
         try:
             written = body(*arguments)
@@ -396,22 +416,36 @@ class Publisher:
         wrong = too_large(key, self._header_bytes + len(body), self._options.max_event_bytes)
         if wrong is not None:
             raise EventRefused("too_large", f"an event {wrong}; send less with it: see max_event_bytes")
+        self._output(here, event_type, key, body)
+
+    def _output(self, here: OwnedHere, event_type: type[Event], key: bytes | None, body: bytes) -> None:
+        """Where an accepted event goes; the Publisher for tests records it instead."""
         here.output.send(event_type, key, body)
 
-    def _undelivered(self, event: Event | None) -> None:
+    def _undelivered(self, event: Event | None, reason: str) -> None:
         here = self._here()
-        if event is None:  # some that nobody remembers: what is known of all others is no longer sure
+        if event is None:  # some are not remembered, so what is known of all others is no longer certain
             here.forget_duplicates(self._options)
         elif isinstance(event, DecisionEvent):
             here.duplicates.forget(claim_of(event))
-            self._note("failed", claim_of(event))
+            self._note_lost("failed", reason, claim_of(event), _exposure(event))
 
     def _complain(self, error: PublisherError) -> None:
-        """Have `error` told by the thread, which may not run yet."""
+        """Have `error` reported by the thread, which may not run yet."""
         here = self._here()
         here.complaints.note(error)
         with contextlib.suppress(Exception):
             here.output.start()
+
+    def _complain_of_setup(self, error: PublisherError) -> None:
+        """The same for a mistake in the program, which its author should see at once."""
+        self._complain(error)
+        if self._options.on_error is None:
+            say_where_nobody_logs(error)
+
+
+def _exposure(event: DecisionEvent) -> Exposure:
+    return exposure_of(event.experiment_id, event.variation_id, event.visitor_id)
 
 
 def _required(identity: str | None, name: str) -> str:
@@ -420,9 +454,20 @@ def _required(identity: str | None, name: str) -> str:
     return identity
 
 
+_ATTACHED_ALREADY: Final = "the client is attached already; attach it once"
+_REFUSES: Final = "the client's notification center did not take the listener; the SDK's log says why"
+
+
 def _not_attached(why: str) -> PublisherError:
-    return PublisherError(
-        "attach", f"decisions will not be published, attach() failed: {why}; give an Optimizely client"
+    return PublisherError("attach", f"attach() has added no listener: {why}")
+
+
+def _why_no_client(error: Exception, client: object) -> str:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "optimizely":
+        return "the Optimizely SDK is not installed; pip install 'flagpost-publisher[optimizely]'"
+    return (
+        f"{type(error).__name__} was raised, for what was given is of type {type(client).__name__}; "
+        "give an optimizely.optimizely.Optimizely"
     )
 
 

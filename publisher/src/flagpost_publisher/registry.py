@@ -1,7 +1,7 @@
 """Schema ids from a Confluent schema registry.
 
-In: the registry's URL and the topic. Out: the id of each event class's schema, or RegistryTrouble; and of the ids,
-what stands before each event's body. Blocks for network calls: for a thread that nobody waits for only.
+In: the registry's URL and the topic. Out: the id of each event class's schema, or RegistryTrouble; and from the ids,
+the header for each event's body. It blocks for network calls: use it only in a thread that nobody waits for.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ INSECURE_PROPERTY: Final = "schema.registry.allow.insecure.http"
 REGISTRY_PROPERTIES: Final = frozenset(
     {USER_INFO_PROPERTY, CA_PROPERTY, CERTIFICATE_PROPERTY, KEY_PROPERTY, INSECURE_PROPERTY}
 )
-"""Those of the user's properties that are the registry's, and none of librdkafka's."""
+"""The user's properties that are for the registry, and not for librdkafka."""
 MAX_ANSWER_BYTES: Final = 1_048_576
-"""More of an answer is not read: an id takes a fraction of it."""
+"""The rest of a longer answer is not read: an id takes a fraction of it."""
 TIMEOUT_SECONDS: Final = 5.0
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
 
 def event_headers(ids: Mapping[type[Event], int] | None) -> dict[type[Event], bytes]:
-    """What stands before each event's body: with `ids`, Confluent's header; without, single-object encoding's."""
+    """The header for each event's body: with `ids`, Confluent's header; without, single-object encoding's."""
     if ids is None:
         return {each: single_object_header(schema_of(each).fingerprint) for each in EVENT_TYPES}
     return {each: confluent_header(ids[each]) for each in EVENT_TYPES}
@@ -52,13 +52,13 @@ def event_headers(ids: Mapping[type[Event], int] | None) -> dict[type[Event], by
 class Registry:
     """A schema registry.
 
-    `url` may hold `user:password@`; so may the property `schema.registry.basic.auth.user.info`
-    (`user:password`). `schema.registry.ssl.ca.location` is a file of trusted certificates,
-    `schema.registry.ssl.certificate.location` and `schema.registry.ssl.key.location` are our own.
+    `url` may contain `user:password@`; so may the property `schema.registry.basic.auth.user.info` (`user:password`).
+    `schema.registry.ssl.ca.location` is a file of trusted certificates, `schema.registry.ssl.certificate.location`
+    and `schema.registry.ssl.key.location` are our own.
     """
 
     def __init__(self, url: str, properties: Mapping[str, Any], outbound: Outbound | None = None) -> None:
-        """Makes no call yet. `outbound`: proxy and certificates, where settings give them."""
+        """Makes no request yet. `outbound`: proxy and certificates, if they come from settings."""
         parts = urlsplit(url)
         self._url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
         self._headers = {"content-type": _CONTENT_TYPE, "accept": _CONTENT_TYPE}
@@ -75,7 +75,7 @@ class Registry:
         )
 
     def ids_for(self, topic: str) -> dict[type[Event], int]:
-        """The schema id of every event class, registering schemas that are missing; all over one connection.
+        """The schema id of every event class; registers missing schemas; all over one connection.
 
         The subject is `<topic>-<record's full name>` (TopicRecordNameStrategy). Raises RegistryTrouble.
         """
@@ -106,10 +106,10 @@ class Registry:
 
 
 class _Connection:
-    """One connection for one request after the other; a context manager. It follows no redirect."""
+    """One connection for one request after the other; a context manager. It follows no redirects."""
 
     def __init__(self, url: str, outbound: Outbound) -> None:
-        """Connects with the first request; the certificates are read as they are now. Raises SettingsError."""
+        """Connects with the first request; the certificates are read now. Raises SettingsError."""
         to = urlsplit(url)
         proxy = outbound.proxy_to(url, os.environ)
         at = to if proxy is None else urlsplit(proxy.url)
@@ -133,7 +133,7 @@ class _Connection:
         self._http.close()
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and answer. Raises OSError, HTTPException."""
+        """Return status and answer. Raises OSError, HTTPException."""
         own = {} if self._tunnels else self._login
         self._http.request("POST", self._base + path, body, {**headers, **own})
         answer = self._http.getresponse()
@@ -141,14 +141,14 @@ class _Connection:
 
 
 def _kind(error: Exception) -> str:
-    """What kind of error it is."""
+    """The kind of an error."""
     if (wrong := tls_failure(error)) is not None:
         return wrong
     return type(error).__name__
 
 
 def shows_password(url: str, properties: Mapping[str, Any]) -> bool:
-    """Whether the registry's password would go over plain http, and nobody said that it may."""
+    """Whether the registry's password would be sent over plain http without permission."""
     parts = urlsplit(url)
     has_password = parts.password is not None or bool(properties.get(USER_INFO_PROPERTY))
     allowed = str(properties.get(INSECURE_PROPERTY, "")).lower() == "true"

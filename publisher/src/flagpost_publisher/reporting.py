@@ -1,7 +1,7 @@
-"""Reports of impressions on their way to Kafka: seldom, and apart from the events.
+"""Sends reports of impressions to Kafka: rarely, and separately from the events.
 
 In: `tend`, from the publisher's thread. Out: every so often a report on the topic of impressions, by a producer of
-its own that lives for a moment: no event waits for it, or is counted with it.
+its own that exists only for a moment: no event waits for it, or is counted with it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS: Final = 60.0
 """Between two reports."""
 MAX_INTERVAL_SECONDS: Final = 3_600.0
-"""The same while Kafka takes none: the pause doubles, up to this."""
+"""The same while Kafka takes no reports: the pause doubles, up to this."""
 PATIENCE_SECONDS: Final = 10.0
-"""How long Kafka may take for a report; then it is written again in the next turn."""
+"""How long Kafka may take for a report; after that it is written again in the next turn."""
 LAST_SECONDS: Final = 1.0
-"""The longest that the last reports hold up close()."""
+"""How long the last reports delay close() at most."""
 SLICE_SECONDS: Final = 0.02
 """How long close() waits at a time."""
 
@@ -49,13 +49,13 @@ class Reporting:
         make: Callable[..., Producer] = Producer,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Reports nothing unless `options` name a topic for it. `make` makes a producer, `clock` gives seconds."""
+        """Reports nothing unless `options` have a topic for it. `make` makes a producer, `clock` returns seconds."""
         self._options = options
         self._impressions = impressions
         self._complaints = complaints
         self._make = make
         self._clock = clock
-        self._turn = Lock()  # the thread's, or that of close()
+        self._turn = Lock()  # held by the thread, or by close()
         self._producer: Producer | None = None
         self._connecting_until = 0.0
         self._report: Report | None = None  # made, and not known to be in Kafka
@@ -64,7 +64,7 @@ class Reporting:
         self._due_at = clock() + INTERVAL_SECONDS
 
     def tend(self) -> None:
-        """Do what is due; waits for nothing."""
+        """Do what is due, without waiting."""
         if self._options.impressions_topic is None:
             return
         with self._turn:
@@ -73,20 +73,24 @@ class Reporting:
                 self._begin(self._options.impressions_topic)
             self._look_after(0)
 
+    def seconds_to_finish(self, seconds: float) -> float:
+        """How many of these seconds to keep for `finish`: what fails at the end is in the last reports."""
+        return 0.0 if self._options.impressions_topic is None else min(LAST_SECONDS, seconds / 4)
+
     def finish(self, seconds: float) -> None:
-        """Write what is left to report, at most for so long."""
+        """Write the remaining reports, for at most this long."""
         if self._options.impressions_topic is None:
             return
         deadline = self._clock() + min(seconds, LAST_SECONDS)
         with self._turn:
-            for _ in range(2):  # a report that waits for Kafka, and what came after it
+            for _ in range(2):  # a report that waits for Kafka, and the one after it
                 if self._producer is None:
                     self._begin(self._options.impressions_topic)
                 while self._producer is not None and self._clock() < deadline:
                     self._look_after(SLICE_SECONDS)
 
     def let_connect(self) -> None:
-        """Before a fork: wait until a connection that has just begun is made."""
+        """Before a fork: wait until a connection that has just begun is established."""
         sleep(max(0.0, self._connecting_until - monotonic()))
 
     def abandon(self) -> None:
@@ -117,7 +121,7 @@ class Reporting:
         }
 
     def _look_after(self, seconds: float) -> None:
-        producer = self._producer  # held on to: a report that has come ends it
+        producer = self._producer  # keep a reference: a report that has arrived ends it
         if producer is None:
             return
         try:

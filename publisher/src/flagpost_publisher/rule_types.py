@@ -1,7 +1,7 @@
-"""Which kind of rule made a decision: looked up in what an Optimizely client's datafile says of its rules.
+"""Which kind of rule made a decision, according to an Optimizely client's datafile.
 
 In: an OptimizelyConfig, whenever the datafile changes; then the DECISION notification's `decision_info`. Out: the
-value of a `RuleType`, or None where the datafile does not know the rule. Nothing is read while somebody waits for
+value of a `RuleType`, or None if the datafile does not know the rule. Nothing is read while somebody waits for
 decide().
 """
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 DELIVERIES_AMONG_EXPERIMENTS: Final = frozenset({"td", "fr"})
-"""Types of rules that OptimizelyConfig lists as experiments though they measure nothing: targeted deliveries and
-feature rollouts (optimizely-sdk 5.7, `helpers.enums.ExperimentTypes`)."""
+"""Types of rules that OptimizelyConfig lists as experiments although they measure nothing: targeted deliveries and
+feature rollouts (optimizely-sdk 5.7, `helpers.enums.ExperimentTypes`).
+"""
 
 
 EXPERIMENT: Final = RuleType.EXPERIMENT.value
 DELIVERY: Final = RuleType.DELIVERY.value
 HOLDOUT: Final = RuleType.HOLDOUT.value
 NONE: Final = RuleType.NONE.value
-"""Plain texts: to hash a member of an enum, as each event's encoding does, is a call of Python's."""
+"""Plain texts: hashing an enum member, which each event's encoding does, is a Python call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ class RuleTypes:
     by_id: Mapping[str | None, str] = field(default_factory=dict)
     """The SDK's `experiment_id`: of an experiment, a delivery or a holdout."""
     by_key: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """By flag and rule key, for SDKs that do not tell ids; they know no holdouts either."""
+    """By flag and rule key, for SDKs that pass no ids; these do not know holdouts either."""
     holdouts_exempt_deliveries: bool = False
-    """Whether for somebody held out a delivery may decide, or no rule."""
+    """Whether a delivery, or no rule, may decide for a user who is held out."""
     sends_flag_decisions: bool = True
-    """Whether Optimizely is sent an impression for every decision, not for experiments and holdouts alone."""
+    """Whether every decision sends an impression to Optimizely, not only experiments and holdouts."""
     splits: Mapping[tuple[str, str | None], Mapping[str, int]] = field(default_factory=dict)
-    """How visitors are to be split, by flag and rule key."""
+    """The expected split of visitors, by flag and rule key."""
 
     def of(self, decision_info: Mapping[str, Any]) -> str | None:
         """What made the decision; called within decide()."""
@@ -54,7 +55,7 @@ class RuleTypes:
 
 
 def read_rule_types(config: Any) -> RuleTypes:  # noqa: ANN401 - optimizely is an extra
-    """The rules in an `OptimizelyConfig`. Raises whatever comes of one that is of another form."""
+    """The rules in an `OptimizelyConfig`. Raises anything if it has another form."""
     datafile = json.loads(config.get_datafile())
     deliveries = set(_deliveries_among_experiments(datafile))
     by_id: dict[str | None, str] = {}
@@ -78,7 +79,7 @@ def read_rule_types(config: Any) -> RuleTypes:  # noqa: ANN401 - optimizely is a
 
 
 def held_out_in(impressions: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The user and the flag of the last holdout's impression among those of a LOG_EVENT, if there is one."""
+    """The user and flag of the last holdout's impression in a LOG_EVENT, if there is one."""
     found = None
     for visitor in impressions["visitors"]:
         for snapshot in visitor["snapshots"]:
@@ -89,7 +90,7 @@ def held_out_in(impressions: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _deliveries_among_experiments(datafile: Mapping[str, Any]) -> Iterator[str]:
-    """Ids of the rules that stand among a datafile's experiments, and are none."""
+    """Ids of the rules that a datafile lists as experiments but are not."""
     groups: Iterable[Mapping[str, Any]] = datafile.get("groups") or []
     grouped = (rule for group in groups for rule in group.get("experiments") or [])
     for rule in (*(datafile.get("experiments") or []), *grouped):

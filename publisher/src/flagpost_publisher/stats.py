@@ -11,10 +11,10 @@ from threading import RLock
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Counts since the publisher began in this process; a forked child begins at 0.
+    """Counts since the publisher began in this process; a forked child starts at 0.
 
-    `accepted` were taken for Kafka (duplicates are not among them) and are now `delivered` (acknowledged by
-    Kafka), `failed` or `queued`. `refused` were not taken; `duplicates` did not need to be.
+    `accepted` were handed to Kafka (duplicates are not among them) and are now `delivered` (acknowledged by Kafka),
+    `failed` or `queued`. `refused` were not accepted; `duplicates` did not need to be.
     """
 
     accepted: int = 0
@@ -40,6 +40,6 @@ class Tally:
             self.duplicates += 1
 
     def add_refused(self) -> None:
-        """One event was not taken."""
+        """One event was not accepted."""
         with self._lock:
             self.refused += 1

@@ -1,6 +1,6 @@
-"""How an experiment's visitors are to be split: the traffic allocation of its datafile.
+"""The expected split of an experiment's visitors: the traffic allocation in its datafile.
 
-In: a datafile, version 4. Out: for each rule that may be an experiment the shares of its variations; none where the
+In: a datafile, version 4. Out: for each rule that may be an experiment the shares of its variations; none if the
 split is not fixed (bandits move it from visitor to visitor). Read with the rules, never within decide().
 """
 
@@ -15,11 +15,11 @@ BANDITS: Final = frozenset({"mab", "cmab"})
 """Types of experiments without a fixed split (optimizely-sdk 5.7, `helpers.enums.ExperimentTypes`)."""
 
 Shares: TypeAlias = "dict[str, int]"
-"""Keys of variations to their parts of 10,000; nobody's part is left out."""
+"""Keys of variations and their parts of 10,000; parts without a variation are left out."""
 
 
 def read_splits(datafile: Mapping[str, Any]) -> dict[tuple[str, str], Shares]:
-    """The splits by flag and rule. Raises whatever comes of a datafile of another form."""
+    """The splits by flag and rule. Raises anything if the datafile has another form."""
     rules = {rule["id"]: rule for rule in _experiments(datafile)}
     return {
         (flag["key"], rules[identity]["key"]): _shares(rules[identity])
@@ -41,7 +41,7 @@ def _shares(rule: Mapping[str, Any]) -> Shares:
     keys = {variation["id"]: variation["key"] for variation in rule["variations"]}
     shares: Shares = {}
     begin = 0
-    for place in rule["trafficAllocation"]:  # one behind the other; a variation may have several
+    for place in rule["trafficAllocation"]:  # one after the other; a variation may have several
         end, key = place["endOfRange"], keys.get(place["entityId"])
         if key is not None and end > begin:
             shares[key] = shares.get(key, 0) + end - begin

@@ -1,14 +1,15 @@
-"""The HTTP ports of every program of ours: what any stranger may open, and how little that costs.
+"""The HTTP ports of all our programs: what any stranger may open, and how little that costs.
 
-In: a function from requests to answers, an address, bounds. Out: a listening server. Whoever has not shown a key gets
-little: headers have a length and a time, connections a number, answers a time to be read. What is malformed gets one
-fixed answer, is counted, and none of it is logged. Used by the gateway (both ports) and the consumer (admin port).
-Needs aiohttp, orjson and structlog, which flagpost-publisher's extra `gateway` and flagpost-consumer bring along.
+In: a function from requests to answers, an address, limits. Out: a listening server. Clients without a key get
+little: headers are limited in length and time, connections in number, answers in the time to be read. Malformed
+requests get one fixed answer, are counted, and none of their content is logged. Used by the gateway (both ports) and
+the consumer (admin port). Needs aiohttp, orjson and structlog, which flagpost-publisher's extra `gateway` and
+flagpost-consumer install.
 
-- `server`: listens, and answers with what it is given;
-- `connection`: one connection of aiohttp's, with the bounds;
-- `crowd`: which connections may be open, and which is dropped for a new one; `drops`: what is told of those;
-- `addresses`: who is behind an address or a proxy.
+- `server`: listens and answers;
+- `connection`: one aiohttp connection, with the limits;
+- `crowd`: which connections may be open, and which is dropped for a new one; `drops`: counts and logs those;
+- `addresses`: the client behind an address or a proxy.
 """
 
 from importlib.util import find_spec

@@ -1,7 +1,7 @@
-"""Addresses, and whom they stand for.
+"""Which client an address stands for, also behind a proxy.
 
-In: peers' addresses, `x-forwarded-for`. Out: a party, which is an IPv4 address or an IPv6 network of 64 bits, as one
-machine has as many IPv6 addresses as it likes.
+In: peers' addresses, `x-forwarded-for`. Out: a party: an IPv4 address or an IPv6 network of 64 bits, because one
+machine can have any number of IPv6 addresses.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Final, TypeAlias
 Network: TypeAlias = IPv4Network | IPv6Network
 
 MAX_HOPS: Final = 32
-"""Trusted proxies in a row; whoever knows one of their addresses could otherwise have us look at thousands."""
+"""Limit of trusted proxies in a row; otherwise whoever knows one of their addresses could make us look at
+thousands.
+"""
 
 
 def party_of(address: str) -> str:
-    """Whom an address stands for; a text that is none stands for itself."""
+    """The party of an address; a text that is not an address stands for itself."""
     try:
         found = _plain(address)
     except ValueError:
@@ -28,12 +30,12 @@ def party_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Proxies whose word on where a request comes from is taken."""
+    """Trusted proxies: their information about the origin of a request is used."""
 
     networks: tuple[Network, ...] = ()
 
     def holds(self, address: str) -> bool:
-        """Whether it is one of theirs."""
+        """Whether an address is one of theirs."""
         try:
             found = _plain(address)
         except ValueError:
@@ -41,12 +43,12 @@ class Proxies:
         return any(found in network for network in self.networks)
 
     def client(self, peer: str, forwarded: Iterable[str]) -> str:
-        """Where a request comes from: the last address before the trusted ones.
+        """The origin of a request: the last address before the trusted ones.
 
         Args:
             peer: the connection's.
-            forwarded: the values of every `x-forwarded-for`, in their order. Each proxy adds the address that it saw
-                at the end, so what stands before the first that is not trusted is the sender's own invention.
+            forwarded: the values of every `x-forwarded-for`, in order. Each proxy appends the address that it saw, so
+            the sender may have invented everything before the first untrusted one.
         """
         hops = [hop.strip() for value in forwarded for hop in value.split(",")]
         for hop in hops[: -MAX_HOPS - 1 : -1]:
@@ -57,7 +59,9 @@ class Proxies:
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
-    """Without a zone, or a port as some proxies add; an IPv4 address in IPv6's clothes is one. Raises ValueError."""
+    """An address without a zone, or a port that some proxies add; an IPv4-mapped IPv6 address becomes IPv4. Raises
+    ValueError.
+    """
     if address.startswith("["):
         address = address[1:].partition("]")[0]
     elif address.count(":") == 1:

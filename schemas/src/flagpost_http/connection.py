@@ -1,8 +1,8 @@
-"""One connection of aiohttp's server, with bounds on what a stranger may cost.
+"""One connection of aiohttp's server, with limits on what a stranger may cost.
 
-In: bytes as they come. Out: whole requests for aiohttp to hand on, or the end of the connection: where headers are
-too long or too slow, what came is no HTTP, requests are piled up without waiting for answers, or an answer is not
-read. aiohttp by itself buffers a megabyte of headers, waits for ever, and logs what it cannot read.
+In: bytes as they arrive. Out: whole requests for aiohttp, or the end of the connection: if headers are too long or
+too slow, if the bytes are not HTTP, if requests are sent without waiting for answers, or if an answer is not read.
+aiohttp alone buffers a megabyte of headers, waits for ever, and logs what it cannot parse.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 HEADER_BYTES: Final = 32_768
-"""The headers of one request in all."""
+"""Limit of all headers of one request."""
 HEADER_SECONDS: Final = 10.0
-"""How long they may take, from the first byte, or from when the connection was opened."""
+"""How long the headers may take, from the first byte, or from the opening of the connection."""
 ANSWER_SECONDS: Final = 10.0
-"""How long an answer may lie unread."""
+"""How long an answer may stay unread."""
 PIECE_BYTES: Final = 8_192
-"""What is parsed at once: so much longer than allowed headers may be before it is noticed."""
+"""Bytes parsed at a time: headers may be this much too long before it is noticed."""
 WAITING_REQUESTS: Final = 4
 """How many whole requests may wait for the one before them; usual clients send none before they have their answer."""
 RECEIVE_BYTES: Final = 65_536
-"""What the kernel keeps for us of a connection: all connections together must fit into a pod as well."""
+"""The kernel's receive buffer of a connection: all connections together must also fit in a pod."""
 BODY_BUFFER_BYTES: Final = 16_384
-"""aiohttp's buffer of a body that is not read yet: twice that, before it reads no more."""
+"""aiohttp's buffer for an unread body: it stops reading at twice this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Surroundings:
 
 
 def surroundings(name: str, limits: CrowdLimits, drops: Drops, proxies: Proxies) -> Surroundings:
-    """Those of a port where no connection is open yet."""
+    """The shared state of a port without open connections."""
     return Surroundings(name, Crowd(limits), drops, proxies)
 
 
@@ -74,14 +74,14 @@ class Connection(web.RequestHandler):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def has_shown_a_key(self, name: str) -> None:
-        """From now on it is dropped for others of that key only, or where that key has more than anybody else."""
+        """From now on it is dropped only for others with that key, or if that key has more than any other."""
         for each in self._around.crowd.known(self, name):
             each.drop(Drop.TOO_MANY)
 
-    # What asyncio calls
+    # Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """The connection is open."""
         super().connection_made(transport)
         link = cast("asyncio.Transport", transport)
         link.set_write_buffer_limits(high=0)  # so that we are told whenever an answer is not read
@@ -94,7 +94,7 @@ class Connection(web.RequestHandler):
             each.drop(Drop.TOO_MANY)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It is closed."""
+        """The connection is closed."""
         self._around.crowd.closed(self)
         self._unfed = b""
         for timer in (self._header_timer, self._write_timer):
@@ -103,7 +103,7 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse piece by piece, as long as somebody takes what comes of it."""
+        """Parse piece by piece, as long as the requests are accepted."""
         self._unfed = self._unfed + data if self._unfed else data
         while True:
             piece, self._unfed = self._unfed[:PIECE_BYTES], self._unfed[PIECE_BYTES:]
@@ -117,12 +117,12 @@ class Connection(web.RequestHandler):
         self._write_timer = self._loop.call_later(ANSWER_SECONDS, self.drop, Drop.ANSWER_NOT_READ)
 
     def resume_writing(self) -> None:
-        """It has been read."""
+        """The answer has been read."""
         super().resume_writing()
         if self._write_timer is not None:
             self._write_timer.cancel()
 
-    # What aiohttp calls
+    # Called by aiohttp
 
     def handle_error(
         self,
@@ -131,14 +131,14 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what is no request, or to one whose handler has failed."""
-        del message  # holds what was sent
+        """The answer to something that is not a request, or to a request whose handler has failed."""
+        del message  # contains what was sent
         if request.writer.output_size > 0:
             raise ConnectionError("another answer has begun")
         if status == 400:
             self._around.drops.note(Drop.MALFORMED)
         else:
-            log.error("a request has failed in a way that is not foreseen", error=type(exc).__name__)
+            log.error("a request has failed unexpectedly", error=type(exc).__name__)
         response = web.Response(
             status=status,
             body=_REFUSED if status == 400 else _FAILED,
@@ -149,15 +149,13 @@ class Connection(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:  # noqa: ANN401, ARG002 - aiohttp's
-        """Say that something failed, and nothing of the request that it failed at."""
-        log.error(
-            "a connection has failed in a way that is not foreseen", error=type(kw.get("exc_info")).__name__
-        )
+        """Log that something failed, and nothing of the request."""
+        log.error("a connection has failed unexpectedly", error=type(kw.get("exc_info")).__name__)
 
     # Bounds
 
     def drop(self, why: Drop) -> None:
-        """End it at once."""
+        """Close the connection at once."""
         self._around.drops.note(why)
         self._around.crowd.closed(self)
         self._end()
@@ -214,7 +212,7 @@ class Connection(web.RequestHandler):
             self._end()  # a connection that was opened in advance, or to see whether somebody is there
 
     def _refuse(self, why: Drop) -> None:
-        """Answer that it is no request, if no other answer is under way, and end it."""
+        """Answer that it is not a request, unless another answer is being sent, and close the connection."""
         self._unfed = b""
         if self.transport is not None and not self._request_in_progress:
             self.transport.write(_refusal(self._around.name))
@@ -239,7 +237,7 @@ def _address_of(transport: asyncio.Transport) -> str:
 
 _REFUSED: Final = orjson.dumps(
     {
-        "error": "this is no HTTP request that is taken here",
+        "error": "this is not an HTTP request that is taken here",
         "index": None,
         "field": None,
         "fix": f"send HTTP/1.1, with at most {HEADER_BYTES // 1024} KB of headers in all and 8 KB in each",

@@ -1,9 +1,8 @@
 """Which connections may be open at once.
 
-In: connections as they open, show a key, and close. Out: those to drop, so that a new one can be served: such as
-have shown no key, the oldest first, and first of the same party; and where those that have shown one leave no room
-for others, of the key that has the most the one that was used least lately. So whoever comes is heard, and nobody
-keeps others out by doing nothing on many connections.
+In: connections as they open, show a key, and close. Out: those to drop for a new one: first connections without a
+key, the oldest first, preferably of the same party; if those with a key leave no room for others, the least recently
+used one of the key with the most. So every newcomer is heard, and nobody keeps others out with many idle connections.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Each = TypeVar("Each", bound=Hashable)
 Group = TypeVar("Group", bound=Hashable)
 
 GRACE_SECONDS: Final = 1.0
-"""How long a connection is left alone, if there is room at all: services open many at once, and use each of them."""
+"""How long a connection is left alone if there is room at all: services open many at once, and use each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +25,13 @@ class CrowdLimits:
     """How many may be open."""
 
     connections: int
-    """In all."""
+    """All connections."""
     known: int
-    """Of those that have shown a key; fewer than in all, so that whoever comes finds a place to show theirs."""
+    """Connections that have shown a key; fewer than all, so that newcomers find a place to show theirs."""
     strangers_at_once: int
-    """Of those that have shown no key."""
+    """Connections that have shown no key."""
     strangers: int
-    """Of those, once they are over the grace."""
+    """The same, after the grace period."""
     strangers_a_party: int
     """The same from one party."""
 
@@ -46,12 +45,12 @@ class Crowd(Generic[Each]):
     """The open connections."""
 
     def __init__(self, limits: CrowdLimits, timer: Callable[[], float] = time.monotonic) -> None:
-        """None is open."""
+        """No connection is open."""
         self._limits = limits
         self._timer = timer
         self._known: dict[Each, str] = {}
         self._of_key: defaultdict[str, OrderedDict[Each, None]] = defaultdict(OrderedDict)
-        """Those that have shown it, the one that was used least lately first."""
+        """Connections by key, the least recently used first."""
         self._strangers: OrderedDict[Each, _Stranger] = OrderedDict()
         """The oldest first."""
         self._of_party: defaultdict[str | None, OrderedDict[Each, None]] = defaultdict(OrderedDict)
@@ -61,7 +60,7 @@ class Crowd(Generic[Each]):
         return len(self._known) + len(self._strangers)
 
     def opened(self, each: Each, party: str | None) -> list[Each]:
-        """Take a connection in; gives those to drop, which are closed here. `party` None: many share its address."""
+        """Add a connection; returns those that are dropped for it. `party` None: many share its address."""
         now = self._timer()
         self._strangers[each] = _Stranger(party, now)
         of_party = self._of_party[party]
@@ -77,7 +76,9 @@ class Crowd(Generic[Each]):
         return dropped
 
     def known(self, each: Each, key: str) -> list[Each]:
-        """It has shown a key of that name, and is dropped for no stranger from now on. Gives those to drop."""
+        """A connection has shown a key of that name, and is not dropped for strangers any more. Returns those to
+        drop.
+        """
         if each not in self._strangers and each not in self._known:
             return []  # it was dropped meanwhile
         self.closed(each)
@@ -91,7 +92,7 @@ class Crowd(Generic[Each]):
         return [dropped]
 
     def closed(self, each: Each) -> None:
-        """It is not there any more."""
+        """A connection is closed."""
         key = self._known.pop(each, None)
         if key is not None:
             _without(self._of_key, key, each)
@@ -100,7 +101,7 @@ class Crowd(Generic[Each]):
             _without(self._of_party, stranger.party, each)
 
     def _beyond(self, some: OrderedDict[Each, Any], most: int, now: float) -> Iterator[Each]:
-        """Close those over the grace that are too many, the oldest first."""
+        """Drop those over the grace period that are too many, the oldest first."""
         while len(some) > most:
             oldest = next(iter(some))
             if now - self._strangers[oldest].since < GRACE_SECONDS:
@@ -110,7 +111,7 @@ class Crowd(Generic[Each]):
 
 
 def _without(groups: dict[Group, OrderedDict[Each, None]], group: Group, each: Each) -> None:
-    """Take `each` out of its group, and the group out where nothing is left of it."""
+    """Remove `each` from its group, and the group if it is empty then."""
     del groups[group][each]
     if not groups[group]:
         del groups[group]

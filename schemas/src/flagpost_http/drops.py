@@ -1,7 +1,7 @@
-"""Connections that were ended before they had their answer: counted, and told of once a second at most.
+"""Connections that were closed before they had their answer: counted, and logged at most once a second.
 
-In: a reason for each. Out: a count, and a line in the log with how many there were by reason. Nothing of what was
-sent: it may hold keys and ids, and whoever sends rubbish should not fill our disks with it.
+In: a reason for each. Out: a count, and a log line with the numbers by reason. It contains nothing of what was sent:
+that may contain keys and ids, and a flood of bad requests should not fill our disks.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ LINE_SECONDS: Final = 1.0
 
 
 class Drop(StrEnum):
-    """Why a connection was ended."""
+    """Why a connection was closed."""
 
     MALFORMED = "malformed"
-    """What came is no HTTP request that we take; answered 400."""
+    """What came is not an HTTP request that we take; answered 400."""
     HEADERS_TOO_LONG = "headers_too_long"
     """Answered 400."""
     HEADERS_TOO_SLOW = "headers_too_slow"

@@ -66,7 +66,7 @@ class HttpServer:
         return len(self._around.crowd)
 
     async def start(self, host: str, port: int) -> str:
-        """Listen; gives the URL. Raises OSError where the address cannot be had."""
+        """Listen; returns the URL. Raises OSError where the address cannot be used."""
         self._runner = web.ServerRunner(
             _Server(self._answer, self._around), handle_signals=False, shutdown_timeout=CLOSE_SECONDS
         )

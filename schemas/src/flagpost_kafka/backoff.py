@@ -1,4 +1,4 @@
-"""How long to wait before something is tried again.
+"""How long to wait before something is retried.
 
 In: how often it was tried in vain. Out: seconds: exponential, capped and jittered.
 """
@@ -14,7 +14,7 @@ MAX_DOUBLINGS: Final = 32
 
 
 class Backoff:
-    """The waits of one thing that is tried again; each is on average twice as long as the one before."""
+    """The waits of one thing that is retried; each is on average twice as long as the one before."""
 
     def __init__(
         self, first_seconds: float, cap_seconds: float, random_source: Callable[[], float] = random

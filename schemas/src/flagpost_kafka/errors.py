@@ -1,4 +1,4 @@
-"""What an error of Kafka's says: of which thing it speaks.
+"""What a Kafka error is about: a topic, a right, the connection.
 
 In: librdkafka's error codes. Out: sets of them.
 """
@@ -23,7 +23,7 @@ PRODUCERS: Final = frozenset(
         KafkaError.INVALID_PRODUCER_ID_MAPPING,
     }
 )
-"""Not the record is at fault but the producer, which has to be replaced."""
+"""The producer is at fault, not the record: it has to be replaced."""
 
 RECORDS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.POLICY_VIOLATION}
@@ -37,19 +37,34 @@ RIGHTS_AND_TOPICS: Final = NO_TOPIC | {
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
-"""Somebody has to give a right or create a topic; then Kafka takes the record."""
+"""Somebody has to grant a right or create a topic; then Kafka takes the record."""
+
+PASSING: Final = frozenset(
+    {
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+    }
+)
+"""A partition or a group has no leader yet, or another one: the same request succeeds a moment later."""
 
 PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 """Taken back before Kafka answered."""
 
 
 def of_topic(error: KafkaError, needed: Right) -> str:
-    """What is wrong with a topic, and what to do: one that may not be seen is not one that is not there."""
+    """What is wrong with a topic, and what to do: a topic that may not be seen is not the same as a missing one."""
     if error.code() in NO_TOPIC:
         return f"there is no topic {needed.name}; create it: flagpost topics create"
     return named(error, needed).str()
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether a librdkafka client can do nothing more."""
+    """Whether a librdkafka client cannot do anything more."""
     return bool(error.fatal()) or error.code() == KafkaError._FATAL  # noqa: SLF001

@@ -1,12 +1,13 @@
-"""A producer that outlasts the fatal errors of librdkafka.
+"""A producer that survives the fatal errors of librdkafka.
 
 In: records, from any thread. Out: for each record a report: Kafka has it, or an error that concerns the record.
 
-librdkafka raises a fatal error out of poll(), flush() and produce(), even where `error_cb` is set. From then on the
-producer takes nothing, and what it held is reported as failed. The records are not at fault: the producer is
+librdkafka raises a fatal error out of poll(), flush() and produce(), even if `error_cb` is set. From then on the
+producer accepts nothing, and what it held is reported as failed. The records are not at fault: the producer is
 replaced, after a pause that grows while the errors go on, and what was not acknowledged is written again, each
-partition's records in order and before anything newer. Kafka may then have some of them twice. Where Kafka refused a
-batch for lack of a right, and the right is given before that was heard of, the next batch may come before it.
+partition's records in order and before anything newer. Kafka may then have some of them twice. If Kafka refused a
+batch because of a missing right, and the right is granted before the refusal is noticed, the next batch may come
+before it.
 """
 
 from __future__ import annotations
@@ -36,33 +37,34 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 MAX_PAUSE_SECONDS: Final = 10.0
-"""How long after its end a producer is replaced: at first, and at most."""
+"""How long after its end a producer is replaced: the first pause, and the longest."""
 WELL_SECONDS: Final = 60.0
-"""After a producer that lived so long the pause is the first again."""
+"""After a producer that lived this long the pause is the first again."""
 PROVEN_SECONDS: Final = 2.0
-"""A successor that is not refused at once lives so long; the first producer is believed before."""
+"""A successor that is not refused at once lives this long; the first producer is trusted before."""
 DRAIN_SECONDS: Final = 10.0
-"""How long a dead producer is asked for its reports; a purge makes that a matter of milliseconds."""
+"""How long a dead producer is asked for its reports; after a purge that takes milliseconds."""
 CLOSE_SECONDS: Final = 1.0
 """How long librdkafka may take to drop what is left."""
 SLICE_SECONDS: Final = 0.05
 """How long one call waits at most while there is no producer."""
 CALL_SECONDS: Final = 0.1
 """How long one call of librdkafka's may wait. confluent-kafka cuts longer ones into slices of 0.2 s, and goes on to
-the next after a fatal error: the reports in it are called with an exception pending, and are lost."""
+the next after a fatal error: the reports in it are called with an exception pending, and are lost.
+"""
 FED_TOGETHER: Final = 500
-"""Records that are handed to a new producer without letting go of the lock."""
+"""Records that are handed to a new producer without releasing the lock."""
 MAX_TROUBLES: Final = 100
-"""Errors that concern no record and were not told yet; of more the oldest are forgotten."""
+"""Errors that concern no record and were not reported yet; beyond this the oldest are forgotten."""
 
 Headers = Sequence[tuple[str, str | bytes | None]]
 OnReport = Callable[["KafkaError | None", "ProducedRecord", int], None]
-"""Takes the error, or None; the record; and the offset under which Kafka has it, else -1."""
+"""Called with the error, or None; the record; and its offset in Kafka, else -1."""
 
 
 @dataclass(slots=True, eq=False)
 class ProducedRecord:
-    """A record on its way to Kafka."""
+    """A record that is being written to Kafka."""
 
     topic: str
     value: bytes | None
@@ -74,11 +76,11 @@ class ProducedRecord:
     """-1: by the key, until Kafka has it."""
     headers: Headers = ()
     number: int = -1
-    """The order in which records were taken: librdkafka may report a partition's newest queue first."""
+    """The order in which records were accepted: librdkafka may report a partition's newest queue first."""
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory."""
+        """The approximate bytes in memory."""
         return len(self.value or b"") + len(self.key or b"")
 
 
@@ -115,17 +117,17 @@ class LastingProducer:
 
         Args:
             config: librdkafka's properties, without callbacks.
-            limits: of what waits here; librdkafka's own limits hold for what waits there.
-            on_trouble: told of errors that concern no record, fatal ones among them.
-            topics: those that it writes, to name the rights that are missing.
-            logger: where librdkafka's own lines go.
-            on_failed: told of records of `hand_over` that failed.
-            lock: the owner's, where it needs one over its own state too.
+            limits: of what waits here; librdkafka's own limits apply to what waits there.
+            on_trouble: called with errors that concern no record, including fatal ones.
+            topics: those that it writes, to name missing rights.
+            logger: gets librdkafka's own lines.
+            on_failed: called with records of `hand_over` that failed.
+            lock: the owner's, if it also needs one over its own state.
             make: makes a librdkafka producer.
             clock: returns monotonic seconds.
 
         Raises:
-            KafkaException: librdkafka does not take the properties.
+            KafkaException: librdkafka refuses the properties.
         """
         self._config = config
         self._limits = limits
@@ -152,25 +154,27 @@ class LastingProducer:
         self._replaced = False
         self._closed = False
         self.lost = 0
-        """Records of `hand_over` of which a dead producer said nothing for `DRAIN_SECONDS`."""
+        """Records of `hand_over` about which a dead producer reported nothing for `DRAIN_SECONDS`."""
         self._handed_over = _numbers_to(self._handed_over_reported)
         self._producer: Producer | None = self._new_producer()
         self._made_at = clock()
         self._open = True  # there is a producer, and nothing waits before it
 
     def __len__(self) -> int:
-        """How many records are on their way (with librdkafka's other words to us, which nothing tells apart)."""
+        """The number of records being written (including librdkafka's other messages to us, which cannot be told
+        apart).
+        """
         raw = self._producer or self._dying
         inside = 0 if raw is None else len(raw)
         return inside + len(self._held) + len(self._returned) + len(self._reports)
 
     @property
     def is_well(self) -> bool:
-        """Whether there is a producer, and not one that may end at once as the one before did."""
+        """Whether there is a producer, and not one that may end at once like the one before."""
         return self._open and (not self._replaced or self._clock() - self._made_at >= PROVEN_SECONDS)
 
     def list_topics(self, topic: str, seconds: float) -> ClusterMetadata:
-        """What Kafka says of a topic. Raises KafkaException: it does not answer, or there is no producer just now."""
+        """Kafka's metadata of a topic. Raises KafkaException: Kafka does not answer, or there is no producer now."""
         raw = self._producer
         if raw is None:
             raise KafkaException(KafkaError(KafkaError._STATE, "the client is being replaced"))  # noqa: SLF001
@@ -179,17 +183,17 @@ class LastingProducer:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of what waits here for a producer."""
+        """Bytes that wait here for a producer."""
         return self._held_bytes
 
     def hand_over(self, topic: str, value: bytes, key: str | bytes | None) -> None:
-        """Take a record of which only a failure is told, to `on_failed`: the cheapest way.
+        """Accept a record of which only a failure is reported, to `on_failed`: the cheapest way.
 
-        What fails for lack of a right or of its topic is written again until `give_up_seconds`.
+        A record that fails because of a missing right or topic is written again until `give_up_seconds`.
 
         Raises:
             BufferError: no more may wait.
-            KafkaException: librdkafka does not take this record.
+            KafkaException: librdkafka refuses this record.
         """
         with self._lock:
             number = next(self._numbers)
@@ -213,7 +217,7 @@ class LastingProducer:
         partition: int = -1,
         headers: Headers = (),
     ) -> None:
-        """Take a record; `on_report` is called by a `poll`, `flush` or `close` to come. `partition` -1: by the key.
+        """Accept a record; `on_report` is called by a later `poll`, `flush` or `close`. `partition` -1: by the key.
 
         Raises:
             BufferError: no more may wait.
@@ -229,9 +233,10 @@ class LastingProducer:
             self._expected[record] = None
 
     def recall(self) -> None:
-        """Have what was not sent yet reported as purged (`errors.PURGED`); for the rest Kafka's word comes.
+        """Have everything that was not sent yet reported as purged (`errors.PURGED`); the rest is reported as usual.
 
-        What has just been sent, and comes back because its partition has another leader, is not among it: call again.
+        A record that has just been sent, and returns because its partition has another leader, is not included: call
+        again.
         """
         with self._lock:
             if self._producer is not None:
@@ -242,15 +247,15 @@ class LastingProducer:
                 self._report_held()
 
     def renew(self) -> None:
-        """Have the producer replaced: a topic was made anew, and it may hold on to the leaders of the old one.
+        """Have the producer replaced: a topic was created anew, and it may still know the leaders of the old one.
 
-        librdkafka takes no word of a leader whose epoch is below the one that it knows. What was not acknowledged is
-        written again by the successor, as after a fatal error.
+        librdkafka ignores a leader whose epoch is below the one that it knows. Unacknowledged records are written
+        again by the successor, as after a fatal error.
         """
         self._end(self._producer)
 
     def poll(self, seconds: float = 0.0) -> None:
-        """Report what there is to report; wait for it so long at most."""
+        """Make the reports that are due; wait at most this long for one."""
         if not self._open:
             self._tend()
         raw = self._producer
@@ -261,9 +266,9 @@ class LastingProducer:
         self._serve()
 
     def serve(self) -> bool:
-        """Report what there is to report, and do nothing that may take long: for callers in a hurry.
+        """Make the reports that are due, without anything that may take long: for callers in a hurry.
 
-        False: there is no producer just now, and a `poll` has to see to it.
+        Returns False if there is no producer now, and a `poll` has to create one.
         """
         if not self._open:
             return False
@@ -271,7 +276,7 @@ class LastingProducer:
         return True
 
     def flush(self, seconds: float) -> int:
-        """Wait until everything is reported, at most so long; returns how many records are left."""
+        """Wait until everything is reported, at most this long; returns how many records are left."""
         deadline = time.monotonic() + seconds
         while left := len(self):
             remaining = deadline - time.monotonic()
@@ -286,7 +291,7 @@ class LastingProducer:
         return 0
 
     def close(self) -> None:
-        """Give up what is on its way: it is reported as purged. Nothing is taken from now on."""
+        """Give up what is being written: it is reported as purged. Nothing is accepted from now on."""
         with self._lock:
             self._closed = True
             self._open = False
@@ -314,10 +319,10 @@ class LastingProducer:
             if raw is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
 
-    # Taking records: under the lock
+    # Accepting records: under the lock
 
     def _pass_on(self, record: ProducedRecord) -> bool:
-        """Give a record to librdkafka; False: the producer has ended. Raises as `produce`."""
+        """Pass a record to librdkafka; False: the producer has ended. Raises like `produce`."""
         try:
             self._producer.produce(  # type: ignore[union-attr]  # called while there is one
                 record.topic,
@@ -371,12 +376,12 @@ class LastingProducer:
             raw.purge(blocking=False)
 
     def _tend(self) -> None:
-        """See the dead producer off, make the next one when it is time, and give it what waits.
+        """Drain the dead producer, make the next one when it is time, and give it what waits.
 
-        What takes long is done without the lock: whoever hands over records does not wait for it.
+        Slow steps are done without the lock: whoever hands over records does not wait for them.
         """
         if self._closed or not self._tending.acquire(blocking=False):
-            return  # another thread is at it
+            return  # another thread does it
         try:
             if self._dying is not None:
                 self._see_off(self._dying)
@@ -426,7 +431,7 @@ class LastingProducer:
                 self._replaced = True
 
     def _feed(self) -> bool:
-        """Hand over some of what waits, in order; the last one opens the direct way. False: no more just now."""
+        """Hand over some of what waits, in order; the last one opens the direct way. False: no more for now."""
         with self._lock:
             if self._producer is None:
                 return False
@@ -453,10 +458,10 @@ class LastingProducer:
     def _new_producer(self) -> Producer:
         return self._make({**self._config, "error_cb": self._troubles.append}, logger=self._logger)
 
-    # What librdkafka says. Its callbacks only note: what they raise would be lost.
+    # Called by librdkafka. These callbacks only note: what they raise would be lost.
 
     def _call(self, raw: Producer, method: Callable[[float], int], seconds: float) -> None:
-        """Call poll() or flush(), out of which fatal errors are raised."""
+        """Call poll() or flush(), which may raise fatal errors."""
         try:
             method(seconds)
         except KafkaException as error:
@@ -499,7 +504,7 @@ class LastingProducer:
         record.on_report(error, record, offset)
 
     def _is_to_be_written_again(self, record: ProducedRecord, error: KafkaError) -> bool:
-        """Whether an error speaks of the producer, or of what somebody has to set up, and not of the record."""
+        """Whether an error is about the producer, or about something to be set up, and not about the record."""
         code = error.code()
         if self._clock() - record.since >= self._limits.give_up_seconds:
             return False
@@ -521,7 +526,7 @@ def _number(record: ProducedRecord) -> int:
 def _numbers_to(
     report: Callable[[int, KafkaError | None, Message], None],
 ) -> Callable[[int], Callable[[KafkaError | None, Message], None]]:
-    """Makes callbacks that tell `report` their number as well; partials would cost twice as much."""
+    """Makes callbacks that also pass their number to `report`; partials would cost twice as much."""
 
     class Number(int):
         __slots__ = ()
@@ -533,14 +538,14 @@ def _numbers_to(
 
 
 def _let_go(raw: Producer) -> None:
-    """Destroy a librdkafka producer on a thread of its own: it waits for librdkafka's threads."""
+    """Destroy a librdkafka producer in its own thread, because it waits for librdkafka's threads."""
     Thread(target=_destroy, args=([raw],), name="flagpost-let-go", daemon=True).start()
 
 
 def _destroy(last: list[Producer]) -> None:
-    time.sleep(SLICE_SECONDS)  # until whoever let it go no longer refers to it
+    time.sleep(SLICE_SECONDS)  # until the caller no longer refers to it
     last.clear()
 
 
 def _unheard(_: KafkaError | None, __: ProducedRecord, ___: int) -> None:
-    """Where nobody listens for failures."""
+    """Used if nobody needs to know of failures."""

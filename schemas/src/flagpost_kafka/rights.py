@@ -1,7 +1,7 @@
-"""Rights of Kafka's users by name: Kafka says that one is missing, and not which.
+"""Names the rights of Kafka's users: Kafka says that one is missing, but not which.
 
-In: an error of Kafka's, and the rights that the call needs. Out: the same error, whose text names the right that is
-missing as Kafka's own tools do: `Write on Topic flagpost.ledger`.
+In: an error of Kafka's, and the rights that the call needs. Out: the same error, whose text names the missing right
+like Kafka's own tools: `Write on Topic flagpost.ledger`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Operation(StrEnum):
 
 
 class Resource(StrEnum):
-    """What a user may do it on."""
+    """What the right is for."""
 
     TOPIC = "Topic"
     GROUP = "Group"
@@ -46,24 +46,24 @@ MISSING: Final = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: Resource.TOPIC,
     KafkaError.GROUP_AUTHORIZATION_FAILED: Resource.GROUP,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: Resource.TRANSACTIONAL_ID,
-    # What a producer is told that may write to no topic at all.
+    # The error of a producer that may write to no topic at all.
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: Resource.TOPIC,
 }
-"""The errors that speak of a missing right, and on what kind of resource."""
+"""The errors about a missing right, and the kind of resource."""
 
 
 def reads(topic: str) -> Right:
-    """What reading a topic needs."""
+    """The right to read a topic."""
     return Right(Operation.READ, Resource.TOPIC, topic)
 
 
 def writes(topic: str) -> Right:
-    """What writing to a topic needs."""
+    """The right to write to a topic."""
     return Right(Operation.WRITE, Resource.TOPIC, topic)
 
 
 def joins(group: str) -> Right:
-    """What joining a group, and committing for it, needs."""
+    """The right to join a group, and to commit for it."""
     return Right(Operation.READ, Resource.GROUP, group)
 
 
@@ -73,12 +73,12 @@ def is_missing(error: KafkaError) -> bool:
 
 
 def is_of_group(error: KafkaError | None) -> bool:
-    """Whether an error speaks of the group alone: who reads by assign() needs no right on it."""
+    """Whether an error is only about the group: reading by assign() needs no right to it."""
     return error is not None and error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 def named(error: KafkaError, *needed: Right) -> KafkaError:
-    """The error; where it says that a right is missing, with those of `needed` that it may mean in its text."""
+    """The error; if it is about a missing right, its text names the possible ones of `needed`."""
     meant = [str(right) for right in needed if right.resource is MISSING.get(error.code())]
     if not meant:
         return error

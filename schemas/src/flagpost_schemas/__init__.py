@@ -36,19 +36,24 @@ from flagpost_schemas.events import (
     variation_as_sent,
 )
 from flagpost_schemas.flatten import flatten
+from flagpost_schemas.glance import DECISION_HEADER, Glance, glance
 from flagpost_schemas.ledger import (
     LEDGER_SCHEMA,
     LEDGER_VERSIONS,
+    EntryForm,
     Gap,
     LedgerEntry,
     Settlements,
+    decode_outcomes,
     decode_settlements,
     encode_settlements,
+    repeats_of,
     text_in_settlements,
 )
 from flagpost_schemas.wire import confluent_header, single_object_header
 
 __all__ = [
+    "DECISION_HEADER",
     "EVENT_TYPES",
     "LEDGER_SCHEMA",
     "LEDGER_VERSIONS",
@@ -59,8 +64,10 @@ __all__ = [
     "DecodeError",
     "Decoder",
     "EncodeError",
+    "EntryForm",
     "Event",
     "Gap",
+    "Glance",
     "LedgerEntry",
     "MetadataGroup",
     "MetadataValue",
@@ -76,6 +83,7 @@ __all__ = [
     "VisitorMetadata",
     "compile_body",
     "confluent_header",
+    "decode_outcomes",
     "decode_settlements",
     "encode_body",
     "encode_confluent",
@@ -84,8 +92,10 @@ __all__ = [
     "encode_single_object",
     "fingerprints",
     "flatten",
+    "glance",
     "new_event_id",
     "partition_key",
+    "repeats_of",
     "schema_of",
     "single_object_header",
     "text_in_settlements",

@@ -1,8 +1,8 @@
 """Avro schemas: those in `avro/*.avsc`, and others given as text.
 
-In: JSON text. Out: `AvroSchema`: the text, its full name, its fingerprint and a form that fastavro reads fast.
-`avro/<Record>.avsc` is what this release writes; `avro/versions/<Record>.<n>.avsc` is every version that it
-reads: those released before, this one, and any that only a later release will write.
+In: JSON text. Out: `AvroSchema`: the text, its full name, its fingerprint and a form that fastavro reads fast. This
+release writes `avro/<Record>.avsc`; it reads every version in `avro/versions/<Record>.<n>.avsc`: earlier ones, this
+one, and any that only a later release will write.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 _AVRO = files("flagpost_schemas") / "avro"
 _NOT_FOR_READING = frozenset({"doc", "logicalType"})
 MAX_TEXT_CHARACTERS = 100_000
-"""Of a schema's JSON; Flagpost's own have less than 5,000."""
+"""Limit of a schema's JSON; Flagpost's own have less than 5,000."""
 MAX_TEXT_DEPTH = 300
-"""Of JSON values within one another; fastavro's parser descends into them without a bound of its own."""
+"""Limit of nested JSON values; fastavro's parser has no such limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class AvroSchema:
 
 
 def _readable(schema: object, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
-    """`schema` without what changes how fastavro reads values, and without fastavro's own marks."""
+    """`schema` without attributes that change how fastavro reads values, and without fastavro's own marks."""
     if depth > MAX_TEXT_DEPTH:
         raise SchemaError(f"its JSON is nested more than {MAX_TEXT_DEPTH} deep")
     if isinstance(schema, list):
@@ -77,7 +77,7 @@ def _readable(schema: object, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
 
 
 def load_schema(record: str) -> AvroSchema:
-    """The schema that this release writes for `record`."""
+    """The schema with which this release writes `record`."""
     return _load(_AVRO / f"{record}.avsc")
 
 
@@ -96,7 +96,7 @@ _VERSIONS = {event_type: load_versions(event_type.__name__) for event_type in EV
 
 
 def schema_of(event_type: type[Event]) -> AvroSchema:
-    """The schema this release writes for `event_type`."""
+    """The schema with which this release writes `event_type`."""
     return _WRITTEN[event_type]
 
 
@@ -106,7 +106,7 @@ def versions_of(event_type: type[Event]) -> tuple[AvroSchema, ...]:
 
 
 def fingerprints() -> dict[bytes, type[Event]]:
-    """The fingerprint (8 bytes, little-endian) of every version this release reads, to its event class."""
+    """From the fingerprint (8 bytes, little-endian) of every version that this release reads to its event class."""
     return {
         schema.fingerprint: event_type for event_type in EVENT_TYPES for schema in versions_of(event_type)
     }

@@ -1,13 +1,13 @@
 """Avro bodies from values: a schema compiled to a function that checks and writes in one pass.
 
 In: an `AvroSchema`'s parsed form; then values (records as objects with the fields as attributes, or the outermost
-record's fields as arguments). Out: the body's bytes, or EncodeError naming record, field and the type of what was
-given. fastavro's writer is not used: it takes "no" for true, True for 1 and 2**70 for a double, and a decision
-takes it 13 us (this: 2 us), which the application would wait for. The tests hold the two to the same bytes.
+record's fields as arguments). Out: the body's bytes, or EncodeError naming record, field and the type of the value.
+fastavro's writer is not used: it accepts "no" for true, True for 1 and 2**70 for a double, and needs 13 us for a
+decision (this: 2 us), for which the application would wait. The tests compare the bytes of both.
 
-A record's function is made from source text, as dataclasses make theirs: an expression for each field takes half
-the time that a call for each would. It only notices that something does not fit; what that is, the fields'
-writers are asked afterwards.
+A record's function is made from source text, like dataclasses make theirs: an expression for each field takes half
+the time of a call for each. The function only notices that something does not fit; then the fields' writers find out
+what it is.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from flagpost_schemas.bounded import Parsed
 from flagpost_schemas.errors import EncodeError
 
 Write: TypeAlias = Callable[[Any], bytes]
-"""Writes one value; raises _Misfit when the value is not what the schema wants."""
+"""Writes one value; raises _Misfit if the value does not fit the schema."""
 
 KEPT = 1024
-"""How many different values of recurring fields are kept, with their bytes."""
+"""How many different values of recurring fields are cached, with their bytes."""
 
 KEPT_BYTES = 512
-"""How long those bytes may be: what recurs is short, and who sends long ones does not fill the memory with them."""
+"""Limit of these bytes: recurring values are short, and long ones must not fill the memory."""
 
 _SURROGATES = "a str with lone surrogates, which UTF-8 cannot hold"
 _DOUBLE = Struct("<d")
@@ -38,7 +38,7 @@ _MIN_LONG, _MAX_LONG = -(2**63), 2**63 - 1
 
 
 class _Misfit(Exception):  # noqa: N818 - never leaves this module
-    """A value is not what the schema wants; `path` grows on the way up to the record."""
+    """A value does not fit the schema; `path` grows on the way up to the record."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -47,11 +47,11 @@ class _Misfit(Exception):  # noqa: N818 - never leaves this module
 
 
 class _TooLongToKeep(Exception):  # noqa: N818 - never leaves this module
-    """What recurring fields hold is longer than what is kept."""
+    """Recurring fields contain more than may be cached."""
 
 
 _Telling: TypeAlias = Callable[[_Misfit], Exception]
-"""What is raised for a misfit."""
+"""The exception for a misfit."""
 
 
 class _Field(NamedTuple):
@@ -64,14 +64,14 @@ def compile_body(parsed: dict[str, Any], recurring: frozenset[str] = frozenset()
     """A function from an object with the record's fields as attributes to its Avro body.
 
     Handles records, enums, maps, arrays, unions, fixed and the primitives. The function raises EncodeError.
-    `recurring`: names of fields, of records within as well, that say the same again and again, and hold strings,
-    enums, booleans or frozen records of strings. The bytes of those that stand together are kept.
+    `recurring`: names of fields, also in nested records, whose values repeat often, and are strings, enums, booleans
+    or frozen records of strings. The bytes of adjacent ones are cached together.
     """
     return _object_writer(_fields(parsed, {}, recurring), recurring, _telling_of(parsed))
 
 
 def compile_fields(parsed: dict[str, Any], recurring: frozenset[str] = frozenset()) -> Callable[..., bytes]:
-    """As `compile_body`, but the function takes the record's fields, all of them, by name or in order."""
+    """Like `compile_body`, but the function takes all of the record's fields, by name or in order."""
     return _fields_writer(_fields(parsed, {}, recurring), recurring, _telling_of(parsed))
 
 
@@ -126,7 +126,7 @@ def _object_writer(fields: list[_Field], recurring: frozenset[str], tell: _Telli
             misfit = _Misfit(f"{_kind(value)} without {missing.name}")
         else:
             return write_fields(*found)
-        raise tell(misfit)  # outside of the handler: what was handled may hold the value
+        raise tell(misfit)  # outside of the handler: the handled exception may contain the value
 
     return write
 
@@ -145,7 +145,7 @@ _TEXT = "_length[len(_raw := _utf8({name}))] + _raw"
 
 
 def _fields_writer(fields: list[_Field], recurring: frozenset[str], tell: _Telling) -> Callable[..., bytes]:
-    """A function of the fields' values. What it uses besides begins with an underscore, as no field does."""
+    """A function of the fields' values. Its other names begin with an underscore, which no field does."""
     known: dict[str, Any] = {
         "_error": _first_misfit(fields, tell),
         "_misfits": (_Misfit, TypeError, UnicodeEncodeError),
@@ -167,14 +167,16 @@ def _names(fields: list[_Field]) -> str:
 
 
 def _kept(run: list[_Field], known: dict[str, Any]) -> str:
-    """The expression for fields that recur together. Typed, as True and 1 are equal, but not to Avro."""
+    """The expression for adjacent recurring fields. The cache is typed, because True and 1 are equal, but not in
+    Avro.
+    """
     function = f"_kept_{run[0].name}"
     known[function] = lru_cache(KEPT, typed=True)(_short(_fields_writer(run, frozenset(), _telling_further)))
     return f"{function}({_names(run)})"
 
 
 def _short(write: Callable[..., bytes]) -> Callable[..., bytes]:
-    """As `write`, but an error, which nobody keeps, for more bytes than are kept."""
+    """Like `write`, but raises for more bytes than may be cached, so that they are not."""
 
     def write_short(*values: object) -> bytes:
         written = write(*values)
@@ -204,7 +206,7 @@ def _member(field: _Field, known: dict[str, Any]) -> str:
 
 
 def _first_misfit(fields: list[_Field], tell: _Telling) -> Callable[..., Exception]:
-    """A function that says what is wrong with values of which some is known to misfit."""
+    """A function that finds out what is wrong with values that do not fit."""
 
     def first_misfit(*values: object) -> Exception:
         for field, value in zip(fields, values, strict=True):
@@ -298,7 +300,7 @@ def _kinds(schema: Parsed) -> list[str]:
 
 
 def _name(schema: Parsed) -> str:
-    """A primitive's or a complex type's name, such as `string` or `map`; `union` for one within."""
+    """A type's name, such as `string` or `map`; `union` for one inside a union."""
     while isinstance(schema, dict):
         schema = schema["type"]
     return schema if isinstance(schema, str) else "union"
@@ -340,7 +342,7 @@ def _boolean(value: object) -> bytes:
 
 
 def _integer(value: object) -> bytes:
-    if type(value) is int and _MIN_TIME < value <= _MAX_LONG:  # most are times: nothing else is asked for
+    if type(value) is int and _MIN_TIME < value <= _MAX_LONG:  # most are times: nothing else is checked
         rest = value << 1
         return bytes((rest & 0x7F | 0x80, rest >> 7 & 0x7F | 0x80)) + _seven_bits_a_byte(rest >> 14)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -364,7 +366,7 @@ def _string(value: object) -> bytes:
 
 
 def nullable_string(value: object) -> bytes:
-    """A text, or that there is none."""
+    """A text or None."""
     if value is None:
         return b"\x00"
     if not isinstance(value, str):
@@ -397,13 +399,18 @@ def _seven_bits_a_byte(rest: int) -> bytes:
 
 
 class _Longs(dict[int, bytes]):
-    """Lengths and counts as Avro's longs. Most are small, and here."""
+    """Lengths and counts as Avro longs. Most are small, and cached here."""
 
     def __missing__(self, value: int) -> bytes:
         return _long(value)
 
 
 _LONGS = _Longs({value: _long(value) for value in range(512)})
+
+
+def write_long(value: int) -> bytes:
+    """A 64-bit number: zigzag, seven bits a byte."""
+    return _LONGS[value]
 
 
 def _within(misfit: _Misfit, name: str) -> _Misfit:

@@ -1,9 +1,9 @@
 """Whether reading with a schema costs no more than the bytes given.
 
-In: a schema parsed by fastavro, maybe from a registry anybody can write to. Out: nothing, or SchemaError.
-These shapes let a few bytes cost without bound: a type within itself (the reader's C stack runs out), records
-that each hold the one before twice (20 of them are a million reads, of no bytes at all), and an array whose items
-take no bytes, or many reads a byte (a count of 2**62 is ten bytes long).
+In: a schema parsed by fastavro, possibly from a registry that anybody can write to. Out: nothing, or SchemaError.
+With these shapes a few bytes can cost without limit: a type inside itself (the reader's C stack overflows), records
+that each contain the one before twice (20 of them are a million reads, of no bytes at all), and an array whose items
+take no bytes, or many reads a byte (a count of 2**62 takes ten bytes).
 """
 
 from __future__ import annotations
@@ -14,36 +14,37 @@ from typing import Any, TypeAlias
 from flagpost_schemas.errors import SchemaError
 
 Parsed: TypeAlias = "str | list[Parsed] | dict[str, Any]"
-"""A schema as fastavro parses it: a type's name, a union, or an object with `type`."""
+"""A schema as parsed by fastavro: a type's name, a union, or an object with `type`."""
 
 MAX_NODES = 2_000
-"""Types within a schema, each counted wherever it is referred to; Flagpost's own schemas have less than 100."""
+"""Types in a schema, each counted wherever it is used; Flagpost's own schemas have less than 100."""
 MAX_DEPTH = 64
-"""Types within one another."""
+"""Nested types."""
 MAX_READS_PER_BYTE = 16
-"""Types that are read for each byte of an array's items or a map's values; those of a real schema take 2 to 5."""
+"""Types that are read for each byte of an array's items or a map's values; a real schema has 2 to 5."""
 
 _PRIMITIVE_BYTES = {
     "null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1,
 }  # fmt: skip
-"""The fewest bytes that a value of a primitive type takes."""
+"""The smallest size of a value of a primitive type."""
 _MAP_KEY_BYTES = 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Cost:
-    """What reading one value of a type costs."""
+    """The cost of reading one value of a type."""
 
     nodes: int
-    """Types that are within it, itself included."""
+    """Types inside it, including itself."""
     reads: int
-    """Types that are read for one value at most: of a union, those of one branch; of an array or a map, not those
-    of its items, which are held against their own bytes."""
+    """The most types that are read for one value: for a union, those of one branch; for an array or a map, without
+    those of its items, which are compared with their own bytes.
+    """
     least_bytes: int
 
 
 def require_bounded(parsed: Parsed) -> None:
-    """Raise SchemaError if data of the schema `parsed` can cost more than its length."""
+    """Raise SchemaError if data with the schema `parsed` can cost more than its length."""
     _cost(parsed, {}, 0)
 
 
@@ -62,7 +63,7 @@ def _cost_of_kind(schema: Parsed, named: dict[str, _Cost], depth: int) -> _Cost:
         branches = [_cost(branch, named, depth) for branch in schema]
         least = min((branch.least_bytes for branch in branches), default=0)
         reads = max((branch.reads for branch in branches), default=0)
-        # The number of the branch is a byte.
+        # The number of the branch takes a byte.
         return _Cost(1 + sum(branch.nodes for branch in branches), 1 + reads, 1 + least)
     if isinstance(schema, str):
         return _cost_of_name(schema, named)
@@ -83,7 +84,7 @@ def _cost_of_kind(schema: Parsed, named: dict[str, _Cost], depth: int) -> _Cost:
 
 
 def _cost_of_name(name: str, named: dict[str, _Cost]) -> _Cost:
-    """A named type is missing from `named` until all of it has been looked at: met before, it is recursive."""
+    """A named type is missing from `named` until it is complete: if it occurs before that, it is recursive."""
     if name in _PRIMITIVE_BYTES:
         return _Cost(1, 1, _PRIMITIVE_BYTES[name])
     if name not in named:

@@ -1,7 +1,7 @@
-"""Bytes to events, whichever of the two wire formats they are in.
+"""Decodes bytes to events, in either of the two wire formats.
 
-In: a record's value as Kafka gives it; the texts of other writer schemas. Out: an event, or a DecodeError,
-never another exception, whatever the bytes.
+In: a record's value from Kafka; the texts of other writer schemas. Out: an event, or a DecodeError, never another
+exception, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _MAX_SCHEMA_ID = 2**31 - 1
-"""Registries number schemas with Java's int; the four bytes of a record can say more."""
+"""Registries number schemas with Java's int; the four bytes of a record can contain more."""
 _MAX_SCHEMAS = 1_000
 _MAX_SCHEMA_CHARACTERS = 4_000_000
-"""Of the texts of all schemas that are remembered by id; in memory a schema takes about ten times its text."""
+"""Limit of the texts of all schemas that are remembered by id; in memory a schema takes about ten times its text."""
 _MAX_REFUSED_IDS = 10_000
-"""Hostile records can name two billion ids. What is forgotten is asked for again."""
+"""Hostile records can name two billion ids. Forgotten ones are asked for again."""
 _MAX_REASON_CHARACTERS = 220
-"""So that what it is part of fits into a dead letter's detail of 300."""
+"""So that the text with it fits in a dead letter's detail of 300."""
 
 _PROBLEMS: dict[type[Exception], str] = {
     EOFError: "the body is cut short",
@@ -46,7 +46,7 @@ _PROBLEMS: dict[type[Exception], str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """How bodies of one writer schema become events; `reader` is None where the writer's schema is ours."""
+    """How bodies with one writer schema become events; `reader` is None if the writer's schema is ours."""
 
     event_type: type[Event]
     writer: Any
@@ -54,15 +54,15 @@ class _Reader:
     characters: int
     """Of the writer's schema as JSON."""
     quick: Callable[[bytes, int], Event | None] | None
-    """Reads what is in the ordinary form of our own schema; None: it is another's."""
+    """Reads the ordinary form of our own schema; None: the schema is another's."""
 
 
 class Decoder:
     """Decodes values of the events topic.
 
-    Single-object values are read with every version this release knows, and `extra_writer_schemas`, the JSON
-    texts of others. Confluent values need `add_schema` or `refuse_schema` once for each id: `decode` raises
-    SchemaNeeded until then. Not to be shared by threads.
+    Single-object values are read with every version that this release knows, and with `extra_writer_schemas`, the
+    JSON texts of others. Confluent values need `add_schema` or `refuse_schema` once for each id: until then `decode`
+    raises SchemaNeeded. Not thread-safe.
     """
 
     def __init__(self, extra_writer_schemas: Iterable[str] = ()) -> None:
@@ -70,16 +70,16 @@ class Decoder:
         self._by_fingerprint: dict[bytes, _Reader] = {}
         self._by_id: dict[int, _Reader] = {}
         self._characters = 0
-        """Of the texts of the schemas in `_by_id`."""
+        """The size of the texts of the schemas in `_by_id`."""
         self._refused: dict[int, str] = {}
         known = [schema for event_type in EVENT_TYPES for schema in versions_of(event_type)]
         for schema in (*known, *map(AvroSchema.parse, extra_writer_schemas)):
             self._by_fingerprint[schema.fingerprint] = _reader_for(schema)
 
     def add_schema(self, schema_id: int, schema_json_text: str) -> bool:
-        """Take the registry's answer for `schema_id`; returns whether its values can be read as one of ours.
+        """Add the registry's answer for `schema_id`; returns whether its values can be read as one of ours.
 
-        A text that cannot raises nothing here: decoding its values does.
+        If they cannot, nothing is raised here, but when its values are decoded.
         """
         try:
             reader = _reader_for(AvroSchema.parse(schema_json_text))
@@ -94,7 +94,7 @@ class Decoder:
         return True
 
     def refuse_schema(self, schema_id: int, why: str) -> None:
-        """Let values with `schema_id` raise UnknownSchema, because `why`."""
+        """Let values with `schema_id` raise UnknownSchema with the reason `why`."""
         self.forget_schema(schema_id)
         self._refused[schema_id] = why[:_MAX_REASON_CHARACTERS]
         if len(self._refused) > _MAX_REFUSED_IDS:
@@ -107,7 +107,7 @@ class Decoder:
             self._characters -= reader.characters
 
     def schema_needed(self, value: bytes | None) -> int | None:
-        """The id that `decode` would raise SchemaNeeded for; None if it would not."""
+        """The id for which `decode` would raise SchemaNeeded; None if it would not."""
         if value is None or not value.startswith(CONFLUENT_MAGIC) or len(value) < CONFLUENT_HEADER_BYTES:
             return None
         schema_id = _schema_id(value)
@@ -166,7 +166,7 @@ def _reader_for(writer: AvroSchema) -> _Reader:
     for event_type in EVENT_TYPES:
         ours = schema_of(event_type)
         if ours.full_name == writer.full_name:
-            if ours.fingerprint == writer.fingerprint:  # the same bytes: no resolution, which is slower
+            if ours.fingerprint == writer.fingerprint:  # equal bytes: no schema resolution, which is slower
                 return _Reader(event_type, ours.parsed, None, len(writer.text), _QUICK[event_type])
             return _Reader(event_type, writer.parsed, ours.parsed, len(writer.text), None)
     raise SchemaError(f"its record {writer.full_name[:200]} is not one of Flagpost's")
@@ -185,10 +185,10 @@ def _read(reader: _Reader, value: bytes, start: int) -> Event:
 
 
 class _Body(BytesIO):
-    """The bytes of a record, whose end is an error.
+    """The bytes of a record; reading past their end is an error.
 
-    What the writer's schema has and ours has not, fastavro 1.13 passes over without a look at the end: an array of
-    2**62 booleans is ten bytes long and would be passed over for ever.
+    For fields that only the writer's schema has, fastavro 1.13 skips without checking the end: an array of 2**62
+    booleans takes ten bytes and would be skipped for ever.
     """
 
     def read(self, size: int | None = -1) -> bytes:
@@ -203,7 +203,7 @@ class _Body(BytesIO):
 def read_body(record: str, writer: Any, reader: Any, value: bytes, start: int) -> dict[str, Any]:  # noqa: ANN401 - fastavro's
     """The fields in `value` from `start` to its end, read with fastavro's forms of the schemas of `record`.
 
-    `reader` is None where the writer's schema is ours. Raises UndecodableRecord or UnknownSchema.
+    `reader` is None if the writer's schema is ours. Raises UndecodableRecord or UnknownSchema.
     """
     body = BytesIO(value[start:]) if reader is None else _Body(value[start:])
     try:

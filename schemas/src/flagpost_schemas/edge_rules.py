@@ -1,7 +1,7 @@
-"""What an event must be to be let in: one set of rules for the publisher, the gateway and the import.
+"""The rules for accepting an event: the same for the publisher, the gateway and the import.
 
-In: an event, or the texts that will be in one; the size of its record. Out: what is wrong, or nothing. The consumer
-holds events of other producers to rules of its own.
+In: an event, or its texts; the size of its record. Out: what is wrong, or nothing. The consumer has its own rules for
+events of other producers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_EVENT_ID_CHARACTERS: Final = 128
 """The longest event id."""
 
 DEFAULT_MAX_EVENT_BYTES: Final = 65_536
-"""The most that an event may have, key and value together: `kafka.max_event_bytes`."""
+"""Limit of an event, key and value together: `kafka.max_event_bytes`."""
 
 IDENTIFIERS: Final = frozenset(
     {
@@ -31,7 +31,7 @@ IDENTIFIERS: Final = frozenset(
         "event",
     }
 )
-"""The fields that tell things apart, here and at Pendo, and by which people look for them."""
+"""The fields that identify things, here and at Pendo, and by which people search."""
 
 HOLDS_NUL: Final = "holds a NUL character, which no id has; take it out"
 
@@ -39,11 +39,11 @@ IDENTIFIERS_OF: Final = {
     event_type: tuple(field.name for field in fields(event_type) if field.name in IDENTIFIERS)
     for event_type in EVENT_TYPES
 }
-"""Those of each record."""
+"""The identifiers of each record."""
 
 
 def identifier_with_nul(event: Event) -> str | None:
-    """The first of the event's identifiers that holds a NUL character; None: none does.
+    """The event's first identifier with a NUL character; None: there is none.
 
     Programs written in C, databases and terminals take a text to end there: two visitors would become one.
     """

@@ -1,7 +1,7 @@
-"""Events to bytes.
+"""Encodes events to bytes.
 
-In: an event. Out: its Avro body, or the body behind one of the two headers. Raises EncodeError when a value
-is not what the schema wants; nothing else.
+In: an event. Out: its Avro body, or the body behind one of the two headers. Raises only EncodeError, if a value does
+not fit the schema.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _BODIES = {event_type: compile_body(schema_of(event_type).parsed, _RECURRING) fo
 _HEADERS = {event_type: single_object_header(schema_of(event_type).fingerprint) for event_type in EVENT_TYPES}
 
 encode_decision = compile_fields(schema_of(DecisionEvent).parsed, _RECURRING)
-"""The body of a DecisionEvent with the fields given, all of them: the bytes that `encode_body` gives.
+"""The body of a DecisionEvent with these values for all fields: the same bytes as `encode_body`.
 
-For decide(), which would wait for the making of the event longer than for its bytes.
+For decide(): making the event would take longer than making its bytes.
 """
 
 
 def encode_body(event: Event) -> bytes:
-    """The Avro body of `event`, as both wire formats carry it behind their header."""
+    """The Avro body of `event`, without a wire format's header."""
     try:
         write = _BODIES[type(event)]
     except KeyError:

@@ -1,6 +1,6 @@
-"""What can go wrong between events and bytes, as types that carry the facts.
+"""Errors between events and bytes, as types that contain the facts.
 
-Messages never hold a value: ids, properties and attributes may be personal.
+Messages never contain a value: ids, properties and attributes may be personal.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class DecodeError(Exception):
 
 
 class UndecodableRecord(DecodeError):  # noqa: N818 - says what came, not that it is an error
-    """Bytes that are no event, now and for ever."""
+    """The bytes are not an event, and never will be."""
 
 
 class UnknownSchema(DecodeError):  # noqa: N818 - says what came, not that it is an error
-    """Bytes whose writer schema is not known here, or cannot be read as one of ours; a later release may."""
+    """The writer schema is not known here, or cannot be read as one of ours; a later release may know it."""
 
 
 class SchemaNeeded(DecodeError):  # noqa: N818 - says what came, not that it is an error

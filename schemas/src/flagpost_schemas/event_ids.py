@@ -1,8 +1,8 @@
 """New event ids.
 
-In: the clock and a random source. Out: version 7 UUIDs as text (RFC 9562 §5.7): they sort by time.
-Made by hand, as decide() waits for it: the uuid6 package takes 6 us there, and the system's randomness alone
-up to 9 us. A Mersenne Twister seeded by the system does: ids must differ, they need not be secret.
+In: the clock and a random source. Out: version 7 UUIDs as text (RFC 9562 §5.7), which sort by time. Our own code,
+because decide() waits for it: the uuid6 package takes 6 us there, and the system's randomness alone up to 9 us. A
+Mersenne Twister seeded by the system is enough: ids must differ, but need not be secret.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from os import getpid
 from random import Random
 
 _random_of: dict[int, Random] = {getpid(): Random()}  # noqa: S311 - see above
-"""By process id: a fork copies what comes next, also one in C, which no hook tells of."""
+"""By process id: a fork copies the random state, also a fork in C, for which there is no hook."""
 
 
 def new_event_id(at_ms: int | None = None) -> str:
@@ -25,7 +25,7 @@ def new_event_id(at_ms: int | None = None) -> str:
 
 
 def event_id_of(milliseconds: int, randomness: int) -> str:
-    """The same of 74 random bits of the caller's: whose source is this process's own anyway."""
+    """The same with 74 random bits from the caller, whose source must be this process's own."""
     return "%08x-%04x-7%03x-%04x-%012x" % (  # noqa: UP031 - half the time of an f-string
         milliseconds >> 16,
         milliseconds & 0xFFFF,
@@ -36,7 +36,7 @@ def event_id_of(milliseconds: int, randomness: int) -> str:
 
 
 def _begin_anew() -> Random:
-    """A random source of this process's own. Takes no lock: a thread that a fork does not copy might hold it."""
+    """A new random source for this process. Takes no lock: a thread that a fork does not copy might hold it."""
     here = _random_of.setdefault(getpid(), Random())  # noqa: S311 - see above
     for process in list(_random_of):
         if process != getpid():

@@ -1,7 +1,7 @@
-"""The events that services publish, as typed classes: one for each Avro record, attributes named as its fields.
+"""The events that services publish, as typed classes: one for each Avro record, with its fields as attributes.
 
-In: keyword arguments. Out: frozen values; nothing is checked here (encoding checks, see `encode`).
-Times are epoch milliseconds. Strings named `*_id` may be personal: keep them out of logs.
+In: keyword arguments. Out: frozen values; nothing is checked here (`encode` checks). Times are epoch milliseconds.
+Strings named `*_id` may be personal: keep them out of logs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Scalar: TypeAlias = bool | int | float | str | None
 """An attribute's or property's value; an int fits in 64 bits."""
 
 MetadataValue: TypeAlias = Scalar | list[str]
-"""A metadata field's value; Pendo has lists of strings besides scalars."""
+"""A metadata field's value; Pendo also has lists of strings."""
 
 
 class MetadataGroup(StrEnum):
@@ -32,7 +32,7 @@ class RuleType(StrEnum):
     """A rollout, or a targeted delivery."""
     HOLDOUT = "holdout"
     NONE = "none"
-    """No rule did: the flag has none for the visitor, or the application forced the flag's variation."""
+    """No rule: the flag has none for the visitor, or the application forced the flag's variation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +58,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionEvent:
-    """One flag decision of Optimizely Feature Experimentation, as the SDK's DECISION notification tells it.
+    """One flag decision of Optimizely Feature Experimentation, from the SDK's DECISION notification.
 
-    `variation_key` is what the SDK said, also when the flag is off (see `variation_as_sent`).
-    `decision_event_dispatched`: whether Optimizely was sent an impression; where the datafile says sendFlagDecisions,
-    that is so whatever the rule. `rule_type`: the `RuleType` of the rule that decided; None: unknown.
+    `variation_key` is the SDK's, also when the flag is off (see `variation_as_sent`). `decision_event_dispatched`:
+    whether an impression was sent to Optimizely; if the datafile has sendFlagDecisions, this is so for every rule.
+    `rule_type`: the `RuleType` of the rule that decided; None: unknown.
     """
 
     event_id: str
@@ -136,8 +136,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (DecisionEvent, TrackEvent, VisitorMetada
 def partition_key(event: Event) -> bytes | None:
     """The Kafka key of `event`: the visitor id, UTF-8, so that a visitor's events share a partition.
 
-    An AccountMetadata goes by its account id, a TrackEvent without visitor id by its anonymous id;
-    None when it has neither.
+    For an AccountMetadata the account id, for a TrackEvent without visitor id its anonymous id; None if it has
+    neither.
     """
     if isinstance(event, AccountMetadata):
         return event.account_id.encode()
@@ -148,5 +148,5 @@ def partition_key(event: Event) -> bytes | None:
 
 
 def variation_as_sent(decision: DecisionEvent) -> str | None:
-    """The variation Pendo is told: `off` when the flag is not enabled; None: enabled without a variation."""
+    """The variation that Pendo gets: `off` if the flag is not enabled; None: enabled without a variation."""
     return decision.variation_key if decision.enabled else "off"

@@ -1,7 +1,7 @@
-"""Nested properties to flat ones, by one rule for the gateway, preview, import and the publisher.
+"""Flattens nested properties, by one rule for the gateway, preview, import and the publisher.
 
-In: a mapping as JSON gives it. Out: names to scalars: objects within are flattened with `_`, lists of scalars
-are joined with `,` (null members left out), other lists become `<name>_count`.
+In: a mapping from JSON. Out: names to scalars: nested objects are flattened with `_`, lists of scalars are joined
+with `,` (null members left out), other lists become `<name>_count`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ MAX_DEPTH = 32
 """How deep objects may nest: real ones do not, and a cycle must end."""
 
 MAX_ADDED_CHARACTERS = 100_000
-"""By how much names may grow in all: those of outer objects are repeated for each member within, so that without a
-bound 350 KB of JSON become 400 MB of names."""
+"""How much names may grow in all: the names of outer objects are repeated for each member, so that without a limit
+350 KB of JSON become 400 MB of names.
+"""
 
 
 def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """The members of `nested` as flat names and scalars, in their order.
+    """The members of `nested` as flat names and scalars, in order.
 
-    A name that is taken already gets `_2`, `_3`, … (the rule CONTRACT gives for `trim`). A value that is
-    neither scalar, mapping nor list is kept as it is, for encoding to refuse. Raises ValueError when objects
+    A name that is already used gets `_2`, `_3`, … (like in `trim`, docs/contract.md#requests-to-pendo). A value that
+    is neither scalar, mapping nor list is kept unchanged, so that encoding refuses it. Raises ValueError if objects
     nest deeper than 32, or names would grow by more than 100,000 characters in all.
     """
     flat: dict[str, Any] = {}
@@ -40,7 +41,7 @@ def flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _members(nested: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, str, Any]]:
-    """Prefix, name and value of each member that is no object."""
+    """Prefix, name and value of each member that is not an object."""
     if depth == 0:
         raise ValueError(f"objects nest deeper than {MAX_DEPTH}; send flatter ones")
     for name, value in nested.items():
@@ -59,14 +60,16 @@ def _list_member(name: str, members: list[Any] | tuple[Any, ...]) -> tuple[str, 
 
 
 def _text(scalar: object) -> str:
-    """As JSON writes it, without the quotes of a string."""
+    """The text as in JSON, without the quotes of a string."""
     if isinstance(scalar, bool):
         return "true" if scalar else "false"
     return str(scalar)
 
 
 def _free_name(name: str, taken: Mapping[str, Any], numbers: dict[str, int]) -> str:
-    """`numbers` holds how far each name has been counted: names stay taken, so nobody need count from 2 again."""
+    """`numbers` holds how far each name has been counted: names stay used, so counting need not start from 2
+    again.
+    """
     free = name
     while free in taken:
         numbers[name] = numbers.get(name, 1) + 1

@@ -1,8 +1,8 @@
-"""Events as JSON: the form that the gateway takes and that `flagpost preview` reads.
+"""Events as JSON: the form that the gateway accepts and that `flagpost preview` reads.
 
-In: one JSON object with `"type"` `decision`, `track`, `visitor` or `account` and the record's fields by name.
-Out: a typed event. `occurred_at` is what `times` reads, with its offset, and may be left out (now), `event_id` too (a
-new one); attributes and properties may nest and are flattened (see `flatten`).
+In: one JSON object with `"type"` `decision`, `track`, `visitor` or `account` and the record's fields by name. Out: a
+typed event. `occurred_at` is read by `times`, needs an offset, and may be left out (now), `event_id` too (a new one);
+attributes and properties may nest and are flattened (see `flatten`).
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _INT64 = range(-(2**63), 2**63)
 
 
 class EventFormError(ValueError):
-    """JSON that is no event: `field` names where, `problem` says what is wrong and what is wanted."""
+    """JSON that is not an event: `field` says where, `problem` says what is wrong and what is expected."""
 
     def __init__(self, field: str, problem: str) -> None:
-        """Give no value: it may be personal."""
+        """The texts must not contain a value: it may be personal."""
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
 
 
 def event_from_json(document: object, *, now_ms: int, new_event_id: Callable[[], str]) -> Event:
-    """Read one event. Raises EventFormError for the first field that is wrong.
+    """Read one event. Raises EventFormError for the first wrong field.
 
-    `new_event_id` is called where the document has no `event_id`.
+    `new_event_id` is called if the document has no `event_id`.
     """
     if not isinstance(document, dict):
         raise EventFormError("event", f"must be a JSON object, not {_kind(document)}")
@@ -61,7 +61,7 @@ def event_from_json(document: object, *, now_ms: int, new_event_id: Callable[[],
         if name not in known:
             raise EventFormError(
                 _whole("event", name) or '""',
-                f"is no field of a {event_type.__name__}; it has {', '.join(known)}",
+                f"is not a field of a {event_type.__name__}; it has {', '.join(known)}",
             )
     given.setdefault("occurred_at", now_ms)
     given.setdefault("event_id", None)
@@ -102,7 +102,7 @@ def _text(name: str, value: object) -> str:
 
 
 def _whole(name: str, text: str) -> str:
-    """JSON can escape half of a surrogate pair, which neither Avro nor Pendo can be sent."""
+    """JSON can escape half of a surrogate pair, which neither Avro nor Pendo accepts."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -122,7 +122,7 @@ def _moment(name: str, value: object) -> int:
         raise EventFormError(
             name, "must be epoch milliseconds or RFC 3339 with an offset, like 2026-01-31T12:00:00Z"
         )
-    # A whole number is epoch ms, as small as it may be: this is also the form in which events are shown.
+    # A whole number is epoch ms, however small: events are also shown in this form.
     return value if isinstance(value, int) else epoch_ms(moment)
 
 
@@ -161,13 +161,13 @@ def _scalar(name: str, value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """A list of texts that is to stay one."""
+    """A list of texts that must stay a list."""
 
     members: list[str]
 
 
 def _metadata_values(name: str, value: object) -> dict[str, Any]:
-    """Lists of texts are values of their own in Pendo's metadata; all else is flattened."""
+    """Lists of texts are values of their own in Pendo's metadata; everything else is flattened."""
     return _flat(name, {key: _kept(member) for key, member in _mapping(name, value).items()})
 
 
@@ -200,7 +200,7 @@ def _members(kind: type[Context | Source]) -> Callable[[str, object], Context | 
         members = _mapping(name, value)
         for key, member in members.items():
             if key not in known:
-                raise EventFormError(f"{name}.{key}", f"is no member of {name}; it has {', '.join(known)}")
+                raise EventFormError(f"{name}.{key}", f"is not a member of {name}; it has {', '.join(known)}")
             if member is not None:
                 _text(f"{name}.{key}", member)
         return kind(**members)

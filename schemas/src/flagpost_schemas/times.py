@@ -1,6 +1,6 @@
 """Times as people, programs and libraries write them: the one reader of all of them.
 
-In: a JSON value or a text. Out: a `datetime`, or None for what is no time; `epoch_ms` makes one of ours of it.
+In: a JSON value or a text. Out: a `datetime`, or None for what is not a time; `epoch_ms` makes one of ours of it.
 
 | form | |
 |---|---|
@@ -45,7 +45,7 @@ _MAX_CHARACTERS = 100
 
 
 def read_time(value: object) -> datetime | None:
-    """The time that `value` names, naive where it gives no offset; None: it names none from the year 1 to 9999."""
+    """The time in `value`, naive if it has no offset; None: it is not a time from the year 1 to 9999."""
     if isinstance(value, str):
         return _from_text(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -54,19 +54,19 @@ def read_time(value: object) -> datetime | None:
 
 
 def epoch_ms(moment: datetime) -> int:
-    """Epoch milliseconds, to the nearest one; UTC where `moment` is naive."""
+    """Epoch milliseconds, to the nearest one; UTC if `moment` is naive."""
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     return round((aware - _EPOCH) / _MILLISECOND)
 
 
 def read_time_ms(value: object) -> int | None:
-    """As `read_time`, in epoch milliseconds, for senders who leave out the offset when they mean UTC."""
+    """Like `read_time`, in epoch milliseconds, for senders who mean UTC when they leave out the offset."""
     moment = read_time(value)
     return None if moment is None else epoch_ms(moment)
 
 
 def rfc3339(at_ms: int) -> str:
-    """Epoch milliseconds as people and programs read them: `2026-01-31T12:00:00.123Z`."""
+    """Epoch milliseconds for people and programs: `2026-01-31T12:00:00.123Z`."""
     return (_EPOCH + timedelta(milliseconds=at_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -74,7 +74,7 @@ def _from_number(number: float) -> datetime | None:
     milliseconds = number * 1000 if abs(number) < SECONDS_BELOW else number
     try:
         return _EPOCH + timedelta(milliseconds=round(milliseconds))
-    except (OverflowError, ValueError):  # beyond a datetime, infinite; no number
+    except (OverflowError, ValueError):  # beyond a datetime, infinite, or not a number
         return None
 
 
@@ -91,7 +91,7 @@ def _from_text(text: str) -> datetime | None:
 
 
 def _iso(text: str) -> str | None:
-    """The text in the one form that `datetime` reads; None: it is in none of ours."""
+    """The text in the one form that `datetime` reads; None: it is in none of the accepted forms."""
     if found := _ISO.fullmatch(text):
         clock = found["clock"]
         return found["date"] if clock is None else f"{found['date']}T{clock}{_zone(found['zone'])}"
@@ -103,7 +103,7 @@ def _iso(text: str) -> str | None:
 
 
 def _zone(zone: str | None) -> str:
-    """`+01:00`, `+0100` or `+01` of an offset with whatever follows it; `Z` of UTC's names."""
+    """`+01:00`, `+0100` or `+01` for an offset with whatever follows it; `Z` for UTC's names."""
     if zone is None:
         return ""
     return zone.partition(" ")[0] if zone[0] in "+-" else "Z"

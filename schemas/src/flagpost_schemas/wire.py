@@ -1,7 +1,7 @@
-"""The two wire formats: what stands before an Avro body, and how they are told apart.
+"""The two wire formats: the header before an Avro body, and how they are told apart.
 
-In: a fingerprint or a schema id. Out: the header's bytes.
-Sources: "Single-object encoding" in the Avro specification; Confluent's "Wire format".
+In: a fingerprint or a schema id. Out: the header's bytes. Sources: "Single-object encoding" in the Avro
+specification; Confluent's "Wire format".
 """
 
 from __future__ import annotations

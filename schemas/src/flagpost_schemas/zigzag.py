@@ -6,15 +6,15 @@ In: bytes, and a place in them. Out: the number, and where it ends.
 from __future__ import annotations
 
 _LAST_SHIFT = 63
-"""Of the tenth byte, which is the last that a number of 64 bits can have."""
+"""The shift of the tenth byte, which is the last that a 64-bit number can have."""
 
 
 class Unusual(Exception):  # noqa: N818 - a fact: whoever reads leaves the bytes to fastavro
-    """Bytes that are not what Flagpost writes; perhaps damaged."""
+    """Bytes that Flagpost does not write; possibly damaged."""
 
 
 def read_long(value: bytes, at: int) -> tuple[int, int]:
-    """Read a number of 64 bits. Raises Unusual for a longer one, IndexError where the bytes end before it does."""
+    """Read a 64-bit number. Raises Unusual for a longer one, IndexError if the bytes end too early."""
     number = value[at]
     at += 1
     if number > 127:
@@ -24,7 +24,7 @@ def read_long(value: bytes, at: int) -> tuple[int, int]:
             at += 1
             number |= (byte & 127) << shift
             shift += 7
-            if shift > _LAST_SHIFT:  # without end, each byte would cost more than the one before
+            if shift > _LAST_SHIFT:  # without a limit, each byte would cost more than the one before
                 raise Unusual
         at += 1
         number |= byte << shift

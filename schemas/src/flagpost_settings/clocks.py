@@ -1,6 +1,6 @@
-"""How far clocks may differ: what the gateway and the consumer must agree on, or one would refuse the other's events.
+"""How far clocks may differ: the gateway and the consumer must agree, or one would refuse the other's events.
 
-In: plain values. Out: the one key of the section `delivery` that concerns both.
+In: plain values. Out: the one key of the section `delivery` that both need.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Final
 from flagpost_settings.section import Seconds, Section
 
 MAX_FUTURE_SECONDS: Final = 300.0
-"""How far ahead of our clock an event may be, where the settings say nothing else."""
+"""How far ahead of our clock an event may be by default."""
 
 
 class DeliveryClocks(Section, extra="ignore"):
-    """The key of the consumer's section that the gateway keeps to as well."""
+    """The key of the consumer's section that the gateway also obeys."""
 
     max_future_seconds: Seconds = MAX_FUTURE_SECONDS

@@ -1,4 +1,4 @@
-"""The section `kafka`, which every program reads, and what its keys may not say together.
+"""The section `kafka`, which every program reads, and its contradictions.
 
 In: plain values. Out: `KafkaSettings`, librdkafka's properties, and findings about contradictions.
 """
@@ -29,7 +29,7 @@ class GroupProtocol(StrEnum):
 
 
 def _librdkafka_value(value: object) -> str:
-    """A property as librdkafka takes it; booleans are `true` and `false` there."""
+    """A property in librdkafka's form; booleans are `true` and `false` there."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and "\0" in value:
@@ -61,7 +61,7 @@ class SchemaRegistrySettings(Section):
 
     @property
     def outbound(self) -> Outbound:
-        """How requests to the registry leave."""
+        """How requests to the registry leave the network."""
         proxy = None if self.proxy is None else self.proxy.reveal()
         section = "kafka.schema_registry"
         return Outbound(section, proxy, self.ca_file, self.certificate_file, self.key_file)
@@ -90,7 +90,7 @@ class KafkaSettings(Section):
     schema_registry: Annotated[SchemaRegistrySettings, EMPTY_IF_NULL] = SchemaRegistrySettings()
 
     def client_properties(self) -> dict[str, str]:
-        """What every librdkafka client of ours is made with; the files are read now.
+        """The properties of all our librdkafka clients; the files are read now.
 
         Raises:
             SettingsError: a file of `kafka.properties_files` cannot be read or is empty.
@@ -108,12 +108,12 @@ class KafkaSettings(Section):
 
     @property
     def secret_sources(self) -> list[SecretSource | None]:
-        """Every secret of the section; None stands for one that is not given."""
+        """Every secret of the section; None stands for a missing one."""
         return [self.schema_registry.password_source, *self.property_sources.values()]
 
 
 class GatewayTopics(Section, extra="ignore"):
-    """The one key of the gateway's section that concerns others: the topic that `topics create` makes."""
+    """The one key of the gateway's section that others need: the topic that `topics create` creates."""
 
     webhook_topic: TopicName = "flagpost.pendo-webhooks"
 
@@ -123,17 +123,17 @@ TAKES_CODE: Final = {
     "logger": "it takes an object",
     "default.topic.config": "give the topic's properties by themselves",
 }
-"""Properties whose values no text can be."""
+"""Properties whose values cannot be text."""
 
 
 def missing_in(kafka: KafkaSettings) -> Iterator[Finding]:
-    """What a program that talks to Kafka needs, and nobody gave."""
+    """Missing keys that a program needs to talk to Kafka."""
     if kafka.bootstrap_servers is None:
         yield ("kafka", "bootstrap_servers"), "is required; give it as host:port,host:port"
 
 
 def contradictions_in(kafka: KafkaSettings) -> Iterator[Finding]:
-    """Values of the section that are possible by themselves and not together, and properties that nobody may give."""
+    """Values of the section that contradict one another, and properties that may not be set."""
     registry = kafka.schema_registry
     if registry.password is not None and registry.password_file is not None:
         yield ("kafka", "schema_registry", "password_file"), given_twice("kafka.schema_registry.password")
@@ -144,7 +144,7 @@ def contradictions_in(kafka: KafkaSettings) -> Iterator[Finding]:
 
 
 def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Finding]:
-    """Topics that would be one."""
+    """Topics with the same name."""
     topics: dict[KeyPath, str] = {
         ("kafka", "topic"): kafka.topic,
         ("kafka", "ledger_topic"): kafka.ledger_topic,
@@ -172,7 +172,7 @@ def _not_to_be_given(kafka: KafkaSettings) -> Iterator[Finding]:
 
 
 def wrong_files_in(kafka: KafkaSettings) -> Iterator[Finding]:
-    """Files of certificates that a program with a registry cannot use."""
+    """Certificate files that a program with a registry cannot use."""
     if kafka.schema_registry.url is not None:
         for key, text in kafka.schema_registry.outbound.wrong_files():
             yield ("kafka", "schema_registry", key), text

@@ -1,7 +1,7 @@
-"""The keys of a program's settings: which exist, which take text as it is, which are secret, what a typo meant.
+"""The keys of a program's settings: which exist, which take plain text, which are secret, what a typo meant.
 
-In: the program's model, and paths of keys such as `("kafka", "topic")`. Out: answers read off the model, so that
-there is no second list of keys to keep.
+In: the program's model, and paths of keys such as `("kafka", "topic")`. Out: answers from the model, so that there is
+no second list of keys.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Keys:
         partly = {name for name, field in model.model_fields.items() if _ignores_extra(field.annotation)}
         own = model.model_fields.keys()
         self.others = frozenset(name for name in SECTIONS if name not in own or name in partly)
-        """Sections of the shared file that are checked by the programs they belong to."""
+        """Sections of the shared file that other programs check."""
         self.unread = self.others - own
         """Those of which this program reads nothing."""
         self._hidden = (
@@ -47,7 +47,7 @@ class Keys:
 
     @property
     def variables(self) -> dict[str, KeyPath]:
-        """Every environment variable that is read, and the key that it gives."""
+        """Every environment variable that is read, and its key."""
         return {_variable(path): path for path in self._annotations if len(path) > 1}
 
     def exists(self, path: KeyPath) -> bool:
@@ -55,11 +55,11 @@ class Keys:
         return path in self._annotations
 
     def is_section(self, path: KeyPath) -> bool:
-        """Whether this holds keys of its own."""
+        """Whether this contains keys."""
         return any(known[:-1] == path for known in self._annotations)
 
     def takes_text(self, path: KeyPath) -> bool:
-        """Whether a variable's text is the value as it stands (else it is JSON)."""
+        """Whether a variable's text is the value itself (otherwise it is JSON)."""
         return _is_text(self._annotations[path])
 
     def is_secret(self, path: KeyPath) -> bool:
@@ -67,11 +67,11 @@ class Keys:
         return _is_secret(self._annotations[path])
 
     def may_hold_secret(self, path: KeyPath) -> bool:
-        """Whether a value given at `path` is kept out of messages: secrets, what is in them, what they are in."""
+        """Whether a value at `path` is kept out of messages: secrets, what is inside them, and what contains them."""
         return any(path[: len(key)] == key or key[: len(path)] == path for key in self._hidden)
 
     def closest(self, path: KeyPath) -> str | None:
-        """The key that was probably meant by one that does not exist: a sibling, or the same name elsewhere."""
+        """The key that was probably meant by an unknown one: a sibling, or the same name elsewhere."""
         known = [*self._annotations, *((section,) for section in self.unread)]
         siblings = {str(each[-1]): each for each in known if each[:-1] == path[:-1]}
         elsewhere = {str(each[-1]): each for each in known}

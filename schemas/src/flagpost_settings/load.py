@@ -43,14 +43,14 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Rules(Generic[Model]):
-    """What is asked of settings whose values are each possible by themselves."""
+    """Checks of settings whose values are each possible by themselves."""
 
     contradictions: Callable[[Model], Iterable[Finding]]
-    """Values that are not possible together."""
+    """Values that contradict one another."""
     missing: Callable[[Model], Iterable[Finding]]
-    """What the program needs and nobody gave."""
+    """Missing keys that the program needs."""
     secrets: Callable[[Model], Iterable[SecretSource | None]]
-    """Secrets that it needs: each that is given must be readable."""
+    """Secrets that it needs: each that is set must be readable."""
 
 
 class Loader(Generic[Model]):
@@ -73,12 +73,12 @@ class Loader(Generic[Model]):
         Args:
             config_path: the YAML file, if there is one.
             environ: the environment; its variables `FLAGPOST_<SECTION>__<KEY>` win over the file.
-            rules: what is asked of them.
-            leaving_out: sections that are not looked at this time, besides those of other programs.
+            rules: the further checks.
+            leaving_out: sections that are not checked this time, besides those of other programs.
 
         Raises:
-            SettingsError: one line a problem: the key, where its value came from, the value unless it is a
-                secret's, and what is accepted.
+            SettingsError: one line for each problem: the key, where its value came from, the value unless it is a
+            secret, and what is accepted.
         """
         given = sources.read(self._keys, config_path, environ)
         for section in (*self._keys.unread, *leaving_out):
@@ -98,18 +98,18 @@ class Loader(Generic[Model]):
             settings = self._model.model_validate(given.tree)
         except ValidationError as error:
             problems = {problem.key: problem for problem in self._problems(given, error)}
-            # `from None`: the cause would show the values that the problems keep to themselves.
+            # `from None`: the cause would show values that the problems leave out.
             raise SettingsError(problems.values()) from None
         if given.problems:
             raise SettingsError(given.problems)
         return settings
 
     def _problems(self, given: Given, error: ValidationError) -> Iterator[Problem]:
-        """What the models refuse, then what the sources do: of two about one key, the later knows more."""
+        """What the models refuse, then what the sources do: of two about one key, the later has more information."""
         for detail in error.errors(include_url=False):
             path = tuple(part for part in detail["loc"] if part != "[key]")
             if _is_about_a_key(detail):
-                continue  # the sources say it with the line
+                continue  # the sources report it with the line
             if detail["type"] == "extra_forbidden":
                 yield sources.unknown(self._keys, path, given.origin(path))
             else:

@@ -1,6 +1,7 @@
-"""The section `log`, which every program reads; `logs` is what follows from it.
+"""The section `log`, which every program reads; `logs` applies it.
 
-In: plain values. Out: `LogSettings`. Apart from `logs`, because structlog imports what the command line does without.
+In: plain values. Out: `LogSettings`. Apart from `logs`, because structlog imports modules that the command line does
+not need.
 """
 
 from __future__ import annotations

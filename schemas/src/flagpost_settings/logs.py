@@ -1,7 +1,7 @@
-"""Logging: one line an entry on stderr, as JSON or, on a terminal, for people.
+"""Logging: one line for each entry on stderr, as JSON or, on a terminal, for people.
 
-In: the section `log`, and what this program and its libraries log. Out: lines with a UTC timestamp, a level, the
-logger's name and the event. Tracebacks never show local variables: those hold ids and secrets.
+In: the section `log`, and the log calls of this program and its libraries. Out: lines with a UTC timestamp, a level,
+the logger's name and the event. Tracebacks never show local variables, because they contain ids and secrets.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ OURS: Final = (
     "flagpost_consumer",
     LIBRDKAFKA,
 )
-"""The loggers for which `log.level` holds; other libraries are heard from warnings on."""
+"""The loggers to which `log.level` applies; other libraries are logged from warnings on."""
 
 _EXCEPTION: Final = frozenset({"exc_info", "stack_info"})
 
 REPEAT_SECONDS: Final = 30.0
-"""How often the same words are written again."""
+"""How often the same words are logged again."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO) -> None:
@@ -76,19 +76,19 @@ def configure_logging(settings: LogSettings, stream: TextIO) -> None:
 
 
 def kafka_logger() -> logging.Logger:
-    """Where a librdkafka client writes its own lines: hand it over as `Consumer(config, logger=kafka_logger())`."""
+    """The logger for librdkafka clients: pass it as `Consumer(config, logger=kafka_logger())`."""
     return logging.getLogger(LIBRDKAFKA)
 
 
 def say_loop_error(_: AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An event loop's exception handler. asyncio's own shows tasks and errors by repr(), ids with them."""
+    """An event loop's exception handler. asyncio's own shows tasks and errors by repr(), with ids in them."""
     error = context.get("exception")
     told = {} if error is None else where(error)
     structlog.get_logger(__name__).error("the event loop reports an error", said=context["message"], **told)
 
 
 def where(error: BaseException) -> dict[str, str]:
-    """An error's kind, and where in the program it came up. Its own text may hold what others sent."""
+    """An error's kind, and where in the program it was raised. Its own text may contain what others sent."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -97,14 +97,14 @@ def where(error: BaseException) -> dict[str, str]:
 
 
 class Lately:
-    """Remembers what was said in the last half minute, at most 256 different things. Threads may share it."""
+    """Remembers what was logged in the last half minute, at most 256 different things. Threads may share it."""
 
     def __init__(self) -> None:
         self._said: TTLCache[Hashable, bool] = TTLCache(256, REPEAT_SECONDS)
         self._lock = Lock()
 
     def is_news(self, said: Hashable) -> bool:
-        """Whether it was not said lately; from now on it was."""
+        """Whether this was not logged lately; from now on it was."""
         with self._lock:
             if said in self._said:
                 return False
@@ -113,7 +113,7 @@ class Lately:
 
 
 class Seldom(logging.Filter):
-    """Lets the same text pass once in a while: librdkafka tells of each attempt to connect, twenty a second."""
+    """Passes the same text only once in a while: librdkafka reports each attempt to connect, twenty a second."""
 
     _VARYING = re.compile(r"\(after \d+ms [^)]*\)")
 
@@ -122,12 +122,12 @@ class Seldom(logging.Filter):
         self._lately = Lately()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is to be written; called by whichever thread logs."""
+        """Whether to write the record; called by whichever thread logs."""
         return self._lately.is_news((record.levelno, self._VARYING.sub("", record.getMessage())))
 
 
 def _librarys(level: int) -> int:
-    """Libraries talk of the payload at debug level, and of every connection at info: not in our log."""
+    """Libraries log the payload at debug level, and every connection at info: these are kept out of our log."""
     return max(level, logging.WARNING)
 
 
@@ -154,12 +154,12 @@ def _json(entry: object, **_: object) -> str:
 
 
 def _plain_values(_: object, __: str, entry: EventDict) -> EventDict:
-    """An exception is another renderer's matter."""
+    """Exceptions are left to another renderer."""
     return {key: value if key in _EXCEPTION else plain(value) for key, value in entry.items()}
 
 
 def _visible_values(_: object, __: str, entry: EventDict) -> EventDict:
-    """Others' words in a log are not for the terminal to obey; lists are shown by repr(), which escapes."""
+    """Others' words in a log must not control the terminal; lists are shown by repr(), which escapes."""
     return {key: visible(value) if isinstance(value, str) else value for key, value in entry.items()}
 
 

@@ -1,7 +1,7 @@
-"""The page /metrics of every program of ours.
+"""The page /metrics of all our programs.
 
-In: a registry; a request with any Accept header, or several. Out: 200, in the format that the header asks for, and in
-Prometheus' text format where it asks for what the client cannot read: it raises for a version that is no number.
+In: a registry; a request with any Accept header, or several. Out: 200, in the requested format, or in Prometheus'
+text format if the client library cannot parse the request: it raises for a version that is not a number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def metrics_page(registry: CollectorRegistry) -> Handler:
-    """What answers /metrics."""
+    """The handler for /metrics."""
     in_the_format_asked_for = cast("Handler", make_aiohttp_handler(registry))
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:

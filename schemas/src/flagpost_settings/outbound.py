@@ -1,7 +1,7 @@
-"""How our HTTP requests leave: through which proxy, whom they trust, and as whom. One place for all programs.
+"""How our HTTP requests leave: through which proxy, with which trusted and own certificates. For all programs.
 
-In: what the settings say of one destination (Pendo, the schema registry), and the environment. Out: the proxy for a
-URL, and a TLS context. Imports no pydantic, so that the Publisher can use it without the extra `settings`.
+In: the settings for one destination (Pendo, the schema registry), and the environment. Out: the proxy for a URL, and
+a TLS context. Imports no pydantic, so that the Publisher can use it without the extra `settings`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flagpost_settings.problems import Problem, SettingsError
 from flagpost_settings.urls import authority, http_url, is_loopback
 
 NO_PROXY: Final = "none"
-"""The setting's word for a direct connection, whatever the environment says."""
+"""The setting's value for a direct connection, whatever the environment says."""
 
 ACCEPTED: Final = f"it should be a URL such as http://proxy.example:3128, or {NO_PROXY}"
 DEFAULT_PROXY_PORT: Final = 80
@@ -39,18 +39,18 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the proxy is sent, and nobody behind it."""
+        """The headers for the proxy only."""
         return {} if self.username is None else {"proxy-authorization": basic(self.username, self.password)}
 
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """What the settings say of the way to one destination."""
+    """The settings for the way to one destination."""
 
     section: str
-    """Where its keys are, for error texts: `pendo`."""
+    """The section of its keys, for error texts: `pendo`."""
     proxy: str | None = field(default=None, repr=False)
-    """A URL, which may hold a password, or `none`; None: what the environment says."""
+    """A URL, which may contain a password, or `none`; None: use the environment's."""
     ca_file: str | None = None
     """Certificates that are trusted instead of the system's, PEM."""
     certificate_file: str | None = None
@@ -58,10 +58,10 @@ class Outbound:
     key_file: str | None = None
 
     def proxy_to(self, url: str, environ: Mapping[str, str]) -> Proxy | None:
-        """The proxy for requests to `url`; None: they go there directly.
+        """The proxy for requests to `url`; None: direct.
 
         Raises:
-            SettingsError: a variable of the environment names a proxy that cannot be used.
+            SettingsError: a variable of the environment has a proxy that cannot be used.
         """
         if self.proxy is not None:
             return None if self.proxy.lower() == NO_PROXY else _proxy(self.proxy)
@@ -73,11 +73,11 @@ class Outbound:
         proxy = _proxy(text if "://" in text else f"http://{text}")
         if proxy is None:
             accepted = f"{ACCEPTED.removesuffix(f', or {NO_PROXY}')}; or set {self.section}.proxy"
-            raise SettingsError([Problem(name, "", f"is no proxy that can be used: {accepted}")])
+            raise SettingsError([Problem(name, "", f"is not a proxy that can be used: {accepted}")])
         return proxy
 
     def tls(self) -> ssl.SSLContext:
-        """A context made of the files as they are now; callers share it until one of them changes.
+        """A context made of the present files; callers share it until one of them changes.
 
         Raises:
             SettingsError: a file cannot be used.
@@ -123,13 +123,13 @@ class Outbound:
             self._refuse("ca_file", self.ca_file or "", text)
 
     def _digest(self, key: str, path: str) -> bytes:
-        """Tells one content of a file from another."""
+        """A digest of a file's content."""
         try:
             return blake2b(Path(path).read_bytes()).digest()
         except OSError as error:
             self._refuse(key, path, f"cannot be read ({error.strerror}); mount it, or fix its path or rights")
         except ValueError:
-            self._refuse(key, path, "is no path: it holds a NUL character")
+            self._refuse(key, path, "is not a path: it holds a NUL character")
 
     def _refuse(self, key: str, path: str, text: str) -> NoReturn:
         raise SettingsError([Problem(f"{self.section}.{key}", path, text)])
@@ -173,7 +173,7 @@ def _split_port(entry: str) -> tuple[str, str | None]:
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """The variable that holds, and its text; lower case wins, as with curl."""
+    """The effective variable, and its text; lower case wins, as with curl."""
     for spelling in (name, name.upper()):
         if environ.get(spelling):
             return spelling, environ[spelling].strip()
@@ -181,7 +181,7 @@ def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _proxy(text: str) -> Proxy | None:
-    """The proxy that a URL names; None: it is none that can be used."""
+    """The proxy in a URL; None: it cannot be used."""
     parts = http_url(text)
     if parts is None or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
         return None
@@ -192,7 +192,7 @@ def _proxy(text: str) -> Proxy | None:
 
 @lru_cache(maxsize=8)
 def _context(outbound: Outbound, _: tuple[bytes, ...]) -> ssl.SSLContext:
-    """Made once: to read the system's certificates takes 17 ms, and a flood of schema ids asks 50 times a second."""
+    """Made once: reading the system's certificates takes 17 ms, and a flood of schema ids asks 50 times a second."""
     return outbound.make_context()
 
 

@@ -1,7 +1,7 @@
-"""librdkafka's properties that Flagpost sets itself, in every program (CONTRACT section 5).
+"""librdkafka's properties that Flagpost sets itself, in every program (docs/contract.md#settings).
 
-In: a property's name. Out: what to do instead of giving it, or None where it may be given. Imports nothing, so that
-the Publisher can ask without the extra `settings`.
+In: a property's name. Out: what to do instead of setting it, or None if it may be set. Imports nothing, so that the
+Publisher can use it without the extra `settings`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ OWNED_PROPERTIES: Final = {
     "partitioner": "leave it out: a visitor's partition must be the same from every client",
     "transactional.id": "leave it out",
 }
-"""Names (globs, the first that fits), and what to do instead."""
+"""Names (globs, the first that matches), and what to do instead."""
 
 
 def instead_of(name: str, owned: Mapping[str, str] = OWNED_PROPERTIES) -> str | None:
-    """What to do instead of giving the property `name`; None: it is not among `owned`."""
+    """What to do instead of setting the property `name`; None: it is not among `owned`."""
     return next((text for glob, text in owned.items() if fnmatchcase(name, glob)), None)

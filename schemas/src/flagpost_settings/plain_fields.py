@@ -1,7 +1,7 @@
-"""The values of a log line, as whatever collects logs can search them: JSON, and nothing of Python's own.
+"""Converts the values of a log line to JSON values, so that log collectors can search them.
 
-In: what a log call was given. Out: texts, numbers, true, false, null, and lists or objects of these. Nothing is shown
-by repr(): that tells of classes and addresses, and what no repr() was thought of may tell a secret.
+In: the arguments of a log call. Out: texts, numbers, true, false, null, and lists or objects of these. Nothing is
+shown by repr(): it shows classes and addresses, and may show a secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - any JSON
-    """A value as JSON has it; of what has no form there only its kind is told."""
+    """A value as JSON; for a type without such a form only the type's name."""
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int | float | str):
@@ -32,7 +32,7 @@ def plain(value: object) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _members(value: object) -> Mapping[Any, object] | None:
-    """What a map, or a record of ours, holds by name; None: it is none."""
+    """The members of a map, or of a record of ours, by name; None: it is neither."""
     if isinstance(value, Mapping):
         return value
     if isinstance(value, tuple):

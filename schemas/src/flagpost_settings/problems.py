@@ -1,7 +1,7 @@
-"""What is wrong with the settings, one line a problem.
+"""What is wrong with the settings, one line for each problem.
 
-In: the key, where its value came from, what is wrong and what is accepted. Out: one error that names them all,
-so that a person mends a file in one go.
+In: the key, where its value came from, what is wrong and what is accepted. Out: one error that names all of them, so
+that a person can fix a file in one go.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 KeyPath = tuple[str | int, ...]
-"""A key's names from the section down; whole numbers are places in a list."""
+"""A key's names from the section down; whole numbers are indices in a list."""
 
 Finding = tuple[KeyPath, str]
-"""A key, and what is wrong with it or what it should be."""
+"""A key, and what is wrong with it or what is expected."""
 
 
 def given_twice(key: str) -> str:
-    """What is wrong with a second way to give `key`."""
+    """The problem of setting `key` in two ways."""
     return f"{key} is given as well; give one of the two"
 
 
@@ -26,9 +26,9 @@ class Problem:
     """One thing that is wrong."""
 
     key: str
-    """Dotted: `kafka.session_timeout_seconds`; empty when it is about the file as a whole."""
+    """With dots: `kafka.session_timeout_seconds`; empty if it is about the file as a whole."""
     origin: str
-    """The file's path, or the variable's name; empty when nobody gave a value."""
+    """The file's path, or the variable's name; empty if there was no value."""
     text: str
     """What is wrong, and what to do; never a secret."""
 
@@ -42,6 +42,6 @@ class SettingsError(Exception):
     """The settings cannot be used; the program stops with exit code 2."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Hold every problem that was found."""
+        """Keeps every problem that was found."""
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, self.problems)))

@@ -1,8 +1,8 @@
-"""Secrets: values that show themselves to nobody, from the settings or from a file that may change.
+"""Secrets: values that no log and no repr shows, from the settings or from a file that may change.
 
-In: a value, or the path of a file. Out: `SecretSource.current()`, the text to use now, and `changed()`, which
-tells when the file's content is another than before. Files are read by path each time, so that the symlink swaps
-by which Kubernetes updates a mounted secret are seen.
+In: a value, or the path of a file. Out: `SecretSource.current()`, the text to use now, and `changed()`, whether the
+file's content has changed. Files are opened by path each time, so that the symlink swaps by which Kubernetes updates
+a mounted secret are noticed.
 """
 
 from __future__ import annotations
@@ -20,40 +20,40 @@ from flagpost_settings.problems import Problem, SettingsError
 
 @dataclass(frozen=True, slots=True)
 class SecretForm:
-    """What a secret's text looks like."""
+    """The form of a secret's text."""
 
     pattern: re.Pattern[str]
     """What the whole text must match."""
     otherwise: str
-    """What is wrong with a text that does not, and what to do."""
+    """What is wrong with a text of another form, and what to do."""
 
 
 HEADER_TEXT: Final = SecretForm(
     re.compile(r"[\x21-\x7e]+"),
     "holds more than one line, spaces, or other than plain ASCII; give it alone, on one line",
 )
-"""What can be the value of an HTTP header: visible ASCII."""
+"""Possible values of an HTTP header: visible ASCII."""
 
 ANY_TEXT: Final = SecretForm(
     re.compile(r"[^\0]+"), "holds a NUL character, which no text does; write the secret there as UTF-8 text"
 )
-"""Whatever is not empty: passwords, and keys of several lines. librdkafka would cut them off at a NUL."""
+"""Any non-empty text: passwords, and keys of several lines. librdkafka would cut them off at a NUL."""
 
 LONG_TEXT: Final = SecretForm(
     re.compile(r"[^\0]{32,}", re.DOTALL),
     "has fewer than 32 characters; make one: openssl rand -hex 32",
 )
-"""A key that nobody guesses."""
+"""A key that cannot be guessed."""
 
 
 @final
 class Secret:
-    """A text that is shown by asking for it only: never by repr, str, format, JSON or pickle."""
+    """A text that is shown only by `reveal`: never by repr, str, format, JSON or pickle."""
 
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        """Keep `value` to itself."""
+        """Keeps `value`."""
         self._value = value
 
     def reveal(self) -> str:
@@ -61,23 +61,23 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        """Three stars, whatever the value."""
+        """Always three stars."""
         return "Secret('***')"
 
     def __str__(self) -> str:
-        """Three stars, whatever the value."""
+        """Always three stars."""
         return "***"
 
     def __eq__(self, other: object) -> bool:
-        """Equal by value."""
+        """Compares by value."""
         return isinstance(other, Secret) and other._value == self._value
 
     def __hash__(self) -> int:
-        """As `__eq__`."""
+        """Consistent with `__eq__`."""
         return hash(self._value)
 
     def __reduce__(self) -> NoReturn:
-        """A pickled secret would be a secret in a file.
+        """Refuses to be pickled: that would put the secret in a file.
 
         Raises:
             TypeError: always.
@@ -86,7 +86,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Made from a non-empty text; dumped as three stars."""
+        """Created from a non-empty text; dumped as three stars."""
         return core_schema.no_info_plain_validator_function(
             cls._parse,
             serialization=core_schema.plain_serializer_function_ser_schema(str, when_used="json"),
@@ -107,12 +107,12 @@ class SecretSource:
     """Where a secret is read from: the settings themselves, or a file."""
 
     def __init__(self, key: str, given: Secret | Path, form: SecretForm = ANY_TEXT) -> None:
-        """Nothing is read yet.
+        """Reads nothing yet.
 
         Args:
             key: the setting, for error texts; a file's ends in `_file`.
-            given: the secret, or the path of the file that holds it.
-            form: what the text looks like.
+            given: the secret, or the path of the file with it.
+            form: the form of the text.
         """
         self._key = key
         self._given = given
@@ -129,19 +129,19 @@ class SecretSource:
         return self._key
 
     def current(self) -> str:
-        """The secret as it is now.
+        """The present secret.
 
         Raises:
-            SettingsError: the file cannot be read, is empty, or holds what a secret of this kind cannot be.
+            SettingsError: the file cannot be read, is empty, or has another form.
         """
         text = self._read()
         self._last_seen = text
         return text
 
     def changed(self) -> bool:
-        """Whether the content is another than `current` last gave; a file that is unreadable just now is not.
+        """Whether the content differs from what `current` last returned; False while the file is unreadable.
 
-        One read of a small file: cheap enough to ask every few seconds.
+        It reads one small file: cheap enough for every few seconds.
         """
         try:
             return self._read() != self._last_seen
@@ -170,7 +170,7 @@ class SecretSource:
                 f"cannot be read ({error.strerror}); mount it, or mend its path or rights"
             ) from None
         except ValueError:
-            raise self._error("is no path: it holds a NUL character; give the file's path") from None
+            raise self._error("is not a path: it holds a NUL character; give the file's path") from None
 
     def _error(self, text: str) -> SettingsError:
         origin = "" if isinstance(self._given, Secret) else str(self._given)
@@ -178,16 +178,16 @@ class SecretSource:
 
 
 class SecretListSource(SecretSource):
-    """Where several secrets are read from, one a line, of which some may be no secrets."""
+    """Where several secrets are read from, one a line, of which some may be invalid."""
 
     def lines(self) -> tuple[str, ...]:
-        """Each line that is not empty, in its place; an empty text where it can be no secret.
+        """Each line that is not empty, in its place; an empty text if it cannot be a secret.
 
         Raises:
             SettingsError: the file cannot be read, or has no such line.
         """
         given = self._given
-        # A byte that is no UTF-8 spoils its own line only: no secret holds the character that stands for it.
+        # A byte that is not UTF-8 spoils only its own line: no secret contains the replacement character.
         text = (
             given.reveal() if isinstance(given, Secret) else self._read_bytes(given).decode(errors="replace")
         )
@@ -198,7 +198,7 @@ class SecretListSource(SecretSource):
 
     @property
     def otherwise(self) -> str:
-        """What is wrong with a line that is no secret, and what to do."""
+        """What is wrong with a line that is not a secret, and what to do."""
         return self._form.otherwise
 
     def _read(self) -> str:
@@ -209,7 +209,7 @@ class SecretListSource(SecretSource):
 
 
 def source_of(key: str, value: Secret | None, path: str | None, form: SecretForm) -> SecretSource | None:
-    """Where the secret `key` is read from: its own setting, or the file of `<key>_file`; None: there is none."""
+    """Where the secret `key` is read from: its own setting, or the file of `<key>_file`; None: it is not set."""
     if value is not None:
         return SecretSource(key, value, form)
     return None if path is None else SecretSource(f"{key}_file", Path(path), form)

@@ -1,4 +1,4 @@
-"""What the sections of every program's settings are made of.
+"""The base of the sections of every program's settings.
 
 In: plain values. Out: the base class of sections, which refuses unknown keys and wrong types, and the types of keys.
 """
@@ -27,10 +27,10 @@ SECTIONS: Final = (
     "gateway",
     "publisher",
 )
-"""Every section that the file may have. A program checks those of its own model and passes the others over."""
+"""All sections that the file may have. A program checks those of its own model and ignores the others."""
 
 MAX_SECONDS: Final = 31_536_000.0
-"""A year. More is a slip of the pen, and what is far beyond it overflows when it is counted in milliseconds."""
+"""A year. More is a mistake, and values far beyond it overflow when converted to milliseconds."""
 
 MAX_COUNT: Final = 1_000_000_000
 """The same for numbers of things."""
@@ -39,7 +39,7 @@ Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 PortNumber = Annotated[int, Field(ge=0, le=65_535)]
-"""0: a free one is picked."""
+"""0: any free port."""
 Text = Annotated[str, StringConstraints(min_length=1)]
 TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 """What Kafka accepts as a topic's name."""

@@ -1,9 +1,9 @@
-"""Where settings are given: one YAML file, and environment variables that win over it.
+"""Reads settings: one YAML file, and environment variables that win over it.
 
-In: the file's path, the environment, the program's keys. Out: `Given`, one tree of plain values that remembers
-where each came from, and the problems found on the way. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are
-settings (so that FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not); one whose
-name differs from such a variable's only by underscores is a problem.
+In: the file's path, the environment, the program's keys. Out: `Given`, one tree of plain values that remembers where
+each came from, and the problems found. Only variables of the form `FLAGPOST_<SECTION>__<KEY>` are settings (so that
+FLAGPOST_CONFIG, and the service links FLAGPOST_…_PORT that Kubernetes injects, are not); one whose name differs from
+such a variable's only by underscores is a problem.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_GIVEN = object()
 
 @dataclass(slots=True)
 class Given:
-    """What was given, and by whom."""
+    """The values that were set, and where."""
 
     file: str
     tree: dict[str, Any] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class Given:
     problems: list[Problem] = field(default_factory=list)
 
     def origin(self, path: KeyPath) -> str:
-        """The variable, or the file, that gave the value at `path`; empty when nobody did."""
+        """The variable, or the file, that set the value at `path`; empty if nothing did."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.variables:
                 return self.variables[path[:length]]
         return "" if self.value(path) is NOT_GIVEN else self.file
 
     def value(self, path: KeyPath) -> object:
-        """What was given at `path`, or NOT_GIVEN."""
+        """The value at `path`, or NOT_GIVEN."""
         here: Any = self.tree
         try:
             for part in path:
@@ -58,10 +58,10 @@ class Given:
 
 
 def read(keys: Keys, config_path: Path | None, environ: Mapping[str, str]) -> Given:
-    """Read the file, and lay the environment over it: sections first, so that the closer word wins.
+    """Read the file, and merge the environment into it: sections first, so that the more specific variable wins.
 
     Raises:
-        SettingsError: the file cannot be read, or is no YAML map.
+        SettingsError: the file cannot be read, or is not a YAML map.
     """
     given = Given("") if config_path is None else _read_file(config_path)
     variables = keys.variables
@@ -75,14 +75,14 @@ def read(keys: Keys, config_path: Path | None, environ: Mapping[str, str]) -> Gi
 
 
 def unknown(keys: Keys, path: KeyPath, origin: str) -> Problem:
-    """The problem of a key that does not exist. Its value is not shown: it may be a misspelt secret's."""
+    """The problem of an unknown key. Its value is not shown: it may be a misspelt secret's."""
     meant = keys.closest(path)
     hint = f"; did you mean {meant}?" if meant else "; docs/settings.md lists the keys"
     return Problem(dotted(path), origin, f"there is no such setting{hint}")
 
 
 def _unknown_variable(keys: Keys, path: KeyPath, name: str) -> Problem:
-    """The same for a variable; a key inside of a map is set with the whole map."""
+    """The same for a variable; a key inside of a map can only be set with the whole map."""
     above = path[:-1]
     if keys.exists(above) and not keys.is_section(above) and not keys.takes_text(above):
         variable = name.rpartition("__")[0]
@@ -102,7 +102,7 @@ def _read_variable(keys: Keys, given: Given, name: str, text: str) -> None:
 
 
 def _parsed(text: str) -> object:
-    """The JSON; what is none stays text, for the models to say what they expected instead."""
+    """The parsed JSON; anything else stays text, so that the models can say what they expected."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -110,7 +110,7 @@ def _parsed(text: str) -> object:
 
 
 def _lay_over(tree: dict[str, Any], path: KeyPath, value: object) -> None:
-    """Set the value; a section that is no map is left as it is, for the models to refuse."""
+    """Set the value; a section that is not a map is left unchanged, so that the models refuse it."""
     here: Any = tree
     for part in path[:-1]:
         if here.get(part) is None:
@@ -147,18 +147,18 @@ def _unreadable(file: str, text: str) -> SettingsError:
 
 
 def _no_yaml(error: Exception) -> str:
-    """Where and why; without the quotes, which may hold a secret that was mistyped into YAML's own characters."""
+    """Where and why, without the quotes, which may contain a secret that was mistyped into YAML syntax."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem is None or mark is None:
-        return "is no YAML: it nests too deep, or holds a character, date or number that is none; mend it"
+        return "is not YAML: it nests too deep, or holds a character, date or number that is none; fix it"
     quoteless = QUOTED.sub("'…'", problem)
-    return f"is no YAML at line {mark.line + 1}, column {mark.column + 1} ({quoteless}); mend that line"
+    return f"is not YAML at line {mark.line + 1}, column {mark.column + 1} ({quoteless}); fix that line"
 
 
 def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]) -> Iterator[Problem]:
     """Keys that YAML would silently take as the last of several, or as something else than text.
 
-    `seen`: the nodes looked at; anchors let one stand in many places, and within itself.
+    `seen`: the nodes visited; with anchors one may occur in many places, and inside itself.
     """
     if not isinstance(node, yaml.MappingNode) or id(node) in seen:
         return

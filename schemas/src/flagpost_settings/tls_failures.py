@@ -1,7 +1,7 @@
-"""What is wrong with TLS to a server, in words: untrusted, expired, another name.
+"""Describes a TLS failure: an untrusted or expired certificate, or another name.
 
 In: what an HTTP client raised (aiohttp's errors and urllib's hold Python's ssl errors in different places). Out: a
-line, or None where something else failed. One place for Pendo, the registry's clients and `flagpost check`.
+line, or None if something else failed. For Pendo, the registry's clients and `flagpost check`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _VERIFY_CODES: Final = {
     62: "the server's certificate is for another name",
     64: "the server's certificate is for another name",
 }
-"""OpenSSL's X509_V_ERR_…; all others mean that nobody whom we trust vouches for the certificate."""
+"""OpenSSL's X509_V_ERR_…; all others mean that no trusted authority has signed the certificate."""
 
 _HOLDERS: Final = ("certificate_error", "os_error", "reason", "__cause__", "__context__")
-"""Where clients keep the error that theirs is made of."""
+"""Where clients keep the original error."""
 _MAX_DEPTH: Final = 5
 
 
 def tls_failure(error: BaseException) -> str | None:
-    """What is wrong; None: not TLS."""
+    """What is wrong; None: it is not about TLS."""
     found = _ssl_error(error, _MAX_DEPTH)
     if found is None:
         return None
@@ -34,7 +34,7 @@ def tls_failure(error: BaseException) -> str | None:
 
 
 def _ssl_error(error: BaseException, depth: int) -> ssl.SSLError | None:
-    """Python's own error, innermost: aiohttp's are of its class, and say nothing themselves."""
+    """Python's innermost error: aiohttp's are of its class, and say nothing themselves."""
     held = (getattr(error, name, None) for name in _HOLDERS) if depth else ()
     inner = (_ssl_error(each, depth - 1) for each in held if isinstance(each, BaseException))
     outer = error if isinstance(error, ssl.SSLError) else None

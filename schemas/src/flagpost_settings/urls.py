@@ -1,6 +1,6 @@
-"""Which texts are URLs that a client can connect to, and whether the network sees what is sent there.
+"""Which texts are URLs that a client can connect to, and whether the network can see what is sent there.
 
-In: text. Out: its parts, or None; yes or no. And the other way: an address as URLs have it.
+In: text. Out: its parts, or None; yes or no; and an address in the form of URLs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HOST_NAME: Final = re.compile(r"(?i)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 def http_url(text: str) -> SplitResult | None:
-    """The parts of an http or https URL; None where it is none."""
+    """The parts of an http or https URL; None if it is not one."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -24,12 +24,12 @@ def http_url(text: str) -> SplitResult | None:
 
 
 def authority(host: str, port: int) -> str:
-    """`host:port` as URLs have it, an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    """`host:port` for a URL, with an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_host(name: str) -> bool:
-    """Whether it can be connected to; a name of other letters has a form in these, beginning with xn--."""
+    """Whether a client can connect to the name; names with other letters have an ASCII form that begins with xn--."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -38,7 +38,7 @@ def _is_host(name: str) -> bool:
 
 
 def shows_secrets(parts: SplitResult) -> bool:
-    """Whether others could read what is sent there: plain http that leaves this machine."""
+    """Whether others could read what is sent there: plain http to another machine."""
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 

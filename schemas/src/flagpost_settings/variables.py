@@ -1,7 +1,7 @@
-"""Variables that look set and are not: names that differ from a setting's by underscores only.
+"""Variables that look like settings and are not: names that differ from a setting's only by underscores.
 
 In: the environment, the names that are read. Out: each such variable with the name that was meant. Imports nothing of
-ours, so that the Publisher can ask without the extra `settings`.
+ours, so that the Publisher can use it without the extra `settings`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 CONFIG_VARIABLE: Final = "FLAGPOST_CONFIG"
-"""Names the settings file; read by the commands themselves."""
+"""The path of the settings file; read by the commands themselves."""
 
 SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{1,5}")
-"""What Kubernetes gives a pod as FLAGPOST_GATEWAY_PORT beside a Service named flagpost-gateway, and the like
-(https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables)."""
+"""The value that Kubernetes gives a pod as FLAGPOST_GATEWAY_PORT beside a Service named flagpost-gateway, and the
+like (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables).
+"""
 
 
 def squashed(name: str) -> str:
@@ -24,7 +25,7 @@ def squashed(name: str) -> str:
 
 
 def misspelt(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The variables in `environ` that are not `known`, each with the known one it must have been meant for."""
+    """The variables in `environ` that are not `known`, each with the known one that was probably meant."""
     meant = {squashed(name): name for name in known}
     for name in sorted(environ):
         right = meant.get(squashed(name), name)
@@ -33,5 +34,5 @@ def misspelt(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[tuple
 
 
 def advice(right: str) -> str:
-    """What to do about a misspelt variable, to be read after its name."""
+    """What to do about a misspelt variable; follows its name."""
     return f"is not read, as its underscores are not a setting's; write {right}"

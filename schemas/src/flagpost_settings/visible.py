@@ -1,8 +1,8 @@
-"""Other people's texts where people read them: terminals and logs obey control characters.
+"""Makes other people's texts safe to show: terminals and logs obey control characters.
 
-In: any text, or a JSON document. Out: the same without what a terminal would obey, or what would show another order
-or other letters than there are: control characters (C0, C1), escape sequences, bidirectional and other invisible
-characters are escaped as Python writes them, in JSON as JSON does.
+In: any text, or a JSON document. Out: the same without anything that a terminal would obey, or that would show a
+false order or false letters: control characters (C0, C1), escape sequences, bidirectional and other invisible
+characters are escaped like in Python, in JSON like in JSON.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The text, whose lines stay lines."""
+    """The text with its line breaks kept."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def visible_json(document: bytes) -> str:
-    """A JSON document that says the same: what is escaped can stand in its strings only."""
+    """An equivalent JSON document: what is escaped can only be in its strings."""
     return "\n".join(map(_visible_in_json, document.decode().split("\n")))
 
 

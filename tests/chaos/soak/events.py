@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from flagpost_consumer.core.outcomes import Kind
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_schemas import (
     DecisionEvent,
     Decoder,

@@ -91,7 +91,7 @@ class Member:
         self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
-        """Block until it has ended; gives the exit code, None when it has not."""
+        """Block until it has ended; returns the exit code, None when it has not."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -29,7 +29,7 @@ from running import FLAGPOST, environment
 RECONCILE_SECONDS: Final = 300
 EXAMPLES: Final = 5
 UNACKNOWLEDGED_SECONDS: Final = 1.0
-"""How old the oldest unacknowledged answer may get before sending stops (invariant 6)."""
+"""How old the oldest unacknowledged answer may get before sending stops (docs/guarantees.md#sent-twice)."""
 LATE_SECONDS: Final = 3.0
 """How much later than it was sent the stand-in, which shares this process, may note an arrival."""
 REPEATS_AN_ENDING: Final = 3 * MAX_CONNECTIONS
@@ -192,7 +192,7 @@ _RANKS: Final = {
     Outcome.DEAD_LETTERED.value: 2,
     Outcome.DELIVERED.value: 3,
 }
-"""Which settlement of several stands (CONTRACT section 8)."""
+"""Which settlement of several stands (docs/contract.md#accounting)."""
 
 
 def _is_fair(entry: Entry, end: LedgerEntry, answers: dict[Step, list[int]]) -> bool:

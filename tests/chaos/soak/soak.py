@@ -31,9 +31,9 @@ from chaos.soak.troubles import (
     Lane,
     Trouble,
 )
-from flagpost_consumer.adapters.topic_ids import read_topic_id
+from flagpost_consumer.adapters.kafka.topic_ids import read_topic_id
 from flagpost_consumer.demo.pendo_stand_in import HANG, Endpoint, Fault, PendoStandIn
-from real_kafka.broker import KafkaBroker
+from real_kafka.broker import OwnBroker
 
 INTERVAL_SECONDS: Final = 0.25
 MAX_CONNECTIONS: Final = 16
@@ -63,7 +63,7 @@ class Soak(AbstractAsyncContextManager["Soak"]):
 
     def __init__(
         self,
-        kafka: KafkaBroker,
+        kafka: OwnBroker,
         pendo: PendoStandIn,
         registry: LyingRegistry,
         name: str,

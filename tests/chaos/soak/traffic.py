@@ -25,8 +25,8 @@ from chaos.soak.events import (
     now_ms,
     plan,
 )
-from flagpost_consumer.adapters.kafka_config import RECEIVE_BYTES
-from flagpost_consumer.core.partitioner import partition_of
+from flagpost_consumer.adapters.kafka.config import RECEIVE_BYTES
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_publisher import Publisher
 from flagpost_schemas import Event, encode_confluent, encode_single_object, partition_key
 from real_kafka.broker import KafkaBroker

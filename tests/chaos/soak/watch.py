@@ -187,7 +187,7 @@ class Watch:
     # What is late
 
     def judge_waiting(self, now: float) -> dict[Step, Entry]:
-        """Measure how long each delivery has waited without an excuse; gives what has become late."""
+        """Measure how long each delivery has waited without an excuse; returns what has become late."""
         return {
             **self._judge(now, self._waiting, Endpoint.TRACK, Kind.TRACK),
             **self._judge(now, self._metadata_waiting, Endpoint.METADATA, Kind.VISITOR_METADATA),

@@ -9,7 +9,8 @@ import time
 
 from flagpost_consumer.core.clock import Instant
 
-# Linux stops CLOCK_MONOTONIC while a machine sleeps; the group's session goes on meanwhile (DESIGN, Fence).
+# Linux stops CLOCK_MONOTONIC while a machine sleeps; the group's session goes on meanwhile
+# (docs/architecture.md#the-fence).
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 

@@ -1,4 +1,4 @@
-"""The consumer's metrics, under the names of CONTRACT section 9.
+"""The consumer's metrics, under the names of docs/contract.md#metrics.
 
 In: the engine's counts, read at each scrape, and what the shells observe. Out: a Prometheus registry. The
 engine counts in plain integers and the scrape, which runs on the same loop, turns them into series: so every
@@ -20,39 +20,27 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.utils import floatToGoString
 
 from flagpost_consumer import __version__
-from flagpost_consumer.adapters.kafka_intake import Lag
+from flagpost_consumer.adapters.kafka.intake_handler import Lag
+from flagpost_consumer.core.books.deliveries import Settlement
+from flagpost_consumer.core.books.stalls import Stall, Stalled
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.endpoint import EndpointState
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.experiment_visitors import ExperimentVisitors
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
-from flagpost_consumer.core.pendo_rules import Rule
-from flagpost_consumer.core.records import Attempt, EndpointName, EventFacts, Record, Settlement
-from flagpost_consumer.core.sample_ratio import Shares
-from flagpost_consumer.core.schema_lookups import RegistryWait
-from flagpost_consumer.core.selection import not_selected
-from flagpost_consumer.core.stalls import Stall, Stalled
-from flagpost_consumer.core.verdict import Answer
+from flagpost_consumer.core.pendo.attempts import Attempt
+from flagpost_consumer.core.pendo.endpoint import EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.pendo_rules import Rule
+from flagpost_consumer.core.planning.schema_lookups import RegistryWait
+from flagpost_consumer.core.planning.selection import not_selected
+from flagpost_consumer.core.records import EventFacts, Record, Undecoded
+from flagpost_consumer.core.splits.sample_ratio import Shares
+from flagpost_consumer.core.splits.visitors import ExperimentVisitors
 from flagpost_schemas import DecisionEvent
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 AGE_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800)
 HOTTEST_LANES = 5
 STATUSES_FROM_THE_START = ("200", "400", "401", "403", "404", "408", "429", "500", "502", "503", "504")
-
-_TRACK_ONLY = frozenset({Reason.DEDUPE, Reason.EXPIRED})
-_METADATA_ONLY = frozenset({Reason.FIELD_MISSING, Reason.SUPERSEDED, Reason.UNCHANGED})
-_DECISIONS_ONLY = frozenset({Reason.FLAG_FILTERED, Reason.NOT_DISPATCHED})
-_OF_VISITORS = frozenset({Reason.NO_VISITOR_ID, Reason.SUPPRESSED})
-_UNDECODED = frozenset({Reason.UNDECODABLE, Reason.UNKNOWN_SCHEMA})
-_REASONS = {
-    Kind.TRACK: frozenset(Reason) - _METADATA_ONLY - _UNDECODED,
-    Kind.VISITOR_METADATA: frozenset(Reason) - _TRACK_ONLY - _UNDECODED,
-    Kind.ACCOUNT_METADATA: (frozenset(Reason) - _TRACK_ONLY - _DECISIONS_ONLY - _UNDECODED - _OF_VISITORS),
-    Kind.UNKNOWN: _UNDECODED | {Reason.INVALID},
-}
-"""Which reasons a kind of delivery can end with; their series exist from the start."""
-
 
 LIMITS = {
     "delivery": (
@@ -64,17 +52,19 @@ LIMITS = {
     "dedupe": ("max_entries",),
     "pendo": ("max_connections", "metadata_timeout_seconds", "request_timeout_seconds"),
 }
-"""Settings, by section, that rules and dashboards compare with: built into those, they would be wrong elsewhere."""
+"""Settings, by section, that rules and dashboards compare with: a copy of their defaults there would often be
+wrong.
+"""
 
 
 MAX_VARIATIONS = 100
-"""Of one flag: whoever publishes decides what they are called, and each is a series for as long as we run."""
+"""Variations of one flag: publishers decide what they are called, and each is a series until the process ends."""
 MAX_VARIATION_CHARACTERS = 100
 OTHER_VARIATIONS = "other"
 
 
 class Distribution:
-    """Seconds, counted by bounds: prometheus_client's own histogram takes a lock for each of two numbers."""
+    """Seconds in buckets: prometheus_client's own histogram takes a lock for each of two numbers."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = (*bounds, inf)
@@ -82,12 +72,12 @@ class Distribution:
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
     def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
-        """Tell it as a metric of a family."""
+        """Add it as a metric to a family."""
         up_to = zip(map(floatToGoString, self._bounds), accumulate(self._counts), strict=True)
         family.add_metric(labels, list(up_to), self._sum)
 
@@ -103,7 +93,7 @@ class Observed:
     """Partitions that make no progress, and why."""
     ledger_damaged: int = 0
     quarantined: int = 0
-    """Records that made the decoder raise twice; the engine counts its own."""
+    """Records for which the decoder raised twice; the engine counts its own."""
     registry_waits: Callable[[], Sequence[RegistryWait]] = tuple
     """The partitions that wait for the schema registry."""
     topics_replaced: CountOf[str] = field(default_factory=CountOf)
@@ -127,7 +117,9 @@ class Metrics:
         flags: Iterable[str] = (),
         splits: Mapping[str, Shares] | None = None,
     ) -> None:
-        """`topic`: that of events; `topics`: all that the consumer reads or writes; `splits`: expected of flags."""
+        """`topic`: the events topic; `topics`: all that the consumer reads or writes; `splits`: expected splits of
+        flags.
+        """
         self._engine = engine
         self._clock = clock
         self._topic = topic
@@ -150,13 +142,13 @@ class Metrics:
         self.observed.requests[attempt.endpoint, answer.label] += 1
         self._request_seconds[attempt.endpoint].observe(seconds)
 
-    def received(self, records: Iterable[Record]) -> None:
-        """Note the visitors of experiments among records that came."""
+    def received(self, records: Iterable[Record | Undecoded]) -> None:
+        """Note the visitors of experiments in records that arrived."""
         if not self._flags:
             return
         select = self._engine.policy.select
         for record in records:
-            event = record.event
+            event = None if isinstance(record, Undecoded) else record.event
             if not isinstance(event, DecisionEvent) or self._engine.current(record.partition) is None:
                 continue
             if not_selected(event, select) is None:
@@ -177,7 +169,7 @@ class Metrics:
             self.observed.decisions[facts.flag_key, variation, outcome] += 1
 
     def _variation_of(self, flag: str, variation: str) -> str:
-        """The label of a variation: of each flag the first hundred have one, as long as they are short."""
+        """The label of a variation: the first hundred of each flag have one, if their names are short."""
         known = self._variations[flag]
         if variation in known:
             return variation
@@ -189,7 +181,7 @@ class Metrics:
     # What a scrape reads
 
     def collect(self) -> Iterable[Metric]:
-        """Give every series."""
+        """Return every series."""
         now = self._clock()
         yield from self._distributions()
         yield from self._record_series()
@@ -226,11 +218,11 @@ class Metrics:
         )
         yield _counter(
             "flagpost_mispartitioned",
-            "Visitors' lines begun by a record that another partitioner placed, of 1,000 lines a second.",
+            "Visitors' lanes whose first record is on the wrong partition; at most 1,000 lanes a second are checked.",
             accounts.mispartitioned,
         )
         trimmed = CounterMetricFamily(
-            "flagpost_properties_trimmed", "Properties repaired to keep Pendo's rules.", labels=["rule"]
+            "flagpost_properties_trimmed", "Properties repaired to follow Pendo's rules.", labels=["rule"]
         )
         for rule in Rule:
             trimmed.add_metric([rule.value], accounts.repairs[rule])
@@ -247,7 +239,7 @@ class Metrics:
             "flagpost_deliveries", "Deliveries settled.", labels=["kind", "outcome", "reason"]
         )
         for kind in Kind:
-            for reason in sorted(_REASONS[kind]):
+            for reason in sorted(reason for reason in Reason if kind in reason.kinds):
                 count = accounts.settled[kind, reason.outcome, reason]
                 settled.add_metric([kind.value, reason.outcome.value, reason.value], count)
         yield settled
@@ -269,7 +261,7 @@ class Metrics:
         )
         expected = GaugeMetricFamily(
             "flagpost_experiment_expected_share",
-            "Which share of an experiment's visitors is to have a variation.",
+            "The share of an experiment's visitors that should have a variation.",
             labels=["flag", "rule", "variation"],
         )
         found = GaugeMetricFamily(
@@ -295,16 +287,16 @@ class Metrics:
             engine.sendable(now) + unread,
         )
         yield _gauge(
-            "flagpost_backlog_paced", "Deliveries that wait for their visitor's turn.", engine.paced(now)
+            "flagpost_backlog_paced", "Deliveries that wait for their visitor's pace.", engine.paced(now)
         )
         yield _gauge(
             "flagpost_pending_bytes",
-            "Keys, values and headers of the records held in memory, and what their events take besides.",
+            "Bytes of the records held in memory: keys, values, headers, and what their events take besides.",
             engine.pending_bytes,
         )
         yield _gauge(
             "flagpost_pending_ratio",
-            "How much of what may be pending is, of records or bytes, whichever is more; reading pauses at 1.",
+            "Pending records or bytes as a part of their limit, whichever is more; reading pauses at 1.",
             engine.fullness,
         )
         yield self._hottest_lanes()
@@ -316,14 +308,14 @@ class Metrics:
         )
 
     def _unread(self) -> int:
-        """Records not yet read of the partitions that wait for nothing but capacity."""
+        """Unread records of the partitions that wait for nothing but capacity."""
         stalled = self.observed.stalls()
         return sum(lag.end - lag.position for n, lag in self.observed.lag.items() if n not in stalled)
 
     def _hottest_lanes(self) -> Metric:
         hottest = [waiting for _, waiting in self._engine.hottest_visitors(HOTTEST_LANES)]
         lanes = GaugeMetricFamily(
-            "flagpost_hottest_lanes", "Deliveries in the longest visitors' lines, by rank.", labels=["rank"]
+            "flagpost_hottest_lanes", "Deliveries in the longest visitors' lanes, by rank.", labels=["rank"]
         )
         for rank in range(HOTTEST_LANES):
             lanes.add_metric([str(rank + 1)], hottest[rank] if rank < len(hottest) else 0)
@@ -340,7 +332,9 @@ class Metrics:
         yield requests
         in_flight = GaugeMetricFamily("flagpost_pendo_in_flight", "Requests under way.", labels=["endpoint"])
         state = GaugeMetricFamily(
-            "flagpost_pendo_state", "The state of an endpoint: one is 1.", labels=["endpoint", "state"]
+            "flagpost_pendo_state",
+            "The state of an endpoint: the present state is 1, the others are 0.",
+            labels=["endpoint", "state"],
         )
         budget = GaugeMetricFamily(
             "flagpost_pendo_budget_per_minute",
@@ -374,7 +368,7 @@ class Metrics:
         yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
         yield _gauge(
             "flagpost_topic_partitions",
-            "Partitions that the events topic has; 0 until Kafka has told.",
+            "Partitions that the events topic has; 0 until Kafka has answered.",
             self._engine.partition_count,
         )
         rebalances = CounterMetricFamily("flagpost_rebalances", "Changes of the assignment.", labels=["kind"])
@@ -383,12 +377,12 @@ class Metrics:
         yield rebalances
         yield _counter(
             "flagpost_offsets_lost",
-            "Offsets between a committed one and the log's beginning: records nobody can read any more.",
+            "Offsets whose records Kafka deleted before they were read, or that cannot be read.",
             self._engine.accounts.offsets_lost,
         )
         replaced = CounterMetricFamily(
             "flagpost_topic_replaced",
-            "Topics made anew under their old name, and partitions whose log went back.",
+            "Topics created anew under their old name, and partitions whose log went back.",
             labels=["topic"],
         )
         for topic in self._topics:
@@ -402,7 +396,7 @@ class Metrics:
         )
         yield _counter(
             "flagpost_quarantined",
-            "Records dead-lettered because they made Flagpost's own code raise twice: a defect.",
+            "Records dead-lettered because Flagpost's own code failed on them twice: a defect.",
             self.observed.quarantined + self._engine.accounts.quarantined,
         )
         yield _counter(
@@ -439,7 +433,7 @@ class Metrics:
             counts.evicted_early,
         )
         yield _counter(
-            "flagpost_dedupe_late", "Events over one ttl late, whose repeats may be missed.", counts.late
+            "flagpost_dedupe_late", "Events over one ttl late, whose duplicates may be missed.", counts.late
         )
 
     def _limits(self) -> Metric:

@@ -1,6 +1,6 @@
-"""How long to wait before another try.
+"""How long to wait before a retry.
 
-In: how many tries have failed, and a random source. Out: seconds.
+In: the number of failed attempts, and a random source. Out: seconds.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ CAP_SECONDS = 60.0
 PROBE_CAP_SECONDS = 30.0
 
 RandomSource = Callable[[], float]
-"""Gives floats that are evenly spread over [0, 1)."""
+"""Returns floats that are evenly distributed over [0, 1)."""
 
 
 def retry_delay(failures: int, random: RandomSource) -> float:
-    """The wait after the n-th failure (from 1): exponential with full jitter, at most 60 s.
+    """The wait in seconds after the n-th failure (from 1): exponential with full jitter, at most 60 s.
 
-    Full jitter spreads the tries of many visitors that failed together (AWS Architecture Blog,
-    "Exponential Backoff And Jitter").
+    Full jitter spreads the retries of many visitors that failed together (AWS Architecture Blog, "Exponential Backoff
+    And Jitter").
     """
     return random() * doubled(BASE_SECONDS, failures, CAP_SECONDS)
 

@@ -15,61 +15,64 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
+from typing import cast
 
-from flagpost_consumer.core.accounts import Accounts
-from flagpost_consumer.core.appetite import Appetite
-from flagpost_consumer.core.attempts import Attempts
+from flagpost_consumer.core.actions import Actions
 from flagpost_consumer.core.backoff import RandomSource
-from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.clock_check import ClockCheck
-from flagpost_consumer.core.dedupe import Dedupe, DedupeCounts
-from flagpost_consumer.core.endpoint import Endpoint, EndpointState
-from flagpost_consumer.core.metadata_sending import MetadataSending
-from flagpost_consumer.core.moments import earliest
-from flagpost_consumer.core.offsets import Offsets
-from flagpost_consumer.core.outcomes import Ending, Kind, Reason
-from flagpost_consumer.core.plan import FieldCatalog, Planned, Planner, replayed_only
-from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.quarantine import Suspects, twice
-from flagpost_consumer.core.records import (
-    Actions,
-    Attempt,
+from flagpost_consumer.core.books.accounts import Accounts
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.deliveries import (
     Delivery,
-    EndpointName,
-    Gap,
+    Duplicates,
     Partition,
     Position,
-    Record,
     Settlement,
     Stage,
 )
-from flagpost_consumer.core.restoration import Restoration
-from flagpost_consumer.core.settling import Settling
-from flagpost_consumer.core.stalls import Stall
-from flagpost_consumer.core.suppressions import Suppression, Suppressions, TooManySuppressions
-from flagpost_consumer.core.track_sending import TrackSending
-from flagpost_consumer.core.verdict import Answer, judge
+from flagpost_consumer.core.books.offsets import Offsets
+from flagpost_consumer.core.books.restoration import Restoration
+from flagpost_consumer.core.books.settling import Settling
+from flagpost_consumer.core.books.stalls import Stall
+from flagpost_consumer.core.clock import Instant
+from flagpost_consumer.core.metadata.sending import MetadataAttempt, MetadataSending
+from flagpost_consumer.core.moments import earliest
+from flagpost_consumer.core.outcomes import Ending, Kind, Reason
+from flagpost_consumer.core.pendo.attempts import Attempt, Attempts
+from flagpost_consumer.core.pendo.endpoint import Endpoint, EndpointName, EndpointState
+from flagpost_consumer.core.pendo.verdict import Answer, judge
+from flagpost_consumer.core.planning.clock_check import ClockCheck
+from flagpost_consumer.core.planning.mapping import Metadata
+from flagpost_consumer.core.planning.plan import FieldCatalog, Planned, Planner, replayed_only
+from flagpost_consumer.core.planning.quarantine import Suspects, twice
+from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions, TooManySuppressions
+from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import Gap, Record, Undecoded
+from flagpost_consumer.core.tracks.appetite import Appetite
+from flagpost_consumer.core.tracks.repeats import Repeats
+from flagpost_consumer.core.tracks.track_sending import TrackAttempt, TrackSending
 
 CUT_FROM = 0.8
-"""The part of what may be pending, in records or bytes, from which long lines are cut (CONTRACT section 5)."""
+"""Lanes are cut when more than this part of the limit is pending, in records or bytes (docs/contract.md#settings)."""
 RESUME_AT = 0.6
-"""The part of what may be pending at which intake resumes: well below, for a pause refetches."""
+"""Intake resumes when less than this part of the limit is pending: well below 1, because each pause makes the client
+fetch again.
+"""
 ENOUGH_FOR_EACH_CONNECTION = 2
-"""Visitors who could be sent for at once, for each connection, with which no more records are wanted for a while."""
+"""Number of sendable visitors for each connection above which no more records are wanted for a while."""
 CLOCK_SECONDS = 1.0
-"""How often a record that waits for a clock that can be believed is looked at again."""
+"""How often to look again at a record that waits for a clock that can be trusted."""
 UNWRITTEN_SHARE = 8
-"""A partition whose settlements Kafka does not take may hold one of so many parts of `delivery.max_pending`."""
+"""A partition whose settlements Kafka does not take may hold this fraction of `delivery.max_pending`: one eighth."""
 NO_PARTITIONS: frozenset[int] = frozenset()
 READINGS_A_BATCH = 8
-"""Of about so many records of a batch the timestamps are held against the local clock."""
+"""Of each batch, about this many timestamps are compared with the local clock."""
 
 
 class Engine:
     """One process's part of the work."""
 
     def __init__(self, policy: Policy, random: RandomSource, suspects: Suspects | None = None) -> None:
-        """`suspects`: what is known from engines of this process that have failed."""
+        """`suspects`: records at which earlier engines of this process failed."""
         self._policy = policy
         self._suspects = Suspects() if suspects is None else suspects
         self._suppressions = Suppressions()
@@ -80,10 +83,13 @@ class Engine:
         attempts = Attempts(policy.delivery.max_attempts, random)
         self._tracks = TrackSending(policy, attempts, self._settling, self._clock_check, self._suppressions)
         self._metadata = MetadataSending(policy, attempts, self._settling, self._suppressions)
+        self._repeats = Repeats(policy, self._planner, self._settling, self._metadata.is_unchanged)
         self._partitions: dict[int, Partition] = {}
         self._partition_count = 0
         self._clock_waits: dict[Partition, deque[Record]] = {}
-        """Records that wait for a clock that can be believed, and those after them; their partitions are paused."""
+        """Records that wait for a clock that can be trusted, and all records behind them. Their partitions are
+        paused.
+        """
         self._full = False
         self._appetite = Appetite(ENOUGH_FOR_EACH_CONNECTION * policy.limits.max_connections)
         self._draining = False
@@ -93,7 +99,7 @@ class Engine:
     # Partitions
 
     def assign(self, numbers: Iterable[int], partition_count: int, now: Instant) -> list[Partition]:
-        """Take partitions on; each takes records in once it is restored, and sends after one visitor interval."""
+        """Take partitions on. Each accepts records once it is restored, and sends after one visitor interval."""
         self._partition_count = self._tracks.partition_count = partition_count
         send_from = now.monotonic + self._policy.delivery.visitor_interval_seconds
         settings = self._policy.dedupe
@@ -106,15 +112,15 @@ class Engine:
         return assigned
 
     def current(self, number: int) -> Partition | None:
-        """A partition as it is assigned now."""
+        """The current assignment of a partition; None if it is not ours."""
         return self._partitions.get(number)
 
     def is_restored(self, number: int) -> bool:
-        """Whether records of a partition are taken in."""
+        """Whether a partition's ledger has been read, so that its records are accepted."""
         return number in self._partitions and self._partitions[number].restored
 
     def is_settled_undecoded(self, number: int, offset: int) -> bool:
-        """Whether the ledger settles a record of a partition as one that could not be decoded."""
+        """Whether the ledger says that a record could not be decoded and is settled."""
         partition = self._partitions.get(number)
         return partition is not None and partition.settled_before.has(offset, Kind.UNKNOWN)
 
@@ -123,7 +129,8 @@ class Engine:
         return self._partitions.get(partition.number) is partition
 
     def restore(self, partition: Partition, restoration: Restoration) -> None:
-        """Go on where the ledger says that the partition's last member stopped."""
+        """Continue where the partition's last member stopped, according to the ledger."""
+        partition.dedupe.forget()
         partition.dedupe = restoration.dedupe
         partition.dedupe.count_in(self.dedupe_counts)
         partition.settled_before = restoration.settled
@@ -132,28 +139,31 @@ class Engine:
         partition.restored = True
 
     def lose(self, partition: Partition, gap: Gap) -> None:
-        """Kafka no longer has these offsets; nothing beyond them is committed until `gap_written`."""
+        """Kafka no longer has these offsets: commit nothing beyond them until `gap_written`."""
         self._settling.lose(partition, gap)
 
     def gap_written(self, partition: Partition, gap: Gap) -> None:
-        """The ledger tells of a gap."""
+        """The ledger now contains the gap."""
         self._settling.gap_written(partition, gap)
 
     def ledger_replaced(self) -> None:
-        """The ledger topic is a new one: what is known of offsets in the one before holds no longer."""
+        """The ledger topic was created anew: offsets in the old one are no longer valid."""
         for partition in self._partitions.values():
             partition.window.ledger_replaced()
 
     def prove_membership(self, until: float) -> None:
-        """The group counts on us until this monotonic second: what ends before may be sent (DESIGN, fence)."""
+        """We are a member of the group until this monotonic second: what ends before it may be sent.
+
+        Source: docs/architecture.md#the-fence.
+        """
         self._member_until = until
 
     def is_member(self, now: Instant) -> bool:
-        """Whether the group still counts on us."""
+        """Whether we are proven to be a member of the group."""
         return now.monotonic < self._member_until
 
     def revoke(self, numbers: Iterable[int], now: Instant) -> None:
-        """Hand back what waits of these partitions; `is_quiet` tells when what is in flight has ended."""
+        """Hand back what waits in these partitions; `is_quiet` tells when what is in flight has ended."""
         leaving = [self._partitions[number] for number in numbers if number in self._partitions]
         for partition in leaving:
             partition.leaving = partition.closing = True
@@ -161,14 +171,14 @@ class Engine:
         self._share_budgets(now)
 
     def is_quiet(self, numbers: Iterable[int] | None = None) -> bool:
-        """Whether nothing of these partitions, or of all, is in flight or unacknowledged."""
+        """Whether nothing of these partitions (None: of all) is in flight or unacknowledged."""
         chosen = self._partitions if numbers is None else numbers
         return not any(self._partitions[number].busy for number in chosen if number in self._partitions)
 
     def forget(self, numbers: Iterable[int], now: Instant) -> int:
-        """Give partitions up for good; gives how many deliveries in flight were abandoned.
+        """Drop partitions for good; returns how many deliveries in flight were abandoned.
 
-        What of them is still unsettled, or not acknowledged, counts as returned.
+        Deliveries that are unsettled or unacknowledged count as returned.
         """
         partitions = [self._partitions.pop(number) for number in numbers if number in self._partitions]
         abandoned = 0
@@ -192,7 +202,7 @@ class Engine:
 
     @property
     def policy(self) -> Policy:
-        """What it decides by."""
+        """The settings by which it decides."""
         return self._policy
 
     @property
@@ -202,7 +212,7 @@ class Engine:
 
     @property
     def assigned(self) -> list[int]:
-        """The partitions that are this process's and are to stay so."""
+        """The partitions that are ours and are not being handed over."""
         return [number for number, partition in self._partitions.items() if not partition.leaving]
 
     # Suppressed visitors
@@ -213,8 +223,8 @@ class Engine:
         self._suppressions_complete = self._suppressions_followed = True
 
     def suppress(self, suppressions: Iterable[Suppression]) -> None:
-        """More visitors are suppressed, or are so no longer. What waits of them ends when it is to be sent; a request
-        in flight cannot be called back, and is not repeated.
+        """Add or remove suppressed visitors. A waiting delivery of a suppressed visitor ends when its turn comes; a
+        request in flight cannot be cancelled, and is not retried.
 
         Raises:
             TooManySuppressions: nothing is sent any more until `know_suppressions`.
@@ -226,7 +236,7 @@ class Engine:
             raise
 
     def follow_suppressions(self, *, followed: bool) -> None:
-        """Whether it would be heard if another visitor were suppressed: while it would not, nothing is sent."""
+        """Tell whether new suppressions would be noticed; while they would not, nothing is sent."""
         self._suppressions_followed = followed
 
     @property
@@ -236,19 +246,43 @@ class Engine:
 
     # Records
 
-    def receive(self, records: Sequence[Record], now: Instant) -> None:
-        """Take records in; those of partitions that are not ours, not restored, or seen before are left out."""
+    def receive(self, records: Sequence[Record | Undecoded], now: Instant) -> None:
+        """Take records in. Records of partitions that are not ours or not restored, and records seen before, are
+        ignored.
+        """
         for record in records[:: max(1, len(records) // READINGS_A_BATCH)]:
             self._clock_check.note(record, now)
         for record in records:
             partition = self._partitions.get(record.partition)
             if partition is None or partition.closing or not partition.restored:
                 continue
-            if partition in self._clock_waits or not self._take(record, partition, now):
-                self._clock_waits.setdefault(partition, deque()).append(record)
+            left = self._decoded(record, partition, now) if isinstance(record, Undecoded) else record
+            if left is None:
+                continue
+            if partition in self._clock_waits or not self._take(left, partition, now):
+                self._clock_waits.setdefault(partition, deque()).append(left)
+        self._repeats.close()
+
+    def looks_for_duplicates(self) -> bool:
+        """Whether records should arrive undecoded where possible; ask once for each batch."""
+        return self._repeats.is_worth_it()
+
+    def _decoded(self, undecoded: Undecoded, partition: Partition, now: Instant) -> Record | None:
+        """The decoded record; None if it was recognised as a duplicate and is settled, or was seen before."""
+        position = partition.offsets.position
+        if position is not None and undecoded.offset < position:
+            return None
+        place = self._suspects.handled = (undecoded.partition, undecoded.offset)
+        may_be_taken = partition not in self._clock_waits and self._suspects.condemned(*place) is None
+        record = None
+        if not may_be_taken or not self._repeats.take(undecoded, partition, now):
+            record = undecoded.decode()
+            self._repeats.learn(undecoded, record)
+        self._suspects.handled = None
+        return record
 
     def _take(self, record: Record, partition: Partition, now: Instant) -> bool:
-        """Take a record in; False where it must wait for a clock that can be believed."""
+        """Take a record in; False if it must wait for a clock that can be trusted."""
         position = partition.offsets.position
         if position is not None and record.offset < position:
             return True
@@ -276,7 +310,7 @@ class Engine:
         return True
 
     def _take_untaken(self, now: Instant) -> None:
-        """Look again at records that wait for the clock."""
+        """Try again to take in the records that wait for the clock."""
         for partition, records in list(self._clock_waits.items()):
             while records and not partition.closing and self._take(records[0], partition, now):
                 records.popleft()
@@ -300,7 +334,7 @@ class Engine:
         return (Planned(Kind.UNKNOWN, ending),)
 
     def _enter(self, delivery: Delivery, now: Instant) -> None:
-        planned, occurred_at = delivery.planned, delivery.record.occurred_at
+        planned = delivery.planned
         if planned.repairs:
             # There may be ten thousand; once they are counted, nobody asks for them.
             delivery.planned = planned._replace(repairs=())
@@ -308,9 +342,10 @@ class Engine:
             self._settling.settle(delivery, planned.ending, now)
         elif planned.track is not None:
             self._tracks.enter(delivery, planned.track, planned.repairs, now)
-        elif planned.metadata is not None and occurred_at is not None:
+        else:  # it has metadata, then; and only what ends at once has no time
+            occurred_at = cast("int", delivery.record.occurred_at)
             delivery.partition.dedupe.advance(occurred_at)
-            self._metadata.enter(delivery, planned.metadata, occurred_at, now)
+            self._metadata.enter(delivery, cast("Metadata", planned.metadata), occurred_at, now)
 
     # Time
 
@@ -335,10 +370,11 @@ class Engine:
             self._wake_at(now, may_send=may_send),
             self._intake_paused(),
             self._partitions_paused(),
+            self._settling.collect_duplicates(),
         )
 
     def start(self, now: Instant) -> list[Attempt]:
-        """Start what may start, after an answer at once: all else that `poll` sees to can wait for it a little."""
+        """Start what may start, right after an answer. Everything else that `poll` does can wait a little."""
         return self._start(now) if self._may_send(now) else []
 
     def _start(self, now: Instant) -> list[Attempt]:
@@ -356,19 +392,19 @@ class Engine:
 
     def _wake_at(self, now: Instant, *, may_send: bool) -> float | None:
         look_again = now.monotonic + CLOCK_SECONDS if self._clock_waits else None
-        # No time, but an acknowledgement, lets sending go on: of the answers, or of a commit.
+        # Time alone does not let sending go on: an acknowledgement does, of answers or of a commit.
         if not may_send or not self._has_connection():
             return look_again
         return earliest(look_again, self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
 
     @property
     def is_full(self) -> bool:
-        """Whether as much is pending as may be."""
+        """Whether the limit of pending records or bytes is reached."""
         return self.fullness >= 1.0
 
     @property
     def fullness(self) -> float:
-        """How much of what may be pending is: 1.0 when intake must pause."""
+        """Pending records or bytes as a part of their limit; at 1.0 intake must pause."""
         delivery, settling = self._policy.delivery, self._settling
         return max(
             settling.pending_records / delivery.max_pending,
@@ -376,25 +412,25 @@ class Engine:
         )
 
     def wants_records(self, now: Instant) -> bool:
-        """Whether records should be taken in now: where little could start, or Pendo is not well."""
+        """Whether to take records in now; not where few could start, or while Pendo is not well."""
         startable = self._tracks.lanes.startable if self.track.state is EndpointState.OK else 0
         return self._appetite.wants(startable, now.monotonic)
 
     def _intake_paused(self) -> bool:
         self._full = self.fullness >= (RESUME_AT if self._full else 1.0)
-        # What is not restored yet is not read anyway.
+        # A partition that is not restored is not read anyway.
         is_blind = not self.knows_suppressions and any(each.restored for each in self._partitions.values())
         return self._full or self._draining or is_blind or (self.track.is_down and self._tracks.can_probe)
 
     def _partitions_paused(self) -> frozenset[int]:
-        """Partitions of which what is read could only pile up."""
+        """Partitions that should not be read: their records would only pile up."""
         if not (self._clock_waits or self._settling.piled_up or self._settling.unacknowledged.held):
             return NO_PARTITIONS
         return frozenset(self.stalled)
 
     @property
     def stalled(self) -> dict[int, Stall]:
-        """Partitions of which nothing is read, and why."""
+        """Partitions that make no progress, and why."""
         waits = {partition.number: Stall.CLOCK for partition in self._clock_waits}
         unwritten = {*self._settling.unacknowledged.held, *self._settling.piled_up}
         return waits | {partition.number: Stall.LEDGER for partition in unwritten}
@@ -402,20 +438,24 @@ class Engine:
     # Answers
 
     def answered(self, attempt: Attempt, answer: Answer, now: Instant) -> None:
-        """Take in what came of a request."""
+        """Handle the answer to a request."""
         verdict = judge(answer)
-        if attempt.lane is not None:
+        if isinstance(attempt, TrackAttempt):
             record = attempt.lane.queue[0].record
             self._suspects.handled = (record.partition, record.offset)
-            self._tracks.answered(attempt, attempt.lane, answer, verdict, now)
-        elif attempt.batch is not None:
-            self._metadata.answered(attempt, attempt.batch, answer, verdict, now)
+            self._tracks.answered(attempt, answer, verdict, now)
+        else:
+            self._metadata.answered(cast("MetadataAttempt", attempt), answer, verdict, now)
         self._suspects.handled = None
 
     def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
-        """Kafka has the settlements, which are of one partition, at an offset of the ledger."""
+        """Kafka has these settlements of one partition, at this offset of the ledger."""
         self._settling.acknowledged(settlements, ledger_offset)
         self._metadata.acknowledged(settlements)
+
+    def acknowledged_duplicates(self, duplicates: Duplicates, ledger_offset: int) -> None:
+        """Kafka has the ledger record of these duplicates."""
+        self._settling.acknowledged_duplicates(duplicates, ledger_offset)
 
     # Handing back
 
@@ -428,7 +468,7 @@ class Engine:
         stages: set[Stage],
         chosen: Callable[[Delivery], bool] = lambda _: True,
     ) -> None:
-        """Give up the deliveries that are at one of these stages."""
+        """Hand back the deliveries that are at one of these stages."""
         given_up = [delivery for delivery in deliveries if delivery.stage in stages and chosen(delivery)]
         for delivery in given_up:
             self._settling.hand_back(delivery)
@@ -436,7 +476,7 @@ class Engine:
         self._metadata.remove(given_up)
 
     def drain(self, now: Instant) -> None:
-        """Stop: take nothing in, hand back what waits, send waiting metadata at once."""
+        """Stop: accept no records, hand back what waits, send waiting metadata at once."""
         self._draining = True
         for partition in self._partitions.values():
             partition.closing = True
@@ -472,12 +512,13 @@ class Engine:
         return self._settling.accounts
 
     def secret_changed(self, endpoint: EndpointName, now: Instant) -> None:
-        """A credential is a new one: an endpoint that refused the old one is tried at once."""
+        """A credential has changed: an endpoint that refused the old one is tried at once."""
         (self.track if endpoint is EndpointName.TRACK else self.metadata).secret_changed(now.monotonic)
 
     def know_fields(self, fields: FieldCatalog) -> None:
-        """Take note of the metadata fields that Pendo has."""
+        """Note which metadata fields Pendo has."""
         self._planner.fields = fields
+        self._repeats.forget()
 
     def _share_budgets(self, now: Instant) -> None:
         fraction = len(self.assigned) / self._partition_count if self._partition_count else 0.0
@@ -485,7 +526,7 @@ class Engine:
             endpoint.budget.share(fraction, now.monotonic)
 
     def waits_for_pendo(self, now: Instant) -> bool:
-        """Whether Pendo, its limits, or the pace of visitors hold up what is read: no capacity would help."""
+        """Whether records wait for Pendo, its limits, or the pace of visitors: more capacity would not help."""
         ready = self._tracks.lanes.ready(now.monotonic)
         return self._full or not self.track.is_open or ready > self.track.budget.available(now.monotonic)
 
@@ -496,35 +537,34 @@ class Engine:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes that they take besides what every record takes (`record_weights`)."""
+        """Bytes that these take besides what every record takes (`record_weights`)."""
         return self._settling.pending_bytes
 
     @property
     def unacknowledged(self) -> int:
-        """Answers of Pendo whose settlement Kafka has not acknowledged."""
+        """Number of Pendo's answers whose settlement Kafka has not acknowledged."""
         return len(self._settling.unacknowledged)
 
     def sendable(self, now: Instant) -> int:
-        """Track deliveries that could go out now if there were capacity: that wait for no pace, budget or retry."""
+        """Track deliveries that could start now if there were capacity: they wait for no pace, budget or retry."""
         if not self.track.is_open:
             return 0
         return int(min(self._tracks.lanes.ready(now.monotonic), self.track.budget.available(now.monotonic)))
 
     def paced(self, now: Instant) -> int:
-        """Track deliveries that wait for their visitor's turn."""
+        """Track deliveries that wait for their visitor's pace."""
         lanes = self._tracks.lanes
         return lanes.waiting - lanes.ready(now.monotonic)
 
     def oldest_pending_ms(self) -> int | None:
-        """When the oldest pending event occurred, epoch ms, to the order of each partition's offsets."""
+        """When the oldest pending event occurred, epoch ms; in each partition only the first unsettled record is
+        looked at.
+        """
         oldest = [partition.offsets.oldest() for partition in self._partitions.values()]
-        records = [deliveries[0].record for deliveries in oldest if deliveries]
-        return min(
-            (r.timestamp_ms if r.occurred_at is None else r.occurred_at for r in records), default=None
-        )
+        return min((_occurred_at(taken) for taken in oldest if taken), default=None)
 
     def hottest_visitors(self, count: int) -> list[tuple[str, int]]:
-        """The visitors with the longest lines, and how many deliveries wait there."""
+        """The visitors with the longest lanes, and how many deliveries wait there."""
         return heapq.nlargest(count, self._tracks.lanes.lengths(), key=lambda entry: entry[1])
 
 
@@ -537,16 +577,25 @@ def _position(partition: Partition) -> Position | None:
     return Position(offset, needed, window.settles_from)
 
 
+def _occurred_at(taken: list[Delivery] | Duplicates) -> int:
+    """When the first event of an entry occurred, if known."""
+    if isinstance(taken, Duplicates):
+        return taken.occurred_at
+    record = taken[0].record
+    return record.timestamp_ms if record.occurred_at is None else record.occurred_at
+
+
 def _not_settled(plans: Sequence[Planned], settled: frozenset[Kind]) -> Sequence[Planned]:
-    """The deliveries that the ledger does not settle; a record that could not be decoded is settled whole."""
+    """The deliveries that the ledger does not settle; an undecodable record is settled as a whole."""
     return () if Kind.UNKNOWN in settled else [plan for plan in plans if plan.kind not in settled]
 
 
 def _deliveries(partitions: Iterable[Partition]) -> list[Delivery]:
-    """All deliveries of the records that are not settled."""
+    """All deliveries of the unsettled records; for duplicates there are none."""
     return [
         delivery
         for partition in partitions
-        for deliveries in partition.offsets.unsettled()
-        for delivery in deliveries
+        for taken in partition.offsets.unsettled()
+        if not isinstance(taken, Duplicates)
+        for delivery in taken
     ]

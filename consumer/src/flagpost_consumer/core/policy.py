@@ -1,7 +1,7 @@
-"""What the engine is told once, at start: the settings that decide, with their defaults and limits.
+"""The settings that decide, with their defaults and limits; the engine gets them once, at start.
 
-In: the sections of the settings file (CONTRACT: delivery, dedupe, select, decisions, metadata, mapping, consent).
-Out: frozen models; the engine reads them and nothing else of the settings.
+In: the sections of the settings file (delivery, dedupe, select, decisions, metadata, mapping, consent). Out: frozen
+models; the engine reads no other settings.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ PerMinute = Annotated[float, Field(ge=0.001, le=MAX_COUNT, allow_inf_nan=False)]
 
 
 class AnonymousPolicy(StrEnum):
-    """What becomes of a TrackEvent without a visitor id."""
+    """What to do with a TrackEvent without a visitor id."""
 
     DROP = "drop"
     AS_VISITOR = "as_visitor"
-    """It goes under its anonymous id, as an identified visitor's."""
+    """Send it under its anonymous id, like an identified visitor's."""
     AS_ANONYMOUS = "as_anonymous"
-    """It goes under the name that Pendo's own agent gives to anonymous visitors."""
+    """Send it under the name that Pendo's own agent gives to anonymous visitors."""
 
 
 class PropertiesPolicy(StrEnum):
-    """What becomes of properties that break Pendo's rules."""
+    """What to do with properties that break Pendo's rules."""
 
     TRIM = "trim"
     REJECT = "reject"
@@ -60,7 +60,7 @@ class DedupeSettings(Section):
 
 
 class Patterns(Section):
-    """Glob patterns of what is let through; None: all is."""
+    """Glob patterns; `allow`: None lets everything through; `deny`: None stops nothing."""
 
     allow: list[str] | None = None
     deny: list[str] | None = None
@@ -120,7 +120,7 @@ class ConsentSettings(Section):
 
 
 class EndpointLimits(Section):
-    """What the engine may have under way at Pendo; part of the `pendo` section."""
+    """What the engine may have in flight at Pendo; part of the `pendo` section."""
 
     max_connections: PositiveInt = 64
     request_timeout_seconds: PositiveSeconds = 10.0
@@ -130,7 +130,7 @@ class EndpointLimits(Section):
 
 
 class Policy(Section):
-    """Everything the engine decides by."""
+    """All settings by which the engine decides."""
 
     delivery: DeliverySettings = DeliverySettings()
     dedupe: DedupeSettings = DedupeSettings()
@@ -141,6 +141,6 @@ class Policy(Section):
     consent: ConsentSettings = ConsentSettings()
     limits: EndpointLimits = EndpointLimits()
     ledger_key: bytes = Field(default=b"", repr=False)
-    """What keys ids in the ledger, and what is made of them; empty: nothing does (`ledger_ids`)."""
+    """The key for hashing ids in the ledger (`ledger_ids`); empty: ids are not hashed."""
     can_send_metadata: bool = True
     """False without an integration key: metadata records are then dead-lettered `invalid`."""

@@ -1,8 +1,8 @@
-"""What a record takes in memory while it is pending, besides what every record takes.
+"""How many bytes a pending record takes in memory, besides what every record takes.
 
-In: a decoded event, a record's headers. Out: bytes. A few bytes of Avro can become many in memory: a field of five
-bytes takes more than a hundred times as much while it waits, and one letter of a long text may make each of the
-others take four bytes. `delivery.max_pending_bytes` bounds memory only if these are counted.
+In: a decoded event, a record's headers. Out: bytes. A few bytes of Avro can become many in memory: a metadata field
+of five bytes takes more than a hundred times as much while it waits, and one non-Latin letter in a long text can make
+each of the others take four bytes. `delivery.max_pending_bytes` bounds memory only if these are counted.
 
 What every record takes (about 4 KB for a decision) is not counted here: `delivery.max_pending` bounds it.
 """
@@ -11,29 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flagpost_consumer.core.plan import MAX_METADATA_FIELDS
 from flagpost_schemas import AccountMetadata, Context, DecisionEvent, Event, TrackEvent, VisitorMetadata
 
+MAX_METADATA_FIELDS = 1_000
+"""Limit for one event: a field of five bytes takes a hundred times as much memory, and time to handle."""
 HEADER_BYTES = 176
-"""A header: its tuple, and what its name and its value take besides their characters."""
+"""One header: its tuple, and what its name and value take besides their characters."""
 FIELD_BYTES = 512
-"""A metadata field: as it waits, as it is on its way, and where its order is kept."""
+"""One metadata field: while it waits, while it is in flight, and in the table of its order."""
 LIST_ITEM_BYTES = 8
 SHORT_RECORD_BYTES = 256
-"""The texts of a shorter record are not looked at: they are part of what every record takes."""
+"""The texts of a shorter record are not measured: they are part of what every record takes."""
 NOT_ASCII = 3
-"""A text with other characters is kept in UTF-8, too, once it has been sent; the two together are at most so many
-times what it takes at first."""
+"""Factor for a text with non-ASCII characters. After sending, Python also keeps its UTF-8 form; both together take at
+most this many times the original size.
+"""
 
 
 def headers_weight(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    """Bytes of a record's headers in memory."""
+    """Bytes that a record's headers take in memory."""
     characters = sum([len(name) + (0 if content is None else len(content)) for name, content in headers])
     return characters + len(headers) * HEADER_BYTES
 
 
 def event_weight(event: Event, record_bytes: int) -> int:
-    """Bytes of what is kept of an event in memory, besides the record's own bytes, of which there are so many."""
+    """Bytes that an event takes in memory besides the record's own `record_bytes` bytes."""
     if isinstance(event, VisitorMetadata | AccountMetadata):
         return _metadata_weight(event, record_bytes)
     if record_bytes <= SHORT_RECORD_BYTES:

@@ -25,10 +25,10 @@ from typing import NoReturn, Self
 START_TIMEOUT_SECONDS = 10.0
 STOP_TIMEOUT_SECONDS = 5.0
 REBALANCE_DELAY_MS = 100
-"""How long a new group waits for more members; librdkafka's own default of 3 s makes a demo look broken."""
+"""How long a new group waits for more members; with librdkafka's default of 3 s a demo looks broken."""
 
 HEARTBEAT_INTERVAL_MS = 200
-"""Of the consumer protocol (KIP-848): how soon a member hears of a rebalance."""
+"""For the consumer protocol (KIP-848): how soon a member hears of a rebalance."""
 
 _ADVICE = "Use a Kafka of your own: --bootstrap-servers HOST:PORT."
 _READY = "ready "
@@ -38,14 +38,14 @@ _BROKERS = 1
 
 
 class EmbeddedKafkaError(RuntimeError):
-    """The embedded broker cannot run here; the message says why and what to use in its place."""
+    """The embedded broker cannot run here; the message says why and what to use instead."""
 
 
 class EmbeddedKafka:
     """A broker that lives as long as its `with` block.
 
-    The child ends when this process does, however that ends, because its standard input closes. A Ctrl-C in
-    the terminal does not reach it, so that what uses the broker can still drain.
+    The child ends when this process does, however that ends, because its standard input closes. A Ctrl-C in the
+    terminal does not reach it, so that its clients can still drain.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -69,13 +69,13 @@ class EmbeddedKafka:
 
     @property
     def process_id(self) -> int:
-        """The child's process id, so that its memory and CPU can be told apart."""
+        """The child's process id, to measure its memory and CPU separately."""
         if self._child is None:
             raise EmbeddedKafkaError("The embedded broker is not running: use it inside its `with` block.")
         return self._child.pid
 
     def __enter__(self) -> Self:
-        """Start the broker; EmbeddedKafkaError where that cannot be done."""
+        """Start the broker. Raises EmbeddedKafkaError if that fails."""
         self._child = subprocess.Popen(  # noqa: S603  this very module, run by this very interpreter
             [sys.executable, "-m", __name__, *(f"{name}={count}" for name, count in self._topics.items())],
             stdin=subprocess.PIPE,
@@ -109,7 +109,7 @@ class EmbeddedKafka:
 
 
 def _first_word_of(child: subprocess.Popen[str]) -> str:
-    """The address that a child says when it is ready, which takes it well under a second."""
+    """The address that a child prints when it is ready, which takes well under a second."""
     deadline = Timer(START_TIMEOUT_SECONDS, child.kill)
     deadline.start()
     line = child.stdout.readline().strip() if child.stdout else ""
@@ -122,7 +122,7 @@ def _first_word_of(child: subprocess.Popen[str]) -> str:
 
 
 def library_path() -> Path:
-    """The librdkafka that the confluent-kafka wheel carries; EmbeddedKafkaError where there is none."""
+    """The librdkafka in the confluent-kafka wheel. Raises EmbeddedKafkaError if there is none."""
     spec = find_spec("confluent_kafka")
     if spec is None or spec.origin is None:
         raise EmbeddedKafkaError(f"confluent-kafka is not installed. {_ADVICE}")
@@ -162,7 +162,7 @@ _REASON_BYTES = 512
 
 
 def _librdkafka() -> ctypes.CDLL:
-    """The library with its functions typed; EmbeddedKafkaError where it cannot be loaded."""
+    """The library with its functions typed. Raises EmbeddedKafkaError if it cannot be loaded."""
     path = library_path()
     try:
         library = ctypes.CDLL(str(path))
@@ -195,7 +195,9 @@ def _create_topic(library: ctypes.CDLL, cluster: int, name: str, partitions: int
 
 
 def _serve(topics: list[str]) -> None:
-    """The child: a broker until standard input closes. Ending the process frees all that librdkafka holds."""
+    """The child: a broker until standard input closes. Everything that librdkafka holds is freed when the process
+    ends.
+    """
     library = _librdkafka()
     cluster = _start_cluster(library)
     for topic in topics:

@@ -1,7 +1,7 @@
 """The end of the demo: what was decided, published, settled and received, side by side.
 
-In: four counts that nobody copied from another: what the application decided, what lies on the events topic, how
-the consumer settled it, what Pendo recorded. Out: a table by flag and variation, and whether it adds up.
+In: four independent counts: what the application decided, what is on the events topic, how the consumer settled it,
+what Pendo recorded. Out: a table by flag and variation, and whether it adds up.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Counts:
     unexplained: int = 0
 
     def add(self, ending: Outcome | None, *, is_below_commit: bool) -> None:
-        """Count one delivery: its outcome, or whether its lack of one is explained (CONTRACT section 8)."""
+        """Count one delivery: its outcome, or whether it is explained that it has none
+        (docs/contract.md#accounting).
+        """
         self.published += 1
         if ending is not None:
             setattr(self, ending.value, getattr(self, ending.value) + 1)
@@ -66,12 +68,12 @@ class Reconciliation:
 
     rows: dict[Row, Counts] = field(default_factory=dict)
     other: Counts = field(default_factory=Counts)
-    """Track events that are no decisions."""
+    """Track events that are not decisions."""
     metadata: Counts = field(default_factory=Counts)
     decided: Counter[Row] = field(default_factory=Counter)
-    """What the application's own count says."""
+    """The application's own count."""
     removed_at_source: int = 0
-    """Repeats that the publisher kept from Kafka, and what it could not publish, by its own count."""
+    """Duplicates that the publisher did not publish, and what it could not publish, by its own count."""
     at_pendo: Counter[Row] = field(default_factory=Counter)
     """Track events that Pendo recorded."""
     since_ms: int = 0
@@ -88,11 +90,11 @@ class Reconciliation:
 
     @property
     def unexplained(self) -> int:
-        """Deliveries without a settlement that nobody can explain."""
+        """Deliveries without a settlement and without an explanation."""
         return self.totals.unexplained + self.metadata.unexplained
 
     def disagreements(self) -> list[str]:
-        """What does not add up, in words; empty when everything does."""
+        """What does not add up, in words; empty if everything does."""
         found = []
         if self.unexplained:
             found.append(f"{self.unexplained} deliveries are unexplained")
@@ -109,7 +111,7 @@ class Reconciliation:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """The document of CONTRACT section 10, with what the demo knows besides."""
+        """The document of docs/contract.md#json-output, and what else the demo knows."""
         return {
             "window": {"since": self.since_ms, "until": self.until_ms},
             "rows": [
@@ -142,7 +144,7 @@ def reconcile(
     settled: Mapping[tuple[Place, Kind], Outcome],
     committed: Mapping[int, int],
 ) -> Reconciliation:
-    """Hold the events topic against the settlements. `committed`: the group's position by partition."""
+    """Compare the events topic with the settlements. `committed`: the group's position by partition."""
     table = Reconciliation()
     for record in published:
         partition, offset = record.place

@@ -1,4 +1,4 @@
-"""`flagpost demo`: the whole path on this machine, a live view, and the reconciliation.
+"""The demo: the whole path on this machine, a live view, and the reconciliation.
 
 In: how long, how fast, how many visitors; optionally a Kafka of the user's. Out: exit code 0 only if every
 decision is accounted for. The application is a process of its own; the consumer is the real service, in this one.
@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,43 +22,45 @@ import click
 import orjson
 import uvloop
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 from rich.live import Live
 
 from flagpost_consumer.adapters.clocks import clock
-from flagpost_consumer.app import Service
+from flagpost_consumer.core.books.deliveries import Settled
 from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.core.records import EndpointName, Settlement
+from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka, EmbeddedKafkaError
+from flagpost_consumer.demo.journey import Journey, journey_of
+from flagpost_consumer.demo.options import Interrupted, Options
+from flagpost_consumer.demo.own_kafka import OwnKafkaError, own_kafka
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, MetadataField, PendoStandIn, StandInConfig
 from flagpost_consumer.demo.reconciliation import Place, Published, Reconciliation, reconcile
 from flagpost_consumer.demo.sample_app import FLAGS
-from flagpost_consumer.demo.view import PLAIN_LINE_SECONDS, Numbers, picture, plain_line, print_table
-from flagpost_consumer.operator.rich_terminal import Terminal
-from flagpost_consumer.operator.terminal import echo_json
+from flagpost_consumer.demo.view import (
+    PLAIN_LINE_SECONDS,
+    Numbers,
+    picture,
+    plain_line,
+    print_journey,
+    print_next_steps,
+    print_table,
+)
+from flagpost_consumer.service.service import Service
 from flagpost_consumer.settings import LogSettings, Needs, Settings, load_settings
+from flagpost_consumer.terminal.echo import echo_json
+from flagpost_consumer.terminal.rich_console import Terminal
 from flagpost_schemas import Decoder
 from flagpost_settings.log_section import LogLevel
 from flagpost_settings.logs import configure_logging
 
 PARTITIONS = 6
 CATCH_UP_SECONDS = 45.0
-"""How long the consumer may go on after the application has ended, for visitors who still wait for their second."""
+"""How long the consumer may go on after the application has ended, for visitors who still wait for their next
+second.
+"""
 VIEW_SECONDS = 0.25
 KAFKA_SECONDS = 10.0
 FAULT_SHARE = 0.02
 """Pendo answers this share of requests with 503, so that there is something to retry."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user chose."""
-
-    seconds: float
-    rate: float
-    visitors: int
-    bootstrap_servers: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,78 +91,80 @@ class DemoError(Exception):
 
 @dataclass(slots=True)
 class Progress:
-    """What the application and the consumer have said so far."""
+    """What the application and the consumer have reported so far."""
 
     app: dict[str, Any] = field(default_factory=dict)
     """The application's last line."""
     settled: dict[tuple[Place, Kind], Outcome] = field(default_factory=dict)
+    journey: Journey | None = None
+    """The journey of the first delivered decision."""
 
-    def note(self, settlement: Settlement) -> None:
-        """A delivery has ended; of several endings of one, the first is kept."""
-        record = settlement.delivery.record
-        key = (record.partition, record.offset), settlement.delivery.kind
-        self.settled.setdefault(key, settlement.ending.outcome)
+    def note(self, settled: Settled) -> None:
+        """A delivery has ended; of several endings of one delivery, the first is kept."""
+        key = (settled.record.partition, settled.record.offset), settled.kind
+        self.settled.setdefault(key, settled.ending.outcome)
 
 
-@click.command("demo")
-@click.option("--seconds", type=click.FloatRange(min=1), default=20.0, show_default=True, help="Of traffic.")
-@click.option(
-    "--rate", type=click.FloatRange(min=0.1), default=50.0, show_default=True, help="Decisions a second."
-)
-@click.option("--visitors", type=click.IntRange(min=1), default=200, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the reconciliation as JSON, and nothing else.")
-@click.option("--bootstrap-servers", help="Use this Kafka, with topics and a group of the demo's own.")
-def demo(seconds: float, rate: float, visitors: int, as_json: bool, bootstrap_servers: str | None) -> None:
-    """Watch decisions travel from the Optimizely SDK to (a stand-in for) Pendo, and see them accounted for."""
+def carry_out(options: Options, interrupted: Callable[[], bool], *, as_json: bool) -> bool:
+    """Run the demo and show it; returns whether every decision is accounted for.
+
+    `interrupted`: returns whether Ctrl-C has come.
+
+    Raises:
+        click.ClickException: it cannot run; the message says why.
+        Interrupted: Ctrl-C came before anything was decided.
+    """
     configure_logging(LogSettings(level=LogLevel.ERROR), sys.stderr)
     console = Terminal(stderr=as_json)
-    options = Options(seconds, rate, visitors, bootstrap_servers)
     try:
-        table = uvloop.run(run(options, None if as_json else console))
-    except (DemoError, EmbeddedKafkaError) as error:
+        table, journey = uvloop.run(run(options, None if as_json else console, interrupted))
+    except (DemoError, EmbeddedKafkaError, OwnKafkaError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
         echo_json(table.as_json())
-    else:
-        print_table(console, table)
-    sys.exit(1 if table.disagreements() else 0)
+        return not table.disagreements()
+    if not shows_picture(console):
+        print_journey(console, journey)
+    print_table(console, table)
+    print_next_steps(console)
+    return not table.disagreements()
 
 
-async def run(options: Options, console: Terminal | None) -> Reconciliation:
-    """Run the demo; `console` is where the view goes, if there is to be one."""
+def shows_picture(console: Terminal) -> bool:
+    """Whether there is a terminal on which the view can be redrawn."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+async def run(
+    options: Options, console: Terminal | None, interrupted: Callable[[], bool]
+) -> tuple[Reconciliation, Journey | None]:
+    """Run the demo; `console`: where to show the view, if at all."""
     topics = Topics(f"flagpost-demo-{uuid.uuid4().hex[:8]}")
     fields = tuple(MetadataField(f"optimizely_{flag}", f"[Optimizely] {flag}") for flag in FLAGS)
     with kafka(options.bootstrap_servers, topics) as bootstrap_servers:
         async with PendoStandIn(StandInConfig(fields=fields)) as pendo:
             pendo.faults.mix(1, [(FAULT_SHARE, 503)])
             settings = demo_settings(bootstrap_servers, topics, pendo)
-            return await Demo(options, settings, pendo, console).run()
+            demo = Demo(options, settings, pendo, console)
+            demo.heed_signals()
+            if interrupted():
+                raise Interrupted
+            return await demo.run(), demo.journey
 
 
 @contextmanager
 def kafka(bootstrap_servers: str | None, topics: Topics) -> Iterator[str]:
-    """The user's broker with topics of this run's own, removed again at the end; or the embedded one."""
-    if bootstrap_servers is None:
+    """The user's broker with topics for this run, removed again at the end; or the embedded one."""
+    if bootstrap_servers is not None:
+        with own_kafka(bootstrap_servers, topics.all()) as servers:
+            yield servers
+    else:
         with EmbeddedKafka(topics.all()) as embedded:
             yield embedded.bootstrap_servers
-        return
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
-    new = [NewTopic(name, partitions) for name, partitions in topics.all().items()]
-    try:
-        for future in admin.create_topics(new, operation_timeout=KAFKA_SECONDS).values():
-            future.result(KAFKA_SECONDS)
-    except Exception as error:  # noqa: BLE001 - whatever the client raises, the user wants to know it
-        raise DemoError(f"Kafka at {bootstrap_servers} does not take the demo's topics: {error}") from None
-    try:
-        yield bootstrap_servers
-    finally:
-        for future in admin.delete_topics(list(topics.all())).values():
-            with contextlib.suppress(Exception):
-                future.result(KAFKA_SECONDS)
 
 
 def demo_settings(bootstrap_servers: str, topics: Topics, pendo: PendoStandIn) -> Settings:
-    """The consumer's settings: its defaults, but for where things are and how soon metadata goes."""
+    """The consumer's settings: the defaults, except the addresses and how soon metadata is sent."""
     values = {
         "KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "KAFKA__GROUP_ID": topics.prefix,
@@ -190,20 +194,22 @@ class Demo:
         self._pendo = pendo
         self._console = console
         self._progress = Progress()
-        self._service = Service(settings, on_settled=self._progress.note, announce=False)
+        self._service = Service(settings, on_settled=self._note, announce=False)
         self._begin = time.monotonic()
         self._phase = "the application decides"
         self._interrupted = asyncio.Event()
 
     async def run(self) -> Reconciliation:
-        """Run all parts to their end, and compare what each of them says."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._interrupted.set)
+        """Run all parts to their end, and compare their reports."""
         since_ms = clock().wall_ms
         async with self._view():
             serving = asyncio.ensure_future(self._service.run())
-            await self._let_application_run(serving)
+            try:
+                await self._let_application_run(serving)
+            except Interrupted:
+                self._service.stop()
+                await serving
+                raise
             self._phase = "the consumer catches up"
             await self._let_consumer_catch_up(serving)
             self._phase = "comparing"
@@ -215,6 +221,22 @@ class Demo:
         table.since_ms, table.until_ms = since_ms, clock().wall_ms
         return table
 
+    def heed_signals(self) -> None:
+        """From now on Ctrl-C ends the traffic, and a second one the catching up."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupted.set)
+
+    @property
+    def journey(self) -> Journey | None:
+        """One event on its way, as soon as one has arrived."""
+        return self._progress.journey
+
+    def _note(self, settled: Settled) -> None:
+        self._progress.note(settled)
+        if self._progress.journey is None:
+            self._progress.journey = journey_of(settled, self._pendo.received.of(Endpoint.TRACK))
+
     # The application
 
     async def _let_application_run(self, serving: asyncio.Future[int]) -> None:
@@ -222,7 +244,7 @@ class Demo:
             *self._command(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is for this process, which then ends that one
+            start_new_session=True,  # a Ctrl-C is for this process, which then ends the application
         )
         reading = asyncio.ensure_future(self._read(process))
         interrupted = asyncio.ensure_future(self._interrupted.wait())
@@ -235,6 +257,8 @@ class Demo:
         if serving.done():
             raise DemoError("the consumer ended early; run flagpost consume to see why")
         if self._progress.app.get("kind") != "final":
+            if self._interrupted.is_set():
+                raise Interrupted
             said = (await process.stderr.read()).decode().strip() if process.stderr else ""
             raise DemoError(f"the sample application failed: {said or 'it said nothing'}")
 
@@ -290,7 +314,7 @@ class Demo:
             return
         showing = asyncio.ensure_future(
             self._show_picture(self._console)
-            if self._console.is_terminal
+            if shows_picture(self._console)
             else self._show_lines(self._console)
         )
         try:
@@ -338,11 +362,12 @@ class Demo:
             metadata_values=received.metadata_records,
             answers=dict(answers),
             metadata_requests=metadata_requests,
+            journey=self._progress.journey,
         )
 
 
 def read_topic(settings: Settings) -> tuple[list[Published], dict[int, int]]:
-    """All of the events topic, read anew, and the group's committed positions."""
+    """Read the whole events topic again, and the group's committed positions."""
     kafka_settings, topic = settings.kafka, settings.kafka.topic
     reader = Consumer({**kafka_settings.client_properties(), "group.id": kafka_settings.group_id})
     try:

@@ -1,12 +1,12 @@
-"""An application as Flagpost's users have one: the real optimizely-sdk, visitors who come and go, a Publisher.
+"""An application like those of Flagpost's users: the real optimizely-sdk, visitors who come and go, a Publisher.
 
-In: options (`python -m flagpost_consumer.demo.sample_app --help`). Out: events on Kafka, and on stdout a JSON
-line every so often (`"kind": "progress"`) and a last one (`"kind": "final"`) that says what the SDK decided,
-counted apart from the publisher, and what the publisher made of it. Where a port is given, the publisher's numbers
-for Prometheus are at `/metrics` there.
+In: options (`python -m flagpost_consumer.demo.sample_app --help`). Out: events on Kafka, and on stdout a JSON line
+every so often (`"kind": "progress"`) and a last one (`"kind": "final"`) that says what the SDK decided, counted
+independently of the publisher, and what the publisher did with it. With a port, the publisher's numbers for
+Prometheus are at `/metrics` there.
 
-The datafile lies beside this file: an A/B and an A/B/C experiment, a rollout, a flag that is off, a holdout.
-Nothing is sent to Optimizely.
+The datafile is next to this file: an A/B and an A/B/C experiment, a rollout, a flag that is off, a holdout. Nothing
+is sent to Optimizely.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from flagpost_settings.urls import authority
 FLAGS = ("checkout_redesign", "search_ranking", "dark_mode", "legacy_banner")
 
 _LONGEST_SLEEP_SECONDS = 0.05
-"""So a signal is heeded this soon."""
+"""So that a signal is noticed this soon."""
 _ZIPF_EXPONENT = 1.1
-"""A few visitors make most of the traffic, as on real sites."""
+"""A few visitors cause most of the traffic, as on real sites."""
 _ACCOUNTS = 20
 _TRACK_EVENT_SHARE = 0.1
 """The share of visits in which the visitor also does something."""
 
 
 class _NothingLeaves(BaseEventProcessor):
-    """In place of the SDK's own processor, which would send each impression to Optimizely."""
+    """Replaces the SDK's own processor, which would send each impression to Optimizely."""
 
     def process(self, user_event: UserEvent) -> None:
-        """The SDK counts the impression as dispatched all the same."""
+        """The SDK still counts the impression as dispatched."""
 
 
 def optimizely_client() -> Optimizely:
-    """A client of the local datafile that talks to nobody."""
+    """A client with the local datafile that makes no requests."""
     return Optimizely(
         datafile=files(__package__).joinpath("sample_datafile.json").read_text("utf-8"),
         event_processor=_NothingLeaves(),
@@ -64,7 +64,7 @@ def optimizely_client() -> Optimizely:
 
 
 def variation_as_sent(decision: OptimizelyDecision) -> str | None:
-    """What a decision is called at Pendo; written here once more, so that it checks Flagpost's own rule."""
+    """The variation's name at Pendo; written here independently, to check Flagpost's own rule."""
     return decision.variation_key if decision.enabled else "off"
 
 
@@ -83,7 +83,7 @@ class Decided:
         self.visitors.setdefault(row, set()).add(visitor_id)
 
     def rows(self) -> list[dict[str, object]]:
-        """Decisions, and visitors they were made for, by flag and variation as sent."""
+        """Decisions, and the visitors they were made for, by flag and variation as sent."""
         return [
             {
                 "flag_key": flag,
@@ -96,7 +96,7 @@ class Decided:
 
 
 class Crowd:
-    """Visitors who come at random, some often and most seldom; the same seed gives the same visits."""
+    """Visitors who come at random, some often and most rarely; the same seed gives the same visits."""
 
     def __init__(self, visitors: int, seed: int) -> None:
         """`visitors`: how many there are, at least 1."""
@@ -105,7 +105,7 @@ class Crowd:
         self._popularity = list(accumulate((rank + 1) ** -_ZIPF_EXPONENT for rank in self._visitors))
 
     def next(self) -> int:
-        """The number of the visitor who comes now."""
+        """The number of the visitor who comes next."""
         return self.random.choices(self._visitors, cum_weights=self._popularity)[0]
 
 
@@ -118,7 +118,7 @@ class SampleApp:
         self._client, self._publisher, self._crowd = client, publisher, crowd
         self.decided = Decided()
         self.track_events = 0
-        """Those that the publisher took."""
+        """Track events that the publisher accepted."""
 
     def visit(self) -> None:
         """One visitor comes, one flag is decided, and sometimes the visitor does something."""
@@ -161,7 +161,7 @@ class SampleApp:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast the application works, for how long, and how often it says so."""
+    """How fast the application works, for how long, and how often it reports."""
 
     rate_per_second: float
     seconds: float
@@ -169,7 +169,7 @@ class Pace:
 
 
 def serve(app: SampleApp, pace: Pace, stopped: Callable[[], bool]) -> float:
-    """Serve visits until the time is over or `stopped` says so; gives the seconds it took."""
+    """Serve visits until the time is over or `stopped` returns True; returns the seconds that it took."""
     begin = time.monotonic()
     visits, report_at = 0, pace.report_seconds
     while (elapsed := time.monotonic() - begin) < pace.seconds and not stopped():
@@ -186,7 +186,7 @@ def serve(app: SampleApp, pace: Pace, stopped: Callable[[], bool]) -> float:
 
 
 class _Signals:
-    """Notes that the application is to end. An exception in its place would vanish in the SDK's bare except."""
+    """Notes a request to end. An exception instead would vanish in the SDK's bare except."""
 
     def __init__(self) -> None:
         self.came = False
@@ -201,7 +201,7 @@ def show_metrics(publisher: Publisher, host: str, port: int) -> None:
     """Serve the publisher's numbers at `/metrics`, from a thread that ends with the process.
 
     Raises:
-        click.ClickException: the address cannot be had.
+        click.ClickException: the address cannot be used.
     """
     registry = CollectorRegistry()
     registry.register(PublisherCollector(publisher))

@@ -1,6 +1,6 @@
-"""Which settings are not at their defaults, for the log's first line.
+"""Which settings differ from their defaults, for the log's first line.
 
-In: the settings. Out: texts `key=value`. What may be secret, or an id, is named and not shown.
+In: the settings. Out: texts `key=value`. What may be secret, or an id, is named without its value.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from flagpost_settings.problems import KeyPath
 MAX_SHOWN_CHARACTERS = 120
 HIDDEN = "***"
 _HOLD_IDS = ("select", "accounts")
-"""No id is in a log."""
+"""Logs contain no ids."""
 
 
 def differing(settings: Settings) -> list[str]:
-    """Each setting that is not as it is by default, in the order of the sections."""
+    """Each setting that differs from its default, in the order of the sections."""
     keys = Keys(Settings)
     return [f"{dotted(path)}={_shown(keys, path, value)}" for path, value in _given((), settings, Settings())]
 
@@ -39,7 +39,7 @@ def _given(path: KeyPath, section: BaseModel, default: BaseModel) -> Iterator[tu
 def _shown(keys: Keys, path: KeyPath, value: object) -> str:
     if path[: len(_HOLD_IDS)] == _HOLD_IDS:
         return HIDDEN
-    if keys.may_hold_secret(path):  # of librdkafka's properties the names
+    if keys.may_hold_secret(path):  # of librdkafka's properties, only the names
         return ",".join(sorted(value)) if isinstance(value, Mapping) else HIDDEN
     text = value if isinstance(value, str) else orjson.dumps(plain(value)).decode()
     return text[:MAX_SHOWN_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The consumer's rules that reach across keys, and what a command needs.
+"""The consumer's rules that involve several keys, and what a command needs.
 
 In: settings whose values are each possible by themselves. Out: the problems that remain. The rules of the `kafka`
 section are in `flagpost_settings.kafka`, for all programs.
@@ -24,15 +24,15 @@ class Needs(Flag):
     KAFKA = auto()
     """A cluster to connect to."""
     PENDO = auto()
-    """The secrets, each readable."""
+    """The secrets, each of which must be readable."""
     WEB = auto()
-    """The page's token, if there is one, readable."""
+    """The page's token: if there is one, it must be readable."""
     WEBHOOK_TOPIC = auto()
-    """The gateway's topic; without this need the gateway's section is not looked at."""
+    """The gateway's topic; without this need the gateway's section is not read."""
 
 
 def rules_for(needs: Needs) -> Rules[Settings]:
-    """What is asked of the settings of a command with these needs."""
+    """The rules for the settings of a command with these needs."""
     return Rules(
         contradictions=_contradictions,
         missing=lambda settings: _missing(settings, needs),

@@ -1,8 +1,8 @@
-"""The settings and their defaults: one frozen model for each section of the file (CONTRACT section 5).
+"""The settings and their defaults: one frozen model for each section of the file (docs/contract.md#settings).
 
-In: a tree of plain values. Out: `Settings`. The sections that the engine reads are in `core.policy`, those that
-other programs read too in `flagpost_settings`; rules that reach across keys are in `rules`; nothing here
-reads a file or the environment.
+In: a tree of plain values. Out: `Settings`. The sections that the engine reads are in `core.policy`, those that other
+programs read too in `flagpost_settings`; rules that involve several keys are in `rules`; nothing here reads a file or
+the environment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, StringConstraints
 
@@ -39,38 +39,41 @@ WEB_TOKEN = SecretForm(
     re.compile(r"[\x21-\x39\x3b-\x7e]{16,}"),
     "should have 16 characters or more, of plain ASCII without spaces and colons; make one: openssl rand -hex 16",
 )
-"""Fewer could be guessed; a browser sends it as the password of HTTP's Basic authentication."""
+"""A shorter token could be guessed; a browser sends it as the password of HTTP's Basic authentication."""
 
 
 class Region(StrEnum):
-    """Where a Pendo subscription lives."""
+    """The region of a Pendo subscription, with its URLs (Pendo's list of regional endpoints)."""
 
-    US = "us"
-    US1 = "us1"
-    EU = "eu"
-    JP = "jp"
-    AU = "au"
+    track_url: str
+    """Where track events go."""
+    api_url: str
+    """Where metadata and queries go."""
+
+    def __new__(cls, value: str, track_url: str, api_url: str) -> Self:
+        """A member: its word, and its URLs."""
+        region = str.__new__(cls, value)
+        region._value_ = value
+        region.track_url = track_url
+        region.api_url = api_url
+        return region
+
+    US = "us", "https://data.pendo.io/data/track", "https://app.pendo.io"
+    US1 = "us1", "https://us1.data.pendo.io/data/track", "https://us1.app.pendo.io"
+    EU = "eu", "https://data.eu.pendo.io/data/track", "https://app.eu.pendo.io"
+    JP = "jp", "https://data.jpn.pendo.io/data/track", "https://app.jpn.pendo.io"
+    AU = "au", "https://data.au.pendo.io/data/track", "https://app.au.pendo.io"
 
 
 class PendoUrls(NamedTuple):
-    """Where requests go."""
+    """The URLs of Pendo's APIs."""
 
     track: str
     api: str
 
 
-REGION_URLS = {
-    Region.US: PendoUrls("https://data.pendo.io/data/track", "https://app.pendo.io"),
-    Region.US1: PendoUrls("https://us1.data.pendo.io/data/track", "https://us1.app.pendo.io"),
-    Region.EU: PendoUrls("https://data.eu.pendo.io/data/track", "https://app.eu.pendo.io"),
-    Region.JP: PendoUrls("https://data.jpn.pendo.io/data/track", "https://app.jpn.pendo.io"),
-    Region.AU: PendoUrls("https://data.au.pendo.io/data/track", "https://app.au.pendo.io"),
-}
-"""CONTRACT section 4, after Pendo's list of regional endpoints."""
-
-
 class PendoSettings(EndpointLimits):
-    """Where and as whom we talk to Pendo, and how much at once."""
+    """Where Pendo is, our credentials, and how many requests to make at once."""
 
     region: Annotated[Region, Field(strict=False)] = Region.US
     track_url: Text | None = None
@@ -87,13 +90,13 @@ class PendoSettings(EndpointLimits):
 
     @property
     def urls(self) -> PendoUrls:
-        """The region's, unless given outright; the API's without a slash at the end."""
-        region = REGION_URLS[self.region]
-        return PendoUrls(self.track_url or region.track, (self.api_url or region.api).rstrip("/"))
+        """The region's URLs, unless they are set; the API's without a slash at the end."""
+        region = self.region
+        return PendoUrls(self.track_url or region.track_url, (self.api_url or region.api_url).rstrip("/"))
 
     @property
     def outbound(self) -> Outbound:
-        """How requests to Pendo leave."""
+        """How requests to Pendo leave the network."""
         return Outbound("pendo", None if self.proxy is None else self.proxy.reveal(), self.ca_file)
 
     @property
@@ -117,12 +120,12 @@ class AdminSettings(Section):
 
 
 class WebSettings(Section):
-    """The page for people: where it is served, to whom, and how much it holds."""
+    """The page for people: where it is served, to whom, and how much memory it may use."""
 
     host: Text = "127.0.0.1"
     port: PortNumber = 8084
     hosts: list[Annotated[str, StringConstraints(pattern=HOST_NAME)]] = Field(default=[])
-    """Names under which it is asked for, besides localhost and addresses."""
+    """Names under which the page is called, besides localhost and addresses."""
     token: Secret | None = None
     token_file: Text | None = None
     show_ids: bool = False
@@ -132,26 +135,26 @@ class WebSettings(Section):
 
     @property
     def token_source(self) -> SecretSource | None:
-        """Where the shared token is read from; None: nobody is asked for one."""
+        """Where the shared token is read from; None: no token is required."""
         return source_of("web.token", self.token, self.token_file, WEB_TOKEN)
 
 
 class LedgerIdsForm(StrEnum):
-    """What the ledger holds of visitor and account ids."""
+    """How the ledger writes visitor and account ids."""
 
     PLAIN = "plain"
     KEYED_HASH = "keyed_hash"
 
 
 class PrivacySettings(Section):
-    """What is kept of people."""
+    """What is stored about people."""
 
     ledger_ids: Annotated[LedgerIdsForm, Field(strict=False)] = LedgerIdsForm.PLAIN
     key_file: Text | None = None
 
     @property
     def key_source(self) -> SecretSource | None:
-        """Where the key of `keyed_hash` is read from; None: ids are kept as they are."""
+        """Where the key of `keyed_hash` is read from; None: ids are written as they are."""
         if self.ledger_ids is LedgerIdsForm.PLAIN or self.key_file is None:
             return None
         return SecretSource("privacy.key_file", Path(self.key_file), LONG_TEXT)
@@ -169,7 +172,7 @@ class MetricsSettings(Section):
 
 
 class Settings(Section):
-    """Everything the consumer can be told."""
+    """All settings of the consumer."""
 
     kafka: Annotated[KafkaSettings, EMPTY_IF_NULL] = KafkaSettings()
     pendo: Annotated[PendoSettings, EMPTY_IF_NULL] = PendoSettings()

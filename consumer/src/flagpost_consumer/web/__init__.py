@@ -3,8 +3,8 @@
 In: the topics, the consumers' /status, requests of browsers. Out: pages, CSV, a live stream. `command` runs it and
 `program` knows all parts; nobody else calls in.
 
-- `following` reads the topics in a thread of its own and hands over `view`: what is shown, and nothing that changes;
-- `guard` says who is answered, `server` answers; `reports` makes the tables, `pages` and `charts` HTML, `live` the
-  stream;
-- `consumers` asks the consumers how Pendo is.
+- `following` reads the topics in its own thread and hands over `view`: an immutable state to show;
+- `guard` decides who is answered, `server` answers; `reports` makes the tables, `pages` and `charts` HTML, `live` the
+stream;
+- `consumers` asks the consumers about Pendo's state.
 """

@@ -1,8 +1,7 @@
-"""All that the page counts, of one reading of the topics.
+"""Everything that the page counts, for one reading of the topics.
 
-In: what is read, in any order between the topics. Out, at any time: `View`. No I/O. Visitors are counted by the
-module that counts them for `flagpost reconcile`, once by flag and variation and once by step of time besides;
-deliveries by `deliveries`.
+In: the records read, in any order between the topics. Out, at any time: `View`. No I/O. Visitors are counted by the
+same module as for `flagpost reconcile`, once by flag and variation and once by time step; deliveries by `deliveries`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flagpost_consumer.core.experiments import Splits, splits_of
-from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.core.selection import not_selected
-from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker
-from flagpost_consumer.operator.reconciliation.counting import (
+from flagpost_consumer.commands.dead_letters.records import DeadLetter, Marker
+from flagpost_consumer.commands.reconcile.counting import (
     Counts,
     Interval,
     Published,
@@ -24,34 +20,34 @@ from flagpost_consumer.operator.reconciliation.counting import (
     size_of_union,
     sum_of,
 )
-from flagpost_consumer.operator.reconciliation.sample_ratio import (
+from flagpost_consumer.commands.reconcile.sample_ratio import (
     Assignment,
     SampleRatio,
     Samples,
     assignment_of,
     check_ratios,
 )
-from flagpost_consumer.operator.reconciliation.visitors import VisitorCounts, Visitors
+from flagpost_consumer.commands.reconcile.visitors import VisitorCounts, Visitors
+from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.planning.selection import not_selected
+from flagpost_consumer.core.splits.experiments import Splits, splits_of
 from flagpost_consumer.settings import Settings
+from flagpost_consumer.web.awaited import Awaited
 from flagpost_consumer.web.deliveries import Deliveries
 from flagpost_consumer.web.letters import LetterCount, Letters
 from flagpost_schemas import LedgerEntry, Settlements
 
 STEPS: Final = 48
-"""Into how many steps the window is cut for charts."""
+"""Into how many steps the window is divided for charts."""
 RECENT: Final = 20
 """Settlements that the live part shows."""
-VISITOR_BYTES: Final = 280
-"""In both countings of visitors, and in the samples of experiments."""
-AWAITED_BYTES: Final = 500
-OFFSET_BYTES: Final = 20
-"""Of the two countings of visitors together."""
-GROUP_BYTES: Final = 700
+STEP_BYTES: Final = 900
+"""Bytes of one time step of a flag and variation, in two views."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """One settlement of a moment ago."""
+    """One recent settlement."""
 
     settled_at: int
     partition: int
@@ -60,12 +56,12 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is shown: a state that changes no more."""
+    """What is shown: an immutable state."""
 
     since_ms: int
     """Where the window begins."""
     as_of_ms: int
-    """Everything that was in the topics by then is counted."""
+    """Everything that was in the topics by this time is counted."""
     step_ms: int
     visitors: Mapping[Row, VisitorCounts]
     over_time: Mapping[Row, Mapping[int, VisitorCounts]]
@@ -84,20 +80,20 @@ class View:
 
     @property
     def flags(self) -> list[str]:
-        """In order."""
+        """The flags, sorted."""
         return sorted({flag for flag, _ in self.rows})
 
     @property
     def unexplained(self) -> int:
-        """Deliveries that nobody can explain."""
+        """Deliveries without an explanation."""
         return self.totals.unexplained + self.metadata.unexplained
 
 
 class Aggregates:
-    """What is counted since a moment."""
+    """The counts since a moment."""
 
     def __init__(self, since_ms: int, until_ms: int, settings: Settings) -> None:
-        """`until_ms`: what is now; the charts' steps are cut by it."""
+        """`until_ms`: the present; it determines the charts' steps."""
         self._select = settings.select
         self._given = settings.metrics.splits
         self.since_ms = since_ms
@@ -108,48 +104,52 @@ class Aggregates:
         self._letters = Letters(settings.kafka.topic)
         self._samples = Samples()
         self._splits = Splits()
-        self._awaited: dict[tuple[int, int], tuple[Assignment, int]] = {}
-        """Decisions of experiments that are not settled, by partition and offset, and when they came."""
+        self._awaited = Awaited()
+        """Decisions of experiments that have not been delivered yet."""
         self._gaps: dict[int, list[Interval]] = {}
         self._lost_before: dict[int, Interval] = {}
         self._settled = dict.fromkeys((outcome.value for outcome in Outcome), 0)
         self._recent: deque[Recent] = deque(maxlen=RECENT)
-        self._offsets = 0
-        self._groups: set[tuple[Row, int]] = set()
+        self._rows: dict[Row, Row] = {}
+        """Each flag and variation as it first came, so that its names are stored once."""
 
     @property
     def bytes_held(self) -> int:
-        """About what it takes of memory; `tests/unit/test_web_memory.py` holds it to the truth."""
-        visitors = VISITOR_BYTES * (len(self._visitors) + len(self._by_step)) + AWAITED_BYTES * len(
-            self._awaited
+        """Bytes in memory, at most; `tests/unit/test_web_memory.py` compares it with measurements."""
+        parts = (
+            self._visitors,
+            self._by_step,
+            self._deliveries,
+            self._letters,
+            self._samples,
+            self._splits,
+            self._awaited,
         )
-        counted = OFFSET_BYTES * self._offsets + GROUP_BYTES * len(self._groups)
-        return visitors + counted + self._deliveries.bytes_held + self._letters.bytes_held
+        return sum(part.bytes_held for part in parts) + STEP_BYTES * self._by_step.group_count
 
     def publish(self, record: Published, at_ms: int) -> None:
         """A record is on the events topic, since `at_ms`; each offset once."""
-        self._offsets += 1
-        self._deliveries.publish(record)
-        decision = record.decision
-        if decision is None or record.row is None:
+        decision, row = record.decision, record.row
+        if decision is None or row is None:
+            self._deliveries.publish(record)
             return
+        row = self._rows.setdefault(row, row)
+        self._deliveries.publish(record)
         assignment = assignment_of(decision)
         if assignment is not None and not_selected(decision, self._select) is None:
             self._sample(record, assignment, at_ms)
-        if Kind.TRACK not in record.kinds:  # a replay may be of its metadata alone
+        if Kind.TRACK not in record.kinds:  # a replay may be of its metadata only
             return
         place = record.partition, record.offset
-        self._visitors.publish(*place, record.row, decision.visitor_id)
-        group = record.row, max(0, at_ms - self.since_ms) // self.step_ms
-        self._groups.add(group)
+        self._visitors.publish(*place, row, decision.visitor_id)
+        group = row, max(0, at_ms - self.since_ms) // self.step_ms
         self._by_step.publish(*place, group, decision.visitor_id)
 
     def _sample(self, record: Published, assignment: Assignment, at_ms: int) -> None:
         place = record.partition, record.offset
         outcome = self._deliveries.outcome(*place)
-        self._samples.take(assignment, at_ms, delivered=outcome is Outcome.DELIVERED)
-        if outcome is None:
-            self._awaited[place] = assignment, at_ms
+        if self._samples.take(assignment, at_ms, delivered=outcome is Outcome.DELIVERED):
+            self._awaited.add(*place, assignment.visitor)
 
     def settle(self, partition: int, settlements: Settlements) -> None:
         """The group has written to the ledger. Raises LaterRelease."""
@@ -157,31 +157,30 @@ class Aggregates:
             self._lose(partition, gap.from_offset, gap.to_offset)
             if settlements.settled_at >= self.since_ms:
                 self._gaps.setdefault(partition, []).append((gap.from_offset, gap.to_offset))
+        self._visitors.settle(partition, settlements.entries)
+        self._by_step.settle(partition, settlements.entries)
         for entry in settlements.entries:
             self._deliveries.settle(partition, entry)
-            told = entry.offset, entry.kind, entry.outcome, entry.reason, entry.duplicate_of
-            self._visitors.settle(partition, *told)
-            self._by_step.settle(partition, *told)
-            if entry.kind == Kind.TRACK:
-                self._sample_again(partition, entry)
+            if entry.kind == Kind.TRACK and entry.outcome == Outcome.DELIVERED:
+                self._sample_again(partition, entry.offset)
             if settlements.settled_at >= self.since_ms:
                 self._settled[entry.outcome] += 1
                 self._recent.append(Recent(settlements.settled_at, partition, entry))
 
-    def _sample_again(self, partition: int, entry: LedgerEntry) -> None:
-        assignment, at_ms = self._awaited.pop((partition, entry.offset), (None, 0))
-        if assignment is not None and entry.outcome == Outcome.DELIVERED:
-            self._samples.take(assignment, at_ms, delivered=True)
+    def _sample_again(self, partition: int, offset: int) -> None:
+        visitor = self._awaited.of(partition, offset)
+        if visitor is not None:
+            self._samples.deliver(visitor)
 
     def commit(self, partition: int, offset: int, first_kept: int) -> None:
-        """The group's position in a partition, and the first offset that Kafka has of it."""
+        """The group's position in a partition, and the first offset that Kafka still has."""
         self._deliveries.commit(partition, offset)
         self._visitors.commit(partition, offset)
         self._by_step.commit(partition, offset)
         self._lost_before[partition] = offset, first_kept
 
     def report(self, value: bytes | None) -> None:
-        """A publisher's report of impressions: of it the traffic allocations count here."""
+        """A publisher's report of impressions; only its traffic allocations count here."""
         told_ms, splits = splits_of(value)
         for experiment, shares in splits:
             self._splits.tell(experiment, shares, told_ms)
@@ -193,7 +192,7 @@ class Aggregates:
             self._deliveries.replay(*source)
 
     def view(self, as_of_ms: int) -> View:
-        """How it stands."""
+        """The present counts."""
         deliveries = self._deliveries
         over_time: dict[Row, dict[int, VisitorCounts]] = {}
         for (row, step), counts in self._by_step.counts().items():
@@ -222,7 +221,7 @@ class Aggregates:
         self._by_step.lose(partition, first, end)
 
     def _lost_offsets(self) -> int:
-        """As reconcile counts it: gaps that were written, and one that the group has not come to yet."""
+        """Counted as in reconcile: gaps in the ledger, and one that the group has not reached yet."""
         numbers = {*self._gaps, *self._lost_before}
         return sum(
             size_of_union([*self._gaps.get(number, ()), self._lost_before.get(number, (0, 0))])

@@ -1,7 +1,7 @@
-"""What is read from Kafka because somebody asked: one dead letter, one visitor.
+"""Questions that are answered from Kafka on request: one dead letter, one visitor.
 
-In: a question. Out: its answer, or why there is none. Questions run in threads, a few at a time: what many people ask
-at once neither holds up the page nor opens connections without end.
+In: a question. Out: its answer, or why there is none. Questions run in threads, a few at a time: however many people
+ask at once, the page is not delayed and the connections are bounded.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
-from flagpost_consumer.operator.dead_letters.reading import NoSuchDeadLetter, find
-from flagpost_consumer.operator.dead_letters.records import Place
-from flagpost_consumer.operator.dead_letters.views import found_as_json
-from flagpost_consumer.operator.event_values import Values
-from flagpost_consumer.operator.explain.command import explanation_of
-from flagpost_consumer.operator.explain.document import as_document
-from flagpost_consumer.operator.explain.finding import Finder
-from flagpost_consumer.operator.explain.subject import Subject
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease
-from flagpost_consumer.operator.topic_reading import TopicReader
+from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering
+from flagpost_consumer.commands.dead_letters.reading import NoSuchDeadLetter, find
+from flagpost_consumer.commands.dead_letters.records import Place
+from flagpost_consumer.commands.dead_letters.views import found_as_json
+from flagpost_consumer.commands.explain.command import explanation_of
+from flagpost_consumer.commands.explain.document import as_document
+from flagpost_consumer.commands.explain.finding import Finder
+from flagpost_consumer.commands.explain.subject import Subject
+from flagpost_consumer.commands.reconcile.settled import LaterRelease
+from flagpost_consumer.commands.sources.event_values import Values
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.settings import Settings, ledger_ids
 from flagpost_schemas import UnknownSchema
 
@@ -30,13 +30,13 @@ WAITING: Final = 8
 ANSWER_SECONDS: Final = 30.0
 
 NOT_ASKED: Final = (None, "")
-"""The page has no key of Pendo's, and asks it nothing."""
+"""The page has no key for Pendo, and asks it nothing."""
 
 Answer = TypeVar("Answer")
 
 
 class NotAnswered(Exception):  # noqa: N818 (a fact, told by an exception)
-    """Why a question has no answer: a status of HTTP, and a sentence."""
+    """Why a question has no answer: an HTTP status, and a sentence."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -51,8 +51,8 @@ class Asking:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
-    async def dead_letter(self, place: str) -> dict[str, object]:
-        """One dead letter in full, as `flagpost dead-letters show --json` has it. Raises NotAnswered."""
+    async def dead_letter(self, place: str) -> dict[str, Any]:
+        """One dead letter in full, like `flagpost dead-letters show --json`. Raises NotAnswered."""
         try:
             found = Place.parse(place)
         except ValueError as error:
@@ -60,7 +60,7 @@ class Asking:
         return await self.ask(lambda: self._read_letter(found))
 
     async def visitor(self, visitor_id: str) -> dict[str, Any]:
-        """All that became of a visitor's events, as `flagpost explain --json` has it. Raises NotAnswered."""
+        """Everything that became of a visitor's events, like `flagpost explain --json`. Raises NotAnswered."""
         return await self.ask(lambda: self._explain(visitor_id))
 
     def _explain(self, visitor_id: str) -> dict[str, Any]:
@@ -70,14 +70,14 @@ class Asking:
             found = Finder(reader, settings, subject).find(None, everywhere=False)
         return as_document(explanation_of(settings, subject, found, settings.web.consumers, None, NOT_ASKED))
 
-    def _read_letter(self, place: Place) -> dict[str, object]:
+    def _read_letter(self, place: Place) -> dict[str, Any]:
         kafka = self._settings.kafka
         with TopicReader(kafka) as reader:
             found = find(reader, kafka.dead_letter_topic, place)
         return found_as_json(found, Values(kafka.schema_registry))
 
     async def ask(self, question: Callable[[], Answer]) -> Answer:
-        """The answer of what blocks, in a thread. Raises NotAnswered."""
+        """Run a blocking question in a thread. Raises NotAnswered."""
         if self._waiting >= WAITING:
             raise NotAnswered(503, "Others ask at this moment; try again in a few seconds.")
         self._waiting += 1

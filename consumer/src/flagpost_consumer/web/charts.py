@@ -1,7 +1,7 @@
-"""Small charts over time, as SVG that needs no script and no style of its own.
+"""Small charts over time, as SVG without scripts or styles of its own.
 
-In: for each step of time how many of each kind. Out: stacked bars; what they show is said in words as well, for those
-who do not see them, and stands in a table beside.
+In: for each time step, how many of each kind. Out: stacked bars; their content is also described in words, for those
+who do not see them, and in a table next to them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flagpost_consumer.web.html import Html, element
 WIDTH: Final = 640
 HEIGHT: Final = 120
 GAP: Final = 1.0
-"""Between bars, where they are wide enough."""
+"""Between bars, if they are wide enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Step:
     """One step of time."""
 
     begins: str
-    """For people."""
+    """A time for people."""
     counts: tuple[int, ...]
     """One for each kind."""
 

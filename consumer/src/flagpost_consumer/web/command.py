@@ -1,6 +1,6 @@
 """`flagpost web`: the page for people who do not use terminals.
 
-In: the settings. Out: a served page until SIGTERM or SIGINT; exit code 0, or 1 where the address cannot be had.
+In: the settings. Out: a served page until SIGTERM or SIGINT; exit code 0, or 1 if the address cannot be used.
 """
 
 from __future__ import annotations
@@ -8,20 +8,24 @@ from __future__ import annotations
 import sys
 
 import click
-import uvloop
 
-from flagpost_consumer.operator.cli import SettingsLoader
-from flagpost_consumer.operator.kafka_admin import KafkaAdmin
+from flagpost_consumer.commands.cli import SettingsLoader
 from flagpost_consumer.settings import Needs
-from flagpost_consumer.web.program import serve
-from flagpost_settings.logs import configure_logging
+from flagpost_consumer.web.heap import keep_heap_small
 
 
 @click.command("web")
 @click.pass_obj
 def web(load: SettingsLoader) -> None:
-    """Serve a page that shows what flows, each flag, and who was lost and why. It only reads."""
+    """Serve a read-only web page: the traffic, each flag, and which visitors were lost and why."""
+    keep_heap_small()
     settings = load(Needs.KAFKA | Needs.WEB)
-    KafkaAdmin(settings.kafka)  # raises SettingsError where librdkafka refuses the properties
+    import uvloop  # noqa: PLC0415 - all these take most of a second; help, and settings that are wrong, do without
+
+    from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin  # noqa: PLC0415
+    from flagpost_consumer.web.program import serve  # noqa: PLC0415
+    from flagpost_settings.logs import configure_logging  # noqa: PLC0415
+
+    KafkaAdmin(settings.kafka)  # raises SettingsError if librdkafka refuses the properties
     configure_logging(settings.log, sys.stderr)
     sys.exit(uvloop.run(serve(settings)))

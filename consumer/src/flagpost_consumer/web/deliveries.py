@@ -1,7 +1,7 @@
-"""Counts deliveries as `flagpost reconcile` does, but while they come, in any order.
+"""Counts deliveries like `flagpost reconcile`, but as they come, in any order.
 
 In: published records, settlements, the group's commits, gaps, replays. Out, at any time: the counts by flag and
-variation that `reconciliation.counting` makes of a whole window. No I/O. About nine bytes an offset, in pages.
+variation that `reconciliation.counting` makes of a whole window. No I/O. About nine bytes for each offset, in pages.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import Final
 
-from flagpost_consumer.core.outcomes import Kind, Outcome
-from flagpost_consumer.operator.reconciliation.counting import (
+from flagpost_consumer.commands.reconcile.counting import (
     Counts,
     Interval,
     Published,
@@ -20,15 +20,21 @@ from flagpost_consumer.operator.reconciliation.counting import (
     kinds_given,
     sum_of,
 )
-from flagpost_consumer.operator.reconciliation.settled import Delivered, Settled, ended
-from flagpost_consumer.operator.topic_reading import Span
+from flagpost_consumer.commands.reconcile.settled import Delivered, Settled, ended
+from flagpost_consumer.commands.sources.topic_reading import Span
+from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_schemas import LedgerEntry
 
 PAGE_OFFSETS: Final = 4_096
-PAGE_BYTES: Final = PAGE_OFFSETS * 9 + 1_000
+PAGE_BYTES: Final = PAGE_OFFSETS * 9 + 1_500
+REMARK_BYTES: Final = 400
+"""Bytes of an offset with more information than how it ended."""
+ROW_BYTES: Final = 3_000
+"""Bytes of a flag and variation, including what two views hold of it, without its names."""
+REPLAYED_BYTES: Final = 200
 _BIT: Final = {kind: 1 << place for place, kind in enumerate(Kind)}
 _KINDS: Final = tuple(tuple(kind for kind in Kind if mask & _BIT[kind]) for mask in range(1 << len(_BIT)))
-"""By a mask of bits."""
+"""The kinds for each bit mask."""
 _METADATA: Final = (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA)
 _OTHER: Final = 1
 """The row of a record without a flag; 0: there is no record."""
@@ -42,7 +48,7 @@ class _Page:
     def __init__(self, first: int) -> None:
         self.row = array("I", bytes(4 * PAGE_OFFSETS))
         self.planned = bytearray(PAGE_OFFSETS)
-        """The kinds that planning gives, as a mask."""
+        """The planned kinds, as a bit mask."""
         self.settled = Settled(Span(first, first + PAGE_OFFSETS))
 
 
@@ -62,12 +68,12 @@ class _Partition:
         return page
 
     def offsets(self, first: int, end: int) -> list[int]:
-        """Those of them that are on a page."""
+        """The offsets of a range that are on a page."""
         stretches = (range(max(first, start), min(end, start + PAGE_OFFSETS)) for start in self.pages)
         return [offset for stretch in stretches for offset in stretch]
 
     def is_lost(self, offset: int) -> bool:
-        """Whether it lies in a gap."""
+        """Whether an offset is in a gap."""
         return any(first <= offset < end for first, end in self.gaps)
 
 
@@ -77,11 +83,13 @@ class Deliveries:
     def __init__(self) -> None:
         self.rows: dict[Row, Counts] = {}
         self.other = Counts()
-        """Track deliveries without a flag, and records that nobody could decode."""
+        """Track deliveries without a flag, and undecodable records."""
         self.metadata = Counts()
         self._partitions: defaultdict[int, _Partition] = defaultdict(_Partition)
         self._numbers: dict[Row, int] = {}
         self._by_number: list[Counts] = [Counts(), self.other]
+        self._text_bytes = 0
+        """Bytes of the rows' names: publishers decide their length."""
 
     @property
     def totals(self) -> Counts:
@@ -90,8 +98,16 @@ class Deliveries:
 
     @property
     def bytes_held(self) -> int:
-        """About what it takes of memory."""
-        return PAGE_BYTES * sum(len(place.pages) for place in self._partitions.values())
+        """Bytes in memory, at most."""
+        places = self._partitions.values()
+        pages = [page for place in places for page in place.pages.values()]
+        return (
+            PAGE_BYTES * len(pages)
+            + REMARK_BYTES * sum(len(page.settled.remarked) for page in pages)
+            + REPLAYED_BYTES * sum(len(place.replayed) for place in places)
+            + ROW_BYTES * len(self.rows)
+            + self._text_bytes
+        )
 
     def outcome(self, partition: int, offset: int) -> Outcome | None:
         """How a record's track delivery ended; None: the ledger does not say."""
@@ -110,11 +126,11 @@ class Deliveries:
         """The ledger settles a delivery. Raises LaterRelease."""
         place = self._partitions[partition]
         self._count(place, entry.offset, -1)
-        place.page(entry.offset).settled.add_entry(entry)
+        place.page(entry.offset).settled.add((entry,))
         self._count(place, entry.offset, 1)
 
     def commit(self, partition: int, offset: int) -> None:
-        """The group's position: what is not settled below it is unexplained, not pending."""
+        """The group's position: what is unsettled below it is unexplained, not pending."""
         place = self._partitions[partition]
         moved = place.offsets(min(place.committed, offset), max(place.committed, offset))
         for each in moved:
@@ -124,7 +140,7 @@ class Deliveries:
             self._count(place, each, 1)
 
     def lose(self, partition: int, first: int, end: int) -> None:
-        """The group could not read these offsets; what of them is settled all the same is not lost."""
+        """The group could not read these offsets; those that are settled anyway are not lost."""
         place = self._partitions[partition]
         lost = place.offsets(first, end)
         for each in lost:
@@ -134,25 +150,26 @@ class Deliveries:
             self._count(place, each, 1)
 
     def replay(self, partition: int, delivery: Delivered) -> None:
-        """The dead letter of a delivery was put back on the events topic."""
+        """A delivery's dead letter was put back on the events topic."""
         place, (offset, _) = self._partitions[partition], delivery
         self._count(place, offset, -1)
         place.replayed.add(delivery)
         self._count(place, offset, 1)
 
     def _number(self, row: Row | None) -> int:
-        """The number of a row, from 1 on; 0 says that there is no record."""
+        """The number of a row, from 1; 0 means that there is no record."""
         if row is None:
             return _OTHER
         number = self._numbers.get(row)
         if number is None:
             number = self._numbers[row] = len(self._by_number)
             self.rows[row] = Counts()
+            self._text_bytes += sum(map(getsizeof, filter(None, row)))
             self._by_number.append(self.rows[row])
         return number
 
     def _count(self, place: _Partition, offset: int, step: int) -> None:
-        """Count what a record gave, as it stands now; `step` -1: count it no more."""
+        """Count a record's deliveries in their present state; `step` -1: take them out of the counts."""
         page, at = place.page(offset), offset % PAGE_OFFSETS
         number, settled = page.row[at], page.settled
         if not number:

@@ -1,9 +1,9 @@
-"""Follows the topics in a thread of its own, as a Kafka client that is in no group.
+"""Follows the topics in its own thread, as a Kafka client outside of any group.
 
-In: settings. Out: `Following.state`: the newest `View`, how far the reading is, and what is wrong. A reading begins
-at a moment that fits the window and the memory, and goes on until that moment is too long ago, it takes too much
-memory, or the topic is another one under its old name; then a new one begins, and the last view is shown until it has
-caught up. Where Kafka goes away, it goes on where it was.
+In: settings. Out: `Following.state`: the newest `View`, the progress of reading, and what is wrong. A reading begins
+at a moment that fits the window and the memory. It goes on until that moment is too long ago, it takes too much
+memory, or a topic was created anew; then a new reading begins, and the last view is shown until it has caught up. If
+Kafka is unreachable, reading resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import Final, cast
 import structlog
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.schema_registry import RegistryNotAnswering
-from flagpost_consumer.operator.dead_letters.records import read_message
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
-from flagpost_consumer.operator.reconciliation.extent import ExtentFinder, Spans, Window
-from flagpost_consumer.operator.reconciliation.planning import Planning
-from flagpost_consumer.operator.reconciliation.settled import LaterRelease
-from flagpost_consumer.operator.reconciliation.topics import are_of
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering
+from flagpost_consumer.commands.dead_letters.records import read_message
+from flagpost_consumer.commands.reconcile.extent import ExtentFinder, Spans, Window
+from flagpost_consumer.commands.reconcile.planning import Planning
+from flagpost_consumer.commands.reconcile.settled import LaterRelease
+from flagpost_consumer.commands.reconcile.topics import are_of
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.sources.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates, View
+from flagpost_consumer.web.beats import Beats
 from flagpost_consumer.web.marks import Mark, Marks
 from flagpost_schemas import UndecodableRecord, UnknownSchema, decode_settlements
 
@@ -34,9 +35,11 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS: Final = 2.0
 VIEW_SHARE: Final = 10
-"""To make a view may take a tenth of the time, however many flags there are."""
+"""Making views may take a tenth of the time, however many flags there are."""
+FITS: Final = 0.6
+"""When the events take too much memory, the window begins again with this part of them, and grows from there."""
 LONGER: Final = 1.25
-"""By how much the window may grow beyond what was asked for before it begins anew."""
+"""How much longer than requested the window may become before it begins again."""
 
 Places = dict[tuple[str, int], int]
 """By topic and partition: the next offset."""
@@ -44,20 +47,22 @@ Places = dict[tuple[str, int], int]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the page is made of."""
+    """The state that the page shows."""
 
     view: View | None = None
-    """None: nothing has been read to its end yet."""
+    """None: nothing has been read completely yet."""
     read: float = 0.0
-    """How much of what was there at the beginning has been read, up to 1."""
+    """The part of the records that existed at the beginning and have been read, up to 1."""
     wrong: str | None = None
-    """What keeps it from going on, for people."""
+    """Why reading does not go on, for people."""
     damaged: int = 0
-    """Records of the ledger that cannot be read."""
+    """Ledger records that cannot be read."""
+    shortened: bool = False
+    """Whether the window is shorter than requested, because all of it takes too much memory."""
 
 
-class _BeginsAnew(Exception):  # noqa: N818 (no error: the end of a reading)
-    """A reading has come to its end."""
+class BeginsAnew(Exception):  # noqa: N818 (no error: the end of a reading)
+    """A reading has ended, and a new one has to begin."""
 
 
 class Following:
@@ -69,26 +74,32 @@ class Following:
         self._stopped = threading.Event()
         self._marks = Marks(settings.kafka, lambda wrong: self._tell_wrong(of_ends=wrong))
         self._thread = threading.Thread(target=self._run, name="following", daemon=True)
+        self._beats = Beats()
         self._lock = threading.Lock()
         self._state = State()
         self._wrong: dict[str, str | None] = {}
-        """What keeps the reading, and the asking for ends, from going on."""
+        """Why reading, or asking for ends, does not go on."""
         self._next_view_at = 0.0
-        self._share = 1.0
-        """Of the window that is read, where all of it takes too much memory."""
+        self._most: int | None = None
+        """The number of events to read, if the whole window takes too much memory."""
 
     @property
     def state(self) -> State:
-        """How it stands now; any thread may ask."""
+        """The present state; any thread may ask."""
         return self._state
 
+    @property
+    def still_seconds(self) -> float:
+        """How long one of its threads has stood still; any thread may ask."""
+        return max(self._beats.still_seconds, self._marks.beats.still_seconds)
+
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         self._marks.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more; waits for the thread."""
+        """Stop reading; waits for the thread."""
         self._stopped.set()
         self._marks.stop()
         self._thread.join()
@@ -107,13 +118,13 @@ class Following:
         while not self._stopped.is_set():
             try:
                 self._read_once()
-            except _BeginsAnew as why:
+            except BeginsAnew as why:
                 log.info("the window is read anew", why=str(why))
             except (KafkaUnavailable, RegistryNotAnswering, UnknownSchema, LaterRelease) as error:
                 self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
             except Exception as error:
-                log.exception("the reading has failed in a way that is not foreseen")
+                log.exception("the reading has failed unexpectedly")
                 self._tell_wrong(of_reading=f"a defect: {type(error).__name__}; the log says more")
                 self._stopped.wait(RETRY_SECONDS)
 
@@ -122,18 +133,22 @@ class Following:
         if mark is None:
             return
         self._tell(read=0.0, damaged=0)
-        with TopicReader(self._settings.kafka) as reader:
-            reading = Reading(self._settings, mark, reader, self._share)
+        with self._reader() as reader:
+            reading = Reading(self._settings, mark, reader, self._most)
         while not self._stopped.is_set():
             try:
-                with TopicReader(self._settings.kafka) as reader:
+                with self._reader() as reader:
                     self._follow(reading, reader)
             except KafkaUnavailable as error:
                 self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
 
+    def _reader(self) -> TopicReader:
+        return TopicReader(self._settings.kafka, self._beats.beat)
+
     def _next_mark(self) -> Mark | None:
         while not self._stopped.is_set():
+            self._beats.beat()
             mark = self._marks.take()
             if mark is not None:
                 return mark
@@ -153,15 +168,15 @@ class Following:
         self._tell_wrong(of_reading=None)
         reading.see_ends(reader.ends_seen())
         if reading.bytes_held > self._settings.web.max_bytes:
-            self._share = reading.share / 2
-            raise _BeginsAnew("it would take more than web.max_bytes")
+            self._most = int(FITS * reading.events)
+            raise BeginsAnew("it would take more than web.max_bytes")
         if reading.is_reached():
             began = time.monotonic()
-            self._tell(view=reading.view(), read=1.0, damaged=reading.damaged)
+            self._tell(view=reading.view(), read=1.0, damaged=reading.damaged, shortened=reading.is_shortened)
             self._next_view_at = began + VIEW_SHARE * (time.monotonic() - began)
             if reading.is_too_long():
-                self._share = 1.0
-                raise _BeginsAnew("it is longer than web.window_seconds")
+                self._most = None
+                raise BeginsAnew("it is longer than web.window_seconds")
             reading.mark = None
         elif self._state.read < 1.0:
             self._tell(read=min(reading.share_read(), 0.999), damaged=reading.damaged)
@@ -174,14 +189,17 @@ class Following:
 class Reading:
     """One reading of the topics, from a moment on."""
 
-    def __init__(self, settings: Settings, mark: Mark, reader: TopicReader, share: float) -> None:
-        """`share`: of the window, how much of it is read."""
+    def __init__(self, settings: Settings, mark: Mark, reader: TopicReader, most: int | None) -> None:
+        """`most`: how many events may be read; None: all of the window's."""
         self.mark: Mark | None = mark
         self.damaged = 0
         self._kafka, self._window_ms = settings.kafka, int(settings.web.window_seconds * 1000)
         self._topic_id = mark.topic_id
         self._planning = Planning(settings)
-        asked_ms = max(0, mark.at_ms - int(self._window_ms * share))
+        asked_ms = max(0, mark.at_ms - self._window_ms)
+        self._is_part = most is not None
+        if most is not None:
+            asked_ms = _begin(reader, self._kafka.topic, mark, asked_ms, most)
         extent = ExtentFinder(reader, settings).find(Window(asked_ms))
         self._places = {
             **_firsts(self._kafka.topic, extent.events),
@@ -193,18 +211,27 @@ class Reading:
             self._places |= _reports(reader, self._kafka.impressions_topic, mark, since_ms)
         self._first = dict(self._places)
         self._ends = _ends(mark)
+        self._were_there = self._ends
+        """Where each partition ended at least when the next mark was asked for."""
         self._aggregates = Aggregates(since_ms, mark.at_ms, settings)
         self._commit(mark)
 
     @property
     def bytes_held(self) -> int:
-        """About what it takes of memory."""
+        """Approximate bytes in memory."""
         return self._aggregates.bytes_held
 
     @property
-    def share(self) -> float:
-        """How much of the window it has become."""
-        return min(1.0, (time.time_ns() // 1_000_000 - self._aggregates.since_ms) / self._window_ms)
+    def events(self) -> int:
+        """How many offsets of the events topic have been read."""
+        topic = self._kafka.topic
+        return sum(at - self._first[place] for place, at in self._places.items() if place[0] == topic)
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether it began later than requested, and has not become as long since."""
+        age_ms = time.time_ns() // 1_000_000 - self._aggregates.since_ms
+        return self._is_part and age_ms < self._window_ms
 
     def topics(self) -> Mapping[str, Mapping[int, int]]:
         """Where to read on."""
@@ -218,7 +245,7 @@ class Reading:
         topic, number = cast("str", message.topic()), cast("int", message.partition())
         offset = cast("int", message.offset())
         if offset < self._places[topic, number]:
-            raise _BeginsAnew(f"{topic} went back")
+            raise BeginsAnew(f"{topic} went back")
         if topic == self._kafka.topic:
             self._aggregates.publish(self._planning.published(message), message.timestamp()[1])
         elif topic == self._kafka.ledger_topic:
@@ -235,30 +262,35 @@ class Reading:
             self._places[place] = max(self._places[place], end)
 
     def is_reached(self) -> bool:
-        """Whether all is counted that was there at the mark."""
+        """Whether everything up to the mark is counted."""
         return self.mark is not None and all(
             self._places[place] >= end for place, end in self._ends.items() if place in self._places
         )
 
     def share_read(self) -> float:
-        """Of what was there at the mark, how much is counted."""
+        """The part of what was there at the mark that is counted."""
         whole = sum(max(0, end - self._first[place]) for place, end in self._ends.items())
         left = sum(max(0, end - self._places[place]) for place, end in self._ends.items())
         return 1.0 if whole == 0 else 1 - left / whole
 
     def mark_by(self, mark: Mark) -> None:
-        """Read up to this mark next. Raises where the topic is another one."""
+        """Read up to this mark next, which `Marks.take` has just given; the reading may have passed it already.
+
+        Raises:
+            BeginsAnew: a topic was created anew, or has lost records at its end.
+        """
         if mark.topic_id != self._topic_id and None not in (mark.topic_id, self._topic_id):
-            raise _BeginsAnew("the events topic was made anew")
+            raise BeginsAnew("the events topic was made anew")
         ends = _ends(mark)
         if ends.keys() != self._places.keys():
-            raise _BeginsAnew("the topics have other partitions than before")
-        if any(end < self._places[place] for place, end in ends.items()):
-            raise _BeginsAnew("a topic went back")
+            raise BeginsAnew("the topics have other partitions than before")
+        if any(end < self._were_there[place] for place, end in ends.items()):
+            raise BeginsAnew("a topic went back")
         self.mark, self._ends = mark, ends
+        self._were_there = {place: max(end, self._places[place]) for place, end in ends.items()}
 
     def view(self) -> View:
-        """How it stands; all up to the mark is counted."""
+        """The present view; everything up to the mark is counted."""
         mark = cast("Mark", self.mark)
         self._commit(mark)
         return self._aggregates.view(mark.at_ms)
@@ -275,7 +307,7 @@ class Reading:
             self._aggregates.commit(number, offset, spans[number].first)
 
     def _settle(self, number: int, message: Message) -> None:
-        """What another group, or another topic of the same name, was told is none of ours."""
+        """Count a ledger record, unless it is about another group or another topic of the same name."""
         try:
             settlements = decode_settlements(message.value())
         except UndecodableRecord:
@@ -285,12 +317,24 @@ class Reading:
             self._aggregates.settle(number, settlements)
 
 
+def _begin(reader: TopicReader, topic: str, mark: Mark, first_ms: int, most: int) -> int:
+    """The moment, to the second, after which the topic has at most this many events."""
+    spans, last_ms = mark.spans[topic], mark.at_ms
+    while last_ms - first_ms > 1000:
+        middle_ms = (first_ms + last_ms) // 2
+        if sum(map(len, reader.within(topic, spans, middle_ms).values())) <= most:
+            last_ms = middle_ms
+        else:
+            first_ms = middle_ms
+    return last_ms
+
+
 def _firsts(topic: str, spans: Spans) -> Places:
     return {(topic, number): span.first for number, span in spans.items()}
 
 
 def _reports(reader: TopicReader, topic: str, mark: Mark, since_ms: int) -> Places:
-    """Where the reports of impressions begin that were written since."""
+    """Where the reports of impressions begin that were written since a moment."""
     return _firsts(topic, reader.within(topic, mark.spans[topic], since_ms))
 
 

@@ -1,9 +1,9 @@
-"""Who is answered by the page's port: nobody is, who should not be, whatever is asked for.
+"""Decides whether the page's port answers a request, whatever it asks for.
 
-In: a request's method and headers. Out: None, or why it is refused. Three things are looked at besides the token.
-The host: a page of somebody else may have its name lead to our address (DNS rebinding), and would then read what it
-likes. Where the browser says that it comes from: no other site's page reads, frames or holds what is here. The
-method: there is nothing to be changed.
+In: a request's method and headers. Out: None, or why it is refused. Besides the token, three things are checked. The
+host: another page may have its name resolve to our address (DNS rebinding), and could then read everything. The
+origin according to the browser: no other site's page may read, frame or keep anything from here. The method: there is
+nothing to change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ASK_FOR_TOKEN: Final = 'Basic realm="Flagpost: any user name, and the token as p
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why nothing is answered."""
+    """Why a request is refused."""
 
     status: int
     text: str
@@ -34,12 +34,14 @@ class Guard:
     """The rules of one port."""
 
     def __init__(self, hosts: Iterable[str], token: Callable[[], str] | None) -> None:
-        """`hosts`: names besides localhost and addresses. `token` tells the token now; None: nobody is asked."""
+        """`hosts`: names besides localhost and addresses. `token` returns the present token; None: none is
+        required.
+        """
         self._hosts = {"localhost", *(name.lower().rstrip(".") for name in hosts)}
         self._token = token
 
     def refusal(self, method: str, headers: Mapping[str, str], *, is_page: bool) -> Refusal | None:
-        """Why a request is refused; `is_page`: whether people open it by a link from elsewhere."""
+        """Why a request is refused, or None; `is_page`: whether people open it by a link from elsewhere."""
         if method not in METHODS:
             return Refusal(405, "Use GET: nothing can be changed here.", {"allow": ", ".join(METHODS)})
         host = headers.get("host", "")
@@ -60,7 +62,7 @@ class Guard:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header is one of our names, or an address: a name that is rebound is neither."""
+        """Whether a Host header is one of our names, or an address: a rebound name is neither."""
         name = _name_of(host)
         return name in self._hosts or _is_address(name)
 
@@ -81,7 +83,9 @@ def _is_address(name: str) -> bool:
 
 
 def _comes_from_us(headers: Mapping[str, str], host: str, *, is_page: bool) -> bool:
-    """Browsers say it (Fetch Metadata; older ones by Origin); what says nothing is no browser's page."""
+    """Whether the request comes from our pages, according to Fetch Metadata or, in older browsers, Origin. A request
+    without these is not from a browser's page.
+    """
     site = headers.get("sec-fetch-site", "none")
     if site not in ("same-origin", "none"):
         return (
@@ -94,7 +98,7 @@ def _comes_from_us(headers: Mapping[str, str], host: str, *, is_page: bool) -> b
 
 
 def _shows(authorization: str, token: str) -> bool:
-    """Whether it holds the token, as Basic's password or as Bearer; compared in constant time."""
+    """Whether the header has the token, as Basic's password or as Bearer; compared in constant time."""
     scheme, _, credentials = authorization.partition(" ")
     given = ""
     if scheme.lower() == "bearer":

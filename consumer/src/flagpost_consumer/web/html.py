@@ -1,7 +1,7 @@
-"""HTML, written so that no text of others can become markup.
+"""Writes HTML so that no text from others can become markup.
 
-In: texts, numbers, and pieces of HTML made here. Out: `Html`. Whatever is not `Html` is escaped, and characters that
-would be obeyed or not be seen (bidirectional, control) are shown escaped, as in the terminal.
+In: texts, numbers, and pieces of HTML made here. Out: `Html`. Everything that is not `Html` is escaped, and
+characters that would be obeyed or be invisible (bidirectional, control) are shown escaped, as in the terminal.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import TypeAlias
 from flagpost_settings.visible import visible
 
 VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
-"""Elements that have no end."""
+"""Elements without an end tag."""
 
 
 class Html(str):
-    """A text that is markup already."""
+    """A text that is already markup."""
 
     __slots__ = ()
 
 
 Child: TypeAlias = "Html | str | int | Iterable[Child] | None"
-"""What an element may hold; None is nothing."""
+"""What an element may contain; None is nothing."""
 
 
 def element(name: str, /, *children: Child, **attributes: str | int | bool | None) -> Html:
-    """One element. In attributes' names `_` stands for `-`, and one at the end is left out (`class_`, `for_`).
+    """One element. In attribute names `_` stands for `-`, and one at the end is left out (`class_`, `for_`).
 
-    An attribute that is True stands alone; one that is False or None is left out.
+    An attribute that is True has no value; one that is False or None is left out.
     """
     given = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:

@@ -10,13 +10,13 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from flagpost_consumer.operator.dead_letters.records import DeadLetter, Marker, Place
-from flagpost_consumer.operator.reconciliation.replays import Dead, source_of
+from flagpost_consumer.commands.dead_letters.records import DeadLetter, Marker, Place
+from flagpost_consumer.commands.reconcile.replays import Dead, source_of
 
 NEWEST: Final = 500
 """Letters that are listed."""
 LETTER_BYTES: Final = 400
-"""About what one takes of memory until it is put back."""
+"""Approximate bytes of a letter until it is put back."""
 IDENTITY_BYTES: Final = 100
 
 
@@ -26,7 +26,7 @@ class LetterCount(NamedTuple):
     reason: str
     kind: str
     waiting: int
-    """Those that were not put back."""
+    """Letters that were not put back."""
     replayed: int
 
 
@@ -38,17 +38,17 @@ class Letters:
         self._waiting: dict[Place, tuple[str, str, Dead | None]] = {}
         self._newest: OrderedDict[Place, DeadLetter] = OrderedDict()
         self._seen: set[int] = set()
-        """Identities: where Kafka has a second copy of a letter, the first is the one."""
+        """Identities: if Kafka has two copies of a letter, the first counts."""
         self._counts: Counter[tuple[str, str]] = Counter()
         self._replayed: Counter[tuple[str, str]] = Counter()
 
     @property
     def bytes_held(self) -> int:
-        """About what it takes of memory."""
+        """Approximate bytes in memory."""
         return LETTER_BYTES * len(self._waiting) + IDENTITY_BYTES * len(self._seen)
 
     def add(self, found: DeadLetter | Marker | None, value: bytes | None) -> Dead | None:
-        """Take one in; gives the delivery whose letter was put back, if this says so."""
+        """Take a letter in; returns the delivery whose letter was put back, if this record says so."""
         if isinstance(found, DeadLetter):
             identity = hash((found.source, found.kind, found.key, value))
             if identity in self._seen:
@@ -67,7 +67,7 @@ class Letters:
         return None
 
     def counts(self) -> list[LetterCount]:
-        """By reason and kind, the most first."""
+        """By reason and kind, the most frequent first."""
         return [
             LetterCount(*key, count - self._replayed[key], self._replayed[key])
             for key, count in self._counts.most_common()

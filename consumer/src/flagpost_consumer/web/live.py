@@ -1,8 +1,8 @@
-"""The live part: what flows now, as server-sent events.
+"""The live part: present traffic, as server-sent events.
 
-In: the state, as it changes. Out: a message a second to each browser that looks, the same for all and made once. At
-most `MAX_LIVE` look at a time, each for an hour at most: a browser then asks again, and shows its login again. One
-that does not read is dropped by the port.
+In: the state, as it changes. Out: a message a second to each watching browser, the same for all and made once. At
+most `MAX_LIVE` watch at a time, each for an hour at most: a browser then asks again, and presents its login again. A
+browser that does not read is dropped by the port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from flagpost_consumer.core.outcomes import Outcome
-from flagpost_consumer.operator.times import moment_text
+from flagpost_consumer.terminal.times import moment_text
 from flagpost_consumer.web.aggregates import Recent, View
 from flagpost_consumer.web.following import State
 from flagpost_consumer.web.ids import Ids
@@ -25,7 +25,7 @@ MAX_LIVE: Final = 32
 LIVE_SECONDS: Final = 3_600.0
 TICK_SECONDS: Final = 1.0
 RATE_SECONDS: Final = 10.0
-"""Over how long rates are taken."""
+"""The time over which rates are averaged."""
 COLUMNS: Final = ("Settled", "Outcome", "Reason", "Flag", "Variation", "Visitor")
 
 
@@ -39,7 +39,7 @@ class Live:
         self._message = b": nothing yet\n\n"
         self._told = asyncio.Condition()
         self.watching = 0
-        """How many browsers look."""
+        """The number of watching browsers."""
 
     async def run(self) -> None:
         """Make a message a second, until cancelled."""
@@ -54,7 +54,7 @@ class Live:
             await asyncio.sleep(TICK_SECONDS)
 
     def told(self, view: View) -> dict[str, object]:
-        """What a message says."""
+        """The content of a message."""
         return {"numbers": self.numbers(view), "rows": [list(self.row(each)) for each in view.recent]}
 
     def numbers(self, view: View) -> dict[str, str]:
@@ -63,14 +63,14 @@ class Live:
         return {**rates, "pending": f"{view.totals.pending + view.metadata.pending:,}"}
 
     def row(self, recent: Recent) -> tuple[str, ...]:
-        """One settlement as the table has it."""
+        """One settlement as a row of the table."""
         entry = recent.entry
         who = self._ids.shown(entry.visitor_id or entry.account_id)
         texts = (entry.outcome, entry.reason, entry.flag_key or entry.event, entry.variation_key, who)
         return moment_text(recent.settled_at), *(text or "-" for text in texts)
 
     async def answer(self, request: web.BaseRequest, headers: dict[str, str]) -> web.StreamResponse:
-        """Stream to one browser, until it goes."""
+        """Stream to one browser, until it disconnects."""
         if self.watching >= MAX_LIVE:
             refused = {**headers, "retry-after": "30"}
             return web.Response(status=503, text=f"{MAX_LIVE} browsers look already.\n", headers=refused)
@@ -81,7 +81,7 @@ class Live:
             if request.method != "HEAD":
                 await self._stream(response)
         except (ConnectionError, asyncio.CancelledError):
-            pass  # it has gone, or we go
+            pass  # the browser has gone, or the page ends
         finally:
             self.watching -= 1
         return response
@@ -101,7 +101,7 @@ class Live:
             self._ticks.pop(0)
 
     def _rate(self, outcome: str) -> float:
-        """0 where a new reading has begun to count anew."""
+        """0 if a new reading has begun to count again."""
         if len(self._ticks) < 2:
             return 0.0
         (began, before), (now, after) = self._ticks[0], self._ticks[-1]

@@ -1,8 +1,8 @@
-"""Where the topics end, asked for again and again in a thread of its own.
+"""Asks for the ends of the topics again and again, in its own thread.
 
-In: Kafka. Out: `Mark`: what the group has committed, and where the topics ended after that was asked. Whoever has
-read up to a mark has seen the settlement of everything that the mark's commits cover, so what is missing then is
-unexplained, and not only on its way to us.
+In: Kafka. Out: `Mark`: what the group has committed, and where the topics ended after that. Whoever has read up to a
+mark has seen the settlement of everything that the mark's commits cover, so what is missing then is unexplained, and
+not only late.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Final
 
 import structlog
 
-from flagpost_consumer.adapters.topic_ids import read_topic_id
-from flagpost_consumer.operator.kafka_admin import KafkaUnavailable
-from flagpost_consumer.operator.topic_reading import Span, TopicReader
+from flagpost_consumer.adapters.kafka.topic_ids import read_topic_id
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.sources.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_consumer.web.beats import Beats
 
 log = structlog.get_logger(__name__)
 
 MARK_SECONDS: Final = 1.0
 TOPIC_ID_MARKS: Final = 15
-"""At every so manieth mark it is asked whether the topic is the same still."""
+"""How often to check that the topic is still the same: every 15 marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Mark:
     """The topics at a moment."""
 
     at_ms: int
-    """When it began to be asked for."""
+    """When asking for it began."""
     committed: Mapping[int, int]
     """By partition."""
     spans: Mapping[str, Mapping[int, Span]]
@@ -45,30 +46,31 @@ class Marks:
     """Asks Kafka, at most once a second, and only after the last answer was taken."""
 
     def __init__(self, kafka: KafkaSettings, on_error: Callable[[str | None], object]) -> None:
-        """`on_error` hears, in our thread, that Kafka does not answer, and why; None: it does again."""
+        """`on_error` is called in our thread with why Kafka does not answer; None: it answers again."""
         self._kafka = kafka
         self._on_error = on_error
         self._stopped = threading.Event()
         self._wanted = threading.Event()
         self._wanted.set()
         self._told: queue.SimpleQueue[Mark] = queue.SimpleQueue()
-        """One at most. (An attribute would be lost where it is set while the other thread clears it.)"""
+        """At most one. (An attribute could be lost if one thread sets it while the other clears it.)"""
         self._asked = 0
         self._topic_id: str | None = None
         self._thread = threading.Thread(target=self._run, name="marks", daemon=True)
+        self.beats = Beats()
 
     def start(self) -> None:
-        """Begin to ask."""
+        """Start asking."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self._stopped.set()
         self._wanted.set()
         self._thread.join()
 
     def take(self) -> Mark | None:
-        """The newest mark, if there is one that was not taken; the next is asked for then."""
+        """The newest mark, if it was not taken yet; then the next is asked for."""
         try:
             mark = self._told.get_nowait()
         except queue.Empty:
@@ -78,19 +80,21 @@ class Marks:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
+            self.beats.beat()
             try:
-                with TopicReader(self._kafka) as reader:
+                with TopicReader(self._kafka, self.beats.beat) as reader:
                     self._ask_on(reader)
             except KafkaUnavailable as error:
                 self._on_error(str(error))
             except Exception as error:
-                log.exception("asking where the topics end has failed in a way that is not foreseen")
+                log.exception("asking where the topics end has failed unexpectedly")
                 self._on_error(f"a defect: {type(error).__name__}; the log says more")
             self._stopped.wait(MARK_SECONDS)
 
     def _ask_on(self, reader: TopicReader) -> None:
         while True:
-            self._wanted.wait()
+            while not self._wanted.wait(MARK_SECONDS):
+                self.beats.beat()
             if self._stopped.is_set():
                 return
             self._wanted.clear()
@@ -105,7 +109,7 @@ class Marks:
     def _ask(self, reader: TopicReader) -> Mark:
         kafka, at_ms = self._kafka, time.time_ns() // 1_000_000
         if self._asked % TOPIC_ID_MARKS == 0:
-            # librdkafka's own lines would go to stderr as they are.
+            # librdkafka's own lines would go to stderr unchanged.
             told = read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
             self._topic_id = told or self._topic_id
         self._asked += 1

@@ -1,17 +1,18 @@
 """The pages, as HTML.
 
-In: the state of the reading, what the consumers say, what was asked for. Out: whole documents. Every number comes out
-of `reports`, which makes the CSV files too.
+In: the state of the reading, the consumers' reports, the answers to questions. Out: whole documents. Every number
+comes from `reports`, which also makes the CSV files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from flagpost_consumer import __version__
 from flagpost_consumer.core.outcomes import Outcome
-from flagpost_consumer.operator.times import moment_text
+from flagpost_consumer.terminal.times import moment_text
 from flagpost_consumer.web.aggregates import View
 from flagpost_consumer.web.charts import stacked_bars
 from flagpost_consumer.web.following import State
@@ -19,6 +20,13 @@ from flagpost_consumer.web.html import Child, Html, element, joined
 from flagpost_consumer.web.live import COLUMNS, Live
 from flagpost_consumer.web.reports import Reports, ratios_of, story
 
+SHORTENED: Final = (
+    "The window is shorter than web.window_seconds: all of it would take more memory than web.max_bytes. What came "
+    "before it is not counted."
+)
+NOTHING: Final = (
+    "Kafka has no event of this visitor: none was published in the time that the topics are kept for."
+)
 NAVIGATION: Final = (("/", "Flags"), ("/dead-letters", "Dead letters"), ("/explain", "Explain a visitor"))
 RATES: Final = (
     (Outcome.DELIVERED.value, "delivered a second"),
@@ -30,14 +38,14 @@ RATES: Final = (
 
 
 class Pages:
-    """Writes them."""
+    """Writes the pages."""
 
     def __init__(self, reports: Reports, live: Live) -> None:
         self._reports = reports
         self._live = live
 
     def overview(self, state: State) -> Html:
-        """What flows, each flag, how Pendo is."""
+        """Present traffic, each flag, Pendo's state."""
         view = state.view
         if view is None:
             return document("Flags", "/", _reading(state), refresh=True)
@@ -71,7 +79,7 @@ class Pages:
         )
 
     def flag(self, state: State, key: str) -> Html | None:
-        """One flag; None: there is none of that name."""
+        """One flag; None: there is no such flag."""
         view = state.view
         if view is None:
             return document(key, "", _reading(state), refresh=True)
@@ -100,7 +108,7 @@ class Pages:
         )
 
     def dead_letters(self, state: State, reason: str | None) -> Html:
-        """The newest of them, of one reason or of all."""
+        """The newest dead letters, of one reason or of all."""
         view = state.view
         if view is None:
             return document("Dead letters", "/dead-letters", _reading(state), refresh=True)
@@ -115,8 +123,8 @@ class Pages:
             reports.newest_letters(view, reason).as_html(empty="There is none."),
         )
 
-    def dead_letter(self, found: Mapping[str, Any]) -> Html:
-        """One, opened."""
+    def dead_letter(self, found: dict[str, Any]) -> Html:
+        """One dead letter, opened."""
         told = [
             joined(element("dt", name), element("dd", value)) for name, value in self._reports.letter(found)
         ]
@@ -132,7 +140,7 @@ class Pages:
         )
 
     def explain(self, found: Mapping[str, Any] | None) -> Html:
-        """A form for a visitor's id; and what was found."""
+        """A form for a visitor's id, and the result."""
         asked = "" if found is None else str(found["visitor"])
         form = element(
             "form",
@@ -159,17 +167,16 @@ class Pages:
     def _explained(self, found: Mapping[str, Any] | None) -> Child:
         if found is None:
             return element("p", "It reads the visitor's partition of the topics, and takes a few seconds.")
-        if not found["records"]:
-            return element(
-                "p",
-                "Kafka has no event of this visitor: none was published in the time that the topics are kept for.",
+        parts = []
+        if found["suppressed"]:
+            parts.append(
+                element("p", "The visitor is suppressed: nothing is sent any more.", class_="warning")
             )
-        is_suppressed = (
-            element("p", "The visitor is suppressed: nothing is sent any more.", class_="warning")
-            if found["suppressed"]
-            else None
-        )
-        return joined(is_suppressed, self._reports.explained(found).as_html())
+        if found["records"]:
+            parts.append(self._reports.explained(found).as_html())
+        else:
+            parts.append(element("p", NOTHING))
+        return joined(*parts)
 
     def _pendo(self) -> Child:
         reports = self._reports
@@ -180,7 +187,7 @@ class Pages:
         return reports.pendo().as_html(empty="No consumer has answered yet.")
 
     def _live_part(self, view: View) -> Html:
-        """With what is known now in it, so that it says something without JavaScript too."""
+        """Filled with present numbers, so that it also works without JavaScript."""
         numbers = self._live.numbers(view)
         rates = [
             joined(element("dt", label), element("dd", numbers[name], id=f"live-{name}"))
@@ -217,7 +224,7 @@ class Pages:
 
 
 def document(title: str, here: str, *content: Child, refresh: bool = False) -> Html:
-    """A whole document; `refresh`: it loads itself again soon, for there is nothing to see yet."""
+    """A whole document; `refresh`: it reloads itself soon, because there is nothing to see yet."""
     links = [
         element("li", element("a", text, href=href, aria_current="page" if href == here else None))
         for href, text in NAVIGATION
@@ -244,36 +251,38 @@ def document(title: str, here: str, *content: Child, refresh: bool = False) -> H
 
 
 def lines_of(text: str) -> Html:
-    """A text whose lines stay lines."""
+    """A text whose line breaks are kept."""
     return Html("\n".join(joined(line) for line in text.split("\n")))
 
 
 def notice(title: str, text: str, here: str = "") -> Html:
-    """A document of one sentence."""
+    """A document with one sentence."""
     return document(title, here, element("p", text))
 
 
 def _reading(state: State) -> Html:
-    """What is shown until there are numbers: never some that are half of the truth."""
+    """What is shown until there are complete numbers."""
     wrong = element("p", state.wrong, class_="bad", role="alert") if state.wrong else None
     return joined(element("p", f"The topics are being read: {state.read:.0%} so far.", role="status"), wrong)
 
 
 def _stand(state: State, view: View) -> Html:
-    told = f"From {moment_text(view.since_ms)} to {moment_text(view.as_of_ms)}. Times are UTC."
+    told: list[Child] = ["From ", _time(view.since_ms), " to ", _time(view.as_of_ms), ". Times are UTC."]
     if state.read < 1:
-        told += f" The window is being read anew ({state.read:.0%}); until then these numbers stay."
-    wrong = (
-        element(
-            "p",
-            f"The topics cannot be read, so these numbers are old: {state.wrong}",
-            class_="warning",
-            role="alert",
-        )
-        if state.wrong
-        else None
-    )
-    return joined(element("p", told, class_="state"), wrong)
+        told.append(f" The window is being read anew ({state.read:.0%}); until then these numbers stay.")
+    parts = [element("p", told, class_="state")]
+    if state.shortened:
+        parts.append(element("p", SHORTENED, class_="warning", role="status"))
+    if state.wrong:
+        old = f"The topics cannot be read, so these numbers are old: {state.wrong}"
+        parts.append(element("p", old, class_="warning", role="alert"))
+    return joined(*parts)
+
+
+def _time(at_ms: int) -> Html:
+    """A moment for people, and exactly for programs."""
+    exactly = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return element("time", moment_text(at_ms), datetime=exactly)
 
 
 def _ratios(view: View, flag: str) -> list[Html]:
@@ -290,12 +299,13 @@ def _warnings(state: State, view: View) -> Sequence[Html]:
     found = []
     if view.unexplained:
         found.append(
-            f"{view.unexplained:,} deliveries are unexplained: the group has committed beyond them, and the ledger "
-            "does not say how they ended. flagpost reconcile names them."
+            f"{view.unexplained:,} deliveries are unexplained: the group committed past them, but the ledger does "
+            "not say how they ended. flagpost reconcile lists them."
         )
     if state.damaged:
         found.append(
-            f"{state.damaged:,} records of the ledger cannot be read; what they settled is unexplained or pending."
+            f"{state.damaged:,} records of the ledger cannot be read; the deliveries in them count as unexplained or "
+            "pending."
         )
     if view.lost_offsets:
         found.append(f"{view.lost_offsets:,} offsets were lost before the group read them.")

@@ -1,6 +1,6 @@
-"""The tables of the page and of its CSV files, and what is said in sentences.
+"""The tables of the page and of its CSV files, and the sentences about them.
 
-In: a `View`, what the consumers say. Out: tables. Every number of the page is made here.
+In: a `View`, the consumers' reports. Out: tables. Every number of the page is made here.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 
 import orjson
 
-from flagpost_consumer.adapters.dead_letter_writer import HEADER_PREFIX
-from flagpost_consumer.operator.reconciliation.counting import Counts, Row
-from flagpost_consumer.operator.reconciliation.ratio_words import ratio_remark, ratio_warnings
-from flagpost_consumer.operator.reconciliation.visitors import PENDING, VisitorCounts
-from flagpost_consumer.operator.times import moment_text
+from flagpost_consumer.adapters.kafka.dead_letter_writer import HEADER_PREFIX
+from flagpost_consumer.commands.reconcile.counting import Counts, Row
+from flagpost_consumer.commands.reconcile.ratio_words import ratio_remark, ratio_warnings
+from flagpost_consumer.commands.reconcile.visitors import PENDING, VisitorCounts
+from flagpost_consumer.terminal.times import moment_text
 from flagpost_consumer.web.aggregates import View
 from flagpost_consumer.web.charts import Step
 from flagpost_consumer.web.consumers import Consumers
@@ -47,14 +47,14 @@ WHAT_TO_DO: Final = {
 
 
 class Reports:
-    """Makes them."""
+    """Makes the tables."""
 
     def __init__(self, consumers: Consumers, ids: Ids) -> None:
         self.consumers = consumers
         self._ids = ids
 
     def table(self, name: str, query: Mapping[str, str], view: View) -> Table | None:
-        """The table of a CSV file; None: there is none of that name, or no such flag."""
+        """The table of a CSV file; None: there is no such table, or no such flag."""
         flag = query.get("flag", "")
         whole: dict[str, Callable[[View], Table]] = {
             "flags": self.flags,
@@ -74,7 +74,7 @@ class Reports:
         return of_flag[name](view, flag) if name in of_flag and flag in view.flags else None
 
     def explained(self, found: Mapping[str, Any]) -> Table:
-        """What became of a visitor's events, a row a delivery."""
+        """What became of a visitor's events, a row for each delivery."""
         rows: list[tuple[Cell, ...]] = []
         for record in found["records"]:
             at = record["produced_at"] or record["occurred_at"]
@@ -82,6 +82,7 @@ class Reports:
             for delivery in record["deliveries"]:
                 waits = delivery["waits"]
                 why = delivery["detail"] if waits is None else waits["detail"]
+                status = delivery["status"]
                 until = None if waits is None else waits["not_before"]
                 rows.append(
                     (
@@ -90,11 +91,11 @@ class Reports:
                         delivery["kind"],
                         delivery["state"],
                         delivery["reason"],
-                        None if why is None else self._ids.without(why, found["visitor"]),
+                        None if why is None else self._ids.why(why, status, found["visitor"]),
                         _moment(delivery["settled_at"]),
                         _moment(until),
                         delivery["attempts"],
-                        delivery["status"],
+                        status,
                     )
                 )
         columns = (
@@ -102,28 +103,29 @@ class Reports:
         )  # fmt: skip
         return Table("explain", "What became of each event", columns, rows, _query(visitor=found["visitor"]))
 
-    def letter(self, found: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """One dead letter: names and values. What is personal is left out where ids are hidden."""
-        key = found["key"]
+    def letter(self, found: dict[str, Any]) -> list[tuple[str, str]]:
+        """One dead letter: names and values. Personal values are left out if ids are hidden."""
+        key, detail = found["key"], self._ids.why(found["detail"], found["status"], found["key"])
         told = [
             (name.replace("_", " "), self._ids.without("-" if value is None else str(value), key))
-            for name, value in found.items()
+            for name, value in (found | {"detail": detail}).items()
             if name not in ("key", "headers", "value", "at")
         ]
-        headers = found["headers"].items()
         told += [
-            (f"header {name}", str(value)) for name, value in headers if not name.startswith(HEADER_PREFIX)
+            (f"header {name}", self._ids.shown(str(value)) or "")
+            for name, value in found["headers"].items()
+            if not name.startswith(HEADER_PREFIX)
         ]
         return [("died", moment_text(found["at"])), ("key", self._ids.shown(key) or "-"), *told]
 
     def letter_value(self, found: Mapping[str, Any]) -> str | None:
-        """What the record holds; None where ids are hidden: it is about one person."""
+        """The content of the record; None if ids are hidden: it is about one person."""
         if not self._ids.are_shown:
             return None
         return visible_json(orjson.dumps(found["value"], option=orjson.OPT_INDENT_2))
 
     def flags(self, view: View) -> Table:
-        """A row a variation of each flag: visitors."""
+        """Visitors, a row for each variation of each flag."""
         columns = ("Flag", "Variation", *VISITOR_TITLES, "Sample ratio")
         rows = [
             (
@@ -137,7 +139,7 @@ class Reports:
         return Table("flags", "Visitors by flag and variation", columns, rows)
 
     def variations(self, view: View, flag: str) -> Table:
-        """The same of one flag."""
+        """The same for one flag."""
         rows = [
             (_named(row[1]), *_visitor_cells(view, row), _share(view.visitors.get(row, NOBODY)))
             for row in _rows(view)
@@ -147,7 +149,7 @@ class Reports:
         return Table("variations", f"Visitors of {flag}", columns, rows, _query(flag=flag))
 
     def reasons(self, view: View, flag: str) -> Table:
-        """A row a reason: visitors lost, by variation. They add up to what the variations say."""
+        """Lost visitors by variation, a row for each reason. They add up to the numbers of the variations."""
         variations = [row for row in _rows(view) if row[0] == flag]
         lost = {row: view.visitors.get(row, NOBODY).by_reason for row in variations}
         reasons = list(dict.fromkeys(reason for by_reason in lost.values() for reason in by_reason))
@@ -160,7 +162,7 @@ class Reports:
         )
 
     def over_time(self, view: View, flag: str) -> Iterator[tuple[str, list[Step]]]:
-        """For each variation: visitors decided in each step, by how they stand."""
+        """For each variation: the visitors decided in each step, by their present state."""
         for row in _rows(view):
             if row[0] == flag:
                 steps = view.over_time.get(row, {})
@@ -173,7 +175,7 @@ class Reports:
                 )
 
     def steps(self, view: View, flag: str) -> Table:
-        """The same as a table, without steps in which nothing was."""
+        """The same as a table, without empty steps."""
         rows: list[tuple[Cell, ...]] = [
             (_step_text(view, number), _named(row[1]), counts.decided, *_standing(counts))
             for row in _rows(view)
@@ -194,7 +196,7 @@ class Reports:
         return Table("deliveries", "Deliveries", ("Deliveries", *COUNT_TITLES), rows)
 
     def deliveries_of(self, view: View, flag: str) -> Table:
-        """Those of one flag."""
+        """The deliveries of one flag."""
         rows: list[tuple[Cell, ...]] = [
             (_named(row[1]), *_counts(view.rows.get(row, NONE))) for row in _rows(view) if row[0] == flag
         ]
@@ -223,7 +225,7 @@ class Reports:
             if reason in (None, letter.reason):
                 key = None if letter.key is None else letter.key.decode("utf-8", "backslashreplace")
                 place = Link(str(letter.place), _address("/dead-letter", place=str(letter.place)))
-                detail = self._ids.without(letter.detail, key)
+                detail = self._ids.why(letter.detail, letter.status, key)
                 rows.append(
                     (
                         place,
@@ -241,7 +243,7 @@ class Reports:
         return Table("dead-letters", "Dead letters", columns, rows, query)
 
     def pendo(self) -> Table:
-        """Pendo's state, a row a consumer."""
+        """Pendo's state, a row for each consumer."""
         rows: list[tuple[Cell, ...]] = []
         for each in self.consumers.told:
             if each.wrong is not None:
@@ -259,7 +261,7 @@ VISITOR_TITLES: Final = ("Decided", "Delivered", "Lost", "Pending")
 
 
 def story(view: View) -> str:
-    """How it stands, in one line that can be read aloud."""
+    """The present state, in one line that can be read aloud."""
     published = sum(each.published for each in view.rows.values())
     decided = sum(each.decided for each in view.visitors.values())
     delivered = sum(each.delivered for each in view.visitors.values())

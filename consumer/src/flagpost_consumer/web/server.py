@@ -1,7 +1,7 @@
 """Answers the requests of the page's port.
 
-In: requests that `guard` lets through. Out: pages, CSV, the live stream, files; each with the headers that keep a
-browser from doing more with it than to show it. Probes are answered to everybody, and say nothing of what is here.
+In: requests that `guard` lets through. Out: pages, CSV, the live stream, files; each with headers that allow a
+browser only to show it. Probes are answered to everybody, and reveal nothing of the content.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from flagpost_consumer.adapters.admin import Health
 from flagpost_consumer.web.asking import Asking, NotAnswered
 from flagpost_consumer.web.following import State
 from flagpost_consumer.web.guard import Guard, Refusal
@@ -42,7 +43,6 @@ STATIC: Final = {
     "/static/live.js": ("live.js", "text/javascript"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-PROBES: Final = ("/livez", "/readyz")
 CSV: Final = "/csv/"
 MAX_QUERY: Final = 4_096
 
@@ -50,11 +50,12 @@ Answering = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """What each path answers."""
+    """The answer for each path."""
 
     def __init__(
         self,
         guard: Guard,
+        probes: Mapping[str, Callable[[], Health]],
         state: Callable[[], State],
         pages: Pages,
         reports: Reports,
@@ -62,6 +63,7 @@ class WebServer:
         asking: Asking,
     ) -> None:
         self._guard = guard
+        self._probes = probes
         self._state = state
         self._pages = pages
         self._reports = reports
@@ -85,15 +87,15 @@ class WebServer:
         except NotAnswered as error:
             return _page(notice("No answer", str(error)), error.status)
         except Exception as error:  # noqa: BLE001
-            # Without its text and the traceback: they may hold what was asked for, which may be an id.
+            # Without its text and the traceback: they may contain what was asked for, which may be an id.
             log.error(  # noqa: TRY400
                 "a page has failed", path=request.path, error=type(error).__name__
             )
             return _page(notice("No answer", "The page has a defect; the log names it."), 500)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path in PROBES:
-            return _text("ok\n", 200)
+        if request.path in self._probes:
+            return _health(self._probes[request.path]())
         is_page = request.path in self._paths and request.path != "/live"
         refusal = self._guard.refusal(request.method, request.headers, is_page=is_page)
         if refusal is not None:
@@ -145,14 +147,14 @@ async def _not_found(_: web.BaseRequest) -> web.Response:
 
 
 def _page(page: Html, status: int = 200) -> web.Response:
-    # A lone surrogate is no character; visible() has escaped it.
+    # A lone surrogate is not a character; visible() has escaped it.
     return web.Response(
         text=str(page), status=status, content_type="text/html", charset="utf-8", headers=HEADERS
     )
 
 
-def _text(text: str, status: int) -> web.Response:
-    return web.Response(text=text, status=status, headers=HEADERS)
+def _health(health: Health) -> web.Response:
+    return web.Response(text=health.detail + "\n", status=200 if health.ok else 503, headers=HEADERS)
 
 
 def _csv(table: Table) -> web.Response:

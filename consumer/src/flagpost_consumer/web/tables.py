@@ -1,4 +1,4 @@
-"""Tables, of which the page and the CSV files are made: each number is written once, and is the same in both.
+"""Tables, from which the page and the CSV files are made: each number is written once, and is the same in both.
 
 In: columns and rows. Out: HTML, CSV. A cell that a spreadsheet would take for a formula gets an apostrophe before it.
 """
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flagpost_consumer.operator.csv_cells import safe_cell
+from flagpost_consumer.terminal.csv_cells import safe_cell
 from flagpost_consumer.web.html import Html, element
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A cell that leads somewhere."""
+    """A cell that links to something."""
 
     text: str
     href: str
@@ -31,13 +31,13 @@ class Table:
     """One table."""
 
     name: str
-    """Of its CSV file."""
+    """The name of its CSV file."""
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    """The first cell of each says what the row is of."""
+    """The first cell of each row says what the row is about."""
     query: str = ""
-    """Of the CSV's address."""
+    """The query of the CSV's address."""
 
     def as_html(self, *, empty: str = "There is nothing yet.") -> Html:
         """The table with a link to its CSV; on a narrow screen it is scrolled by itself."""
@@ -54,12 +54,12 @@ class Table:
         return element("div", scrolled, element("p", link, class_="csv"), class_="table")
 
     def _title(self, place: int) -> Html:
-        """A column's title, over its numbers where it has some."""
+        """A column's title, right-aligned if the column has numbers."""
         has_numbers = any(isinstance(row[place], int) for row in self.rows)
         return element("th", self.columns[place], scope="col", class_="number" if has_numbers else None)
 
     def as_csv(self) -> str:
-        """RFC 4180, with a line of titles."""
+        """RFC 4180, with a header line."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(self.columns)

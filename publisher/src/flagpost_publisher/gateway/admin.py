@@ -1,6 +1,6 @@
 """The gateway's admin server: probes and metrics.
 
-In: what the gateway knows of itself. Out: /livez, /readyz and /metrics over HTTP, on a port of their own.
+In: the gateway's state. Out: /livez, /readyz and /metrics over HTTP, on a port of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_settings.metrics_page import metrics_page
 
 Wrong: TypeAlias = Callable[[], str | None]
-"""Says what is wrong; None: nothing."""
+"""Returns what is wrong; None: nothing."""
 
 
 class AdminServer:
@@ -25,9 +25,9 @@ class AdminServer:
 
     def __init__(self, wrong_alive: Wrong, wrong_ready: Wrong, metrics: GatewayMetrics) -> None:
         """Args:
-        wrong_alive: what a restart would mend; None: nothing.
-        wrong_ready: what keeps requests from being taken; None: nothing.
-        metrics: to be shown.
+        wrong_alive: returns what a restart would fix; None: nothing.
+        wrong_ready: returns why requests cannot be accepted; None: they can.
+        metrics: the metrics to show.
         """
         answers = {
             "/livez": _probe(wrong_alive),
@@ -38,7 +38,7 @@ class AdminServer:
         self._http = HttpServer("flagpost-gateway", pages(answers), ADMIN_LIMITS, drops)
 
     async def start(self, host: str, port: int) -> str:
-        """Listen; gives the URL. Raises OSError where the address cannot be had."""
+        """Listen; returns the URL. Raises OSError if the address cannot be used."""
         return await self._http.start(host, port)
 
     async def close(self) -> None:

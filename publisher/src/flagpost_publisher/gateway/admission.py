@@ -1,8 +1,8 @@
-"""How much is worked on at once.
+"""How many requests are processed at once.
 
-In: requests, and bytes as they are read. Out: nothing, or a Refusal (503) where there would be too many. Requests
-that have shown no key before their body have a small admission of their own, and each sender a part of it: however
-many of them there are, they keep nobody out who has a key.
+In: requests, and bytes as they are read. Out: nothing, or a Refusal (503) if there would be too many. Requests
+without a key in their headers have a small admission of their own, and each sender a part of it: however many of them
+there are, they keep nobody out who has a key.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MAX_BYTES: Final = 24 * 1024 * 1024
 """Bodies in memory, each from its first byte to its answer."""
 MAX_STRANGERS: Final = 64
 MAX_STRANGERS_BYTES: Final = 6 * 1024 * 1024
-"""64 bodies of 32 KB, and what decompressing takes."""
+"""64 bodies of 32 KB, and the memory for decompressing."""
 RETRY_SECONDS: Final = 1
 
 
 class Work:
-    """One request's share of what is worked on."""
+    """One request's part of the work."""
 
     def __init__(self, admission: Admission, share: Share) -> None:
         """Holds no bytes yet."""
@@ -35,29 +35,29 @@ class Work:
         self.held_bytes = 0
 
     def hold(self, count: int) -> None:
-        """So many bytes more are in memory. Raises Refusal."""
+        """Note that this many more bytes are in memory. Raises Refusal."""
         self._admission.take(self._share, count)
         self.held_bytes += count
 
 
 @dataclass(slots=True)
 class Share:
-    """What one party has of the room."""
+    """What one party uses of the room."""
 
     requests: int = 0
     held_bytes: int = 0
 
 
 class Admission:
-    """The bounds of one kind of request, and how much is within them.
+    """The limits of one kind of request, and how much is in use.
 
-    No party takes more than is still free: alone it has half of the room, and whoever comes next finds some.
+    No party gets more than is still free: alone it gets half of the room, so whoever comes next finds some.
     """
 
     def __init__(
         self, max_requests: int = MAX_REQUESTS, max_bytes: int = MAX_BYTES, whose: str = "this key"
     ) -> None:
-        """Nothing is worked on yet; `whose` says what a party is."""
+        """Nothing is in use yet; `whose` says what a party is."""
         self._max = Share(max_requests, max_bytes)
         self._all = Share()
         self._whose = whose
@@ -67,24 +67,24 @@ class Admission:
 
     @property
     def requests(self) -> int:
-        """How many are worked on."""
+        """How many requests are being processed."""
         return self._all.requests
 
     @property
     def held_bytes(self) -> int:
-        """What of their bodies is in memory."""
+        """The bytes of their bodies in memory."""
         return self._all.held_bytes
 
     async def until_idle(self) -> None:
-        """Wait until nothing is worked on."""
+        """Wait until nothing is being processed."""
         await self._idle.wait()
 
     @contextmanager
     def request(self, party: str) -> Iterator[Work]:
-        """Work on a request. Raises Refusal."""
+        """Process a request. Raises Refusal."""
         share = self._shares.get(party, Share())
         if share.requests >= self._max.requests - self._all.requests:
-            raise _too_much(f"requests of {self._whose} are worked on, as many as there is room for")
+            raise _too_much(f"requests of {self._whose} are already in progress, as many as are allowed")
         self._shares[party] = share
         work = Work(self, share)
         for each in (self._all, share):
@@ -102,39 +102,39 @@ class Admission:
                 self._idle.set()
 
     def take(self, share: Share, count: int) -> None:
-        """For `Work.hold`."""
+        """Used by `Work.hold`."""
         if share.held_bytes + count > self._max.held_bytes - self._all.held_bytes:
-            raise _too_much(f"bodies of {self._whose} are worked on, as many as there is room for")
+            raise _too_much(f"bodies of {self._whose} are already in progress, as many as are allowed")
         for each in (self._all, share):
             each.held_bytes += count
 
 
 class Admissions:
-    """Those of requests that have shown a key, and of those that have not."""
+    """The admissions of requests with a key in their headers, and of those without."""
 
     def __init__(self) -> None:
-        """Nothing is worked on yet."""
+        """Nothing is in use yet."""
         self._known = Admission()
         self._strangers = Admission(MAX_STRANGERS, MAX_STRANGERS_BYTES, "this address")
 
     def request(self, key: Key | None, party: str) -> AbstractContextManager[Work]:
-        """Work on a request: whose, and of whom at which address. Raises Refusal on entering."""
+        """Process a request, counted by its key, or without a private key by `party`. Raises Refusal on entering."""
         if key is None or key.is_public:
             return self._strangers.request(party)
         return self._known.request(key.name)
 
     @property
     def requests(self) -> int:
-        """How many are worked on."""
+        """How many requests are being processed."""
         return self._known.requests + self._strangers.requests
 
     @property
     def held_bytes(self) -> int:
-        """What of their bodies is in memory."""
+        """The bytes of their bodies in memory."""
         return self._known.held_bytes + self._strangers.held_bytes
 
     async def until_idle(self) -> None:
-        """Wait until nothing is worked on."""
+        """Wait until nothing is being processed."""
         await self._known.until_idle()
         await self._strangers.until_idle()
 

@@ -1,7 +1,7 @@
-"""Bodies of requests: the media type, the content coding, and no more bytes or seconds than allowed.
+"""Reads bodies of requests: the media type, the content coding, and no more bytes or seconds than allowed.
 
-In: headers, and a stream of bytes as they come. Out: the body with its coding undone, or a Refusal: 415, 413, 408, or
-400 where the coding is broken. What is decompressed is cut off at the limit, however little it takes on the wire.
+In: headers, and a stream of bytes. Out: the decoded body, or a Refusal: 415, 413, 408, or 400 if the coding is
+broken. Decompression stops at the limit, however few bytes were sent.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import Final
 from flagpost_publisher.gateway.refusals import Refusal
 
 READ_SECONDS: Final = 20.0
-"""How long a body may take to come."""
+"""How long a body may take to arrive."""
 STRANGERS_READ_SECONDS: Final = 8.0
-"""The same where no key was shown: a stop waits for those that are under way, and should not wait for strangers."""
+"""The same without a key: a stop waits for requests in flight, and should not wait for strangers."""
 GRACE_SECONDS: Final = 4.0
 LEAST_BYTES_A_SECOND: Final = 4_096
-"""A body that comes slower, once the first seconds are over, is not waited for: its place is another's."""
+"""A body that arrives more slowly, after the first seconds, is refused to make room for others."""
 OVERHEAD_BYTES: Final = 65_536
-"""By how much a compressed body may be longer than what it holds may be: formats have headers."""
+"""How much longer a compressed body may be than the limit for its contents: formats have headers."""
 
 MAX_MEMBERS: Final = 16
 """How many members a gzip body may have: one is usual, and each of 20 bytes costs as much time as a long one."""
 INFLATING_BYTES: Final = 49_152
-"""What zlib keeps for a body that it decompresses."""
+"""Memory that zlib uses for a body that it decompresses."""
 
 WINDOWS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
-"""Content codings that we undo (RFC 9110 section 8.4.1), and how zlib is told of them."""
+"""Supported content codings (RFC 9110 section 8.4.1), and zlib's wbits for them."""
 
 
 JSON: Final = frozenset({"application/json"})
 JSON_OR_TEXT: Final = JSON | {"text/plain", ""}
-"""Segment's libraries for .NET, Kotlin and browsers say text, or nothing at all."""
+"""Segment's libraries for .NET, Kotlin and browsers send text/plain, or no type at all."""
 
 
 def require_media_type(headers: Mapping[str, str], media_types: frozenset[str]) -> None:
-    """Raise Refusal (415) for another media type than these, or a content coding that we do not know."""
+    """Raise Refusal (415) for another media type than these, or an unsupported content coding."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in media_types:
         raise Refusal(415, "the body's media type is not JSON", fix="send content-type: application/json")
@@ -59,14 +59,14 @@ async def read_body(
     hold: Callable[[int], None],
     most_seconds: float = READ_SECONDS,
 ) -> bytes:
-    """The body with its coding undone. Raises Refusal.
+    """The decoded body. Raises Refusal.
 
     Args:
         headers: the request's, after `require_media_type`.
-        chunks: the body as it comes.
-        max_bytes: the most that it may be, coding undone.
-        hold: told of the bytes that are kept in memory; may raise Refusal.
-        most_seconds: how long it may take to come.
+        chunks: the body as it arrives.
+        max_bytes: its limit after decoding.
+        hold: called with the bytes that are kept in memory; may raise Refusal.
+        most_seconds: how long it may take to arrive.
     """
     if int(headers.get("content-length", "0")) > max_bytes + OVERHEAD_BYTES:
         raise _too_large(max_bytes)
@@ -89,18 +89,18 @@ async def read_body(
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a body must come."""
+    """How fast a body must arrive."""
 
     began: float
     most_seconds: float
 
     def until(self, count: int) -> float:
-        """Until when the next bytes must come, after so many."""
+        """Until when the next bytes must arrive, after this many."""
         return self.began + min(GRACE_SECONDS + count / LEAST_BYTES_A_SECOND, self.most_seconds)
 
 
 async def _paced(chunks: AsyncIterator[bytes], pace: Pace, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
-    """The same chunks; the time that is left grows with them."""
+    """The same chunks; each extends the time that is left."""
     count = 0
     async for chunk in chunks:
         count += len(chunk)
@@ -109,7 +109,7 @@ async def _paced(chunks: AsyncIterator[bytes], pace: Pace, limit: asyncio.Timeou
 
 
 async def _read(undoing: Undoing, chunks: AsyncIterator[bytes], hold: Callable[[int], None]) -> bytes:
-    body = bytearray()  # not a list of parts: one of a byte takes forty
+    body = bytearray()  # not a list of parts: a part of one byte takes forty
     async for chunk in chunks:
         part = undoing.feed(chunk)
         hold(len(part))
@@ -123,7 +123,7 @@ def _coding(headers: Mapping[str, str]) -> str:
 
 
 class Undoing:
-    """Undoes a content coding piece by piece, up to a limit."""
+    """Decodes a content coding piece by piece, up to a limit."""
 
     def __init__(self, coding: str, max_bytes: int) -> None:
         """`coding` is one of WINDOWS, or stands for none."""
@@ -134,8 +134,8 @@ class Undoing:
         self._wire_left = max_bytes + OVERHEAD_BYTES
 
     def feed(self, chunk: bytes) -> bytes:
-        """What `chunk` holds. Raises Refusal (413, 400)."""
-        # One byte more than allowed is asked for, so that too many can be told.
+        """Decode `chunk`. Raises Refusal (413, 400)."""
+        # One byte more than allowed is requested, to notice when there are too many.
         part = chunk if self._inflating is None else self._inflating.feed(chunk, self._left + 1)
         self._left -= len(part)
         self._wire_left -= len(chunk)
@@ -144,13 +144,13 @@ class Undoing:
         return part
 
     def finish(self) -> None:
-        """Raise Refusal (400) where the end is missing."""
+        """Raise Refusal (400) if the end is missing."""
         if self._inflating is not None and not self._inflating.is_whole:
             raise _broken("ends too early")
 
 
 class Inflating:
-    """Decompresses one file of zlib or gzip; gzip's may have several members (RFC 1952)."""
+    """Decompresses one file of zlib or gzip; a gzip file may have several members (RFC 1952)."""
 
     def __init__(self, window: int) -> None:
         """`window`: zlib's wbits."""
@@ -164,7 +164,9 @@ class Inflating:
         return self._member.eof
 
     def feed(self, chunk: bytes, most: int) -> bytes:
-        """At most so many bytes of what `chunk` holds; asked for fewer than there are, it is of no further use."""
+        """At most `most` bytes of the contents of `chunk`; if there are more, the object cannot be used any
+        further.
+        """
         parts = []
         while chunk and most > 0:
             if self._member.eof:

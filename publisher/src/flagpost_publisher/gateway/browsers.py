@@ -1,8 +1,8 @@
-"""Browsers: which pages may send, as CORS has it (https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""Which browser pages may send, according to CORS (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
-In: a request's headers. Out: the headers that let a page of one of the origins of `gateway.keys` send, and read the
-answer; none for every other. Cookies are never let in. That a key is used by a page of its own origins is looked at
-where the key is known (`write_keys`).
+In: a request's headers. Out: the headers that allow a page from one of the origins in `gateway.keys` to send, and to
+read the answer; none for any other page. Cookies are never allowed. Whether a key is used from its own origins is
+checked where the key is known (`write_keys`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from flagpost_publisher.gateway.key import Key
 
 REMEMBER_SECONDS: Final = 600
-"""How long a browser need not ask again."""
+"""How long a browser may remember the permission."""
 
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -23,15 +23,15 @@ class Browsers:
     """The pages that may send."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        """Those of the origins of all `keys`."""
+        """Allow the origins of all `keys`."""
         self._origins = frozenset(origin for key in keys for origin in key.origins)
 
     def is_asked(self, method: str, headers: Mapping[str, str]) -> bool:
-        """Whether a browser asks, before it sends a request, if a page that may send may do so."""
+        """Whether this is a browser's preflight request."""
         return method == "OPTIONS" and "access-control-request-method" in headers and self._knows(headers)
 
     def answer_headers(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """What lets the page read the answer."""
+        """The headers that allow the page to read the answer."""
         if not self._origins:
             return _NOTHING
         if not self._knows(headers):
@@ -43,7 +43,7 @@ class Browsers:
         }
 
     def asked_headers(self) -> Mapping[str, str]:
-        """What lets the page send: the headers are those of Segment's library."""
+        """The headers that allow the page to send; they list those of Segment's library."""
         return {
             "access-control-allow-methods": "POST",
             "access-control-allow-headers": "authorization, content-type, x-retry-count",

@@ -1,7 +1,7 @@
 """The command `flagpost-gateway`.
 
-In: the command line. Out: an exit code: 0 after a clean stop, 1 when requests had to be given up, on a second signal
-or a failure, 2 for settings that cannot be used.
+In: the command line. Out: an exit code: 0 after a clean stop, 1 if requests had to be given up, on a second signal or
+a failure, 2 for settings that cannot be used.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ def main() -> NoReturn:
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="flagpost-gateway",
-        description="Take events over HTTP for services in any language, and publish them to Kafka for Flagpost.",
+        description="Accept events over HTTP from services in any language, and publish them to Kafka for Flagpost.",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="PATH",
         default=os.environ.get("FLAGPOST_CONFIG"),
-        help="the settings file (YAML); variables FLAGPOST_<SECTION>__<KEY> win over it  [env: FLAGPOST_CONFIG]",
+        help="the settings file (YAML); environment variables FLAGPOST_<SECTION>__<KEY> override it  "
+        "[env: FLAGPOST_CONFIG]",
     )
     parser.add_argument(
         "--version", action="version", version=f"flagpost-gateway {version('flagpost-publisher')}"

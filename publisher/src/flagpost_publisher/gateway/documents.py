@@ -1,4 +1,4 @@
-"""The handler of routes that take events: a document in, an answer once Kafka has all of it.
+"""The handler of routes that take events: a document comes in, and it is answered once Kafka has everything.
 
 In: an `Arrival`. Out: the route's `Answer`, or a `Refusal`. The whole document is read before anything is produced.
 """
@@ -18,10 +18,10 @@ from flagpost_publisher.gateway.write_keys import WriteKeys
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Reads documents by one front."""
+    """Reads documents with one front."""
 
     parse: Callable[[bytes], object]
-    """The body as JSON; raises DocumentError."""
+    """Parses the body as JSON; raises DocumentError."""
     front: Front
     answer: Callable[[Reading], Answer]
     events: EventWriter
@@ -29,7 +29,7 @@ class Documents:
     keys: WriteKeys
 
     async def __call__(self, arrival: Arrival) -> Answer:
-        """Publish what the body holds."""
+        """Publish the contents of the body."""
         if arrival.key is None:
             self.keys.require_trace_in(arrival.body)
         try:
@@ -41,7 +41,7 @@ class Documents:
         return answer
 
     async def _read(self, arrival: Arrival, turn: Slice) -> tuple[Batch, Answer]:
-        """What to write, and what to say then: no more is kept while Kafka is waited for."""
+        """What to write, and the answer after that: nothing else is kept while waiting for Kafka."""
         document = self.parse(arrival.body)
         key = arrival.key or self.keys.require_in(document, arrival.headers, arrival.address)
         reading = self.events.reading(arrival.received_at, key)

@@ -1,6 +1,6 @@
-"""Events to the events topic, in the wire format that the settings ask for.
+"""Writes events to the events topic, in the wire format of the settings.
 
-In: what a front read. Out: nothing once Kafka has all of it, or a Refusal; and counts by type and reason.
+In: what a front read. Out: nothing once Kafka has everything, or a Refusal; and counts by type and reason.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from flagpost_settings.kafka import KafkaSettings
 log = structlog.get_logger(__name__)
 
 ASK_SECONDS: Final = 2
-"""How long to wait before a registry that did not answer is asked again."""
+"""How long to wait before asking a registry again that did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The records of one request, and what is counted of it once Kafka has them."""
+    """The records of one request, and what to count once Kafka has them."""
 
     records: list[KafkaRecord]
     counts: Counter[type[Event]]
     set_aside: Counter[StrEnum]
     not_believed: Counter[StrEnum]
     key: Key
-    """Whose they are."""
+    """The key with which they were sent."""
 
 
 class EventWriter:
-    """The events topic."""
+    """Writes to the events topic."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class EventWriter:
         registry: Registry | None,
         metrics: GatewayMetrics,
     ) -> None:
-        """With a `registry`, events go in Confluent's format, once `learn` has its ids."""
+        """With a `registry`, events use Confluent's format, once `learn` has its ids."""
         self._kafka = kafka
         self._topic = settings.topic
         self._max_event_bytes = min(settings.max_event_bytes, MAX_RECORD_BYTES)
@@ -67,7 +67,7 @@ class EventWriter:
         return None if self._headers else "the schema registry has not told the ids of the schemas yet"
 
     async def learn(self) -> None:
-        """Ask the registry, until it answers; at once done without one."""
+        """Ask the registry until it answers; without a registry there is nothing to do."""
         while self._registry is not None and not self._headers:
             try:
                 self._headers = event_headers(await asyncio.to_thread(self._registry.ids_for, self._topic))
@@ -76,20 +76,20 @@ class EventWriter:
                 await asyncio.sleep(ASK_SECONDS)
 
     def reading(self, received_at: int, key: Key) -> Reading:
-        """An empty one, for a front to fill. Raises Refusal while events cannot be encoded."""
+        """An empty reading, for a front to fill. Raises Refusal while events cannot be encoded."""
         if self.trouble is not None:
             raise try_again(self.trouble, ASK_SECONDS, "send the request again after the time in Retry-After")
         header_bytes = max(map(len, self._headers.values()))
         return Reading(received_at, key, self._max_event_bytes, header_bytes, self._max_future_ms)
 
     def batch(self, reading: Reading) -> Batch:
-        """What is to be written."""
+        """The records to write."""
         records = list(map(self._record, reading.events, reading.bodies))
         counts = Counter(map(type, reading.events))
         return Batch(records, counts, reading.set_aside, reading.not_believed, reading.key)
 
     async def write(self, batch: Batch) -> None:
-        """Publish a batch, all of it or (as far as Kafka lets us) none. Raises Refusal."""
+        """Publish all of a batch or (as far as Kafka allows) nothing. Raises Refusal."""
         try:
             await self._kafka.write(batch.records)
         except Refusal:

@@ -1,8 +1,8 @@
-"""Fronts: from a request's document to events, one message after another.
+"""Fronts: they turn a request's document into events, one message after another.
 
-In: parsed JSON, and an empty `Reading` that says when the request came and what an event may weigh. Out: the same
-`Reading`, filled; or a `DocumentError`. A front yields after each message, so that a long document may be read in
-slices: what it does between two yields costs no more than the message, or what is shared, is long.
+In: parsed JSON, and an empty `Reading` with the time of receipt and the size limit of an event. Out: the same
+`Reading`, filled; or a `DocumentError`. A front yields after each message, so that a long document can be read in
+slices: the work between two yields grows only with the message, or with what is shared.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
 from flagpost_settings.clocks import MAX_FUTURE_SECONDS
 
 MAX_READING_BYTES: Final = 3_000_000
-"""What one document may become, three times the longest body (each small event gets an id of 36 bytes). Names that
-are repeated, and members that a batch shares, let a few bytes of JSON become many: the sender chooses how long they
-are, and for how many events."""
+"""Limit of the events of one document: three times the longest body (each small event gets an id of 36 bytes).
+Repeated names, and members that a batch shares, let a few bytes of JSON become many: the sender chooses how long they
+are, and for how many events.
+"""
 
 
 class DocumentError(ValueError):
     """A document that is refused as a whole: nothing of it is published."""
 
     status = 400
-    """That of HTTP's answer."""
+    """The status of the HTTP answer."""
 
     def __init__(self, index: int | None, field: str, problem: str) -> None:
         """Args:
-        index: which event of the document, from 0; None where it is about the document itself.
+        index: which event of the document, from 0; None if it is about the document itself.
         field: where, such as `properties.total`.
-        problem: what is wrong there and what is wanted; no value, it may be personal.
+        problem: what is wrong there and what is expected; no value, because it may be personal.
         """
         super().__init__(f"{field}: {problem}")
         self.index = index
@@ -44,7 +45,7 @@ class DocumentError(ValueError):
 
 
 class DocumentTooLarge(DocumentError):  # noqa: N818 - says what the document is
-    """A document, or an event of it, that is or becomes too large."""
+    """A document, or one of its events, is or becomes too large."""
 
     status = 413
 
@@ -61,38 +62,38 @@ class TypeNotAllowed(DocumentError):  # noqa: N818 - says what the type is
 
 
 class EventTooLarge(DocumentTooLarge):
-    """One event that is larger than Kafka is to take."""
+    """One event is larger than Kafka may take."""
 
 
 @dataclass(slots=True)
 class Reading:
-    """What a document gave so far."""
+    """What was read of a document so far."""
 
     received_at: int
-    """When the request came, epoch milliseconds."""
+    """When the request arrived, epoch milliseconds."""
     key: Key
-    """Whose it is."""
+    """The request's key."""
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
-    """Of an event in Kafka, key and value."""
+    """Limit of an event in Kafka: key and value."""
     header_bytes: int = 10
-    """Of which so many are the wire format's."""
+    """How many of these bytes are the wire format's header."""
     max_future_ms: float = MAX_FUTURE_SECONDS * 1000
-    """How far ahead of the receipt an event may be."""
+    """How far an event's time may be after the receipt."""
     events: list[Event] = field(default_factory=list)
-    """In the document's order."""
+    """In the order of the document."""
     bodies: list[bytes] = field(default_factory=list)
     """Their Avro bodies."""
     set_aside: Counter[StrEnum] = field(default_factory=Counter)
-    """How many were accepted and not published, by reason; each reason must be one that metrics know."""
+    """How many messages were accepted and not published, by reason; metrics must know each reason."""
     not_believed: Counter[StrEnum] = field(default_factory=Counter)
-    """How many of its times were not believed, by reason; each reason must be one that metrics know."""
+    """How many times were not believed, by reason; metrics must know each reason."""
     size_bytes: int = 0
-    """Of all bodies, those of events that were too large included: they were made as well."""
+    """The size of all bodies, including those of events that were too large: they were made as well."""
 
     def add(self, index: int | None, result: Event | StrEnum) -> None:
-        """Take an event, or count the reason why there is none. Raises DocumentError.
+        """Add an event, or count the reason why there is none. Raises DocumentError.
 
-        Each event is encoded at once, so that a document that becomes too much is told before it has.
+        Each event is encoded at once, so that a document is refused before it takes too much memory.
         """
         if isinstance(result, StrEnum):
             self.set_aside[result] += 1

@@ -1,8 +1,8 @@
-"""Bodies as JSON.
+"""Parses bodies as JSON.
 
-In: bytes. Out: what they say in JSON, or a DocumentError that says where they are none. `strict` is for senders who
-look at our answers; `tolerant` is for libraries that would throw away what we refuse: one bad text or number in a
-batch should not cost the others.
+In: bytes. Out: the parsed JSON, or a DocumentError that says where it is wrong. `strict` is for senders who look at
+our answers; `tolerant` is for libraries that would drop a refused batch: one bad text or number should not cost the
+other messages.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from flagpost_schemas.text_encoding import foreign_encoding
 
 
 def strict(body: bytes) -> object:
-    """JSON as RFC 8259 has it, with finite numbers and no name twice in an object."""
+    """JSON according to RFC 8259, with finite numbers and no name twice in an object."""
     return _read(body, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_object)
 
 
 def tolerant(body: bytes) -> object:
-    """JSON as Python has it: NaN and infinities, of a name given twice the last; a byte order mark is skipped.
+    """JSON as Python parses it: with NaN and infinities, the last of duplicate names; a byte order mark is skipped.
 
-    What is not UTF-8 becomes U+FFFD, texts may hold control characters, a whole number too long for Python is one.
+    Invalid UTF-8 becomes U+FFFD, texts may contain control characters, a whole number too long for Python
+    becomes a text.
     """
     plain = body.removeprefix(codecs.BOM_UTF8)
     try:
@@ -49,7 +50,7 @@ def _read(body: bytes, undecodable: str = "strict", **hooks: Any) -> object:  # 
         problem = f"is not UTF-8 at byte {error.start}; send JSON as UTF-8"
     except json.JSONDecodeError as error:
         problem = (
-            f"is no JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a whole document"
+            f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a whole document"
         )
     except RecursionError:
         problem = "nests too deep; send flatter JSON"
@@ -68,7 +69,7 @@ def _whole_number_or_digits(digits: str) -> int | str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise DocumentError(None, "body", f"holds {name}, which is no JSON; leave out what is no number")
+    raise DocumentError(None, "body", f"holds {name}, which is not JSON; leave out what is not a number")
 
 
 def _finite(text: str) -> float:

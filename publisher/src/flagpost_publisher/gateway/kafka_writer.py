@@ -1,9 +1,9 @@
-"""The gateway's way to Kafka: records in, word once Kafka has acknowledged all of them.
+"""The gateway's way to Kafka: writes records, and returns once Kafka has acknowledged all of them.
 
-In: batches of records, on the event loop. Out: nothing once every in-sync replica has them, or a Refusal: 503 where
-Kafka does not take them, soon and with Retry-After. librdkafka keeps the records meanwhile; one thread listens to
-it, and hands reports to the loop many at a time. What may wait in memory is bounded in number and bytes. A client
-that has come to its end is replaced by `flagpost_kafka`, and requests in flight do not notice.
+In: batches of records, on the event loop. Out: nothing once every in-sync replica has them, or a Refusal: 503 if
+Kafka does not take them, soon and with Retry-After. librdkafka keeps the records meanwhile; one thread polls it, and
+passes reports to the loop many at a time. What may wait in memory is bounded in number and bytes. A client that fails
+for good is replaced by `flagpost_kafka`, without effect on requests in flight.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from flagpost_settings.logs import Lately, kafka_logger
 log = structlog.get_logger(__name__)
 
 ACKNOWLEDGE_SECONDS: Final = 8.0
-"""How long a request may wait for Kafka; Segment's libraries give up on it after 10 to 15."""
+"""How long a request may wait for Kafka; Segment's libraries give up after 10 to 15."""
 WRITE_AGAIN_SECONDS: Final = ACKNOWLEDGE_SECONDS / 2
-"""For how long a record is written again when a client ends: then its sender may still be told."""
+"""How long a record is written again when a client ends: its sender is still waiting then."""
 MAX_QUEUED_RECORDS: Final = 50_000
 MAX_QUEUED_BYTES: Final = 32 * 1024 * 1024
 """Each record takes about 500 bytes more: 57 MB in all, of the 256 MiB that the chart gives."""
 MAX_RECORD_BYTES: Final = 1_000_000
-"""Key and value of one record; Kafka's topics take 1,048,588 bytes with the batch around it, by default."""
+"""Key and value of one record; by default Kafka's topics take 1,048,588 bytes including the batch around it."""
 POLL_SECONDS: Final = 0.1
-"""How long the thread waits for reports in one go; it is woken by the first."""
+"""How long the thread waits for reports at a time; the first report wakes it."""
 LOOK_SECONDS: Final = 0.5
 LOOK_TIMEOUT_SECONDS: Final = 2.0
-"""How long after one look whether Kafka is back comes the next, and how long one may take."""
+"""The pause between two checks whether Kafka is back, and how long one may take."""
 BEAT_SECONDS: Final = 30.0
-"""A thread that has not come round for so long is dead."""
+"""A thread that makes no progress for this long counts as dead."""
 RETRY_WHEN_FULL_SECONDS: Final = 1
 RETRY_WHEN_AWAY_SECONDS: Final = 5
 
@@ -62,13 +62,13 @@ class KafkaRecord:
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory."""
+        """The approximate bytes in memory."""
         return len(self.value) + len(self.key or b"") + sum(len(n) + len(v) for n, v in self.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaCounts:
-    """What became of records so far, and what waits."""
+    """The results of records so far, and how many wait."""
 
     acknowledged: int
     failed: int
@@ -77,7 +77,7 @@ class KafkaCounts:
 
 
 class _Batch:
-    """Records that are acknowledged together, or not."""
+    """Records that are acknowledged together, or not at all."""
 
     __slots__ = ("error", "left", "settled")
 
@@ -87,7 +87,7 @@ class _Batch:
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle_one(self, error: KafkaError | None) -> None:
-        """One of them has been acknowledged, or has failed."""
+        """One of them was acknowledged, or has failed."""
         self.left -= 1
         self.error = self.error or error
         if self.left == 0 and not self.settled.done():
@@ -95,7 +95,7 @@ class _Batch:
 
 
 def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
-    """What librdkafka is told, without callbacks; the user's properties win over those before them.
+    """Configuration of librdkafka, without callbacks; the user's properties override the defaults.
 
     Raises:
         SettingsError: a file of `kafka.properties_files` cannot be read.
@@ -103,13 +103,13 @@ def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
     return {
         "client.id": "flagpost-gateway",
         "compression.type": "lz4",
-        "reconnect.backoff.max.ms": 1000,  # by default a broker that is back may be left alone for 10 s
+        "reconnect.backoff.max.ms": 1000,  # with the default a broker that is back may be left alone for 10 s
         **librdkafkas(kafka.client_properties()),
         **GUARANTEES,
-        # An answer is waited for: what Kafka does not take in time must not reach it later than need be.
+        # The sender waits for an answer: what Kafka does not take in time should not reach it much later.
         "message.timeout.ms": int(ACKNOWLEDGE_SECONDS * 1000),
-        "message.max.bytes": MAX_RECORD_BYTES + 1000,  # with the headers, and what surrounds a record
-        # Ours are the bounds that count; librdkafka's also count reports that were not served yet.
+        "message.max.bytes": MAX_RECORD_BYTES + 1000,  # with the headers and the framing of a record
+        # Our limits decide; librdkafka's also count reports that were not handled yet.
         "queue.buffering.max.messages": 2 * MAX_QUEUED_RECORDS,
         "queue.buffering.max.kbytes": 2 * MAX_QUEUED_BYTES // 1024,
         "delivery.report.only.error": False,
@@ -117,7 +117,7 @@ def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
 
 
 class KafkaWriter:
-    """One producer. Use it on the event loop; `start` it before, and `stop` it at the end."""
+    """One producer. Use it on the event loop; call `start` first, and `stop` at the end."""
 
     def __init__(
         self, config: Mapping[str, Any], topics: Sequence[str], on_fatal: Callable[[], None]
@@ -126,8 +126,8 @@ class KafkaWriter:
 
         Args:
             config: see `writer_config`.
-            topics: those that must exist before anything is taken.
-            on_fatal: called on the loop when the thread that listens to Kafka has failed; the process should end.
+            topics: those that must exist before anything is accepted.
+            on_fatal: called on the loop when the thread that polls Kafka's client has failed; the process should end.
         """
         self._config = config
         self._topics = topics
@@ -143,7 +143,7 @@ class KafkaWriter:
         self._lately = Lately()
         self._looking: asyncio.Task[None] | None = None
         self.trouble: str | None = "Kafka has not been reached yet"
-        """Why Kafka is not taking events; None: it is."""
+        """Why Kafka takes no events; None: it does."""
         self._acknowledged = 0
         self._failed = 0
         self._queued = 0
@@ -152,7 +152,7 @@ class KafkaWriter:
         self._drained.set()
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._loop = asyncio.get_running_loop()
         limits = Limits(
             records=MAX_QUEUED_RECORDS, bytes=MAX_QUEUED_BYTES, give_up_seconds=WRITE_AGAIN_SECONDS
@@ -165,7 +165,7 @@ class KafkaWriter:
         self._looking = self._loop.create_task(self._look_until_well())
 
     async def stop(self, limit_seconds: float) -> bool:
-        """Wait for the acknowledgements that are still to come; whether all came in time."""
+        """Wait for the outstanding acknowledgements; returns whether all came in time."""
         try:
             async with asyncio.timeout(limit_seconds):
                 await self._drained.wait()
@@ -179,15 +179,15 @@ class KafkaWriter:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread comes round."""
+        """Whether the thread makes progress."""
         return time.monotonic() - self._beat < BEAT_SECONDS
 
     def counts(self) -> KafkaCounts:
-        """What became of the records so far."""
+        """The results of the records so far."""
         return KafkaCounts(self._acknowledged, self._failed, self._queued, self._queued_bytes)
 
     async def write(self, records: Sequence[KafkaRecord]) -> None:
-        """Have all records in Kafka. Raises Refusal: then some may be there and some not; all may be sent again."""
+        """Write all records to Kafka. Raises Refusal: then some may be there and some not; all may be sent again."""
         if not records:
             return
         self._admit(records)
@@ -215,7 +215,7 @@ class KafkaWriter:
             )
 
     def _refused(self, error: KafkaError) -> Refusal:
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # says nothing about other requests
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # it says nothing about other requests
             return Refusal(
                 413,
                 "a record is larger than its topic takes",
@@ -259,7 +259,7 @@ class KafkaWriter:
             self._drained.set()
 
     def _take_reports(self) -> None:
-        self._handing_over = False  # before the last look: a report that comes now calls again
+        self._handing_over = False  # before the last check: a report that comes now calls again
         while self._reports:
             self._settle(*self._reports.popleft())
 
@@ -272,7 +272,7 @@ class KafkaWriter:
         self.trouble = why
 
     async def _look_until_well(self, pause_seconds: float = 0.0) -> None:
-        """Look until there is nothing wrong, first after `pause_seconds`."""
+        """Check until nothing is wrong, first after `pause_seconds`."""
         await asyncio.sleep(pause_seconds)
         while (trouble := await asyncio.to_thread(self._look)) is not None:
             if trouble != self.trouble:
@@ -283,9 +283,9 @@ class KafkaWriter:
         log.info("Kafka takes events")
 
     def _look(self) -> str | None:
-        """What keeps Kafka from taking events, as far as the client and its metadata tell; takes a while."""
+        """Why Kafka takes no events, according to the client and its metadata; takes a while."""
         if not self._producer.is_well:
-            return f"no Kafka client can be had: {self._last_fatal}"
+            return f"no Kafka client could be created: {self._last_fatal}"
         for topic in self._topics:
             try:
                 found = self._producer.list_topics(topic, LOOK_TIMEOUT_SECONDS).topics[topic].error
@@ -295,7 +295,7 @@ class KafkaWriter:
                 return errors.of_topic(found, rights.writes(topic))
         return None
 
-    # The thread's side, and librdkafka's callbacks, which it runs
+    # In the thread, which also runs librdkafka's callbacks
 
     def _listen(self) -> None:
         try:
@@ -319,13 +319,15 @@ class KafkaWriter:
         if errors.is_fatal(error):
             if self._lately.is_news(error.str()):
                 log.error(
-                    "the Kafka client has come to its end and is replaced; what waits is written again",
+                    "the Kafka client failed for good and is replaced; waiting records are written again",
                     reason=error.str(),
                 )
             self._last_fatal = error.str()
-            if error.code() in errors.RIGHTS_AND_TOPICS:  # else the next client does what this one did
+            if (
+                error.code() in errors.RIGHTS_AND_TOPICS
+            ):  # otherwise the next client would have the same error
                 self._loop.call_soon_threadsafe(
-                    self._in_trouble, f"no Kafka client can be had: {error.str()}"
+                    self._in_trouble, f"no Kafka client could be created: {error.str()}"
                 )
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - librdkafka's public name
             self._loop.call_soon_threadsafe(self._in_trouble, "no broker can be reached")

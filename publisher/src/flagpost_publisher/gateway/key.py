@@ -1,6 +1,6 @@
-"""A write key, as the gateway knows it: by its name, and what may be sent with it.
+"""A write key in the gateway: its name, and what may be sent with it.
 
-In: nothing. Out: frozen values. The key itself is nowhere here, so that a `Key` may be logged and counted.
+In: nothing. Out: frozen values. The key itself is not in them, so that a `Key` may be logged and counted.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class SentType(StrEnum):
-    """What a message says that it is: of `/v1/events`, and of Segment's API."""
+    """The type of a message: of `/v1/events`, and of Segment's API."""
 
     DECISION = "decision"
     TRACK = "track"
@@ -35,11 +35,11 @@ class Key:
 
     name: str
     types: frozenset[SentType] = EVERY_TYPE
-    """What may be sent with it."""
+    """The types that may be sent with it."""
     events_per_second: float | None = None
-    """How many events; None: as many as we can."""
+    """Events a second; None: no limit."""
     origins: frozenset[str] = frozenset()
-    """Where the pages are that send with it. A key that has some is public."""
+    """The origins of the pages that send with it. A key with origins is public."""
 
     @property
     def is_public(self) -> bool:
@@ -48,5 +48,5 @@ class Key:
 
 
 def is_stranger(key: Key | None) -> bool:
-    """Whether whoever sends has shown nothing by it that others do not know."""
+    """Whether the sender has shown no key, or only a public one."""
     return key is None or key.is_public

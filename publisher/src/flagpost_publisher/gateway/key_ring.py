@@ -1,7 +1,7 @@
-"""The write keys that are known now, each by its name.
+"""The present write keys, each with its name.
 
-In: settings, and the files that they name, read again when asked to. Out: the `Key` of a text that somebody sent,
-or None. Every key is compared in constant time, by its SHA-256, so that not even its length is told.
+In: settings, and the files that they name, read again on `refresh`. Out: the `Key` for a text that somebody sent, or
+None. Every key is compared in constant time, by its SHA-256, so that not even its length is revealed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class KeyRing:
-    """The keys of `gateway.keys` and `gateway.write_keys`; `refresh` is to be called now and then."""
+    """The keys of `gateway.keys` and `gateway.write_keys`; call `refresh` regularly."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Read them; what cannot be read lets nobody in."""
+        """Read the keys; one that cannot be read admits nobody."""
         self._hashed: list[tuple[bytes, Key]] = []
         self._files: list[tuple[SecretLines, Callable[[int], Key]]] = []
         for name, named in settings.keys.items():
@@ -38,25 +38,25 @@ class KeyRing:
 
     @property
     def names(self) -> list[str]:
-        """Of all keys, the ones of `gateway.write_keys` by their lines."""
+        """The names of all keys; those of `gateway.write_keys` are named by their lines."""
         return list(dict.fromkeys(key.name for _, key in self._known))
 
     @property
     def files(self) -> list[SecretLines]:
-        """What keys are read from."""
+        """The files from which keys are read."""
         return [lines for lines, _ in self._files]
 
     def find(self, text: str) -> Key | None:
-        """The key that `text` is; None: none."""
+        """The key for `text`; None: there is none."""
         digest = _digest(text)
         found = None
-        for known, key in self._known:  # to the end, whichever fits
+        for known, key in self._known:  # to the end, whichever matches
             if hmac.compare_digest(digest, known):
                 found = key
         return found
 
     def refresh(self) -> bool:
-        """Take up what has changed, and say so by name; whether something has."""
+        """Apply changes, and log them by name; returns whether there were any."""
         changed = [lines.refresh() for lines in self.files]
         if not any(changed):
             return False
@@ -69,13 +69,13 @@ class KeyRing:
         return True
 
     def _all(self) -> list[tuple[bytes, Key]]:
-        """Where two names have one key, the first is it: those with a name of their own go before others."""
+        """If two names have the same key, the first counts: keys with their own name go before others."""
         known: dict[bytes, Key] = {}
         for digest, key in (*self._hashed, *self._read()):
             first = known.setdefault(digest, key)
             if first.is_public != key.is_public or first.types != key.types:
                 log.error(
-                    "one write key has two names, and is what the first may do",
+                    "one write key has two names; the rules of the first apply",
                     first=first.name,
                     other=key.name,
                 )
@@ -101,6 +101,6 @@ def _digest(text: str) -> bytes:
 
 
 def _names_without(some: list[tuple[bytes, Key]], others: list[tuple[bytes, Key]]) -> list[str]:
-    """The names of keys that are not among the others: by what they are, as numbered ones may move."""
+    """The names of keys that are not among the others, compared by their values, because numbered keys may move."""
     known = {digest for digest, _ in others}
     return [key.name for digest, key in some if digest not in known]

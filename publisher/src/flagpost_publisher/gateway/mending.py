@@ -1,7 +1,7 @@
-"""Values that JSON can write, and Avro or Pendo cannot take, made into the nearest ones they can.
+"""Repairs values that JSON can hold but Avro or Pendo cannot: it uses the nearest value that they can.
 
-In: a parsed JSON value. Out: the same, mended. Segment's libraries let all of these through, and a refusal would
-cost the whole batch: they do not send again what was answered 400.
+In: a parsed JSON value. Out: the same, repaired. Segment's libraries send all of these, and a refusal would cost the
+whole batch: they do not retry after a 400.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _INT64 = range(-(2**63), 2**63)
 
 
 _DEPTH = MAX_DEPTH + 2
-"""Of a message: itself, the levels of properties that flattening takes, and a list in the innermost."""
+"""The depth of a message: itself, the levels of properties that flattening takes, and a list in the innermost."""
 
 
 def mend(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
-    """Mend a value and what is in it, to `depth` levels; what lies deeper is refused or ignored anyhow.
+    """Repair a value and its contents, to `depth` levels; what is deeper is refused or ignored anyway.
 
-    Half of a surrogate pair becomes U+FFFD, a whole number beyond 64 bits the text of its digits; a NaN or an
-    infinity is left out of the object or list that holds it.
+    Half of a surrogate pair becomes U+FFFD, a whole number beyond 64 bits the text of its digits; a NaN or infinity
+    is removed from its object or list.
     """
     if isinstance(value, str):
         return mend_text(value)
@@ -38,7 +38,7 @@ def mend(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
 
 
 def mend_text(text: str) -> str:
-    """`text`, with U+FFFD for each half of a surrogate pair; JavaScript's slice() is where they come from."""
+    """`text`, with U+FFFD for each half of a surrogate pair; JavaScript's slice() produces them."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

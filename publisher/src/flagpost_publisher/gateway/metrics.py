@@ -26,24 +26,24 @@ STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 408, 413, 415, 429, 500, 5
 """Every status that the gateway answers with."""
 
 OTHER_PATHS: Final = "other"
-"""The label of requests to paths that do not exist."""
+"""The label for requests to paths that do not exist."""
 HEALTH: Final = "health"
-"""The label of requests of load balancers that look whether we are there."""
+"""The label for load balancers' health checks."""
 PORTS: Final = ("gateway", "admin")
 ACCEPTED: Final = "accepted"
 """Kafka has the events."""
 REFUSED: Final = "refused"
-"""Kafka did not take them."""
+"""Kafka did not take the events."""
 
 _NAMES: Final = {event_type: name for name, event_type in TYPES.items()}
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class GatewayMetrics:
-    """The series of one gateway, in a registry of their own."""
+    """The series of one gateway, in their own registry."""
 
     def __init__(self, set_aside_reasons: Iterable[str], not_believed_reasons: Iterable[str]) -> None:
-        """All reasons that the fronts have."""
+        """All reasons of the fronts."""
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "flagpost_gateway_requests",
@@ -110,21 +110,21 @@ class GatewayMetrics:
         ProcessCollector(registry=self.registry)
 
     def expect(self, routes: Iterable[str]) -> None:
-        """Let the series of these routes, and of other paths, exist."""
+        """Create the series of these routes, and of other paths."""
         for route in (*routes, HEALTH, OTHER_PATHS):
             self._seconds.labels(route)
             for status in STATUSES:
                 self._requests.labels(route, str(status))
 
     def know(self, keys: Iterable[str]) -> None:
-        """Let the series of these keys exist."""
+        """Create the series of these keys."""
         for key in keys:
             self._key_limited.labels(key)
             for outcome in (ACCEPTED, REFUSED):
                 self._key_events.labels(key, outcome)
 
     def limited(self, key: Key) -> None:
-        """A request was refused as its key sends more than it may."""
+        """A request was refused because its key sends more than allowed."""
         self._key_limited.labels(key.name).inc()
 
     def watch(
@@ -134,7 +134,7 @@ class GatewayMetrics:
         connections: Callable[[], int],
         secrets: Sequence[SecretLines],
     ) -> None:
-        """Show at each scrape what these have."""
+        """Show the present values of these at each scrape."""
         self.registry.register(_Now(kafka, admissions, connections, secrets))
 
     def dropped(self, port: str, drop: Drop) -> None:
@@ -157,7 +157,9 @@ class GatewayMetrics:
         set_aside: Mapping[StrEnum, int],
         not_believed: Mapping[StrEnum, int],
     ) -> None:
-        """Kafka has so many events of each kind; so many were set aside, and times not believed, by reason."""
+        """Kafka has this many events of each kind; by reason, how many were set aside and how many times not
+        believed.
+        """
         self._count(key, counts, ACCEPTED)
         for reason, count in set_aside.items():
             self._set_aside[reason].inc(count)
@@ -165,7 +167,7 @@ class GatewayMetrics:
             self._not_believed[reason].inc(count)
 
     def refused(self, key: Key, counts: Mapping[type[Event], int]) -> None:
-        """Kafka did not take so many of each kind."""
+        """Kafka did not take this many events of each kind."""
         self._count(key, counts, REFUSED)
 
     def _count(self, key: Key, counts: Mapping[type[Event], int], outcome: str) -> None:
@@ -175,7 +177,7 @@ class GatewayMetrics:
 
 
 class _Now(Collector):
-    """What is asked for at each scrape."""
+    """What is read at each scrape."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """`POST /v1/events`: Flagpost's own events as JSON.
 
-In: one event, or an array of them, in the form of `flagpost_schemas.json_form`. Out: all of them, or the first thing
-that is wrong with index and field.
+In: one event, or an array of them, in the form of `flagpost_schemas.json_form`. Out: all of them, or the first error,
+with index and field.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_events(document: object, reading: Reading) -> Iterator[None]:
 
 
 def answer(reading: Reading) -> Answer:
-    """What is said once Kafka has acknowledged every event."""
+    """The answer once Kafka has acknowledged every event."""
     return Answer(202, {"accepted": len(reading.events)})
 
 

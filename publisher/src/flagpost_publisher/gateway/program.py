@@ -1,6 +1,6 @@
-"""The gateway as a program: builds the parts, joins them, and runs until it is stopped.
+"""The gateway as a program: builds the parts, connects them, and runs until it is stopped.
 
-In: settings. Out: an exit code (see `command`). Nothing else knows all the parts.
+In: settings. Out: an exit code (see `command`). Only this module knows all the parts.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ log = structlog.get_logger(__name__)
 
 SETTINGS_EXIT_CODE: Final = 2
 REFRESH_SECONDS: Final = 1.0
-"""How often secrets' files are looked at."""
+"""How often to look at the secrets' files."""
 STOP_SECONDS: Final = 10.0
-"""How long requests in flight may take to end: most of what a stop may take, of Kubernetes' 30 s by default."""
+"""How long requests in flight may take to end: most of the time for a stop, which in Kubernetes is 30 s by
+default.
+"""
 
 
 def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
-    """Run until a signal comes; gives the exit code."""
+    """Run until a signal comes; returns the exit code."""
     try:
         settings = load_settings(config_path, environ)
         config = _usable(writer_config(settings.kafka))
@@ -60,8 +62,8 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
     async def serve() -> int:
         return await Gateway(settings, config).run()
 
-    # What lives as long as the process is not walked through again: while a long document was parsed, that took ten
-    # times as long as the parsing, and nothing can interrupt either.
+    # Permanent objects are excluded from garbage collection: while a long document was parsed, collections took ten
+    # times as long as the parsing, and neither can be interrupted.
     gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -69,7 +71,7 @@ def run(config_path: Path | None, environ: Mapping[str, str]) -> int:
 
 
 class Gateway:
-    """One gateway process. To be made on the event loop."""
+    """One gateway process. Create it on the event loop."""
 
     def __init__(self, settings: Settings, config: Mapping[str, Any]) -> None:
         """`config` is librdkafka's."""
@@ -117,7 +119,7 @@ class Gateway:
         metrics.watch(self._kafka, self._admissions, lambda: self._server.connections, secrets)
 
     async def run(self) -> int:
-        """Serve until `stop` is called; gives the exit code."""
+        """Serve until `stop` is called; returns the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -136,7 +138,7 @@ class Gateway:
         return code
 
     def stop(self) -> None:
-        """Let requests in flight end, and end; asked a second time, end at once."""
+        """Let requests in flight end, and end; called a second time, end at once."""
         if self._stop_requested.is_set():
             self._abort_requested.set()
         self._stop_requested.set()
@@ -177,7 +179,7 @@ class Gateway:
         return 0 if clean else 1
 
     async def _finish(self) -> bool:
-        """Let requests and records in flight come to their end; whether all did in time."""
+        """Let requests and records in flight end; returns whether all did in time."""
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._admissions.until_idle()
@@ -211,7 +213,7 @@ def _usable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_proxy(kafka: KafkaSettings, environ: Mapping[str, str]) -> None:
-    """Raises SettingsError where the environment's proxy cannot be used for the registry."""
+    """Raises SettingsError if the environment's proxy cannot be used for the registry."""
     if kafka.schema_registry.url is not None:
         kafka.schema_registry.outbound.proxy_to(kafka.schema_registry.url, environ)
 
@@ -228,7 +230,7 @@ def _registry(kafka: KafkaSettings) -> Registry | None:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """That of uvloop where it is there (not on Windows)."""
+    """uvloop's, if it is installed (not on Windows)."""
     try:
         import uvloop  # noqa: PLC0415 - not everywhere
     except ModuleNotFoundError:

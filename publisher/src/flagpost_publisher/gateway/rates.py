@@ -1,8 +1,8 @@
-"""How fast may be sent with a key, and with a public one from an address.
+"""How fast a key may send; for a public key, also how fast each address may.
 
-In: a key, how many events came, the time. Out: nothing, or a Refusal (429) that says when to come again. What is
-counted are events, and their number is known only once a body has been read: so whoever is ahead of the rate is
-refused from then on, until it is caught up. A request is never refused for its own number of events.
+In: a key, how many events came, the time. Out: nothing, or a Refusal (429) that says when to come again. Events are
+counted, and their number is known only once a body has been read: so a sender above its rate is refused from then on,
+until it is below again. A request is never refused for its own number of events.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.refusals import Refusal
 
 BURST_SECONDS: Final = 1.0
-"""How long may be sent nothing, and that be made up for at once."""
+"""How much unused time may be made up for at once."""
 ADDRESS_EVENTS_PER_SECOND: Final = 10.0
 """With a public key from one address, on average: a person clicks less often."""
 ADDRESS_BURST_SECONDS: Final = 5.0
-"""A page that opens sends many at once; and an office may have one address."""
+"""A page that opens sends many events at once, and an office may have one address."""
 MAX_ADDRESSES: Final = 10_000
-"""Remembered; beyond it those that were quiet for longest are forgotten."""
+"""Addresses that are remembered; beyond it those that were quiet for longest are forgotten."""
 
 
 class Rate:
-    """Events a second of one sender."""
+    """One sender's events a second."""
 
     __slots__ = ("_at", "_burst", "_left", "_per_second")
 
@@ -46,12 +46,12 @@ class Rate:
         return 0.0 if self._left >= 1 else (1 - self._left) / self._per_second
 
     def count(self, events: int) -> None:
-        """So many were sent."""
+        """Count this many events as sent."""
         self._left -= events
 
 
 class Rates:
-    """The rates of all keys, and of the addresses that public ones are sent from."""
+    """The rates of all keys, and of the addresses that use public ones."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         """Nothing was sent yet."""
@@ -60,7 +60,7 @@ class Rates:
         self._addresses: LRUCache[tuple[str, str], Rate] = LRUCache(MAX_ADDRESSES)
 
     def check(self, key: Key, address: str) -> None:
-        """Raise Refusal (429) where `key`, or with a public one `address`, is ahead of its rate."""
+        """Raise Refusal (429) if `key`, or with a public key `address`, is above its rate."""
         now = self._timer()
         for rate, whose in self._of(key, address, now):
             wait_seconds = rate.wait_seconds(now)
@@ -73,7 +73,7 @@ class Rates:
                 )
 
     def count(self, key: Key, address: str, events: int) -> None:
-        """So many events came. Raises Refusal (429) where others came meanwhile, and none more may."""
+        """Count this many events. Raises Refusal (429) if others came meanwhile and no more are allowed."""
         self.check(key, address)
         for rate, _ in self._of(key, address, self._timer()):
             rate.count(events)

@@ -1,6 +1,6 @@
-"""A request that is not done, as an exception that holds the whole answer.
+"""A refused request, as an exception that holds the whole answer.
 
-In: a status and what is wrong. Out: the JSON document that the client gets, the same for every route. Texts hold no
+In: a status and what is wrong. Out: the JSON document for the client, the same for every route. Texts contain no
 value of the request: ids and properties may be personal, keys are secret.
 """
 
@@ -14,7 +14,7 @@ NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Refusal(Exception):  # noqa: N818 - says what became of the request
-    """The answer to a request that is not done."""
+    """The answer to a refused request."""
 
     def __init__(
         self,
@@ -27,11 +27,11 @@ class Refusal(Exception):  # noqa: N818 - says what became of the request
         headers: Mapping[str, str] = NOTHING,
     ) -> None:
         """Args:
-        status: of HTTP.
+        status: the HTTP status.
         error: what is wrong.
-        index: which event of the request, from 0; None where it is not about one.
-        field: which field of it; None where it is not about one.
-        fix: what to do, where the error does not say it.
+        index: which event of the request, from 0; None if it is not about one.
+        field: which field of it; None if it is not about one.
+        fix: what to do, if the error does not say it.
         headers: further headers of the answer.
         """
         super().__init__(error)
@@ -43,5 +43,5 @@ class Refusal(Exception):  # noqa: N818 - says what became of the request
 
 
 def try_again(error: str, seconds: int, fix: str) -> Refusal:
-    """503: nothing is wrong with the request; it may be sent again after so many `seconds`."""
+    """503: nothing is wrong with the request; it may be sent again after this many `seconds`."""
     return Refusal(503, error, fix=fix, headers={"retry-after": str(seconds)})

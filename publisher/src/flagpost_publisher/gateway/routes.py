@@ -1,6 +1,6 @@
-"""The table of routes: which path is guarded by what, and handled by whom.
+"""The table of routes: each path with its guard and its handler.
 
-In: the parts that handlers are made of. Out: routes for `server`. Every route takes POST and nothing else.
+In: the parts that handlers need. Out: routes for `server`. Every route takes only POST.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 
 Guard: TypeAlias = Callable[[Mapping[str, str], str], Key | None]
-"""Looks at a request's headers and address before its body is read: who sends, if they say it. Raises Refusal: 401,
-429, or 404 for what is switched off."""
+"""Checks a request's headers and address before its body is read; returns the sender's key, if they contain it.
+Raises Refusal: 401, 429, or 404 for something that is switched off.
+"""
 
 Handler: TypeAlias = Callable[[Arrival], Awaitable[Answer]]
-"""Does what a request asks for; raises Refusal where it cannot."""
+"""Handles a request; raises Refusal if it cannot."""
 
 MAX_STRANGERS_BYTES: Final = 32_768
-"""Enough for one message of Segment's with the key in it."""
+"""Enough for one message of Segment's that contains the key."""
 MAX_WEBHOOK_BYTES: Final = 262_144
 
 SET_ASIDE_REASONS: Final[tuple[str, ...]] = tuple(segment.SetAside)
-"""Every reason for which a front sets something aside: each has its series from the start."""
+"""All reasons for which a front sets something aside: each has its series from the start."""
 
 NOT_BELIEVED_REASONS: Final[tuple[str, ...]] = tuple(segment.NotBelieved)
 """The same for times."""
@@ -43,7 +44,7 @@ NOT_BELIEVED_REASONS: Final[tuple[str, ...]] = tuple(segment.NotBelieved)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What handlers are made of."""
+    """The parts that handlers need."""
 
     settings: GatewaySettings
     keys: WriteKeys
@@ -66,10 +67,10 @@ class Route:
     max_body_bytes: int = MAX_BODY_BYTES
     """After decompression; `gateway.max_body_bytes` may be less."""
     max_strangers_bytes: int = MAX_STRANGERS_BYTES
-    """The same for requests that have shown no key."""
+    """The same for requests without a key in their headers."""
 
     def most_bytes(self, key: Key | None) -> int:
-        """How long a body may be, after decompression; of a stranger, whose key may be in it, less."""
+        """The limit of a body after decompression; lower for a client without a key, which may be in the body."""
         return self.max_strangers_bytes if is_stranger(key) else self.max_body_bytes
 
 
@@ -97,7 +98,7 @@ def table(parts: Parts) -> list[Route]:
 
 
 def _segment_route(path: str, front: Front, parts: Parts) -> Route:
-    """Segment's libraries throw away what is refused, and some have the write key in the body."""
+    """Segment's libraries drop what is refused, and some have the write key in the body."""
     handler = Documents(
         json_documents.tolerant,
         front,

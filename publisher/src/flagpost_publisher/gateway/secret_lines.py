@@ -1,7 +1,7 @@
-"""Secrets that may change while we run, one a line, and what becomes of a file that is not as it should be.
+"""Secrets that may change while the gateway runs, one a line, and how errors in their file are handled.
 
-In: where a setting's secrets are read from. Out: those that are there now. What is not there is not let in: a file
-that is gone or empty holds none, a line that can be no secret is none, and each is logged and counted.
+In: the source of a setting's secrets. Out: the present ones. A file that is missing or empty contains none, a line
+that cannot be a secret is ignored, and each error is logged and counted.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ log = structlog.get_logger(__name__)
 
 
 class SecretLines:
-    """The secrets of one setting; `refresh` is to be called now and then."""
+    """The secrets of one setting; call `refresh` regularly."""
 
     def __init__(self, source: SecretListSource) -> None:
         """Read them; a file that cannot be read is no error here."""
         self._source = source
         self.lines: tuple[str, ...] = ()
-        """Each line, in its place; an empty text where it can be no secret."""
+        """Each line, in its place; an empty text if it cannot be a secret."""
         self._problem: str | None = None
         self.refresh()
 
@@ -32,21 +32,21 @@ class SecretLines:
 
     @property
     def secrets(self) -> list[str]:
-        """Those that can be used."""
+        """The usable secrets."""
         return [line for line in self.lines if line]
 
     @property
     def wrong(self) -> int:
-        """How many lines can be no secret; 1 where the whole file cannot be read, or is empty."""
+        """How many lines cannot be secrets; 1 if the whole file cannot be read, or is empty."""
         return self.lines.count("") if self.lines else 1
 
     def refresh(self) -> bool:
-        """Take up what there is now; whether it is something else than before."""
+        """Read the secrets again; returns whether they have changed."""
         before, problem_before = self.lines, self._problem
         self.lines, self._problem = self._read()
         if self._problem is not None and self._problem != problem_before:
             log.error(
-                "secrets cannot be used, and whoever has them is refused: mend what they are read from",
+                "secrets cannot be used, and whoever has them is refused: fix the source they are read from",
                 setting=self.setting,
                 problem=self._problem,
                 usable=len(self.secrets),

@@ -1,4 +1,4 @@
-"""The HTTP server: every request through the same gate, every answer in JSON.
+"""The HTTP server: every request passes the same checks, every answer is JSON.
 
 In: the table of routes. Out: a listening socket, and for each request the answer of its route or a Refusal's. Nothing
 of a request is logged.
@@ -41,14 +41,15 @@ NAME: Final = "flagpost-gateway"
 LIMITS: Final = CrowdLimits(
     connections=900, known=800, strangers_at_once=384, strangers=256, strangers_a_party=64
 )
-"""A stranger's connection may take 160 KB, in headers that do not end or a body that nobody reads: 60 MB in all.
-Those that have shown a key are not counted by address, as many services may be behind one, and stay open until they
-are too many: then whichever key has the most loses the one that it used least lately. All are within the 1,024 files
-that a process may usually have."""
+"""A connection without a key may take 160 KB, in headers that do not end or a body that nobody reads: 60 MB in all.
+Connections with a key are not counted by address, because many services may be behind one, and stay open until there
+are too many: then the key with the most loses the one that it used least recently. All are within the 1,024 files
+that a process may usually have.
+"""
 PENDO: Final = "(webhooks)"
-"""What Pendo is called among keys, when it has signed: no key can have that name."""
+"""Pendo's name among keys, when it has signed: no key can have it."""
 HEALTH_PATHS: Final = frozenset({"/", "/healthz"})
-"""Where cloud load balancers look, with GET, on the port that they send requests to."""
+"""Where cloud load balancers check, with GET, on the port that they send requests to."""
 
 
 class GatewayServer:
@@ -74,11 +75,11 @@ class GatewayServer:
         self._http = HttpServer(NAME, self._serve, LIMITS, Drops("gateway", self._dropped), proxies)
 
     async def start(self, host: str, port: int) -> str:
-        """Listen; gives the URL. Raises OSError where the address cannot be had."""
+        """Listen; returns the URL. Raises OSError if the address cannot be used."""
         return await self._http.start(host, port)
 
     async def stop_listening(self) -> None:
-        """Take no new connections; those that are open end with their next answer."""
+        """Accept no new connections; open ones end with their next answer."""
         self._stopping = True
         await self._http.stop_listening()
 
@@ -88,14 +89,14 @@ class GatewayServer:
 
     @property
     def connections(self) -> int:
-        """How many are open."""
+        """How many connections are open."""
         return self._http.connections
 
     def _dropped(self, drop: Drop) -> None:
         self._metrics.dropped("gateway", drop)
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
-        """Answer a request, whatever becomes of it."""
+        """Answer a request, whatever happens to it."""
         began = time.monotonic()
         headers = NOTHING
         label = self._label(request.path)
@@ -105,8 +106,8 @@ class GatewayServer:
         except Refusal as refusal:
             answer, headers = Answer(refusal.status, refusal.document), refusal.headers
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
-            # Only its kind and place: its text may hold something of the request.
-            log.error("a request has failed in a way that is not foreseen", route=label, **where(error))  # noqa: TRY400
+            # Only its kind and place: its text may contain something of the request.
+            log.error("a request has failed unexpectedly", route=label, **where(error))  # noqa: TRY400
             answer = _defect()
         self._metrics.answered(label, answer.status, time.monotonic() - began)
         response = web.Response(
@@ -138,7 +139,7 @@ class GatewayServer:
         return await self._take(self._routes[label], request)
 
     async def _take(self, route: Route, request: web.BaseRequest) -> Answer:
-        """Whether a request may be read at all is decided by its headers."""
+        """Read a request, if its headers allow it."""
         client = self._proxies.client(request.remote or "", request.headers.getall("x-forwarded-for", []))
         party = party_of(client)
         key = route.guard(request.headers, party)
@@ -177,7 +178,7 @@ def _require_method(request: web.BaseRequest, *methods: str) -> None:
 
 
 def _remember(request: web.BaseRequest, key: str) -> None:
-    """A key of that name was shown on this connection."""
+    """A key of this name was shown on this connection."""
     if isinstance(connection := request.protocol, Connection):
         connection.has_shown_a_key(key)
 

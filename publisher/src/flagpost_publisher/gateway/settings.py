@@ -1,5 +1,5 @@
-"""The gateway's settings: its own section of the file that it shares with the consumer, `kafka`, `log`, and what it
-needs to know of `delivery`.
+"""The gateway's settings: its own section of the file that it shares with the consumer, `kafka`, `log`, and part of
+`delivery`.
 
 In: the file's path and the environment. Out: `Settings`, frozen and checked, or one `SettingsError` that names every
 problem. The consumer's sections are accepted unchecked (`flagpost_settings.section.SECTIONS`).
@@ -35,19 +35,21 @@ WRITE_KEY: Final = SecretForm(
     re.compile(r"[\x21-\x39\x3b-\x7e]{12,}"),
     "should have 12 characters or more, of plain ASCII without spaces and colons",
 )
-"""Visible ASCII without a colon: what can be a user name of HTTP's Basic authentication. Fewer could be guessed."""
+"""Visible ASCII without a colon: what can be a user name of HTTP's Basic authentication. A shorter one could be
+guessed.
+"""
 
 WEBHOOK_SECRET: Final = SecretForm(
     re.compile(r"[^\0\r\n\ufffd]{12,}"), "should have 12 characters or more, of UTF-8 text on one line"
 )
 
 KEY_NAME: Final = r"^[A-Za-z0-9._-]{1,64}$"
-"""What keys are called in logs and metrics."""
+"""The form of keys' names in logs and metrics."""
 
 SentTypes = Annotated[list[Annotated[SentType, Field(strict=False)]], Field(min_length=1)]
 
 MAX_BODY_BYTES: Final = 1_000_000
-"""JSON is parsed in one go: this much may keep the loop for a tenth of a second, and take 30 MB meanwhile."""
+"""JSON is parsed in one go: this much may block the loop for a tenth of a second, and take 30 MB meanwhile."""
 
 
 def _network(value: object) -> object:
@@ -71,18 +73,18 @@ class KeySettings(Section):
     origins: list[Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")]] = Field(default=[])
 
     def known_as(self, name: str) -> Key:
-        """What the gateway knows of it."""
+        """What the gateway remembers of it."""
         everything = PUBLIC_TYPES if self.origins else EVERY_TYPE
         types = everything if self.types is None else frozenset(self.types)
         return Key(name, types, self.events_per_second, frozenset(map(str.lower, self.origins)))
 
     def source(self, name: str) -> SecretListSource | None:
-        """Where it is read from: one, or the old one and the new while it is changed; None: its hash is given."""
+        """Where it is read from: one key, or the old and the new one while it is changed; None: its hash is given."""
         return list_source_of(f"gateway.keys.{name}.key", self.key, self.key_file, WRITE_KEY)
 
 
 class GatewaySettings(GatewayTopics, extra="forbid"):
-    """Where the gateway listens, whom it lets in, and how much at once."""
+    """Where the gateway listens, who may send, and how much at once."""
 
     host: Text = "0.0.0.0"  # noqa: S104 (services and scrapes come from outside the pod)
     port: PortNumber = 8081
@@ -124,7 +126,7 @@ class GatewaySettings(GatewayTopics, extra="forbid"):
 
 
 class Settings(Section):
-    """Everything the gateway can be told."""
+    """All settings of the gateway."""
 
     gateway: Annotated[GatewaySettings, EMPTY_IF_NULL] = GatewaySettings()
     kafka: Annotated[KafkaSettings, EMPTY_IF_NULL] = KafkaSettings()
@@ -140,7 +142,7 @@ def load_settings(config_path: Path | None, environ: Mapping[str, str]) -> Setti
         environ: the environment; its variables `FLAGPOST_<SECTION>__<KEY>` win over the file.
 
     Raises:
-        SettingsError: one line a problem.
+        SettingsError: one line for each problem.
     """
     return _LOADER.load(config_path, environ, _RULES)
 

@@ -1,8 +1,8 @@
-"""Documents are read in slices, fairly: each sender gets its turn, and the loop does what else is to be done between.
+"""Documents are read in slices, fairly: each sender gets its turn, and the loop does other work in between.
 
 In: whose document, and how long it is. Out: a turn to read it, and pauses within it. A short document is read in one
 go: it costs a few milliseconds at most. A long one waits until no other long one is read, so that no more than one is
-in memory as Python's objects, which take thirty times what they take as JSON.
+in memory as Python objects, which take thirty times the size of the JSON.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Final
 from flagpost_publisher.gateway.turns import Turns
 
 SHORT_BYTES: Final = 32_768
-"""What is short: one message of Segment's, as long as it may be."""
+"""The limit of a short document: the longest single message of Segment's."""
 SLICE_SECONDS: Final = 0.005
-"""How long documents are read before the loop may do something else."""
+"""How long documents are read before the loop may do other work."""
 
 
 class Slice:
@@ -42,7 +42,7 @@ class Slice:
             self._began = self._timer()
 
     def end(self) -> None:
-        """It is others' turn, if it is not already."""
+        """Let others have their turn, if they do not have it already."""
         if not self._is_held:
             return
         self._is_held = False
@@ -63,7 +63,7 @@ class Slices:
 
     @asynccontextmanager
     async def turn(self, sender: str, size_bytes: int) -> AsyncIterator[Slice]:
-        """Wait until a document of so many bytes may be read; it may be until the end of the block."""
+        """Wait until a document of this many bytes may be read; it may be read until the end of the block."""
         if size_bytes <= SHORT_BYTES:
             async with self._slice(sender, math.inf) as reading:
                 yield reading

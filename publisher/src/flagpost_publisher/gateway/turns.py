@@ -1,8 +1,8 @@
-"""Turns, fairly: one at a time, and of those who wait whoever's sender has had the least.
+"""Fair turns: one at a time; of the waiting senders, the one that has used the least time is next.
 
-In: who wants a turn, and how long it took. Out: nothing, once it is theirs. So a sender's load makes another wait for
-as long again as that one is served, and no longer, however many wait (start-time fair queueing: Goyal, Vin and Cheng,
-https://doi.org/10.1145/248157.248171). Who has not wanted anything for a while has saved nothing up.
+In: who wants a turn, and how long it took. Out: nothing, once it is that sender's turn. So the load of one sender
+makes another wait only for as long as that other is served itself, however many wait (start-time fair queueing:
+Goyal, Vin and Cheng, https://doi.org/10.1145/248157.248171). A sender that was idle has not saved up time.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ MAX_REMEMBERED: Final = 1_000
 
 
 class Turns:
-    """Who is served now, and who waits. On the event loop."""
+    """Who is served now, and who waits. Use it on the event loop."""
 
     def __init__(self, slice_seconds: float) -> None:
-        """For how long turns may follow one another before the loop does something else."""
+        """How long turns may follow one another before the loop does other work."""
         self._slice_seconds = slice_seconds
         self._busy = False
         self._whose = ""
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._served: dict[str, float] = {}
         self._now = 0.0
-        """What whoever is served had when its turn began: who comes anew begins there."""
+        """The time that the served sender had used when its turn began: a new sender starts there."""
         self._spent_seconds = 0.0
         self._resting = False
 
     async def take(self, sender: str) -> None:
-        """Wait until it is the sender's turn; to be followed by `give`."""
+        """Wait until it is the sender's turn; call `give` afterwards."""
         self._forget()
         self._served[sender] = max(self._served.get(sender, 0.0), self._now)
         if not self._busy and not self._waiting and self._spent_seconds < self._slice_seconds:
@@ -47,7 +47,7 @@ class Turns:
             raise
 
     def give(self, sender: str, seconds: float) -> None:
-        """The sender's turn is over, and took so long."""
+        """The sender's turn is over, and took this long."""
         self._busy = False
         self._served[sender] += seconds
         self._spent_seconds += seconds
@@ -58,12 +58,12 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._rested)
 
     def _rested(self) -> None:
-        """The loop has been round."""
+        """The loop has done its other work."""
         self._resting = False
         self._spent_seconds = 0.0
         if self._waiting and not self._busy:
             self._next()
-        elif not self._busy:  # nobody wants anything, so nobody is behind
+        elif not self._busy:  # nobody waits, so nobody is behind
             self._served.clear()
             self._now = 0.0
 
@@ -84,7 +84,7 @@ class Turns:
         self._now = self._served[sender]
 
     def _forget(self) -> None:
-        """Leave out who neither waits nor has its turn, where they are too many: who comes again begins anew."""
+        """Forget senders that neither wait nor have their turn, if there are too many: they start anew."""
         if len(self._served) > MAX_REMEMBERED:
             kept = {*self._waiting, self._whose}
             self._served = {each: had for each, had in self._served.items() if each in kept}

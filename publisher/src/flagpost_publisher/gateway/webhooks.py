@@ -1,4 +1,4 @@
-"""Pendo's webhooks: whether a body is Pendo's, is fresh, and what it is about.
+"""Checks Pendo's webhooks: whether a body is Pendo's and fresh, and what it is about.
 
 In: a raw body, its signature headers, the secret, the time. Out: a `Webhook` to publish, or a Refusal.
 """
@@ -24,7 +24,7 @@ MAX_AHEAD_SECONDS = 300.0
 
 
 class WebhookKind(StrEnum):
-    """What a webhook tells of, as metrics count it: an enumeration, as Pendo may send any name."""
+    """What a webhook is about, as metrics count it: an enumeration, because Pendo may send any name."""
 
     GUIDE = "guide"
     """guide.*: seen, dismissed and so on."""
@@ -47,19 +47,19 @@ _PENDO_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A body that Pendo signed, fresh enough to be taken."""
+    """A body that Pendo signed and that is fresh enough."""
 
     body: bytes
     """As received, byte for byte."""
     digest: str
     """SHA-256 of the body, lower-case hexadecimal: the same body has the same digest in every process."""
     event_type: str
-    """As Pendo names it; empty when the body does not say."""
+    """Pendo's name for it; empty if the body has none."""
     visitor_id: str | None
 
     @property
     def kind(self) -> WebhookKind:
-        """The kind that metrics count."""
+        """Its kind for the metrics."""
         if self.event_type.startswith("guide."):
             return WebhookKind.GUIDE
         if self.event_type in set(WebhookKind):
@@ -74,13 +74,13 @@ def read_webhook(
 
     Args:
         body: the raw body.
-        signatures: the values of every x-pendo-signature header; exactly one is right.
+        signatures: the values of every x-pendo-signature header; there must be exactly one.
         secrets: Pendo's signing secret; while it is changed, the old one and the new.
         now_ms: epoch milliseconds.
         max_age_seconds: how old the body's `timestamp` may be.
 
     Raises:
-        Refusal: 401 for a wrong signature, 400 for a body that cannot be read, is stale, or is of the future.
+        Refusal: 401 for a wrong signature, 400 for a body that cannot be read, is stale, or is from the future.
     """
     if not is_signed(body, signatures, secrets):
         raise Refusal(
@@ -94,7 +94,7 @@ def read_webhook(
 
 
 def is_signed(body: bytes, signatures: Sequence[str], secrets: Sequence[str]) -> bool:
-    """Whether there is one signature and it is the body's by one of `secrets`; compared in constant time."""
+    """Whether there is one signature and it is the body's with one of `secrets`; compared in constant time."""
     if len(signatures) != 1:
         return False
     signature = signatures[0].encode(errors="surrogateescape")
@@ -103,7 +103,7 @@ def is_signed(body: bytes, signatures: Sequence[str], secrets: Sequence[str]) ->
 
 
 def _document(body: bytes) -> Mapping[str, Any]:
-    """As Pendo's JSON is published as it is, it is read tolerantly."""
+    """Pendo's JSON is published unchanged, so it is read tolerantly."""
     try:
         document = tolerant(body)
     except DocumentError as error:
@@ -144,7 +144,7 @@ def _event_type(document: Mapping[str, Any]) -> str:
 
 
 def _visitor_id(document: Mapping[str, Any]) -> str | None:
-    """`data` is where we are told it is, the top is where Pendo's own examples have it."""
+    """`data` is where we are told it is; the top level is where Pendo's own examples have it."""
     for outer in (document.get("data"), document):
         if isinstance(outer, dict):
             for name in ("visitorId", "visitor_id"):

@@ -1,7 +1,7 @@
-"""`POST /v1/webhooks/pendo`: Pendo's webhooks onto their topic, each body once.
+"""`POST /v1/webhooks/pendo`: writes Pendo's webhooks to their topic, each body once.
 
-In: an `Arrival` and the webhook secret as it is now. Out: a record, byte for byte what Pendo signed, and an answer
-once Kafka has it; or a Refusal.
+In: an `Arrival` and the present webhook secret. Out: a record, byte for byte what Pendo signed, and an answer once
+Kafka has it; or a Refusal.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ PATH: Final = "/v1/webhooks/pendo"
 DIGEST_HEADER: Final = "flagpost-webhook-digest"
 EVENT_HEADER: Final = "flagpost-webhook-event"
 MAX_REMEMBERED: Final = 50_000
-"""Bodies remembered by a process, a digest each; beyond it the oldest are forgotten."""
+"""Bodies that a process remembers, a digest each; beyond it the oldest are forgotten."""
 
 
 class Once:
-    """Lets each body be published once by this process, also when the same one comes again meanwhile.
+    """Lets this process publish each body once, also if the same one arrives again meanwhile.
 
-    In: a digest and what publishes it. Out: whether this call did. A digest is remembered once that has succeeded;
-    when it fails, the next of those that waited tries. Best effort: another process does not know, nor does this one
-    after a restart, so readers compare the digest in the record's header.
+    In: a digest and a function that publishes it. Out: whether this call published it. A digest is remembered once
+    that has succeeded; if it fails, the next of those that waited tries. Best effort: other processes do not know it,
+    nor does this one after a restart, so readers compare the digest in the record's header.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Once:
         max_entries: int = MAX_REMEMBERED,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Remember `max_entries` digests at most, each for `ttl_seconds`."""
+        """Remember at most `max_entries` digests, each for `ttl_seconds`."""
         self._seen: TTLCache[str, bool] = TTLCache(max_entries, ttl_seconds, timer)
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def publish(self, digest: str, publish: Callable[[], Awaitable[None]]) -> bool:
-        """Call `publish` unless it has succeeded for `digest` before. Raises what it raises."""
+        """Call `publish` unless it has already succeeded for `digest`. Raises what it raises."""
         lock = self._under_way.setdefault(digest, asyncio.Lock())
         async with lock:
             if digest in self._seen:
@@ -66,7 +66,7 @@ class Once:
 
 
 class PendoWebhooks:
-    """The route's handler. There is no write key: the signature is what lets a request in."""
+    """The route's handler. There is no write key: the signature admits a request."""
 
     def __init__(
         self,
@@ -92,12 +92,12 @@ class PendoWebhooks:
         self._repeated = {kind: counter.labels(kind, "repeated") for kind in WebhookKind}
 
     def guard(self, headers: Mapping[str, str], address: str) -> None:
-        """Let a request's body be read, if there are webhooks at all. Raises Refusal."""
+        """Allow a request's body to be read, if webhooks are on. Raises Refusal."""
         del headers, address
         self._require_secrets()
 
     async def __call__(self, arrival: Arrival) -> Answer:
-        """Publish a webhook, unless it has been."""
+        """Publish a webhook, unless it was published before."""
         webhook = read_webhook(
             arrival.body,
             arrival.headers.getall(SIGNATURE_HEADER, []),

@@ -1,7 +1,7 @@
-"""Who sends, by the write key that a request carries, and whether it may send now.
+"""Who sends, according to the request's write key, and whether it may send now.
 
 In: a request's headers and address (and for libraries that put the key there, its document). Out: the `Key`, or a
-Refusal: 401 for none that is known, 403 for a public one in a page from elsewhere, 429 beyond a rate.
+Refusal: 401 without a known key, 403 for a public key in a page from another origin, 429 above a rate.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from flagpost_settings.logs import Lately
 log = structlog.get_logger(__name__)
 
 MAX_TRACES: Final = 8
-"""How often a body may say `writeKey` before it is taken to be a stranger's."""
+"""With more `writeKey` members than this, a body counts as a stranger's."""
 _TRACE: Final = re.compile(rb'"writeKey"\s{0,64}:\s{0,64}("(?:[^"\\]|\\.){1,1024}")')
 
 
 class WriteKeys:
-    """Looks at keys."""
+    """Checks keys."""
 
     def __init__(self, ring: KeyRing, rates: Rates, count_limited: Callable[[Key], None]) -> None:
-        """`count_limited` is told of each request that is refused for its key's rate."""
+        """`count_limited` is called for each request that is refused for its key's rate."""
         self._ring = ring
         self._rates = rates
         self._count_limited = count_limited
@@ -44,23 +44,25 @@ class WriteKeys:
         return self._require(_key_in(headers.get("authorization", "")), headers, address)
 
     def require_if_given(self, headers: Mapping[str, str], address: str) -> Key | None:
-        """As `require`; None without that header: `require_in` looks further."""
+        """Like `require`; None without that header: then `require_in` looks further."""
         return self.require(headers, address) if "authorization" in headers else None
 
     def require_trace_in(self, body: bytes) -> None:
-        """Let a body be parsed, which costs a hundred times as much, that holds a known key as some `writeKey`."""
+        """Allow a body to be parsed only if it contains a known key as some `writeKey`: parsing costs a hundred times
+        as much.
+        """
         for found in islice(_TRACE.finditer(body), MAX_TRACES):
             if self._ring.find(_text_of(found[1])) is not None:
                 return
         raise _unknown()
 
     def require_in(self, document: object, headers: Mapping[str, str], address: str) -> Key:
-        """The key of the document's `writeKey`."""
+        """The key in the document's `writeKey`."""
         key = document.get("writeKey") if isinstance(document, dict) else None
         return self._require(key if isinstance(key, str) else "", headers, address)
 
     def count(self, key: Key, address: str, events: int) -> None:
-        """So many events are to be published. Raises Refusal (429) where others came meanwhile."""
+        """Count this many events that are about to be published. Raises Refusal (429) if others came meanwhile."""
         self._limited(key, lambda: self._rates.count(key, address, events))
 
     def _require(self, text: str, headers: Mapping[str, str], address: str) -> Key:
@@ -97,7 +99,7 @@ def _unknown() -> Refusal:
 
 
 def _text_of(literal: bytes) -> str:
-    """A JSON string's text; empty where it is none."""
+    """A JSON string's text; empty if it is not one."""
     try:
         return str(json.loads(literal))
     except ValueError:
@@ -105,7 +107,7 @@ def _text_of(literal: bytes) -> str:
 
 
 def _key_in(authorization: str) -> str:
-    """The key, or an empty text where there is none."""
+    """The key, or an empty text if there is none."""
     scheme, _, credentials = authorization.strip().partition(" ")
     match scheme.lower():
         case "bearer":

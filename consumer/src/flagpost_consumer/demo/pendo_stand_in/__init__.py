@@ -1,7 +1,7 @@
-"""A server that behaves as Pendo does, enforces Pendo's rules, and can be told to fail.
+"""A server that behaves like Pendo, enforces Pendo's rules, and can be told to fail.
 
-In: what a client of Pendo's sends. Out: Pendo's answers, and a record of everything that came, with each rule
-that was broken. In a process of one's own:
+In: what a client sends to Pendo. Out: Pendo's answers, and a record of everything that came, with each broken rule.
+In the same process:
 
     async with PendoStandIn() as pendo:
         ...  # send to pendo.track_url and pendo.api_url

@@ -21,7 +21,7 @@ from flagpost_consumer.demo.pendo_stand_in.config import (
     UnmappedFields,
 )
 from flagpost_consumer.demo.pendo_stand_in.server import PendoStandIn
-from flagpost_consumer.operator.terminal import echo
+from flagpost_consumer.terminal.echo import echo
 from flagpost_settings.urls import authority
 
 _DEFAULTS = StandInConfig()

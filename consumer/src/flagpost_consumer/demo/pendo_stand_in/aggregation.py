@@ -1,8 +1,8 @@
-"""Pendo's aggregation endpoint, as far as `flagpost reconcile --pendo` asks it.
+"""Pendo's aggregation endpoint, as far as `flagpost reconcile --pendo` uses it.
 
-In: a request's body, and what was received. Out: the rows that its pipeline gives, or what is wrong with it. Two
-pipelines are understood: source `trackTypes` (every event name with its id), and source `trackEvents` of one
-`trackTypeId` with a `timeSeries` of whole days (UTC here), grouped by properties that decisions have.
+In: a request's body, and what was received. Out: the rows of its pipeline, or what is wrong with it. Two pipelines
+are understood: source `trackTypes` (every event name with its id), and source `trackEvents` of one `trackTypeId` with
+a `timeSeries` of whole days (UTC here), grouped by properties of decisions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import orjson
 DAY_MS = 86_400_000
 
 PROPERTIES = ("properties.flag_key", "properties.variation_key")
-"""What rows can be grouped by."""
+"""The properties that rows can be grouped by."""
 EVENTS, VISITORS = {"sum": "numEvents"}, {"count": "visitorId"}
-"""What can be told of a group."""
+"""What can be counted for a group."""
 
 
 class Tally(NamedTuple):
-    """What recorded track events are counted by."""
+    """The key by which recorded track events are counted."""
 
     event: str
     day: int
@@ -43,7 +43,7 @@ class BadPipelineError(ValueError):
 
 @dataclass(slots=True)
 class Tallied:
-    """What was recorded of a tally."""
+    """What was counted for one key."""
 
     events: int = 0
     visitors: set[int] = field(default_factory=set)
@@ -71,7 +71,7 @@ def aggregate(body: bytes, tallies: Mapping[Tally, Tallied]) -> dict[str, Any]:
 
 
 def type_id(event: str) -> str:
-    """The id that Pendo gives to an event name."""
+    """The id of an event name in Pendo."""
     return hashlib.blake2b(event.encode(), digest_size=9).hexdigest()
 
 
@@ -92,7 +92,7 @@ def _events(tallies: Mapping[Tally, Tallied]) -> list[str]:
 def _grouped(
     tallies: Mapping[Tally, Tallied], by: Sequence[str], fields: Mapping[str, object]
 ) -> list[dict[str, Any]]:
-    """Rows as Pendo gives them: what they are grouped by is nested as it is named."""
+    """Rows in Pendo's form: grouping properties are nested by the dots in their names."""
     groups: dict[tuple[str | None, ...], Tallied] = {}
     for tally, found in tallies.items():
         group = groups.setdefault(tally.values(by), Tallied())

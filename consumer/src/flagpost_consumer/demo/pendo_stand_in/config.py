@@ -1,6 +1,6 @@
-"""How the stand-in behaves while nothing is scripted.
+"""How the stand-in behaves unless something else is scripted.
 
-In: what a test or the command line chose. Out: frozen settings.
+In: the choices of a test or the command line. Out: frozen settings.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class UnmappedFields(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What clients must present. Pendo's track secret and integration key are two different values."""
+    """What clients must present. In Pendo the track secret and the integration key are two different values."""
 
     track_secret: str = field(default="stand-in-track-secret", repr=False)
     integration_key: str = field(default="stand-in-integration-key", repr=False)
@@ -69,9 +69,9 @@ class StandInConfig:
     fields: tuple[MetadataField, ...] = ()
     unmapped_fields: UnmappedFields = UnmappedFields.ACCEPT
     error_members: tuple[str, ...] = ("index", "id")
-    """How a failed metadata record is named: any of index, id, visitorId, accountId."""
+    """Which members name a failed metadata record: any of index, id, visitorId, accountId."""
     latency_seconds: float = 0.0
-    """Every answer of the API is held back this long."""
+    """Every answer of the API is delayed by this."""
     keep_bodies: bool = True
     """False, for load: only the newest `newest_kept` requests are kept, without bodies; counters stay exact."""
     newest_kept: int = 10_000

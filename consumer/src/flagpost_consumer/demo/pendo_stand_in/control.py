@@ -21,7 +21,7 @@ from flagpost_consumer.demo.pendo_stand_in.traffic import Endpoint, Group, Kind
 
 PREFIX = "/_stand_in/"
 PAGE = 1_000
-"""How many requests `received` gives where no limit is asked for."""
+"""How many requests `received` returns without a limit."""
 
 
 class _Order(BaseModel):
@@ -29,21 +29,21 @@ class _Order(BaseModel):
 
 
 class VisitorOrder(_Order):
-    """Steps for a visitor's coming track requests."""
+    """The steps for a visitor's next track requests."""
 
     steps: list[Fault | int] = []
     afterwards: Fault | int = OK
 
 
 class MixOrder(_Order):
-    """Faults by chance."""
+    """Random faults."""
 
     seed: int
     chances: list[tuple[float, Fault | int]]
 
 
 class FaultsOrder(_Order):
-    """The body of POST faults; what is left out stays as it is."""
+    """The body of POST faults; what is left out does not change."""
 
     clear: bool = False
     """First forget everything scripted."""
@@ -58,7 +58,7 @@ class FaultsOrder(_Order):
 
 
 class KeysOrder(_Order):
-    """The body of POST keys; what is left out stays as it is."""
+    """The body of POST keys; what is left out does not change."""
 
     track_secret: str | None = None
     integration_key: str | None = None
@@ -70,7 +70,7 @@ _FIELDS = TypeAdapter(list[MetadataField])
 
 
 class Control:
-    """Answers what is asked under the prefix."""
+    """Answers requests under the prefix."""
 
     def __init__(self, pendo: Pendo) -> None:
         self._pendo = pendo
@@ -87,7 +87,7 @@ class Control:
         }
 
     async def serve(self, request: web.BaseRequest, name: str) -> web.Response:
-        """Carry out one order."""
+        """Carry out one request."""
         body = await request.content.read()
         order = self._known.get((request.method, name))
         if order is None:

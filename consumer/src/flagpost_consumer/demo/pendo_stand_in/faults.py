@@ -1,7 +1,7 @@
-"""What is to go wrong: typed faults, and when each one strikes.
+"""What goes wrong on purpose: typed faults, and when each one applies.
 
-In: scripts by visitor, by endpoint, by chance, by outage. Out: the fault for each request as it arrives.
-Faults change what a client is told; what it did wrong itself is recorded all the same.
+In: scripts by visitor, by endpoint, by chance, by outage. Out: the fault for each request as it arrives. Faults
+change what a client is told; the rules that it breaks are recorded anyway.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ class RetryAfterForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One departure from what Pendo would answer; the default is none."""
+    """One difference from Pendo's answer; the default is none."""
 
     status: int | None = None
-    """A status in place of Pendo's own. None, or a 2xx: the request is judged and recorded as ever."""
+    """A status instead of Pendo's own. None, or a 2xx: the request is judged and recorded as usual."""
     ending: Ending = Ending.ANSWER
     recorded: bool = False
-    """The request counts although its answer does not say so (an answer that is lost, a 500 after the fact)."""
+    """The request counts although its answer does not say so (a lost answer, a 500 after the fact)."""
     delay_seconds: float = 0.0
-    """Between arrival and answer, beside the stand-in's own latency; recording does not wait for it."""
+    """Between arrival and answer, added to the stand-in's latency; recording does not wait for it."""
     retry_after_seconds: float | None = None
     retry_after_form: RetryAfterForm = RetryAfterForm.SECONDS
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    """A body in place of Pendo's own."""
+    """A body instead of Pendo's own."""
 
     @property
     def is_pendos_own_answer(self) -> bool:
-        """Whether the request is judged as ever."""
+        """Whether the request is judged as usual."""
         return self.ending is Ending.ANSWER and (self.status is None or self.status // 100 == 2)
 
     def headers_at(self, wall_ms: int) -> Mapping[str, str]:
@@ -64,11 +64,11 @@ CLOSE_AFTER_RECORDING = Fault(ending=Ending.CLOSE, recorded=True)
 NOT_HTTP = Fault(ending=Ending.NOT_HTTP)
 
 Step = Fault | int
-"""A fault, or the status of one."""
+"""A fault, or only its status."""
 
 
 def as_fault(step: Step) -> Fault:
-    """A status as the fault that answers it."""
+    """The fault that answers with a status."""
     return Fault(status=step) if isinstance(step, int) else step
 
 
@@ -96,43 +96,43 @@ class _Mix:
 
 
 class Faults:
-    """What is scripted now. The first of these that has something to say decides: an outage of the endpoint,
-    the visitor's own script (track requests only), the endpoint's next steps, the random mix.
+    """What is scripted now. The first of these that applies decides: an outage of the endpoint, the visitor's own
+    script (track requests only), the endpoint's next steps, the random mix.
     """
 
     def __init__(self, latency_seconds: float = 0.0) -> None:
         self.latency_seconds = latency_seconds
-        """Every answer is held back this long."""
+        """Every answer is delayed by this."""
         self.failing_ids: dict[str, str] = {}
-        """Metadata ids whose record fails, and the error that the answer gives for it."""
+        """Metadata ids whose record fails, and the error in the answer."""
         self.poisoned_ids: set[str] = set()
-        """Metadata ids that turn their whole request into a 400 which names no record."""
+        """Metadata ids that make their whole request a 400 which names no record."""
         self._outages: dict[Endpoint, Fault] = {}
         self._visitors: dict[str, _Script] = {}
         self._endpoints: dict[Endpoint, _Script] = {}
         self._mix: _Mix | None = None
 
     def visitor(self, visitor_id: str, *steps: Step, afterwards: Step = OK) -> None:
-        """Script the coming track requests of a visitor, one step a request; then `afterwards` for good."""
+        """Script a visitor's next track requests, one step for each; after them `afterwards` for all."""
         self._visitors[visitor_id] = _Script(deque(map(as_fault, steps)), as_fault(afterwards))
 
     def next(self, endpoint: Endpoint, *steps: Step) -> None:
-        """Script the coming requests of an endpoint, whoever sends them."""
+        """Script the next requests of an endpoint, whoever sends them."""
         self._endpoints[endpoint] = _Script(deque(map(as_fault, steps)), OK)
 
     def outage(self, fault: Step, *endpoints: Endpoint) -> None:
-        """Let a fault strike every request of these endpoints (of all, where none is named) until `restore`."""
+        """Apply a fault to every request of these endpoints (without any, of all) until `restore`."""
         self._outages.update(dict.fromkeys(endpoints or Endpoint, as_fault(fault)))
 
     def restore(self, *endpoints: Endpoint) -> None:
-        """End the outage of these endpoints (of all, where none is named)."""
+        """End the outage of these endpoints (without any, of all)."""
         for endpoint in endpoints or Endpoint:
             self._outages.pop(endpoint, None)
 
     def mix(self, seed: int, chances: Iterable[tuple[float, Step]]) -> None:
-        """Let faults strike by chance: pairs of a probability (0 to 1, their sum at most 1) and a fault.
+        """Apply faults by chance: pairs of a probability (0 to 1, their sum at most 1) and a fault.
 
-        The same seed gives the same faults in order of arrival. ValueError for impossible probabilities.
+        The same seed gives the same faults in the order of arrival. ValueError for impossible probabilities.
         """
         pairs = tuple((chance, as_fault(step)) for chance, step in chances)
         if any(chance < 0 for chance, _ in pairs) or sum(chance for chance, _ in pairs) > 1:
@@ -140,14 +140,14 @@ class Faults:
         self._mix = _Mix(pairs, random.Random(seed))  # noqa: S311  repeatable faults, no secrets
 
     def clear(self) -> None:
-        """Forget everything scripted, the latency too."""
+        """Forget everything scripted, including the latency."""
         self.latency_seconds = 0.0
         self._mix = None
         for scripted in (self.failing_ids, self.poisoned_ids, self._outages, self._visitors, self._endpoints):
             scripted.clear()
 
     def strike(self, endpoint: Endpoint, visitor_id: str | None) -> Fault:
-        """The fault for a request that just arrived; OK where there is none."""
+        """The fault for a request that just arrived; OK if there is none."""
         if endpoint in self._outages:
             return self._outages[endpoint]
         if visitor_id is not None and visitor_id in self._visitors:

@@ -1,6 +1,6 @@
-"""The metadata that Pendo holds: which visitors and accounts exist, their values, and the schema of the fields.
+"""Pendo's metadata: which visitors and accounts exist, their values, and the schema of the fields.
 
-In: the records of a request. Out: what became of each, in the form of Pendo's answer.
+In: the records of a request. Out: the result for each, in the form of Pendo's answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Values = dict[str, object]
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the records of a request."""
+    """The results of a request's records."""
 
     updated: int = 0
     missing: list[str] = field(default_factory=list)
@@ -46,16 +46,16 @@ class Metadata:
         return groups
 
     def add(self, kind: Kind, *ids: str) -> None:
-        """Let visitors or accounts exist."""
+        """Add visitors or accounts."""
         for identity in ids:
             self._values.setdefault((kind, identity), {})
 
     def values(self, kind: Kind, identity: str, group: Group = Group.CUSTOM) -> Values:
-        """What is stored for an id, by field; empty where nothing is."""
+        """The stored values of an id, by field."""
         return dict(self._values.get((kind, identity), {}).get(group, {}))
 
     def details(self, kind: Kind, identity: str) -> Mapping[str, object] | None:
-        """What Pendo's endpoint for one visitor or account answers; None: there is no such id."""
+        """The answer of Pendo's endpoint for one visitor or account; None: there is no such id."""
         groups = self._values.get((kind, identity))
         if groups is None:
             return None
@@ -76,7 +76,7 @@ class Metadata:
     def apply(
         self, route: Route, records: Iterable[MetadataRecord], failing: Mapping[str, str], *, create: bool
     ) -> Outcome:
-        """Store what can be stored; `failing` gives an error for ids that are to fail."""
+        """Store what can be stored; `failing` has the error for each id that is to fail."""
         outcome = Outcome()
         for record in records:
             if not create and (route.kind, record.id) not in self._values:

@@ -1,4 +1,4 @@
-"""What Pendo decides: the rules, the faults and the record, without a socket, a clock or a wait.
+"""Pendo's decisions: the rules, the faults and the record, without a socket, a clock or a wait.
 
 In: requests as they arrived. Out: the answer to each, after it was recorded.
 """
@@ -41,7 +41,7 @@ _JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    """What becomes of a request."""
+    """The verdict on a request."""
 
     status: int
     body: bytes = b""
@@ -86,7 +86,7 @@ class Pendo:
                 return self._details(arrival)
 
     def release(self, route: Route, answer: Answer) -> None:
-        """The answer is out, or never will be: its metadata ids are no longer in flight."""
+        """The answer has been sent, or never will be: its metadata ids are no longer in flight."""
         self.received.end(route.endpoint)
         for identity in answer.ids_held:
             self._ids_in_flight[route.kind, identity] -= 1
@@ -220,7 +220,7 @@ class Pendo:
 
 
 def _struck_by(fault: Fault, own: _Judgement) -> _Judgement:
-    """Pendo's own judgement as a fault leaves it."""
+    """Pendo's own judgement, changed by a fault."""
     if not fault.is_pendos_own_answer:
         return _Judgement(fault.status or 0, fate=own.fate if fault.recorded else Fate.NOT_RECORDED)
     if fault.status is not None and own.status == 200:

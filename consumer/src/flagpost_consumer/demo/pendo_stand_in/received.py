@@ -1,6 +1,6 @@
 """The record of what came: requests, broken rules, counters.
 
-In: each request with what became of it. Out: lists and counts to assert on, and a way to wait for them.
+In: each request with its result. Out: lists and counts to assert on, and a way to wait for them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from flagpost_consumer.demo.pendo_stand_in.rules import Breach, Rule, TrackEvent
 from flagpost_consumer.demo.pendo_stand_in.traffic import Answer, Arrival, Ending, Endpoint
 
 Decision = tuple[str, str | None]
-"""A flag's key, and the variation as sent; None where a decision was sent without one."""
+"""A flag's key, and the variation as sent; None if the decision was sent without one."""
 
 
 class Fate(StrEnum):
-    """What became of a request's content."""
+    """What happened to a request's content."""
 
     RECORDED = "recorded"
     IGNORED = "ignored"
-    """Too old: answered 200, and not processed."""
+    """Too old: answered with 200, but not processed."""
     NOT_RECORDED = "not_recorded"
 
 
@@ -46,15 +46,15 @@ class Received:
     body: bytes
     """As received; empty where bodies are not kept."""
     visitor_id: str | None
-    """Of a track request."""
+    """For a track request."""
     ending: Ending
     status: int
-    """What was answered; 0 where no answer was given."""
+    """The status of the answer; 0 if there was no answer."""
     fate: Fate
 
     @property
     def parsed(self) -> object:
-        """The body's JSON; orjson.JSONDecodeError where it is none."""
+        """The body's JSON. Raises orjson.JSONDecodeError if it is not JSON."""
         return orjson.loads(self.body)
 
     def as_json(self) -> dict[str, object]:
@@ -70,7 +70,7 @@ class Violation:
     rule: Rule
     detail: str
     id: str | None
-    """The visitor or account, where it is known."""
+    """The visitor or account, if known."""
     endpoint: Endpoint
     request: int
     """The request's number."""
@@ -78,7 +78,7 @@ class Violation:
 
 
 class ReceivedLog(Sequence[Received]):
-    """Every request in order of arrival (or the newest, where bodies are not kept), with counters over all."""
+    """Every request in the order of arrival (without bodies: only the newest), with counters over all."""
 
     def __init__(self, *, keep_bodies: bool = True, newest_kept: int | None = None) -> None:
         self._keep_bodies = keep_bodies
@@ -91,14 +91,14 @@ class ReceivedLog(Sequence[Received]):
         self.total = 0
         """Requests to any endpoint, kept or not."""
         self.outcomes: Counter[tuple[Endpoint, str]] = Counter()
-        """Requests by endpoint and what was answered: a status, or hang, close, not_http."""
+        """Requests by endpoint and result: a status, or hang, close, not_http."""
         self.fates: Counter[tuple[Endpoint, Fate]] = Counter()
         self.events: Counter[str] = Counter()
         """Recorded track events by name."""
         self.decisions: Counter[Decision] = Counter()
         """Recorded track events that carry a flag_key, by flag and variation."""
         self.anonymous = 0
-        """Recorded track events of visitors that Pendo counts as anonymous: by their ids."""
+        """Recorded track events of visitors that Pendo counts as anonymous, by their ids."""
         self.tallies: dict[Tally, Tallied] = {}
         """Recorded track events by what the aggregation endpoint groups them by."""
         self.metadata_records = 0
@@ -106,10 +106,10 @@ class ReceivedLog(Sequence[Received]):
         self._bodies: Counter[int] = Counter()
         self._in_flight: Counter[Endpoint] = Counter()
         self.most_in_flight: Counter[Endpoint] = Counter()
-        """The most requests of an endpoint that were unanswered at one time."""
+        """The greatest number of unanswered requests of an endpoint at one time."""
 
     def forget(self) -> None:
-        """Begin anew; numbers too."""
+        """Begin again, also with the numbers."""
         self._kept.clear()
         self.violations.clear()
         in_flight = self._in_flight
@@ -117,19 +117,19 @@ class ReceivedLog(Sequence[Received]):
         self._in_flight = in_flight
 
     def __len__(self) -> int:
-        """How many are kept."""
+        """How many requests are kept."""
         return len(self._kept)
 
     def __iter__(self) -> Iterator[Received]:
-        """Those that are kept, oldest first."""
+        """The kept requests, oldest first."""
         return iter(self._kept)
 
     def __getitem__(self, index: int) -> Received:  # type: ignore[override]  # slices: use `since`
-        """One that is kept; -1 is the newest."""
+        """A kept request; -1 is the newest."""
         return self._kept[index]
 
     def since(self, number: int, limit: int) -> list[Received]:
-        """Those kept from a number on, `limit` at most."""
+        """The kept requests from a number on, at most `limit`."""
         first = self._kept[0].number if self._kept else 0
         start = max(0, number - first)
         return list(islice(self._kept, start, start + limit))
@@ -147,11 +147,11 @@ class ReceivedLog(Sequence[Received]):
         return self.fates[endpoint, Fate.RECORDED]
 
     def repeats(self) -> int:
-        """How many recorded track requests had a body, to the byte, that was recorded before."""
+        """How many recorded track requests had exactly the same body as an earlier one."""
         return self.recorded() - len(self._bodies)
 
     def repeated_bodies(self) -> Counter[bytes]:
-        """The bodies recorded more than once, where bodies are kept."""
+        """The bodies that were recorded more than once, if bodies are kept."""
         track = Counter(
             received.body
             for received in self._kept
@@ -178,9 +178,9 @@ class ReceivedLog(Sequence[Received]):
         }
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float = 10.0) -> None:
-        """Wait until a condition on this record holds; TimeoutError when it does not in time.
+        """Wait until a condition on this record holds. Raises TimeoutError.
 
-        It is tried after each request, on the stand-in's own event loop.
+        It is checked after each request, on the stand-in's own event loop.
         """
         if condition():
             return
@@ -196,7 +196,7 @@ class ReceivedLog(Sequence[Received]):
             self._waiting.remove(waiting)
 
     def begin(self, endpoint: Endpoint) -> None:
-        """A request is being answered from now on."""
+        """A request is being answered now."""
         self._in_flight[endpoint] += 1
         self.most_in_flight[endpoint] = max(self.most_in_flight[endpoint], self._in_flight[endpoint])
 
@@ -207,7 +207,7 @@ class ReceivedLog(Sequence[Received]):
     def add(
         self, arrival: Arrival, answer: Answer, fate: Fate, visitor_id: str | None, breaches: Sequence[Breach]
     ) -> None:
-        """Note a request and what becomes of it."""
+        """Note a request and its result."""
         endpoint = arrival.route.endpoint
         received = Received(
             number=self.total,
@@ -233,7 +233,7 @@ class ReceivedLog(Sequence[Received]):
     def count_track(self, event: TrackEvent, body: bytes) -> None:
         """Count the content of a recorded track request."""
         self.events[event.event or ""] += 1
-        # A 64-bit hash in place of the body: a million events take 100 MB less.
+        # A 64-bit hash instead of the body: a million events take 100 MB less.
         self._bodies[hash(body)] += 1
         self.anonymous += event.is_anonymous
         if event.flag_key is not None:

@@ -1,7 +1,8 @@
-"""Pendo's rules for what it is sent, written down apart from Flagpost's own so that each can find the other out.
+"""Pendo's rules for what it is sent, written separately from Flagpost's own so that each can reveal errors in the
+other.
 
-In: a content type and a body. Out: the parsed body, and each rule that it breaks.
-The rules are those of Pendo's documentation of track events and of the metadata API.
+In: a content type and a body. Out: the parsed body, and each rule that it breaks. The rules are those of Pendo's
+documentation of track events and of the metadata API.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import orjson
 from flagpost_consumer.demo.pendo_stand_in.traffic import Kind
 
 PROPERTIES_BYTES_LIMIT = 512
-"""The JSON of properties is under this."""
+"""The JSON of properties must be shorter than this."""
 ANONYMOUS = "_PENDO_T_"
 """Ids of anonymous visitors begin with it, once."""
 METADATA_RECORDS_LIMIT = 1_000
 METADATA_VALUE_CHARACTERS = 1_500
 PROCESSED_FOR_MS = 7 * 24 * 60 * 60 * 1_000
-"""Pendo answers 200 to older events and ignores them."""
+"""Pendo answers older events with 200 and ignores them."""
 
 
 class Rule(StrEnum):
@@ -49,12 +50,12 @@ class Breach:
     rule: Rule
     detail: str
     id: str | None = None
-    """The visitor or account, where it is known."""
+    """The visitor or account, if known."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackEvent:
-    """What the stand-in reads of a track request; members of the wrong type are None."""
+    """The parsed members of a track request; members of the wrong type are None."""
 
     event: str | None
     visitor_id: str | None
@@ -70,7 +71,7 @@ class TrackEvent:
 
 @dataclass(frozen=True, slots=True)
 class MetadataRecord:
-    """One record of a metadata request, at its place in the array."""
+    """One record of a metadata request, with its index in the array."""
 
     index: int
     id: str
@@ -188,7 +189,7 @@ def id_member(kind: Kind) -> str:
 
 
 def read_metadata(kind: Kind, content_type: str, body: bytes) -> tuple[list[MetadataRecord], list[Breach]]:
-    """Read a metadata request: the records that can be read, each at its index."""
+    """Read a metadata request: the records that can be read, each with its index."""
     breaches = list(_content_type(content_type))
     array = _json(body)
     if not isinstance(array, list) or not array:
@@ -237,9 +238,9 @@ def _ids_twice(records: list[MetadataRecord]) -> Iterator[Breach]:
 
 
 class Pace:
-    """Who sent when: two requests of one visitor may not arrive less than an interval apart.
+    """Checks the pace: two requests of one visitor may not arrive less than an interval apart.
 
-    It remembers the visitors of two intervals at most.
+    It remembers the visitors of at most two intervals.
     """
 
     def __init__(self, interval_seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""The socket around Pendo: reads requests, carries out answers.
+"""The server around Pendo: reads requests, sends answers.
 
-In: HTTP. Out: HTTP, or what a fault wants in its place. It decides nothing.
+In: HTTP. Out: HTTP, or what a fault requires instead. It decides nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flagpost_settings.urls import authority
 
 _NO_HTTP = b"\x15\x03\x03 this is not HTTP\r\n\r\n"
 _STOP_SECONDS = 0.1
-"""What is unanswered at the end (hangs, delays) is given up after this."""
+"""Unanswered requests (hangs, delays) are given up this long after the end."""
 _BACKLOG = 1024
 
 _DEFAULT_CONFIG = StandInConfig()
@@ -51,22 +51,22 @@ class PendoStandIn:
 
     @property
     def api_url(self) -> str:
-        """What `pendo.api_url` is set to."""
+        """The value for `pendo.api_url`."""
         return self.url
 
     @property
     def track_url(self) -> str:
-        """What `pendo.track_url` is set to."""
+        """The value for `pendo.track_url`."""
         return f"{self.url}/data/track"
 
     @property
     def received(self) -> ReceivedLog:
-        """What came so far."""
+        """What has arrived so far."""
         return self._pendo.received
 
     @property
     def faults(self) -> Faults:
-        """What is to go wrong."""
+        """What goes wrong on purpose."""
         return self._pendo.faults
 
     @property
@@ -88,10 +88,10 @@ class PendoStandIn:
         self._pendo.reset()
 
     async def __aenter__(self) -> Self:
-        """Listen; OSError where the address cannot be had."""
+        """Listen. Raises OSError if the address cannot be used."""
         server = web.Server(
             self._serve,
-            # A handler that waits for a client that has gone would wait for ever.
+            # A handler that waits for a client that is gone would wait for ever.
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=self._config.keep_alive_seconds,
@@ -105,7 +105,7 @@ class PendoStandIn:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop; what is unanswered is given up."""
+        """Stop; unanswered requests are given up."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -141,15 +141,15 @@ async def _carry_out(request: web.BaseRequest, answer: Answer) -> web.StreamResp
     if answer.delay_seconds:
         await asyncio.sleep(answer.delay_seconds)
     if answer.ending is Ending.HANG:
-        await asyncio.get_running_loop().create_future()  # until the client goes or the stand-in stops
+        await asyncio.get_running_loop().create_future()  # until the client disconnects or the stand-in stops
     if answer.ending is not Ending.ANSWER:
         _close(request, _NO_HTTP if answer.ending is Ending.NOT_HTTP else b"")
-    # Where the connection is closed by now, aiohttp drops this.
+    # If the connection is already closed, aiohttp drops this.
     return web.Response(status=answer.status or 500, body=answer.body, headers=answer.headers)
 
 
 def _close(request: web.BaseRequest, last_words: bytes) -> None:
-    """Close the connection; what was written before still goes out."""
+    """Close the connection after sending what was written before."""
     transport = request.transport
     if transport is not None:
         transport.write(last_words)

@@ -1,6 +1,6 @@
-"""What goes over the wire: a request as it arrived, and the answer to carry out.
+"""A request as it arrived, and the answer to send.
 
-In: nothing. Out: the words that the stand-in's decisions (pendo.py) and its socket (server.py) share.
+In: nothing. Out: the types that the stand-in's decisions (pendo.py) and its server (server.py) share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Endpoint(StrEnum):
     TOKEN = "token"  # noqa: S105  the name of an endpoint
     AGGREGATION = "aggregation"
     DETAILS = "details"
-    """What Pendo holds of one visitor or account."""
+    """Pendo's data on one visitor or account."""
 
 
 class Kind(StrEnum):
@@ -39,13 +39,13 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a method and a path mean."""
+    """The meaning of a method and a path."""
 
     endpoint: Endpoint
     kind: Kind = Kind.VISITOR
     group: Group = Group.CUSTOM
     id: str = ""
-    """Whose details are asked for."""
+    """The id whose details are requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Arrival:
 
     route: Route
     path: str
-    """As sent, query included."""
+    """As sent, including the query."""
     presented_key: str = field(repr=False)
     content_type: str
     body: bytes
@@ -73,12 +73,12 @@ class Ending(StrEnum):
     CLOSE = "close"
     """The connection is closed without an answer."""
     NOT_HTTP = "not_http"
-    """Bytes that are no HTTP, then the connection is closed."""
+    """Bytes that are not HTTP, then the connection is closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the socket is to do."""
+    """What the server has to do."""
 
     ending: Ending
     status: int
@@ -87,7 +87,7 @@ class Answer:
     headers: Mapping[str, str]
     delay_seconds: float
     ids_held: frozenset[str]
-    """Metadata ids that count as in flight until this answer is out."""
+    """Metadata ids that count as in flight until this answer is sent."""
 
 
 def routes() -> dict[tuple[str, str], Route]:
@@ -106,7 +106,7 @@ def routes() -> dict[tuple[str, str], Route]:
 
 
 def details_route(method: str, path: str) -> Route | None:
-    """`GET /api/v1/visitor/ID` or `/api/v1/account/ID`, the id percent-encoded; None: it is something else."""
+    """`GET /api/v1/visitor/ID` or `/api/v1/account/ID`, the id percent-encoded; None: another path."""
     for kind in Kind:
         identity = path.removeprefix(f"/api/v1/{kind}/")
         if method == "GET" and identity not in (path, "") and "/" not in identity:

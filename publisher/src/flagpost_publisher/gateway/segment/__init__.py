@@ -1,4 +1,4 @@
-"""Segment's HTTP tracking API, so that its server libraries work with their host changed.
+"""Segment's HTTP tracking API, so that its server libraries work with another host.
 
 In: parsed request bodies. Out: Flagpost events, and what was set aside by reason: one front for each path.
 """

@@ -1,4 +1,4 @@
-"""What a Segment message becomes: a Flagpost event, or the reason why it is none.
+"""Maps a Segment message to a Flagpost event, or to the reason why there is none.
 
 In: a `Message`. Out: an event, or a `SetAside`. docs/gateway-segment.md has the rules as tables.
 """
@@ -15,11 +15,11 @@ from flagpost_schemas import Event, new_event_id
 from flagpost_schemas.json_form import EventFormError, event_from_json
 
 Form = dict[str, Any]
-"""An event in Flagpost's own JSON form (see `flagpost_schemas.json_form`), which flattens and checks."""
+"""An event in Flagpost's own JSON form (see `flagpost_schemas.json_form`), which flattens and checks it."""
 
 
 class SetAside(StrEnum):
-    """Why a message that was accepted gives no event."""
+    """Why an accepted message becomes no event."""
 
     ALIAS = "alias"
     """Pendo cannot merge visitors by its API."""
@@ -38,15 +38,15 @@ class SetAside(StrEnum):
     UNKNOWN_TYPE = "unknown_type"
     """A type that the tracking API did not have when this was written."""
     TOO_LARGE = "too_large"
-    """A batch's message of more than 32 KB, or one that becomes more than an event may have in Kafka."""
+    """A message in a batch with more than 32 KB, or one that becomes larger than an event may be in Kafka."""
     MALFORMED = "malformed"
-    """It says nothing that can be understood: no type, a number for a name, a text for properties."""
+    """It cannot be understood: no type, a number for a name, a text for properties."""
     NOT_ALLOWED = "not_allowed"
     """A type that may not be sent with the request's key."""
 
 
 def map_message(message: Message) -> Event | SetAside:
-    """Give the event of `message`. Raises MessageError for what cannot be understood."""
+    """Return the event of `message`. Raises MessageError if it cannot be understood."""
     if not _is_for_pendo(message.integrations()):
         return SetAside.NOT_FOR_PENDO
     form = _FORMS[message.kind](message)
@@ -58,12 +58,12 @@ def map_message(message: Message) -> Event | SetAside:
         )
     except EventFormError as error:
         raise MessageError(str(error)) from None
-    # What a batch shares has been read already, and is not read again for each of its messages.
+    # What a batch shares has been read already, and is not read again for each message.
     return replace(event, consent=message.shared.consent) if message.leaves_consent_to_its_batch else event
 
 
 def _is_for_pendo(integrations: Mapping[str, Any]) -> bool:
-    """`All` applies where there is no key for Pendo; options in an object switch it on."""
+    """`All` applies if there is no entry for Pendo; an object with options switches it on."""
     everything = integrations.get("All", integrations.get("all"))
     return integrations.get("Pendo", everything) is not False
 
@@ -82,7 +82,7 @@ def _shared(message: Message) -> Form:
 
 
 def _context(context: Mapping[str, Any], message: Message) -> Form:
-    """Of a page message the properties say where it was, too."""
+    """For a page message, the properties also say where it was."""
     page = inner(context, "page")
     properties = message.nested("properties") if message.kind == "page" else {}
     return {
@@ -104,7 +104,9 @@ def _track(message: Message) -> Form | SetAside:
 
 
 def _page(message: Message) -> Form | SetAside:
-    """One event name for all pages, as Pendo has room for 5,000 names; the consumer makes it `page_view`."""
+    """One event name for all pages, because Pendo has room for 5,000 names; the consumer renames it to
+    `page_view`.
+    """
     page = inner(message.context(), "page")
     properties = _named_properties(message)
     if text(page, "referrer"):
@@ -117,7 +119,7 @@ def _screen(message: Message) -> Form | SetAside:
 
 
 def _named_properties(message: Message) -> Form:
-    """`name` and `category` first, as properties are dropped from the last when they are too many for Pendo."""
+    """`name` and `category` first, because properties are dropped from the last if they are too many for Pendo."""
     named = {name: message.members[name] for name in ("name", "category") if message.members.get(name)}
     return {**named, **message.nested("properties")}
 
@@ -168,4 +170,4 @@ _FORMS: dict[str, Callable[[Message], Form | SetAside]] = {
 }
 
 KINDS = tuple(_FORMS)
-"""The kinds of message that the tracking API has."""
+"""The kinds of message in the tracking API."""

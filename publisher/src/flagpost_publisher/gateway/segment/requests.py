@@ -1,8 +1,8 @@
-"""Requests of Segment's HTTP tracking API: what a body holds, message by message.
+"""Requests of Segment's HTTP tracking API: reads a body message by message.
 
 In: the parsed body of a POST to /v1/track, identify, group, page, screen or alias (one message), or to /v1/batch or
-/v1/import (many, with members that all of them share). Out: events in their order, and what was set aside by reason.
-What a Segment library can send is never refused, as its libraries drop a batch that is.
+/v1/import (many, with members that all of them share). Out: events in order, and what was set aside by reason. What a
+Segment library can send is never refused, because its libraries drop a refused batch.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from flagpost_publisher.gateway.segment.times import Receipt, occurrence
 
 MAX_MESSAGE_BYTES: Final = 32_768
 MAX_BATCH_BYTES: Final = 512_000
-"""Segment's own limits (https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/), of JSON."""
+"""Segment's own limits for JSON (https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/)."""
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -50,7 +50,7 @@ def read_call(kind: str, document: object, reading: Reading) -> Iterator[None]:
 
 
 def read_batch(document: object, reading: Reading) -> Iterator[None]:
-    """Read a batch. Raises DocumentError for what is no batch; a message that is none costs only itself."""
+    """Read a batch. Raises DocumentError if it is not a batch; a bad message costs only itself."""
     body = _object(document, "body")
     batch = body.get("batch")
     if not isinstance(batch, list):
@@ -69,7 +69,7 @@ def read_batch(document: object, reading: Reading) -> Iterator[None]:
 
 
 def _shared(body: Mapping[str, Any]) -> Shared | None:
-    """What the messages of a batch share: mended, and read once. None: it cannot be understood."""
+    """What the messages of a batch share: repaired, and read once. None: it cannot be understood."""
     context, integrations = as_object(body.get("context")), as_object(body.get("integrations"))
     if context is None or integrations is None:
         return None
@@ -84,7 +84,7 @@ def _object(value: object, name: str) -> Mapping[str, Any]:
 
 
 def _is_short(message: Mapping[str, Any]) -> bool:
-    """Whether it is no longer than a message may be; one that nests too deep to be written is not."""
+    """Whether a message is within its length limit; one that nests too deep to be written is not."""
     try:
         return len(_JSON.encode(message).encode(errors="surrogatepass")) <= MAX_MESSAGE_BYTES
     except RecursionError:
@@ -94,7 +94,7 @@ def _is_short(message: Mapping[str, Any]) -> bool:
 def _read(
     kind: object, members: Mapping[str, Any], reading: Reading, index: int | None, shared: Shared
 ) -> None:
-    """Add to `reading` what a message gives. Raises DocumentTooLarge."""
+    """Add a message's event to `reading`. Raises DocumentTooLarge."""
     if not isinstance(kind, str):
         reading.add(index, SetAside.MALFORMED)
     elif kind not in KINDS:
@@ -132,9 +132,9 @@ FRONTS: Mapping[str, Front] = {
     **{f"/v1/{path}": partial(read_call, kind) for kind in KINDS for path in (kind, kind[0])},
     **dict.fromkeys(("/v1/batch", "/v1/b", "/v1/import", "/v1/import/"), read_batch),
 }
-"""What reads the documents of each path; libraries of browsers and phones use the first letter, Java's a slash."""
+"""The front for each path; libraries of browsers and phones use the first letter, Java's a trailing slash."""
 
 
 def answer(_reading: Reading) -> Answer:
-    """What Segment answers, word for word; what was set aside is in the metrics."""
+    """Segment's answer, word for word; what was set aside is in the metrics."""
     return Answer(200, {"success": True})

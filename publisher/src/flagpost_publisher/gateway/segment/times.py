@@ -1,7 +1,7 @@
-"""When a Segment message happened, by the gateway's clock, and what of its times was not believed.
+"""When a Segment message happened, by the gateway's clock, and which of its times were not believed.
 
-In: a message's members, the time of receipt. Out: epoch milliseconds that the consumer will take: from the year 2000
-on, and no further ahead than `delivery.max_future_seconds`.
+In: a message's members, the time of receipt. Out: epoch milliseconds that the consumer will accept: from the year
+2000 on, and not later than `delivery.max_future_seconds` ahead.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from typing import Any, Final, NamedTuple
 from flagpost_schemas.times import read_time_ms
 
 EARLIEST_MS: Final = 946_684_800_000
-"""The beginning of the year 2000. What is before it is a clock that was never set, or a zero."""
+"""The beginning of the year 2000. An earlier time is from a clock that was never set, or a zero."""
 MAX_MOVE_MS: Final = 86_400_000
-"""A day. A `sentAt` further away was not written when the message was sent: it comes from a queue or a disk."""
+"""A day. A `sentAt` further away was not written when the message was sent: the message was in a queue or on
+a disk.
+"""
 
 
 class NotBelieved(StrEnum):
-    """What of a message's times is not believed; metrics count each."""
+    """Which of a message's times is not believed; metrics count each."""
 
     NO_TIMESTAMP = "no_timestamp"
-    """There is none, or an empty one: it happened on receipt."""
+    """There is none, or an empty one: the time of receipt is used."""
     TIMESTAMP = "timestamp"
-    """It cannot be read, or is before 2000 or too far ahead: it happened on receipt."""
+    """It cannot be read, or is before 2000 or too far ahead: the time of receipt is used."""
     SENT_AT = "sent_at"
-    """It cannot be read, or would move the message too far: the timestamp is taken as it is."""
+    """It cannot be read, or would move the message too far: the timestamp is used unchanged."""
 
 
 class Occurrence(NamedTuple):
@@ -37,22 +39,22 @@ class Occurrence(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """When a request came, and how far ahead of that an event may be."""
+    """When a request arrived, and how far after that an event may be."""
 
     at_ms: int
     max_future_ms: float
 
     def allows(self, moment_ms: int) -> bool:
-        """Whether the consumer would take an event of that time."""
+        """Whether the consumer would accept an event of that time."""
         return EARLIEST_MS <= moment_ms <= self.at_ms + self.max_future_ms
 
 
 def occurrence(members: Mapping[str, Any], sent_at: object, receipt: Receipt) -> Occurrence:
-    """When the message happened: receipt - (sentAt - timestamp), as Segment has it, so far as that can be believed.
+    """When the message happened: receipt - (sentAt - timestamp), Segment's rule, as far as the times can be believed.
 
-    `sent_at` is the message's own, or that of its batch.
+    `sent_at` is the message's own, or its batch's.
 
-    A message that Segment forwards has both `originalTimestamp` and a `timestamp` that it has corrected already.
+    A message that Segment forwards has both `originalTimestamp` and a `timestamp` that it has already corrected.
     """
     original, timestamp = members.get("originalTimestamp"), members.get("timestamp")
     claimed_ms, original_ms = read_time_ms(timestamp), read_time_ms(original)

@@ -1,0 +1,53 @@
+"""Waits for Kafka's answer, and says so on stderr if it takes long.
+
+In: a blocking call that takes a time-out. Out: its answer, or what it raises at its end. After a second a person is
+told what is waited for, how long at most, and the reason that librdkafka gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from flagpost_consumer.terminal.echo import echo
+
+SILENT_SECONDS: Final = 1.0
+"""Say nothing for this long."""
+
+NO_ANSWER: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - librdkafka's public names
+"""Errors that mean that no answer has come yet."""
+
+Result = TypeVar("Result")
+
+
+class Patience:
+    """The waiting of one connection, announced once."""
+
+    def __init__(self, servers: str, heard: Callable[[], str]) -> None:
+        """`heard` returns what librdkafka has reported so far; empty: nothing."""
+        self._servers = servers
+        self._heard = heard
+        self._has_said = False
+
+    def ask(self, call: Callable[..., Result], seconds: float) -> Result:
+        """Call with a time-out of `seconds` in all. Raises what the call raises."""
+        if self._has_said or seconds <= SILENT_SECONDS:
+            return call(timeout=seconds)
+        try:
+            return call(timeout=SILENT_SECONDS)
+        except TimeoutError:
+            self.say(f"for up to {seconds:.3g} s")
+        except KafkaException as error:
+            if error.args[0].code() not in NO_ANSWER:
+                raise
+            self.say(f"for up to {seconds:.3g} s")
+        return call(timeout=seconds - SILENT_SECONDS)
+
+    def say(self, how_long: str) -> None:
+        """Print that Kafka is waited for."""
+        if not self._has_said:
+            self._has_said = True
+            why = self._heard() or "no answer yet"
+            echo(f"waiting {how_long} for Kafka at {self._servers}: {why}", err=True)

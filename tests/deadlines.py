@@ -1,0 +1,40 @@
+"""How long tests wait for a condition before they fail: the seconds of a fast, quiet machine, times one factor.
+
+The factor is how many times slower this machine is. The first process of a run measures it, as it imports this; the
+others (the workers of pytest-xdist, programs of the tests) take it from the environment. A person may give it too:
+`TEST_DEADLINE_FACTOR=10 make test`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+VARIABLE = "TEST_DEADLINE_FACTOR"
+ROUNDS = 1_000_000
+REFERENCE_SECONDS = 0.09
+"""What the rounds take on the machine on which the deadlines were chosen, while nothing else runs there."""
+LARGEST = 20.0
+
+
+def _measured() -> float:
+    """Wall time beside the reference: what other programs take of the processors counts."""
+    began, total = time.monotonic(), 0
+    for number in range(ROUNDS):
+        total += number * number % 7
+    return min(max((time.monotonic() - began) / REFERENCE_SECONDS, 1.0), LARGEST)
+
+
+def _factor() -> float:
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = f"{_measured():.2f}"
+    return float(os.environ[VARIABLE])
+
+
+FACTOR = _factor()
+"""At least 1: no machine shortens a deadline."""
+
+
+def stretched(seconds: float) -> float:
+    """A deadline for this machine, of the seconds that are enough on a fast and quiet one."""
+    return seconds * FACTOR

@@ -1,0 +1,22 @@
+"""Why mutants may survive: survivors.toml, one reason for each, held to what survives."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("survivors.toml")
+
+
+def read_explanations() -> dict[str, str]:
+    """A mutant's key to the reason why no test can, or should, tell it from the code."""
+    explanations: dict[str, str] = {}
+    for entry in tomllib.loads(_FILE.read_text("utf-8")).get("survivor", []):
+        reason = entry["reason"].strip()
+        if not reason:
+            raise ValueError(f"{_FILE.name} gives no reason for {entry['mutants'][0]}")
+        for key in entry["mutants"]:
+            if key in explanations:
+                raise ValueError(f"{_FILE.name} names this mutant twice: {key}")
+            explanations[key] = reason
+    return explanations

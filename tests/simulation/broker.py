@@ -1,0 +1,313 @@
+"""Kafka's brokers: topics with their logs, and one consumer group.
+
+In: what clients ask. Out: what brokers answer, or that they do not. Time passes in the clients (`clients`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from operator import attrgetter
+from random import Random
+from typing import Any, NamedTuple, Protocol
+
+from simulation.loop import Process, SimulatedLoop
+
+START_MS = 1_800_000_000_000
+"""The wall clock when the loop's shows nothing."""
+GROUP_SECONDS = 0.25
+"""How often the group looks after its members."""
+
+
+class Entry(NamedTuple):
+    """One record in a log."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+    epoch: int
+
+
+@dataclass(slots=True, eq=False)
+class Log:
+    """One partition."""
+
+    topic: str
+    number: int
+    low: int = 0
+    end: int = 0
+    epoch: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    turns: list[tuple[int, int]] = field(default_factory=list)
+    """For each time that it went back: the epoch that ended, and where."""
+    leaderless_until: float = 0.0
+    refuses_until: float = 0.0
+    """Until then writers are told that they have no right to."""
+
+    def append(
+        self, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, Any]], timestamp_ms: int
+    ) -> int:
+        """Write a record; gives its offset."""
+        kept = tuple(headers)
+        self.entries.append(Entry(self.end, key, value, kept, timestamp_ms, self.epoch))
+        self.end += 1
+        return self.end - 1
+
+    def leave_hole(self, offsets: int) -> None:
+        """Pass over offsets, as the end of a transaction and an aborted one do."""
+        self.end += offsets
+
+    def delete_before(self, offset: int) -> None:
+        """What retention does."""
+        self.low = max(self.low, min(offset, self.end))
+        self.entries = [each for each in self.entries if each.offset >= self.low]
+
+    def go_back(self, offset: int) -> list[Entry]:
+        """Another leader takes over that has less; gives what is lost."""
+        lost = [each for each in self.entries if each.offset >= offset]
+        self.turns.append((self.epoch, offset))
+        self.entries = [each for each in self.entries if each.offset < offset]
+        self.end = offset
+        self.epoch += 1
+        return lost
+
+    def changes_leader(self) -> None:
+        """Another leader takes over that has everything."""
+        self.turns.append((self.epoch, self.end))
+        self.epoch += 1
+
+    def diverged_at(self, epoch: int, offset: int) -> int | None:
+        """Where a reader is wrong that has read up to an offset in an epoch; None: nowhere."""
+        ends = [end for ended, end in self.turns if ended >= epoch]
+        return min(ends) if ends and min(ends) < offset else None
+
+    def read(self, offset: int, count: int) -> list[Entry]:
+        """Records from an offset on."""
+        first = bisect_left(self.entries, offset, key=attrgetter("offset"))
+        return self.entries[first : first + count]
+
+    def first_at(self, offset: int) -> Entry | None:
+        """The record at an offset, if there is one."""
+        found = self.read(offset, 1)
+        return found[0] if found and found[0].offset == offset else None
+
+
+class Topic:
+    """One topic."""
+
+    def __init__(self, name: str, partitions: int, incarnation: int) -> None:
+        self.name = name
+        self.id = f"{name}#{incarnation}"
+        self.incarnation = incarnation
+        self.logs = [Log(name, number) for number in range(partitions)]
+
+
+class Commit(NamedTuple):
+    """One partition's position, as the group keeps it."""
+
+    offset: int
+    metadata: str | None
+    epoch: int | None
+
+
+class GroupClient(Protocol):
+    """A member's client, as the group knows it."""
+
+    process: Process
+
+    @property
+    def beats(self) -> bool:
+        """Whether its heartbeats reach the group's coordinator."""
+
+    def tell(self, kind: str, numbers: set[int], member: Member) -> None:
+        """Partitions are assigned, to be revoked, or lost."""
+
+
+class Member:
+    """One member of the group."""
+
+    def __init__(self, client: GroupClient, number: int, now: float) -> None:
+        self.client = client
+        self.number = number
+        self.heard_at = now
+        self.owned: set[int] = set()
+        """What it has, or is being told to have."""
+        self.revoking: set[int] = set()
+        self.is_expelled = False
+        self.has_assignment = False
+        """Whether it was told of any, be it an empty one."""
+
+
+class Group:
+    """The consumer group."""
+
+    def __init__(self, broker: Broker, session_seconds: float, *, eager: bool) -> None:
+        """`eager`: each rebalance takes all partitions from all members first."""
+        self._broker = broker
+        self._session_seconds = session_seconds
+        self._eager = eager
+        self.members: list[Member] = []
+        self.commits: dict[tuple[str, int], Commit] = {}
+        self._joined = 0
+
+    def join(self, client: GroupClient) -> Member:
+        """A client joins."""
+        member = Member(client, self._joined, self._broker.loop.now)
+        self._joined += 1
+        self.members.append(member)
+        self._broker.note(f"the group has {client.process.name} as member {member.number}")
+        self.rebalance()
+        return member
+
+    def leave(self, member: Member) -> None:
+        """A member says good-bye."""
+        if member in self.members:
+            self.members.remove(member)
+            member.is_expelled = True
+            self._broker.note(f"member {member.number} has left the group")
+            self.rebalance()
+
+    def look_after(self) -> None:
+        """Hear heartbeats; without them for a session, a member is one no longer."""
+        now = self._broker.loop.now
+        for member in list(self.members):
+            client = member.client
+            if client.beats:
+                member.heard_at = now
+            elif now - member.heard_at > self._session_seconds:
+                self.members.remove(member)
+                member.is_expelled = True
+                self._broker.note(
+                    f"the group gives up member {member.number} ({client.process.name}) with {sorted(member.owned)}"
+                )
+                self.rebalance()
+
+    def rebalance(self) -> None:
+        """Share the partitions out anew."""
+        targets = self._targets()
+        for member in self.members:
+            leaving = set(member.owned) if self._eager else member.owned - targets[member]
+            leaving -= member.revoking
+            if leaving:
+                member.revoking |= leaving
+                member.client.tell("revoke", leaving, member)
+        self._offer()
+
+    def _targets(self) -> dict[Member, set[int]]:
+        """A fair share for each, and as few moves as it takes."""
+        numbers = list(range(self._broker.partitions))
+        targets: dict[Member, set[int]] = {member: set() for member in self.members}
+        if not targets:
+            return targets
+        fair, more = divmod(len(numbers), len(targets))
+        by_size = sorted(self.members, key=lambda member: (-len(member.owned), member.number))
+        left = set(numbers)
+        for place, member in enumerate(by_size):
+            share = fair + (place < more)
+            targets[member] = set(sorted(member.owned & left)[:share])
+            left -= targets[member]
+        for place, member in enumerate(by_size):
+            share = fair + (place < more)
+            while len(targets[member]) < share:
+                targets[member].add(left_over := min(left))
+                left.discard(left_over)
+        return targets
+
+    def _offer(self) -> None:
+        """Give what is free to those whose it is to be."""
+        if self._eager and any(member.revoking for member in self.members):
+            return
+        taken = {number for member in self.members for number in member.owned}
+        for member, target in self._targets().items():
+            free = target - taken
+            if free or not member.has_assignment:
+                taken |= free
+                member.owned |= free
+                member.has_assignment = True
+                member.client.tell("assign", free, member)
+
+    def revoked(self, member: Member, numbers: set[int]) -> None:
+        """A member has given partitions back."""
+        member.revoking -= numbers
+        member.owned -= numbers
+        if member in self.members:
+            self._offer()
+
+    def takes_commits_of(self, member: Member) -> bool:
+        """Whether it is a member; then it may commit whatever it likes, as in Kafka."""
+        return member in self.members
+
+
+class Broker:
+    """All brokers, as far as clients can tell."""
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        random: Random,
+        note: Callable[[str], None],
+        partitions: int,
+        session_seconds: float,
+        *,
+        eager: bool,
+    ) -> None:
+        self.loop = loop
+        self.random = random
+        self.note = note
+        self.partitions = partitions
+        self.topics: dict[str, Topic] = {}
+        self.is_down_until = 0.0
+        self.is_slow_until = 0.0
+        """Until then answers may come late."""
+        self.forgets_answers_until = 0.0
+        """Until then answers to commits may be lost."""
+        self.group = Group(self, session_seconds, eager=eager)
+        self.on_append: Callable[[Log, Entry], None] = lambda _, __: None
+        self.on_commit: Callable[[Process, int, Commit], None] = lambda _, __, ___: None
+        self.on_given_up: Callable[[Process, set[int]], None] = lambda _, __: None
+        """Told of partitions that a process no longer has."""
+        self.readers: list[Callable[[], None]] = []
+        """Told of each record that was written."""
+        self.producers: list[object] = []
+
+    def create(self, name: str, partitions: int) -> Topic:
+        """Make a topic, or make it anew."""
+        before = self.topics.get(name)
+        topic = self.topics[name] = Topic(name, partitions, 0 if before is None else before.incarnation + 1)
+        return topic
+
+    def wall_ms(self) -> int:
+        """The time of day."""
+        return START_MS + int(self.loop.now * 1000)
+
+    def log(self, topic: str, number: int) -> Log:
+        """A partition as it is now."""
+        return self.topics[topic].logs[number]
+
+    def hears(self, process: Process) -> bool:
+        """Whether a process can be heard just now."""
+        return process.reaches_kafka and self.loop.now >= self.is_down_until
+
+    def latency(self) -> float:
+        """How long something is under way."""
+        if self.loop.now < self.is_slow_until and self.random.random() < 0.2:
+            return self.random.uniform(0.1, 1.5)
+        return self.random.uniform(0.0005, 0.01)
+
+    def append(
+        self,
+        log: Log,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Iterable[tuple[str, Any]],
+        timestamp_ms: int,
+    ) -> int:
+        """Write a record, and let readers know."""
+        offset = log.append(key, value, headers, timestamp_ms)
+        self.on_append(log, log.entries[-1])
+        for reader in self.readers:
+            reader()
+        return offset

@@ -1,0 +1,376 @@
+"""Judges a run: what was published, what Pendo got, and what the ledger says must be one story.
+
+In: what happens at the brokers and at Pendo, and when there was trouble. Out: complaints. It knows nothing of what
+goes on inside the consumers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from flagpost_consumer.core.planning.partitioner import partition_of
+from flagpost_schemas import DecisionEvent, Decoder, decode_settlements
+from simulation.broker import Broker, Commit, Entry
+from simulation.loop import Process
+from simulation.pendo import Fate, Pendo, Sight
+
+INTERVAL_SECONDS = 0.1
+PROGRESS_SECONDS = 10.0
+"""What was published so long before the end is settled at the end."""
+UNACKNOWLEDGED_SECONDS = 1.6
+"""When an answer has been without its settlement for so long, nothing more of its partition is sent."""
+SUPPRESSED_SECONDS = 8.0
+"""After so long, and the end of what kept it from hearing, a consumer sends nothing of a suppressed visitor."""
+ALARMS = {
+    "offsets have gone back": {"go_back", "made_anew"},
+    "a log has gone back": {"go_back"},
+    "a topic was made anew": {"made_anew"},
+    "offsets are lost": {"retention"},
+    "Kafka's client brings nothing": set(),
+    "a batch cannot be read": set(),
+}
+"""What the product may only say where one of these has happened."""
+KINDS = ("track", "visitor_metadata")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One event, and where it is."""
+
+    event_id: str
+    visitor: str
+    flag: str
+    occurred_at: int
+    topic_id: str
+    partition: int
+    offset: int
+    at: float
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What is told apart at Pendo."""
+        return self.visitor, self.flag, "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """One settlement, as the ledger has it."""
+
+    at: float
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A time in which a process, or all, may lose what they know."""
+
+    began: float
+    ended: float
+    process: Process | None
+
+
+class Oracle:
+    """The judge of one run."""
+
+    def __init__(self, broker: Broker, pendo: Pendo, note: Callable[[str], None]) -> None:
+        self.complaints: list[str] = []
+        self.published: dict[str, Published] = {}
+        self._broker = broker
+        self._pendo = pendo
+        self._note = note
+        self._settled: dict[tuple[str, str], list[Settled]] = defaultdict(list)
+        """(event id, kind) to what the ledger says."""
+        self._delivered_at: dict[tuple[str, str, str], float] = {}
+        """What Pendo tells apart, to when the ledger first had it as delivered."""
+        self._dead: set[tuple[str, str]] = set()
+        self._gone: set[str] = set()
+        """Events that are in no log any more."""
+        self._troubles: list[Trouble] = []
+        self._went_back: set[int] = set()
+        self._checked: dict[tuple[str, int], int] = {}
+        self._decoder = Decoder()
+        self._causes: set[str] = set()
+        self._suppressed: dict[str, float] = {}
+        self._unacknowledged: dict[tuple[Process, int], list[Sight]] = defaultdict(list)
+        """What Pendo said that it has, and the ledger does not have."""
+        self._sights_of: dict[tuple[str, str, str], list[Sight]] = defaultdict(list)
+        self._made_anew_at = self._noticed_at = float("inf")
+        """When the events topic was made anew, and when the last process noticed it."""
+
+    # What happens
+
+    def publish(self, published: Published) -> None:
+        """Kafka has an event."""
+        self.published[published.event_id] = published
+
+    def trouble(self, process: Process | None, seconds: float) -> None:
+        """Something happens to a process, or to all."""
+        now = self._broker.loop.now
+        self._troubles.append(Trouble(now, now + seconds, process))
+
+    def is_troubled(self, process: Process, at: float) -> bool:
+        """Whether something is happening to a process at a moment."""
+        return any(
+            each.process in (None, process) and each.began <= at <= each.ended for each in self._troubles
+        )
+
+    def cause(self, what: str) -> None:
+        """Something happens of which the product may tell."""
+        self._causes.add(what)
+
+    def alarm(self, said: str, fields: str) -> None:
+        """The product tells of something."""
+        if said.startswith("a topic was made anew"):
+            self._noticed_at = self._broker.loop.now
+        for alarm, causes in ALARMS.items():
+            if said.startswith(alarm) and not causes & self._causes:
+                self._complain(f"the product says {said!r}{fields}, and it is not so")
+
+    def suppress(self, visitor: str) -> None:
+        """Nothing of a visitor is to be sent any more."""
+        self._suppressed.setdefault(visitor, self._broker.loop.now)
+
+    def request(self, sight: Sight) -> None:
+        """Pendo sees a request."""
+        number = partition_of(sight.visitor.encode(), self._broker.partitions)
+        waiting = self._unacknowledged[sight.process, number]
+        for older in waiting:
+            if sight.at - older.heard_at > UNACKNOWLEDGED_SECONDS:
+                self._complain(
+                    f"request {sight.number} of {sight.process.name} is sent, and the ledger has not had the answer "
+                    f"to {older.number} of the same partition for {sight.at - older.heard_at:.1f} s"
+                )
+
+    def heard(self, sight: Sight) -> None:
+        """A consumer has an answer."""
+        if sight.fate is Fate.TAKEN and sight.event_key not in self._delivered_at:
+            number = partition_of(sight.visitor.encode(), self._broker.partitions)
+            self._unacknowledged[sight.process, number].append(sight)
+
+    def given_up(self, process: Process, numbers: Iterable[int]) -> None:
+        """A consumer has partitions no longer."""
+        for number in numbers:
+            self._unacknowledged.pop((process, number), None)
+
+    def gone(self, entries: Iterable[Entry]) -> None:
+        """Records are in no log any more."""
+        self._gone.update(self._event_id(entry) for entry in entries)
+
+    def went_back(self, number: int, entries: Iterable[Entry]) -> None:
+        """A log has lost its newest records."""
+        self._went_back.add(number)
+        self.gone(entries)
+        self.trouble(None, 0.0)
+        self._unacknowledged.clear()
+
+    def made_anew(self, entries: Iterable[Entry]) -> None:
+        """The events topic is another one."""
+        self._made_anew_at = self._broker.loop.now
+        self.gone(entries)
+        self.trouble(None, 0.0)
+        self._unacknowledged.clear()
+
+    def _event_id(self, entry: Entry) -> str:
+        event = self._decoder.decode(entry.value)
+        assert isinstance(event, DecisionEvent)
+        return event.event_id
+
+    def dead_letter(self, entry: Entry) -> None:
+        """The dead-letter topic has a record."""
+        kind = next(value for name, value in entry.headers if name == "flagpost-kind") or b""
+        self._dead.add((self._event_id(entry), kind.decode()))
+
+    def ledger_has(self, number: int, entry: Entry) -> None:
+        """The ledger has a record."""
+        now = self._broker.loop.now
+        for each in decode_settlements(entry.value).entries:
+            event_id = each.event_id or ""
+            self._note(
+                f"ledger {number}/{entry.offset}: {event_id} {each.offset} {each.kind} {each.outcome} {each.reason}"
+            )
+            self._settled[event_id, each.kind].append(Settled(now, each.outcome, each.reason))
+            published = self.published.get(event_id)
+            if published is None:
+                self._complain(f"the ledger settles {event_id}, which was never published")
+                continue
+            self._check_reason(published, each.kind, each.outcome, each.reason)
+            if each.kind == "track" and each.outcome == "delivered":
+                self._delivered_at.setdefault(published.key, now)
+                for waiting in self._unacknowledged.values():
+                    waiting[:] = [sight for sight in waiting if sight.event_key != published.key]
+
+    def _check_reason(self, published: Published, kind: str, outcome: str, reason: str) -> None:
+        """No settlement without a request, or a reason."""
+        foundations: dict[tuple[str, str], Callable[[Published], bool]] = {
+            ("delivered", "track"): self._was_taken,
+            ("delivered", "visitor_metadata"): self._has_value,
+            ("duplicate", "track"): self._is_repeated,
+            ("dropped", kind): lambda each: reason == "suppressed" and each.visitor in self._suppressed,
+            ("dead_lettered", kind): lambda each: (
+                (each.event_id, kind) in self._dead and each.visitor in self._pendo.poison
+            ),
+        }
+        is_founded = foundations.get((outcome, kind))
+        if is_founded is not None and not is_founded(published):
+            self._complain(
+                f"{published.event_id} ({kind}) of {published.visitor} is settled {outcome}/{reason} without a reason"
+            )
+
+    def _was_taken(self, published: Published) -> bool:
+        return any(
+            sight.event_key == published.key and sight.occurred_at == published.occurred_at and sight.is_heard
+            for sight in self._pendo.sights
+        )
+
+    def _has_value(self, published: Published) -> bool:
+        return any(
+            value.visitor == published.visitor and published.flag in value.field
+            for value in self._pendo.values
+        )
+
+    def _is_repeated(self, published: Published) -> bool:
+        """Whether there is another of the same key, or it was read again after it had been delivered."""
+        return published.key in self._delivered_at or any(
+            other.key == published.key and other.event_id != published.event_id
+            for other in self.published.values()
+        )
+
+    def committed(self, process: Process, number: int, commit: Commit) -> None:
+        """The group has a position: everything below it is settled."""
+        said = dict(part.split("=", 1) for part in (commit.metadata or "").split(";") if "=" in part)
+        topic = self._broker.topics["flagpost.events"]
+        if said.get("topic", topic.id) != topic.id or number in self._went_back:
+            return
+        log = topic.logs[number]
+        if commit.offset > log.end:
+            self._complain(f"{process.name} commits {number}/{commit.offset} beyond the end {log.end}")
+        before = self._checked.get((topic.id, number), 0)
+        if commit.offset < before:
+            self._complain(f"{process.name} commits {number}/{commit.offset} after {before}")
+        for entry in log.read(before, 10_000):
+            if entry.offset < commit.offset:
+                self._check_settled(process, number, commit.offset, self._event_id(entry))
+        self._checked[topic.id, number] = max(before, commit.offset)
+        if commit.offset > before:
+            self._note(f"committed {number}/{commit.offset} by {process.name}")
+
+    def _check_settled(self, process: Process, number: int, offset: int, event_id: str) -> None:
+        for kind in KINDS:
+            if not self._settled.get((event_id, kind)):
+                self._complain(
+                    f"{process.name} commits {number}/{offset}, and {event_id} ({kind}) below is not settled"
+                )
+
+    # Judging
+
+    def _complain(self, text: str) -> None:
+        self.complaints.append(text)
+        self._note(f"WRONG {text}")
+
+    def look_at_the_end(self) -> None:
+        """After the calm: everything that was published before is settled."""
+        now = self._broker.loop.now
+        for published in self.published.values():
+            if published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
+                continue
+            for kind in KINDS:
+                if not self._settled.get((published.event_id, kind)):
+                    self._complain(
+                        f"{published.event_id} ({kind}) of {published.visitor} at {published.partition}/"
+                        f"{published.offset}, published {now - published.at:.1f} s ago, is not settled"
+                    )
+
+    def judge(self) -> None:
+        """Look at the whole run."""
+        by_visitor: dict[str, list[Sight]] = defaultdict(list)
+        for sight in self._pendo.sights:
+            by_visitor[sight.visitor].append(sight)
+            self._sights_of[sight.event_key].append(sight)
+        self.complaints += self._invented()
+        for visitor, sights in by_visitor.items():
+            self.complaints += self._out_of_order(visitor, sights)
+            self.complaints += self._too_fast(visitor, sights)
+            self.complaints += self._of_suppressed(visitor, sights)
+        for key, sights in self._sights_of.items():
+            self.complaints += self._repeats(key, sights)
+
+    def _invented(self) -> Iterator[str]:
+        known = {(each.key, each.occurred_at) for each in self.published.values()}
+        for sight in self._pendo.sights:
+            if (sight.event_key, sight.occurred_at) not in known:
+                yield f"Pendo was told {sight.event_key}, which nobody published"
+
+    def _of_suppressed(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
+        """Nothing is sent of a visitor who is suppressed, once a consumer could know."""
+        since = self._suppressed.get(visitor)
+        for sight in sights if since is not None else ():
+            deaf_until = max(
+                (each.ended for each in self._troubles if each.process in (None, sight.process)), default=0.0
+            )
+            if sight.at > max(since or 0.0, deaf_until) + SUPPRESSED_SECONDS:
+                yield f"request {sight.number} is of {visitor}, suppressed {sight.at - (since or 0.0):.1f} s ago"
+
+    def _out_of_order(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
+        """Steps of a visitor come for the first time in the order of their offsets."""
+        newest = ""
+        seen: set[str] = set()
+        for sight in sights:
+            step = sight.event_key[1]
+            if not sight.fate.takes or step in seen:
+                continue
+            seen.add(step)
+            if step < newest and not self._was_overtaken(visitor, step):
+                yield f"{visitor}: {step} came after {newest} at Pendo"
+            newest = max(newest, step)
+
+    def _was_overtaken(self, visitor: str, step: str) -> bool:
+        """Whether its record is gone from the log, and another of the same key was sent later; or its topic was made
+        anew, and read on at the old one's offset until that was noticed.
+        """
+        return any(
+            each.visitor == visitor
+            and each.flag == step
+            and (each.event_id in self._gone or self._made_anew_at <= each.at <= self._noticed_at)
+            for each in self.published.values()
+        )
+
+    def _too_fast(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
+        """Requests of a visitor are an interval apart, counted from the answer where there was one in time."""
+        for before, after in pairwise(sights):
+            since = before.answered_at if before.fate not in {Fate.HANGS, Fate.LATE} else before.at
+            if before.answered_at > after.at and before.heard_at == float("inf"):
+                since = before.at
+            if after.at < since + INTERVAL_SECONDS - 1e-6:
+                yield f"{visitor}: requests {before.number} and {after.number} are {after.at - since:.3f} s apart"
+
+    def _repeats(self, key: tuple[str, str, str], sights: list[Sight]) -> Iterator[str]:
+        """Sent again only where an answer, or its settlement, was lost."""
+        taken = [sight for sight in sights if sight.fate.takes]
+        for before, after in pairwise(taken):
+            if before.is_heard and not self._is_excused(before, after, key):
+                yield (
+                    f"{key} was told again (requests {before.number} by {before.process.name}, {after.number} by "
+                    f"{after.process.name}) though its answer came and nothing happened before the ledger had it"
+                )
+
+    def _is_excused(self, before: Sight, after: Sight, key: tuple[str, str, str]) -> bool:
+        settled_at = self._delivered_at.get(key, float("inf"))
+        return any(
+            trouble.process in (None, before.process)
+            and trouble.began <= after.at
+            and trouble.ended >= before.at - 0.1
+            and settled_at > trouble.began
+            for trouble in self._troubles
+        )
+
+    def figures(self) -> dict[str, int]:
+        """How much happened."""
+        return {
+            "published": len(self.published),
+            "requests": len(self._pendo.sights),
+            "settlements": sum(map(len, self._settled.values())),
+        }

@@ -1,0 +1,69 @@
+"""The whole consumer in simulated minutes: whatever goes wrong, nothing is lost, and a seed is a history."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deadlines import stretched
+from simulation.history import logging_into_histories
+from simulation.surroundings import simulated
+from simulation.world import World
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 100
+QUICK_SEEDS = 30
+"""Of them, what `make test` runs."""
+SEEDS_A_TEST = 10
+REPLAYED_SEED = 83
+"""One with a hand-over, a freeze and an outage."""
+
+
+@pytest.fixture(autouse=True)
+def simulation() -> Iterator[None]:
+    """The product means the simulated clock, threads and clients."""
+    with simulated(), logging_into_histories():
+        yield
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        *range(0, QUICK_SEEDS, SEEDS_A_TEST),
+        *(
+            pytest.param(first, marks=pytest.mark.thorough)
+            for first in range(QUICK_SEEDS, SEEDS, SEEDS_A_TEST)
+        ),
+    ],
+)
+def test_nothing_is_lost_whatever_goes_wrong(first: int) -> None:
+    for seed in range(first, first + SEEDS_A_TEST):
+        outcome = World(seed).run()
+        assert not outcome.complaints, "\n".join(
+            [*outcome.history, *outcome.complaints, f"replay: make simulate SEED={seed}"]
+        )
+        assert outcome.figures["published"] > 50
+        assert outcome.figures["settlements"] > outcome.figures["published"]
+
+
+def test_a_seed_is_one_history_in_every_process() -> None:
+    """Byte for byte, also where Python orders its sets and dicts of texts otherwise."""
+    replays = {
+        subprocess.run(
+            [sys.executable, "-m", "simulation", "--seed", str(REPLAYED_SEED)],
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT / "tests"), "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+            timeout=stretched(120.0),
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(replays) == 1
+    (history,) = replays
+    assert b"TROUBLE" in history
+    assert history.decode().splitlines()[:-1] == World(REPLAYED_SEED).run().history

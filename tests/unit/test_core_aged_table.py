@@ -1,0 +1,151 @@
+"""The table of bytes, case by case: keys that lie within other entries, places in the queue, whose turn it is."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from flagpost_consumer.core.books.aged_table import KEY_BYTES, NEVER_MS, AgedTable, Oldest
+
+WITHIN_MS = 10
+FIRST, SECOND = bytes([1]) * KEY_BYTES, bytes([2]) * KEY_BYTES
+MANY = 256
+"""The hash, which differs from process to process, decides which keys share a bucket: of so many pairs, some do."""
+
+
+def digest(number: int) -> bytes:
+    return hashlib.blake2b(b"%d" % number, digest_size=KEY_BYTES).digest()
+
+
+# What lies within other entries
+
+
+@pytest.mark.parametrize("shift", [1, 8])
+def test_a_key_that_begins_within_another_entry_is_not_taken_for_one(shift: int) -> None:
+    at = 5_000
+    for number in range(MANY):
+        table = AgedTable("q")
+        key = digest(number)
+        within = (key + at.to_bytes(8, "little"))[shift : shift + KEY_BYTES]
+        table.claim(key, at, WITHIN_MS, 1)
+        assert table.get(within) is None
+        assert table.put(within, 7_000, 2)
+        assert (table.get(key), table.get(within)) == ((key, at, 1), (within, 7_000, 2))
+
+
+def test_a_key_is_found_between_entries_in_which_it_begins_too() -> None:
+    at = 5_000
+    for number in range(MANY):
+        table = AgedTable("q")
+        before, after = digest(number), digest(number + MANY)[:8] + digest(number)[8:]
+        key = before[8:] + at.to_bytes(8, "little")
+        for offset, each in enumerate((before, key, after)):
+            table.claim(each, at, WITHIN_MS, offset)
+        assert table.get(key) == (key, at, 1)
+        assert table.remove(key, at, 1)
+        assert table.get(key) is None
+
+
+def test_a_key_of_zeros_is_found_behind_an_entry_that_ends_in_zeros() -> None:
+    zeros = bytes(KEY_BYTES)
+    for number in range(MANY):
+        table = AgedTable("q")
+        table.claim(digest(number), 1, WITHIN_MS, 0)
+        table.claim(zeros, 1, WITHIN_MS, 5)
+        assert table.get(zeros) == (zeros, 1, 5)
+
+
+def test_of_a_keys_entries_the_one_that_is_near_is_found() -> None:
+    table = AgedTable("q")
+    for at in (0, 100, 200):
+        table.claim(FIRST, at, WITHIN_MS, at)
+    assert [table.near(FIRST, at, WITHIN_MS) for at in (9, 91, 209)] == [
+        (FIRST, 0, 0),
+        (FIRST, 100, 100),
+        (FIRST, 200, 200),
+    ]
+    assert table.near(FIRST, 50, WITHIN_MS) is None
+    assert table.near(SECOND, 0, WITHIN_MS) is None
+
+
+def test_what_is_replaced_leaves_nothing_behind() -> None:
+    table = AgedTable("q")
+    assert [table.put(FIRST, at, at) for at in (10, 20)] == [True, False]
+    assert table.remove(FIRST, 20, 20)
+    assert (table.get(FIRST), len(table)) == (None, 0)
+
+
+# The queue
+
+
+def replaced() -> AgedTable:
+    """The first of two entries has been replaced by one that is newer than both."""
+    table = AgedTable("q")
+    table.put(FIRST, 10, 1)
+    table.put(SECOND, 20, 2)
+    table.put(FIRST, 30, 3)
+    return table
+
+
+def test_an_entry_with_a_newer_time_is_forgotten_when_that_has_passed() -> None:
+    table = replaced()
+    assert table.forget_before(15, 9) == 0
+    assert (len(table), table.oldest_ms) == (2, 20)
+    assert table.forget_before(30, 9) == 1
+    assert table.get(FIRST) == (FIRST, 30, 3)
+    assert table.forget_before(31, 9) == 1
+    assert (len(table), table.oldest_ms) == (0, NEVER_MS)
+
+
+def test_an_entry_whose_time_is_the_limit_stays() -> None:
+    assert replaced().forget_before(30, 1) == 0
+
+
+def test_an_entry_with_a_newer_time_gives_way_after_the_others() -> None:
+    table = replaced()
+    assert [table.forget_first() for _ in range(3)] == [0, 1, 1]
+    assert len(table) == 0
+    table = replaced()
+    table.forget_first()
+    table.forget_first()
+    assert (table.get(FIRST), table.get(SECOND)) == ((FIRST, 30, 3), None)
+
+
+def test_the_queue_stays_short_and_loses_nobodys_place() -> None:
+    table = AgedTable("q")
+    keys = [digest(number) for number in range(500)]
+    for key in keys:
+        table.claim(key, 5_000, WITHIN_MS, 1)
+    for number in range(20_000):
+        table.claim(FIRST, 5_000, WITHIN_MS, number)
+        table.remove(FIRST, 5_000, number)
+        assert len(table._times) - table._first <= 3 * len(table) + 1_024
+    assert table.forget_before(NEVER_MS, 10**6) == len(keys)
+    assert len(table) == 0
+
+
+# Whose turn it is
+
+
+def test_who_has_the_oldest_gives_way_sixty_four_times_before_that_is_looked_at_again() -> None:
+    holders = [[1], [2]]
+    oldest: Oldest[list[int]] = Oldest(lambda holder: holder[0])
+    turns = [oldest.of(holders)]
+    holders[0][0] = 9
+    turns += [oldest.of(holders) for _ in range(63)]
+    assert all(each is holders[0] for each in turns)
+    assert oldest.of(holders) is holders[1]
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_who_has_nothing_left_or_is_gone_does_not_give_way(is_empty: bool) -> None:
+    holders = [[1], [2]]
+    oldest: Oldest[list[int]] = Oldest(lambda holder: holder[0] if holder else NEVER_MS)
+    assert oldest.of(holders) is holders[0]
+    if is_empty:
+        holders[0].clear()
+    else:
+        del holders[0]
+        oldest.reset()
+    assert oldest.of(holders) is holders[-1]

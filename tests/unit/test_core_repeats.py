@@ -1,0 +1,277 @@
+"""Duplicates that are recognised by their bytes: when records are looked at, and what becomes of them together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine_steps import NO_LINGER, TRACKS_ONLY, answer_all, engine_with, instant
+from engine_world import OK, START_MS, acknowledge, decision, positions, record
+from flagpost_consumer.adapters.ledger.writer import MAX_RECORD_BYTES
+from flagpost_consumer.core.books.deliveries import REPEATED, UNCHANGED, Duplicates, each_settled
+from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.planning.suppressions import Suppression
+from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, Policy
+from flagpost_consumer.core.records import Record, Undecoded
+from flagpost_consumer.core.tracks.repeats import AT_REST, MAX_BYTES, MAX_REST_BYTES
+from flagpost_schemas import DecisionEvent, Source, encode_single_object
+
+
+class Reader:
+    """Reads messages, each of which is a record that has been decoded; notes which were."""
+
+    def __init__(self) -> None:
+        self.decoded: list[int] = []
+
+    def decode(self, message: Any) -> Record:
+        assert isinstance(message, Record)
+        self.decoded.append(message.offset)
+        return message
+
+    def timestamp_ms(self, message: Record) -> int:
+        return message.timestamp_ms
+
+    def is_fresh(self, message: Record) -> bool:
+        return message.fresh
+
+
+def undecoded(event: DecisionEvent, offset: int, reader: Reader) -> Undecoded:
+    value = encode_single_object(event)
+    return Undecoded(0, offset, event.visitor_id.encode(), value, record(event, offset), reader)
+
+
+def delivered(engine: Engine, reader: Reader) -> None:
+    """A decision is delivered, by which the engine knows what others like it have in common."""
+    engine.receive([undecoded(decision("v"), 0, reader)], instant(1.0))
+    assert answer_all(engine, 1.0, OK) == 1
+    acknowledge(engine, engine.poll(instant(1.0)).settlements)
+
+
+def repeat(engine: Engine, reader: Reader, *offsets: int) -> list[Duplicates]:
+    engine.receive([undecoded(decision("v"), offset, reader) for offset in offsets], instant(2.0))
+    return list(engine.poll(instant(2.0)).duplicates)
+
+
+def test_duplicates_are_not_decoded_and_close_the_books_together() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    (duplicates,) = repeat(engine, reader, 1, 2, 4)
+    assert reader.decoded == [0]
+    assert [each[1:] for each in each_settled(duplicates)] == [(Kind.TRACK, REPEATED, 0)] * 3
+    assert engine.accounts.pending[Kind.TRACK] == 3
+    assert positions(engine) == {0: 1}
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 3
+    assert engine.pending_records == engine.pending_bytes == 0
+    assert positions(engine) == {0: 5}
+
+
+def test_a_record_that_is_read_again_is_neither_decoded_nor_taken_in_again() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    assert len(repeat(engine, reader, 1)) == 1
+    assert repeat(engine, reader, 0, 1) == []
+    assert (reader.decoded, engine.accounts.records) == ([0], 2)
+
+
+def test_duplicates_that_kafka_does_not_have_yet_are_the_oldest_that_is_pending() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    later = [undecoded(decision("v", occurred_at=START_MS + at), 1 + at, reader) for at in (300, 500)]
+    engine.receive(later, instant(2.0))
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    assert engine.oldest_pending_ms() == START_MS + 300
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert engine.oldest_pending_ms() is None
+
+
+def test_what_waits_between_duplicates_holds_the_position() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    between = undecoded(decision("other"), 2, reader)
+    repeats = [undecoded(decision("v"), offset, reader) for offset in (1, 3)]
+    engine.receive([repeats[0], between, repeats[1]], instant(2.0))
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert positions(engine) == {0: 2}
+
+
+def test_duplicates_of_a_partition_that_is_lost_are_returned_and_not_written() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    (duplicates,) = repeat(engine, reader, 1, 2)
+    engine.forget([0], instant(2.0))
+    assert engine.accounts.returned[Kind.TRACK] == 2
+    assert engine.pending_records == engine.pending_bytes == 0
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert engine.accounts.pending[Kind.TRACK] == 0
+    assert not engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE]
+
+
+def test_where_hardly_any_is_a_duplicate_most_are_not_looked_at() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    new = [undecoded(decision(f"new{offset}"), offset, reader) for offset in range(1, 20)]
+    engine.receive(new, instant(2.0))
+    assert [engine.looks_for_duplicates() for _ in range(AT_REST + 1)] == [False] * AT_REST + [True]
+    repeat(engine, reader, *range(20, 30))
+    assert engine.looks_for_duplicates()
+
+
+def test_no_ledger_record_is_too_long_for_what_came_together() -> None:
+    """What came together is not parted any more: a topic that does not take it would stop the partition."""
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    event = decision("v" * 60, event_id="e" * 60, account_id="a" * 60, source=Source(service="s" * 60))
+    engine.receive([undecoded(event, 0, reader)], instant(1.0))
+    engine.receive([undecoded(event, offset, reader) for offset in range(1, 2000)], instant(1.0))
+    lengths = [sum(map(len, each.entries)) for each in engine.poll(instant(1.0)).duplicates]
+    assert len(lengths) > 2
+    assert max(lengths) < 2 * MAX_BYTES < MAX_RECORD_BYTES / 2
+
+
+# Which are recognised by their bytes
+
+
+def taken(engine: Engine, reader: Reader, *events: DecisionEvent, at: float = 2.0, first: int = 1) -> int:
+    """How many of these, which come together, are taken in without being decoded."""
+    before = len(reader.decoded)
+    engine.receive(
+        [undecoded(event, offset, reader) for offset, event in enumerate(events, first)], instant(at)
+    )
+    return len(events) - len(reader.decoded) + before
+
+
+def after_delivery(policy: Policy = TRACKS_ONLY, event: DecisionEvent | None = None) -> tuple[Engine, Reader]:
+    """An engine that has delivered all that a decision gives."""
+    engine, reader = engine_with(policy), Reader()
+    assert taken(engine, reader, decision("v") if event is None else event, at=1.0, first=0) == 0
+    assert answer_all(engine, 1.0, OK) > 0
+    acknowledge(engine, engine.poll(instant(1.0)).settlements)
+    return engine, reader
+
+
+def test_what_is_not_decoded_is_told_as_its_record_would_be() -> None:
+    one = undecoded(decision("v"), 7, Reader())
+    whole = one.decode()
+    assert (one.headers, one.timestamp_ms, one.fresh) == (whole.headers, whole.timestamp_ms, whole.fresh)
+    assert one.size_bytes == len(b"v") + len(one.value)
+
+
+def test_another_visitor_s_decision_is_none_although_its_bytes_are_known() -> None:
+    engine, reader = after_delivery()
+    assert taken(engine, reader, decision("w")) == 0
+    assert taken(engine, reader, decision("v", "other"), first=2) == 0
+    assert taken(engine, reader, decision("v", variation="b"), first=3) == 0
+    assert taken(engine, reader, decision("v"), first=4) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "event"),
+    [
+        (TRACKS_ONLY, decision("v", attributes={"plan": "pro"})),
+        (TRACKS_ONLY, decision("v", rule_key="r" * MAX_REST_BYTES)),
+        (TRACKS_ONLY, decision("é")),
+        (TRACKS_ONLY.model_copy(update={"ledger_key": b"k" * 32}), decision("v")),
+        (
+            Policy(decisions=DecisionsSettings(visitor_metadata=False, attribute_properties=["plan"])),
+            decision("v"),
+        ),
+    ],
+    ids=["attributes", "long", "not ASCII", "a ledger key", "attributes as properties"],
+)
+def test_what_may_be_another_thing_is_decoded_and_still_a_duplicate(
+    policy: Policy, event: DecisionEvent
+) -> None:
+    engine, reader = after_delivery(policy, event)
+    assert taken(engine, reader, event) == 0
+    (settlement,) = engine.poll(instant(2.0)).settlements
+    assert settlement.ending.reason is Reason.DEDUPE
+
+
+def test_a_decision_whose_claim_has_run_out_is_sent_again() -> None:
+    policy = TRACKS_ONLY.model_copy(update={"dedupe": DedupeSettings(ttl_seconds=10.0)})
+    engine, reader = after_delivery(policy)
+    later = [decision("v", occurred_at=START_MS + ms) for ms in (9_999, 10_000)]
+    assert [taken(engine, reader, event, at=11.0, first=n) for n, event in enumerate(later, 1)] == [1, 0]
+    assert answer_all(engine, 11.0, OK) == 1
+
+
+def test_a_suppressed_visitor_s_decision_is_dropped_and_no_duplicate() -> None:
+    engine, reader = after_delivery()
+    engine.suppress([Suppression("v", is_suppressed=True)])
+    assert taken(engine, reader, decision("v")) == 0
+    (settlement,) = engine.poll(instant(2.0)).settlements
+    assert settlement.ending.reason is Reason.SUPPRESSED
+
+
+def test_once_pendo_s_fields_have_changed_what_decisions_give_is_found_out_anew() -> None:
+    engine, reader = after_delivery()
+    engine.know_fields({})
+    assert taken(engine, reader, decision("v")) == 0
+    assert taken(engine, reader, decision("v"), first=2) == 1
+
+
+def test_what_is_remembered_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flagpost_consumer.core.tracks.repeats.MAX_LIKENESSES", 2)
+    engine, reader = after_delivery()
+    assert taken(engine, reader, decision("v", "second")) == 0
+    assert taken(engine, reader, decision("v"), first=2) == 1
+    assert taken(engine, reader, decision("v", "third"), first=3) == 0
+    assert taken(engine, reader, decision("v", "third"), first=4) == 1
+    assert taken(engine, reader, decision("v"), first=5) == 0
+
+
+# With metadata
+
+
+def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
+    engine, reader = after_delivery(NO_LINGER)
+    assert taken(engine, reader, decision("v")) == 1
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    assert [each[1:3] for each in each_settled(duplicates)] == [
+        (Kind.TRACK, REPEATED),
+        (Kind.VISITOR_METADATA, UNCHANGED),
+    ]
+    assert len(duplicates.entries) == 2
+    engine.acknowledged_duplicates(duplicates, 5)
+    settled = engine.accounts.settled
+    assert settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 1
+    assert settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE, Reason.UNCHANGED] == 1
+    assert engine.is_quiet()
+    assert positions(engine) == {0: 2}
+
+
+def test_a_duplicate_whose_value_is_another_by_now_sends_it_again() -> None:
+    engine, reader = after_delivery(NO_LINGER)
+    assert taken(engine, reader, decision("v", variation="b")) == 0
+    assert taken(engine, reader, decision("v", occurred_at=START_MS + 1), first=2) == 0
+    assert engine.poll(instant(2.0)).duplicates == []
+
+
+def test_where_pendo_has_no_such_field_a_decision_is_no_plain_duplicate() -> None:
+    engine, reader = engine_with(NO_LINGER), Reader()
+    engine.know_fields({("visitor", "custom"): {}})
+    assert taken(engine, reader, decision("v"), at=1.0, first=0) == 0
+    assert answer_all(engine, 1.0, OK) == 1
+    assert taken(engine, reader, decision("v")) == 0
+
+
+def test_duplicates_are_complete_with_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, reader = after_delivery()
+    size = undecoded(decision("v"), 0, reader).size_bytes
+    monkeypatch.setattr("flagpost_consumer.core.tracks.repeats.MAX_BYTES", 2 * size)
+    assert taken(engine, reader, *[decision("v")] * 5) == 5
+    assert [len(each.records) for each in engine.poll(instant(2.0)).duplicates] == [2, 2, 1]
+
+
+def test_a_decision_that_is_dropped_each_time_is_decoded_each_time() -> None:
+    policy = Policy(decisions=DecisionsSettings(visitor_metadata=False, flags_deny=["checkout"]))
+    engine, reader = engine_with(policy), Reader()
+    for offset in range(2):
+        assert taken(engine, reader, decision("v"), first=offset) == 0
+        (settlement,) = engine.poll(instant(2.0)).settlements
+        (told,) = each_settled(settlement)
+        assert (told.record.offset, told.kind, told.attempts) == (offset, Kind.TRACK, 0)
+        assert told.ending.reason is Reason.FLAG_FILTERED

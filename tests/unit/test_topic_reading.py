@@ -1,0 +1,114 @@
+"""A command asks Kafka again while a partition or its group has no leader: brokers restart, topics are new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from flagpost_consumer.commands.sources import topic_reading
+from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.commands.sources.topic_reading import Committed, Span, TopicReader
+from flagpost_consumer.settings import Needs, load_settings
+from flagpost_kafka.errors import PASSING
+
+KAFKA = load_settings(None, {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"}, Needs.KAFKA).kafka
+
+
+class Partition:
+    error = None
+
+
+class Topic:
+    """What Kafka tells of a topic."""
+
+    def __init__(self, error: KafkaError | None = None) -> None:
+        self.error = error
+        self.partitions = {0: Partition()}
+
+
+class Answering:
+    """A client that fails so many times at each question; then it answers."""
+
+    def __init__(self, code: int, times: int) -> None:
+        self.error = KafkaError(code)
+        self.left = dict.fromkeys(("topics", "ends", "times", "commits"), times)
+        self.asked = 0
+
+    def _fails(self, what: str) -> bool:
+        self.asked += 1
+        self.left[what] -= 1
+        return self.left[what] >= 0
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        del timeout
+        found = Topic(self.error if self._fails("topics") else None)
+        return type("Cluster", (), {"topics": {topic: found}})
+
+    def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
+        del timeout
+        if self._fails("ends"):
+            raise KafkaException(self.error)
+        return 3, 9
+
+    def offsets_for_times(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return self._each("times", asked, timeout)
+
+    def committed(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return self._each("commits", asked, timeout)
+
+    def _each(self, what: str, asked: list[TopicPartition], _: float) -> list[Any]:
+        error = self.error if self._fails(what) else None
+        return [
+            type("Answer", (), {"partition": each.partition, "offset": 7, "metadata": "m", "error": error})
+            for each in asked
+        ]
+
+    def poll(self, _: float) -> None:
+        """No message."""
+
+    def assignment(self) -> list[TopicPartition]:
+        return []
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answering], TopicReader]:
+    """Makes a reader of a client, which does not wait long."""
+
+    def made(client: Answering) -> TopicReader:
+        monkeypatch.setattr(topic_reading, "silent_client", lambda *_: client)
+        monkeypatch.setattr(topic_reading, "AGAIN_SECONDS", 0.0)
+        return TopicReader(KAFKA)
+
+    return made
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_what_nobody_leads_for_a_moment_is_asked_again(
+    reader: Callable[[Answering], TopicReader], code: int
+) -> None:
+    """reconcile gave up with "Not coordinator", at a group whose coordinator had just moved."""
+    asking = reader(Answering(code, times=2))
+    assert asking.spans("events") == {0: Span(3, 9)}
+    assert asking.first_at("events", 1_000, {0: Span(3, 9)}) == {0: 7}
+    assert asking.committed("events", {0: None}) == {0: Committed(7, "m")}
+
+
+def test_what_stays_without_a_leader_ends_with_the_reason(
+    reader: Callable[[Answering], TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topic_reading, "CALL_SECONDS", 0.05)
+    client = Answering(KafkaError.NOT_COORDINATOR, times=1_000_000_000)
+    with pytest.raises(KafkaUnavailable, match="Not coordinator"):
+        reader(client).committed("events", {0: None})
+    assert client.asked > 1
+
+
+@pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_REQUEST])
+def test_what_will_not_pass_is_asked_once(reader: Callable[[Answering], TopicReader], code: int) -> None:
+    client = Answering(code, times=1)
+    with pytest.raises(KafkaUnavailable):
+        reader(client).spans("events")
+    assert client.asked == 1

@@ -1,0 +1,83 @@
+"""What the page's reader makes of marks that come late: it reads on while they are asked for, and while they wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import pytest
+from confluent_kafka import Message
+
+from engine_world import decision
+from flagpost_consumer.commands.sources.topic_reading import Committed, Span, TopicReader
+from flagpost_consumer.settings import Needs, load_settings
+from flagpost_consumer.web.following import BeginsAnew, Reading
+from flagpost_consumer.web.marks import Mark
+from flagpost_schemas import encode_single_object
+
+SETTINGS = load_settings(None, {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"}, Needs.KAFKA)
+EVENTS, LEDGER, LETTERS = (
+    SETTINGS.kafka.topic,
+    SETTINGS.kafka.ledger_topic,
+    SETTINGS.kafka.dead_letter_topic,
+)
+LATER_MS = 1_800_000_000_000
+
+
+class OnePartition:
+    """Topics of one partition, of which the events' holds two records and nothing else is asked for."""
+
+    def spans(self, topic: str) -> dict[int, Span]:
+        return {0: Span(0, 2 if topic == EVENTS else 0)}
+
+    def within(self, _: str, spans: Mapping[int, Span], __: int | None, ___: int | None = None) -> object:
+        return spans
+
+    def committed(self, _: str, __: object) -> dict[int, Committed]:
+        return {}
+
+    def read(self, _: str, __: object) -> Iterator[Message]:
+        return iter(())
+
+
+def mark(end: int) -> Mark:
+    spans = {EVENTS: {0: Span(0, end)}, LEDGER: {0: Span(0, 0)}, LETTERS: {0: Span(0, 0)}}
+    return Mark(at_ms=LATER_MS, committed={}, spans=spans, topic_id=None)
+
+
+def read_up_to(reading: Reading, first: int, end: int) -> None:
+    for offset in range(first, end):
+        value = encode_single_object(decision(f"v{offset}"))
+        reading.take(Message(topic=EVENTS, partition=0, offset=offset, value=value, timestamp=(1, LATER_MS)))
+
+
+@pytest.fixture
+def reading() -> Reading:
+    """It has reached its first mark, which is at offset 2."""
+    found = Reading(SETTINGS, mark(2), cast("TopicReader", OnePartition()), None)
+    read_up_to(found, 0, 2)
+    assert found.is_reached()
+    return found
+
+
+def test_a_mark_that_was_passed_while_it_was_asked_for_is_reached_at_once(reading: Reading) -> None:
+    """It was taken for a topic that went back: with traffic, the page read its whole window again and again."""
+    read_up_to(reading, 2, 9)
+    reading.mark_by(mark(5))
+    assert reading.is_reached()
+    assert reading.view().totals.published == 9
+
+
+def test_a_topic_that_ends_before_a_former_mark_went_back(reading: Reading) -> None:
+    reading.mark_by(mark(5))
+    with pytest.raises(BeginsAnew, match="went back"):
+        reading.mark_by(mark(4))
+
+
+def test_a_topic_that_ends_before_what_was_read_when_its_end_was_asked_for_went_back(
+    reading: Reading,
+) -> None:
+    read_up_to(reading, 2, 9)
+    reading.mark_by(mark(5))
+    with pytest.raises(BeginsAnew, match="went back"):
+        reading.mark_by(mark(8))

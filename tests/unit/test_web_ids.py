@@ -1,0 +1,120 @@
+"""Whom the page names: nobody, unless ids are shown; not the key, and nobody else whom a text may hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from flagpost_consumer.commands.dead_letters.records import DeadLetter, Place
+from flagpost_consumer.settings import Settings
+from flagpost_consumer.web.aggregates import Aggregates
+from flagpost_consumer.web.consumers import Consumers
+from flagpost_consumer.web.ids import Ids
+from flagpost_consumer.web.live import Live
+from flagpost_consumer.web.pages import Pages
+from flagpost_consumer.web.reports import Reports
+
+KEY, OTHER, ACCOUNT = "ada-lovelace", "grace-hopper", "analytical-engines"
+PENDO_SAYS = f"Pendo: {KEY} and visitor {OTHER} of {ACCOUNT.upper()} are one"
+OURS = f"no visitor {KEY} any more"
+NOW_MS = 1_800_000_000_000
+LETTER: dict[str, Any] = {
+    "partition": 0,
+    "offset": 3,
+    "at": NOW_MS,
+    "reason": "rejected",
+    "detail": PENDO_SAYS,
+    "kind": "track",
+    "source": "events/0/9",
+    "attempts": 2,
+    "status": 400,
+    "key": KEY,
+    "replayed": False,
+    "headers": {"x-user": OTHER, "flagpost-detail": PENDO_SAYS},
+    "value": {"visitor_id": KEY, "account_id": ACCOUNT},
+}
+DELIVERY: dict[str, Any] = {
+    "kind": "track", "state": "dead_lettered", "reason": "rejected", "detail": PENDO_SAYS, "settled_at": NOW_MS,
+    "attempts": 2, "status": 400, "waits": None,
+}  # fmt: skip
+EVENT = {
+    "type": "decision", "flag_key": "checkout", "variation_key": "a", "enabled": True, "visitor_id": KEY,
+    "account_id": ACCOUNT, "event_id": f"e-{OTHER}", "attributes": {"friend": OTHER},
+}  # fmt: skip
+FOUND: dict[str, Any] = {
+    "visitor": KEY,
+    "suppressed": False,
+    "records": [{"produced_at": NOW_MS, "occurred_at": NOW_MS, "event": EVENT, "deliveries": [DELIVERY]}],
+}
+
+
+def pages(*, show_ids: bool) -> Pages:
+    ids = Ids(show_ids)
+    return Pages(Reports(Consumers(()), ids), Live(lambda: None, ids))  # type: ignore[arg-type, return-value]
+
+
+def named(text: str) -> set[str]:
+    return {who for who in (KEY, OTHER, ACCOUNT, ACCOUNT.upper()) if who in text}
+
+
+def test_an_opened_letter_names_nobody() -> None:
+    page = str(pages(show_ids=False).dead_letter(LETTER))
+    assert named(page) == set()
+    assert "Pendo&#x27;s words are hidden" in page or "Pendo's words are hidden" in page
+    assert "web.show_ids" in page
+    assert named(str(pages(show_ids=True).dead_letter(LETTER))) == {KEY, OTHER, ACCOUNT, ACCOUNT.upper()}
+
+
+def test_our_own_words_stay_without_the_id() -> None:
+    letter = LETTER | {"detail": OURS, "status": None, "headers": {}}
+    assert "no visitor (id hidden) any more" in str(pages(show_ids=False).dead_letter(letter))
+    assert OURS in str(pages(show_ids=True).dead_letter(letter))
+
+
+@pytest.mark.parametrize("show_ids", [True, False])
+def test_the_list_of_letters_and_its_csv(show_ids: bool) -> None:
+    view = replace(
+        Aggregates(NOW_MS - 1, NOW_MS, Settings()).view(NOW_MS),
+        newest_letters=(
+            DeadLetter(
+                place=Place(0, 3),
+                key=KEY.encode(),
+                at=NOW_MS,
+                reason="rejected",
+                detail=PENDO_SAYS,
+                kind="track",
+                source="events/0/9",
+                attempts=2,
+                status=400,
+                truncated=False,
+            ),
+        ),
+    )
+    table = Reports(Consumers(()), Ids(show_ids)).newest_letters(view, None)
+    for text in (str(table.as_html()), table.as_csv()):
+        assert named(text) == ({KEY, OTHER, ACCOUNT.upper()} if show_ids else set())
+
+
+def test_an_explained_visitor_names_nobody_else() -> None:
+    """Whoever asks knows the id that was asked for: the form has it again, and nothing else has."""
+    page = str(pages(show_ids=False).explain(FOUND))
+    assert named(page) == {KEY}
+    assert f'value="{KEY}"' in page
+    assert named(page.replace(f'value="{KEY}"', "").replace(f"visitor={KEY}", "")) == set()
+    assert named(Reports(Consumers(()), Ids(are_shown=False)).explained(FOUND).as_csv()) == set()
+    shown = str(pages(show_ids=True).explain(FOUND))
+    assert named(shown) == {KEY, OTHER, ACCOUNT.upper()}
+    assert "decision checkout: a" in page
+    assert "decision checkout: a" in shown
+
+
+@pytest.mark.parametrize("show_ids", [True, False])
+def test_a_suppressed_visitor_is_said_to_be_so(show_ids: bool) -> None:
+    told = "The visitor is suppressed"
+    assert told in str(pages(show_ids=show_ids).explain(FOUND | {"suppressed": True}))
+    assert told not in str(pages(show_ids=show_ids).explain(FOUND))
+    nothing = str(pages(show_ids=show_ids).explain(FOUND | {"suppressed": True, "records": []}))
+    assert told in nothing
+    assert "Kafka has no event of this visitor" in nothing
