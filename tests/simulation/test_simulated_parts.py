@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import inspect
+from collections.abc import Coroutine, Iterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -44,6 +46,28 @@ def test_time_jumps_to_what_is_due(loop: SimulatedLoop) -> None:
         return loop.time() - began
 
     assert loop.run_until_complete(wait()) == 86_400
+
+
+def test_what_a_thread_asks_of_a_dead_process_is_closed_with_the_run(
+    loop: SimulatedLoop, scheduler: threads.Scheduler
+) -> None:
+    """Else Python warns of a coroutine that was never awaited, in whichever test the collector of garbage finds it."""
+    dead = Process("dead", loop)
+    asked: list[Coroutine[Any, Any, None]] = []
+
+    async def never() -> None:
+        raise AssertionError("a dead process does nothing")
+
+    def ask() -> None:
+        asked.append(never())
+        threads.run_coroutine_threadsafe(asked[0], loop)
+        dead.kill()
+
+    dead.context.run(scheduler.start, "asking", ask)
+    run(loop, 1)
+    assert inspect.getcoroutinestate(asked[0]) == inspect.CORO_CREATED
+    scheduler.close()
+    assert inspect.getcoroutinestate(asked[0]) == inspect.CORO_CLOSED
 
 
 def test_timers_of_one_moment_come_in_the_order_in_which_they_were_set(loop: SimulatedLoop) -> None:

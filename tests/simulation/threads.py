@@ -51,6 +51,8 @@ class Scheduler:
         self.on_crash = on_crash
         self._hub = getcurrent()
         self._threads: list[greenlet] = []
+        self.unbegun: set[Coroutine[Any, Any, Any]] = set()
+        """What threads have asked the loop to run, and it has not begun: a process that was killed never does."""
 
     def park(self, waiters: list[Waiter] | None, seconds: float | None) -> bool:
         """Let others run until somebody wakes this thread, or for a time; whether it was woken."""
@@ -101,11 +103,13 @@ class Scheduler:
             self.on_crash(name, error)
 
     def close(self) -> None:
-        """End all threads."""
+        """End all threads, and what they have asked for."""
         self.is_closed = True
         for thread in self._threads:
             if thread:
                 thread.throw(GreenletExit)
+        for coroutine in self.unbegun:
+            coroutine.close()
 
 
 _current: list[Scheduler] = []
@@ -274,8 +278,11 @@ def _set(event: Event, _: concurrent.futures.Future[Any]) -> None:
 def run_coroutine_threadsafe(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Future[T]:
     """`asyncio.run_coroutine_threadsafe`."""
     future: Future[T] = Future()
+    unbegun = scheduler().unbegun
+    unbegun.add(coroutine)
 
     def begin() -> None:
+        unbegun.remove(coroutine)
         try:
             asyncio.futures._chain_future(asyncio.ensure_future(coroutine, loop=loop), future)  # type: ignore[attr-defined]
         except BaseException as error:

@@ -36,7 +36,10 @@ REPEATS_AN_ENDING: Final = 3 * MAX_CONNECTIONS
 OUT_OF_TURN_A_FREEZE: Final = 1
 """A process frozen between its last check and the write to the socket may send once out of turn."""
 
-REFUSES_THE_PUBLISHER: Final = frozenset({"events not writable", "topic made anew"})
+TOPIC_ANEW: Final = "topic made anew"
+"""The trouble after which two members may own a partition of the same number: one of the old topic, one of the new."""
+
+REFUSES_THE_PUBLISHER: Final = frozenset({"events not writable", TOPIC_ANEW})
 """Troubles in which Kafka refuses batch after batch, and takes the next one as soon as it may."""
 
 OUT_OF_ORDER_A_REFUSAL: Final = 10
@@ -299,27 +302,42 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
 
 
 def _judge_turns(soak: Soak, requests: list[Received], verdict: Verdict) -> None:
-    """A visitor's events come for the first time in the order of the topic, its requests one interval apart."""
+    """A visitor's events come for the first time in the order of the topic, its requests one interval apart.
+
+    Both hold within one topic: until a member notices that it was made anew, it sends what it has of the old one.
+    """
     places = _places(soak)
     newest: dict[str, int] = defaultdict(lambda: -1)
-    last: dict[str, Received] = {}
+    last: dict[str, tuple[Received, int]] = {}
     seen: set[Step] = set()
     disorder, haste = [], []
     for request in requests:
         parsed: Any = request.parsed
         visitor, number = step = step_of(parsed)
-        before, place = last.get(visitor), places.get(step, -1)
+        place = places.get(step, -1)
         at = round(request.at_seconds - soak.began, 1)
-        if step not in seen and place < newest[visitor]:
+        is_behind = place < newest[visitor] and not _is_of_another_topic(soak, request, place, newest[visitor])
+        if step not in seen and is_behind:
             disorder.append((request, f"{visitor}: step {number} after a later one, at {at} s"))
-        if before is not None and request.at_seconds - before.at_seconds < INTERVAL_SECONDS:
+        if visitor in last:
+            before, its_place = last[visitor]
             apart = request.at_seconds - before.at_seconds
-            haste.append((request, f"{visitor}: {apart:.3f} s after {_sender(before)}'s, at {at} s"))
+            if apart < INTERVAL_SECONDS and not _is_of_another_topic(soak, request, place, its_place):
+                haste.append((request, f"{visitor}: {apart:.3f} s after {_sender(before)}'s, at {at} s"))
         seen.add(step)
         newest[visitor] = max(newest[visitor], place)
-        last[visitor] = request
+        last[visitor] = request, place
     verdict.none_of(_beyond_freezes(soak, disorder), "events came out of order")
     verdict.none_of(_beyond_freezes(soak, haste), "requests came too soon")
+
+
+def _is_of_another_topic(soak: Soak, request: Received, place: int, other: int) -> bool:
+    """Whether two places are of the old topic and of the new one, and a member may not have noticed that yet."""
+    return place // A_LIFE != other // A_LIFE and any(
+        each.trouble.name == TOPIC_ANEW
+        and each.began <= request.at_seconds <= (each.ended or request.at_seconds) + KAFKA_GRACE
+        for each in soak.episodes
+    )
 
 
 def _places(soak: Soak) -> dict[Step, int]:
