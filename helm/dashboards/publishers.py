@@ -196,8 +196,7 @@ LIMITS = Row(
         ),
         graph(
             "Requests in flight",
-            "Requests in flight. Each gateway takes at most 1,000 at once and answers further ones with "
-            "503.",
+            "Requests in flight. Each gateway takes at most 1,000 at once and answers further ones with 503.",
             "none",
             bad_from(800, 1000),
             Query(series("flagpost_gateway_requests_in_flight"), "{{pod}}"),

@@ -21,6 +21,8 @@ MEND = "; fix that, then replay the dead letter"
 UPGRADE = "; upgrade Flagpost, then replay the dead letter"
 BREACH = "its schema breaks FULL_TRANSITIVE compatibility; publish with one that keeps it"
 FUTURE = r"but delivery.max_future_seconds allows \d+; check the clock of the service"
+BACKLOG = r"\(delivery.max_pending_per_visitor\)"
+ATTEMPTS = r"\(delivery.max_attempts\)"
 REPAIR = "; mapping.properties_policy trim would repair it"
 READ_AT_SOURCE = ": read it at flagpost-source, and "
 READ_THEM_AT_SOURCE = ": read them at flagpost-source, and "
@@ -86,14 +88,12 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         r"Pendo answered \d+ to this delivery twice but accepted others: look at its ids",
     ),
     Reason.ATTEMPTS_EXHAUSTED: (
-        r"\d+ attempts failed while other deliveries succeeded; the last: \w+; "
-        r"replay it later \(delivery.max_attempts\)",
+        r"\d+ attempts failed while other deliveries succeeded; the last: \w+; replay it later " + ATTEMPTS,
     ),
     Reason.VISITOR_BACKLOG: (
-        r"over \d+ of this visitor's events wait \(delivery.max_pending_per_visitor\)",
-        r"this visitor's waiting events use more than their fair share of memory "
-        r"\(delivery.max_pending_per_visitor\)",
-        r"this id's waiting metadata uses more than its fair share of memory \(delivery.max_pending_per_visitor\)",
+        r"over \d+ of this visitor's events wait " + BACKLOG,
+        r"this visitor's waiting events use more than their fair share of memory " + BACKLOG,
+        r"this id's waiting metadata uses more than its fair share of memory " + BACKLOG,
     ),
 }
 _PATTERNS = {reason: re.compile("|".join(sentences)) for reason, sentences in SENTENCES.items()}

@@ -33,7 +33,9 @@ def _librdkafka_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and "\0" in value:
-        raise ValueError("a property's value should contain no NUL character: librdkafka ignores what follows one")
+        raise ValueError(
+            "a property's value should contain no NUL character: librdkafka ignores what follows one"
+        )
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError("a property's value should be a text, a number, true or false")

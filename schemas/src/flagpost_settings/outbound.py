@@ -199,7 +199,9 @@ def _context(outbound: Outbound, _: tuple[bytes, ...]) -> ssl.SSLContext:
 def _wrong_pair(error: Exception, key_file: str | None) -> str:
     reason = getattr(error, "reason", None) or str(error)
     where = "in it" if key_file is None else f"in {key_file}"
-    return f"cannot be used with the private key {where} ({reason}); both should be one pair, PEM, unencrypted"
+    return (
+        f"cannot be used with the private key {where} ({reason}); both should be one pair, PEM, unencrypted"
+    )
 
 
 def _no_password() -> NoReturn:

@@ -170,6 +170,8 @@ def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             yield Problem(dotted(here), file, f"the key in line {line} should be text; put it in quotes")
         elif key.value in lines:
-            yield Problem(dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}; remove one")
+            yield Problem(
+                dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}; remove one"
+            )
         lines.setdefault(str(key.value), line)
         yield from _wrong_keys(value, here, file, seen)

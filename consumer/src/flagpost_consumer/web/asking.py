@@ -93,6 +93,8 @@ class Asking:
         except RegistryNotAnswering as error:
             raise NotAnswered(503, f"The schema registry does not answer: {error}") from None
         except TimeoutError:
-            raise NotAnswered(504, f"Kafka did not answer within {ANSWER_SECONDS:g} s; retry later.") from None
+            raise NotAnswered(
+                504, f"Kafka did not answer within {ANSWER_SECONDS:g} s; retry later."
+            ) from None
         finally:
             self._waiting -= 1

@@ -125,7 +125,9 @@ class Following:
                 self._stopped.wait(RETRY_SECONDS)
             except Exception as error:
                 log.exception("the reading has failed unexpectedly")
-                self._tell_wrong(of_reading=f"a defect in Flagpost: {type(error).__name__}; the log has details")
+                self._tell_wrong(
+                    of_reading=f"a defect in Flagpost: {type(error).__name__}; the log has details"
+                )
                 self._stopped.wait(RETRY_SECONDS)
 
     def _read_once(self) -> None:

@@ -91,7 +91,9 @@ class WebServer:
             log.error(  # noqa: TRY400
                 "a page has failed", path=request.path, error=type(error).__name__
             )
-            return _page(notice("No answer", "This page failed because of a defect in Flagpost; see the log."), 500)
+            return _page(
+                notice("No answer", "This page failed because of a defect in Flagpost; see the log."), 500
+            )
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path in self._probes:

@@ -227,7 +227,9 @@ class Planner:
         invalid = self._invalid(event, now_ms) or _too_many_fields(event)
         values = {} if invalid else metadata_values(event)
         if not invalid and not values:
-            invalid = Ending(Reason.INVALID, "values holds nothing that can be sent; publish at least one field")
+            invalid = Ending(
+                Reason.INVALID, "values holds nothing that can be sent; publish at least one field"
+            )
         if isinstance(event, AccountMetadata):
             metadata = Metadata("account", event.group.value, event.account_id, values)
             invalid = invalid or _empty(event.account_id, "account_id")
@@ -328,7 +330,8 @@ class Planner:
             return Ending(Reason.NO_CONSENT, f"consent to {consent.category} is denied")
         if granted is None and consent.required:
             return Ending(
-                Reason.NO_CONSENT, f"the event says nothing about consent to {consent.category}, which is required"
+                Reason.NO_CONSENT,
+                f"the event says nothing about consent to {consent.category}, which is required",
             )
         return None
 
