@@ -17,7 +17,7 @@ PENDO = Row(
     (
         stack(
             "Requests by answer",
-            "Requests a second, by endpoint and status. timeout and connection: no answer came.",
+            "Requests a second, by endpoint and status. timeout and connection mean that no answer arrived.",
             "reqps",
             ANY,
             Query(seen(total(rate(REQUESTS), "endpoint", "status")), "{{endpoint}} {{status}}"),
@@ -25,8 +25,8 @@ PENDO = Row(
         ),
         graph(
             "Share of requests that failed",
-            "Everything but 2xx and 429, of all requests. What is retried and then passes costs time, "
-            "not events.",
+            "Share of requests whose answer was neither 2xx nor 429. A request that is retried and then "
+            "succeeds costs time, but no event is lost.",
             "percentunit",
             bad_from(0.01, 0.1),
             Query(
@@ -39,7 +39,8 @@ PENDO = Row(
         ),
         graph(
             "Duration of requests",
-            "From a request's start to the end of its answer, or to its time-out. No line: no request ended.",
+            "From the start of a request to the end of its answer, or to its time-out. No line means that "
+            "no request ended.",
             "s",
             bad_from(1, 5),
             Query(quantile(0.5, "flagpost_pendo_request_seconds", "endpoint"), "{{endpoint}} 50 %"),
@@ -48,8 +49,8 @@ PENDO = Row(
         ),
         states(
             "State of each endpoint",
-            "The worst that any consumer has. While an endpoint is not ok, one probe at a time finds out "
-            "when it is again.",
+            "The worst state that any consumer reports. While an endpoint is not ok, a consumer sends it "
+            "one probe at a time.",
             PENDO_STATE,
             "{{endpoint}}",
             ("ok", "throttled", "unreachable", "unauthorized"),
@@ -63,8 +64,9 @@ LIMITS = Row(
     (
         graph(
             "Throttling",
-            "Answers 429 a second. They hold the endpoint if three visitors met them within 10 s and they are a "
-            "twentieth of its answers; otherwise only the visitors that met them.",
+            "Answers with status 429, a second. If three visitors get 429 within 10 s and a twentieth of "
+            "the endpoint's answers are 429, sending to the endpoint stops for a while; otherwise only the "
+            "visitors that got 429 wait.",
             "reqps",
             bad_from(0.1, 1),
             Query(total(rate(REQUESTS, 'status="429"'), "endpoint"), "{{endpoint}}"),
@@ -72,8 +74,8 @@ LIMITS = Row(
         ),
         graph(
             "Budget used",
-            "Requests a minute, of the share of *_requests_per_minute that the consumers have. At 100 % "
-            "deliveries wait for it; 0 % where there is no limit.",
+            "Requests a minute, as a share of what *_requests_per_minute allows the consumers. At 100 % "
+            "deliveries wait for the budget. 0 % means that there is no limit.",
             "percentunit",
             bad_from(0.8, 0.95),
             Query(
@@ -87,15 +89,16 @@ LIMITS = Row(
         ),
         graph(
             "Budget",
-            "Requests a minute that each consumer may start: its share of the group's limit, by partitions.",
+            "Requests a minute that each consumer may start: its share of the group's limit, by its share "
+            "of the partitions.",
             "none",
             ANY,
             Query(f"{series('flagpost_pendo_budget_per_minute')} < Inf", "{{pod}} {{endpoint}}"),
         ),
         graph(
             "Requests in flight",
-            "Of each consumer, as a share of its pendo.max_connections, which both endpoints have together. Always "
-            "at 100 %: more pods, or a larger limit.",
+            "Requests in flight of each consumer, as a share of its pendo.max_connections, which both "
+            "endpoints share. If it is always at 100 %, add pods or raise the limit.",
             "percentunit",
             bad_from(0.9, 1),
             Query(
@@ -106,7 +109,7 @@ LIMITS = Row(
         graph(
             "Oldest request",
             "How long each consumer's oldest request has waited for its answer. A track request ends after "
-            "pendo.request_timeout_seconds, one of metadata after pendo.metadata_timeout_seconds.",
+            "pendo.request_timeout_seconds, a metadata request after pendo.metadata_timeout_seconds.",
             "s",
             ANY,
             Query(series("flagpost_oldest_attempt_seconds"), "{{pod}}"),
@@ -120,8 +123,8 @@ VERDICTS = Row(
     (
         stack(
             "Verdicts",
-            "Delivered; throttled and transient are retried; setup means that a key or URL is wrong, or "
-            "that one delivery is poison; rejected is final.",
+            "throttled and transient are retried; setup means that a key or URL is wrong, or that one "
+            "delivery is poison; rejected is final.",
             "reqps",
             ANY,
             Query(total(rate(REQUESTS, 'status=~"2.."')), "delivered"),
@@ -133,7 +136,7 @@ VERDICTS = Row(
         ),
         graph(
             "Track requests for each delivered event",
-            "1 is best. More: what was retried.",
+            "1 is best. A higher value means retries.",
             "none",
             bad_from(1.2, 2),
             Query(
@@ -147,7 +150,7 @@ VERDICTS = Row(
         ),
         graph(
             "Metadata values for each request",
-            "How well metadata is coalesced: up to 1,000 visitors a request.",
+            "How many metadata values share one request: up to 1,000 visitors fit into one.",
             "none",
             ANY,
             Query(
@@ -160,8 +163,7 @@ VERDICTS = Row(
         ),
         heatmap(
             "Event age",
-            "From an event's occurrence to Pendo's answer. What lies above 60 s counts against the "
-            "objective.",
+            "From an event's occurrence to Pendo's answer. Events above 60 s count against the objective.",
             "s",
             total(rate("flagpost_event_age_seconds_bucket"), "le"),
             runbook="FlagpostEventsLate",
@@ -174,7 +176,8 @@ ENDINGS = Row(
     (
         stack(
             "Dead letters by reason",
-            "Kept for 26 days, with the reason; to be put back once the cause is fixed.",
+            "Deliveries that became dead letters. These are kept for 26 days and can be replayed once the "
+            "cause is fixed.",
             "ops",
             NO_RATE,
             Query(
@@ -185,7 +188,8 @@ ENDINGS = Row(
         ),
         graph(
             "Records quarantined",
-            "Records that made Flagpost's own code raise an exception twice, and are dead letters: a defect.",
+            "Records that made Flagpost's own code raise an exception twice and became dead letters. This "
+            "is a defect.",
             "cps",
             NO_RATE,
             Query(total(rate("flagpost_quarantined_total")), "quarantined"),
@@ -193,7 +197,8 @@ ENDINGS = Row(
         ),
         stack(
             "Drops by reason",
-            "By design or setting: consent, filters, no visitor id. field_missing: Pendo lacks the field.",
+            "Dropped on purpose or by a setting: consent, filters, no visitor id. field_missing: Pendo does "
+            "not have the field.",
             "ops",
             ANY,
             Query(
@@ -203,15 +208,15 @@ ENDINGS = Row(
         ),
         stack(
             "Properties trimmed",
-            "Repairs that Pendo's rules for properties demanded; `flagpost preview` shows them for an event.",
+            "Changes to properties that Pendo's rules require; `flagpost preview` shows them for one event.",
             "ops",
             ANY,
             Query(seen(total(rate("flagpost_properties_trimmed_total"), "rule")), "{{rule}}"),
         ),
         stack(
             "Planned and handed back",
-            "Deliveries that records gave, and those handed back unsettled when partitions moved or a pod "
-            "stopped.",
+            "Deliveries planned from records, and deliveries handed back unsettled when partitions moved or "
+            "a pod stopped.",
             "ops",
             ANY,
             Query(total(rate("flagpost_deliveries_planned_total"), "kind"), "planned {{kind}}"),

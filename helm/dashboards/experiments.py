@@ -10,14 +10,14 @@ from dashboards.promql import RELEASE, gained, greatest, rate, ratio, seen, seri
 DECISIONS = "flagpost_decisions_total"
 TRACK = 'kind="track"'
 VALUES = 'kind="visitor_metadata"'
-OF_NAMED_FLAGS = "Only flags that the setting metrics.flags lists: labels stay few."
+OF_NAMED_FLAGS = "Only flags that the setting metrics.flags lists, to keep the number of labels small."
 
 ALL = Row(
     "All track events",
     (
         stat(
             "Delivered",
-            "Track events that Pendo accepted in the time that is looked at: decisions and track events.",
+            "Track events (decisions and others) that Pendo accepted in the selected time range.",
             total(gained(DELIVERIES, TRACK, 'outcome="delivered"')),
             "short",
             ANY,
@@ -25,7 +25,7 @@ ALL = Row(
         ),
         stat(
             "Duplicates",
-            "Duplicates: not sent.",
+            "Track events that were not sent because they are duplicates.",
             total(gained(DELIVERIES, TRACK, 'outcome="duplicate"')),
             "short",
             ANY,
@@ -33,7 +33,7 @@ ALL = Row(
         ),
         stat(
             "Dropped",
-            "By consent, filters, or for want of a visitor id.",
+            "Track events dropped because of consent, a filter or a missing visitor id.",
             total(gained(DELIVERIES, TRACK, 'outcome="dropped"')),
             "short",
             ANY,
@@ -41,7 +41,7 @@ ALL = Row(
         ),
         stat(
             "Dead-lettered",
-            "An experiment's numbers lack these until they are replayed.",
+            "An experiment's numbers do not include these until they are replayed.",
             total(gained(DELIVERIES, TRACK, 'outcome="dead_lettered"')),
             "short",
             bad_from(1, 100),
@@ -50,16 +50,16 @@ ALL = Row(
         ),
         stack(
             "Track events by outcome",
-            "How track deliveries end, a second.",
+            "How track deliveries end, by outcome, a second.",
             "ops",
             ANY,
             Query(total(rate(DELIVERIES, TRACK), "outcome"), "{{outcome}}"),
             runbook="FlagpostDeadLetters",
         ),
         stack(
-            "Visitor metadata by ending",
-            "Values of the field that a flag sets. superseded and unchanged need not be sent; "
-            "field_missing: create the field in Pendo.",
+            "Visitor metadata by reason",
+            "Values of the field that a flag sets. superseded and unchanged need not be sent; for "
+            "field_missing, create the field in Pendo.",
             "ops",
             ANY,
             Query(seen(total(rate(DELIVERIES, VALUES), "reason")), "{{reason}}"),
@@ -81,14 +81,14 @@ BY_FLAG = Row(
         ),
         stack(
             "Delivered decisions by flag",
-            f"A flag that falls silent shows here first. {OF_NAMED_FLAGS}",
+            f"If a flag stops sending decisions, you see it here first. {OF_NAMED_FLAGS}",
             "ops",
             ANY,
             Query(total(rate(DECISIONS, 'outcome="delivered"'), "flag"), "{{flag}}"),
         ),
         stack(
             "Delivered decisions by flag and variation",
-            f"Events, not visitors: see below for the split. {OF_NAMED_FLAGS}",
+            f"Counts events, not visitors: for the split see the panels below. {OF_NAMED_FLAGS}",
             "ops",
             ANY,
             Query(
@@ -97,7 +97,8 @@ BY_FLAG = Row(
         ),
         graph(
             "Share delivered, by flag",
-            f"Delivered, of delivered and dead-lettered. The objective is 99.9 %. {OF_NAMED_FLAGS}",
+            "Delivered, as a share of delivered and dead-lettered. The objective is 99.9 %. "
+            f"{OF_NAMED_FLAGS}",
             "percentunit",
             good_from(0.995, 0.999),
             Query(
@@ -111,7 +112,7 @@ BY_FLAG = Row(
         ),
         table(
             "Decisions by flag, variation and outcome",
-            f"In the time that is looked at. {OF_NAMED_FLAGS}",
+            f"Decisions in the selected time range. {OF_NAMED_FLAGS}",
             "short",
             ANY,
             f"round({total(gained(DECISIONS), 'flag', 'variation', 'outcome')})",
@@ -122,15 +123,16 @@ BY_FLAG = Row(
 
 VISITORS = "flagpost_experiment_visitors"
 BY_VARIATION = "flag", "rule", "variation"
-OF_EXPERIMENTS = "Rules of type experiment of the flags that the setting metrics.flags lists."
+OF_EXPERIMENTS = "Only experiment rules of flags that the setting metrics.flags lists."
 
 SPLIT = Row(
     "Visitors of experiments",
     (
         graph(
             "Evidence of a mismatch",
-            "Of the visitors against the expected split, all pods together. From 4.6 on it is a sample ratio "
-            f"mismatch: a fair experiment ever comes to that once in a hundred. {OF_EXPERIMENTS}",
+            "Evidence that visitors are not split as expected, of all pods together. From 4.6 on it is a "
+            "sample ratio mismatch: only one fair experiment in a hundred ever reaches that value. "
+            f"{OF_EXPERIMENTS}",
             "short",
             bad_from(2.3, 4.6),
             Query(
@@ -141,8 +143,8 @@ SPLIT = Row(
         ),
         graph(
             "Share of visitors, and expected",
-            "Of an experiment's visitors those of each variation; and the share that is to have it, where the "
-            f"datafile's traffic allocation or metrics.splits tells. {OF_EXPERIMENTS}",
+            "Each variation's share of an experiment's visitors, and the share it should have if the "
+            f"datafile's traffic allocation or metrics.splits says so. {OF_EXPERIMENTS}",
             "percentunit",
             ANY,
             Query(
@@ -158,8 +160,8 @@ SPLIT = Row(
         ),
         table(
             "Visitors of experiments by variation",
-            "Each once, with the first variation, since the pods hold their partitions: a restart begins at 0. "
-            f"{OF_EXPERIMENTS}",
+            "Each visitor counts once, with the first variation, since the pods got their partitions: a "
+            f"restart begins at 0. {OF_EXPERIMENTS}",
             "short",
             ANY,
             total(series(VISITORS), *BY_VARIATION),

@@ -12,7 +12,8 @@ NOW = Row(
     (
         stat(
             "Partitions without a consumer",
-            "Of all that the events topic has. For seconds while partitions change hands; otherwise 0.",
+            "Of all partitions of the events topic. Above 0 for seconds while partitions change hands; "
+            "otherwise 0.",
             UNASSIGNED,
             "none",
             NONE_AT_ALL,
@@ -20,7 +21,7 @@ NOW = Row(
         ),
         stat(
             "Partitions stalled",
-            "Assigned and without progress, whatever they wait for; /status says why.",
+            "Assigned partitions that make no progress, for any reason; /status says why.",
             total(series("flagpost_stalled")),
             "none",
             NONE_AT_ALL,
@@ -28,17 +29,17 @@ NOW = Row(
         ),
         stat(
             "Offsets lost",
-            "Records that Kafka deleted before they were read, or that cannot be read, in the time that is looked "
-            "at.",
+            "Records that Kafka deleted before a consumer read them, or that cannot be read, in the "
+            "selected time range.",
             total(gained("flagpost_offsets_lost_total")),
             "none",
             NONE_AT_ALL,
             runbook="FlagpostOffsetsLost",
         ),
         stat(
-            "Topics made anew",
-            "Topics deleted and made anew under their old name, and logs that went back, as each consumer tells of "
-            "it, in the time that is looked at.",
+            "Topics replaced",
+            "Topics that were deleted and created again under their old name, and partitions that lost the "
+            "end of their log, as counted by each consumer in the selected time range.",
             total(gained("flagpost_topic_replaced_total")),
             "none",
             NONE_AT_ALL,
@@ -46,7 +47,8 @@ NOW = Row(
         ),
         stat(
             "Waiting for the registry",
-            "Partitions whose next record waits for a schema of the schema registry; /status says which ids.",
+            "Partitions whose next record needs a schema that the schema registry has not returned yet; "
+            "/status lists the schema ids.",
             total(series("flagpost_registry_waiting")),
             "none",
             NONE_AT_ALL,
@@ -54,7 +56,8 @@ NOW = Row(
         ),
         stat(
             "Ledger records damaged",
-            "Passed over, in the time that is looked at: what they settled may be sent again.",
+            "Ledger records that were skipped because they cannot be read, in the selected time range. What "
+            "they settled may be sent again.",
             total(gained("flagpost_ledger_damaged_total")),
             "none",
             NONE_AT_ALL,
@@ -62,15 +65,15 @@ NOW = Row(
         ),
         stat(
             "Last restore",
-            "How long the slowest consumer read the ledger when it was last given a partition.",
+            "How long the slowest consumer read the ledger when it was last assigned a partition.",
             greatest(series("flagpost_ledger_restore_seconds")),
             "s",
             bad_from(5, 30),
         ),
         stat(
             "Settlements on their way",
-            "Answers of Pendo whose settlement Kafka has not acknowledged, as a share of 2 x pendo.max_connections, "
-            "where sending stops; in the consumer that has most of them.",
+            "Answers of Pendo whose settlement Kafka has not acknowledged, as a share of 2 x "
+            "pendo.max_connections, where sending stops; in the consumer that has the most.",
             greatest(of_limit(series("flagpost_ledger_unacknowledged"), "pendo.max_connections", 2)),
             "percentunit",
             bad_from(0.75, 1),
@@ -84,8 +87,8 @@ LAG = Row(
     (
         graph(
             "Lag",
-            "Records that are not settled. Growing while the sendable backlog is large: more pods. Growing "
-            "without: Pendo, its limits, or visitors' pace.",
+            "Records that are not settled. If it grows while the sendable backlog is large, add pods. If it "
+            "grows without one, the cause is Pendo, its limits, or visitors' pace.",
             "short",
             bad_from(100_000, 1_000_000),
             Query(series("release:flagpost_consumer_lag:sum", of=RELEASE), "{{release}} lag"),
@@ -94,8 +97,8 @@ LAG = Row(
         ),
         graph(
             "Lag by partition",
-            "Of partitions that a consumer has. One alone: a hot visitor, a partition that is held, or a consumer "
-            "that is stuck.",
+            "Lag of the partitions that consumers have. If only one is high: a hot visitor, a held "
+            "partition, or a stuck consumer.",
             "short",
             ANY,
             Query(greatest(series("flagpost_consumer_lag"), "partition"), "{{partition}}"),
@@ -103,8 +106,9 @@ LAG = Row(
         ),
         stack(
             "Stalled partitions by reason",
-            "What partitions without progress wait for: their ledger to be read, a person, the schema registry, "
-            "Kafka to take settlements or dead letters, a right clock, or Kafka's records.",
+            "What partitions without progress wait for: for example the ledger to be read, a person, the "
+            "schema registry, Kafka to accept settlements or dead letters, a correct clock, or records from "
+            "Kafka.",
             "none",
             ANY,
             Query(total(series("flagpost_stalled"), "reason"), "{{reason}}"),
@@ -112,7 +116,7 @@ LAG = Row(
         ),
         graph(
             "Records read by pod",
-            "Records taken in from the events topic. A consumer at 0 while others work: intake paused, or "
+            "Records read from the events topic. A consumer at 0 while others work has paused intake or has "
             "no partition.",
             "cps",
             ANY,
@@ -120,7 +124,7 @@ LAG = Row(
         ),
         graph(
             "Partitions by pod",
-            "Even shares are normal; a pod with none is one too many.",
+            "Even shares are normal. A pod without partitions is not needed.",
             "none",
             ANY,
             Query(total(series("flagpost_partitions_assigned"), "pod"), "{{pod}}"),
@@ -129,11 +133,12 @@ LAG = Row(
 )
 
 MOVES = Row(
-    "What moves?",
+    "Hand-overs and the ledger",
     (
         graph(
             "Rebalances",
-            "Changes of assignment a minute. lost: a consumer was taken for dead, too slow or frozen.",
+            "Changes of assignment a minute. lost means that the group removed a consumer because it was "
+            "too slow or frozen.",
             "none",
             bad_from(5, 20),
             Query(f"60 * {total(rate('flagpost_rebalances_total'), 'kind')}", "{{kind}}"),
@@ -141,15 +146,15 @@ MOVES = Row(
         ),
         graph(
             "Seen again",
-            "Records that the ledger already settles: read again after a restart or hand-over, and not sent "
-            "again.",
+            "Records that are already settled in the ledger: read again after a restart or hand-over, but "
+            "not sent again.",
             "cps",
             ANY,
             Query(total(rate("flagpost_redeliveries_total"), "pod"), "{{pod}}"),
         ),
         graph(
             "Restore",
-            "How long the ledger was read when a partition was last assigned. It grows with "
+            "How long each consumer read the ledger when a partition was last assigned. It grows with "
             "dedupe.ttl_seconds times the rate of events.",
             "s",
             bad_from(5, 30),
@@ -157,7 +162,7 @@ MOVES = Row(
         ),
         stack(
             "Settlements not acknowledged",
-            "Answers of Pendo whose settlement Kafka has not taken yet, by pod.",
+            "Answers of Pendo whose settlement Kafka has not acknowledged yet, by pod.",
             "none",
             ANY,
             Query(series("flagpost_ledger_unacknowledged"), "{{pod}}"),

@@ -37,15 +37,15 @@ WORKING = Row(
     (
         stat(
             "Alerts",
-            "Alerts of Flagpost's that fire now, but for those that only inform. The table below names them. No "
-            "data: Prometheus has not loaded Flagpost's rules, or nothing runs.",
+            "Flagpost's alerts that fire now, except those of severity info. The table below lists them. No "
+            "data means that Prometheus has not loaded Flagpost's rules, or that nothing runs.",
             f'count({FIRING},severity!="info"}}) or 0 * count({series(UNEXPLAINED, of=RELEASE)})',
             "none",
             NONE_AT_ALL,
         ),
         stat(
             "Consumers",
-            "Consumers that are scraped. More than there are partitions do not help.",
+            "Consumers that Prometheus scrapes. More consumers than partitions do not help.",
             f"count({series('flagpost_build_info')}) or vector(0)",
             "none",
             good_from(1, 2),
@@ -53,7 +53,8 @@ WORKING = Row(
         ),
         stat(
             "Partitions without a consumer",
-            "Of all that the events topic has. For seconds while partitions change hands; otherwise 0.",
+            "Of all partitions of the events topic. Above 0 for seconds while partitions change hands; "
+            "otherwise 0.",
             UNASSIGNED,
             "none",
             NONE_AT_ALL,
@@ -61,15 +62,15 @@ WORKING = Row(
         ),
         stat(
             "Delivered a second",
-            "What Pendo has accepted, track events and metadata values.",
+            "Track events and metadata values that Pendo has accepted, a second.",
             total(rate(DELIVERIES, 'outcome="delivered"')),
             "ops",
             ANY,
         ),
         stat(
             "Fullest memory",
-            "How much of what may be pending is, in the consumer that has most of it. At 100 % it reads no more: "
-            "Pendo, its limits or Kafka hold it up.",
+            "How much of the allowed pending memory is used, in the consumer that uses the most. At 100 % "
+            "it reads no more records, because of Pendo, its limits or Kafka.",
             greatest(series("flagpost_pending_ratio")),
             "percentunit",
             bad_from(0.75, 1),
@@ -77,8 +78,8 @@ WORKING = Row(
         ),
         stat(
             "Lag",
-            "Records that are not settled yet, in Kafka and in memory. What counts is whether it grows: see "
-            "below.",
+            "Records that are not settled yet, in Kafka and in memory. What matters is whether the lag "
+            "grows: see below.",
             f"sum({series('release:flagpost_consumer_lag:sum', of=RELEASE)})",
             "short",
             bad_from(100_000, 1_000_000),
@@ -86,18 +87,18 @@ WORKING = Row(
         ),
         states(
             "Pendo, as the consumers see it",
-            "The worst state that any consumer has of each endpoint. Unauthorized: the key or URL is wrong. "
-            "Unreachable: ten requests in a row failed. Throttled: Pendo's limits. Nothing is lost "
-            "meanwhile.",
+            "The worst state that any consumer reports for each endpoint. Unauthorized: the key or URL is "
+            "wrong. Unreachable: ten requests in a row failed. Throttled: Pendo's limits are reached. "
+            "Nothing is lost meanwhile.",
             PENDO_STATE,
             "{{endpoint}}",
             ("ok", "throttled", "unreachable", "unauthorized"),
             "FlagpostPendoUnauthorized",
         ),
         table(
-            "What fires",
-            "Every alert that fires; docs/runbooks has a page for each. Empty is good, if the number of alerts "
-            "above is 0.",
+            "Alerts that fire",
+            "Every alert that fires; docs/runbooks has a page for each. An empty table is good if the "
+            "number of alerts above is 0.",
             "none",
             NONE_AT_ALL,
             f"count by (alertname, severity, namespace, release, pod) ({FIRING}}})",
@@ -111,7 +112,7 @@ PROMISE = Row(
         stat(
             "Unexplained",
             "Planned deliveries that are neither settled, handed back nor pending, by the consumers' own "
-            "books. Anything but 0 is a defect. `flagpost reconcile` proves it from the ledger.",
+            "counts. Any value but 0 is a defect. `flagpost reconcile` checks the same with the ledger.",
             f"sum(abs({series(UNEXPLAINED, of=RELEASE)}))",
             "none",
             NONE_AT_ALL,
@@ -119,8 +120,8 @@ PROMISE = Row(
         ),
         stat(
             "Lost in Kafka",
-            "Offsets that could not be read, because Kafka had deleted them or their batch is damaged, in the time "
-            "that is looked at. A restart does not take them away; a shorter time does.",
+            "Offsets that could not be read in the selected time range, because Kafka had deleted them or "
+            "their batch cannot be read. A restart does not reset this number; a shorter time range does.",
             total(gained("flagpost_offsets_lost_total")),
             "none",
             NONE_AT_ALL,
@@ -128,7 +129,7 @@ PROMISE = Row(
         ),
         stat(
             "Oldest pending",
-            "The age of the oldest event that a consumer holds and has not settled.",
+            "The age of the oldest event that a consumer has read but not settled.",
             f"max({series('release:flagpost_oldest_pending_age_seconds:max', of=RELEASE)})",
             "s",
             bad_from(60, HOUR),
@@ -136,7 +137,8 @@ PROMISE = Row(
         ),
         stat(
             "Deadline",
-            "The same, as the share of delivery.max_age_seconds: at 100 % events expire.",
+            "The age of the oldest pending event as a share of delivery.max_age_seconds: at 100 % events "
+            "expire.",
             DEADLINE,
             "percentunit",
             bad_from(0.5, 0.7),
@@ -156,8 +158,7 @@ PROMISE = Row(
         ),
         stat(
             "Delivered",
-            "The share of what should be delivered that was: delivered, of delivered and dead-lettered. The "
-            "objective is 99.9 %.",
+            "Delivered, as a share of delivered and dead-lettered. The objective is 99.9 %.",
             ratio(
                 total(gained(DELIVERIES, 'outcome="delivered"')),
                 total(gained(DELIVERIES, 'outcome=~"delivered|dead_lettered"')),
@@ -168,7 +169,7 @@ PROMISE = Row(
         ),
         stat(
             "Dead letters",
-            "Deliveries that were dead-lettered in the time that is looked at; they can be put back.",
+            "Deliveries that were dead-lettered in the selected time range; they can be replayed.",
             total(gained(DELIVERIES, 'outcome="dead_lettered"')),
             "none",
             bad_from(1, 100),
@@ -182,8 +183,8 @@ OBJECTIVES = Row(
     (
         graph(
             "Event age",
-            "From an event's occurrence to Pendo's answer. A visitor's events wait for one another, a "
-            "second each, so the 99th percentile tells of the busiest visitors.",
+            "From an event's occurrence to Pendo's answer. A visitor's events wait for one another, one "
+            "second each, so the 99th percentile shows the busiest visitors.",
             "s",
             bad_from(30, 60),
             Query(quantile(0.5, "flagpost_event_age_seconds"), "50 %"),
@@ -193,8 +194,8 @@ OBJECTIVES = Row(
         ),
         graph(
             "Burn rates",
-            "How many times faster than allowed the error budgets of 30 days are used up, over an hour. "
-            "From 14.4 on it wakes somebody. No line: nothing was delivered.",
+            "How many times faster than allowed the error budgets of 30 days are used up, over the last "
+            "hour. From 14.4 on a critical alert fires. No line means that nothing was delivered.",
             "none",
             bad_from(1, 14.4),
             Query(f"max({series('release:flagpost_events_late:ratio_rate1h', of=RELEASE)}) / 0.01", "late"),
@@ -208,18 +209,18 @@ OBJECTIVES = Row(
 )
 
 FLOW = Row(
-    "Where does it go?",
+    "What happens to records?",
     (
         graph(
             "Records read",
-            "Records taken in from the events topic.",
+            "Records read from the events topic, a second.",
             "cps",
             ANY,
             Query(total(rate("flagpost_records_consumed_total")), "records"),
         ),
         stack(
             "Deliveries by outcome",
-            "How deliveries end: duplicates and drops are by design, dead letters need a look.",
+            "How deliveries end. Duplicates and drops are intended; dead letters need attention.",
             "ops",
             ANY,
             Query(total(rate(DELIVERIES), "outcome"), "{{outcome}}"),
@@ -227,8 +228,8 @@ FLOW = Row(
         ),
         stack(
             "Pending by kind",
-            "Deliveries in the memory of all consumers, not settled: what waits, is on its way, or whose "
-            "settlement Kafka has not acknowledged.",
+            "Unsettled deliveries in the memory of all consumers: they wait, are in flight, or Kafka has "
+            "not acknowledged their settlement.",
             "short",
             ANY,
             Query(total(series("flagpost_deliveries_pending"), "kind"), "{{kind}}"),
@@ -236,8 +237,8 @@ FLOW = Row(
         ),
         graph(
             "Backlog and lag",
-            "Sendable is what more pods would help with; paced waits for its visitor's second, and more "
-            "pods do not help.",
+            "More pods help with the sendable backlog. The paced backlog waits for its visitor's next "
+            "second; more pods do not help with that.",
             "short",
             ANY,
             Query(f"sum({series('release:flagpost_backlog_sendable:sum', of=RELEASE)})", "sendable"),

@@ -15,7 +15,7 @@ NOW = Row(
     (
         stat(
             "Published by services",
-            "Events that publishers gave to Kafka in the time that is looked at, of the chosen namespaces: "
+            "Events that publishers wrote to Kafka in the selected time range, in the chosen namespaces: "
             "services belong to no release.",
             total(gained("flagpost_publisher_delivered_total", of=SERVICES)),
             "short",
@@ -23,8 +23,8 @@ NOW = Row(
         ),
         stat(
             "Refused or failed",
-            "Events that publishers could not publish, in the time that is looked at. They are lost; the "
-            "applications go on.",
+            "Events that publishers could not publish in the selected time range. These events are lost; "
+            "the applications continue.",
             f"{total(gained('flagpost_publisher_refused_total', of=SERVICES))}"
             f" + {total(gained('flagpost_publisher_failed_total', of=SERVICES))}",
             "none",
@@ -33,14 +33,14 @@ NOW = Row(
         ),
         stat(
             "Accepted by the gateway",
-            "Events that Kafka acknowledged, in the time that is looked at.",
+            "Events from the gateway that Kafka acknowledged in the selected time range.",
             total(gained("flagpost_gateway_events_total", 'outcome="accepted"')),
             "short",
             ANY,
         ),
         stat(
             "Gateways with Kafka",
-            "The share of gateways that Kafka takes events from. Those without answer 503.",
+            "The share of gateways whose events Kafka accepts. The others answer 503.",
             f"avg({series('flagpost_gateway_kafka_up')})",
             "percentunit",
             good_from(0.5, 1),
@@ -48,7 +48,8 @@ NOW = Row(
         ),
         stat(
             "Answers 5xx",
-            "The share of the gateway's answers: Kafka does not take events, or too many requests at once.",
+            "The share of the gateway's answers that are 5xx: Kafka does not accept events, or there are "
+            "too many requests at once.",
             ratio(total(gained(REQUESTS, 'status=~"5.."')), total(gained(REQUESTS))),
             "percentunit",
             bad_from(0.001, 0.01),
@@ -56,7 +57,7 @@ NOW = Row(
         ),
         stat(
             "Answers 4xx",
-            "The share of the gateway's answers: what a client sent cannot be taken.",
+            "The share of the gateway's answers that are 4xx: the gateway cannot accept what a client sent.",
             ratio(total(gained(REQUESTS, 'status=~"4.."')), total(gained(REQUESTS))),
             "percentunit",
             bad_from(0.01, 0.05),
@@ -70,7 +71,7 @@ PUBLISHERS = Row(
     (
         stack(
             "What became of events",
-            "accepted are on their way to Kafka or there; duplicates need not go; refused and failed are "
+            "accepted: in Kafka, or on the way there. duplicates: need not be sent. refused and failed: "
             "lost.",
             "ops",
             ANY,
@@ -82,8 +83,8 @@ PUBLISHERS = Row(
         ),
         graph(
             "Queued",
-            "Events on their way to Kafka, by pod; at the publisher's own queue_max_messages the next are refused. "
-            "One that only grows: Kafka takes nothing.",
+            "Events on their way to Kafka, by pod. At the publisher's own queue_max_messages, further "
+            "events are refused. If a queue only grows, Kafka accepts nothing.",
             "short",
             ANY,
             Query(series("flagpost_publisher_queued", of=SERVICES), "{{namespace}} {{pod}}"),
@@ -97,8 +98,8 @@ GATEWAY = Row(
     (
         stack(
             "Requests by route and status",
-            "Requests a second. 202 and 200: Kafka has it. 503: Kafka does not take events; clients should "
-            "try again.",
+            "Requests a second. 202 and 200: Kafka has the events. 503: Kafka does not accept events; "
+            "clients should retry.",
             "reqps",
             ANY,
             Query(seen(total(rate(REQUESTS), "route", "status")), "{{route}} {{status}}"),
@@ -115,7 +116,7 @@ GATEWAY = Row(
         ),
         stack(
             "Events by type",
-            "Events of well-formed requests. refused: answered 503.",
+            "Events of well-formed requests, by type and outcome. refused: answered 503.",
             "ops",
             ANY,
             Query(total(rate("flagpost_gateway_events_total"), "type", "outcome"), "{{type}} {{outcome}}"),
@@ -123,8 +124,8 @@ GATEWAY = Row(
         ),
         stack(
             "Set aside, and webhooks",
-            "What was accepted and is not for Pendo, by reason; webhooks of Pendo's, published or seen "
-            "before.",
+            "Events that were accepted but are not for Pendo, by reason; and Pendo's webhooks, by whether "
+            "they were published or seen before.",
             "ops",
             ANY,
             Query(total(rate("flagpost_gateway_set_aside_total"), "reason"), "set aside {{reason}}"),
@@ -144,7 +145,7 @@ KEYS = Row(
     (
         stack(
             "Events by key",
-            "Events by the name of the key that they came with. refused: answered 503.",
+            "Events by the name of the key that they were sent with. refused: answered 503.",
             "ops",
             ANY,
             Query(
@@ -154,7 +155,7 @@ KEYS = Row(
         ),
         stack(
             "Requests beyond a key's rate",
-            "Answered 429, by key: see gateway.keys.",
+            "Requests answered 429 because their key is over its rate: see gateway.keys.",
             "reqps",
             ANY,
             Query(seen(total(rate("flagpost_gateway_key_limited_total"), "key")), "{{key}}"),
@@ -162,7 +163,8 @@ KEYS = Row(
         ),
         graph(
             "Files of keys that cannot be used",
-            "Lines that can be no key or secret; 1 for a file that is empty or cannot be read.",
+            "The number of lines that cannot be a key or secret; 1 for a file that is empty or cannot be "
+            "read.",
             "short",
             ANY,
             Query(series("flagpost_gateway_secrets_wrong"), "{{pod}} {{setting}}"),
@@ -176,7 +178,8 @@ LIMITS = Row(
     (
         graph(
             "Records on their way to Kafka",
-            "Each request waits for the acknowledgement of its own.",
+            "Records that Kafka has not acknowledged yet. Each request waits for the acknowledgement of its "
+            "records.",
             "short",
             ANY,
             Query(series("flagpost_gateway_kafka_queued"), "{{pod}}"),
@@ -184,7 +187,7 @@ LIMITS = Row(
         ),
         graph(
             "Kafka's answers",
-            "Records that Kafka acknowledged, and those that it did not take in time.",
+            "Records that Kafka acknowledged, and records that it did not accept in time.",
             "ops",
             ANY,
             Query(total(rate("flagpost_gateway_kafka_acknowledged_total")), "acknowledged"),
@@ -192,8 +195,8 @@ LIMITS = Row(
             runbook="FlagpostGatewayUnavailable",
         ),
         graph(
-            "Requests worked on",
-            "Of each gateway at most 1,000 at once; the next are answered 503.",
+            "Requests in flight",
+            "Requests in flight. Each gateway takes at most 1,000 at once and answers further ones with 503.",
             "none",
             bad_from(800, 1000),
             Query(series("flagpost_gateway_requests_in_flight"), "{{pod}}"),
@@ -201,8 +204,8 @@ LIMITS = Row(
         ),
         graph(
             "Bytes",
-            "Bodies in memory (at most 30 MiB in each gateway), records on their way to Kafka, and bodies "
-            "read a second.",
+            "Bodies in memory (at most 30 MiB in each gateway), records on their way to Kafka, and bytes of "
+            "bodies read a second.",
             "bytes",
             ANY,
             Query(total(series("flagpost_gateway_body_bytes_in_flight")), "bodies in memory"),
@@ -211,8 +214,8 @@ LIMITS = Row(
         ),
         graph(
             "Connections",
-            "Open on the gateway's port, at most 900 in each. Of those that have shown no key, the oldest are "
-            "dropped when there are many.",
+            "Open connections on the gateway's port, at most 900 in each gateway. If there are many, the "
+            "gateway drops the oldest of those that have sent no valid key.",
             "none",
             bad_from(700, 900),
             Query(series("flagpost_gateway_connections"), "{{pod}}"),
@@ -220,8 +223,9 @@ LIMITS = Row(
         ),
         stack(
             "Connections dropped",
-            "Before they had their answer. malformed: no HTTP request that is taken here. The others: strangers who "
-            "were too slow or too many, or did not read their answers.",
+            "Connections that ended before they got an answer. malformed: not an HTTP request that the "
+            "gateway accepts. The other reasons: clients without a key that were too slow or too many, or "
+            "did not read their answers.",
             "ops",
             ANY,
             Query(

@@ -13,8 +13,8 @@ PROCESSES = Row(
     (
         graph(
             "CPU",
-            "Cores that each consumer and gateway uses. A consumer's event loop is one thread: at 1 it can "
-            "do no more.",
+            "Cores that each consumer and gateway uses. A consumer's event loop is one thread: at 1 core it "
+            "is at its limit.",
             "none",
             bad_from(0.8, 1),
             Query(of_ours(rate("process_cpu_seconds_total")), "{{pod}}"),
@@ -22,7 +22,8 @@ PROCESSES = Row(
         ),
         graph(
             "Memory of consumers",
-            "Resident memory. The chart gives each 512 MiB; beyond what it has been given the kernel ends it.",
+            "Resident memory. The chart gives each consumer 512 MiB; the kernel kills a process that goes "
+            "over its limit.",
             "bytes",
             bad_from(400 * MEBIBYTE, 480 * MEBIBYTE),
             Query(of_program(series("process_resident_memory_bytes"), "flagpost_build_info"), "{{pod}}"),
@@ -30,7 +31,7 @@ PROCESSES = Row(
         ),
         graph(
             "Memory of gateways",
-            "Resident memory. The chart gives each 256 MiB.",
+            "Resident memory. The chart gives each gateway 256 MiB.",
             "bytes",
             bad_from(200 * MEBIBYTE, 240 * MEBIBYTE),
             Query(
@@ -39,7 +40,7 @@ PROCESSES = Row(
         ),
         graph(
             "Bytes held",
-            "What the records in memory take: keys, values, headers, and their events, as a share of "
+            "Memory used by pending records (keys, values, headers and their events), as a share of "
             "delivery.max_pending_bytes. At 100 % a consumer reads no more.",
             "percentunit",
             bad_from(0.8, 1),
@@ -47,7 +48,7 @@ PROCESSES = Row(
         ),
         graph(
             "Loop lag",
-            "How late a consumer's event loop runs. Above 0.25 s for minutes: too little CPU.",
+            "How late a consumer's event loop runs. Above 0.25 s for minutes means too little CPU.",
             "s",
             bad_from(0.1, 0.25),
             Query(series("flagpost_loop_lag_seconds"), "{{pod}}"),
@@ -65,8 +66,8 @@ PROCESSES = Row(
         ),
         graph(
             "Dropped on the admin port",
-            "Connections to a consumer's admin port that were ended before they had their answer: malformed, too "
-            "slow, or too many. Nobody but Prometheus and Kubernetes should come there.",
+            "Connections to a consumer's admin port that ended before they got an answer: malformed, too "
+            "slow, or too many. Only Prometheus and Kubernetes should connect to this port.",
             "ops",
             ANY,
             Query(
@@ -82,8 +83,8 @@ VERSIONS = Row(
     (
         stat(
             "Youngest process",
-            "How long ago the last consumer or gateway started. Often short: pods restart; see why with "
-            "kubectl.",
+            "How long ago the last consumer or gateway started. If this is often short, pods restart; "
+            "kubectl shows why.",
             f"time() - max({of_ours(series('process_start_time_seconds'))})",
             "s",
             ((None, "orange"), (600, "green")),
@@ -99,7 +100,7 @@ VERSIONS = Row(
         ),
         table(
             "Consumers by version",
-            "More than one version for long: a roll-out is stuck.",
+            "If there is more than one version for long, a roll-out is stuck.",
             "none",
             ANY,
             f"count by (namespace, release, version) ({series('flagpost_build_info')})",
@@ -107,7 +108,7 @@ VERSIONS = Row(
         ),
         table(
             "Gateways by version",
-            "More than one version for long: a roll-out is stuck.",
+            "If there is more than one version for long, a roll-out is stuck.",
             "none",
             ANY,
             f"count by (namespace, release, version) ({series('flagpost_gateway_build_info')})",
@@ -115,7 +116,7 @@ VERSIONS = Row(
         ),
         graph(
             "Slowest requests to Pendo, by pod",
-            "The 99th percentile. One pod alone is slow: its node, its CPU; all are: Pendo.",
+            "The 99th percentile. If only one pod is slow: its node or its CPU. If all are slow: Pendo.",
             "s",
             bad_from(1, 5),
             Query(quantile(0.99, "flagpost_pendo_request_seconds", "pod"), "{{pod}}"),

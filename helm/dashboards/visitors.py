@@ -21,8 +21,8 @@ WAITING = Row(
     (
         stack(
             "Pending",
-            "Paced waits for its visitor's second. The rest is ready, in flight, waits for a retry, the "
-            "budget or Pendo, or for Kafka to acknowledge its settlement.",
+            "Paced deliveries wait for their visitor's next second. The rest is ready, in flight, or waits "
+            "for a retry, the budget, Pendo, or Kafka's acknowledgement of its settlement.",
             "short",
             ANY,
             Query(total(PACED), "paced"),
@@ -30,10 +30,10 @@ WAITING = Row(
             runbook="FlagpostOldEventsPending",
         ),
         graph(
-            "Longest lines",
-            "Deliveries of the visitors with the most, by rank. One far above the others is a catch-all id "
-            '(a robot, "anonymous"); at delivery.max_pending_per_visitor its newest are dead-lettered while memory '
-            "is full.",
+            "Longest lanes",
+            "Deliveries that wait in the longest lanes, by rank. A visitor far above the others is a "
+            'catch-all id (a robot, "anonymous"). While memory is full, the newest deliveries beyond '
+            "delivery.max_pending_per_visitor are dead-lettered.",
             "short",
             ANY,
             Query(greatest(series("flagpost_hottest_lanes"), "rank"), "{{rank}}"),
@@ -48,8 +48,8 @@ SAVED = Row(
     (
         stat(
             "Requests saved",
-            "Duplicates that were not sent, and metadata values that shared a request, in the time that is "
-            "looked at.",
+            "Duplicates that were not sent, and metadata values that shared a request, in the selected time "
+            "range.",
             f"{total(gained(DELIVERIES, DUPLICATES))} + clamp_min({VALUES_DELIVERED} - {BATCHES_DELIVERED}, 0)",
             "short",
             ANY,
@@ -57,7 +57,8 @@ SAVED = Row(
         ),
         stat(
             "Share of track events that are duplicates",
-            "The same flag and variation for the same visitor within dedupe.ttl_seconds.",
+            "A duplicate has the same visitor, flag and variation as an event sent within "
+            "dedupe.ttl_seconds.",
             ratio(total(gained(DELIVERIES, DUPLICATES, TRACK)), total(gained(DELIVERIES, TRACK))),
             "percentunit",
             ANY,
@@ -65,7 +66,7 @@ SAVED = Row(
         ),
         stat(
             "Keys evicted early",
-            "Keys forgotten because dedupe.max_entries was reached: their duplicates are sent.",
+            "Keys forgotten early because dedupe.max_entries was reached: duplicates of them are sent.",
             total(gained("flagpost_dedupe_evicted_early_total")),
             "none",
             NONE_AT_ALL,
@@ -73,8 +74,9 @@ SAVED = Row(
             width=6,
         ),
         stat(
-            "Lines on a wrong partition",
-            "Visitors' lanes begun by a record that another partitioner placed: no producer of ours.",
+            "Lanes on a wrong partition",
+            "Lanes that began with a record on a wrong partition: its producer uses another partitioner "
+            "than Flagpost's publisher.",
             total(gained("flagpost_mispartitioned_total")),
             "none",
             NONE_AT_ALL,
@@ -83,16 +85,16 @@ SAVED = Row(
         ),
         stack(
             "Duplicates by reason",
-            "dedupe: a track event sent before. superseded: a newer value of the field. unchanged: the "
-            "value sent last.",
+            "dedupe: a track event that was sent before. superseded: a newer value of the field has "
+            "replaced it. unchanged: the same value as the one sent last.",
             "ops",
             ANY,
             Query(total(rate(DELIVERIES, DUPLICATES), "kind", "reason"), "{{kind}} {{reason}}"),
         ),
         graph(
             "Keys remembered",
-            "Sent keys that may still have duplicates, by pod, as a share of dedupe.max_entries: at 100 % the oldest "
-            "are forgotten early.",
+            "Keys of sent deliveries that are remembered to find duplicates, by pod, as a share of "
+            "dedupe.max_entries. At 100 % the oldest keys are forgotten early.",
             "percentunit",
             bad_from(0.8, 1),
             Query(of_limit(series("flagpost_dedupe_entries"), "dedupe.max_entries"), "{{pod}}"),
@@ -100,8 +102,8 @@ SAVED = Row(
         ),
         graph(
             "Late events",
-            "Events more than one dedupe.ttl_seconds behind the newest of their partition: their duplicates "
-            "may be missed.",
+            "Events more than one dedupe.ttl_seconds older than the newest of their partition: their "
+            "duplicates may not be recognised.",
             "cps",
             bad_from(1, 10),
             Query(total(rate("flagpost_dedupe_late_total")), "late"),
@@ -109,8 +111,8 @@ SAVED = Row(
         ),
         graph(
             "Evicted early, and on a wrong partition",
-            "Both should be 0: the first sends duplicates, the second breaks order, pace and dedupe of the "
-            "visitors it meets.",
+            "Both should be 0. Evicted early: duplicates are sent. On a wrong partition: order, pace and "
+            "duplicate detection do not work for these visitors.",
             "cps",
             NO_RATE,
             Query(total(rate("flagpost_dedupe_evicted_early_total")), "evicted early"),

@@ -20,7 +20,9 @@ AGAIN = r"(; Flagpost asks for it again after \d+ s)?"
 MEND = "; fix that, then replay the dead letter"
 UPGRADE = "; upgrade Flagpost, then replay the dead letter"
 BREACH = "its schema breaks FULL_TRANSITIVE compatibility; publish with one that keeps it"
-FUTURE = r"and delivery.max_future_seconds allows \d+: look at the clock of the service"
+FUTURE = r"but delivery.max_future_seconds allows \d+; check the clock of the service"
+BACKLOG = r"\(delivery.max_pending_per_visitor\)"
+ATTEMPTS = r"\(delivery.max_attempts\)"
 REPAIR = "; mapping.properties_policy trim would repair it"
 READ_AT_SOURCE = ": read it at flagpost-source, and "
 READ_THEM_AT_SOURCE = ": read them at flagpost-source, and "
@@ -67,9 +69,9 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         r"event_id has \d+ characters; at most 128 are allowed",
         r"occurred_at is \d+ s ahead of the consumer's clock, " + FUTURE,
         "occurred_at is before 1970; it must be epoch milliseconds",
-        r"(flag_key|event|account_id) is empty; the service must give one",
-        "values holds nothing that can be sent: give at least one field",
-        r"values has \d+ fields, and an event may have 1000: publish them in several",
+        r"(flag_key|event|account_id) is empty; the service must set it",
+        "values holds nothing that can be sent; publish at least one field",
+        r"values has \d+ fields, but an event may have 1000: publish them in several",
         "metadata needs Pendo's integration key: set pendo.integration_key",
         "a replay of a delivery that the settings do not plan .*; set what it needs, then replay it again",
         f"property {QUOTED} is not a finite number; leave it out instead",
@@ -83,15 +85,15 @@ SENTENCES: dict[Reason, tuple[str, ...]] = {
         "Pendo: .+",
         "Pendo refused the record without saying why",
         "Pendo counts it as failed",
-        r"Pendo answered \d+ to this delivery while it took another's: look at its ids",
+        r"Pendo answered \d+ to this delivery twice but accepted others: look at its ids",
     ),
     Reason.ATTEMPTS_EXHAUSTED: (
-        r"\d+ attempts failed while others passed; the last: \w+; replay it later \(delivery.max_attempts\)",
+        r"\d+ attempts failed while other deliveries succeeded; the last: \w+; replay it later " + ATTEMPTS,
     ),
     Reason.VISITOR_BACKLOG: (
-        r"over \d+ of this visitor's events wait \(delivery.max_pending_per_visitor\)",
-        r"this visitor's events wait beyond their fair share \(delivery.max_pending_per_visitor\)",
-        r"this id's metadata waits beyond its fair share of memory \(delivery.max_pending_per_visitor\)",
+        r"over \d+ of this visitor's events wait " + BACKLOG,
+        r"this visitor's waiting events use more than their fair share of memory " + BACKLOG,
+        r"this id's waiting metadata uses more than its fair share of memory " + BACKLOG,
     ),
 }
 _PATTERNS = {reason: re.compile("|".join(sentences)) for reason, sentences in SENTENCES.items()}

@@ -308,7 +308,7 @@ def test_librdkafka_properties_that_are_secrets_are_refused(name: str) -> None:
     ):
         with pytest.raises(Refused) as refusal:
             rendered(values)
-        assert f"{name} would be there for many to read" in str(refusal.value)
+        assert f"{name} would be readable by many" in str(refusal.value)
         assert "hunter2" not in str(refusal.value)
 
 
@@ -364,7 +364,7 @@ KAFKA_VARIABLE: Final = "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"
         ),
         (
             {"config": {"pendo": {"track_secret_file": "/x"}}},
-            "config.pendo.track_secret_file is given, and so is",
+            "config.pendo.track_secret_file is set, and so is",
         ),
         ({"config": {"pendo": {"track_url": "http://relay"}}}, "config.pendo.track_url: plain http"),
         (
@@ -390,7 +390,7 @@ KAFKA_VARIABLE: Final = "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"
             },
             "a.b is in kafkaUsers.consumer.secretProperties",
         ),
-        ({"config": {"kafka": {"topic": "t", "ledger_topic": "t"}}}, "are one topic, t"),
+        ({"config": {"kafka": {"topic": "t", "ledger_topic": "t"}}}, "are the same topic, t"),
         (
             {"config": {"gateway": {"keys": {"web": {}}}}},
             "config.gateway.keys.web: one of key_file, key_sha256",

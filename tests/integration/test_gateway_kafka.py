@@ -212,7 +212,7 @@ async def test_a_registry_that_is_away_is_waited_for(
     topic = fresh_name("registry")
     kafka.create_topics(topic)
     async with gateway_on(kafka, topic, kafka__schema_registry__url="http://127.0.0.1:1") as gateway:
-        await eventually(lambda: any("Kafka takes events" in line for line in gateway.lines))
+        await eventually(lambda: any("Kafka accepts events" in line for line in gateway.lines))
         status, answer, headers = await gateway.post("/v1/events", clicked(1))
         assert (status, headers["retry-after"]) == (503, "2")
         assert "schema registry" in answer["error"]

@@ -309,7 +309,7 @@ def test_a_mistake_in_attaching_is_seen_without_any_logging_set_up() -> None:
     returned, said = attaching()
     assert returned == "-1"
     assert (
-        "attach() has added no listener: AttributeError was raised, for what was given is of type object"
+        "attach() has added no listener: AttributeError was raised, because the given client is of type object"
         in said
     )
     assert "give an optimizely.optimizely.Optimizely" in said

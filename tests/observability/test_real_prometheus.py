@@ -40,7 +40,7 @@ ZERO: Mapping[tuple[str, str], str] = {
         "publishers",
         "Files of keys that cannot be used: {{pod}} {{setting}}",
     ): "the gateway's own tests break them",
-    ("kafka", "Topics made anew"): "the tests of topics made anew count them",
+    ("kafka", "Topics replaced"): "the tests of topics made anew count them",
     ("kafka", "Waiting for the registry"): "it takes a schema registry",
     ("delivery", "Records quarantined: quarantined"): "anything else is a defect",
 }
@@ -53,7 +53,7 @@ FLEETING = {
     ("kafka", "Settlements on their way"),
     ("kafka", "Settlements not acknowledged: {{pod}}"),
     ("publishers", "Records on their way to Kafka: {{pod}}"),
-    ("publishers", "Requests worked on: {{pod}}"),
+    ("publishers", "Requests in flight: {{pod}}"),
     ("publishers", "Bytes: bodies in memory"),
     ("publishers", "Bytes: on their way"),
     ("kafka", "Seen again: {{pod}}"),

@@ -169,7 +169,7 @@ def test_an_event_has_as_many_fields_as_its_memory_is_reckoned_for() -> None:
     (planned,) = plan(event(MAX_METADATA_FIELDS + 1))
     assert planned.ending == Ending(
         Reason.INVALID,
-        f"values has {MAX_METADATA_FIELDS + 1} fields, and an event may have {MAX_METADATA_FIELDS}: "
+        f"values has {MAX_METADATA_FIELDS + 1} fields, but an event may have {MAX_METADATA_FIELDS}: "
         "publish them in several",
     )
     assert planned.metadata == Metadata("visitor", "custom", "v", {}), "what is refused is not copied"
@@ -220,14 +220,14 @@ def test_a_purchase_keeps_what_it_says_under_pendos_names() -> None:
         (
             decision("v"),
             Policy(consent=ConsentSettings(required=True, category="ads")),
-            "no word on consent to ads, which is required",
+            "the event says nothing about consent to ads, which is required",
         ),
         (
             decision("v", occurred_at=START_MS + 2_001_999),
             None,
             (
-                "occurred_at is 2001 s ahead of the consumer's clock, and delivery.max_future_seconds allows 300: "
-                "look at the clock of the service"
+                "occurred_at is 2001 s ahead of the consumer's clock, but delivery.max_future_seconds allows 300; "
+                "check the clock of the service"
             ),
         ),
         (
@@ -238,12 +238,12 @@ def test_a_purchase_keeps_what_it_says_under_pendos_names() -> None:
         (
             track(source=None),
             Policy(select=SelectSettings(environments=Patterns(allow=["prod"]))),
-            "select.environments.allow does not name where the event is from",
+            "select.environments.allow does not match the event",
         ),
         (
             track(source=None),
             Policy(select=SelectSettings(services=Patterns(allow=["shop"]))),
-            "select.services.allow does not name where the event is from",
+            "select.services.allow does not match the event",
         ),
         (
             track(properties={"x": inf}),

@@ -267,7 +267,7 @@ def test_an_event_has_a_thousand_fields_at_most() -> None:
     assert planned.ending is not None
     assert planned.ending.reason is Reason.INVALID
     assert planned.ending.detail == (
-        "values has 1001 fields, and an event may have 1000: publish them in several"
+        "values has 1001 fields, but an event may have 1000: publish them in several"
     )
     assert planned.metadata is not None
     assert planned.metadata.values == {}

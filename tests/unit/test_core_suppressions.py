@@ -397,6 +397,6 @@ def test_as_many_are_held_as_fit_and_an_undo_makes_room_for_one() -> None:
 
 def test_too_many_are_told_with_the_bound_and_what_to_do() -> None:
     assert str(TooManySuppressions(450_000, MAX_BYTES)) == (
-        "more than 450,000 visitors are suppressed, and 64 MiB hold no more: "
+        "more than 450,000 visitors are suppressed, and 64 MiB can hold no more: "
         "undo some (flagpost suppress VISITOR --undo)"
     )

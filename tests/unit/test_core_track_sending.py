@@ -46,7 +46,7 @@ def test_hot_visitors_share_a_third_of_the_memory_and_lose_their_newest_events()
     )
     assert {each.ending.reason for each in settlements} == {Reason.VISITOR_BACKLOG}
     assert {each.ending.detail for each in settlements} == {
-        "this visitor's events wait beyond their fair share (delivery.max_pending_per_visitor)"
+        "this visitor's waiting events use more than their fair share of memory (delivery.max_pending_per_visitor)"
     }
     assert min(each.delivery.record.offset for each in settlements) == 3 * (1 + share), "the newest"
 

@@ -225,7 +225,7 @@ async def test_a_bomb_takes_no_memory(gateway: RunningGateway) -> None:
         (b"\xff{}", "not UTF-8"),
         (BODY.decode().encode("utf-16"), "not UTF-8"),
         (b"\xef\xbb\xbf{}", "is not JSON"),
-        (b"[" * 50_000, "nests too deep"),
+        (b"[" * 50_000, "nested too deep"),
         (b'{"type":"track","type":"track"}', "given twice"),
         (b'{"type":NaN}', "NaN"),
         (b'{"type":-Infinity}', "Infinity"),

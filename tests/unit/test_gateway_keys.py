@@ -162,7 +162,7 @@ def refreshed(ring: KeyRing) -> list[str]:
 
 
 SAID_WRONG = (
-    "error: secrets cannot be used, and whoever has them is refused: fix the source they are read from"
+    "error: secrets cannot be used, and clients that send them are refused: fix the source they are read from"
 )
 SAID_CHANGED = "info: write keys have changed"
 

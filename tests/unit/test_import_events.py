@@ -172,7 +172,7 @@ def test_a_time_means_the_same_in_every_notation() -> None:
         (b" v1,gold", "visitor_id", "white space"),
         (b"v1\xc2\xa0,gold", "visitor_id", "white space"),
         (b"v" * 1001 + b",gold", "visitor_id", "has 1,001 characters; an id may have at most 1,000"),
-        (b"v1,", None, "values holds nothing that can be sent: give at least one field"),
+        (b"v1,", None, "values holds nothing that can be sent; publish at least one field"),
     ],
 )
 def test_metadata_that_the_consumer_would_refuse(row: bytes, column: str | None, told: str) -> None:
@@ -255,7 +255,7 @@ def test_consent_that_is_required_is_asked_for_at_once() -> None:
     imported = import_bytes(rows, "visitor", "jsonl", settings=settings)
     assert imported.lines == [2]
     assert [refusal.problem for refusal in imported.refusals] == [
-        "no word on consent to analytics, which is required",
+        "the event says nothing about consent to analytics, which is required",
         "consent to analytics is denied",
     ]
 

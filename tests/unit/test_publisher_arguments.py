@@ -94,7 +94,7 @@ def test_the_environment_gives_the_arguments(monkeypatch: pytest.MonkeyPatch, tm
     [
         ("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", None, "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS is not set"),
         ("FLAGPOST_KAFKA__PROPERTIES", "acks=1", "FLAGPOST_KAFKA__PROPERTIES is not JSON"),
-        ("FLAGPOST_KAFKA__PROPERTIES", "[]", "FLAGPOST_KAFKA__PROPERTIES is JSON, but no object"),
+        ("FLAGPOST_KAFKA__PROPERTIES", "[]", "FLAGPOST_KAFKA__PROPERTIES is JSON, but not an object"),
         (
             "FLAGPOST_KAFKA__PROPERTIES_FILES",
             '{"sasl.password": "/nowhere/x"}',

@@ -399,7 +399,7 @@ def test_ids_come_from_the_user_an_attribute_or_a_callable(source: Any, visitor_
 @pytest.mark.parametrize("source", ["missing", lambda _user_id, _attributes: None])
 def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(source: Any) -> None:
     assert _event(_reader(account_id=source), {}).account_id is None
-    with pytest.raises(EventRefused, match="visitor_id gave None"):
+    with pytest.raises(EventRefused, match="visitor_id returned None"):
         _event(_reader(visitor_id=source), {})
 
 

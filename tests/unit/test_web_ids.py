@@ -62,7 +62,7 @@ def named(text: str) -> set[str]:
 def test_an_opened_letter_names_nobody() -> None:
     page = str(pages(show_ids=False).dead_letter(LETTER))
     assert named(page) == set()
-    assert "Pendo&#x27;s words are hidden" in page or "Pendo's words are hidden" in page
+    assert "Pendo&#x27;s answer is hidden" in page or "Pendo's answer is hidden" in page
     assert "web.show_ids" in page
     assert named(str(pages(show_ids=True).dead_letter(LETTER))) == {KEY, OTHER, ACCOUNT, ACCOUNT.upper()}
 

@@ -2,7 +2,7 @@
 
 {{- define "flagpost.check" -}}
 {{- if not .Values.enabled -}}
-{{- fail "enabled is false, and nobody asked: name `condition: flagpost.enabled` in the dependency, or uninstall the release" -}}
+{{- fail "enabled is false, but no parent chart has `condition: flagpost.enabled` in its dependency; add it there, or uninstall the release" -}}
 {{- end -}}
 {{- include "flagpost.check.config" . -}}
 {{- include "flagpost.check.registry" . -}}
@@ -72,7 +72,7 @@ setting}.
 -}}
 {{- $name = include "flagpost.setting" (list $ $setting) | default $name -}}
 {{- with get $topics $name -}}
-{{- fail (printf "config.%s and config.%s are one topic, %s; give each a name of its own" . $setting $name) -}}
+{{- fail (printf "config.%s and config.%s are the same topic, %s; give each topic its own name" . $setting $name) -}}
 {{- end -}}
 {{- $_ := set $topics $name $setting -}}
 {{- end -}}
@@ -111,18 +111,18 @@ setting}.
 {{- define "flagpost.check.secrets" -}}
 {{- range $user, $inline := .Values.secrets.inline -}}
 {{- if (get $.Values.secrets $user | default dict).existingSecret -}}
-{{- fail (printf "secrets.%s.existingSecret and secrets.inline.%s are both given; leave one out" $user $user) -}}
+{{- fail (printf "secrets.%s.existingSecret and secrets.inline.%s are both set; remove one" $user $user) -}}
 {{- end -}}
 {{- range include "flagpost.secretKeys" (dict "root" $ "user" $user) | fromJsonArray -}}
 {{- if not (hasKey $inline .) -}}
-{{- fail (printf "secrets.inline.%s lacks %s; add it, or say under secrets and kafkaUsers which key is meant (or that there is none)" $user .) -}}
+{{- fail (printf "secrets.inline.%s lacks %s; add it, or set the key's name under secrets and kafkaUsers (empty if there is none)" $user .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $component := include "flagpost.users" . | fromJsonArray -}}
 {{- range (include "flagpost.secretFiles" (dict "root" $ "component" $component) | fromJson).files -}}
 {{- if include "flagpost.setting" (list $ (printf "%s_file" .setting)) -}}
-{{- fail (printf "config.%s_file is given, and so is a key for it under secrets.%s; empty one of the two" .setting $component) -}}
+{{- fail (printf "config.%s_file is set, and so is a key for it under secrets.%s; empty one of the two" .setting $component) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -145,14 +145,14 @@ setting}.
 {{- fail (printf "config.gateway.keys.%s: one of key_file, key_sha256 and secrets.gateway.keys.%s is required" $name $name) -}}
 {{- end -}}
 {{- if and $key.origins (without ($key.types | default list) "track" "page") -}}
-{{- fail (printf "config.gateway.keys.%s.types: with a key that has origins, which is public, one can send track and page only" $name) -}}
+{{- fail (printf "config.gateway.keys.%s.types: a key with origins is public and may send track and page only; remove the other types" $name) -}}
 {{- end -}}
 {{- if and $unnamed (regexMatch "^key-[0-9]+$" $name) -}}
-{{- fail (printf "config.gateway.keys.%s is what one of the keys of secrets.gateway.writeKeys is called; give it another name" $name) -}}
+{{- fail (printf "config.gateway.keys.%s is also the name of one of the keys of secrets.gateway.writeKeys; give it another name" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $unnamed (regexMatch "(^| )key-[0-9]+( |$)" (keys $files | join " ")) -}}
-{{- fail "secrets.gateway.keys has a name that one of the keys of secrets.gateway.writeKeys has; give it another" -}}
+{{- fail "secrets.gateway.keys has a name that is also one of the keys of secrets.gateway.writeKeys; give it another name" -}}
 {{- end -}}
 {{- end -}}
 
@@ -161,14 +161,14 @@ setting}.
 {{- $of := .of -}}
 {{- range $property, $_ := .properties -}}
 {{- if regexMatch "(?i)password|passphrase|secret|private|token$|\\.jwt$|key\\.pem$|jaas|oauthbearer\\.config|assertion\\.file" $property -}}
-{{- fail (printf "%s: %s would be there for many to read; put it in a Secret and name its key in kafkaUsers.*.secretProperties" $of $property) -}}
+{{- fail (printf "%s: %s would be readable by many; put it into a Secret and name its key in kafkaUsers.*.secretProperties" $of $property) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "flagpost.check.told" -}}
 {{- if not (include "flagpost.isTold" .) -}}
-{{- fail (printf "%s is empty, and nothing else tells the %s its %s; give one of them" .value .component .setting) -}}
+{{- fail (printf "%s is empty, and nothing else sets the %s's %s; set one of them" .value .component .setting) -}}
 {{- end -}}
 {{- end -}}
 
@@ -184,7 +184,7 @@ setting}.
 {{- if $kafka.secretProperties }}{{ $with = append $with $user }}{{ else }}{{ $without = append $without $user }}{{ end -}}
 {{- range $property, $_ := $kafka.secretProperties -}}
 {{- if or (hasKey $kafka.properties $property) (hasKey $shared $property) -}}
-{{- fail (printf "%s is in kafkaUsers.%s.secretProperties, and is given as it is as well; leave one out" $property $user) -}}
+{{- fail (printf "%s is in kafkaUsers.%s.secretProperties, and is also set without a Secret; remove one" $property $user) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -194,7 +194,7 @@ setting}.
 {{- $files := include "flagpost.setting" (list . "kafka.properties_files") | default "{}" | fromJson -}}
 {{- range $property, $_ := $shared -}}
 {{- if hasKey $files $property -}}
-{{- fail (printf "config.kafka.properties_files has %s, and config.kafka.properties as well; give one of the two" $property) -}}
+{{- fail (printf "config.kafka.properties_files has %s, and config.kafka.properties has it as well; remove one" $property) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -204,25 +204,25 @@ setting}.
 {{- $names := list -}}
 {{- range include "flagpost.env" . | fromYamlArray -}}
 {{- if has .name $names -}}
-{{- fail (printf "extraEnv gives %s to the %s, which has it already; leave it out" .name $.component) -}}
+{{- fail (printf "extraEnv gives %s to the %s, which has it already; remove it from extraEnv" .name $.component) -}}
 {{- end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
 {{- range list "admin.port" "gateway.port" "gateway.admin_port" "web.port" "delivery.drain_seconds" -}}
 {{- $variable := . | upper | replace "." "__" | printf "FLAGPOST_%s" -}}
 {{- if has $variable $names -}}
-{{- fail (printf "extraEnv gives %s, which probes, ports and grace periods would not follow; set config.%s" $variable .) -}}
+{{- fail (printf "extraEnv gives %s, but the chart's probes, ports and grace periods would not use it; set config.%s instead" $variable .) -}}
 {{- end -}}
 {{- end -}}
 {{- $policy := .root.Values.networkPolicy -}}
 {{- $proxies := list "HTTPS_PROXY" "https_proxy" "HTTP_PROXY" "http_proxy" "FLAGPOST_PENDO__PROXY" "FLAGPOST_KAFKA__SCHEMA_REGISTRY__PROXY" -}}
 {{- range $names -}}
 {{- if and $policy.enabled (has . $proxies) (not $policy.proxyTo) (not $policy.extraEgress) -}}
-{{- fail (printf "extraEnv gives %s, and the NetworkPolicy does not let the pods reach that proxy; add it to networkPolicy.extraEgress" .) -}}
+{{- fail (printf "extraEnv gives %s, but the NetworkPolicy does not let the pods reach that proxy; add it to networkPolicy.extraEgress" .) -}}
 {{- end -}}
 {{- end -}}
 {{- if and $policy.enabled (has "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS" $names) (not $policy.kafkaPorts) -}}
-{{- fail "extraEnv gives FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, of which the NetworkPolicy knows no ports; set networkPolicy.kafkaPorts" -}}
+{{- fail "extraEnv gives FLAGPOST_KAFKA__BOOTSTRAP_SERVERS, but the NetworkPolicy cannot read its ports; set networkPolicy.kafkaPorts" -}}
 {{- end -}}
 {{- end -}}
 
@@ -230,7 +230,7 @@ setting}.
 {{- $gateway := .Values.gateway -}}
 {{- if and .Values.networkPolicy.enabled $gateway.enabled (not .Values.networkPolicy.gatewayFrom) -}}
 {{- if or $gateway.ingress.enabled (ne $gateway.service.type "ClusterIP") -}}
-{{- fail "networkPolicy.gatewayFrom is empty, so nobody outside of the namespace would reach the gateway; name your ingress controller's namespace, or the networks of its clients" -}}
+{{- fail "networkPolicy.gatewayFrom is empty, so nobody outside the namespace could reach the gateway; name your ingress controller's namespace, or the networks of its clients" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -239,14 +239,14 @@ setting}.
 {{- $partitions := int .Values.topics.partitions -}}
 {{- $scaling := .Values.consumer.autoscaling -}}
 {{- if gt (int .Values.consumer.replicas) $partitions -}}
-{{- fail (printf "consumer.replicas is %v and topics.partitions %v; a pod without a partition has nothing to do" .Values.consumer.replicas .Values.topics.partitions) -}}
+{{- fail (printf "consumer.replicas is %v and topics.partitions %v; pods without a partition do nothing, so set fewer replicas" .Values.consumer.replicas .Values.topics.partitions) -}}
 {{- end -}}
 {{- if ne $scaling.kind "none" -}}
 {{- if gt (int $scaling.maxReplicas) $partitions -}}
-{{- fail (printf "consumer.autoscaling.maxReplicas is %v and topics.partitions %v; a pod without a partition has nothing to do" $scaling.maxReplicas .Values.topics.partitions) -}}
+{{- fail (printf "consumer.autoscaling.maxReplicas is %v and topics.partitions %v; pods without a partition do nothing, so set fewer" $scaling.maxReplicas .Values.topics.partitions) -}}
 {{- end -}}
 {{- if gt (int $scaling.keda.fallbackReplicas) (int $scaling.maxReplicas) -}}
-{{- fail (printf "consumer.autoscaling.keda.fallbackReplicas is %v and maxReplicas %v; the fallback should not be above the most" $scaling.keda.fallbackReplicas $scaling.maxReplicas) -}}
+{{- fail (printf "consumer.autoscaling.keda.fallbackReplicas is %v and maxReplicas %v; fallbackReplicas must not be above maxReplicas" $scaling.keda.fallbackReplicas $scaling.maxReplicas) -}}
 {{- end -}}
 {{- include "flagpost.check.range" (dict "of" "consumer" "scaling" $scaling) -}}
 {{- end -}}
@@ -257,6 +257,6 @@ setting}.
 
 {{- define "flagpost.check.range" -}}
 {{- if gt (int .scaling.minReplicas) (int .scaling.maxReplicas) -}}
-{{- fail (printf "%s.autoscaling.minReplicas is %v and maxReplicas %v; the least should not be above the most" .of .scaling.minReplicas .scaling.maxReplicas) -}}
+{{- fail (printf "%s.autoscaling.minReplicas is %v and maxReplicas %v; minReplicas must not be above maxReplicas" .of .scaling.minReplicas .scaling.maxReplicas) -}}
 {{- end -}}
 {{- end -}}

@@ -63,7 +63,7 @@ def checked(options: Options) -> Options:
     for name, check in _CHECKS.items():
         check(name, getattr(options, name))
     if options.impressions_topic == options.topic:
-        raise ValueError("impressions_topic is the events' topic; give a topic of its own")
+        raise ValueError("impressions_topic is the events' topic; give another topic")
     url = options.schema_registry_url
     if url is not None and shows_password(url, options.properties):
         raise ValueError(
@@ -121,7 +121,7 @@ def _json_object(environ: Mapping[str, str], variable: str) -> dict[str, Any]:
             f"{variable} is not JSON ({error.args[0]}); give an object of property to value"
         ) from None
     if not isinstance(value, dict):
-        raise ValueError(f"{variable} is JSON, but no object; give property to value")  # noqa: TRY004 - of a variable
+        raise ValueError(f"{variable} is JSON, but not an object; give property to value")  # noqa: TRY004 - of a variable
     return value
 
 
@@ -142,7 +142,7 @@ def _text(name: str, value: object) -> None:
         raise ValueError(f"{name} is empty; give a text")
     if "\0" in value:
         raise ValueError(
-            f"{name} holds a NUL character, at which Kafka's client would cut it off; take it out"
+            f"{name} holds a NUL character, and Kafka's client ignores what follows one; remove it"
         )
 
 

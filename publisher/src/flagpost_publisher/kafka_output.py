@@ -220,7 +220,7 @@ class KafkaOutput:
         except KafkaException as error:
             raise EventRefused(
                 "kafka",
-                f"the Kafka client did not take an event: {_text(error)}; see librdkafka's documentation",
+                f"the Kafka client did not accept an event: {_text(error)}; see librdkafka's documentation",
             ) from None
 
     # In the thread.
@@ -250,7 +250,7 @@ class KafkaOutput:
                 self._complaints.note(error)
             except KafkaException as error:
                 self._complaints.note(
-                    KafkaTrouble("kafka", f"no producer could be made: {_text(error)}; events wait")
+                    KafkaTrouble("kafka", f"no producer could be created: {_text(error)}; events wait")
                 )
             else:
                 self._drain()
@@ -384,7 +384,7 @@ def _queue_full() -> EventRefused:
 
 def _defect(error: Exception) -> PublisherError:
     told = PublisherError(
-        "thread", f"{type(error).__name__} was raised in the publisher's thread; it goes on"
+        "thread", f"{type(error).__name__} was raised in the publisher's thread, which continues"
     )
     told.__cause__ = error
     return told

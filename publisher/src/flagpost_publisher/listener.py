@@ -69,8 +69,8 @@ class DecisionReader:
         if visitor_id is None:
             raise EventRefused(
                 "no_visitor_id",
-                "visitor_id gave None for a decision: it is not published; "
-                "let the attribute or the callable give an id wherever decide() is called",
+                "visitor_id returned None for a decision: it is not published; "
+                "the attribute or the callable must return an id wherever decide() is called",
             )
         return visitor_id
 
@@ -146,5 +146,5 @@ def _left_out(value: object) -> AttributeLeftOut:
     return AttributeLeftOut(
         "attribute",
         f"an attribute of type {type(value).__name__} was left out of an event; "
-        "None, bool, int of 64 bits, float and str can be carried",
+        "None, bool, int of 64 bits, float and str can be encoded",
     )

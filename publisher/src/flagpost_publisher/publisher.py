@@ -415,7 +415,7 @@ class Publisher:
     def _hand_over(self, here: OwnedHere, event_type: type[Event], key: bytes | None, body: bytes) -> None:
         wrong = too_large(key, self._header_bytes + len(body), self._options.max_event_bytes)
         if wrong is not None:
-            raise EventRefused("too_large", f"an event {wrong}; send less with it: see max_event_bytes")
+            raise EventRefused("too_large", f"an event {wrong}; publish a smaller event: see max_event_bytes")
         self._output(here, event_type, key, body)
 
     def _output(self, here: OwnedHere, event_type: type[Event], key: bytes | None, body: bytes) -> None:
@@ -455,7 +455,7 @@ def _required(identity: str | None, name: str) -> str:
 
 
 _ATTACHED_ALREADY: Final = "the client is attached already; attach it once"
-_REFUSES: Final = "the client's notification center did not take the listener; the SDK's log says why"
+_REFUSES: Final = "the client's notification center did not accept the listener; the SDK's log says why"
 
 
 def _not_attached(why: str) -> PublisherError:
@@ -466,7 +466,7 @@ def _why_no_client(error: Exception, client: object) -> str:
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == "optimizely":
         return "the Optimizely SDK is not installed; pip install 'flagpost-publisher[optimizely]'"
     return (
-        f"{type(error).__name__} was raised, for what was given is of type {type(client).__name__}; "
+        f"{type(error).__name__} was raised, because the given client is of type {type(client).__name__}; "
         "give an optimizely.optimizely.Optimizely"
     )
 
@@ -477,7 +477,7 @@ def _refusal(error: Exception) -> PublisherError:
     if isinstance(error, EncodeError):
         return EventRefused("invalid", f"an event does not fit its schema: {error}")
     refusal = EventRefused(
-        "raised", f"{type(error).__name__} was raised while an event was made; see __cause__"
+        "raised", f"{type(error).__name__} was raised while an event was created; see __cause__"
     )
     refusal.__cause__ = error
     return refusal

@@ -91,7 +91,7 @@ class Registry:
         except (OSError, HTTPException, ValueError, TypeError, LookupError) as error:
             raise RegistryTrouble(
                 "registry",
-                f"the schema registry gave no answer that can be used ({_kind(error)}); events wait",
+                f"the schema registry returned no usable answer ({_kind(error)}); events wait",
             ) from None
 
     def _schema_id(self, connection: _Connection, subject: str, schema: str) -> int:

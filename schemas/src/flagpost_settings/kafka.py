@@ -33,7 +33,9 @@ def _librdkafka_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str) and "\0" in value:
-        raise ValueError("a property's value should hold no NUL character: librdkafka would cut it off there")
+        raise ValueError(
+            "a property's value should contain no NUL character: librdkafka ignores what follows one"
+        )
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError("a property's value should be a text, a number, true or false")
@@ -119,9 +121,9 @@ class GatewayTopics(Section, extra="ignore"):
 
 
 TAKES_CODE: Final = {
-    "*_cb": "it takes a function",
-    "logger": "it takes an object",
-    "default.topic.config": "give the topic's properties by themselves",
+    "*_cb": "its value must be a function",
+    "logger": "its value must be an object",
+    "default.topic.config": "set each of the topic's properties by its own name",
 }
 """Properties whose values cannot be text."""
 
@@ -157,7 +159,7 @@ def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Fin
     users = Counter(topics.values())
     for key, name in topics.items():
         if users[name] > 1:
-            yield key, "another topic has this name; give each a name of its own"
+            yield key, "another topic setting has the same name; give each topic its own name"
 
 
 def _not_to_be_given(kafka: KafkaSettings) -> Iterator[Finding]:
@@ -195,7 +197,7 @@ def _wrong_with(url: str, registry: SchemaRegistrySettings) -> str | None:
     if parts is None:
         return "it should be a URL such as http://registry:8081"
     if "@" in parts.netloc:
-        return "it should hold no user name or password; use kafka.schema_registry.username and .password"
+        return "it should contain no user name or password; use kafka.schema_registry.username and .password"
     if shows_secrets(parts) and registry.password_source is not None and not registry.allow_insecure_http:
         return (
             "plain http shows the password to the network; use https, "

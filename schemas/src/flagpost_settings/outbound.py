@@ -119,7 +119,7 @@ class Outbound:
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except (OSError, ValueError):
-            text = "holds no certificates in PEM form; give the bundle of those that are to be trusted"
+            text = "holds no certificates in PEM form; give a file with the certificates to trust"
             self._refuse("ca_file", self.ca_file or "", text)
 
     def _digest(self, key: str, path: str) -> bytes:
@@ -199,7 +199,9 @@ def _context(outbound: Outbound, _: tuple[bytes, ...]) -> ssl.SSLContext:
 def _wrong_pair(error: Exception, key_file: str | None) -> str:
     reason = getattr(error, "reason", None) or str(error)
     where = "in it" if key_file is None else f"in {key_file}"
-    return f"cannot be used with the private key {where} ({reason}); both should be PEM, of one pair, unencrypted"
+    return (
+        f"cannot be used with the private key {where} ({reason}); both should be one pair, PEM, unencrypted"
+    )
 
 
 def _no_password() -> NoReturn:

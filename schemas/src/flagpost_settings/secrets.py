@@ -30,12 +30,12 @@ class SecretForm:
 
 HEADER_TEXT: Final = SecretForm(
     re.compile(r"[\x21-\x7e]+"),
-    "holds more than one line, spaces, or other than plain ASCII; give it alone, on one line",
+    "holds more than one line, spaces, or characters other than plain ASCII; give only the secret, on one line",
 )
 """Possible values of an HTTP header: visible ASCII."""
 
 ANY_TEXT: Final = SecretForm(
-    re.compile(r"[^\0]+"), "holds a NUL character, which no text does; write the secret there as UTF-8 text"
+    re.compile(r"[^\0]+"), "holds a NUL character; write the secret there as UTF-8 text"
 )
 """Any non-empty text: passwords, and keys of several lines. librdkafka would cut them off at a NUL."""
 
@@ -82,7 +82,7 @@ class Secret:
         Raises:
             TypeError: always.
         """
-        raise TypeError("a Secret is not pickled; hand over its source instead")
+        raise TypeError("a Secret is not pickled; pass its source instead")
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -99,7 +99,7 @@ class Secret:
         if not isinstance(value, str):
             raise ValueError("a secret should be a text; put it in quotes")  # noqa: TRY004 (pydantic's contract)
         if not value:
-            raise ValueError("it is empty; leave it out, or give the secret")
+            raise ValueError("it is empty; leave it out, or set it to the secret")
         return cls(value)
 
 
@@ -151,7 +151,7 @@ class SecretSource:
     def _read(self) -> str:
         text = self._given.reveal() if isinstance(self._given, Secret) else self._read_file(self._given)
         if not self._form.pattern.fullmatch(text):
-            wrong = self._form.otherwise if text else "is empty; give it"
+            wrong = self._form.otherwise if text else "is empty; set it"
             raise self._error(f"the secret {wrong}")
         return text
 
@@ -167,7 +167,7 @@ class SecretSource:
             return path.read_bytes()
         except OSError as error:
             raise self._error(
-                f"cannot be read ({error.strerror}); mount it, or mend its path or rights"
+                f"cannot be read ({error.strerror}); mount it, or fix its path or rights"
             ) from None
         except ValueError:
             raise self._error("is not a path: it holds a NUL character; give the file's path") from None
@@ -193,7 +193,7 @@ class SecretListSource(SecretSource):
         )
         lines = [line for line in (each.removesuffix("\r") for each in text.split("\n")) if line]
         if not lines:
-            raise self._error("the secret is empty; give it")
+            raise self._error("the secret is empty; set it")
         return tuple(line if self._form.pattern.fullmatch(line) else "" for line in lines)
 
     @property

@@ -150,7 +150,7 @@ def _no_yaml(error: Exception) -> str:
     """Where and why, without the quotes, which may contain a secret that was mistyped into YAML syntax."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     if problem is None or mark is None:
-        return "is not YAML: it nests too deep, or holds a character, date or number that is none; fix it"
+        return "is not YAML: it is nested too deep, or has an invalid character, date or number; fix it"
     quoteless = QUOTED.sub("'…'", problem)
     return f"is not YAML at line {mark.line + 1}, column {mark.column + 1} ({quoteless}); fix that line"
 
@@ -170,6 +170,8 @@ def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]
         if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
             yield Problem(dotted(here), file, f"the key in line {line} should be text; put it in quotes")
         elif key.value in lines:
-            yield Problem(dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}")
+            yield Problem(
+                dotted(here), file, f"is given twice, in lines {lines[key.value]} and {line}; remove one"
+            )
         lines.setdefault(str(key.value), line)
         yield from _wrong_keys(value, here, file, seen)

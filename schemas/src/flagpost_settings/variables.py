@@ -35,4 +35,4 @@ def misspelt(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[tuple
 
 def advice(right: str) -> str:
     """What to do about a misspelt variable; follows its name."""
-    return f"is not read, as its underscores are not a setting's; write {right}"
+    return f"is not read, because its underscores are not those of a setting; write {right}"

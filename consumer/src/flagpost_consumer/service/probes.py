@@ -31,7 +31,7 @@ class Probes:
             return Health(ok=True, detail="starting")
         still = time.monotonic() - intake.beat_at
         if still > LIVE_SECONDS:
-            return Health(ok=False, detail=f"the Kafka thread has stood still for {still:.0f} s")
+            return Health(ok=False, detail=f"the Kafka thread has made no progress for {still:.0f} s")
         overdue_since = self._loop.overdue_since
         overdue = 0.0 if overdue_since is None else clock().monotonic - overdue_since
         if overdue > LIVE_SECONDS:
@@ -51,6 +51,6 @@ class Probes:
         is_at_work = any(engine.is_restored(number) for number in engine.assigned)
         if is_at_work and not engine.is_member(clock()):
             return Health(
-                ok=False, detail="the group takes no commits: it may have given the partitions away"
+                ok=False, detail="the group accepts no commits: it may have assigned the partitions to others"
             )
         return Health(ok=True, detail="ready")

@@ -86,7 +86,7 @@ def _contradictions(settings: Settings) -> Iterator[Finding]:
     if settings.privacy.ledger_ids is LedgerIdsForm.KEYED_HASH and settings.privacy.key_file is None:
         yield ("privacy", "key_file"), "is required with keyed_hash: a file with 32 characters or more"
     if _placeholders(settings.decisions.metadata_field) - {"flag_key"}:
-        yield ("decisions", "metadata_field"), "the only placeholder it may hold is {flag_key}"
+        yield ("decisions", "metadata_field"), "the only placeholder that it may contain is {flag_key}"
 
 
 def _given_twice(pendo: PendoSettings) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ def _wrong_with_url(url: str, pendo: PendoSettings) -> str | None:
     if parts is None or any(c.isspace() for c in url):
         return "it should be an http or https URL such as https://app.pendo.io"
     if parts.username is not None or parts.password is not None or parts.fragment:
-        return "it should hold no user name, password or fragment; keys have settings of their own"
+        return "it should contain no user name, password or fragment; keys have their own settings"
     if shows_secrets(parts) and not pendo.allow_insecure_http:
         return "plain http shows the secret to the network; use https, or set pendo.allow_insecure_http"
     return None

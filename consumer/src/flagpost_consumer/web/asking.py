@@ -79,7 +79,7 @@ class Asking:
     async def ask(self, question: Callable[[], Answer]) -> Answer:
         """Run a blocking question in a thread. Raises NotAnswered."""
         if self._waiting >= WAITING:
-            raise NotAnswered(503, "Others ask at this moment; try again in a few seconds.")
+            raise NotAnswered(503, "Too many questions at this moment; retry in a few seconds.")
         self._waiting += 1
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._turns:
@@ -93,6 +93,8 @@ class Asking:
         except RegistryNotAnswering as error:
             raise NotAnswered(503, f"The schema registry does not answer: {error}") from None
         except TimeoutError:
-            raise NotAnswered(504, f"Kafka did not tell within {ANSWER_SECONDS:g} s.") from None
+            raise NotAnswered(
+                504, f"Kafka did not answer within {ANSWER_SECONDS:g} s; retry later."
+            ) from None
         finally:
             self._waiting -= 1

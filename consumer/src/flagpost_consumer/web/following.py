@@ -54,7 +54,7 @@ class State:
     read: float = 0.0
     """The part of the records that existed at the beginning and have been read, up to 1."""
     wrong: str | None = None
-    """Why reading does not go on, for people."""
+    """Why reading has stopped, for people."""
     damaged: int = 0
     """Ledger records that cannot be read."""
     shortened: bool = False
@@ -78,7 +78,7 @@ class Following:
         self._lock = threading.Lock()
         self._state = State()
         self._wrong: dict[str, str | None] = {}
-        """Why reading, or asking for ends, does not go on."""
+        """Why reading, or asking for ends, has stopped."""
         self._next_view_at = 0.0
         self._most: int | None = None
         """The number of events to read, if the whole window takes too much memory."""
@@ -125,7 +125,9 @@ class Following:
                 self._stopped.wait(RETRY_SECONDS)
             except Exception as error:
                 log.exception("the reading has failed unexpectedly")
-                self._tell_wrong(of_reading=f"a defect: {type(error).__name__}; the log says more")
+                self._tell_wrong(
+                    of_reading=f"a defect in Flagpost: {type(error).__name__}; the log has details"
+                )
                 self._stopped.wait(RETRY_SECONDS)
 
     def _read_once(self) -> None:

@@ -49,14 +49,14 @@ class Guard:
             name = _name_of(host)
             return Refusal(
                 421,
-                f"This page is not known as {name!r}. If that is its name, add it to the setting web.hosts.",
+                f"{name!r} is not a known name of this page. If it is one, add it to the setting web.hosts.",
             )
         if not _comes_from_us(headers, host, is_page=is_page):
-            return Refusal(403, "Another site's page asks for this; it is shown to this page only.")
+            return Refusal(403, "The request comes from another site's page. Open this address directly.")
         if self._token is not None and not _shows(headers.get("authorization", ""), self._token()):
             return Refusal(
                 401,
-                "The token is asked for: any user name, and as password what the setting web.token holds.",
+                "A token is required: enter any user name, and the value of the setting web.token as password.",
                 {"www-authenticate": ASK_FOR_TOKEN},
             )
         return None

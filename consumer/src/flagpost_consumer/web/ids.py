@@ -35,4 +35,4 @@ class Ids:
         """
         if self.are_shown or status is None:
             return self.without(detail, found)
-        return "(Pendo's words are hidden with the ids)"
+        return "(Pendo's answer is hidden, as ids are)"

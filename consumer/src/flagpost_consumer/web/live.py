@@ -73,7 +73,9 @@ class Live:
         """Stream to one browser, until it disconnects."""
         if self.watching >= MAX_LIVE:
             refused = {**headers, "retry-after": "30"}
-            return web.Response(status=503, text=f"{MAX_LIVE} browsers look already.\n", headers=refused)
+            return web.Response(
+                status=503, text=f"{MAX_LIVE} browsers already watch this.\n", headers=refused
+            )
         response = web.StreamResponse(headers={**headers, "content-type": "text/event-stream"})
         self.watching += 1
         try:

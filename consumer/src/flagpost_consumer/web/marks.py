@@ -1,8 +1,8 @@
 """Asks for the ends of the topics again and again, in its own thread.
 
-In: Kafka. Out: `Mark`: what the group has committed, and where the topics ended after that. Whoever has read up to a
-mark has seen the settlement of everything that the mark's commits cover, so what is missing then is unexplained, and
-not only late.
+In: Kafka. Out: `Mark`: what the group has committed, and where the topics ended after that. A reader that
+has read up to a mark has seen the settlement of everything that the mark's commits cover, so what is missing then is
+unexplained, not only late.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Marks:
                 self._on_error(str(error))
             except Exception as error:
                 log.exception("asking where the topics end has failed unexpectedly")
-                self._on_error(f"a defect: {type(error).__name__}; the log says more")
+                self._on_error(f"a defect in Flagpost: {type(error).__name__}; the log has details")
             self._stopped.wait(MARK_SECONDS)
 
     def _ask_on(self, reader: TopicReader) -> None:

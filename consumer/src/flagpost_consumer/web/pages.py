@@ -21,12 +21,10 @@ from flagpost_consumer.web.live import COLUMNS, Live
 from flagpost_consumer.web.reports import Reports, ratios_of, story
 
 SHORTENED: Final = (
-    "The window is shorter than web.window_seconds: all of it would take more memory than web.max_bytes. What came "
-    "before it is not counted."
+    "The window is shorter than web.window_seconds, because all of it would need more memory than web.max_bytes. "
+    "Earlier events are not counted."
 )
-NOTHING: Final = (
-    "Kafka has no event of this visitor: none was published in the time that the topics are kept for."
-)
+NOTHING: Final = "Kafka has no event of this visitor: none was published within the topics' retention time."
 NAVIGATION: Final = (("/", "Flags"), ("/dead-letters", "Dead letters"), ("/explain", "Explain a visitor"))
 RATES: Final = (
     (Outcome.DELIVERED.value, "delivered a second"),
@@ -61,14 +59,14 @@ class Pages:
                 "div",
                 element(
                     "section",
-                    element("h2", "Pendo, as the consumers tell it"),
+                    element("h2", "Pendo, as the consumers see it"),
                     self._pendo(),
                     aria_label="Pendo",
                 ),
                 element(
                     "section",
                     element("h2", "Dead letters"),
-                    reports.letters(view).as_html(empty="There is none."),
+                    reports.letters(view).as_html(empty="There are none."),
                     aria_label="Dead letters",
                 ),
                 class_="columns",
@@ -98,9 +96,9 @@ class Pages:
             element("h2", "Sample ratio"),
             *_ratios(view, key),
             element("h2", "Why visitors were lost"),
-            reports.reasons(view, key).as_html(empty="Nobody was lost."),
+            reports.reasons(view, key).as_html(empty="No visitor was lost."),
             element("h2", "Over time"),
-            element("p", "Visitors who were decided in each step, by how they stand now."),
+            element("p", "Visitors who got a decision in each step, by their present state."),
             element("div", charts, class_="columns"),
             reports.steps(view, key).as_html(),
             element("h2", "Deliveries of track events"),
@@ -118,9 +116,9 @@ class Pages:
             title,
             "/dead-letters",
             _stand(state, view),
-            reports.letters(view).as_html(empty="There is none."),
+            reports.letters(view).as_html(empty="There are none."),
             element("h2", "The newest that were not replayed"),
-            reports.newest_letters(view, reason).as_html(empty="There is none."),
+            reports.newest_letters(view, reason).as_html(empty="There are none."),
         )
 
     def dead_letter(self, found: dict[str, Any]) -> Html:
@@ -133,8 +131,8 @@ class Pages:
             f"Dead letter {found['partition']}/{found['offset']}",
             "",
             element("dl", told),
-            element("h2", "What it holds"),
-            element("p", "It is about one person, and so hidden: see the setting web.show_ids.")
+            element("h2", "Content"),
+            element("p", "Hidden, because it is about one person. The setting web.show_ids shows it.")
             if value is None
             else element("pre", lines_of(value), tabindex=0),
         )
@@ -166,7 +164,7 @@ class Pages:
 
     def _explained(self, found: Mapping[str, Any] | None) -> Child:
         if found is None:
-            return element("p", "It reads the visitor's partition of the topics, and takes a few seconds.")
+            return element("p", "This reads the visitor's partition of the topics, and takes a few seconds.")
         parts = []
         if found["suppressed"]:
             parts.append(
@@ -182,7 +180,7 @@ class Pages:
         reports = self._reports
         if not reports.consumers.are_known:
             return element(
-                "p", "Nobody is asked: give the consumers' addresses in the setting web.consumers."
+                "p", "No consumer is asked: list the consumers' addresses in the setting web.consumers."
             )
         return reports.pendo().as_html(empty="No consumer has answered yet.")
 
@@ -209,7 +207,7 @@ class Pages:
         )
         return element(
             "section",
-            element("h2", "What flows now", id="live-title"),
+            element("h2", "Live traffic", id="live-title"),
             element(
                 "p",
                 element("button", "Pause", id="live-pause", type="button", hidden=True),
@@ -242,10 +240,10 @@ def document(title: str, here: str, *content: Child, refresh: bool = False) -> H
     )
     body = element(
         "body",
-        element("a", "To the content", href="#content", class_="skip"),
+        element("a", "Skip to the content", href="#content", class_="skip"),
         element("header", element("p", "Flagpost"), element("nav", element("ul", links), aria_label="Pages")),
         element("main", element("h1", title), *content, id="content", tabindex=-1),
-        element("footer", element("p", f"Flagpost {__version__}. This page only reads.")),
+        element("footer", element("p", f"Flagpost {__version__}. This page is read-only.")),
     )
     return Html("<!doctype html>" + element("html", head, body, lang="en"))
 
@@ -269,7 +267,7 @@ def _reading(state: State) -> Html:
 def _stand(state: State, view: View) -> Html:
     told: list[Child] = ["From ", _time(view.since_ms), " to ", _time(view.as_of_ms), ". Times are UTC."]
     if state.read < 1:
-        told.append(f" The window is being read anew ({state.read:.0%}); until then these numbers stay.")
+        told.append(f" The window is being read again ({state.read:.0%}); until then these numbers stay.")
     parts = [element("p", told, class_="state")]
     if state.shortened:
         parts.append(element("p", SHORTENED, class_="warning", role="status"))

@@ -142,7 +142,9 @@ async def serve(settings: Settings) -> int:
     sys.stderr.write(f"web {url}\n")
     sys.stderr.flush()
     if web.token_source is None and not _is_loopback(web.host):
-        log.warning("whoever reaches the port sees the page: let a login stand before it, or set web.token")
+        log.warning(
+            "everybody who reaches the port sees the page: put a login proxy before it, or set web.token"
+        )
     following.start()
     await stop.wait()
     await program.stop()

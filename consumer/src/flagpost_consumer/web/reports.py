@@ -40,9 +40,9 @@ DELIVERIES: Final = (
 COUNT_TITLES: Final = tuple(name.replace("_", " ").capitalize() for name in DELIVERIES)
 WHAT_TO_DO: Final = {
     "ok": "",
-    "throttled": "Pendo asks for fewer requests; they are sent slower until it takes more.",
-    "unreachable": "Requests are held and tried again; see docs/troubleshooting.md.",
-    "unauthorized": "Pendo refuses the key; give the right one, which is read at once.",
+    "throttled": "Pendo limits requests; they are sent more slowly until it accepts more.",
+    "unreachable": "Pendo does not answer; deliveries wait and are retried; see docs/troubleshooting.md.",
+    "unauthorized": "Pendo refuses the key; set the right one, which is used at once.",
 }
 
 
@@ -116,7 +116,7 @@ class Reports:
             for name, value in found["headers"].items()
             if not name.startswith(HEADER_PREFIX)
         ]
-        return [("died", moment_text(found["at"])), ("key", self._ids.shown(key) or "-"), *told]
+        return [("dead-lettered", moment_text(found["at"])), ("key", self._ids.shown(key) or "-"), *told]
 
     def letter_value(self, found: Mapping[str, Any]) -> str | None:
         """The content of the record; None if ids are hidden: it is about one person."""
@@ -188,7 +188,7 @@ class Reports:
     def deliveries(self, view: View) -> Table:
         """Everything, in deliveries."""
         parts = (
-            ("Track events of decisions and others", view.totals),
+            ("Track events (decisions and others)", view.totals),
             ("of these without a flag", view.other),
             ("Metadata", view.metadata),
         )
@@ -238,7 +238,7 @@ class Reports:
                         detail,
                     )
                 )
-        columns = ("Place", "Died", "Reason", "Kind", "Key", "Attempts", "Status", "Detail")
+        columns = ("Place", "Dead-lettered", "Reason", "Kind", "Key", "Attempts", "Status", "Detail")
         query = "" if reason is None else _query(reason=reason)
         return Table("dead-letters", "Dead letters", columns, rows, query)
 
@@ -250,10 +250,10 @@ class Reports:
                 rows.append((each.address, None, None, None, None, each.wrong))
                 continue
             told = [WHAT_TO_DO.get(state, "") for state in dict.fromkeys(each.states.values())]
-            told += [f"stands still: {reason}" for reason in each.stalled]
+            told += [f"stalled partitions: {reason}" for reason in each.stalled]
             states = (each.states["track"], each.states["metadata"])
             rows.append((each.address, *states, each.partitions, each.pending, " ".join(filter(None, told))))
-        columns = ("Consumer", "Track", "Metadata", "Partitions", "Pending", "What it says")
+        columns = ("Consumer", "Track", "Metadata", "Partitions", "Pending", "Remark")
         return Table("pendo", "Pendo's state", columns, rows)
 
 
@@ -261,15 +261,15 @@ VISITOR_TITLES: Final = ("Decided", "Delivered", "Lost", "Pending")
 
 
 def story(view: View) -> str:
-    """The present state, in one line that can be read aloud."""
+    """The present state, in two sentences that can be read aloud."""
     published = sum(each.published for each in view.rows.values())
     decided = sum(each.decided for each in view.visitors.values())
     delivered = sum(each.delivered for each in view.visitors.values())
     pending = sum(each.by_reason.get(PENDING, 0) for each in view.visitors.values())
     return (
-        f"{published:,} decisions were published, which showed {decided:,} visitors a variation, each counted "
-        f"once by flag and variation: {delivered:,} of them are delivered to Pendo, {pending:,} are pending, and "
-        f"{decided - delivered - pending:,} are lost, each for a reason that is told."
+        f"{published:,} decisions were published. They showed {decided:,} visitors a variation, each counted once "
+        f"by flag and variation: {delivered:,} of them are delivered to Pendo, {pending:,} are pending, and "
+        f"{decided - delivered - pending:,} are lost; each flag's page shows the reasons."
     )
 
 
@@ -279,7 +279,7 @@ def verdict_of(view: View, flag: str) -> str | None:
     if not found:
         return None
     is_off = any(ratio.skewed or ratio.delivered_skewed for ratio in found)
-    return "off: see the flag" if is_off else "as expected"
+    return "not as expected: see the flag" if is_off else "as expected"
 
 
 def ratios_of(view: View, flag: str) -> Iterator[tuple[str, bool]]:

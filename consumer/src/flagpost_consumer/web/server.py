@@ -91,7 +91,9 @@ class WebServer:
             log.error(  # noqa: TRY400
                 "a page has failed", path=request.path, error=type(error).__name__
             )
-            return _page(notice("No answer", "The page has a defect; the log names it."), 500)
+            return _page(
+                notice("No answer", "This page failed because of a defect in Flagpost; see the log."), 500
+            )
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path in self._probes:
@@ -135,7 +137,7 @@ class WebServer:
             return _csv(self._reports.explained(found))
         view = self._state().view
         if view is None:
-            raise NotAnswered(503, "The topics are being read; try again when the page shows numbers.")
+            raise NotAnswered(503, "The topics are being read; retry when the page shows numbers.")
         table = self._reports.table(request.path.removeprefix(CSV), request.query, view)
         if table is None:
             return _page(notice("Not found", "There is no such table."), 404)

@@ -84,7 +84,7 @@ class Admission:
         """Process a request. Raises Refusal."""
         share = self._shares.get(party, Share())
         if share.requests >= self._max.requests - self._all.requests:
-            raise _too_much(f"requests of {self._whose} are already in progress, as many as are allowed")
+            raise _too_much(f"too many requests of {self._whose} are already in progress")
         self._shares[party] = share
         work = Work(self, share)
         for each in (self._all, share):
@@ -104,7 +104,7 @@ class Admission:
     def take(self, share: Share, count: int) -> None:
         """Used by `Work.hold`."""
         if share.held_bytes + count > self._max.held_bytes - self._all.held_bytes:
-            raise _too_much(f"bodies of {self._whose} are already in progress, as many as are allowed")
+            raise _too_much(f"too many bytes of bodies of {self._whose} are already in progress")
         for each in (self._all, share):
             each.held_bytes += count
 

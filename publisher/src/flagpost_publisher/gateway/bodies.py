@@ -46,8 +46,8 @@ def require_media_type(headers: Mapping[str, str], media_types: frozenset[str]) 
     if _coding(headers) not in {"", "identity", *WINDOWS}:
         raise Refusal(
             415,
-            "the body's content-encoding is not known here",
-            fix="send it as gzip, deflate, or as it is",
+            "the body's content-encoding is not supported",
+            fix="send it as gzip, deflate, or uncompressed",
             headers={"accept-encoding": "gzip, deflate"},
         )
 
@@ -81,8 +81,8 @@ async def read_body(
     except TimeoutError:
         raise Refusal(
             408,
-            f"the body did not come within {most_seconds:g} s, or slower than {LEAST_BYTES_A_SECOND} bytes a second",
-            fix="send it at once, or in smaller requests",
+            f"the body took over {most_seconds:g} s, or came slower than {LEAST_BYTES_A_SECOND} bytes a second",
+            fix="send it faster, or in smaller requests",
             headers={"connection": "close"},
         ) from None
 

@@ -64,7 +64,7 @@ class EventWriter:
     @property
     def trouble(self) -> str | None:
         """Why events cannot be encoded yet; None: they can."""
-        return None if self._headers else "the schema registry has not told the ids of the schemas yet"
+        return None if self._headers else "the schema registry has not returned the ids of the schemas yet"
 
     async def learn(self) -> None:
         """Ask the registry until it answers; without a registry there is nothing to do."""

@@ -58,7 +58,9 @@ class TypeNotAllowed(DocumentError):  # noqa: N818 - says what the type is
     def __init__(self, index: int, key: Key) -> None:
         """`index` is the event's."""
         allowed = ", ".join(sorted(key.types))
-        super().__init__(index, "type", f"may not be sent with this key, but {allowed}; see gateway.keys")
+        super().__init__(
+            index, "type", f"may not be sent with this key, which allows {allowed}; see gateway.keys"
+        )
 
 
 class EventTooLarge(DocumentTooLarge):
@@ -107,9 +109,7 @@ class Reading:
             raise becomes_too_much(index)
         wrong = too_large(partition_key(result), self.header_bytes + len(body), self.max_event_bytes)
         if wrong is not None:
-            raise EventTooLarge(
-                index, "event", f"{wrong}; send less with one event, see kafka.max_event_bytes"
-            )
+            raise EventTooLarge(index, "event", f"{wrong}; send a smaller event, see kafka.max_event_bytes")
         self.events.append(result)
         self.bodies.append(body)
 

@@ -53,10 +53,10 @@ def _read(body: bytes, undecodable: str = "strict", **hooks: Any) -> object:  # 
             f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; send a whole document"
         )
     except RecursionError:
-        problem = "nests too deep; send flatter JSON"
+        problem = "is nested too deep; send flatter JSON"
     except ValueError:
         raise _NumberTooLong(
-            None, "body", "holds a whole number of thousands of digits; send it as a text"
+            None, "body", "has a whole number of thousands of digits; send it as a text"
         ) from None
     raise DocumentError(None, "body", problem)
 
@@ -69,18 +69,18 @@ def _whole_number_or_digits(digits: str) -> int | str:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise DocumentError(None, "body", f"holds {name}, which is not JSON; leave out what is not a number")
+    raise DocumentError(None, "body", f"holds {name}, which is not JSON; leave that value out")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise DocumentError(None, "body", "holds a number too large for a double; send it as a text")
+        raise DocumentError(None, "body", "has a number too large for a double; send it as a text")
     return number
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(members)
     if len(found) != len(members):
-        raise DocumentError(None, "body", "holds an object with one name given twice; send each name once")
+        raise DocumentError(None, "body", "has an object in which a name is given twice; send each name once")
     return found

@@ -209,7 +209,7 @@ class KafkaWriter:
         size = sum(record.size_bytes for record in records)
         if self._queued + len(records) > MAX_QUEUED_RECORDS or self._queued_bytes + size > MAX_QUEUED_BYTES:
             raise try_again(
-                "Kafka takes events slower than they come, and no more may wait",
+                "Kafka accepts events more slowly than they arrive, and no more may wait",
                 RETRY_WHEN_FULL_SECONDS,
                 "send the request again after the time in Retry-After",
             )
@@ -218,15 +218,15 @@ class KafkaWriter:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:  # it says nothing about other requests
             return Refusal(
                 413,
-                "a record is larger than its topic takes",
-                fix="send less with one event, or raise the topic's max.message.bytes",
+                "a record is larger than its topic allows",
+                fix="send smaller events, or raise the topic's max.message.bytes",
             )
-        self._in_trouble(f"Kafka did not take a record: {error.str()}")
+        self._in_trouble(f"Kafka did not accept a record: {error.str()}")
         return self._away()
 
     def _away(self) -> Refusal:
         return try_again(
-            "Kafka is not taking events just now",
+            "Kafka does not accept events at the moment",
             RETRY_WHEN_AWAY_SECONDS,
             "send the request again after the time in Retry-After, with the same event ids",
         )
@@ -267,7 +267,7 @@ class KafkaWriter:
 
     def _in_trouble(self, why: str) -> None:
         if self.trouble is None:
-            log.warning("Kafka is not taking events; requests are answered 503", reason=why)
+            log.warning("Kafka does not accept events; requests are answered 503", reason=why)
             self._looking = self._loop.create_task(self._look_until_well(LOOK_SECONDS))
         self.trouble = why
 
@@ -280,7 +280,7 @@ class KafkaWriter:
             self.trouble = trouble
             await asyncio.sleep(LOOK_SECONDS)
         self.trouble = None
-        log.info("Kafka takes events")
+        log.info("Kafka accepts events")
 
     def _look(self) -> str | None:
         """Why Kafka takes no events, according to the client and its metadata; takes a while."""
@@ -290,7 +290,7 @@ class KafkaWriter:
             try:
                 found = self._producer.list_topics(topic, LOOK_TIMEOUT_SECONDS).topics[topic].error
             except KafkaException as error:
-                return f"Kafka does not answer: {error.args[0].str()}; look at kafka.bootstrap_servers"
+                return f"Kafka does not answer: {error.args[0].str()}; check kafka.bootstrap_servers"
             if found is not None:
                 return errors.of_topic(found, rights.writes(topic))
         return None

@@ -43,5 +43,7 @@ def _event(index: int, item: object, reading: Reading) -> Event:
     if TYPES_OF[type(event)] not in reading.key.types:
         raise TypeNotAllowed(index, reading.key)
     if not event.event_id:
-        raise DocumentError(index, "event_id", "is empty; leave it out, or give an id of this event alone")
+        raise DocumentError(
+            index, "event_id", "is empty; leave it out, or give an id that only this event has"
+        )
     return event

@@ -196,7 +196,7 @@ class Gateway:
                 log.info("webhook secrets have changed", usable=len(self._webhook_secret.secrets))
 
     def _wrong_alive(self) -> str | None:
-        return None if self._kafka.is_alive else "the thread that listens to Kafka stands still"
+        return None if self._kafka.is_alive else "the thread that listens to Kafka makes no progress"
 
     def _wrong_ready(self) -> str | None:
         if self._stop_requested.is_set():

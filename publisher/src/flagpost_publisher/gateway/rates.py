@@ -67,7 +67,7 @@ class Rates:
             if wait_seconds > 0:
                 raise Refusal(
                     429,
-                    f"more events were sent {whose} than it may send in that time",
+                    f"more events were sent {whose} than its rate allows",
                     fix="send the request again after the time in Retry-After; see gateway.keys",
                     headers={"retry-after": str(math.ceil(wait_seconds))},
                 )

@@ -46,7 +46,7 @@ class SecretLines:
         self.lines, self._problem = self._read()
         if self._problem is not None and self._problem != problem_before:
             log.error(
-                "secrets cannot be used, and whoever has them is refused: fix the source they are read from",
+                "secrets cannot be used, and clients that send them are refused: fix the source they are read from",
                 setting=self.setting,
                 problem=self._problem,
                 usable=len(self.secrets),

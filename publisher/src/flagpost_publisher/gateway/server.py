@@ -164,14 +164,14 @@ class GatewayServer:
         try:
             return await read_body(request.headers, chunks, most, work.hold, seconds)
         except (ClientError, web.RequestPayloadError, ConnectionError):
-            raise Refusal(400, "the body ended before its end", fix="send it again") from None
+            raise Refusal(400, "the body is shorter than announced", fix="send it again") from None
 
 
 def _require_method(request: web.BaseRequest, *methods: str) -> None:
     if request.method not in methods:
         raise Refusal(
             405,
-            f"this path takes {methods[0]}, not {request.method}",
+            f"this path accepts {methods[0]}, not {request.method}",
             fix=f"use {methods[0]}",
             headers={"allow": ", ".join(methods)},
         )

@@ -180,7 +180,7 @@ def _wrong_keys(gateway: GatewaySettings) -> Iterator[Finding]:
         if gateway.write_keys_source is not None and re.fullmatch(r"key-\d+", name):
             yield (
                 ("gateway", "keys", name),
-                "is what one of gateway.write_keys is called; give it another name",
+                "is also the name of one of gateway.write_keys; give it another name",
             )
 
 
@@ -191,7 +191,7 @@ def _wrong_with(key: KeySettings) -> Iterator[tuple[str, str]]:
     if key.key is not None and not WRITE_KEY.pattern.fullmatch(key.key.reveal()):
         yield "key", f"a write key {WRITE_KEY.otherwise}"
     if key.origins and not PUBLIC_TYPES.issuperset(key.types or ()):
-        yield "types", "with a key that has origins, which is public, one can send track and page only"
+        yield "types", "a key with origins is public and may send track and page only; remove the other types"
 
 
 def _secrets(settings: Settings) -> Iterator[SecretSource | None]:

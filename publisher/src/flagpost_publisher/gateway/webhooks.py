@@ -85,8 +85,8 @@ def read_webhook(
     if not is_signed(body, signatures, secrets):
         raise Refusal(
             401,
-            f"{SIGNATURE_HEADER} is not the body's signature",
-            fix="send sha256= and the body's HMAC-SHA256 in lower-case hexadecimal, by gateway.webhook_secret",
+            f"{SIGNATURE_HEADER} is not the signature of the body",
+            fix="send sha256= and the body's HMAC-SHA256 in lower-case hexadecimal, with gateway.webhook_secret",
         )
     document = _document(body)
     _check_age(document.get("timestamp"), now_ms, max_age_seconds)
@@ -122,13 +122,13 @@ def _check_age(timestamp: object, now_ms: int, max_age_seconds: float) -> None:
     age_seconds = (now_ms - moment) / 1000
     if age_seconds > max_age_seconds:
         raise _wrong_timestamp(
-            f"is {age_seconds:.0f} s ago, and no more than {max_age_seconds:g} s are taken",
+            f"is {age_seconds:.0f} s ago; at most {max_age_seconds:g} s are accepted",
             "see gateway.webhook_max_age_seconds",
         )
     if -age_seconds > MAX_AHEAD_SECONDS:
         raise _wrong_timestamp(
-            f"is {-age_seconds:.0f} s ahead of our clock, and no more than {MAX_AHEAD_SECONDS:g} s are taken",
-            "look at the clocks",
+            f"is {-age_seconds:.0f} s ahead of our clock; at most {MAX_AHEAD_SECONDS:g} s are accepted",
+            "check the clocks of the sender and the gateway",
         )
 
 

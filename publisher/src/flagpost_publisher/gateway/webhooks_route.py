@@ -124,6 +124,6 @@ class PendoWebhooks:
         record = KafkaRecord(self._topic, webhook.visitor_id, webhook.body, headers)
         if record.size_bytes > MAX_RECORD_BYTES:
             raise Refusal(
-                413, f"the webhook has {record.size_bytes} bytes in Kafka, and the most is {MAX_RECORD_BYTES}"
+                413, f"the webhook has {record.size_bytes} bytes in Kafka; at most {MAX_RECORD_BYTES}"
             )
         return record

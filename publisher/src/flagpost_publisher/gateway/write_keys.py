@@ -73,7 +73,7 @@ class WriteKeys:
         if key.is_public and origin is not None and origin.lower() not in key.origins:
             raise Refusal(
                 403,
-                "this key is not for pages of that origin",
+                "this key does not allow pages of that origin",
                 fix="add the page's origin, such as https://www.example.com, to the key's origins; see gateway.keys",
             )
         self._limited(key, lambda: self._rates.check(key, address))
@@ -85,14 +85,14 @@ class WriteKeys:
         except Refusal:
             self._count_limited(key)
             if self._lately.is_news(key.name):
-                log.warning("a key sends more than it may, and is answered 429", key=key.name)
+                log.warning("a key sends more than its rate allows, and is answered 429", key=key.name)
             raise
 
 
 def _unknown() -> Refusal:
     return Refusal(
         401,
-        "the request carries no write key that is known here",
+        "the request has no write key that the gateway knows",
         fix="send authorization: Bearer KEY, or Basic with the key as user name; see gateway.write_keys",
         headers={"www-authenticate": 'Bearer realm="flagpost", Basic realm="flagpost"'},
     )

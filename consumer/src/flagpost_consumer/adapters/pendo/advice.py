@@ -1,4 +1,4 @@
-"""What to do about an answer of Pendo's, in words for whoever reads the log, /status or `flagpost check`.
+"""What to do about an answer of Pendo's, in words for a reader of the log, /status or `flagpost check`.
 
 In: the endpoint and the answer. Out: one sentence.
 """
@@ -16,7 +16,7 @@ _SECRET = {
         "than the integration key"
     ),
     EndpointName.METADATA: (
-        "make an integration key with write access in Pendo (Settings > Integrations), of the region in "
+        "create an integration key with write access in Pendo (Settings > Integrations), in the region of "
         "pendo.region, and set pendo.integration_key"
     ),
 }
@@ -32,16 +32,16 @@ def what_to_do(endpoint: EndpointName, answer: Answer) -> str:
     verdict, status = judge(answer), answer.status
     if status is None:
         return (
-            f"see that {_URL[endpoint]} (pendo.region) can be reached: flagpost check tries it, with pendo.proxy and "
-            f"pendo.ca_file; {STATUS_PAGE}"
+            f"check that {_URL[endpoint]} (pendo.region) can be reached: flagpost check tests it, with pendo.proxy "
+            f"and pendo.ca_file; {STATUS_PAGE}"
         )
     if verdict is Verdict.SETUP:
         wrong_address = (
-            f"see pendo.region and {_URL[endpoint]}: what answers there is not this endpoint of Pendo's"
+            f"check pendo.region and {_URL[endpoint]}: the server there is not this endpoint of Pendo's"
         )
         return _SECRET[endpoint] if status in (401, 403) else wrong_address
     if verdict is Verdict.THROTTLED:
-        return f"nothing at once: requests slow down by themselves; where it lasts, lower {_LIMIT[endpoint]}"
+        return f"nothing now: requests slow down by themselves; if this lasts, lower {_LIMIT[endpoint]}"
     if verdict is Verdict.TRANSIENT:
-        return f"nothing at once: requests are retried; {STATUS_PAGE}"
-    return "see what the request said: flagpost preview shows it, and flagpost dead-letters what was refused"
+        return f"nothing now: requests are retried; {STATUS_PAGE}"
+    return "look at the request: flagpost preview shows one, and flagpost dead-letters shows the refused ones"

@@ -132,9 +132,7 @@ def _refusal(schema_id: int, status: int, answer: dict[str, Any]) -> SchemaRefus
     if status == 403:
         return SchemaRefused("status 403 of the registry: a missing right, to read this schema")
     if status == 404:
-        return SchemaRefused(
-            "status 404, not in a schema registry's words: look whether kafka.schema_registry.url is right"
-        )
+        return SchemaRefused("status 404, not in a schema registry's words: check kafka.schema_registry.url")
     return SchemaRefused(f"status {status} of the registry")
 
 

@@ -432,7 +432,7 @@ class MetadataBatches(Generic[Owner]):
     def _too_large(self, size: int) -> Ending:
         return Ending(
             Reason.INVALID,
-            f"its values take {size} bytes as JSON, and metadata.batch_bytes allows {self._batch_bytes} for a "
+            f"its values take {size} bytes as JSON, but metadata.batch_bytes allows {self._batch_bytes} for a "
             "request: the service must send fewer or shorter ones",
         )
 

@@ -39,7 +39,7 @@ of it.
 """
 HOARD = Ending(
     Reason.VISITOR_BACKLOG,
-    "this id's metadata waits beyond its fair share of memory (delivery.max_pending_per_visitor)",
+    "this id's waiting metadata uses more than its fair share of memory (delivery.max_pending_per_visitor)",
 )
 FAILURES_THAT_SCOUT = 2
 """After this many failures of a batch one of its ids is sent alone although nothing else passed: perhaps there is

@@ -86,7 +86,7 @@ class Attempts:
         delivery.counted_attempts += verdict is Verdict.TRANSIENT and alone
         if delivery.counted_attempts >= self._max_attempts:
             detail = (
-                f"{delivery.attempts} attempts failed while others passed; the last: {answer.label}; "
+                f"{delivery.attempts} attempts failed while other deliveries succeeded; the last: {answer.label}; "
                 "replay it later (delivery.max_attempts)"
             )
             return Ending(Reason.ATTEMPTS_EXHAUSTED, detail)
@@ -120,5 +120,5 @@ def _is_poison(delivery: Delivery, endpoint: Endpoint) -> bool:
 
 def _poison(delivery: Delivery) -> Ending:
     """The ending of a delivery that met a setup answer twice while others passed."""
-    detail = f"Pendo answered {delivery.status} to this delivery twice while it took others': look at its ids"
+    detail = f"Pendo answered {delivery.status} to this delivery twice but accepted others: look at its ids"
     return Ending(Reason.REJECTED, detail)

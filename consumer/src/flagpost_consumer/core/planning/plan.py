@@ -227,7 +227,9 @@ class Planner:
         invalid = self._invalid(event, now_ms) or _too_many_fields(event)
         values = {} if invalid else metadata_values(event)
         if not invalid and not values:
-            invalid = Ending(Reason.INVALID, "values holds nothing that can be sent: give at least one field")
+            invalid = Ending(
+                Reason.INVALID, "values holds nothing that can be sent; publish at least one field"
+            )
         if isinstance(event, AccountMetadata):
             metadata = Metadata("account", event.group.value, event.account_id, values)
             invalid = invalid or _empty(event.account_id, "account_id")
@@ -299,9 +301,9 @@ class Planner:
         if ahead_ms > self._max_future_ms:
             return Ending(
                 Reason.INVALID,
-                f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock, and "
-                f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}: "
-                "look at the clock of the service",
+                f"occurred_at is {ahead_ms // 1000} s ahead of the consumer's clock, but "
+                f"delivery.max_future_seconds allows {self._policy.delivery.max_future_seconds:g}; "
+                "check the clock of the service",
                 by_clock=True,
             )
         if event.occurred_at < 0:
@@ -327,7 +329,10 @@ class Planner:
         if granted is False:
             return Ending(Reason.NO_CONSENT, f"consent to {consent.category} is denied")
         if granted is None and consent.required:
-            return Ending(Reason.NO_CONSENT, f"no word on consent to {consent.category}, which is required")
+            return Ending(
+                Reason.NO_CONSENT,
+                f"the event says nothing about consent to {consent.category}, which is required",
+            )
         return None
 
     def _decision_dropped(self, event: DecisionEvent) -> Ending | None:
@@ -414,7 +419,7 @@ _RULE_TYPES = frozenset(RuleType)
 
 
 def _empty(value: str, field: str) -> Ending | None:
-    return None if value else Ending(Reason.INVALID, f"{field} is empty; the service must give one")
+    return None if value else Ending(Reason.INVALID, f"{field} is empty; the service must set it")
 
 
 def _too_many_fields(event: VisitorMetadata | AccountMetadata) -> Ending | None:
@@ -423,7 +428,7 @@ def _too_many_fields(event: VisitorMetadata | AccountMetadata) -> Ending | None:
         return None
     return Ending(
         Reason.INVALID,
-        f"values has {count} fields, and an event may have {MAX_METADATA_FIELDS}: publish them in several",
+        f"values has {count} fields, but an event may have {MAX_METADATA_FIELDS}: publish them in several",
     )
 
 
@@ -440,7 +445,7 @@ _EXPLAINED: dict[Rule, str] = {
     Rule.NAME_DIGIT: "begins with a digit",
     Rule.NAME_UNDERSCORES: "begins or ends with two underscores",
     Rule.NAME_LENGTH: "has a name of more than 31 characters",
-    Rule.NAME_COLLISION: "has the name of another once both are repaired",
+    Rule.NAME_COLLISION: "has the same name as another once both are repaired",
     Rule.NAME_RESERVED: f"has a reserved name: {RESERVED_ADVICE}",
     Rule.SIZE: "takes the properties over 511 bytes of JSON",
 }

@@ -29,9 +29,9 @@ def not_selected(event: Event, select: SelectSettings) -> Ending | None:
 def _against(value: str | None, patterns: Patterns) -> str | None:
     """Why a value is not selected. An event without the value matches no `allow` pattern."""
     if patterns.allow is not None and (value is None or not matches(value, patterns.allow)):
-        return "allow does not name where the event is from"
+        return "allow does not match the event"
     if patterns.deny is not None and value is not None and matches(value, patterns.deny):
-        return "deny names where the event is from"
+        return "deny matches the event"
     return None
 
 

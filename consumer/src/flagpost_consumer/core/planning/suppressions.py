@@ -34,7 +34,7 @@ class TooManySuppressions(Exception):  # noqa: N818 (a state of the topic's, no 
 
     def __init__(self, count: int, max_bytes: int) -> None:
         super().__init__(
-            f"more than {count:,} visitors are suppressed, and {max_bytes // 1_048_576} MiB hold no more: "
+            f"more than {count:,} visitors are suppressed, and {max_bytes // 1_048_576} MiB can hold no more: "
             "undo some (flagpost suppress VISITOR --undo)"
         )
 

@@ -136,7 +136,9 @@ class TrackSending:
         if share is not None:
             for lane in hot:
                 most = share.or_more(self.lanes.may_keep(lane))
-                self._cut(lane, most, "this visitor's events wait beyond their fair share", now)
+                self._cut(
+                    lane, most, "this visitor's waiting events use more than their fair share of memory", now
+                )
 
     def _is_hot(self, lane: Lane[Delivery]) -> bool:
         within_ms = lane.queue[-1].record.timestamp_ms - lane.queue[0].record.timestamp_ms

@@ -1,4 +1,4 @@
-// The live part of the page: what flows now. Everything else works without it. Texts are set as texts, never as HTML.
+// The live part of the page: present traffic. Everything else works without it. Texts are set as texts, never as HTML.
 "use strict";
 (() => {
   const part = document.getElementById("live");
@@ -29,14 +29,14 @@
   const stop = () => {
     if (source) source.close();
     source = null;
-    button.textContent = "Go on";
+    button.textContent = "Resume";
     say("paused");
   };
   const start = () => {
     source = new EventSource("/live");
     source.onopen = () => say("live");
     source.onmessage = (event) => show(JSON.parse(event.data));
-    source.onerror = () => say(source && source.readyState === EventSource.CLOSED ? "no live view: too many look, or the login has ended; reload the page" : "connection lost, trying again");
+    source.onerror = () => say(source && source.readyState === EventSource.CLOSED ? "no live view: too many browsers watch, or the login has expired; reload the page" : "connection lost, retrying");
     button.textContent = "Pause";
   };
   button.hidden = false;
