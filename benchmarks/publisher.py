@@ -4,10 +4,11 @@
 
 With one thread and with sixteen; with Kafka up, down (a port where nothing listens), and down with a full queue. Each
 decision is of another visitor, so none is a duplicate (but in that case), and the publishers remember fewer than a
-round has, so that each new one displaces an old one, as in a service that has run for a while. The cases take turns
-within every round, so that the machine's noise falls on all of them alike: what is told is the median over the rounds
-of the difference between a percentile of a case and that of the counting listener in the same round, and the least
-and the greatest. Kafka is an embedded broker on this machine, which competes for its cores.
+round has, so that each new one displaces an old one, as in a service that has run for a while. Each case has a
+process of its own, because a publisher's thread is part of what it costs. The cases take turns within every round, so
+that the machine's noise falls on all of them alike: what is told is the median over the rounds of the difference
+between a percentile of a case and that of the counting listener in the same round, and the least and the greatest.
+Kafka is an embedded broker on this machine, which competes for its cores.
 
 `produce()` is a listener that only hands ready bytes to confluent-kafka: no publisher in Python comes below it.
 With sixteen threads that never rest a thread waits for the others' turns with the interpreter, 5 ms each: from about
@@ -17,13 +18,16 @@ the 99th percentile on, that is what is measured, in every case.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median, quantiles
 from timeit import repeat
@@ -38,6 +42,7 @@ from optimizely.optimizely import Optimizely
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher import Publisher
 from flagpost_publisher.producer import LINGER_MS
+from flagpost_publisher.stats import PublisherStats
 from flagpost_schemas import DecisionEvent, Decoder, Source, encode_single_object
 from optimizely_fixtures import optimizely_client, user_of
 from side_by_side import arguments
@@ -63,6 +68,7 @@ class Case:
 
     client: Optimizely
     settle: Callable[[], object] = int
+    stats: Callable[[], PublisherStats | None] = lambda: None
     distinct: bool = True
 
 
@@ -120,28 +126,51 @@ def figures(took: list[int]) -> Figures:
     return {name: cuts[round(share * 1000) - 1] / 1e3 for name, share in PERCENTILES.items()}
 
 
+def case_of(name: str, bootstrap_servers: str) -> Case:
+    client = optimizely_client()
+    listeners = {COUNTING: counting, PRODUCING: producing}
+    if name in listeners:
+        client.notification_center.add_notification_listener(NotificationTypes.DECISION, listeners[name]())
+    if name in (WITHOUT, *listeners):
+        return Case(client)
+    publisher = Publisher(
+        bootstrap_servers=bootstrap_servers if name == UP else NOBODY,
+        service="benchmark",
+        dedupe_max_entries=REMEMBERED,
+        queue_max_messages=SCANT if name == FULL else ROOMY,
+    )
+    publisher.attach(client)
+    settle: Callable[[], object] = publisher.flush if name == UP else int
+    return Case(client, settle, publisher.stats, distinct=name != DUPLICATES)
+
+
+def take_turns(asking: Connection, name: str, bootstrap_servers: str) -> None:
+    """A case's process: it decides for the visitors that it is asked for, and rests while others do."""
+    case = case_of(name, bootstrap_servers)
+    while (asked := asking.recv()) is not None:
+        asking.send(decide_in_threads(case, *asked))
+        case.settle()
+    asking.send(case.stats())
+    asking.recv()
+    os._exit(0)  # what Kafka never took is not waited for
+
+
 @contextmanager
-def cases() -> Iterator[tuple[dict[str, Case], dict[str, Publisher]]]:
-    with ExitStack() as stack:
-        kafka = stack.enter_context(EmbeddedKafka({"flagpost.events": 24}))
-        found = {name: Case(optimizely_client()) for name in (WITHOUT, COUNTING, PRODUCING)}
-        publishers = {}
-        for name in (UP, DOWN, FULL, DUPLICATES):
-            publishers[name] = Publisher(
-                bootstrap_servers=kafka.bootstrap_servers if name == UP else NOBODY,
-                service="benchmark",
-                dedupe_max_entries=REMEMBERED,
-                queue_max_messages=SCANT if name == FULL else ROOMY,
-            )
-            stack.callback(publishers[name].close, 0)
-            settle: Callable[[], object] = publishers[name].flush if name == UP else int
-            found[name] = Case(optimizely_client(), settle, distinct=name != DUPLICATES)
-            publishers[name].attach(found[name].client)
-        for name, listener in ((COUNTING, counting()), (PRODUCING, producing())):
-            found[name].client.notification_center.add_notification_listener(
-                NotificationTypes.DECISION, listener
-            )
-        yield found, publishers
+def cases() -> Iterator[dict[str, Connection]]:
+    """The processes of all cases: threads of one publisher would ask for the interpreter in another's turn."""
+    spawning = get_context("spawn")
+    with EmbeddedKafka({"flagpost.events": 24}) as kafka:
+        found, started = {}, []
+        for name in (WITHOUT, COUNTING, PRODUCING, UP, DOWN, FULL, DUPLICATES):
+            found[name], theirs = spawning.Pipe()
+            process = spawning.Process(target=take_turns, args=(theirs, name, kafka.bootstrap_servers))
+            process.start()
+            started.append(process)
+        yield found
+        for asking in found.values():
+            asking.send(None)
+        for process in started:
+            process.join()
 
 
 def counting() -> Callable[..., None]:
@@ -163,13 +192,15 @@ def producing() -> Callable[..., None]:
     return listener
 
 
-def measure(found: Mapping[str, Case], rounds: int, decisions: int, threads: int) -> dict[str, Measured]:
+def measure(
+    found: Mapping[str, Connection], rounds: int, decisions: int, threads: int
+) -> dict[str, Measured]:
     measured: dict[str, list[Figures]] = {name: [] for name in found}
     for number in range(rounds + 1):  # round 0 warms up
-        for name, case in found.items():
-            first = (threads * (rounds + 1) + number) * decisions
-            took = decide_in_threads(case, range(first, first + decisions), threads)
-            case.settle()
+        first = (threads * (rounds + 1) + number) * decisions
+        for name, asking in found.items():
+            asking.send((range(first, first + decisions), threads))
+            took = asking.recv()
             if number:
                 measured[name].append(figures(took))
     return {name: Measured(each, measured[COUNTING]) for name, each in measured.items()}
@@ -192,6 +223,13 @@ def table(threads: int, measured: Mapping[str, Measured]) -> str:
 def _cell(added: list[float]) -> str:
     spread = f"({min(added):,.0f} to {max(added):,.0f})"
     return f"{median(added):10,.1f} {spread:<17}"
+
+
+def stats_of(asking: Connection) -> PublisherStats | None:
+    """What a case's publisher has counted; its process ends after that."""
+    asking.send(None)
+    told: PublisherStats | None = asking.recv()
+    return told
 
 
 def as_json(threads: int, measured: Mapping[str, Measured]) -> dict[str, Any]:
@@ -244,12 +282,14 @@ def main() -> None:
     given = parser.parse_args()
 
     known: dict[str, Any] = {"decide": []}
-    with cases() as (found, publishers):
+    with cases() as found:
         for threads in THREADS:
             measured = measure(found, given.rounds, given.decisions, threads)
             print(table(threads, measured), flush=True)
             known["decide"].append(as_json(threads, measured))
-        known["counted"] = {name: asdict(publisher.stats()) for name, publisher in publishers.items()}
+        known["counted"] = {
+            name: asdict(told) for name in found if (told := stats_of(found[name])) is not None
+        }
     known["codec"] = measure_codec()
     print("one decision: " + ", ".join(f"{name} {value:.1f}" for name, value in known["codec"].items()))
     print(f"counted: {known['counted']}")

@@ -11,7 +11,7 @@ from flagpost_publisher import EventRefused, PublisherError
 from flagpost_publisher.arguments import Options
 from flagpost_publisher.complaints import Complaints
 from flagpost_publisher.duplicates import ENTRIES_TOGETHER, Duplicates, claim_of
-from flagpost_publisher.kafka_output import REPORTS_EVERY, KafkaOutput
+from flagpost_publisher.kafka_output import RARELY_SECONDS, REPORTS_EVERY, WAKE_SECONDS, KafkaOutput
 from flagpost_publisher.listener import DecisionReader, claim_in
 from flagpost_publisher.producer import LINGER_MS, producer_config
 from flagpost_publisher.registry import event_headers
@@ -270,7 +270,7 @@ def test_while_callers_serve_reports_the_thread_leaves_the_interpreter_to_them(
 ) -> None:
     to_kafka, producing = output
     send(to_kafka, 2 * REPORTS_EVERY)
-    to_kafka._look_after()
+    assert to_kafka._look_after() == RARELY_SECONDS
     assert (producing.served, producing.polled) == (2, 0)
 
 
@@ -282,18 +282,30 @@ def test_reports_that_come_after_the_last_event_are_the_threads(
     to_kafka._look_after()
     to_kafka._look_after()
     send(to_kafka, REPORTS_EVERY - 1)
-    to_kafka._look_after()
+    assert to_kafka._look_after() == WAKE_SECONDS
     assert producing.polled == 2
+
+
+def test_the_thread_rests_while_nothing_is_published(output: tuple[KafkaOutput, Producing]) -> None:
+    to_kafka, _ = output
+    send(to_kafka, 1)
+    assert to_kafka._look_after() == WAKE_SECONDS
+    assert to_kafka._look_after() == RARELY_SECONDS
+    send(to_kafka, 1)
+    assert to_kafka._look_after() == WAKE_SECONDS
 
 
 def test_a_producer_that_has_ended_is_seen_to_by_the_thread_whatever_callers_do(
     output: tuple[KafkaOutput, Producing],
 ) -> None:
     to_kafka, producing = output
+    send(to_kafka, REPORTS_EVERY)
     producing.is_open = False
     send(to_kafka, REPORTS_EVERY)
+    assert to_kafka._needed.is_set()
     to_kafka._look_after()
     assert producing.polled == 1
+    assert not to_kafka._needed.is_set()
 
 
 INFO: dict[str, Any] = {

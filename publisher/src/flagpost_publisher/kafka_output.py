@@ -44,6 +44,11 @@ if TYPE_CHECKING:
 WAKE_SECONDS: Final = 0.1
 """How often the thread looks at delivery reports and errors while nothing is urgent."""
 
+RARELY_SECONDS: Final = 2.0
+"""The same while the thread is not needed: callers handle the reports, or nothing was accepted. In a process that is
+busy with Python a thread that wakes waits long for the interpreter, and slows `decide()` down (decision 0035).
+"""
+
 REPORTS_EVERY: Final = 32
 """After this many events the caller handles delivery reports itself, 0.3 us each, and the thread does not. For each
 report confluent-kafka takes the interpreter's lock again: in a process that is busy with Python the thread would wait
@@ -105,7 +110,9 @@ class KafkaOutput:
         self._headers: Mapping[type[Event], bytes] = {}
         self._decoder = Decoder()
         self._callers_served = False
+        self._needed = Flag()  # the thread has something to do that cannot wait
         self._accepted = 0
+        self._seen = 0  # of the accepted ones, when the thread last looked
         self._delivered = 0
         self._failed = 0
 
@@ -119,8 +126,10 @@ class KafkaOutput:
                 self._wait(Message(event_type, key, body))
             self._accepted += 1
             reporting = self._producer if self._accepted % REPORTS_EVERY == 0 else None
-        if reporting is not None and reporting.serve():
-            self._callers_served = True
+        if reporting is not None:
+            self._callers_served = reporting.serve()
+            if not self._callers_served:
+                self._needed.set()
 
     def start(self) -> None:
         """Start the thread if it does not run. Raises EventRefused after close()."""
@@ -196,6 +205,7 @@ class KafkaOutput:
         """Accept no more events, and let the thread end."""
         with self._lock:
             self._stopping.set()
+            self._needed.set()
             self._direct = False
 
     # In the caller: under the lock.
@@ -231,8 +241,8 @@ class KafkaOutput:
             try:
                 if self._producer is None:
                     self._set_up()
-                while not self._stopping.wait(0 if self._undelivered else WAKE_SECONDS):
-                    self._look_after()
+                while not self._stopping.is_set():
+                    self._needed.wait(self._look_after())
             except Exception as error:  # noqa: BLE001 - whatever it is, events must go on
                 self._complaints.note(_defect(error))
                 with contextlib.suppress(Exception):
@@ -291,7 +301,9 @@ class KafkaOutput:
         self._connecting_until = monotonic() + CONNECT_SECONDS
         return Producer(config, logger=logger)
 
-    def _look_after(self) -> None:
+    def _look_after(self) -> float:
+        """One turn. Returns how many seconds the thread may rest after it."""
+        self._needed.clear()
         self._drain()
         callers_served, self._callers_served = self._callers_served, False
         if self._producer is not None and not callers_served:
@@ -300,6 +312,11 @@ class KafkaOutput:
             self._tell_undelivered()
         self._chore()
         self._complaints.tell()
+        if self._undelivered:
+            return 0.0
+        is_idle = self._direct and self._seen == self._accepted
+        self._seen = self._accepted
+        return RARELY_SECONDS if callers_served or is_idle else WAKE_SECONDS
 
     def _tell_undelivered(self) -> None:
         with contextlib.suppress(Exception):
