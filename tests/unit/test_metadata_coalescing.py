@@ -63,6 +63,7 @@ def send_due(batches: MetadataBatches[None], now: float) -> int:
     return sent
 
 
+@pytest.mark.simulated_hours
 @pytest.mark.parametrize("order", [visitor_after_visitor, flag_after_flag, shuffled])
 def test_from_500_changes_a_second_on_at_most_sixty(order: Callable[[], list[Change]]) -> None:
     assert requests_for(order(), per_second=500) <= MOST_REQUESTS

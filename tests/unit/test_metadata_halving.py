@@ -183,6 +183,7 @@ def test_many_bad_records_and_nobody_else_hold_the_others_for_a_minute_or_twenty
     assert endings(world).keys() - bad == {f"v{number}" for number in range(28)} - bad
 
 
+@pytest.mark.simulated_hours
 @pytest.mark.parametrize("answer", [Answer(503), Answer(403), Answer(429)])
 def test_an_outage_of_a_day_breaks_batches_up_but_little(answer: Answer) -> None:
     """What waits goes in few requests afterwards: ten batches of a hundred visitors as at most 200, not as 1,000."""
