@@ -23,7 +23,7 @@ WITH_GATEWAY = [name for name in SETS if values_of(name).get("gateway", {}).get(
 
 CHARACTERS = st.characters(codec="utf-8", categories=["L", "M", "N", "P", "S", "Zs"])
 YAML_TEXT = st.text(CHARACTERS, max_size=30).filter(lambda text: text not in ("=", "<<"))
-"""But for two words of YAML 1.1 that Helm does not put in quotes: the program would say which line to mend."""
+"""But for two words of YAML 1.1 that Helm does not put in quotes: the program would say which line to fix."""
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(0.001, 1e6)
 """What settings are made of: Helm writes smaller ones as 1e-09, which is a text in YAML 1.1."""
 SCALARS = st.none() | st.booleans() | NUMBERS | YAML_TEXT

@@ -68,7 +68,7 @@ async def test_it_is_ready_once_everything_has_been_read_and_stays_so() -> None:
         assert await ask("/readyz") == (200, "ready\n")
 
 
-async def test_it_is_not_live_where_nobody_reads_on() -> None:
+async def test_it_is_not_live_if_reading_has_stopped() -> None:
     read = Read(SHOWN)
     async with probed(read) as ask:
         read.still_seconds = STILL_SECONDS
@@ -127,7 +127,7 @@ class Stuck:
         """Nothing is to be closed."""
 
 
-async def test_a_call_that_does_not_come_back_is_told_as_standing_still(
+async def test_a_call_that_does_not_return_is_reported_as_standing_still(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
@@ -147,7 +147,7 @@ async def test_a_call_that_does_not_come_back_is_told_as_standing_still(
 
 
 async def test_without_kafka_it_is_live_and_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka's health is not the page's: a restart would mend nothing."""
+    """Kafka's health is not the page's: a restart would fix nothing."""
     now = 0.0
     monkeypatch.setattr(topic_reading, "CALL_SECONDS", 0.5)
     for module in (following_module, marks_module):

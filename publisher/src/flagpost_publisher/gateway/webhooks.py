@@ -14,8 +14,8 @@ from typing import Any
 
 from flagpost_publisher.gateway.fronts import DocumentError
 from flagpost_publisher.gateway.json_documents import tolerant
-from flagpost_publisher.gateway.mending import mend_text
 from flagpost_publisher.gateway.refusals import Refusal
+from flagpost_publisher.gateway.repairs import repaired_text
 from flagpost_schemas.times import read_time_ms
 
 SIGNATURE_HEADER = "x-pendo-signature"
@@ -139,7 +139,7 @@ def _wrong_timestamp(problem: str, fix: str) -> Refusal:
 def _event_type(document: Mapping[str, Any]) -> str:
     for name in ("event_type", "event"):
         if isinstance(found := document.get(name), str):
-            return mend_text(found)
+            return repaired_text(found)
     return ""
 
 
@@ -149,5 +149,5 @@ def _visitor_id(document: Mapping[str, Any]) -> str | None:
         if isinstance(outer, dict):
             for name in ("visitorId", "visitor_id"):
                 if isinstance(found := outer.get(name), str) and found:
-                    return mend_text(found)
+                    return repaired_text(found)
     return None

@@ -22,7 +22,7 @@ from flagpost_publisher.gateway.fronts import (
     Reading,
     becomes_too_much,
 )
-from flagpost_publisher.gateway.mending import mend
+from flagpost_publisher.gateway.repairs import repaired
 from flagpost_publisher.gateway.segment.mapping import KINDS, SetAside, map_message
 from flagpost_publisher.gateway.segment.message import (
     NOTHING_SHARED,
@@ -73,7 +73,7 @@ def _shared(body: Mapping[str, Any]) -> Shared | None:
     context, integrations = as_object(body.get("context")), as_object(body.get("integrations"))
     if context is None or integrations is None:
         return None
-    context, integrations = mend(context), mend(integrations)
+    context, integrations = repaired(context), repaired(integrations)
     return Shared(context, integrations, body.get("sentAt"), granted(context))
 
 
@@ -115,7 +115,7 @@ def _read_known(
         Receipt(reading.received_at, reading.max_future_ms),
     )
     try:
-        reading.add(index, map_message(Message(kind, mend(members), happened.at_ms, shared)))
+        reading.add(index, map_message(Message(kind, repaired(members), happened.at_ms, shared)))
     except EventTooLarge:
         if index is None:
             raise  # nothing else is lost with it

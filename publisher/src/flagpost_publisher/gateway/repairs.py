@@ -18,26 +18,28 @@ _DEPTH = MAX_DEPTH + 2
 """The depth of a message: itself, the levels of properties that flattening takes, and a list in the innermost."""
 
 
-def mend(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
+def repaired(value: object, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
     """Repair a value and its contents, to `depth` levels; what is deeper is refused or ignored anyway.
 
     Half of a surrogate pair becomes U+FFFD, a whole number beyond 64 bits the text of its digits; a NaN or infinity
     is removed from its object or list.
     """
     if isinstance(value, str):
-        return mend_text(value)
+        return repaired_text(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value if value in _INT64 else str(value)
     if depth == 0:
         return value
     if isinstance(value, dict):
-        return {mend_text(name): mend(each, depth - 1) for name, each in value.items() if _has_value(each)}
+        return {
+            repaired_text(name): repaired(each, depth - 1) for name, each in value.items() if _has_value(each)
+        }
     if isinstance(value, list):
-        return [mend(each, depth - 1) for each in value if _has_value(each)]
+        return [repaired(each, depth - 1) for each in value if _has_value(each)]
     return value
 
 
-def mend_text(text: str) -> str:
+def repaired_text(text: str) -> str:
     """`text`, with U+FFFD for each half of a surrogate pair; JavaScript's slice() produces them."""
     if text.isascii():
         return text
