@@ -1,7 +1,7 @@
 """The gateway's HTTP interface as an OpenAPI document.
 
 In: the gateway's routes, the events' classes and Avro schemas. Out: the document, OpenAPI 3.1. Its schema of an event
-is never stricter than the gateway; limits of size, rate and Avro's numbers are told in words (docs/gateway.md).
+is never stricter than the gateway; limits of size, of rate and of Avro's numbers are in docs/gateway.md, in words.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _NULLABLE_TEXT: Final[Json] = {"type": ["string", "null"]}
 _ANY_OBJECT: Final[Json] = {"type": "object", "description": "Nested objects are flattened with `_`."}
 _TIME: Final[Json] = {
     "type": ["string", "integer", "number"],
-    "description": "Epoch milliseconds, or RFC 3339 with an offset; now, if it is left out.",
+    "description": "Epoch milliseconds, or RFC 3339 with an offset; default: the current time.",
 }
 _OF_FIELD: Final[Mapping[str, Json]] = {
     "event_id": {
         "type": ["string", "null"],
         "maxLength": 128,
-        "description": "Of this event alone; a new one, if it is left out. Give it again with a retry.",
+        "description": "Unique to this event; default: a new one. Send the same id again with a retry.",
     },
     "occurred_at": _TIME,
     "attributes": _ANY_OBJECT,
     "properties": _ANY_OBJECT,
-    "values": {"type": "object", "description": "Lists of texts stay lists; all else is flattened."},
+    "values": {"type": "object", "description": "Lists of strings stay lists; everything else is flattened."},
     "group": {"enum": [group.value for group in MetadataGroup]},
     "rule_type": {"enum": [None, *(rule_type.value for rule_type in RuleType)]},
 }
-"""What the JSON form says otherwise than the Avro schema."""
+"""Where the JSON form differs from the Avro schema."""
 
 _REFUSALS: Final[Mapping[str, str]] = {
-    "400": "The body, or an event, is not what it should be; nothing was published.",
+    "400": "The body, or an event in it, is invalid; nothing was published.",
     "401": "No known write key.",
     "403": "The key may not send events of this type, or from this origin.",
-    "408": "The body came too slowly.",
-    "413": "Too large.",
-    "415": "Not a media type or content encoding that is taken.",
-    "429": "Beyond the key's rate: send it again after retry-after seconds.",
-    "503": "Kafka takes no events, or too much is under way: send it again after retry-after seconds.",
+    "408": "The body arrived too slowly.",
+    "413": "The request, or what it becomes, is too large.",
+    "415": "The media type or the content encoding is not supported.",
+    "429": "The key is above its rate: send the request again after retry-after seconds.",
+    "503": "Kafka takes no events, or too much is in progress: send the request again after retry-after seconds.",
 }
 
 
@@ -63,7 +63,7 @@ def document() -> Json:
             "title": "flagpost-gateway",
             "version": project["version"],
             "license": {"name": "Apache 2.0", "identifier": project["license"]},
-            "summary": "Events over HTTP, acknowledged by Kafka before they are answered.",
+            "summary": "Takes events over HTTP; answers once Kafka has acknowledged them.",
         },
         "servers": [{"url": "http://localhost:8081"}],
         "security": [{"bearer": []}, {"basic": []}],
@@ -97,7 +97,7 @@ def event_schema(event_type: type[Event]) -> Json:
 
 
 _FILLED_IN: Final = frozenset({"event_id", "occurred_at"})
-"""Fields that the gateway fills in where they are left out."""
+"""Fields that the gateway fills in if they are left out."""
 
 
 def _name_of(event_type: type[Event]) -> str:
@@ -135,7 +135,7 @@ def _paths() -> Json:
         }
     }
     for path in segment.FRONTS:
-        body = {"type": "object", "description": "As Segment's HTTP tracking API takes it."}
+        body = {"type": "object", "description": "A request body of Segment's HTTP tracking API."}
         answered = {"success": {"const": True}}
         paths[path] = {"post": _operation("Segment's HTTP tracking API", body, "200", answered)}
     webhook = _operation("Pendo's webhooks", {"type": "object"}, "200", {"published": {"type": "boolean"}})
@@ -175,7 +175,7 @@ def _refusal() -> Json:
             "error": {"type": "string"},
             "index": {"type": ["integer", "null"], "description": "Which event of the request, from 0."},
             "field": dict(_NULLABLE_TEXT),
-            "fix": {"type": "string", "description": "What to do, where the error does not say it."},
+            "fix": {"type": "string", "description": "What to do, if the error does not say it."},
         },
         "required": ["error", "index", "field"],
     }

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from flagpost_publisher.publisher import Publisher
 
 _TEXTS: Final = {
-    "accepted": "Events taken for Kafka.",
-    "delivered": "Of those, acknowledged by Kafka.",
-    "failed": "Of those, not taken by Kafka in time.",
-    "duplicates": "Decisions that repeat the visitor's last one, and are left out.",
-    "refused": "Events that were not taken.",
+    "accepted": "Events accepted, to be sent to Kafka.",
+    "delivered": "Accepted events that Kafka has acknowledged.",
+    "failed": "Accepted events that Kafka did not take in time: they are lost.",
+    "duplicates": "Decisions that were not published because they equal the visitor's last one.",
+    "refused": "Events that were refused: they are lost.",
 }
 
 
@@ -62,4 +62,4 @@ def _series(stats: PublisherStats) -> Iterator[Metric]:
         if field.name in _TEXTS:
             yield CounterMetricFamily(name, _TEXTS[field.name], value=value)
         else:
-            yield GaugeMetricFamily(name, "Events on their way to Kafka.", value=value)
+            yield GaugeMetricFamily(name, "Accepted events that Kafka has not acknowledged yet.", value=value)

@@ -46,7 +46,7 @@ class AdminHttp:
         self._sources = sources
         dropped = Counter(
             "flagpost_admin_connections_dropped",
-            "Connections to the admin port that were ended before they had their answer, by reason.",
+            "Connections to the admin port that were closed before they were answered, by reason.",
             ["reason"],
             registry=sources.registry,
         )

@@ -52,13 +52,13 @@ LIMITS = {
     "dedupe": ("max_entries",),
     "pendo": ("max_connections", "metadata_timeout_seconds", "request_timeout_seconds"),
 }
-"""Settings, by section, that rules and dashboards compare with: a copy of their defaults there would often be
+"""Settings, by section, that alert rules and dashboards compare with. A copy of the defaults there would often be
 wrong.
 """
 
 
 MAX_VARIATIONS = 100
-"""Variations of one flag: publishers decide what they are called, and each is a series until the process ends."""
+"""Limit of variations of one flag: publishers choose the names, and each is a series until the process ends."""
 MAX_VARIATION_CHARACTERS = 100
 OTHER_VARIATIONS = "other"
 
@@ -126,7 +126,7 @@ class Metrics:
         self._topics = sorted({topic, *topics})
         self._flags = frozenset(flags)
         self._variations: dict[str, set[str]] = {flag: set() for flag in self._flags}
-        """Those that are labels."""
+        """The variations that are used as labels."""
         self.experiments = ExperimentVisitors(self._flags, splits)
         self.observed = Observed()
         self.registry = CollectorRegistry()
@@ -203,26 +203,30 @@ class Metrics:
             distribution.add_to(request_seconds, name.value)
         yield request_seconds
         event_age = HistogramMetricFamily(
-            "flagpost_event_age_seconds", "Time from an event's occurrence to Pendo's answer to its delivery."
+            "flagpost_event_age_seconds", "Time from an event's `occurred_at` until Pendo accepted it."
         )
         self._event_age.add_to(event_age)
         yield event_age
 
     def _record_series(self) -> Iterable[Metric]:
         accounts = self._engine.accounts
-        yield _counter("flagpost_records_consumed", "Records taken in.", accounts.records)
+        yield _counter(
+            "flagpost_records_consumed", "Records consumed from the events topic.", accounts.records
+        )
         yield _counter(
             "flagpost_redeliveries",
-            "Records seen again that the ledger already settles.",
+            "Records that were read again although the ledger had already settled them.",
             accounts.redeliveries,
         )
         yield _counter(
             "flagpost_mispartitioned",
-            "Visitors' lanes whose first record is on the wrong partition; at most 1,000 lanes a second are checked.",
+            "Visitors whose first record is on the wrong partition; at most 1,000 lanes a second are checked.",
             accounts.mispartitioned,
         )
         trimmed = CounterMetricFamily(
-            "flagpost_properties_trimmed", "Properties repaired to follow Pendo's rules.", labels=["rule"]
+            "flagpost_properties_trimmed",
+            "Repairs of properties that broke one of Pendo's rules, by rule.",
+            labels=["rule"],
         )
         for rule in Rule:
             trimmed.add_metric([rule.value], accounts.repairs[rule])
@@ -234,7 +238,7 @@ class Metrics:
         yield _by_kind(
             CounterMetricFamily, "returned", "Deliveries handed back unsettled.", accounts.returned
         )
-        yield _by_kind(GaugeMetricFamily, "pending", "Deliveries not settled.", accounts.pending)
+        yield _by_kind(GaugeMetricFamily, "pending", "Deliveries not settled yet.", accounts.pending)
         settled = CounterMetricFamily(
             "flagpost_deliveries", "Deliveries settled.", labels=["kind", "outcome", "reason"]
         )
@@ -255,8 +259,8 @@ class Metrics:
     def _experiment_series(self) -> Iterable[Metric]:
         visitors = GaugeMetricFamily(
             "flagpost_experiment_visitors",
-            "Visitors of the experiments of metrics.flags, each once with the first variation, in the partitions "
-            "that the process holds.",
+            "Visitors in the experiments of metrics.flags, in the partitions of this process. Each visitor counts "
+            "once, with the first variation.",
             labels=["flag", "rule", "variation"],
         )
         expected = GaugeMetricFamily(
@@ -266,8 +270,8 @@ class Metrics:
         )
         found = GaugeMetricFamily(
             "flagpost_sample_ratio_evidence",
-            "Evidence of these visitors against the expected shares, the logarithm of a Bayes factor: 4.6 in all "
-            "processes together is a mismatch at 1 %.",
+            "Evidence that these visitors are not split as expected: the logarithm of a Bayes factor. A sum of 4.6 "
+            "over all processes is a mismatch at 1 %.",
             labels=["flag", "rule"],
         )
         for ((flag, rule), variation), count in self.experiments.counts().items():
@@ -283,7 +287,7 @@ class Metrics:
         unread = 0 if engine.waits_for_pendo(now) else self._unread()
         yield _gauge(
             "flagpost_backlog_sendable",
-            "Deliveries that could go out now if there were capacity, and records not yet read.",
+            "Deliveries that could be sent now if there were capacity, and records not read yet.",
             engine.sendable(now) + unread,
         )
         yield _gauge(
@@ -291,19 +295,19 @@ class Metrics:
         )
         yield _gauge(
             "flagpost_pending_bytes",
-            "Bytes of the records held in memory: keys, values, headers, and what their events take besides.",
+            "Bytes that pending records take in memory: keys, values, headers and events.",
             engine.pending_bytes,
         )
         yield _gauge(
             "flagpost_pending_ratio",
-            "Pending records or bytes as a part of their limit, whichever is more; reading pauses at 1.",
+            "Pending records or bytes as a fraction of their limit, whichever is greater; reading pauses at 1.",
             engine.fullness,
         )
         yield self._hottest_lanes()
         oldest = engine.oldest_pending_ms()
         yield _gauge(
             "flagpost_oldest_pending_timestamp_seconds",
-            "When the oldest pending event occurred; now, when nothing is pending.",
+            "When the oldest pending event occurred; the current time if nothing is pending.",
             (now.wall_ms if oldest is None else oldest) / 1000,
         )
 
@@ -315,7 +319,9 @@ class Metrics:
     def _hottest_lanes(self) -> Metric:
         hottest = [waiting for _, waiting in self._engine.hottest_visitors(HOTTEST_LANES)]
         lanes = GaugeMetricFamily(
-            "flagpost_hottest_lanes", "Deliveries in the longest visitors' lanes, by rank.", labels=["rank"]
+            "flagpost_hottest_lanes",
+            "Deliveries that wait in the longest visitors' lanes, by rank.",
+            labels=["rank"],
         )
         for rank in range(HOTTEST_LANES):
             lanes.add_metric([str(rank + 1)], hottest[rank] if rank < len(hottest) else 0)
@@ -330,7 +336,7 @@ class Metrics:
             for status in sorted(seen.union(STATUSES_FROM_THE_START, ("timeout", "connection"))):
                 requests.add_metric([name.value, status], self.observed.requests[name, status])
         yield requests
-        in_flight = GaugeMetricFamily("flagpost_pendo_in_flight", "Requests under way.", labels=["endpoint"])
+        in_flight = GaugeMetricFamily("flagpost_pendo_in_flight", "Requests in flight.", labels=["endpoint"])
         state = GaugeMetricFamily(
             "flagpost_pendo_state",
             "The state of an endpoint: the present state is 1, the others are 0.",
@@ -351,7 +357,7 @@ class Metrics:
         yield state
         yield _gauge(
             "flagpost_oldest_attempt_seconds",
-            "How long the oldest request to Pendo has waited for its answer; 0 when none does.",
+            "How long the oldest request to Pendo has waited for its answer; 0 if none waits.",
             self.observed.oldest_attempt_seconds(),
         )
 
@@ -365,13 +371,17 @@ class Metrics:
             unread, unsettled = known.end - known.position, known.read - settled_to
             lag.add_metric([self._topic, str(partition)], max(0, unread) + max(0, unsettled))
         yield lag
-        yield _gauge("flagpost_partitions_assigned", "Partitions held.", len(self._engine.assigned))
+        yield _gauge(
+            "flagpost_partitions_assigned", "Partitions assigned to this process.", len(self._engine.assigned)
+        )
         yield _gauge(
             "flagpost_topic_partitions",
             "Partitions that the events topic has; 0 until Kafka has answered.",
             self._engine.partition_count,
         )
-        rebalances = CounterMetricFamily("flagpost_rebalances", "Changes of the assignment.", labels=["kind"])
+        rebalances = CounterMetricFamily(
+            "flagpost_rebalances", "Times that partitions were assigned, revoked or lost.", labels=["kind"]
+        )
         for kind in ("assigned", "revoked", "lost"):
             rebalances.add_metric([kind], self.observed.rebalances[kind])
         yield rebalances
@@ -401,17 +411,17 @@ class Metrics:
         )
         yield _counter(
             "flagpost_ledger_damaged",
-            "Ledger records that could not be read, and were passed over.",
+            "Ledger records that could not be read and were skipped.",
             self.observed.ledger_damaged,
         )
         yield _gauge(
             "flagpost_ledger_unacknowledged",
-            "Answers of Pendo whose settlement Kafka has not acknowledged.",
+            "Answers from Pendo whose settlement Kafka has not acknowledged yet.",
             self._engine.unacknowledged,
         )
         yield _gauge(
             "flagpost_ledger_restore_seconds",
-            "How long the last restore took.",
+            "How long the last restore of partitions from the ledger took.",
             self.observed.restore_seconds,
         )
 
@@ -426,14 +436,20 @@ class Metrics:
 
     def _dedupe_series(self) -> Iterable[Metric]:
         counts = self._engine.dedupe_counts
-        yield _gauge("flagpost_dedupe_entries", "Sent keys remembered.", counts.entries)
+        yield _gauge(
+            "flagpost_dedupe_entries",
+            "Keys of events that are remembered, to find duplicates.",
+            counts.entries,
+        )
         yield _counter(
             "flagpost_dedupe_evicted_early",
             "Keys forgotten because dedupe.max_entries was reached.",
             counts.evicted_early,
         )
         yield _counter(
-            "flagpost_dedupe_late", "Events over one ttl late, whose duplicates may be missed.", counts.late
+            "flagpost_dedupe_late",
+            "Events more than dedupe.ttl_seconds late: a duplicate among them may be missed.",
+            counts.late,
         )
 
     def _limits(self) -> Metric:
@@ -443,7 +459,9 @@ class Metrics:
             "dedupe": policy.dedupe,
             "pendo": policy.limits,
         }
-        limits = GaugeMetricFamily("flagpost_limit", "What a setting allows.", labels=["setting"])
+        limits = GaugeMetricFamily(
+            "flagpost_limit", "The value of a setting that is a limit.", labels=["setting"]
+        )
         for section, keys in LIMITS.items():
             for key in keys:
                 limits.add_metric([f"{section}.{key}"], getattr(sections[section], key))
@@ -454,7 +472,9 @@ class Metrics:
         yield _gauge(
             "flagpost_loop_lag_seconds", "How late the event loop runs.", self.observed.loop_lag_seconds
         )
-        build = GaugeMetricFamily("flagpost_build_info", "The version that runs.", labels=["version"])
+        build = GaugeMetricFamily(
+            "flagpost_build_info", "Always 1; the label is the version.", labels=["version"]
+        )
         build.add_metric([__version__], 1)
         yield build
 

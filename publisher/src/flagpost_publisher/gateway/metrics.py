@@ -47,20 +47,20 @@ class GatewayMetrics:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "flagpost_gateway_requests",
-            "Requests by their answer.",
+            "Requests, by route and status of the answer.",
             ["route", "status"],
             registry=self.registry,
         )
         self._seconds = Histogram(
             "flagpost_gateway_request_seconds",
-            "From a request's headers to its answer.",
+            "Time from a request's headers to its answer.",
             ["route"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
         events = Counter(
             "flagpost_gateway_events",
-            "Events of well-formed requests: accepted (Kafka has them) or refused (it did not take them).",
+            "Events in well-formed requests: accepted (Kafka has them) or refused (Kafka did not take them).",
             ["type", "outcome"],
             registry=self.registry,
         )
@@ -71,26 +71,26 @@ class GatewayMetrics:
         }
         self._key_events = Counter(
             "flagpost_gateway_key_events",
-            "Events by the name of the write key that they came with.",
+            "Events, by the name of the write key that they were sent with.",
             ["key", "outcome"],
             registry=self.registry,
         )
         self._key_limited = Counter(
             "flagpost_gateway_key_limited",
-            "Requests that were refused as their key sends more than it may.",
+            "Requests that were refused because their key was above its rate.",
             ["key"],
             registry=self.registry,
         )
         set_aside = Counter(
             "flagpost_gateway_set_aside",
-            "What was accepted and is not for Pendo, by reason.",
+            "Messages that were accepted but not published, by reason.",
             ["reason"],
             registry=self.registry,
         )
         self._set_aside = {reason: set_aside.labels(reason) for reason in set_aside_reasons}
         not_believed = Counter(
             "flagpost_gateway_times_not_believed",
-            "Times of Segment's messages that were not taken as they are, by reason.",
+            "Times in Segment's messages that were not believed, by reason.",
             ["reason"],
             registry=self.registry,
         )
@@ -100,12 +100,17 @@ class GatewayMetrics:
         )
         dropped = Counter(
             "flagpost_gateway_connections_dropped",
-            "Connections that were ended before they had their answer, by port and reason.",
+            "Connections that were closed before they were answered, by port and reason.",
             ["port", "reason"],
             registry=self.registry,
         )
         self._dropped = {(port, drop): dropped.labels(port, drop.value) for port in PORTS for drop in Drop}
-        build = Gauge("flagpost_gateway_build_info", "1; the version.", ["version"], registry=self.registry)
+        build = Gauge(
+            "flagpost_gateway_build_info",
+            "Always 1; the label is the version.",
+            ["version"],
+            registry=self.registry,
+        )
         build.labels(version("flagpost-publisher")).set(1)
         ProcessCollector(registry=self.registry)
 
@@ -201,16 +206,16 @@ class _Now(Collector):
             yield CounterMetricFamily(f"flagpost_gateway_{name}", text, value=value)
         for name, text, value in (
             ("kafka_queued", "Records on their way to Kafka.", counts.queued),
-            ("kafka_queued_bytes", "Their bytes.", counts.queued_bytes),
+            ("kafka_queued_bytes", "Bytes of the records on their way to Kafka.", counts.queued_bytes),
             ("kafka_up", "1 while Kafka takes events.", int(self._kafka.trouble is None)),
-            ("requests_in_flight", "Requests that are worked on.", self._admissions.requests),
-            ("body_bytes_in_flight", "Bytes of their bodies in memory.", self._admissions.held_bytes),
-            ("connections", "Connections that are open on the gateway's port.", self._connections()),
+            ("requests_in_flight", "Requests in progress.", self._admissions.requests),
+            ("body_bytes_in_flight", "Bytes of request bodies in memory.", self._admissions.held_bytes),
+            ("connections", "Open connections on the gateway's port.", self._connections()),
         ):
             yield GaugeMetricFamily(f"flagpost_gateway_{name}", text, value=value)
         wrong = GaugeMetricFamily(
             "flagpost_gateway_secrets_wrong",
-            "Lines of a file of keys or secrets that cannot be used; 1 for a file that is empty or cannot be read.",
+            "Lines in a file of keys or secrets that cannot be used; 1 if the file is empty or cannot be read.",
             labels=["setting"],
         )
         for lines in self._secrets:

@@ -84,7 +84,7 @@ class PendoWebhooks:
         self._once = Once(settings.webhook_max_age_seconds + MAX_AHEAD_SECONDS)
         counter = Counter(
             "flagpost_gateway_webhooks",
-            "Webhooks that Pendo signed, by what they tell of: published, or repeated (seen before).",
+            "Webhooks that Pendo signed, by what they are about: published, or repeated (a duplicate).",
             ["event_type", "outcome"],
             registry=registry,
         )
