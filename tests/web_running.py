@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 from deadlines import stretched
 from running import FLAGPOST, RunningProgram
 
-READ_ANEW = "the window is read anew"
+READ_ANEW = "the window is read again"
 """What the page logs then."""
 
 

@@ -123,7 +123,7 @@ DEFECTS = (
         "take_back",
         lambda partitions, _: partitions.displaced.clear(),
         11,
-        "and it is not so",
+        "but nothing of the kind has happened",
         ("sluggish", "scale_up", "stop"),
     ),
     Defect(

@@ -27,12 +27,12 @@ SUPPRESSED_SECONDS = 8.0
 ALARMS = {
     "offsets have gone back": {"go_back", "made_anew"},
     "a log has gone back": {"go_back"},
-    "a topic was made anew": {"made_anew"},
+    "a topic was created again": {"made_anew"},
     "offsets are lost": {"retention"},
-    "Kafka's client brings nothing": set(),
+    "Kafka's client returns no records": set(),
     "a batch cannot be read": set(),
 }
-"""What the product may only say where one of these has happened."""
+"""Log lines that the product may write only if one of these events has happened."""
 KINDS = ("track", "visitor_metadata")
 
 
@@ -119,16 +119,16 @@ class Oracle:
         )
 
     def cause(self, what: str) -> None:
-        """Something happens of which the product may tell."""
+        """Note an event that allows the product to log the alarms it causes."""
         self._causes.add(what)
 
     def alarm(self, said: str, fields: str) -> None:
-        """The product tells of something."""
-        if said.startswith("a topic was made anew"):
+        """Check an alarm that the product has logged."""
+        if said.startswith("a topic was created again"):
             self._noticed_at = self._broker.loop.now
         for alarm, causes in ALARMS.items():
             if said.startswith(alarm) and not causes & self._causes:
-                self._complain(f"the product says {said!r}{fields}, and it is not so")
+                self._complain(f"the product says {said!r}{fields}, but nothing of the kind has happened")
 
     def suppress(self, visitor: str) -> None:
         """Nothing of a visitor is to be sent any more."""

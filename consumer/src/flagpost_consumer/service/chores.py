@@ -138,4 +138,4 @@ async def again_and_again(pauses: Iterator[float], chore: Callable[[], Awaitable
             if (waiting := chore()) is not None:
                 await waiting
         except Exception:
-            log.exception("a chore failed; it is done again", chore=chore.__name__)
+            log.exception("a chore failed; it is retried", chore=chore.__name__)

@@ -95,11 +95,11 @@ class KafkaCalls:
         self, partitions: list[int], assignment: int, went_back: Mapping[int, Start]
     ) -> None:
         await self._let_go(partitions)
-        # Meanwhile the group may have taken a partition away, or assigned it again: then that counts.
+        # Leave out partitions that the group has meanwhile taken away or assigned again.
         left = [number for number in partitions if self._is_older(number, assignment)]
         abandoned = self._engine.forget(left, clock())
         self._forget(left)
-        log.warning("read anew", partitions=left, abandoned_requests=abandoned)
+        log.warning("partitions with a new log are read again", partitions=left, abandoned_requests=abandoned)
         self._begin(left, self._engine.partition_count, assignment, went_back)
 
     def _is_older(self, number: int, assignment: int) -> bool:
@@ -116,7 +116,7 @@ class KafkaCalls:
         await self._stopping.until(lambda: self._engine.is_quiet(partitions) or self._stopping.drained, limit)
 
     def on_epoch(self, partition: int, offset: int, epoch: int) -> None:
-        """Another leader wrote what is read of a partition from an offset on: the ledger will tell."""
+        """Another leader wrote what is read of a partition from an offset on; ledger records will say so."""
         if (current := self._engine.current(partition)) is not None:
             current.epochs.begins(offset, epoch)
 

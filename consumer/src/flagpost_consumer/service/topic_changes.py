@@ -68,7 +68,9 @@ class TopicChanges:
     def note_other(self, topic: str, topic_id: str | None) -> None:
         """A topic is not the same any more: it has a new id, or a commit belongs to another one."""
         if topic_id is None or self._replaced_by.get(topic) != topic_id:
-            log.error("a topic was made anew under its old name: it is read from its beginning", topic=topic)
+            log.error(
+                "a topic was created again under its old name: it is read from its beginning", topic=topic
+            )
             self._loop.metrics.observed.topics_replaced[topic] += 1
         if topic_id is not None:
             self._replaced_by[topic] = topic_id

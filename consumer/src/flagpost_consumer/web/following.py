@@ -119,7 +119,7 @@ class Following:
             try:
                 self._read_once()
             except BeginsAnew as why:
-                log.info("the window is read anew", why=str(why))
+                log.info("the window is read again", why=str(why))
             except (KafkaUnavailable, RegistryNotAnswering, UnknownSchema, LaterRelease) as error:
                 self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
@@ -282,7 +282,7 @@ class Reading:
             BeginsAnew: a topic was created anew, or has lost records at its end.
         """
         if mark.topic_id != self._topic_id and None not in (mark.topic_id, self._topic_id):
-            raise BeginsAnew("the events topic was made anew")
+            raise BeginsAnew("the events topic was created again")
         ends = _ends(mark)
         if ends.keys() != self._places.keys():
             raise BeginsAnew("the topics have other partitions than before")

@@ -29,7 +29,7 @@ class ClientReplacement:
     def ask(self, reason: str) -> None:
         """Have the client replaced, now or as soon as allowed."""
         if not self.reason:
-            log.warning("Kafka's client is replaced, and joins the group anew", reason=reason)
+            log.warning("Kafka's client is replaced, and joins the group again", reason=reason)
             self.reason = reason
 
     def is_due(self) -> bool:

@@ -225,9 +225,9 @@ class KafkaIntake:
             self.release(number, start, assignment)
 
     def _leave_old_topic(self, consumer: Consumer) -> None:
-        """Commit nothing more that was read of the old topic; `close` hands over what is in work."""
+        """Commit nothing more that was read of the old topic; `close` hands over what is in progress."""
         self._partitions.set_aside(consumer, self._partitions.all)
-        self._health.replacement.ask("the topic was made anew")
+        self._health.replacement.ask("the topic was created again")
 
     def _tell_gap(self, number: int, gap: Gap) -> None:
         self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)

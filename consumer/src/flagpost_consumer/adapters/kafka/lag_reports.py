@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 LAG_SECONDS = 1.0
 TOLD_SECONDS = 10.0
-"""How long an end counts that another client asked for; while a partition is paused, until the next."""
+"""How long an end that another client asked for is used; while a partition is paused, until the next one."""
 
 
 class LagReports:
@@ -88,7 +88,7 @@ class LagReports:
         if not self._replacement.reason and (silent := self._silence.silent(now)):
             for n in sorted(silent):
                 log.error(
-                    "Kafka's client brings nothing", partition=n, position=reads[n].position, end=ends[n]
+                    "Kafka's client returns no records", partition=n, position=reads[n].position, end=ends[n]
                 )
             self._silence.replaced(now)
             self._replacement.ask("it returns no records of some partitions that have some")

@@ -51,7 +51,7 @@ class LogBeginnings:
                     TopicPartition(self._topic, number), timeout=CALL_SECONDS
                 )
             except KafkaException as error:
-                log.warning("the broker does not tell where a log begins", reason=error.args[0].str())
+                log.warning("the broker does not return where a log begins", reason=error.args[0].str())
             else:
                 self._asked[number] = answer[0]
         return self._asked.get(number, -1)

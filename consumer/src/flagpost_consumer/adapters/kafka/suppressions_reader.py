@@ -4,8 +4,9 @@ In: the topic. Out, on the event loop: the suppressed visitors once everything t
 record; and whether the topic can be followed. Runs in its own thread with its own consumer, by assign().
 
 A topic that does not exist suppresses nobody: this is reported as "all read", and it is looked for again and again. A
-topic that exists but cannot be read is waited for, because it is unknown whom it names; so is one that could be read
-and cannot be for `PATIENCE_SECONDS`. No error makes it forget a suppression: only a record ends one.
+topic that exists but cannot be read is waited for, because it is unknown whom it names. The same holds for one that
+was read before and cannot be read for `PATIENCE_SECONDS`. No error makes it forget a suppression: only a record ends
+one.
 """
 
 from __future__ import annotations
@@ -209,7 +210,7 @@ class SuppressionsReader(TopicThread):
             return read_suppression(message.key(), message.value())
         except NoVisitor as problem:
             log.warning(
-                "a record of the suppressions topic is passed over",
+                "a record of the suppressions topic is skipped",
                 partition=number,
                 offset=offset,
                 reason=str(problem),

@@ -28,8 +28,8 @@ class UnreadableBatches:
         self.searches: dict[int, BatchEnd] = {}
         """The search in each partition that has one."""
         self.sought: set[int] = set()
-        """Partitions that were sent to another offset while messages are handed over: what those messages hold of
-        them comes from the offset before.
+        """Partitions that were moved to another offset while messages are handed over: their messages among these
+        come from the old offset.
         """
 
     def unreadable(
@@ -60,7 +60,7 @@ class UnreadableBatches:
         gap = Gap(max(search.base, reading.next_offset), behind)
         reading.next_offset = behind
         log.error(
-            "a batch that cannot be read is passed over",
+            "a batch that cannot be read is skipped",
             partition=number,
             from_offset=gap.from_offset,
             to_offset=gap.to_offset,

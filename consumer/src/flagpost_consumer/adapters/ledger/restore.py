@@ -215,8 +215,8 @@ class LedgerRestore:
     def _learn_ids(self) -> None:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.
 
-        A broker that has told no id yet is asked once here, and then in the background (`TopicWatch`): it takes
-        seconds to say nothing. Where a log has gone back an answer is needed, if there can be one.
+        A broker that has returned no id yet is asked once here, and then in the background (`TopicWatch`): its answer
+        without an id takes seconds. Where a log has gone back an answer is needed, if there can be one.
         """
         known = self._ids.get(self._kafka.topic) is not None
         if not known and self._has_asked:
@@ -375,7 +375,7 @@ class LedgerRestore:
             part = read_part(message.value())
         except UndecodableRecord as error:
             log.warning(
-                "a damaged ledger record is passed over", partition=number, offset=offset, reason=str(error)
+                "a damaged ledger record is skipped", partition=number, offset=offset, reason=str(error)
             )
             self._tell(self._handler.on_damaged)
             return True
