@@ -202,7 +202,7 @@ async def test_what_cannot_be_delivered_is_a_dead_letter_with_its_reason(scene: 
     assert abs(int(refused["flagpost-at"]) - wall_ms()) < 60_000
 
 
-async def test_metadata_fields_go_under_their_api_name_or_are_told_missing(
+async def test_metadata_fields_are_sent_under_their_api_name_or_reported_missing(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     fields = (MetadataField("optimizely_checkout", "[Optimizely] checkout"),)

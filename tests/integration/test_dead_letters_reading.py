@@ -108,7 +108,7 @@ def test_since_finds_what_died_after_it_wherever_it_lies(topics: DeadLetterTopic
     assert len(topics.listed("--since", "570s")) == 10
 
 
-def test_records_of_others_are_left_alone_and_said(topics: DeadLetterTopics) -> None:
+def test_records_of_others_are_left_alone_and_reported(topics: DeadLetterTopics) -> None:
     topics.bury(
         letter(step("e"), reason=None),
         letter(step("e"), at="yesterday"),

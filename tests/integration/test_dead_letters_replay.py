@@ -153,7 +153,7 @@ def test_what_another_group_delivered_is_not_ours(topics: DeadLetterTopics) -> N
     assert topics.replay() == counts(1, 1)
 
 
-def test_of_two_that_repeat_one_another_one_goes_back_at_a_time(topics: DeadLetterTopics) -> None:
+def test_of_two_duplicates_only_one_is_replayed_at_a_time(topics: DeadLetterTopics) -> None:
     first, second = decision(), decision(event_id="d2", occurred_at=wall_ms() + 1_000)
     places = topics.bury(letter(first), letter(second))
     result = topics.run("replay")

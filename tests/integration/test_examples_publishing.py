@@ -184,7 +184,7 @@ def check_records(records: list[Read], partitions: int, service: str | None) -> 
 
 @pytest.mark.parametrize("language", ["python", "node"])
 @pytest.mark.kafka
-async def test_held_out_visitors_are_told_from_others_if_the_sdk_knows_holdouts(
+async def test_held_out_visitors_are_distinguished_from_others_if_the_sdk_knows_holdouts(
     language: str, scene: Scene, tmp_path: Path
 ) -> None:
     example = await asyncio.to_thread(EXAMPLE_OF[language])

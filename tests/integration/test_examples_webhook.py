@@ -134,7 +134,7 @@ async def test_a_secret_may_be_changed_while_notifications_come() -> None:
 
 
 @pytest.mark.kafka
-async def test_the_provider_is_told_to_come_again_while_the_gateway_takes_nothing(scene: Scene) -> None:
+async def test_the_provider_is_asked_to_retry_while_the_gateway_takes_nothing(scene: Scene) -> None:
     nobody = {"kafka.bootstrap_servers": "127.0.0.1:1", "kafka.topic": scene.topic}
     async with RunningGateway(nobody) as gateway, receiving(gateway.url) as client:
         status, why = await tell(client, BODY)

@@ -269,7 +269,7 @@ async def test_a_suppressed_visitor_is_reported(history: History) -> None:
     assert "suppressed: consumers drop" in await page(history, VISITOR)
 
 
-async def test_the_window_begins_where_it_is_said(history: History) -> None:
+async def test_the_window_begins_where_it_is_requested(history: History) -> None:
     scene = history.scene
     home = partition_of(VISITOR.encode(), scene.partitions)
     for age_ms, event_id in ((7_200_000, "old"), (1_000, "new")):
@@ -311,7 +311,7 @@ async def test_the_ledger_explains_what_kafka_no_longer_has(history: History) ->
     assert "Kafka no longer has the record" in await page(history, VISITOR)
 
 
-async def test_a_topic_that_is_not_there_is_told_in_a_line(history: History) -> None:
+async def test_a_topic_that_is_not_there_is_reported_in_one_line(history: History) -> None:
     done = await asyncio.to_thread(history.run, "explain", VISITOR, kafka__topic="nowhere")
     assert done.returncode == 1
     assert done.stdout == ""

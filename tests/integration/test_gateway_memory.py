@@ -52,7 +52,7 @@ def small_objects() -> bytes:
     return b"[" + b"[]," * 170_000 + b"0]"
 
 
-def mended_for_each_message() -> bytes:
+def repaired_for_each_message() -> bytes:
     """57 KB of gzip that kept the loop for a minute."""
     message = {"type": "track", "userId": "u", "event": "E"}
     shared = {f"m{number}": {"t": "\ud800"} for number in range(8_000)}
@@ -76,7 +76,7 @@ GREEDY: list[tuple[str, Callable[[], bytes], int]] = [
     ("/v1/events", names_repeated, 413),
     ("/v1/events", small_objects, 400),
     ("/v1/events", zeros, 413),
-    ("/v1/batch", mended_for_each_message, 200),
+    ("/v1/batch", repaired_for_each_message, 200),
     ("/v1/batch", consent_of_a_batch, 413),
 ]
 

@@ -99,7 +99,7 @@ async def test_where_no_consumer_runs_it_says_so_and_gives_up(scene: Scene, tmp_
     )
 
 
-async def test_ctrl_c_ends_the_waiting_and_tells_of_the_rest(scene: Scene, tmp_path: Path) -> None:
+async def test_ctrl_c_ends_the_waiting_and_reports_the_rest(scene: Scene, tmp_path: Path) -> None:
     path, ends = tmp_path / "events.csv", tmp_path / "ends.jsonl"
     path.write_text("visitorId,event\nv1,Seen\nv2,Seen\n")
     waiting = begin(scene, path, "--type", "track", "--wait", "--report", ends)
@@ -122,7 +122,7 @@ async def test_ctrl_c_ends_the_waiting_and_tells_of_the_rest(scene: Scene, tmp_p
     assert {row["reason"] for row in report(ends)} == {"interrupted"}
 
 
-async def test_fields_that_pendo_lacks_are_said_before_it_begins(
+async def test_fields_that_pendo_lacks_are_reported_before_the_import_begins(
     kafka: KafkaBroker, fresh_name: Any, tmp_path: Path
 ) -> None:
     path, ends = tmp_path / "visitors.csv", tmp_path / "ends.jsonl"

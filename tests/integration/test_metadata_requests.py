@@ -88,7 +88,7 @@ async def delivered_but_one(scene: Scene, consumer: RunningConsumer) -> dict[str
 
 
 @pytest.mark.parametrize("names", [("index",), ("visitorId",)])
-async def test_a_record_that_a_200_names_costs_only_itself(
+async def test_only_the_record_that_a_200_names_is_refused(
     kafka: KafkaBroker, fresh_name: Callable[[str], str], names: tuple[str, ...]
 ) -> None:
     async with PendoStandIn(StandInConfig(error_members=names)) as pendo:
@@ -104,7 +104,7 @@ async def test_a_record_that_a_200_names_costs_only_itself(
     assert headers["flagpost-status"] == "200"
 
 
-async def test_a_record_behind_a_400_that_names_none_is_found_by_halving(scene: Scene) -> None:
+async def test_a_bad_record_that_a_400_does_not_name_is_found_by_halving(scene: Scene) -> None:
     scene.pendo.faults.poisoned_ids.add("v500")
     scene.publish(a_batch())
     with scene.consume(metadata__linger_seconds=LINGER_SECONDS) as consumer:

@@ -57,7 +57,7 @@ def test_a_machine_is_measured_and_plans_go_by_it(tmp_path: Path, monkeypatch: p
     assert document["calibration"]["shipped"] is False
 
 
-def test_costs_are_found_again_in_what_they_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costs_are_calculated_back_from_measured_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch, 3_000)
     costs = SHIPPED.costs.model_copy(
         update={"turn_us": 25.0, "exchange_us": 90.0, "record_us": 17.0, "request_us": 28.0}
@@ -75,7 +75,7 @@ def test_costs_are_found_again_in_what_they_came_to(monkeypatch: pytest.MonkeyPa
         assert found[name] == pytest.approx(value, rel=0.2), name
 
 
-def test_what_comes_in_time_is_measured_in_its_second_half() -> None:
+def test_a_trial_that_keeps_up_is_measured_in_its_second_half() -> None:
     trial = replace(calibration.LOW, seconds=2.0)
     with trial_ground([trial]) as ground:
         took, pendo = ground.run(trial)

@@ -74,7 +74,7 @@ def brief(event: DecisionEvent) -> tuple[str, bool, str | None, str | None, bool
     return event.flag_key, event.enabled, event.variation_key, event.rule_key, event.decision_event_dispatched
 
 
-def test_every_kind_of_decision_arrives_as_the_sdk_told_it(kafka: EmbeddedKafka, topic: str) -> None:
+def test_every_kind_of_decision_arrives_as_the_sdk_reported_it(kafka: EmbeddedKafka, topic: str) -> None:
     client = optimizely_client()
     before = time.time_ns() // 1_000_000
     with Publisher(
@@ -229,7 +229,7 @@ def test_published_events_go_as_they_are(kafka: EmbeddedKafka, topic: str) -> No
     assert [record.key for record in read_topic(kafka.bootstrap_servers, topic)] == [b"a"]
 
 
-def test_nothing_wrong_raises_it_is_refused_counted_and_told() -> None:
+def test_a_wrong_event_raises_nothing_and_is_refused_counted_and_reported() -> None:
     def angry(_user_id: str, _attributes: object) -> str:
         raise LookupError("no such user")
 

@@ -1,4 +1,4 @@
-"""A Kafka client that brings nothing of what there is, on a real broker."""
+"""A Kafka client that returns none of the records that there are, on a real broker."""
 
 from __future__ import annotations
 

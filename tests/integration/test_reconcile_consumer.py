@@ -138,8 +138,8 @@ async def test_what_is_unexplained_is_delivered_once_the_group_is_taken_back(his
     with scene.consume() as consumer:
         await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == 16, 30)
         assert await consumer.stop() == 0
-    mended = await reconciled(history, "--pendo")
-    assert (mended["unexplained"], mended["totals"]["delivered"], mended["totals"]["sent_again"]) == (
+    repaired = await reconciled(history, "--pendo")
+    assert (repaired["unexplained"], repaired["totals"]["delivered"], repaired["totals"]["sent_again"]) == (
         0,
         16,
         0,

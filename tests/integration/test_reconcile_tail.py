@@ -197,7 +197,7 @@ def test_no_colours_go_into_a_file(history: History, tmp_path: Path) -> None:
     assert b"\x1b" not in (tmp_path / "out").read_bytes()
 
 
-def test_a_topic_that_does_not_exist_is_told_in_a_line(history: History) -> None:
+def test_a_topic_that_does_not_exist_is_reported_in_one_line(history: History) -> None:
     done = history.run("tail", kafka__ledger_topic="nowhere")
     assert done.returncode == 1
     assert "nowhere" in done.stderr

@@ -208,7 +208,7 @@ def test_a_commit_below_what_kafka_still_has_is_lost_before_the_group_notices(hi
     assert found["other"] == counts(published=1, pending=1)
 
 
-def test_what_the_ledger_no_longer_covers_is_cut_off_and_said(history: History) -> None:
+def test_what_the_ledger_no_longer_covers_is_cut_off_and_reported(history: History) -> None:
     day = 86_400_000
     now = now_ms()
     value = encode_single_object(track("v"))
@@ -267,7 +267,7 @@ def test_a_window_that_ends_before_it_begins_is_refused(history: History) -> Non
     assert "--since is not before --until" in done.stderr
 
 
-def test_a_topic_that_does_not_exist_is_told_in_a_line(history: History) -> None:
+def test_a_topic_that_does_not_exist_is_reported_in_one_line(history: History) -> None:
     done = history.run("reconcile", kafka__ledger_topic="nowhere")
     assert done.returncode == 1
     assert "nowhere" in done.stderr

@@ -155,7 +155,7 @@ def in_all_forms(history: History, rows: list[dict[str, Any]]) -> None:
         assert len(day_row["parts"]) >= 2
 
 
-async def test_a_replay_and_what_waits_are_told_apart(history: History) -> None:
+async def test_a_replay_and_what_waits_are_counted_separately(history: History) -> None:
     scene = history.scene
     now = time.time_ns() // 1_000_000
     for visitor in ("v", "w"):
@@ -187,7 +187,7 @@ async def test_a_replay_and_what_waits_are_told_apart(history: History) -> None:
 
 
 @pytest.mark.kafka_core
-def test_a_repeat_of_what_was_delivered_before_the_window_loses_nobody(history: History) -> None:
+def test_a_duplicate_of_a_delivery_before_the_window_counts_as_delivered(history: History) -> None:
     """The window holds the repeat alone; what it repeats was published, and settled, before."""
     now = time.time_ns() // 1_000_000
     value = encode_single_object(decision("v", occurred_at=now))

@@ -261,7 +261,7 @@ def only_looked_at(case: tuple[str, int]) -> bool:
 
 
 @pytest.mark.parametrize("case", [case for case in cases(COMMANDS) if not only_looked_at(case)], ids=told)
-async def test_to_see_a_thing_is_not_to_use_it(stage: Stage, case: tuple[str, int]) -> None:
+async def test_looking_at_an_entry_does_not_count_as_using_it(stage: Stage, case: tuple[str, int]) -> None:
     """With Describe alone a topic shows, and only reading and writing it fails."""
     program, index = case
     needed = stage.needs(program)

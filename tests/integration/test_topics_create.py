@@ -72,7 +72,7 @@ def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -
     assert actions == [["created"] * 5, ["exists"] * 5]
 
 
-def test_the_number_of_partitions_is_24_unless_said(topics: Topics) -> None:
+def test_the_number_of_partitions_is_24_by_default(topics: Topics) -> None:
     assert topics.create().exit_code == 0
     partitions = {key: state.partitions for key, state in topics.states().items()}
     assert partitions.pop(SUPPRESSIONS) == 1
@@ -151,7 +151,9 @@ def test_another_number_of_partitions_does_not_fit(topics: Topics) -> None:
 
 
 @pytest.mark.kafka_core
-def test_with_fewer_brokers_than_replicas_there_are_as_many_as_brokers_and_it_is_said(topics: Topics) -> None:
+def test_with_fewer_brokers_than_replicas_there_are_as_many_replicas_as_brokers_and_a_message(
+    topics: Topics,
+) -> None:
     created = topics.create("--partitions", "2", "--json")
     assert created.exit_code == 0, created.output
     assert json.loads(created.stdout)["replication"] == 1

@@ -104,7 +104,9 @@ async def test_dead_letters_by_reason_and_one_opened(told: tuple[Scene, Story, R
     assert (nothing.status, "has no record at 0/999999" in nothing.text) == (404, True)
 
 
-async def test_pendo_is_as_the_consumers_tell_it(told: tuple[Scene, Story, RunningWeb]) -> None:
+async def test_pendos_state_is_the_one_that_the_consumers_report(
+    told: tuple[Scene, Story, RunningWeb],
+) -> None:
     _, _, page = told
     await eventually(lambda: page.table("pendo"), SECONDS)
     (row,) = page.table("pendo")

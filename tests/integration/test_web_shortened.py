@@ -96,7 +96,7 @@ async def test_a_window_that_takes_too_much_is_shortened_and_right(scene: Scene)
 
 
 @pytest.mark.kafka_core
-async def test_a_window_that_fits_is_not_said_to_be_shortened(scene: Scene) -> None:
+async def test_a_window_that_fits_is_not_reported_as_shortened(scene: Scene) -> None:
     with RunningWeb({**scene.settings, "web.max_bytes": LEAST_BYTES}) as page:
         await page.until_read(120)
         assert SHORTENED not in page.get("/").text

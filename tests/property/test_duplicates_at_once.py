@@ -217,7 +217,7 @@ def test_many_of_these_end_at_once() -> None:
 
 
 @given(seed=st.integers(min_value=0, max_value=2**32))
-def test_what_a_glance_sees_is_in_the_event(seed: int) -> None:
+def test_what_the_quick_reading_finds_is_in_the_event(seed: int) -> None:
     draw = Random(seed)
     event = some_decision(draw, START_MS)
     seen = glance(encode_single_object(event))

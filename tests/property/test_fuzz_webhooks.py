@@ -58,6 +58,6 @@ def test_what_pendo_signs_can_be_published_or_is_refused(body: bytes) -> None:
 
 
 @given(st.binary(max_size=20), st.lists(st.binary(max_size=80), max_size=2))
-def test_nobody_else_gets_that_far(body: bytes, headers: list[bytes]) -> None:
+def test_a_body_that_is_not_signed_with_the_secret_is_refused(body: bytes, headers: list[bytes]) -> None:
     given_values = [header.decode("utf-8", "surrogateescape") for header in headers]
     assert not is_signed(body, given_values, [SECRET])

@@ -90,7 +90,7 @@ def test_every_word_of_the_accounting_can_be_written() -> None:
             assert decode_settlements(encode_settlements(record)) == record
 
 
-def test_a_record_of_a_later_release_is_told_apart_from_a_damaged_one() -> None:
+def test_a_record_of_a_later_release_is_distinguished_from_a_damaged_one() -> None:
     with pytest.raises(UnknownSchema, match="upgrade Flagpost"):
         decode_settlements(b"\xc3\x01" + bytes(8))
     for value in (None, b"", b"\xc3\x01", b"junk", b"\x00\x00\x00\x00\x01x"):
@@ -115,7 +115,7 @@ def test_a_restart_reads_what_was_written(record: Settlements) -> None:
 
 
 @given(records, st.data())
-def test_a_restart_tells_damage_as_everybody_does(record: Settlements, data: st.DataObject) -> None:
+def test_a_restart_detects_the_same_damage_as_other_readers(record: Settlements, data: st.DataObject) -> None:
     """The quick walk looks at no text, so it may read past one that is not UTF-8; otherwise it agrees."""
     value = bytearray(encode_settlements(record))
     place = data.draw(st.integers(0, len(value) - 1))

@@ -123,7 +123,9 @@ def test_a_crash_changes_no_judgement_on_duplicates(seed: int) -> None:
 
 @given(seed=SEEDS)
 @settings(deadline=None, max_examples=examples(20))
-def test_what_need_not_be_read_again_is_left_out(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_reads_only_the_needed_part_of_the_ledger(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ledger offset kept with a commit moves on: a restart is bounded by the ttl, not by history.
 
     Chunks are a tenth as large here: what counts is how many of them are kept.
@@ -202,7 +204,7 @@ def test_a_record_that_is_settled_in_part_is_planned_in_part() -> None:
     assert positions(engine) == {0: 5}
 
 
-def test_a_gap_holds_the_commit_until_the_ledger_tells_of_it() -> None:
+def test_a_gap_holds_the_commit_until_it_is_in_the_ledger() -> None:
     engine, now = Engine(POLICY, Random(1).random), Instant(0.0, START_MS)
     (partition,) = engine.assign([0], 1, now)
     engine.restore(partition, Restoration(100, POLICY.dedupe))
@@ -252,7 +254,7 @@ def test_nothing_that_is_needed_is_forgotten(records: list[tuple[int, int, int]]
 
 
 @given(st.sets(st.tuples(st.integers(0, 20_000), st.sampled_from(Kind)), max_size=60))
-def test_what_is_settled_is_told_once_for_each_offset(settled: set[tuple[int, Kind]]) -> None:
+def test_the_settled_kinds_of_each_offset_are_returned_once(settled: set[tuple[int, Kind]]) -> None:
     before = SettledBefore()
     for offset, kind in settled:
         before.add(offset, kind)

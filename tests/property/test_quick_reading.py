@@ -202,7 +202,7 @@ def test_a_source_that_recurs_is_one_object() -> None:
 
 
 @pytest.mark.parametrize("byte", [b"\x00", b"\x02", b"\xff"])
-def test_what_is_no_source_is_none_for_a_reader_that_has_read_nothing(byte: bytes) -> None:
+def test_what_is_not_a_source_is_none_for_a_reader_that_has_read_nothing(byte: bytes) -> None:
     read = compile_reading(TrackEvent, schema_of(TrackEvent).parsed)
     whole = encode_body(replace(TRACK, source=Source(service="service")))
     before = whole[: whole.index(b"\x0eservice") - 1]

@@ -51,7 +51,7 @@ def test_time_jumps_to_what_is_due(loop: SimulatedLoop) -> None:
 def test_what_a_thread_asks_of_a_dead_process_is_closed_with_the_run(
     loop: SimulatedLoop, scheduler: threads.Scheduler
 ) -> None:
-    """Else Python warns of a coroutine that was never awaited, in whichever test the collector of garbage finds it."""
+    """Else Python warns of a coroutine that was never awaited, in whichever test the garbage collector finds it."""
     dead = Process("dead", loop)
     asked: list[Coroutine[Any, Any, None]] = []
 

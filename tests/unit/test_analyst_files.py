@@ -288,7 +288,7 @@ def test_every_type_of_duckdbs_can_be_printed(tmp_path: Path) -> None:
     ]
 
 
-def test_more_rows_than_a_table_shows_are_told(tmp_path: Path) -> None:
+def test_more_rows_than_a_table_shows_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     write_json_lines(file, [])
     done = of_file("select * from range(1001)", file)
@@ -306,7 +306,7 @@ def test_a_query_that_cannot_be_run_ends_with_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["", " -- nothing"])
-def test_an_empty_query_is_told(tmp_path: Path, query: str) -> None:
+def test_an_empty_query_is_reported(tmp_path: Path, query: str) -> None:
     file = tmp_path / "a.jsonl"
     write_json_lines(file, [])
     assert "the query is empty" in of_file(query, file).stderr
@@ -321,7 +321,7 @@ def test_files_can_be_reached_where_that_is_asked_for(tmp_path: Path) -> None:
     assert orjson.loads(of_file(query, file, "--json", "--allow-files").stdout) == {"b": 2}
 
 
-def test_a_file_of_something_else_is_told(tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_reported(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl"):
         (tmp_path / name).write_text("no such file\n")
         done = of_file("select 1", tmp_path / name)

@@ -69,7 +69,7 @@ def test_the_receiver_counts_a_request_that_does_not_wait_for_the_answer_before_
     assert receiving.recorded["hottest_seconds"] >= 0.1
 
 
-def test_the_receiver_tells_the_first_request_and_the_last_answer(command: Sequence[str]) -> None:
+def test_the_receiver_reports_the_first_request_and_the_last_answer(command: Sequence[str]) -> None:
     with receiver(command, 0.0, expect=2) as receiving:
         post(receiving, ("a", 1))
         receiving.wait_for("first", lambda: None, 30)
@@ -124,7 +124,7 @@ def test_a_row_of_strict_order_has_no_more_events_than_the_hottest_visitor_can_t
     assert row.events * row.skew.hottest_share * 0.005 == pytest.approx(SECONDS, rel=0.01)
 
 
-def test_figures_are_by_event_and_the_receiver_is_told_of() -> None:
+def test_figures_are_by_event_and_the_receiver_is_described() -> None:
     used = {"cpu_seconds": 2.0, "working_cpu_seconds": 1.0, "peak_mb": 50.0}
     recorded = {
         "seconds": 10.0,

@@ -49,7 +49,7 @@ def test_the_figures_of_all_benchmarks_come_into_one_document_and_those_without_
     }
 
 
-def test_the_table_of_all_tells_ratios_what_was_left_out_and_what_failed() -> None:
+def test_the_table_of_all_shows_ratios_what_was_left_out_and_what_failed() -> None:
     outcomes = [
         Outcome("fine", 0, [COMPARISON.as_json()]),
         Outcome("other_form", 0, {"decide": []}),

@@ -66,7 +66,7 @@ async def test_all_is_well_and_no_event_is_sent() -> None:
         assert pendo.received.of(Endpoint.TRACK) == []
 
 
-async def test_a_wrong_key_is_told_from_a_wrong_region() -> None:
+async def test_a_wrong_key_is_distinguished_from_a_wrong_region() -> None:
     async with PendoStandIn() as pendo:
         check = (await _checks(_settings(pendo, pendo={"integration_key": "wrong"})))[KEY]
     assert check.status is Status.FAIL

@@ -55,7 +55,7 @@ async def test_one_event_is_sent_that_keeps_pendos_rules() -> None:
         (HANG, "may have accepted it", "pendo.track_url"),
     ],
 )
-async def test_whatever_else_pendo_answers_is_said_with_what_to_do(
+async def test_any_other_answer_of_pendo_is_reported_with_what_to_do(
     answer: Fault | int, detail: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secret_check, "TIMEOUT_SECONDS", 1.0)

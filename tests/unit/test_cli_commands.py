@@ -40,7 +40,7 @@ def test_the_version_is_the_distributions() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",)])
-def test_nothing_heavy_is_imported_to_tell_what_there_is(arguments: tuple[str, ...]) -> None:
+def test_nothing_heavy_is_imported_to_list_the_commands(arguments: tuple[str, ...]) -> None:
     (imported,) = _imported_by(arguments)
     assert not imported & set(HEAVY)
 
@@ -79,13 +79,13 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
         (["topics", "crate"], "create"),
     ],
 )
-def test_a_mistyped_command_is_told_with_the_one_that_is_like_it(typed: list[str], meant: str) -> None:
+def test_the_message_about_a_mistyped_command_names_a_similar_one(typed: list[str], meant: str) -> None:
     result = CliRunner().invoke(flagpost, typed)
     assert result.exit_code == 2
     assert f"There is no command '{typed[-1]}'. Did you mean '{meant}'" in result.stderr
 
 
-def test_what_is_like_no_command_gets_no_suggestion() -> None:
+def test_a_word_unlike_any_command_gets_no_suggestion() -> None:
     result = CliRunner().invoke(flagpost, ["xyzzy"])
     assert result.stderr.rstrip().endswith("There is no command 'xyzzy'.")
 

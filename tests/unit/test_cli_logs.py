@@ -26,7 +26,7 @@ def _lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_lines_are_json_where_nobody_looks() -> None:
+def test_lines_are_json_without_a_terminal() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings(), stream)
     structlog.get_logger(OURS).warning("Pendo's state changed", endpoint="track")

@@ -37,7 +37,7 @@ def test_kinds_are_counted_apart_and_outcomes_over_all_their_reasons() -> None:
         assert books.total(Kind.VISITOR_METADATA, outcome) == 0
 
 
-def test_what_the_books_lack_is_told_by_kind_and_sign() -> None:
+def test_what_the_books_lack_is_reported_by_kind_and_sign() -> None:
     books = Accounts()
     books.planned[Kind.TRACK] = 3
     books.settled[Kind.UNKNOWN, Outcome.DROPPED, Reason.NO_CONSENT] = 2
@@ -47,7 +47,7 @@ def test_what_the_books_lack_is_told_by_kind_and_sign() -> None:
     assert [books.difference(kind) for kind in (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA)] == [-1, -4]
 
 
-def test_what_is_told_of_several_times_adds_up() -> None:
+def test_several_deliveries_at_once_add_up() -> None:
     accounts = Accounts()
     for count in (2, 3):
         accounts.plan(Kind.TRACK, 3 * count)

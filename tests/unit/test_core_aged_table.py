@@ -22,7 +22,7 @@ def digest(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("shift", [1, 8])
-def test_a_key_that_begins_within_another_entry_is_not_taken_for_one(shift: int) -> None:
+def test_a_key_whose_bytes_begin_within_another_entry_is_not_found_there(shift: int) -> None:
     at = 5_000
     for number in range(MANY):
         table = AgedTable("q")
@@ -34,7 +34,7 @@ def test_a_key_that_begins_within_another_entry_is_not_taken_for_one(shift: int)
         assert (table.get(key), table.get(within)) == ((key, at, 1), (within, 7_000, 2))
 
 
-def test_a_key_is_found_between_entries_in_which_it_begins_too() -> None:
+def test_a_key_is_found_between_entries_whose_bytes_contain_its_beginning() -> None:
     at = 5_000
     for number in range(MANY):
         table = AgedTable("q")
@@ -102,7 +102,7 @@ def test_an_entry_whose_time_is_the_limit_stays() -> None:
     assert replaced().forget_before(30, 1) == 0
 
 
-def test_an_entry_with_a_newer_time_gives_way_after_the_others() -> None:
+def test_an_entry_with_a_newer_time_is_forgotten_after_the_others() -> None:
     table = replaced()
     assert [table.forget_first() for _ in range(3)] == [0, 1, 1]
     assert len(table) == 0
@@ -112,7 +112,7 @@ def test_an_entry_with_a_newer_time_gives_way_after_the_others() -> None:
     assert (table.get(FIRST), table.get(SECOND)) == ((FIRST, 30, 3), None)
 
 
-def test_the_queue_stays_short_and_loses_nobodys_place() -> None:
+def test_the_queue_stays_short_and_keeps_every_entry() -> None:
     table = AgedTable("q")
     keys = [digest(number) for number in range(500)]
     for key in keys:

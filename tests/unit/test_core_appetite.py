@@ -47,7 +47,7 @@ def test_with_enough_to_start_nothing_is_wanted_for_a_while() -> None:
     assert appetite.wants(1_000, 100.0), "and from then on all there is room for"
 
 
-def test_the_while_begins_anew_once_there_was_little() -> None:
+def test_the_wait_starts_again_once_few_could_start() -> None:
     appetite = Appetite(4)
     assert not appetite.wants(4, 1.0)
     assert appetite.wants(3, 1.2)
@@ -65,7 +65,7 @@ def test_visitors_whose_events_could_start_are_what_counts() -> None:
     assert engine.wants_records(instant(1.0)), "those on their way do not count"
 
 
-def test_many_events_of_one_visitor_hide_nobodys() -> None:
+def test_many_events_of_one_visitor_do_not_keep_others_out() -> None:
     engine = engine_that_may_send()
     events = [record(decision("hot", f"flag{n}"), n) for n in range(10 * ENOUGH)]
     engine.receive(events, instant(1.0))

@@ -243,7 +243,7 @@ def test_a_probe_s_answer_and_its_retry_after_say_when_the_next_request_may_go(
     assert endpoint.opens_at(1.0) == opens
 
 
-def test_a_refusal_of_before_a_new_secret_says_nothing_of_now() -> None:
+def test_a_refusal_from_before_a_new_secret_is_ignored() -> None:
     endpoint = probing()
     ticket = endpoint.start("p")
     endpoint.secret_changed(1.0)
@@ -302,7 +302,7 @@ def test_the_first_wait_is_at_most_two_seconds_and_may_be_none() -> None:
 # What is said of an ending
 
 
-def test_a_refusal_is_told_in_pendo_s_own_words_as_far_as_it_has_any() -> None:
+def test_a_refusal_is_reported_in_pendo_s_own_words_if_it_gave_any() -> None:
     assert refusal(Answer(400, body=b"no such\nvisitor")) == "Pendo answered 400: no such visitor"
     assert refusal(Answer(400)) == "Pendo answered 400"
     assert refusal(Answer(413, body=b"\xff")) == "Pendo answered 413: \N{REPLACEMENT CHARACTER}"
@@ -313,7 +313,7 @@ def test_a_refusal_is_told_in_pendo_s_own_words_as_far_as_it_has_any() -> None:
     assert longer == "x" * (MAX_SAID_CHARACTERS - 1) + "…"
 
 
-def test_how_a_poisonous_delivery_and_a_given_up_one_are_told() -> None:
+def test_the_details_of_a_poisonous_delivery_and_of_one_that_was_given_up() -> None:
     engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_attempts=1)}))
     engine.receive([record(decision("bad"), 0)], instant(1.0))
     assert refused(engine, 1.0) == {}
@@ -350,7 +350,9 @@ def test_a_success_of_the_visitor_s_own_after_its_refusal_does_not_make_it_poiso
     assert ending.reason is Reason.REJECTED
 
 
-def test_each_failed_attempt_counts_once_for_the_backoff_and_a_rejection_is_told_in_pendo_s_words() -> None:
+def test_each_failed_attempt_counts_once_for_the_backoff_and_a_rejection_is_reported_in_pendo_s_words() -> (
+    None
+):
     attempts, endpoint, delivery = Attempts(10, lambda: 0.0), Endpoint(8, Budget(None)), a_delivery("v")
 
     def note(answer: Answer) -> Ending | None:

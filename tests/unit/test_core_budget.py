@@ -33,7 +33,7 @@ def test_a_share_starts_empty() -> None:
     assert spend_all(budget(6_000.0), 100.0) == 0
 
 
-def test_the_moment_that_is_told_is_the_moment_at_which_a_request_may_go() -> None:
+def test_a_request_may_start_at_the_returned_moment() -> None:
     subject, now = budget(7.0), 100.0
     for _ in range(1_000):
         opens = subject.opens_at(now)
@@ -122,7 +122,7 @@ def test_without_a_limit_it_never_says_no() -> None:
     assert spend_all(subject, 100.0) == 10_000
 
 
-def test_what_may_start_at_once_is_told_in_whole_requests() -> None:
+def test_what_may_start_at_once_is_counted_in_whole_requests() -> None:
     subject = budget(600.0)
     assert subject.available(100.0) == 0.0
     assert subject.available(100.25) == 2.0

@@ -18,7 +18,7 @@ def dedupe(max_entries: int = 1_000_000) -> tuple[Dedupe, DedupeCounts]:
     return Dedupe(TTL_MS / 1000, max_entries, counts), counts
 
 
-def test_less_than_one_ttl_apart_on_either_side_is_a_repeat() -> None:
+def test_less_than_one_ttl_apart_on_either_side_is_a_duplicate() -> None:
     subject, _ = dedupe()
     key = KEYS[0]
     assert subject.claim(key, 50_000, 1) is None
@@ -75,7 +75,7 @@ def test_later_ones_are_counted() -> None:
     assert counts.late == 2
 
 
-def test_what_is_outdated_goes_and_no_claim_walks_through_it_all() -> None:
+def test_outdated_claims_are_forgotten_and_no_claim_walks_through_all_of_them() -> None:
     subject, counts = dedupe()
     for number in range(10_000):
         subject.claim(number.to_bytes(16, "big"), 1_000, number)

@@ -34,7 +34,7 @@ def test_less_than_one_ttl_apart_is_a_duplicate_wherever_slices_end(claimed_at: 
 
 
 @pytest.mark.parametrize("claimed_at", SLICE_EDGES)
-def test_a_restored_claim_is_repeated_like_any_other(claimed_at: int) -> None:
+def test_a_restored_claim_has_duplicates_like_any_other(claimed_at: int) -> None:
     for apart in range(-2 * TTL_MS, 2 * TTL_MS + 1):
         subject, _ = dedupe()
         subject.restore(KEY, claimed_at, 7)
@@ -232,7 +232,7 @@ def test_a_ttl_of_less_than_a_second_is_one() -> None:
 # Books
 
 
-def test_what_moves_to_other_books_is_counted_there_and_no_longer_here() -> None:
+def test_counts_that_move_to_other_books_are_counted_only_there() -> None:
     subject, before = dedupe(max_entries=2)
     for number in range(3):
         subject.claim(bytes([number]) * 16, 20 + 4 * number, number)

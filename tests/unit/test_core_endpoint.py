@@ -92,7 +92,9 @@ def test_after_an_outage_what_may_be_in_flight_starts_at_one_and_doubles() -> No
     assert sizes == [1, 2, 4, 8]
 
 
-def test_a_refusal_leaves_the_endpoint_open_and_another_visitors_success_is_told_from_its_own() -> None:
+def test_a_refusal_leaves_the_endpoint_open_and_another_visitors_success_is_distinguished_from_its_own() -> (
+    None
+):
     subject = endpoint()
     subject.refused(subject.start("bad"), 0.0)
     assert not subject.is_down
@@ -105,7 +107,7 @@ def test_a_refusal_leaves_the_endpoint_open_and_another_visitors_success_is_told
     assert not subject.another_started_after(refused_at, "good"), "its own success is not another's"
 
 
-def test_of_several_visitors_success_each_has_anothers() -> None:
+def test_a_success_of_several_visitors_counts_for_each_as_anothers() -> None:
     subject = endpoint()
     subject.succeeded(subject.start("first", of_several=True), 0.0)
     assert subject.passed_another("first") == 1
@@ -141,7 +143,7 @@ def test_a_success_that_started_before_the_refusal_proves_nothing() -> None:
     assert not subject.another_started_after(refused_at, "bad")
 
 
-def test_a_refusal_of_before_the_recovery_says_nothing_of_now() -> None:
+def test_a_refusal_from_before_the_recovery_is_ignored() -> None:
     subject = endpoint()
     late = subject.start("late")
     subject.refused(subject.start("a"), 0.0)
@@ -247,7 +249,7 @@ def test_after_throttling_the_limit_grows_by_about_one_a_round() -> None:
     assert sizes[-1] > 6
 
 
-def test_a_rejection_says_nothing_of_the_endpoint() -> None:
+def test_a_rejection_does_not_change_the_endpoint() -> None:
     subject = endpoint()
     for number in range(50):
         subject.rejected(subject.start(f"v{number}"), 0.0)
@@ -387,7 +389,7 @@ def test_the_last_request_that_began_before_a_refusal_took_it_down_proves_nothin
     assert subject.is_down
 
 
-def test_a_success_of_before_an_outage_ends_it_where_nothing_was_refused() -> None:
+def test_a_success_from_before_an_outage_ends_it_if_nothing_was_refused() -> None:
     subject = endpoint(64)
     late = subject.start("late")
     down(subject)

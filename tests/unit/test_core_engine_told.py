@@ -132,7 +132,7 @@ def test_what_the_ledger_settles_is_passed_over_and_the_rest_of_its_record_is_do
     assert positions(engine) == {0: 3}
 
 
-def test_offsets_that_are_gone_hold_the_position_until_the_ledger_tells_of_them() -> None:
+def test_deleted_offsets_hold_the_position_until_they_are_in_the_ledger() -> None:
     engine = engine_with(TRACKS_ONLY)
     partition = engine.current(0)
     assert partition is not None
@@ -158,7 +158,7 @@ def test_a_new_ledger_is_read_from_its_beginning() -> None:
     assert engine.committable()[0].ledger_offset == 0
 
 
-def test_a_position_is_told_of_partitions_that_have_one() -> None:
+def test_only_partitions_that_have_a_position_report_one() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     engine.assign([2], 8, instant(0.0))
     assert positions(engine) == {0: 0, 1: 0}
@@ -278,7 +278,7 @@ def test_bytes_fill_it_too() -> None:
 # What is told
 
 
-def test_both_endpoints_are_told_by_name_and_hear_of_their_own_secret() -> None:
+def test_each_endpoint_has_its_name_and_only_its_own_secret_concerns_it() -> None:
     engine = engine_with(NO_LINGER)
     assert dict(engine.endpoints) == {
         EndpointName.TRACK: engine.track,
@@ -293,7 +293,7 @@ def test_both_endpoints_are_told_by_name_and_hear_of_their_own_secret() -> None:
     assert engine.track.opens_at(1.6) == 1.6
 
 
-def test_what_could_go_now_is_told_within_the_budget_and_only_while_pendo_is_well() -> None:
+def test_what_could_be_sent_now_is_counted_within_the_budget_and_only_while_pendo_is_well() -> None:
     limits = EndpointLimits(track_requests_per_minute=480.0)
     engine = engine_with(TRACKS_ONLY.model_copy(update={"limits": limits}))
     assert engine.track.budget.per_minute == 60.0, "one partition of eight"
@@ -309,7 +309,7 @@ def test_what_could_go_now_is_told_within_the_budget_and_only_while_pendo_is_wel
     assert engine.waits_for_pendo(instant(9.0))
 
 
-def test_the_oldest_event_that_is_pending_is_told_over_all_partitions() -> None:
+def test_the_oldest_pending_event_is_found_over_all_partitions() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     assert engine.oldest_pending_ms() is None
     late, early = decision("v", occurred_at=START_MS + 500), decision("w", occurred_at=START_MS + 200)
@@ -325,7 +325,7 @@ def test_of_a_record_that_cannot_be_decoded_the_time_is_kafka_s() -> None:
     assert engine.oldest_pending_ms() == START_MS + 7
 
 
-def test_the_hottest_visitors_are_told_with_what_waits() -> None:
+def test_the_hottest_visitors_are_returned_with_what_waits() -> None:
     engine = engine_with(TRACKS_ONLY)
     events = [decision(name, f"f{n}") for name, count in (("a", 1), ("b", 3), ("c", 2)) for n in range(count)]
     engine.receive([record(event, offset) for offset, event in enumerate(events)], instant(0.0))

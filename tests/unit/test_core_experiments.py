@@ -31,7 +31,7 @@ def test_an_experiment_is_a_rule_of_a_flag(rule_type: str | None) -> None:
     assert experiment_of(decision("v", rule_key="ab", rule_type=rule_type)) == EXPERIMENT
 
 
-def test_a_split_holds_from_the_first_as_long_as_no_other_is_told() -> None:
+def test_a_split_holds_from_the_beginning_as_long_as_no_other_is_reported() -> None:
     splits = Splits()
     assert splits.of(EXPERIMENT) is None
     splits.tell(EXPERIMENT, {"a": 5_000, "b": 5_000}, 70)
@@ -43,7 +43,7 @@ def test_a_split_holds_from_the_first_as_long_as_no_other_is_told() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_a_split_that_changed_holds_since_the_old_one_was_last_told(order: tuple[int, ...]) -> None:
+def test_a_split_that_changed_holds_since_the_old_one_was_last_reported(order: tuple[int, ...]) -> None:
     told = [({"a": 1, "b": 1}, 10), ({"a": 1, "b": 1}, 40), ({"a": 9, "b": 1}, 35), ({"a": 9, "b": 1}, 60)]
     splits = Splits()
     for number in order:
@@ -126,7 +126,7 @@ def test_a_report_s_splits_are_read_with_its_end() -> None:
         ({"flag_key": "checkout", "shares": {}}, KeyError),
     ],
 )
-def test_a_split_of_another_form_is_told_to_who_reads_it_and_left_out_with_its_report(
+def test_a_split_of_another_form_raises_and_is_left_out_with_its_report(
     odd: dict[str, Any], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -134,7 +134,7 @@ def test_a_split_of_another_form_is_told_to_who_reads_it_and_left_out_with_its_r
     assert splits_of(orjson.dumps({"until": 70, "splits": [row(), odd]})) == (0, [])
 
 
-def test_a_rule_that_is_no_text_is_told() -> None:
+def test_a_rule_that_is_not_text_is_reported() -> None:
     with pytest.raises(TypeError) as caught:
         list(splits_in({"splits": [row(rule_key=7)]}))
     assert caught.value.args == (7,)

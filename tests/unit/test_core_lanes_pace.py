@@ -222,7 +222,7 @@ def test_a_line_whose_first_was_removed_waits_for_what_is_first_now() -> None:
 # Counts
 
 
-def test_what_waits_is_told_from_what_is_ready_and_what_is_in_flight() -> None:
+def test_waiting_and_ready_deliveries_are_counted_separately() -> None:
     subject = lanes()
     push(subject, "a", "1", "2")
     push(subject, "b", "1", not_before=5.0)

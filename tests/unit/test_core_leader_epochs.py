@@ -24,14 +24,14 @@ def epochs_of(*stretches: tuple[int, int]) -> LeaderEpochs:
     return epochs
 
 
-def test_the_last_offset_of_each_epoch_is_told() -> None:
+def test_the_last_offset_of_each_epoch_is_returned() -> None:
     epochs = epochs_of((10, 3), (12, 4), (20, 7))
     assert epochs.last_of_each([14, 11, 10, 12]) == {3: 11, 4: 14}
     assert epochs.last_of_each([25]) == {7: 25}
     assert epochs.last_of_each([]) == {}
 
 
-def test_of_what_was_read_before_nothing_is_told() -> None:
+def test_nothing_is_reported_of_what_was_read_before() -> None:
     assert epochs_of((10, 3)).last_of_each([9, 10]) == {3: 10}
     assert LeaderEpochs().last_of_each([9]) == {}
 
@@ -41,13 +41,13 @@ def test_a_stretch_that_has_no_record_hides_none() -> None:
     assert epochs_of((10, 3), (10, 4)).last_of_each([10, 11]) == {4: 11}
 
 
-def test_no_more_changes_are_remembered_than_said() -> None:
+def test_no_more_changes_are_remembered_than_the_limit() -> None:
     epochs = epochs_of(*[(offset, offset) for offset in range(MAX_EPOCHS + 1)])
     assert epochs.last_of_each([0]) == {}
     assert epochs.last_of_each([1]) == {1: 1}
 
 
-def test_the_epoch_of_the_record_before_is_told_from_the_first_stretch_on() -> None:
+def test_the_epoch_of_the_record_before_is_known_from_the_first_stretch_on() -> None:
     epochs = epochs_of((10, 3), (13, 5))
     assert [epochs.before(offset) for offset in (10, 11, 13, 14)] == [None, 3, 3, 5]
     assert LeaderEpochs().before(14) is None
@@ -75,7 +75,7 @@ def test_a_later_leaders_record_below_what_is_settled_is_of_another_log(
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.data(),
 )
-def test_in_one_log_nothing_is_of_another(lengths: list[int], data: st.DataObject) -> None:
+def test_records_of_one_log_are_not_taken_for_another_log(lengths: list[int], data: st.DataObject) -> None:
     """Whichever of its records are settled, by whoever has read from wherever."""
     log = [epoch for epoch, length in enumerate(lengths) for _ in range(length)]
     settled: dict[int, int] = {}

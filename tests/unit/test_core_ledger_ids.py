@@ -72,7 +72,7 @@ def test_an_id_is_found_with_the_key_and_with_no_other() -> None:
     assert "a" * 32 not in repr(ours)
 
 
-def test_repeats_are_recognised_by_keyed_keys(key_file: Path) -> None:
+def test_duplicates_are_recognised_by_keyed_keys(key_file: Path) -> None:
     policy = keyed_policy(settings_with(key_file)).model_copy(update={"decisions": TRACKS_ONLY.decisions})
     engine = engine_with(policy)
     engine.receive([record(decision("v", event_id=f"{n}"), n) for n in range(2)], instant(0.0))

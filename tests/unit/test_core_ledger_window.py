@@ -203,7 +203,7 @@ def test_metadata_alone_lets_event_time_go_on_and_the_ledger_of_old_claims_go() 
     assert engine.committable()[0] == Position(2, 6)
 
 
-def test_a_window_without_claims_is_let_go_before_any_time_is_known() -> None:
+def test_a_window_without_claims_is_dropped_before_any_time_is_known() -> None:
     assert window_with((5, 1, -1, 0)).oldest_needed(1, -2 * 10_000) == 6
     assert window_with((5, 1, 0, 0)).oldest_needed(1, -2 * 10_000) == 5
 
@@ -312,7 +312,7 @@ def test_the_highest_offset_and_the_newest_claim_of_a_record_count_whatever_thei
         assert restored(0, *given).window.oldest_needed(21, START_MS + 6) == 6
 
 
-def test_a_restore_tells_how_many_settlements_a_record_had_and_where_the_ledger_ended() -> None:
+def test_a_restore_returns_how_many_settlements_a_record_had_and_where_the_ledger_ended() -> None:
     restoration = Restoration(0, DedupeSettings())
     entry: Settled = (7, Kind.TRACK, Outcome.DROPPED, None, None)
     assert [restoration.take(5, []), restoration.take(6, [entry]), restoration.take(7, [entry] * 3)] == [
@@ -344,7 +344,7 @@ def test_a_restored_claim_that_was_not_delivered_twice_judges_by_its_own_offset(
 # A ledger that is made anew
 
 
-def test_what_a_replaced_ledger_still_needed_stands_for_the_beginning_of_the_new_one() -> None:
+def test_a_new_ledger_is_needed_from_its_beginning_as_long_as_the_old_one_was() -> None:
     window = window_with((5_000, CHUNK_ENTRIES, 100, 3), (6_000, 1, 50, 7))
     window.settles_from = 4_000
     window.note(10, 1, 500, -1)

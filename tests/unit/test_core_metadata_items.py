@@ -28,7 +28,7 @@ def item(*endings: Ending, missing: bool = False, accepted: bool = False) -> Ite
 
 
 @pytest.mark.parametrize(("stronger", "weaker"), list(combinations(STRONGEST_FIRST, 2)))
-def test_the_stronger_reason_stands_for_the_delivery(stronger: Reason, weaker: Reason) -> None:
+def test_the_delivery_ends_with_the_first_reason_by_precedence(stronger: Reason, weaker: Reason) -> None:
     expected = Ending(stronger, "of the stronger")
     for endings in [(expected, Ending(weaker)), (Ending(weaker), expected)]:
         assert item(*endings).ending() == expected

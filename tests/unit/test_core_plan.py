@@ -122,7 +122,7 @@ def test_experiments_only_goes_by_the_rule_s_type_and_by_the_impression_where_th
         assert ended == [None if is_sent else Reason.NOT_DISPATCHED] * 2
 
 
-def test_decisions_alike_but_for_the_rule_s_type_are_not_taken_for_one_another() -> None:
+def test_decisions_that_differ_only_by_the_rule_s_type_are_distinguished() -> None:
     planner = Planner(Policy(decisions=DecisionsSettings(experiments_only=True)))
     types = ["delivery", "experiment", None]
     ended = [planner.plan(decision("v", rule_type=each), START_MS)[0].ending is not None for each in types]
@@ -280,7 +280,7 @@ def test_without_an_integration_key_metadata_says_what_to_set_and_tracks_go_on()
     assert reasons(track(), policy) == [None]
 
 
-def test_fields_go_under_their_api_name_and_missing_ones_are_told() -> None:
+def test_fields_are_sent_under_their_api_name_and_missing_ones_are_reported() -> None:
     planner = Planner(Policy())
     planner.fields = {("visitor", "custom"): {"[Optimizely] checkout": "optimizely_checkout", "plan": "plan"}}
     _, found = planner.plan(decision("v", "checkout", "a"), START_MS)
@@ -330,7 +330,7 @@ def test_properties_are_trimmed_or_the_event_is_refused() -> None:
     assert "name_digit" in named.ending.detail
 
 
-def test_what_makes_two_deliveries_repeats_of_one_another() -> None:
+def test_which_deliveries_are_duplicates() -> None:
     def key(event: Event) -> bytes | None:
         return plan(event)[0].dedupe_key
 

@@ -78,7 +78,7 @@ def detail(event: Event, policy: Policy | None = None) -> str:
 # Contents
 
 
-def test_a_track_event_is_planned_with_all_that_pendo_is_told() -> None:
+def test_a_track_event_is_planned_with_everything_that_pendo_gets() -> None:
     context = Context(url="https://c/")
     event = track(
         event="Order Completed", account_id="acme", properties={"total": 5, "a b": 1}, context=context
@@ -271,7 +271,7 @@ def test_a_missing_field_is_named() -> None:
     )
 
 
-def test_an_event_id_may_be_as_long_as_is_said() -> None:
+def test_an_event_id_may_be_as_long_as_documented() -> None:
     assert plan(track(event_id="e" * MAX_EVENT_ID_CHARACTERS))[0].ending is None
 
 
@@ -305,7 +305,7 @@ def test_each_repair_names_the_property_of_the_event_and_what_became_of_it() -> 
     )
 
 
-def test_what_is_left_out_or_cut_for_its_size_is_told() -> None:
+def test_what_is_left_out_or_cut_for_its_size_is_reported() -> None:
     left_out = "left out: the properties are over 511 bytes"
     assert trim({"flag_key": "f" * 400, "variation_key": "v" * 600, "a": 1})[1] == (
         Repair(Rule.SIZE, "a", left_out),
@@ -315,7 +315,7 @@ def test_what_is_left_out_or_cut_for_its_size_is_told() -> None:
     assert repairs[:2] == (Repair(Rule.SIZE, "p85", left_out), Repair(Rule.SIZE, "p86", left_out))
 
 
-def test_what_takes_511_bytes_once_the_last_is_left_out_is_kept_so() -> None:
+def test_properties_that_take_511_bytes_without_the_last_one_are_kept() -> None:
     first = {"a": "x" * (511 - len(b'{"a":""}'))}
     assert trim({**first, "b": 1})[0] == first
     flag = {"flag_key": "x" * (511 - len(b'{"flag_key":""}'))}
@@ -378,7 +378,7 @@ def test_of_a_replayed_record_only_the_kind_that_died_is_sent(
     assert replayed_only([TRACKED, VALUED], headers) == kept
 
 
-def test_a_replay_that_cannot_be_decoded_or_is_not_planned_any_more_is_told() -> None:
+def test_a_replay_that_cannot_be_decoded_or_is_no_longer_planned_is_reported() -> None:
     headers = [("flagpost-replay-kind", b"track")]
     assert replayed_only([UNDECODED], headers) == [UNDECODED]
     (planned,) = replayed_only([VALUED], headers)
@@ -436,7 +436,7 @@ def test_decisions_have_their_values_in_common_under_pendos_names() -> None:
     assert without.metadata == {}
 
 
-def test_whether_a_decision_would_be_sent_is_told_as_planning_it_would() -> None:
+def test_whether_a_decision_would_be_sent_agrees_with_planning() -> None:
     suppressions = Suppressions()
     suppressions.take([Suppression("gone", is_suppressed=True)])
     for required in (False, True):

@@ -63,5 +63,5 @@ def test_code_that_belongs_to_no_module_has_a_place_too() -> None:
     assert fingerprint(caught(nameless)) == "ValueError at ?:1"
 
 
-def test_before_any_record_is_handled_none_is_to_blame() -> None:
+def test_no_record_is_to_blame_before_any_is_handled() -> None:
     assert not Suspects().blame(ValueError("of the start"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flagpost_consumer.core.books.reading_watch import AWAY_SECONDS, STILL_SECONDS, ReadingWatch
 
 
-def test_a_partition_that_has_something_and_stands_still_is_told_after_a_minute() -> None:
+def test_a_partition_with_unread_records_that_stands_still_is_reported_after_a_minute() -> None:
     watch = ReadingWatch()
     for second in range(0, 61, 2):
         watch.note({0: (5, 9), 1: (second, 100), 2: (7, 7), 3: (1, 9)}, {3}, float(second))
@@ -30,7 +30,7 @@ def test_a_partition_that_is_given_up_is_forgotten() -> None:
     assert watch.still(90.0) == set()
 
 
-def test_a_partition_that_another_client_does_not_read_either_stays_told() -> None:
+def test_a_partition_that_another_client_does_not_read_either_stays_reported() -> None:
     """Each replacement of the client would have begun the minute anew, and the alert its five."""
     watch = ReadingWatch()
     for second in range(301):

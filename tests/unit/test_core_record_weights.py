@@ -187,7 +187,7 @@ def test_each_field_counts_with_its_name_its_value_and_what_is_in_a_list() -> No
     assert event_weight(event, SHORT_RECORD_BYTES) == 3 * FIELD_BYTES
 
 
-def test_of_an_account_its_id_counts() -> None:
+def test_an_account_is_counted_by_its_id() -> None:
     assert event_weight(account(TEXT), 1_000) == FIELD_BYTES + TEXT.__sizeof__() + "a".__sizeof__()
 
 
@@ -229,7 +229,7 @@ def test_a_record_holds_its_own_bytes_its_headers_and_what_is_kept_of_its_event(
     assert Record(3, 7, START_MS, b"key", None, (), event).held().size_bytes == 3
 
 
-def test_of_a_record_that_could_not_be_decoded_its_bytes_are_kept_and_nothing_is_told() -> None:
+def test_only_the_bytes_of_a_record_that_could_not_be_decoded_are_kept() -> None:
     failure = DecodeFailure(Reason.UNDECODABLE, "cut short")
     for truncated in (False, True):
         kept = held(failure, truncated=truncated)
@@ -238,7 +238,7 @@ def test_of_a_record_that_could_not_be_decoded_its_bytes_are_kept_and_nothing_is
         assert (kept.occurred_at, kept.facts, kept.truncated) == (None, EventFacts(), truncated)
 
 
-def test_what_is_told_of_an_event_is_kept_with_its_record() -> None:
+def test_what_the_ledger_says_of_an_event_is_kept_with_its_record() -> None:
     one = held(decision(0, account_id="acme", variation_key="b"))
     assert one[:6] == (3, 7, START_MS + 5, b"key", bytes(1_000), HEADERS)
     assert (one.occurred_at, one.truncated) == (START_MS, False)

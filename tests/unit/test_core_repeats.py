@@ -152,7 +152,7 @@ def after_delivery(policy: Policy = TRACKS_ONLY, event: DecisionEvent | None = N
     return engine, reader
 
 
-def test_what_is_not_decoded_is_told_as_its_record_would_be() -> None:
+def test_an_undecoded_record_has_the_headers_and_times_of_its_decoded_record() -> None:
     one = undecoded(decision("v"), 7, Reader())
     whole = one.decode()
     assert (one.headers, one.timestamp_ms, one.fresh) == (whole.headers, whole.timestamp_ms, whole.fresh)
@@ -206,7 +206,7 @@ def test_a_suppressed_visitor_s_decision_is_dropped_and_no_duplicate() -> None:
     assert settlement.ending.reason is Reason.SUPPRESSED
 
 
-def test_once_pendo_s_fields_have_changed_what_decisions_give_is_found_out_anew() -> None:
+def test_after_a_change_of_pendo_s_fields_decisions_are_planned_again() -> None:
     engine, reader = after_delivery()
     engine.know_fields({})
     assert taken(engine, reader, decision("v")) == 0

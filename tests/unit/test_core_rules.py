@@ -97,7 +97,7 @@ def test_a_number_at_the_end_keeps_a_long_name_short() -> None:
     assert list(properties) == ["p" * 31, "p" * 29 + "_2"]
 
 
-def test_what_collides_with_a_decisions_own_name_gives_way() -> None:
+def test_a_property_that_collides_with_a_decisions_own_name_is_renamed() -> None:
     properties, _ = trim({"flag-key": "attribute", "flag_key": "checkout"}, fixed_names=("flag_key",))
     assert properties == {"flag_key_2": "attribute", "flag_key": "checkout"}
 
@@ -323,7 +323,7 @@ def test_what_a_status_means(statuses: tuple[int, ...], verdict: Verdict) -> Non
 
 
 @pytest.mark.parametrize("failure", list(Failure))
-def test_no_answer_calls_for_another_try(failure: Failure) -> None:
+def test_a_missing_answer_is_retried(failure: Failure) -> None:
     answer = Answer(failure=failure)
     assert judge(answer) is Verdict.TRANSIENT
     assert answer.unseen == (failure is not Failure.UNREACHABLE)

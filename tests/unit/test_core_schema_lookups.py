@@ -124,7 +124,7 @@ def test_a_few_are_asked_for_ahead_and_partitions_that_wait_come_first() -> None
     assert asked(subject, 2.0) == [4]
 
 
-def test_what_nobody_holds_any_more_is_not_asked_for() -> None:
+def test_ids_that_no_held_record_needs_are_not_asked_for() -> None:
     subject = holding(1, 2, 2)
     subject.let_go(1)
     subject.let_go(2)
@@ -153,7 +153,7 @@ def test_a_refused_id_is_asked_for_more_and_more_rarely_and_a_last_time_at_the_e
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, TURNED_AWAY])
-def test_what_becomes_of_a_refused_id_is_told_with_the_registry_s_words(answer: SchemaAnswer) -> None:
+def test_what_becomes_of_a_refused_id_is_reported_with_the_registry_s_words(answer: SchemaAnswer) -> None:
     subject = waiting(7, unknown_seconds=20.0)
     assert subject.answered(7, NOT_FOUND, instant(3.0)) is None
     assert subject.answered(7, answer, instant(22.9)) is None
@@ -233,7 +233,7 @@ def test_while_the_registry_is_silent_nothing_is_asked_for_ahead() -> None:
     assert subject.wake_at() is None
 
 
-def test_once_it_answers_about_others_the_id_that_it_does_not_answer_about_holds_up_nobody() -> None:
+def test_an_id_that_a_registry_does_not_answer_about_delays_no_others() -> None:
     subject = waiting(7, 8)
     assert asked(subject) == [7, 8]
     for number in range(6):
@@ -258,7 +258,7 @@ def test_what_was_due_before_the_registry_answered_again_is_not_put_off() -> Non
     assert subject.wake_at() == 0.5
 
 
-def test_the_time_in_which_an_id_becomes_unknown_stands_while_the_registry_is_silent() -> None:
+def test_the_time_until_an_id_becomes_unknown_stops_while_the_registry_is_silent() -> None:
     subject = waiting(7, 8)
     assert asked(subject) == [7, 8]
     assert subject.answered(7, NOT_FOUND, instant(0.0)) is None
@@ -318,7 +318,7 @@ def test_what_is_taken_away_is_silent_no_more() -> None:
 # What is told
 
 
-def test_who_waits_is_told_by_partition_with_the_last_answer() -> None:
+def test_waiting_partitions_are_reported_with_the_last_answer() -> None:
     subject = SchemaLookups(60.0)
     for partition, schema_id, since in ((5, 7, 1.0), (2, 8, 2.5)):
         subject.hold(schema_id)

@@ -16,7 +16,7 @@ EDGES = [0, 1, CHUNK_OFFSETS - 1, CHUNK_OFFSETS, CHUNK_OFFSETS + 1, 2 * CHUNK_OF
 
 
 @pytest.mark.parametrize("offset", EDGES)
-def test_an_offset_is_told_from_its_neighbours(offset: int) -> None:
+def test_an_offset_is_distinguished_from_its_neighbours(offset: int) -> None:
     subject = SettledBefore()
     assert not subject
     subject.add(offset, Kind.TRACK)
@@ -26,7 +26,7 @@ def test_an_offset_is_told_from_its_neighbours(offset: int) -> None:
     assert found[offset] == {Kind.TRACK}
 
 
-def test_each_kind_of_an_offset_is_told_by_itself() -> None:
+def test_each_kind_of_an_offset_is_remembered_by_itself() -> None:
     for kind in Kind:
         subject = SettledBefore()
         subject.add(7, kind)
@@ -48,7 +48,7 @@ def test_a_chunk_is_kept_until_the_first_offset_beyond_it_is_asked_for() -> None
     assert not subject
 
 
-def test_to_ask_ahead_forgets_nothing() -> None:
+def test_asking_ahead_forgets_nothing() -> None:
     settled = SettledBefore()
     settled.add(1, Kind.TRACK)
     settled.add(3 * CHUNK_OFFSETS, Kind.UNKNOWN)

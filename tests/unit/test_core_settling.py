@@ -73,7 +73,7 @@ def test_a_record_is_taken_in_once_however_often_it_is_read() -> None:
 # Gaps
 
 
-def test_lost_offsets_hold_the_position_until_the_ledger_tells_of_them() -> None:
+def test_lost_offsets_hold_the_position_until_they_are_in_the_ledger() -> None:
     engine, partition = restored(100)
     gap = Gap(100, 250)
     engine.lose(partition, gap)

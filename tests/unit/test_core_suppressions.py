@@ -112,7 +112,7 @@ def test_suppressed_has_its_place_among_the_reasons(event: Event, reason: Reason
     assert reasons(settle_all(engine, 1.0)) == {0: reason}
 
 
-def test_who_is_suppressed_is_matched_as_pendo_would_be_told() -> None:
+def test_suppressed_visitors_are_matched_by_the_id_that_pendo_gets() -> None:
     policy = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_VISITOR))
     engine = engine_with(policy)
     suppress(engine, "gone")
@@ -214,7 +214,7 @@ def test_what_a_dropped_event_had_claimed_is_free_again_after_an_undo() -> None:
     assert reasons(settle_all(engine, 200.0)) == {1: Reason.OK}
 
 
-def test_metadata_that_waits_for_company_is_not_sent() -> None:
+def test_metadata_that_lingers_is_not_sent() -> None:
     engine = engine_with(Policy())
     receive(
         engine, metadata("gone", plan="pro"), metadata("gone", at=1, plan="free"), metadata("stays", a="b")
@@ -252,7 +252,9 @@ def test_a_batch_that_failed_goes_again_without_the_suppressed_visitor(answer: A
     assert engine.pending_records == 0
 
 
-def test_values_that_wait_behind_a_request_in_flight_are_dropped_and_that_one_is_told_as_it_ended() -> None:
+def test_values_that_wait_behind_a_request_in_flight_are_dropped_and_those_in_flight_end_with_its_answer() -> (
+    None
+):
     engine = engine_with(NO_LINGER)
     receive(engine, metadata("gone", plan="pro"))
     (attempt,) = attempts_at(engine, 1.0)
@@ -395,7 +397,7 @@ def test_as_many_are_held_as_fit_and_an_undo_makes_room_for_one() -> None:
     assert (len(known), known.hold("v0"), known.hold("v3")) == (3, False, True)
 
 
-def test_too_many_are_told_with_the_bound_and_what_to_do() -> None:
+def test_too_many_are_reported_with_the_limit_and_what_to_do() -> None:
     assert str(TooManySuppressions(450_000, MAX_BYTES)) == (
         "more than 450,000 visitors are suppressed, and 64 MiB can hold no more: "
         "undo some (flagpost suppress VISITOR --undo)"

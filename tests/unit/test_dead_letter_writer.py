@@ -131,7 +131,7 @@ def refusing_writer(
     return DeadLetterWriter({}, TOPIC, "events", written.append), refusing
 
 
-async def test_thousands_that_are_not_taken_are_tried_by_one_and_told_of_in_one_line(
+async def test_of_thousands_that_are_not_taken_one_at_a_time_is_retried_and_one_line_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """20,000 were tried 21,000 times a second, with 4 MB of log a second."""
@@ -201,7 +201,7 @@ async def test_an_acknowledgement_after_a_hand_over_settles_nothing(monkeypatch:
     assert written == []
 
 
-async def test_what_stands_still_is_told_by_partition_with_the_reason(
+async def test_partitions_that_stand_still_are_reported_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(write_line, "STALLED_SECONDS", 0.0)

@@ -117,7 +117,7 @@ def test_an_event_as_json_is_read_again_as_the_same_event(event: Event) -> None:
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", "0/0"), ("replay",), ("replay", "--dry-run")])
-def test_properties_that_librdkafka_refuses_are_exit_code_2_and_not_told(command: tuple[str, ...]) -> None:
+def test_properties_that_librdkafka_refuses_are_exit_code_2_and_not_shown(command: tuple[str, ...]) -> None:
     settings = {"kafka.bootstrap_servers": "127.0.0.1:1", "kafka.properties": {"ssl.kay.password": "hush"}}
     result = run_dead_letters(settings, *command)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -134,7 +134,7 @@ def test_plain_lines_come_every_few_seconds(capsys: pytest.CaptureFixture[str]) 
     assert captured.err.splitlines() == [f"letters read: {n} of 1,000" for n in (2, 4, 6, 8, 10)]
 
 
-def test_what_is_quick_says_nothing_and_gives_everything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_work_shows_no_progress_and_returns_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(watched(range(5), "letters read", 5)) == [0, 1, 2, 3, 4]
     assert capsys.readouterr() == ("", "")
 

@@ -37,7 +37,7 @@ def read_letter(**changed: bytes) -> DeadLetter:
     return letter
 
 
-def test_a_dead_letter_is_told_by_its_headers() -> None:
+def test_a_dead_letter_is_described_by_its_headers() -> None:
     assert read_letter() == DeadLetter(
         place=Place(3, 17),
         key=b"v1",

@@ -67,7 +67,7 @@ def sent(candidates: list[Candidate], selection: Selection) -> dict[Place, Claim
 
 
 @given(st.lists(parts, max_size=8), st.lists(claims, max_size=3), st.none() | st.integers(1, 4))
-def test_nothing_chosen_repeats_what_was_delivered_or_what_else_is_chosen(
+def test_no_chosen_letter_is_a_duplicate_of_a_delivered_or_another_chosen_one(
     given_parts: list[tuple[Part, ...]], delivered: list[Claim], limit: int | None
 ) -> None:
     candidates = [candidate(number, each) for number, each in enumerate(given_parts)]

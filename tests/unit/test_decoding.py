@@ -438,7 +438,7 @@ def test_what_is_held_of_a_partition_that_is_taken_away_is_forgotten() -> None:
     assert world.offsets(0) == [0], "the next assignment begins anew"
 
 
-def test_a_gap_is_told_after_what_came_before_it() -> None:
+def test_a_gap_is_reported_after_the_records_before_it() -> None:
     world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
     told: list[int] = []
     world.take(*messages(confluent(7)))

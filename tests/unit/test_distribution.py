@@ -13,7 +13,7 @@ SECONDS = st.floats(0, 1e7) | st.sampled_from(AGE_SECONDS)
 
 
 @given(st.lists(SECONDS, max_size=30))
-def test_it_tells_what_prometheus_tells(observed: list[float]) -> None:
+def test_it_returns_what_prometheus_returns(observed: list[float]) -> None:
     theirs = Histogram("age_seconds", "Age.", ["of"], buckets=AGE_SECONDS, registry=CollectorRegistry())
     ours, family = Distribution(AGE_SECONDS), HistogramMetricFamily("age_seconds", "Age.", labels=["of"])
     for seconds in observed:

@@ -77,7 +77,7 @@ def test_an_id_that_is_not_text_is_refused_by_its_field() -> None:
         assert Duplicates(60, 10).is_news(claim)
 
 
-def test_long_claims_are_told_apart() -> None:
+def test_long_claims_are_distinguished() -> None:
     duplicates = Duplicates(60, 10)
     events = [replace(A, visitor_id="x" * LONG + tail) for tail in "ab"]
 

@@ -175,7 +175,7 @@ def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: 
     assert (process.reasons, process.engine.pending_records, process.engine.stalled) == ({}, 0, {})
 
 
-def test_records_without_a_timestamp_of_kafka_s_say_nothing_of_the_clock() -> None:
+def test_records_without_kafkas_timestamp_are_not_compared_with_the_clock() -> None:
     check = ClockCheck(300.0)
     now = Instant(10.0, START_MS)
     for number in range(40):

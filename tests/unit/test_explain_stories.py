@@ -102,7 +102,7 @@ def test_what_was_dropped_has_the_detail_of_these_settings_where_they_drop_it_fo
     assert story.deliveries[0].detail == MEANINGS["no_consent"]
 
 
-def test_a_dead_letter_tells_its_own_detail() -> None:
+def test_a_dead_letter_shows_its_own_detail() -> None:
     letters = {(0, 0, Kind.TRACK): Letter(Place(0, 9), "Pendo said no", replayed=True)}
     ends = [entry(0, outcome="dead_lettered", reason="rejected")]
     (story,) = told(found([at(0, decision("v"))], ends, letters=letters))
@@ -118,7 +118,7 @@ def test_a_record_that_could_not_be_decoded_gave_one_delivery_whatever_can_be_re
     assert states(story) == [(Kind.UNKNOWN, State.DEAD_LETTERED)]
 
 
-def test_the_ledger_tells_of_a_record_that_is_gone() -> None:
+def test_the_story_of_a_record_that_is_gone_comes_from_the_ledger() -> None:
     ends = [entry(5, visitor_id="v", event_id="e", occurred_at=START_MS), entry(5, "visitor_metadata")]
     gone, kept = told(found([at(7, decision("v"))], ends, committed=6))
     assert (gone.record, gone.event_id, gone.occurred_at) == (None, "e", START_MS)
@@ -196,7 +196,7 @@ def waiting(
         (consumer(None), Cause.TURN, "it is next to be sent"),
     ],
 )
-def test_what_the_first_delivery_waits_for_is_told_by_the_consumer_that_has_the_partition(
+def test_the_consumer_of_the_partition_reports_what_its_first_delivery_waits_for(
     state: ConsumerState, cause: Cause, word: str
 ) -> None:
     wait = waiting(state)[0]
@@ -278,7 +278,7 @@ def test_a_value_may_have_become_another_type(ours: Any, pendos: Any) -> None:
     )
 
 
-def test_a_newer_value_that_waits_is_told() -> None:
+def test_a_newer_value_that_waits_is_reported() -> None:
     what = found([values(0, "old"), values(1, "new", 1)], [sent(0)], committed=1)
     assert compared(what, {"plan": "old"}).verdict is Verdict.WAITING
     assert compared(what, {"plan": "new"}).verdict is Verdict.DIFFERENT

@@ -60,7 +60,7 @@ def left(ids: list[int]) -> bool:
         (HELD_BACK_STEPS, 1.0, False),
     ],
 )
-def test_everything_is_walked_through_while_little_lives(
+def test_all_objects_are_collected_while_there_are_few(
     old_garbage: list[int], monkeypatch: pytest.MonkeyPatch, steps: int, fullness: float, collects: bool
 ) -> None:
     monkeypatch.setattr(gc, "get_count", lambda: (0, 0, steps))

@@ -97,7 +97,7 @@ async def test_a_public_key_sends_track_and_page_only(gateway: RunningGateway) -
     assert (status, answer["field"]) == (403, "type")
 
 
-async def test_without_a_public_key_nothing_is_said_to_browsers() -> None:
+async def test_without_a_public_key_browsers_get_no_cors_headers() -> None:
     async with RunningGateway({"kafka.bootstrap_servers": "127.0.0.1:1"}) as gateway:
         status, headers = await asked(gateway, OURS)
         assert (status, "vary" in headers) == (405, False)

@@ -89,7 +89,7 @@ def test_what_may_be_sent_with_a_key_is_in_the_settings() -> None:
     assert web.is_public
 
 
-def test_one_key_with_two_names_is_what_the_first_may_do_and_said() -> None:
+def test_a_key_with_two_names_has_the_rules_of_the_first_and_is_logged() -> None:
     with capture_logs() as lines:
         ring = KeyRing(gateway_settings(keys={"a": {"key": ONE, "types": ["track"]}, "b": {"key": ONE}}))
     assert name_of(ring, ONE) == "a"
@@ -168,7 +168,7 @@ SAID_CHANGED = "info: write keys have changed"
 
 
 @pytest.mark.parametrize("ruin", ["empty", "missing", "a directory", "only spaces", "no UTF-8"])
-def test_a_file_that_holds_no_key_any_more_lets_nobody_in_and_is_told(ruin: str, tmp_path: Path) -> None:
+def test_a_file_that_no_longer_has_a_key_admits_nobody_and_is_reported(ruin: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n")
     ring = ring_of(file)
@@ -205,7 +205,7 @@ def test_a_partly_bad_file_means_the_keys_that_are_in_it(tmp_path: Path) -> None
     assert lines[0]["usable"] == 2
 
 
-def test_a_key_that_is_taken_out_is_gone_though_another_line_is_bad(tmp_path: Path) -> None:
+def test_a_removed_key_is_unknown_even_if_another_line_is_bad(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n{TWO}\n")
     ring = ring_of(file)
@@ -254,7 +254,7 @@ def retry_after(rates: Rates, key: Key, address: str = "a", events: int = 1) -> 
     return None
 
 
-def test_a_key_sends_its_rate_and_is_told_when_to_come_again() -> None:
+def test_a_key_may_send_its_rate_and_above_it_gets_a_time_to_retry() -> None:
     clock = Clock()
     rates, key = Rates(clock), Key("k", events_per_second=5)
     assert [retry_after(rates, key) for _ in range(7)] == [None] * 5 + ["1", "1"]
@@ -285,7 +285,7 @@ def test_over_time_no_more_than_the_rate_is_sent(per_second: float, batch: int) 
     assert taken <= 200 * per_second + max(1, per_second) + batch
 
 
-def test_one_keys_rate_is_not_anothers_and_none_is_as_much_as_comes() -> None:
+def test_each_key_has_its_own_rate_and_no_rate_is_no_limit() -> None:
     rates = Rates(Clock())
     assert retry_after(rates, Key("a", events_per_second=1), events=100) is None
     assert retry_after(rates, Key("a", events_per_second=1)) is not None

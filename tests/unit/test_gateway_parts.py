@@ -67,7 +67,7 @@ def test_no_more_is_undone_than_allowed(coding: str) -> None:
     assert refused.value.status == 413
 
 
-def test_a_coding_that_holds_nothing_has_an_end_too() -> None:
+def test_an_encoded_body_without_contents_is_limited_too() -> None:
     undoing = Undoing("gzip", 1000)
     empty = b"\0\0\0\xff\xff"  # a block of deflate that holds nothing
     undoing.feed(gzip.compress(b"")[:10])
@@ -145,7 +145,7 @@ def test_bytes_beyond_the_bound_are_to_be_sent_again_and_are_given_back() -> Non
 
 
 @pytest.mark.parametrize("greedy", [1, 3, 7])
-def test_however_much_some_take_whoever_comes_next_finds_room(greedy: int) -> None:
+def test_however_much_some_parties_use_the_next_one_finds_room(greedy: int) -> None:
     admission = Admission(max_requests=1_000, max_bytes=1_000_000)
     with ExitStack() as open_requests:
         for party in range(greedy):
@@ -261,7 +261,7 @@ async def test_what_is_not_acknowledged_in_time_is_503_and_the_next_is_at_once(
     assert await writer.stop(10)
 
 
-async def test_a_record_that_its_topic_does_not_take_says_nothing_about_kafka(kafka: EmbeddedKafka) -> None:
+async def test_a_record_that_its_topic_refuses_does_not_stop_other_requests(kafka: EmbeddedKafka) -> None:
     writer = await writer_on(kafka)
     await eventually(lambda: writer.trouble is None)
     with pytest.raises(Refusal) as refused:

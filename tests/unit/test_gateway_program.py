@@ -195,7 +195,7 @@ async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
 # What it says when it cannot
 
 
-def test_what_lives_with_the_process_is_not_walked_through_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permanent_objects_are_excluded_from_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The garbage collector did so while a long document was parsed: ten times as long as the parsing itself."""
 
     class Counting:

@@ -218,7 +218,7 @@ def test_an_anonymous_track_keeps_its_anonymous_id() -> None:
         ({"properties": {"accountId": "p"}}, None),
     ],
 )
-def test_the_account_is_what_stands_nearest(members: dict[str, Any], account_id: str | None) -> None:
+def test_the_nearest_account_is_used(members: dict[str, Any], account_id: str | None) -> None:
     assert track_of(**members).account_id == account_id
 
 
@@ -388,7 +388,7 @@ def test_an_empty_batch_gives_nothing() -> None:
 @pytest.mark.parametrize(
     ("document", "field"), [(["track"], "body"), ({}, "batch"), ({"batch": {}}, "batch")]
 )
-def test_a_batch_that_is_none_is_refused_by_field(document: object, field: str) -> None:
+def test_a_batch_of_another_form_is_refused_with_its_field(document: object, field: str) -> None:
     with pytest.raises(DocumentError) as refused:
         read_batch(document, RECEIVED)
     assert (refused.value.index, refused.value.field) == (None, field)

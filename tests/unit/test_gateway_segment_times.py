@@ -21,7 +21,7 @@ def test_a_wrong_clock_is_corrected_by_when_the_message_was_sent() -> None:
 
 
 @pytest.mark.parametrize("sent_at", [None, "", "soon", True, {}])
-def test_without_sent_at_the_timestamp_stands(sent_at: object) -> None:
+def test_without_sent_at_the_timestamp_is_kept(sent_at: object) -> None:
     assert occurred_at(timestamp="2027-01-15T07:59:00Z", sentAt=sent_at) == RECEIVED - 60_000
 
 
@@ -35,7 +35,7 @@ def test_an_original_timestamp_alone_is_corrected() -> None:
     assert occurred_at(**times) == RECEIVED - 7000
 
 
-def test_a_timestamp_that_segment_has_corrected_stands() -> None:
+def test_a_timestamp_that_segment_has_corrected_is_kept() -> None:
     times = {"originalTimestamp": "2027-01-15T00:00:00Z", "sentAt": "2027-01-15T00:00:07Z"}
     assert occurred_at(**times, timestamp="2027-01-15T07:59:00Z") == RECEIVED - 60_000
 

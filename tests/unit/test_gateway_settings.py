@@ -119,7 +119,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize("keys", [[], None])
-def test_no_write_keys_are_none(keys: object, tmp_path: Path) -> None:
+def test_empty_write_keys_are_refused(keys: object, tmp_path: Path) -> None:
     assert refusal("", tmp_path, {"FLAGPOST_GATEWAY__WRITE_KEYS": json.dumps(keys)}).startswith(
         "gateway.write_keys"
     )
@@ -221,5 +221,5 @@ def test_a_misspelt_variable_is_refused(variable: str, tmp_path: Path) -> None:
     assert f"({variable})" in refusal("", tmp_path, {variable: HUNTER})
 
 
-def test_what_librdkafka_must_be_told_by_us_is_refused_by_the_gateway_too(tmp_path: Path) -> None:
+def test_properties_that_flagpost_sets_are_refused_by_the_gateway_too(tmp_path: Path) -> None:
     assert "Flagpost sets this" in refusal("kafka: {properties: {acks: '1'}}", tmp_path)

@@ -41,7 +41,7 @@ async def ends(jobs: Mapping[str, list[float]], slice_seconds: float) -> dict[st
     return ended
 
 
-async def test_a_flood_of_one_makes_another_wait_as_long_again_as_it_is_served() -> None:
+async def test_a_flood_of_one_sender_at_most_doubles_the_time_of_another() -> None:
     ended = await ends({"greedy": [0.005] * 1_000, "modest": [0.005] * 10}, 0.005)
     assert ended["modest"][-1] <= 2 * 0.05 + 0.01
     assert ended["greedy"][-1] == pytest.approx(5.05)  # nothing is lost by it

@@ -104,14 +104,14 @@ def test_a_group_that_does_not_answer_who_owns_nothing_is_silent_too() -> None:
     assert member.silence.is_silent(member.now)
 
 
-def test_who_has_lost_all_partitions_and_hears_nothing_of_its_group_joins_anew() -> None:
+def test_a_member_without_partitions_whose_group_is_silent_joins_again() -> None:
     member = Member()
     member.live(50, commits=True)
     member.live(31, owns=False)
     assert member.silence.is_silent(member.now)
 
 
-def test_another_client_has_three_sessions_of_its_own() -> None:
+def test_a_new_client_gets_three_sessions_of_its_own() -> None:
     member = Member()
     member.live(31, owns=False)
     member.silence.begin()

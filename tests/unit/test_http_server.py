@@ -76,7 +76,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("sent", MALFORMED)
-async def test_what_is_malformed_gets_one_fixed_answer_and_is_not_logged(sent: bytes) -> None:
+async def test_malformed_requests_get_one_fixed_answer_and_are_not_logged(sent: bytes) -> None:
     """aiohttp wrote all of it to the log, with the key, and back to whoever had sent it."""
     with capture_logs() as lines:
         async with serving() as port:
@@ -94,7 +94,7 @@ async def test_what_is_malformed_gets_one_fixed_answer_and_is_not_logged(sent: b
     assert len(lines) == 1
 
 
-async def test_a_defect_is_told_by_its_kind_alone() -> None:
+async def test_a_defect_is_reported_only_by_its_kind() -> None:
     with capture_logs() as lines:
         async with serving() as port:
             answer = await answer_to(port.url, head("GET", "/defect"))
@@ -107,7 +107,7 @@ async def test_a_defect_is_told_by_its_kind_alone() -> None:
 # Headers
 
 
-async def test_headers_may_be_as_long_as_they_may_and_no_longer() -> None:
+async def test_headers_up_to_the_limit_are_accepted_and_longer_ones_are_not() -> None:
     async with serving() as port:
         start = b"GET / HTTP/1.1\r\nhost: a\r\n"
         assert (await answer_to(port.url, start + fields(7, 4_000) + b"\r\n")).startswith(b"HTTP/1.1 200 ")

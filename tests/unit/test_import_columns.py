@@ -139,6 +139,6 @@ def test_when_an_event_occurred(cell: str, moment_ms: int) -> None:
 
 
 @pytest.mark.parametrize("cell", ["soon", "2026-01-31", "2026-01-31T12:00:00", "99999999999999999999", "1.5"])
-def test_a_moment_that_is_none_is_refused(cell: str) -> None:
+def test_an_invalid_moment_is_refused(cell: str) -> None:
     with pytest.raises(CellError, match="is not a time; write epoch milliseconds"):
         read_occurred_at(cell)

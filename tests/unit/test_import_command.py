@@ -80,7 +80,7 @@ def test_json_of_a_good_file() -> None:
     }
 
 
-def test_no_value_is_told() -> None:
+def test_no_value_is_shown() -> None:
     text = 'visitor_id,age:integer\nsecret-1,secret-2\n secret-3,4\nsecret-4,5,secret-5\n"secret-6"x,7\n'
     for options in ([], ["--json"]):
         result = dry_run(text, *options)
@@ -126,7 +126,7 @@ def test_a_full_disk_under_the_file_of_refused_rows_is_reported() -> None:
         ("rows.2026.jsonl", '{"id":"v1","a":"x"}\n'),
     ],
 )
-def test_the_format_is_told_by_the_name(name: str, text: str, tmp_path: Path) -> None:
+def test_the_format_is_chosen_by_the_name(name: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(text)
     result = run(path, "--type", "visitor", "--dry-run")
@@ -231,7 +231,7 @@ def test_a_columns_name_cannot_write_to_the_terminal() -> None:
     assert "\x1b" not in result.stderr
 
 
-def test_progress_is_told_in_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_shown_in_lines_if_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     result = dry_run("visitor_id,plan\n" + "v1,gold\n" * 1000)
     assert result.stderr == "standard input imported: 0.0 MB\n" * 2

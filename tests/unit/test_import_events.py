@@ -329,6 +329,6 @@ def test_the_account_of_a_visitors_row_is_not_a_field() -> None:
     assert (event.account_id, event.values) == ("acme", {"plan": "gold"})
 
 
-def test_bytes_that_are_not_utf8_are_told_with_their_column_in_a_context_too() -> None:
+def test_bytes_that_are_not_utf8_are_reported_with_their_column_also_in_a_context() -> None:
     content = b"visitor_id,event,context_title\nv1,e,\xff\n"
     assert import_bytes(content, "track").refused == [(2, "context_title")]

@@ -395,7 +395,7 @@ async def test_a_paused_partition_is_not_waited_for(
     assert lag[1].end == 1000, "the client knows better"
 
 
-async def test_where_the_client_knows_no_end_it_is_told_from_beside(
+async def test_an_end_that_the_client_does_not_know_comes_from_another_client(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lag was not known at all, so that neither it nor what stands still was told."""

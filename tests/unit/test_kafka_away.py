@@ -30,7 +30,9 @@ def by_administering() -> None:
 
 
 @pytest.mark.parametrize("ask", [by_reading, by_administering])
-def test_why_kafka_is_not_there_is_told(ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_why_kafka_is_unreachable_is_reported(
+    ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`tail` and `reconcile` said "Broker transport failure", also of a certificate that nobody trusts."""
     for module in (kafka_admin, topic_reading):
         monkeypatch.setattr(module, "CALL_SECONDS", 1.0)
@@ -58,7 +60,7 @@ def test_a_future_that_never_ends_has_its_reason_too(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("ask", [by_reading, by_administering])
-def test_who_waits_learns_soon_for_whom_and_why(
+def test_a_waiting_program_says_soon_what_it_waits_for_and_why(
     ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They were silent for 10 seconds."""
@@ -73,7 +75,7 @@ def test_who_waits_learns_soon_for_whom_and_why(
     assert "Connection refused" in line
 
 
-def test_a_call_that_only_times_out_is_said_once_and_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_call_that_only_times_out_is_logged_once_and_retried(capsys: pytest.CaptureFixture[str]) -> None:
     patience, given = Patience("broker:9092", lambda: ""), []
 
     def call(timeout: float) -> str:

@@ -167,7 +167,7 @@ async def test_what_follows_the_gap_and_is_a_hole_is_not_lost() -> None:
     assert heard.gaps == [Gap(10, 30)]
 
 
-async def test_a_broker_that_does_not_tell_where_logs_begin_is_asked_rarely() -> None:
+async def test_a_broker_that_does_not_return_where_logs_begin_is_asked_rarely() -> None:
     now = [0.0]
     lows = LogBeginnings("events", lambda: now[0])
     log = Log(cached=-1001, now=7)
@@ -249,7 +249,7 @@ async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
     assert not intake._reader._room.wait(0)
 
 
-async def test_the_end_of_a_paused_partition_is_told_from_beside() -> None:
+async def test_the_end_of_a_paused_partition_is_found_by_another_client() -> None:
     """The client learns of ends as it fetches: of 200 unread records 2 were told while intake was paused."""
     told: list[Mapping[int, Lag]] = []
     handler = SimpleNamespace(on_lag=told.append)
@@ -402,7 +402,7 @@ async def test_polls_are_rare_while_nothing_comes() -> None:
     assert next_wait() == POLL_SECONDS, "a partition is about to be released"
 
 
-async def test_where_each_leaders_records_begin_is_told_before_they_come() -> None:
+async def test_where_each_leaders_records_begin_is_reported_before_they_come() -> None:
     intake, heard = reading_intake()
     messages = [message(0, epoch=3), message(1, epoch=3), message(2, epoch=5)]
     intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), messages)

@@ -150,7 +150,7 @@ def test_flush_goes_on_through_a_fatal_error(kafka: MockKafka) -> None:
     producer.close()
 
 
-def test_what_a_record_is_refused_for_is_its_owners_to_decide(kafka: MockKafka) -> None:
+def test_the_owner_of_a_record_decides_what_its_refusal_means(kafka: MockKafka) -> None:
     heard = Heard()
     producer = lasting(kafka, heard)
     kafka.answer(PRODUCE, KafkaError.TOPIC_AUTHORIZATION_FAILED)

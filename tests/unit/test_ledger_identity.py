@@ -224,7 +224,7 @@ def ids_of(told: list[tuple[str, str, str | None]]) -> TopicIds:
     return TopicIds({"bootstrap.servers": "127.0.0.1:1"}, ["events"], lambda *each: told.append(each))
 
 
-def test_a_new_id_is_told_once_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_id_is_reported_once_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """One question that was not answered was a reason never to ask again."""
     told: list[tuple[str, str, str | None]] = []
     Described(monkeypatch, None, {"events": "a"}, None, {"events": "a"}, {"events": "b"})
@@ -234,7 +234,7 @@ def test_a_new_id_is_told_once_and_silence_is_no_answer(monkeypatch: pytest.Monk
     assert ids.get("events") == "b"
 
 
-def test_a_broker_that_tells_no_ids_is_asked_less_often_and_never_given_up(
+def test_a_broker_that_returns_no_ids_is_asked_less_often_but_never_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     described = Described(monkeypatch, None)

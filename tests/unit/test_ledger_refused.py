@@ -133,7 +133,7 @@ async def test_what_is_handed_over_and_was_not_sent_is_not_written(
     assert sum(map(len, offsets_in(kafka, 0))) <= 4
 
 
-async def test_a_gap_is_written_and_told_once(kafka: MockKafka) -> None:
+async def test_a_gap_is_written_and_reported_once(kafka: MockKafka) -> None:
     told: list[str] = []
     writer = writer_on(kafka, Written())
     partition = DeadEngine(1).engine.current(0)

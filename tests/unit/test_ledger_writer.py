@@ -77,7 +77,7 @@ async def test_settlements_of_a_partition_are_one_record_on_the_same_partition(k
     assert await asyncio.to_thread(in_kafka, kafka) == [(0, [3, 4]), (1, [7])]
 
 
-async def test_a_record_tells_under_which_leaders_that_was_written_which_it_settles(
+async def test_a_ledger_record_names_the_leaders_that_wrote_what_it_settles(
     kafka: EmbeddedKafka,
 ) -> None:
     engine, written = engine_with(TRACKS_ONLY), Written(kafka)
@@ -124,7 +124,7 @@ async def test_enough_answers_are_written_without_waiting_for_more(kafka: Embedd
     assert [offset for _, offset in written.told] == [0, 1]
 
 
-async def test_what_ends_without_an_answer_waits_for_company(kafka: EmbeddedKafka) -> None:
+async def test_settlements_without_an_answer_wait_for_a_larger_batch(kafka: EmbeddedKafka) -> None:
     """No sending waits for it, and a record for every few costs more than the settlements in it."""
     engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
     written.write(settled(engine, 0, 1, 2, 3, 4, 5))

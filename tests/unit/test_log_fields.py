@@ -80,7 +80,7 @@ def test_values_become_json_and_never_a_repr(value: object, told: object) -> Non
     assert logged(field=value) == {"field": told}
 
 
-def test_on_a_terminal_nothing_is_shown_by_a_repr_of_our_classes_either() -> None:
+def test_on_a_terminal_no_repr_of_our_classes_is_shown_either() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings.model_validate({"format": "console"}), stream)
     structlog.get_logger(OURS).info("a line", place=Place(1, 2), unknown=Unknown())

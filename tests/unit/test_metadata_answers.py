@@ -59,7 +59,7 @@ def test_only_the_named_record_ends(kind: Kind, error: dict[str, object]) -> Non
     assert [len(sight.ids) for sight in world.sights] == [COUNT, COUNT - 1]
 
 
-def test_an_id_that_pendo_does_not_know_is_refused_and_one_that_was_not_sent_is_nobodys() -> None:
+def test_an_id_that_pendo_does_not_know_is_refused_and_one_that_was_not_sent_is_ignored() -> None:
     errors = read_errors(
         orjson.dumps({"missing": ["stranger", "", None, 7, "known"]}), ["known", "7", "other"]
     )
@@ -73,7 +73,7 @@ def test_an_error_that_is_no_object_names_no_record(error: object) -> None:
     assert read_errors(body, ["37", "38"]) == RecordErrors({}, unnamed=1)
 
 
-def test_an_error_without_words_is_told_as_one() -> None:
+def test_an_error_without_a_text_is_still_reported() -> None:
     body = orjson.dumps(
         {"errors": [{"index": 0}, {"index": 1, "error": 5, "message": "", "reason": "too long"}]}
     )

@@ -90,7 +90,7 @@ def ids_of(batch: Batch | None) -> list[str]:
     return list(batch.ids)
 
 
-def test_another_s_batch_goes_before_that_of_whoever_failed_last() -> None:
+def test_the_batch_of_the_id_that_failed_last_is_sent_after_others() -> None:
     batches = batches_of(batch_size=1)
     for offset, visitor in enumerate("ab"):
         offer(batches, offset, visitor, {"f": 1})
@@ -120,7 +120,7 @@ def test_probes_are_of_ids_that_wait_and_of_those_that_failed_in_turns() -> None
     assert probed[:3] == ["a", "a", "b"]
 
 
-def test_an_only_id_is_probed_although_it_failed_last() -> None:
+def test_a_single_id_is_probed_although_it_failed_last() -> None:
     batches = batches_of()
     offer(batches, 0, "a", {"f": 1})
     assert ids_of(batches.take_probe(0.0, avoid="a")) == ["a"]
@@ -190,7 +190,7 @@ def test_a_batch_that_is_sent_again_keeps_the_bound_with_the_newer_values() -> N
     assert sum(len(visitors_in(body)) for body in bodies) == 10
 
 
-def test_what_finds_no_place_in_a_batch_does_not_wait_for_company_again() -> None:
+def test_ids_that_do_not_fit_in_a_batch_do_not_linger_again() -> None:
     batches = batches_of(batch_bytes=10_000, linger_seconds=60.0)
     for offset in range(10):
         offer(batches, offset, f"v{offset}", {"f": "x" * 100})
@@ -243,7 +243,7 @@ def test_what_is_counted_is_what_is_sent(
     assert batches._targets == {}
 
 
-def test_a_batch_that_is_full_by_its_bytes_does_not_wait_for_company() -> None:
+def test_a_batch_that_is_full_by_its_bytes_does_not_linger() -> None:
     batches = batches_of(batch_bytes=10_000, linger_seconds=60.0)
     for offset in range(4):
         offer(batches, offset, f"v{offset}", {"f": "x" * 2_400})
@@ -257,7 +257,7 @@ def test_a_batch_that_is_full_by_its_bytes_does_not_wait_for_company() -> None:
 # Company
 
 
-def test_newer_values_do_not_keep_an_id_waiting_for_company() -> None:
+def test_newer_values_do_not_make_an_id_linger_longer() -> None:
     batches = batches_of(linger_seconds=2.0)
     for offset in range(10):
         offer(batches, offset, "v", {"f": offset}, now=float(offset) / 10)
@@ -427,7 +427,7 @@ def test_a_batch_of_which_something_is_left_goes_on() -> None:
     assert nothing(batches)
 
 
-def test_ids_that_wait_for_their_partition_are_let_go_with_it() -> None:
+def test_ids_that_wait_for_their_partition_are_dropped_with_it() -> None:
     batches = batches_of()
     for number in range(20):
         items = [

@@ -143,7 +143,7 @@ def test_a_record_on_which_pendo_hangs_holds_the_others_for_minutes_not_for_hour
 
 
 @pytest.mark.parametrize("status", [403, 404, 302])
-def test_a_record_that_pendo_answers_as_if_set_up_wrongly_costs_only_itself(status: int) -> None:
+def test_only_the_record_that_pendo_answers_with_a_setup_status_is_refused(status: int) -> None:
     pendo = one_bad(Answer(status))
     world = world_with(pendo)
     world.join()

@@ -96,7 +96,7 @@ def test_a_backlog_of_many_ids_with_a_few_deliveries_each_is_no_hoard() -> None:
     assert list(holdings.beyond_fair_share(0.0)) == []
 
 
-def test_what_came_just_now_is_no_hoard() -> None:
+def test_what_came_just_now_is_not_a_hoard() -> None:
     """In a backlog an id's values come at once; its newest were dead-lettered before the first request was made."""
     room = room_of(Holding(12, 10**9), Holding(5, 10**9))
     holdings, items = holdings_of(room, one=10, other=10)

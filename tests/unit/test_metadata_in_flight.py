@@ -132,7 +132,7 @@ def test_an_older_value_is_superseded_only_within_one_ttl_of_the_last_one_sent(
     assert bool(engine.poll(instant(30.0)).attempts) is is_sent
 
 
-def test_a_value_that_fails_gives_way_to_a_newer_one_that_waits() -> None:
+def test_a_value_that_fails_is_superseded_by_a_newer_one_that_waits() -> None:
     engine = engine_with(POLICY)
     attempt = in_flight(engine, metadata("v", 1_000, plan="a", seats=1))
     engine.receive([record(metadata("v", 3_000, plan="b"), 1)], instant(2.1))

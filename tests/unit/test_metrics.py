@@ -155,7 +155,7 @@ def test_limits_are_those_of_the_settings() -> None:
         assert f"{line}\n" in page
 
 
-def test_the_process_tells_what_it_uses() -> None:
+def test_the_process_reports_what_it_uses() -> None:
     assert "process_resident_memory_bytes" in scrape()
 
 
@@ -199,7 +199,7 @@ def experiment_series(metrics: Metrics) -> dict[str, float]:
     }
 
 
-def test_visitors_of_experiments_are_told_and_what_their_split_is_evidence_of() -> None:
+def test_visitors_of_experiments_and_the_evidence_of_their_split_are_metrics() -> None:
     policy = Policy(select=SelectSettings(environments=Patterns(deny=["staging"])))
     engine = Engine(policy, lambda: 0.5)
     ready(engine, [0], 8, Instant(0.0, START_MS), policy)

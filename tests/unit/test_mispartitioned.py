@@ -52,7 +52,7 @@ def test_an_anonymous_visitors_key_is_the_anonymous_id_without_pendos_prefix() -
     assert engine.accounts.mispartitioned == 1
 
 
-def test_of_so_many_lines_a_second_and_of_the_next_second_again() -> None:
+def test_only_so_many_lanes_are_checked_in_each_second() -> None:
     engine = engine_with(TRACKS_ONLY, (0,), COUNT)
     wrong = visitors_of(1, LINES_CHECKED_A_SECOND + 20)
     records = [record(decision(visitor), offset) for offset, visitor in enumerate(wrong)]

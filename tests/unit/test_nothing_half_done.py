@@ -160,5 +160,5 @@ def planted() -> Iterator[tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize(("lacking", "named"), [*planted()])
-def test_what_is_half_done_is_told_by_name(lacking: list[str], named: str) -> None:
+def test_what_is_half_done_is_reported_by_name(lacking: list[str], named: str) -> None:
     assert any(named in each for each in lacking), lacking

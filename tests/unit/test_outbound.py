@@ -136,7 +136,7 @@ REGISTRY = "kafka.schema_registry."
 
 @pytest.mark.parametrize("text", [f"socks5://u:{SECRET}@p:1", f"u:{SECRET}@p:1", "direct", "http://p/path"])
 @pytest.mark.parametrize("key", ["pendo.proxy", f"{REGISTRY}proxy"])
-def test_a_proxy_that_is_none_is_refused(key: str, text: str) -> None:
+def test_an_invalid_proxy_is_refused(key: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"{key} .*it should be a URL such as") as raised:
         load_consumer({key: text})
     assert SECRET not in str(raised.value)

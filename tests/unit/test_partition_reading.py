@@ -17,7 +17,7 @@ def take(reading: PartitionReading, offset: int, epoch: int) -> None:
         reading.epoch_begins(offset, epoch)
 
 
-def test_a_message_follows_after_a_hole_or_tells_that_the_log_went_back() -> None:
+def test_a_message_follows_after_a_hole_or_shows_that_the_log_went_back() -> None:
     reading = PartitionReading(Start(10))
     found = []
     for offset in (10, 11, 14):
@@ -43,7 +43,7 @@ def test_without_an_epoch_of_the_record_before_a_commit_has_none() -> None:
     assert reading.epoch_before(11) == 4
 
 
-def test_no_more_epochs_are_remembered_than_said() -> None:
+def test_no_more_epochs_are_remembered_than_the_limit() -> None:
     """A partition that is held up while its leader changes again and again."""
     reading = PartitionReading(Start(0))
     for offset in range(3 * MAX_EPOCHS):

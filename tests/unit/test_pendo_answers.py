@@ -100,7 +100,7 @@ async def test_retry_after_is_kept_of_a_429_and_of_a_503(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 302, 500, 502])
-async def test_retry_after_of_other_answers_says_nothing(status: int) -> None:
+async def test_retry_after_of_other_answers_is_ignored(status: int) -> None:
     raw = b"HTTP/1.1 %d Word\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status
     assert (await answer_to(answering(raw))).retry_after is None
 

@@ -107,7 +107,7 @@ def test_a_display_name_is_created_in_two_steps_so_that_segments_can_use_the_fie
     ]
 
 
-def test_each_tab_and_the_install_script_are_told_apart() -> None:
+def test_each_tab_and_the_install_script_are_distinguished() -> None:
     wanted = {
         WantedField("visitor", "custom", "seats"): "number",
         WantedField("visitor", "agent", "role"): "text",
@@ -152,7 +152,7 @@ def test_nine_fields_are_nine_lines_that_a_person_reads() -> None:
 
 
 @pytest.mark.parametrize(("named", "words"), [(None, "nothing was compared"), ("checkout", "all 1 fields")])
-async def test_where_no_events_could_be_read_the_fields_are_not_said_to_be_well(
+async def test_if_no_events_could_be_read_the_fields_are_not_reported_as_ok(
     named: str | None, words: str
 ) -> None:
     async def get_json(_path: str) -> bytes:

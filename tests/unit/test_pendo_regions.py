@@ -64,7 +64,7 @@ async def key_check(pendo: PendoStandIn, **own: object) -> Check:
     return next(check for check in checks if check.name == KEY)
 
 
-async def test_the_four_findings_on_a_key_are_told_apart() -> None:
+async def test_the_four_findings_on_a_key_are_distinguished() -> None:
     async with PendoStandIn() as pendo:
         # Where another region's host has no such endpoint, it answers 404.
         elsewhere = await key_check(pendo, api_url=f"{pendo.api_url}/elsewhere", region="jp")
@@ -95,7 +95,7 @@ async def test_the_four_findings_on_a_key_are_told_apart() -> None:
         (["user plan"], Status.WARN, '"user plan" (name_characters) renamed to user_plan'),
     ],
 )
-async def test_names_of_attributes_that_pendo_does_not_take_are_told(
+async def test_names_of_attributes_that_pendo_does_not_take_are_reported(
     names: list[str], status: Status, words: str
 ) -> None:
     async with PendoStandIn() as pendo:

@@ -102,7 +102,7 @@ def record(identity: str, **values: object) -> dict[str, object]:
 # One visitor or account.
 
 
-async def test_what_is_held_of_a_visitor_or_an_account_is_told_by_its_id() -> None:
+async def test_what_is_held_of_a_visitor_or_an_account_is_returned_by_its_id() -> None:
     async with standing_in() as (pendo, client):
         await client.metadata([record("a/b ü", plan="pro")])
         await client.metadata([{"accountId": "acme", "values": {"seats": 5}}], target="account/agent")
@@ -139,7 +139,7 @@ async def test_a_track_event_is_recorded_as_it_came() -> None:
         assert not pendo.received.violations
 
 
-async def test_counters_and_queries_tell_what_was_recorded() -> None:
+async def test_counters_and_queries_return_what_was_recorded() -> None:
     async with standing_in(visitor_interval_seconds=0) as (pendo, client):
         again = track_event(visitorId="v2", timestamp=time.time_ns() // 1_000_000)
         for event in (track_event(), again, again, track_event(properties={"flag_key": "open"})):

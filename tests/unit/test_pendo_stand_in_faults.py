@@ -158,13 +158,13 @@ async def test_a_connection_closed_before_or_after_recording(
     assert (pendo.received[-1].ending, pendo.received[-1].status) == (Ending.CLOSE, 0)
 
 
-async def test_what_is_no_http(pendo: PendoStandIn) -> None:
+async def test_an_answer_that_is_not_http(pendo: PendoStandIn) -> None:
     pendo.faults.visitor("v1", NOT_HTTP)
     with pytest.raises(aiohttp.ClientResponseError, match="Bad status line"):
         await post(pendo)
 
 
-async def test_what_is_no_http_on_the_wire(pendo: PendoStandIn) -> None:
+async def test_an_answer_on_the_wire_that_is_not_http(pendo: PendoStandIn) -> None:
     pendo.faults.outage(NOT_HTTP)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(pendo.url.rpartition(":")[2]))
     writer.write(b"POST /data/track HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")

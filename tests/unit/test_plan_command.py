@@ -35,7 +35,7 @@ def planned(*arguments: str, **environ: str) -> dict[str, Any]:
     return document
 
 
-def test_help_tells_every_option_and_what_it_stands_in_for() -> None:
+def test_help_describes_every_option_and_the_setting_that_it_replaces() -> None:
     output = " ".join(run("--help").output.split())
     assert "processes random decisions" in output
     for key in ("pendo.max_connections", "delivery.visitor_interval_seconds", "dedupe.ttl_seconds"):
@@ -73,7 +73,7 @@ def test_settings_that_cannot_be_used_are_exit_code_2() -> None:
     assert "pendo.max_connections" in result.stderr
 
 
-def test_a_plan_that_holds_is_told_with_charts_and_exit_code_0() -> None:
+def test_a_plan_that_holds_is_shown_with_charts_and_exit_code_0() -> None:
     result = run(*SMALL)
     assert result.exit_code == 0
     assert result.stdout.rstrip().endswith("These pods and settings carry the load.")

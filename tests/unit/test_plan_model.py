@@ -244,7 +244,7 @@ def wanted(load: Load, rules: Policy | None = None, **given: object) -> Wanted:
 SMALL = Load(200.0, 20_000, 0.6, 5, 12)
 
 
-def test_a_sample_tells_what_the_whole_tells() -> None:
+def test_a_sample_gives_the_same_result_as_the_whole() -> None:
     busy = replace(SMALL, decisions_per_second=1_000.0)
     whole = forecast(wanted(busy, pods=1, seconds=10.0)).busiest
     part = forecast(wanted(busy, pods=1, seconds=10.0, most_decisions=4_500)).busiest
@@ -293,7 +293,7 @@ def test_a_load_that_the_pods_take_holds() -> None:
     )
 
 
-def test_as_many_pods_are_planned_as_are_needed_and_then_it_holds() -> None:
+def test_the_planned_number_of_pods_is_enough() -> None:
     slow = SHIPPED.costs.model_copy(update={"record_us": 4_000.0, "turn_us": 0.0})
     foreseen = forecast(wanted(SMALL, costs=slow))
     assert foreseen.pods == foreseen.pods_needed == 2
@@ -304,25 +304,25 @@ def problems_of(asked: Wanted) -> str:
     return "\n".join(forecast(asked).problems)
 
 
-def test_too_few_pods_are_told() -> None:
+def test_too_few_pods_are_reported() -> None:
     slow = SHIPPED.costs.model_copy(update={"record_us": 8_000.0})
     told = problems_of(wanted(SMALL, costs=slow, pods=1))
     assert "1 pods are not enough" in told
     assert "grows by" in told
 
 
-def test_a_visitor_that_is_too_hot_for_any_number_of_pods_is_told() -> None:
+def test_a_visitor_that_is_too_hot_for_any_number_of_pods_is_reported() -> None:
     told = problems_of(wanted(replace(SMALL, visitors=20), policy(interval=1.0), seconds=10.0))
     assert "hottest visitor" in told
     assert "more pods do not help" in told
 
 
-def test_a_budget_that_is_too_small_is_told_with_what_is_needed() -> None:
+def test_a_budget_that_is_too_small_is_reported_with_what_is_needed() -> None:
     told = problems_of(wanted(SMALL, policy(ttl=1800.0, budget=60.0), seconds=10.0))
     assert "pendo.track_requests_per_minute is 60, but " in told
 
 
-def test_memory_and_claims_beyond_their_limits_are_told() -> None:
+def test_memory_and_claims_beyond_their_limits_are_reported() -> None:
     rules = policy(ttl=1800.0).model_copy(
         update={"dedupe": DedupeSettings(ttl_seconds=1800.0, max_entries=10)}
     )

@@ -69,14 +69,14 @@ def test_for_people_it_shows_the_same() -> None:
 
 
 @pytest.mark.parametrize(("anonymous", "sent"), [("as_visitor", "a"), ("as_anonymous", "_PENDO_T_a")])
-def test_an_anonymous_visitor_is_shown_as_pendo_would_be_told(anonymous: str, sent: str) -> None:
+def test_an_anonymous_visitor_is_shown_under_the_name_that_pendo_gets(anonymous: str, sent: str) -> None:
     event = {"type": "track", "event": "e", "anonymous_id": "a"}
     result = preview(event, "--json", env={"FLAGPOST_MAPPING__ANONYMOUS": anonymous})
     (request,) = json.loads(result.stdout)["requests"]
     assert json.loads(request["body"])["visitorId"] == sent
 
 
-def test_what_is_repaired_is_told_with_its_rule() -> None:
+def test_what_is_repaired_is_reported_with_its_rule() -> None:
     event = {"type": "track", "visitor_id": "v", "event": "e", "properties": {"2nd plan": 1, "error": "x"}}
     result = preview(event, "--json")
     shown = json.loads(result.stdout)
@@ -156,7 +156,7 @@ def test_a_schema_file_that_is_not_text_is_reported_in_one_line(tmp_path: Path) 
         ('{"type":"track","visitor_id":"\\ud800","event":"e"}', "is not JSON"),
     ],
 )
-def test_what_is_no_event_is_told_in_a_line(text: str | bytes, part: str) -> None:
+def test_what_is_not_an_event_is_reported_in_one_line(text: str | bytes, part: str) -> None:
     result = preview(text)
     assert (result.exit_code, type(result.exception)) == (1, SystemExit)
     assert part in result.stderr

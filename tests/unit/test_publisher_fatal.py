@@ -122,7 +122,7 @@ def test_events_wait_for_the_right_to_write_to_their_topic(
     eventually(lambda: any(error.kind == "rights" and "authorization" in str(error) for error in told))
 
 
-def test_what_goes_wrong_in_the_thread_is_told_and_does_not_end_it(
+def test_an_error_in_the_thread_is_reported_and_does_not_end_it(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread ended without a word."""

@@ -193,7 +193,7 @@ def test_the_same_visitor_has_another_digest_in_every_process_and_its_id_is_in_n
     assert "somebody" not in json.dumps(documents)
 
 
-def test_whom_the_publisher_refused_is_told_as_optimizely_knows_them() -> None:
+def test_visitors_that_the_publisher_refused_are_reported_by_optimizelys_ids() -> None:
     """Also where the option for Pendo's id gives none, or fails."""
     with publisher_to_nowhere(visitor_id="id", max_event_bytes=400) as publisher:
         client = optimizely_client()
@@ -225,7 +225,7 @@ def test_whom_the_publisher_refused_is_told_as_optimizely_knows_them() -> None:
     }
 
 
-def test_what_close_gives_up_is_told_as_failed() -> None:
+def test_what_close_gives_up_is_reported_as_failed() -> None:
     with publisher_to_nowhere() as publisher:
         for number in range(3):
             assert publisher.publish(replace(DECISION, visitor_id=f"v{number}"))
@@ -238,7 +238,7 @@ def test_what_close_gives_up_is_told_as_failed() -> None:
     assert {*row["exposures"]} == digests(document, *(("9", "10", f"v{number}") for number in range(3)))
 
 
-def test_what_does_not_fit_is_said_to_be_uncounted() -> None:
+def test_what_does_not_fit_is_reported_as_uncounted() -> None:
     counted = impressions()
     for number in range(MAX_WAITING + 5):  # the thread does not come to it
         counted.hear(impression(f"v{number}"), RuleTypes())
@@ -343,7 +343,7 @@ def test_reports_are_written_once_a_minute_if_there_is_something_to_report() -> 
     assert stage.told == []
 
 
-def test_a_report_that_kafka_did_not_take_is_written_again_as_it_was_and_ever_more_seldom() -> None:
+def test_a_report_that_kafka_did_not_take_is_written_again_unchanged_after_growing_pauses() -> None:
     stage = Stage()
     stage.kafka.answer = None
     stage.hear()
@@ -387,7 +387,7 @@ def test_the_end_waits_for_kafka_no_longer_than_it_may() -> None:
     assert stage.now == pytest.approx(1.2)
 
 
-def test_a_producer_that_is_refused_or_ends_is_told_and_tried_again() -> None:
+def test_a_producer_that_is_refused_or_ends_is_reported_and_retried() -> None:
     stage = Stage()
 
     def raising(*_arguments: object, **_more: object) -> None:
@@ -406,7 +406,7 @@ def test_a_producer_that_is_refused_or_ends_is_told_and_tried_again() -> None:
     assert [getattr(error, "kind", None) for error in stage.told] == ["impressions"]
 
 
-def test_for_the_last_report_a_part_of_the_time_is_kept_and_none_where_there_is_none() -> None:
+def test_for_the_last_report_a_part_of_the_time_is_kept_if_there_is_one() -> None:
     assert [Stage().reporting.seconds_to_finish(seconds) for seconds in (0, 2, 10)] == [0, 0.5, 1]
     assert Stage(None).reporting.seconds_to_finish(10) == 0
 

@@ -70,7 +70,7 @@ def test_a_b_a_are_three_and_a_a_is_one() -> None:
         (OFF, False),
     ],
 )
-def test_what_counts_is_what_is_sent_and_what_the_consumer_may_filter_by(
+def test_decisions_differ_by_what_is_sent_and_what_the_consumer_may_filter_by(
     other: DecisionEvent, same: bool
 ) -> None:
     duplicates = Duplicates(60, 100)
@@ -170,7 +170,7 @@ def test_a_decision_within_a_decision_is_published() -> None:
     assert not duplicates.is_news(claim_of(A))
 
 
-def test_what_kafka_did_not_take_is_news_again() -> None:
+def test_what_kafka_did_not_take_is_published_again() -> None:
     duplicates = Duplicates(60, 100)
     duplicates.is_news(claim_of(A))
     duplicates.forget(claim_of(A))
@@ -187,7 +187,7 @@ def test_forgetting_keeps_what_came_later() -> None:
     assert not duplicates.is_news(claim_of(B))
 
 
-def test_complaints_of_a_kind_are_told_once_with_their_number() -> None:
+def test_complaints_of_one_kind_are_reported_once_with_their_number() -> None:
     told: list[Exception] = []
     complaints = Complaints(told.append)
     for number in range(3):
@@ -201,7 +201,7 @@ def test_complaints_of_a_kind_are_told_once_with_their_number() -> None:
     ]
 
 
-def test_complaints_are_told_at_most_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complaints_are_reported_at_most_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("flagpost_publisher.complaints.monotonic", lambda: now[0])
     told: list[PublisherError] = []
@@ -382,7 +382,7 @@ def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> No
     assert (UUID(event.event_id).version, UUID(event.event_id).int >> 80) == (7, 1_700_000_000_123)
 
 
-def test_an_older_sdk_tells_no_ids() -> None:
+def test_an_older_sdk_passes_no_ids() -> None:
     older = {name: value for name, value in INFO.items() if not name.endswith("_id")}
 
     event = _event(_reader(), {}, older)
@@ -452,7 +452,5 @@ def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
 
 
 @pytest.mark.parametrize(("properties", "linger_ms"), [({}, LINGER_MS), ({"linger.ms": 5}, 5)])
-def test_batches_wait_for_company_as_long_as_the_properties_say(
-    properties: dict[str, Any], linger_ms: int
-) -> None:
+def test_batches_linger_as_long_as_the_properties_say(properties: dict[str, Any], linger_ms: int) -> None:
     assert producer_config(_options(properties=properties))["linger.ms"] == linger_ms

@@ -71,7 +71,7 @@ def anybody(client: Optimizely) -> OptimizelyUserContext:
 
 
 @SETTINGS
-def test_every_kind_of_rule_is_told_apart(sends_all: bool) -> None:
+def test_every_kind_of_rule_is_distinguished(sends_all: bool) -> None:
     types = types_of(optimizely_client(sendFlagDecisions=sends_all, **TARGETED), anybody)
 
     assert types == {
@@ -260,7 +260,7 @@ def test_a_config_manager_of_the_application_s_own_is_asked() -> None:
     assert types_of(client, anybody)["checkout"] == "experiment"
 
 
-def test_a_datafile_of_another_form_is_told_and_decisions_go_on_without_a_type() -> None:
+def test_a_datafile_of_another_form_is_reported_and_decisions_go_on_without_a_type() -> None:
     client = optimizely_client()
     client.config_manager.optimizely_config = object()  # type: ignore[assignment]
     heard = Heard(client)
@@ -271,7 +271,7 @@ def test_a_datafile_of_another_form_is_told_and_decisions_go_on_without_a_type()
     assert isinstance(heard.errors[0].__cause__, AttributeError)
 
 
-def test_an_sdk_that_tells_no_ids_is_understood_by_flag_and_rule_key() -> None:
+def test_decisions_of_an_sdk_that_passes_no_ids_are_found_by_flag_and_rule_key() -> None:
     rules = read_rule_types(optimizely_client().get_optimizely_config())
 
     assert rules.of({"flag_key": "checkout", "rule_key": "checkout_test"}) == "experiment"
@@ -284,7 +284,7 @@ def test_before_a_datafile_is_read_no_rule_is_known() -> None:
     assert RuleTypes().of({"flag_key": "f", "rule_key": None, "experiment_id": None}) == "none"
 
 
-def test_the_sdk_tells_what_is_tested_here() -> None:
+def test_the_sdk_passes_what_is_tested_here() -> None:
     """The impressions of the same decisions say the same, where there are any."""
     client = optimizely_client(**copy.deepcopy(TARGETED))
     heard = Heard(client)

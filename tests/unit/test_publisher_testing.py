@@ -30,7 +30,7 @@ def test_decisions_are_recorded_as_a_publisher_would_send_them() -> None:
     assert len(publisher.decisions) == 1
 
 
-def test_what_is_missing_is_told_with_what_there_is() -> None:
+def test_a_failed_assertion_lists_what_was_published() -> None:
     publisher = RecordingPublisher()
     publisher.track("v1", "Order Completed", {"revenue": 25.5, "items": [{"id": 1}]})
     event = publisher.assert_tracked("Order Completed", visitor_id="v1", properties={"revenue": 25.5})
@@ -50,7 +50,7 @@ def test_what_is_missing_is_told_with_what_there_is() -> None:
     publisher.assert_nothing_published()
 
 
-def test_what_is_refused_is_told_at_once_and_recorded_as_no_event() -> None:
+def test_what_is_refused_is_reported_at_once_and_not_recorded_as_an_event() -> None:
     told: list[Exception] = []
     publisher = RecordingPublisher(on_error=told.append, max_event_bytes=200)
     assert not publisher.track("v1", "page", {"when": object()})
@@ -59,7 +59,7 @@ def test_what_is_refused_is_told_at_once_and_recorded_as_no_event() -> None:
     assert [error.kind for error in publisher.errors] == ["invalid", "too_large"]
     assert told == publisher.errors
     assert publisher.stats().refused == 2
-    with pytest.raises(AssertionError, match="2 errors were told"):
+    with pytest.raises(AssertionError, match="2 errors were reported"):
         publisher.assert_no_errors()
 
 

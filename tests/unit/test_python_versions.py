@@ -20,7 +20,9 @@ def test_this_python_is_found_and_one_that_does_not_exist_is_not() -> None:
     assert interpreter("3.99") is None
 
 
-def test_a_version_that_is_not_here_is_told_and_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_version_that_is_not_installed_is_reported_and_fails_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main("3.99") == 0
     assert capsys.readouterr().out == "Python 3.99: NOT TRIED: this machine does not have it\n"
 

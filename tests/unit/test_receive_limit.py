@@ -64,5 +64,5 @@ def test_it_ends_at_what_librdkafka_allows() -> None:
     assert not receive_limit.is_too_small
 
 
-def test_where_nothing_is_said_it_is_librdkafkas() -> None:
+def test_the_default_is_librdkafkas() -> None:
     assert ReceiveLimit({}).within({}) == {PROPERTY: LIBRDKAFKAS_BYTES}

@@ -92,7 +92,7 @@ def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> 
     assert counts.reasons == ({} if reason is Reason.OK else {reason.value: 1})
 
 
-def test_a_reason_of_a_later_release_is_counted_and_said_to_be_unknown() -> None:
+def test_a_reason_of_a_later_release_is_counted_and_shown_as_unknown() -> None:
     ledger = Settled(Span(100, 110))
     told = LedgerEntry(offset=100, kind="track", outcome="dropped", reason="unknown")
     ledger.add([told])

@@ -189,7 +189,7 @@ def ends(found: ImpressionBooks, *visitors: str) -> dict[str, tuple[str, str]]:
     return {visitor: (lost.fate, lost.reason) for visitor, lost in told.items() if lost is not None}
 
 
-def test_why_decisions_were_lost_is_told_by_service_and_of_whom_as_far_as_they_are_listed() -> None:
+def test_lost_decisions_are_shown_by_service_with_the_reason_and_the_listed_visitors() -> None:
     first = [lost_row("refused", "queue_full", 9, "v1", "v2"), lost_row("failed", "msg_timed_out", 3, "v3")]
     second = [lost_row("refused", "queue_full", 2, "v3", "v4", instance="j"), lost_row("refused", None, 1)]
     found = holding(
@@ -237,7 +237,7 @@ def test_lists_are_held_only_if_they_are_asked_for_and_up_to_a_bound(monkeypatch
     assert sum(map(len, found.lost._listed.values())) == 12
 
 
-def test_people_read_a_line_for_each_flag_and_type_of_rule_and_what_is_doubtful() -> None:
+def test_people_read_a_line_for_each_flag_and_type_of_rule_and_for_each_doubt() -> None:
     found = books(report(0, uncounted=7), report(2, impressions=[], unpublished=[]), b"no report")
     for _ in range(3):
         found.publish(published("experiment"))
@@ -276,7 +276,7 @@ def test_people_read_a_line_for_each_flag_and_type_of_rule_and_what_is_doubtful(
     ]
 
 
-def test_where_nobody_reports_that_is_said() -> None:
+def test_if_no_publisher_reports_the_text_says_so() -> None:
     assert list(impression_sentences(books())) == [
         "No publisher reported impressions in the window: see docs/reconcile.md, Impressions."
     ]

@@ -140,7 +140,7 @@ def test_everybody_who_is_in_one_and_not_in_the_other_has_a_cause() -> None:
     assert found.decided(("checkout", "a")) == 10
 
 
-def test_who_was_never_published_is_told_with_the_client_and_the_services_that_publish() -> None:
+def test_visitors_never_published_are_shown_with_the_client_and_the_services_that_publish() -> None:
     three_way = ThreeWay(exported("lost"))
     publish(three_way, 0, "another", Reason.OK)
     (_, lost) = compared(three_way, SINCE, UNTIL).differences
@@ -169,7 +169,7 @@ def test_what_was_decided_outside_the_window_or_at_its_edge_is_left_out() -> Non
     assert (found.left_out, counts.decided, counts.delivered) == (2, 2, 1)
 
 
-def test_only_decisions_that_optimizely_was_told_of_are_compared() -> None:
+def test_only_decisions_that_were_reported_to_optimizely_are_compared() -> None:
     three_way = ThreeWay(exported())
     publish(three_way, 0, "rollout", Reason.OK, decision_event_dispatched=False)
     publish(three_way, 1, "old", Reason.OK, experiment_id=None)
@@ -188,7 +188,7 @@ def lost_at_shop(*lost: tuple[str, str, int, str]) -> LostAtPublishers:
     return found
 
 
-def test_whom_the_publisher_refused_and_who_failed_there_is_told_with_the_reason() -> None:
+def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason() -> None:
     three_way = ThreeWay({**exported("full", "slow", "gone", "came"), **exported("held", held=True)})
     publish(three_way, 0, "came", Reason.NO_CONSENT)
     three_way.lost = lost_at_shop(
@@ -219,7 +219,7 @@ def test_whom_the_publisher_refused_and_who_failed_there_is_told_with_the_reason
     assert "full,111,222,refused,queue_full,python-sdk 5.2.0,shop" in lines
 
 
-def test_where_everybody_is_listed_nothing_is_said_of_others() -> None:
+def test_if_everybody_is_listed_others_are_not_mentioned() -> None:
     three_way = ThreeWay(exported("full", "gone", "came"))
     publish(three_way, 0, "came", Reason.OK)
     three_way.lost = lost_at_shop(("refused", "queue_full", 1, "full"))
@@ -242,7 +242,7 @@ def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:
     )
 
 
-def test_who_had_no_rule_or_a_variation_without_a_numeric_id_is_found_as_optimizely_is_told(
+def test_a_visitor_without_a_rule_or_a_numeric_variation_id_is_found_under_the_ids_that_optimizely_gets(
     tmp_path: Path,
 ) -> None:
     """The SDK sends null for the id of a delivery's variation that is not of digits, and for all where no rule is."""

@@ -225,7 +225,7 @@ def test_a_value_that_is_not_a_split_is_refused_with_an_example(text: str) -> No
 
 
 @pytest.mark.parametrize("command", ["reconcile", "tail"])
-def test_a_time_that_is_none_is_a_usage_error(command: str) -> None:
+def test_an_invalid_time_is_a_usage_error(command: str) -> None:
     result = CliRunner().invoke(flagpost, [command, "--since", "yesterday"])
     assert result.exit_code == 2
     assert "'yesterday' is not a time" in result.output

@@ -117,14 +117,14 @@ def test_two_experiments_of_a_flag_are_two_tests() -> None:
     ]
 
 
-def test_without_a_word_of_the_split_an_even_one_is_assumed_and_said_so() -> None:
+def test_without_a_known_split_an_even_one_is_assumed_and_the_text_says_so() -> None:
     (ratio,) = checked(sampled(crowd(a=505, b=495)))
     assert (ratio.expected, ratio.expected_from) == ({"a": 500.0, "b": 500.0}, Origin.EVEN)
     assert not ratio.skewed
     assert ratio.p_value > 0.5
 
 
-def test_the_split_of_the_datafile_is_expected_where_a_publisher_told_it() -> None:
+def test_the_split_of_the_datafile_is_expected_if_a_publisher_reported_it() -> None:
     samples = sampled(crowd(a=900, b=100))
     (even,) = checked(samples)
     (meant,) = checked(samples, told({"a": 9_000, "b": 1_000}))
@@ -153,7 +153,7 @@ def test_one_variation_has_nothing_to_be_compared_with() -> None:
     assert checked(Samples()) == []
 
 
-def test_few_visitors_tell_nothing() -> None:
+def test_few_visitors_are_no_evidence() -> None:
     (ratio,) = checked(sampled(crowd(a=9)), told({"a": 1, "b": 1}))
     assert not ratio.skewed
     assert ratio.p_value > 0.01
@@ -164,7 +164,7 @@ def test_fifty_two_to_forty_eight_of_twenty_thousand_visitors_is_skewed() -> Non
     assert ratio.skewed
 
 
-def test_what_has_once_been_skewed_stays_so_and_says_since_when() -> None:
+def test_a_skewed_split_stays_skewed_and_says_since_when() -> None:
     """A fault that was repaired has spoilt the experiment all the same."""
     arrivals = crowd(hour=0, a=500, b=500)
     arrivals += [each for hour in range(1, 4) for each in crowd(hour=hour, a=700, b=300)]
@@ -226,7 +226,7 @@ def test_a_fair_experiment_has_no_suspects_whatever_its_services_do() -> None:
     assert (ratio.skewed, ratio.suspects) == (False, ())
 
 
-def test_decisions_that_fit_and_deliveries_that_do_not_are_told_apart() -> None:
+def test_decisions_that_fit_and_deliveries_that_do_not_are_distinguished() -> None:
     arrivals = crowd(a=1_000, b=1_000)
     (ratio,) = checked(sampled(arrivals, undelivered={"b": 300}))
     assert (ratio.skewed, ratio.delivered_skewed) == (False, True)
@@ -235,7 +235,7 @@ def test_decisions_that_fit_and_deliveries_that_do_not_are_told_apart() -> None:
     assert (fair.skewed, fair.delivered_skewed) == (False, False)
 
 
-def test_a_publisher_that_does_not_tell_its_name_is_a_sender_too() -> None:
+def test_a_publisher_without_a_name_is_a_sender_too() -> None:
     arrivals = crowd("web", a=3_000, b=3_000)
     arrivals += [(shown(f"x{n}", "a" if n % 10 < 8 else "b", source=None), 0) for n in range(1_000)]
     (ratio,) = checked(sampled(arrivals))
@@ -260,7 +260,7 @@ def test_the_sentences_say_what_is_off_and_whose_it_is() -> None:
     assert sdk.startswith("The SDK java 4.1.0 alone is not split as expected")
 
 
-def test_the_sentences_say_how_to_tell_a_split_that_nobody_told() -> None:
+def test_the_sentences_say_how_to_give_a_split_that_no_publisher_reports() -> None:
     (ratio,) = checked(sampled(crowd(a=900, b=100)))
     whole, nobody = ratio_warnings(ratio)
     assert "where 500 a, 500 b are expected in an even split." in whole
@@ -277,7 +277,7 @@ def test_the_sentences_say_that_what_was_delivered_is_off() -> None:
     )
 
 
-def test_a_split_as_it_should_be_is_a_remark() -> None:
+def test_an_expected_split_is_only_a_remark() -> None:
     (ratio,) = checked(sampled(crowd(a=510, b=490)), given={"checkout": {"a": 1, "b": 1}})
     assert list(ratio_warnings(ratio)) == []
     assert ratio_remark(ratio) == (

@@ -114,7 +114,7 @@ def test_a_duplicate_of_a_delivery_before_the_stretch_is_known_from_the_ledger()
     assert (told(found), found.same) == ({}, 1)
 
 
-def test_a_duplicate_of_what_the_ledger_has_lost_is_left_out_and_said() -> None:
+def test_a_duplicate_of_a_delivery_that_the_ledger_has_lost_is_left_out_and_reported() -> None:
     again = shown(10, 5.0)
     found = rehearsed([again], [("m", 6.0, [ended(again, Reason.DEDUPE, duplicate_of=4)])], span=Span(10, 20))
     assert (told(found), dict(found.left_out)) == ({}, {LeftOut.NOT_COVERED: 1})

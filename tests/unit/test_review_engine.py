@@ -345,7 +345,7 @@ def test_a_value_is_sent_again_when_another_may_have_been_taken_since(answer: An
     assert [sent_values(attempt) for attempt in attempts] == [{"v": {"plan": "a"}}], "Pendo may hold b"
 
 
-def test_a_null_id_in_an_answer_names_nobody() -> None:
+def test_a_null_id_in_an_answer_names_no_record() -> None:
     body = b'{"failed":1,"errors":[{"id":null,"index":1,"error":"no"}]}'
     assert set(read_errors(body, ["None", "v"]).refused) == {"v"}
 
@@ -390,7 +390,7 @@ def test_what_is_remembered_of_sent_values_keeps_within_the_limit_of_the_process
         "Wed, 21 Oct 2026 99999999999999999999:28:00 GMT",
     ],
 )
-def test_a_retry_after_that_no_calendar_holds_is_as_none(header: str) -> None:
+def test_a_retry_after_beyond_any_calendar_counts_as_none(header: str) -> None:
     assert retry_after_seconds(header, START_MS) is None
 
 

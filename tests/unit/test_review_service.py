@@ -205,7 +205,7 @@ async def test_a_request_that_a_hand_over_abandons_during_the_drain_makes_the_st
     assert not await draining
 
 
-async def test_answers_that_come_when_the_run_has_ended_are_nobodys() -> None:
+async def test_answers_that_come_after_the_run_has_ended_are_ignored() -> None:
     """Closing the HTTP client answers what is left: that must start nothing, and settle nothing, any more."""
     service, requests, _ = service_with()
     take_over(service, [0])
@@ -630,7 +630,7 @@ def held(service: Service, count: int, partition: int = 0) -> None:
     assert done, "a partition that waits takes up no place in the hand-over"
 
 
-async def test_a_partition_that_waits_for_the_registry_is_told_and_paused_by_itself() -> None:
+async def test_a_partition_that_waits_for_the_registry_is_reported_and_only_it_is_paused() -> None:
     service, _, intake = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
     take_over(service, [0, 1])
     held(service, 1)
@@ -656,7 +656,7 @@ async def test_a_partition_that_waits_for_the_registry_is_told_and_paused_by_its
     service.loop.decoding.stop()
 
 
-async def test_a_gap_behind_records_that_wait_is_told_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_gap_behind_waiting_records_is_reported_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Told at once, it would be committed over records that nobody has decoded."""
     service, _, _ = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
     take_over(service, [0, 1])

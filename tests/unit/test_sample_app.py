@@ -202,7 +202,7 @@ def test_a_metrics_port_in_use_is_explained() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
-def test_events_that_kafka_does_not_take_are_told() -> None:
+def test_events_that_kafka_does_not_take_are_reported() -> None:
     options = ["--bootstrap-servers", "127.0.0.1:1", "--seconds", "0.1", "--flush-seconds", "0.2"]
     ended = subprocess.run(
         [*PROGRAM, *options], capture_output=True, timeout=stretched(DEADLINE_SECONDS), check=False

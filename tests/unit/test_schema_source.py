@@ -111,7 +111,7 @@ async def test_what_our_code_raises_at_an_answer_is_reported() -> None:
     assert isinstance(defects[0], KeyError)
 
 
-async def test_after_the_stop_nothing_is_told_and_nothing_wakes() -> None:
+async def test_after_the_stop_nothing_is_reported_and_nothing_wakes() -> None:
     told: list[int] = []
     requests = RegistryRequests(Registry(for_ever), lambda _: told.append(-1))
     requests.ask(7, lambda schema_id, _answer: told.append(schema_id))

@@ -72,7 +72,7 @@ def test_records_from_the_field_that_double_are_refused_for_their_types() -> Non
         AvroSchema.parse(text)
 
 
-def test_to_refuse_records_that_double_takes_no_longer_for_twice_as_many() -> None:
+def test_refusing_a_schema_whose_types_double_takes_no_longer_for_twice_as_many() -> None:
     """40 of them are 10^12 types: to walk through them would not end."""
     with pytest.raises(SchemaError, match=f"more than {MAX_NODES} types"):
         AvroSchema.parse(json.dumps(doubling(40)))

@@ -268,7 +268,7 @@ def test_a_confluent_id_is_asked_for_once() -> None:
         ),
     ],
 )
-def test_a_registry_schema_that_is_not_ours_is_told_at_decoding(text: str, says: str) -> None:
+def test_a_registry_schema_that_is_not_ours_is_reported_at_decoding(text: str, says: str) -> None:
     decoder = Decoder()
     decoder.add_schema(3, text)
 

@@ -117,7 +117,7 @@ def test_what_is_wrong_is_named(document: object, field: str) -> None:
     assert str(caught.value).startswith(f"{field}: ")
 
 
-def test_the_reason_is_told_once_and_fits_the_value() -> None:
+def test_the_reason_is_given_once_and_fits_the_value() -> None:
     with pytest.raises(EventFormError, match=r"^properties: must be an object, not null$"):
         read({"type": "track", "event": "e", "properties": None})
     with pytest.raises(EventFormError, match=r"^attributes\.a: must be a finite number"):

@@ -125,7 +125,7 @@ def test_what_python_writes_is_read_back_to_the_millisecond(moment: Any) -> None
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9TtZz:. +-]{1,30}", fullmatch=True))
-def test_no_text_does_anything_but_name_a_time_or_none(text: str) -> None:
+def test_any_text_is_read_as_a_time_or_as_none(text: str) -> None:
     moment = read_time_ms(text)
     assert moment is None or abs(moment) <= 10_000 * 366 * 86_400_000
 

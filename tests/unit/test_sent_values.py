@@ -89,7 +89,7 @@ def test_a_quiet_partitions_values_go_before_a_busy_ones() -> None:
     assert known(values, 1, range(100), 90_000_000) == list(range(100))
 
 
-def test_what_is_looked_at_again_is_not_among_the_oldest() -> None:
+def test_values_that_are_sent_again_are_not_among_the_oldest() -> None:
     values = SentValues(TTL_MS, 100)
     for number in range(1_000):
         values.remember(0, key(number), sent(5_000))
@@ -169,7 +169,7 @@ def test_long_names_of_fields_are_kept_in_no_cache() -> None:
 # Time
 
 
-def test_what_is_older_than_two_ttl_goes_by_and_by() -> None:
+def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
     values = SentValues(TTL_MS, 1_000_000)
     for number in range(20_000):
         values.remember(0, key(number), sent(5_000 + number * 10))
@@ -190,7 +190,7 @@ def test_a_leap_in_event_time_lets_go_of_a_few_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("step_ms", [0, TTL_MS + 1, 5 * TTL_MS])
-def test_what_is_set_again_and_again_is_one_value_however_event_time_moves(step_ms: int) -> None:
+def test_a_field_that_is_set_again_and_again_is_one_value(step_ms: int) -> None:
     values = SentValues(TTL_MS, 800)
     for number in range(5_000):
         values.remember(0, key(number % 10), sent(5_000 + number * step_ms))

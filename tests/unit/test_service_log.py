@@ -166,7 +166,7 @@ def test_pendos_state_comes_with_its_status_and_what_to_do(
     assert states.why(EndpointName.TRACK, EndpointState.OK) == {}
 
 
-def test_a_failure_of_tls_is_told_in_its_own_words() -> None:
+def test_a_failure_of_tls_is_reported_in_its_own_words() -> None:
     answer = Answer(failure=Failure.UNREACHABLE, detail="the certificate has expired")
     states = PendoStates(down(answer))
     states.note(EndpointName.TRACK, answer)
@@ -190,7 +190,7 @@ class Clock:
         return self.now
 
 
-def test_that_kafka_is_waited_for_is_said_once_and_that_it_is_back() -> None:
+def test_waiting_for_kafka_is_logged_once_and_so_is_its_return() -> None:
     clock = Clock()
     contact = KafkaContact("events", clock)
     with capture_logs() as lines:

@@ -234,7 +234,7 @@ def test_impossible_value_in_a_variable(key: Key) -> None:
 
 
 @every_key
-def test_a_misspelt_key_is_told_the_right_one(key: Key, tmp_path: Path) -> None:
+def test_the_message_about_a_misspelt_key_names_the_right_one(key: Key, tmp_path: Path) -> None:
     misspelt = key.name + "x"
     refusal = _refusal(_file(tmp_path, misspelt, "hunter2"), {})
     assert misspelt in refusal

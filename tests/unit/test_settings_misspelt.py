@@ -97,7 +97,7 @@ def test_a_value_that_is_not_a_service_link_is_a_misspelling(value: str) -> None
     assert "write FLAGPOST_GATEWAY__PORT" in problems_of({"FLAGPOST_GATEWAY_PORT": value}, "gateway")
 
 
-def test_other_programs_variables_are_let_be() -> None:
+def test_other_programs_variables_are_ignored() -> None:
     """Whoever uses Flagpost may have variables of its own; and each program checks its own sections."""
     theirs = {"FLAGPOST_WRITE_KEY": "x", "FLAGPOST_HOME": "/", "FLAGPOST": "1", "FLAGPOST_": "1", "HOME": "/"}
 

@@ -56,7 +56,7 @@ def test_a_key_that_yaml_takes_for_a_boolean_is_refused(tmp_path: Path) -> None:
     assert "mapping.events.on" in _refusal("mapping: {events: {on: x}}", tmp_path)
 
 
-def test_every_problem_is_told_at_once_a_line_each(tmp_path: Path) -> None:
+def test_every_problem_is_reported_at_once_one_line_each(tmp_path: Path) -> None:
     refusal = _refusal(
         "kafka: {topic: 1, tpoic: x}\npendo: {region: mars}\n", tmp_path, {"FLAGPOST_LOG__LEVEL": "x"}
     )
@@ -96,7 +96,7 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
         "\x00",
     ],
 )
-def test_what_yaml_cannot_read_is_told_in_a_line(value: str, tmp_path: Path) -> None:
+def test_what_yaml_cannot_read_is_reported_in_one_line(value: str, tmp_path: Path) -> None:
     refusal = _refusal(f"kafka: {{topic: {value}}}", tmp_path)
     assert refusal.startswith(str(tmp_path / "flagpost.yaml"))
     assert "is not YAML" in refusal

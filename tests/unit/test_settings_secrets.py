@@ -137,7 +137,7 @@ def test_a_file_that_holds_no_secret_is_named(tmp_path: Path, content: bytes | N
     assert str(file) in str(caught.value)
 
 
-def test_a_path_that_is_none_is_named() -> None:
+def test_an_invalid_path_is_named() -> None:
     with pytest.raises(SettingsError, match="NUL character"):
         SecretSource("pendo.track_secret_file", Path("a\0b")).current()
 

@@ -1,4 +1,4 @@
-"""When a client that brings nothing is to be replaced, under a clock of the test's own."""
+"""When a client that returns no records is to be replaced, under a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_partition_that_is_paused_meanwhile_begins_anew() -> None:
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
 
 
-def test_a_thread_that_stood_still_says_nothing_of_its_partitions() -> None:
+def test_after_a_thread_stood_still_its_partitions_are_not_reported() -> None:
     """A process that was frozen for a minute has read nothing, and its client is well."""
     noted = Noted()
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)

@@ -91,7 +91,7 @@ async def read() -> Any:
 ON = b'{"at":1}'
 
 
-async def test_all_of_the_topic_is_read_before_anything_is_told_and_later_words_follow(
+async def test_the_whole_topic_is_read_before_anything_is_reported_and_later_records_follow(
     kafka: MockKafka, read: Reading
 ) -> None:
     say(kafka, ("a", ON), ("b", ON), ("a", None))
@@ -116,20 +116,20 @@ async def test_an_empty_topic_suppresses_nobody(kafka: MockKafka, read: Reading)
 @pytest.mark.parametrize(
     "value", [b"", b"null", b"{", b"[]", b'{"at":"now"}', b'{"at":1.5}', b"\xff\xfe", b"x" * 100_000]
 )
-def test_a_value_that_says_nothing_suppresses_all_the_same(value: bytes) -> None:
+def test_a_value_that_cannot_be_read_suppresses_too(value: bytes) -> None:
     """An undo has no value at all: what is damaged is no undo."""
     assert read_suppression(b"v", value) == Suppression("v", is_suppressed=True)
     assert suppressed_at(value) is None
 
 
-def test_what_suppress_writes_tells_when() -> None:
+def test_what_suppress_writes_says_when() -> None:
     assert suppression_value(12) == b'{"at":12}'
     assert suppressed_at(suppression_value(12)) == 12
     assert read_suppression(b"v", None) == Suppression("v", is_suppressed=False)
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff"])
-def test_a_record_whose_key_is_nobodys_id_says_nothing(key: bytes | None) -> None:
+def test_a_record_whose_key_is_not_an_id_is_refused(key: bytes | None) -> None:
     with pytest.raises(NoVisitor):
         read_suppression(key, ON)
 
@@ -141,7 +141,7 @@ async def test_records_that_name_nobody_stop_nothing(kafka: MockKafka, read: Rea
     assert (len(heard.known[0]), heard.known[0].hold("a")) == (1, True)
 
 
-async def test_a_topic_that_may_not_be_read_is_waited_for_and_told_by_the_right_that_lacks(
+async def test_a_topic_that_may_not_be_read_is_waited_for_and_the_missing_right_is_named(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = SuppressionsReader._ends
@@ -212,7 +212,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(kafka: MockKafka, re
     assert heard.later == [Suppression("a", is_suppressed=True)]
 
 
-async def test_a_topic_out_of_reach_is_told_after_a_while_and_again_when_it_is_back(
+async def test_an_unreachable_topic_is_reported_after_a_while_and_so_is_its_return(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for nothing but a broker must not stop all sending at once."""
@@ -232,7 +232,7 @@ async def test_a_topic_out_of_reach_is_told_after_a_while_and_again_when_it_is_b
     await eventually(lambda: heard.later)
 
 
-async def test_more_than_fits_is_told_and_read_again_when_there_is_less(
+async def test_more_than_fits_is_reported_and_read_again_when_there_is_less(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suppressions_reader, "FULL_SECONDS", 0.05)
@@ -248,7 +248,7 @@ async def test_more_than_fits_is_told_and_read_again_when_there_is_less(
     assert len(heard.known[0]) == 100
 
 
-async def test_what_came_and_did_not_fit_is_read_over(kafka: MockKafka, read: Reading) -> None:
+async def test_a_topic_that_did_not_fit_is_read_again(kafka: MockKafka, read: Reading) -> None:
     reader, heard = read(kafka)
     await eventually(lambda: heard.known)
     say(kafka, ("a", ON))

@@ -125,7 +125,7 @@ async def test_check_says_what_is_wrong_with_pendo_and_the_registry(wrong: Wrong
             await asyncio.to_thread(Registry(url, {}, registry.outbound).ids_for, "events")
 
 
-def test_what_is_no_tls_is_not_called_so() -> None:
+def test_other_failures_are_not_reported_as_tls() -> None:
     assert tls_failure(OSError("no route to host")) is None
     assert tls_failure(ValueError()) is None
 

@@ -44,7 +44,7 @@ def test_one_delivery_is_enough_and_the_first_counts(visitors: Visitors[tuple[st
     assert counts(visitors) == VisitorCounts(1, 1, {})
 
 
-def test_of_several_reasons_the_nearest_to_delivery_stands(visitors: Visitors[tuple[str, str]]) -> None:
+def test_the_reason_nearest_to_delivery_counts(visitors: Visitors[tuple[str, str]]) -> None:
     visitors.settle(0, [LedgerEntry(12, "track", "dead_lettered", "rejected")])
     visitors.settle(0, [LedgerEntry(10, "track", "dropped", "no_consent")])
     assert counts(visitors) == VisitorCounts(1, 0, {"rejected": 1})
@@ -107,7 +107,7 @@ def test_a_duplicate_of_what_is_forgotten_is_lost_as_such() -> None:
     assert counts(visitors).by_reason == {"dedupe": 1}
 
 
-def test_a_duplicate_in_another_group_counts_as_delivered_through_the_one_it_repeats() -> None:
+def test_a_duplicate_in_another_group_counts_as_delivered_with_the_one_it_duplicates() -> None:
     visitors: Visitors[str] = Visitors()
     visitors.publish(0, 3, "monday", "v")
     visitors.publish(0, 10, "tuesday", "v")

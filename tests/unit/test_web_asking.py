@@ -33,7 +33,7 @@ async def test_questions_wait_for_one_another_and_not_without_end() -> None:
     assert await asking.ask(question) == "answered"
 
 
-async def test_a_kafka_that_is_not_there_is_said_to_be_so() -> None:
+async def test_an_unreachable_kafka_is_reported() -> None:
     def question() -> str:
         raise KafkaUnavailable("kafka:9092: no answer")
 

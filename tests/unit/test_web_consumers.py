@@ -58,7 +58,7 @@ async def told(url: str) -> Consumer:
     return found
 
 
-async def test_a_consumer_is_told_as_it_tells_itself() -> None:
+async def test_a_consumer_is_shown_as_it_describes_itself() -> None:
     async with answering(orjson.dumps(STATUS)) as url:
         assert await told(url) == Consumer(
             url.removeprefix("http://"), {"track": "throttled", "metadata": "ok"}, 7, 3, ("ledger",)
@@ -77,13 +77,15 @@ async def test_a_consumer_is_told_as_it_tells_itself() -> None:
         (b'{"group": "g"}', 200, "the program that answers there is not a Flagpost consumer"),
     ],
 )
-async def test_what_is_no_consumer_is_said_to_be_none(body: bytes, status: int, wrong: str) -> None:
+async def test_what_is_not_a_consumer_is_reported(body: bytes, status: int, wrong: str) -> None:
     async with answering(body, status) as url:
         assert (await told(url)).wrong == wrong
         assert await ask_consumers([url], "g") == []
 
 
-async def test_one_that_is_not_there_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_that_is_missing_or_does_not_answer_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert (await told("http://127.0.0.1:1")).wrong == "it cannot be reached"
     monkeypatch.setattr(consumer_state.ask_state, "__defaults__", (0.2,))
     async with answering(b"", wait=asyncio.Event()) as url:

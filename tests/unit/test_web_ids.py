@@ -111,7 +111,7 @@ def test_an_explained_visitor_names_nobody_else() -> None:
 
 
 @pytest.mark.parametrize("show_ids", [True, False])
-def test_a_suppressed_visitor_is_said_to_be_so(show_ids: bool) -> None:
+def test_a_suppressed_visitor_is_shown_as_suppressed(show_ids: bool) -> None:
     told = "The visitor is suppressed"
     assert told in str(pages(show_ids=show_ids).explain(FOUND | {"suppressed": True}))
     assert told not in str(pages(show_ids=show_ids).explain(FOUND))

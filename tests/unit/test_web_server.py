@@ -178,7 +178,7 @@ async def test_an_address_that_is_too_long_is_refused() -> None:
         assert answer.status == 414
 
 
-async def test_a_place_that_is_none_is_said_to_be_none() -> None:
+async def test_a_place_of_another_form_is_refused() -> None:
     async with served(counted()) as (session, url), session.get(f"{url}/dead-letter?place=<x>") as answer:
         assert answer.status == 400
         assert "&lt;x&gt;" in await answer.text()

@@ -88,7 +88,7 @@ def test_bars_stand_on_one_another_and_fit(counts: list[tuple[int, int]]) -> Non
     )
 
 
-def test_hidden_ids_are_alike_for_the_same_person_and_tell_nothing() -> None:
+def test_hidden_ids_are_equal_for_the_same_person_and_reveal_nothing() -> None:
     ids, others = Ids(are_shown=False), Ids(are_shown=False)
     assert ids.shown("ada") == ids.shown("ada") != ids.shown("bob")
     assert ids.shown("ada") != others.shown("ada")

@@ -63,7 +63,7 @@ def items(count: int, size: int = 1) -> list[Item]:
     return [Item(f"{number}", size) for number in range(count)]
 
 
-def test_what_is_on_its_way_is_bounded_in_bytes_and_the_rest_waits_here() -> None:
+def test_bytes_in_flight_are_bounded_and_the_rest_waits() -> None:
     kafka = Kafka()
     many = items(20_000, write_line.MAX_SENT_BYTES // 4)
     for item in many:
@@ -133,7 +133,7 @@ def test_a_success_during_the_pause_ends_it() -> None:
     assert kafka.sent == ["slow", "refused", "refused"]
 
 
-def test_what_is_recalled_is_the_next_unless_it_is_no_longer_wanted() -> None:
+def test_a_recalled_item_is_the_next_unless_it_is_no_longer_wanted() -> None:
     kafka = Kafka()
     kept, given_up = Item("kept"), Item("given up")
     kafka.line.offer(kept)
@@ -169,7 +169,7 @@ def test_a_line_stands_still_when_nothing_was_taken_for_a_while() -> None:
     assert told == [None, None, "Kafka does not answer", "no right", None, "Kafka does not answer", None]
 
 
-def test_pruned_of_all_that_waits_it_stands_still_no_more() -> None:
+def test_a_line_whose_waiting_items_were_all_dropped_no_longer_stands_still() -> None:
     kafka = Kafka()
     (item,) = items(1)
     kafka.line.hold(item, "too large")

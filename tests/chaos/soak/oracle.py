@@ -37,7 +37,7 @@ OUT_OF_TURN_A_FREEZE: Final = 1
 """A process frozen between its last check and the write to the socket may send once out of turn."""
 
 TOPIC_ANEW: Final = "topic made anew"
-"""The trouble after which two members may own a partition of the same number: one of the old topic, one of the new."""
+"""The trouble after which two members may own a partition of one number: one of the old topic, one of the new."""
 
 REFUSES_THE_PUBLISHER: Final = frozenset({"events not writable", TOPIC_ANEW})
 """Troubles in which Kafka refuses batch after batch, and takes the next one as soon as it may."""
@@ -316,7 +316,9 @@ def _judge_turns(soak: Soak, requests: list[Received], verdict: Verdict) -> None
         visitor, number = step = step_of(parsed)
         place = places.get(step, -1)
         at = round(request.at_seconds - soak.began, 1)
-        is_behind = place < newest[visitor] and not _is_of_another_topic(soak, request, place, newest[visitor])
+        is_behind = place < newest[visitor] and not _is_of_another_topic(
+            soak, request, place, newest[visitor]
+        )
         if step not in seen and is_behind:
             disorder.append((request, f"{visitor}: step {number} after a later one, at {at} s"))
         if visitor in last:
