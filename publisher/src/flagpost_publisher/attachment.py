@@ -126,7 +126,7 @@ class Attachment:
         self._thread.held_out = None
         if rule_type != NONE or decision_info["variation_key"] is not None:
             return rule_type
-        # If deliveries have no impressions, such a decision can only have the holdout's.
+        # If deliveries have no impressions, the impression of such a decision can only be the holdout's.
         told = decision_info["decision_event_dispatched"] and not self._rules.sends_flag_decisions
         return HOLDOUT if held_out or told else rule_type
 

@@ -351,7 +351,7 @@ class KafkaOutput:
         left = self.stats().queued
         if self._producer is not None:
             self._producer.close()
-        headers = event_headers(None)  # those of the registry may never have come
+        headers = event_headers(None)  # the headers with the registry's ids may never have come
         with self._lock:
             for message in self._waiting:
                 self._remember_undelivered(headers[message.event_type] + message.body, "closed")

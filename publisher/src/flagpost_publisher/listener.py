@@ -44,7 +44,7 @@ def claim_in(visitor_id: str, decision_info: Mapping[str, Any], rule_type: str |
 
 
 def exposure_in(user_id: str, decision_info: Mapping[str, Any]) -> Exposure:
-    """What Optimizely is told of the decision: for whom, and of what by its own ids."""
+    """What Optimizely is told about the decision: the visitor, and its own ids of experiment and variation."""
     return exposure_of(decision_info.get("experiment_id"), decision_info.get("variation_id"), user_id)
 
 

@@ -121,7 +121,7 @@ class RecordingPublisher(Publisher):
     def assert_no_errors(self) -> None:
         """Raise AssertionError if anything was refused or went wrong, and say what."""
         if self.errors:
-            raise AssertionError(_missing(f"{len(self.errors)} errors were told", map(str, self.errors)))
+            raise AssertionError(_missing(f"{len(self.errors)} errors were reported", map(str, self.errors)))
 
     # Instead of Kafka
 

@@ -105,7 +105,9 @@ class Loader(Generic[Model]):
         return settings
 
     def _problems(self, given: Given, error: ValidationError) -> Iterator[Problem]:
-        """What the models refuse, then what the sources do: of two about one key, the later has more information."""
+        """The problems that the models find, then those that the sources find: of two about one key, the later one
+        says more.
+        """
         for detail in error.errors(include_url=False):
             path = tuple(part for part in detail["loc"] if part != "[key]")
             if _is_about_a_key(detail):

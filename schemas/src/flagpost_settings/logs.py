@@ -39,7 +39,7 @@ OURS: Final = (
 _EXCEPTION: Final = frozenset({"exc_info", "stack_info"})
 
 REPEAT_SECONDS: Final = 30.0
-"""How often the same words are logged again."""
+"""The same text is logged again after this time at the earliest."""
 
 
 def configure_logging(settings: LogSettings, stream: TextIO) -> None:
@@ -104,7 +104,7 @@ class Lately:
         self._lock = Lock()
 
     def is_news(self, said: Hashable) -> bool:
-        """Whether this was not logged lately; from now on it was."""
+        """Whether this was not logged lately; it counts as logged from now on."""
         with self._lock:
             if said in self._said:
                 return False

@@ -156,7 +156,7 @@ def _no_yaml(error: Exception) -> str:
 
 
 def _wrong_keys(node: yaml.Node | None, path: KeyPath, file: str, seen: set[int]) -> Iterator[Problem]:
-    """Keys that YAML would silently take as the last of several, or as something else than text.
+    """Keys of which YAML would silently use only the last of several, and keys that it does not read as text.
 
     `seen`: the nodes visited; with anchors one may occur in many places, and inside itself.
     """

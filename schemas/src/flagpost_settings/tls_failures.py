@@ -34,7 +34,7 @@ def tls_failure(error: BaseException) -> str | None:
 
 
 def _ssl_error(error: BaseException, depth: int) -> ssl.SSLError | None:
-    """Python's innermost error: aiohttp's are of its class, and say nothing themselves."""
+    """Python's own SSL error, the innermost: aiohttp's errors are of the same class, but hold no details."""
     held = (getattr(error, name, None) for name in _HOLDERS) if depth else ()
     inner = (_ssl_error(each, depth - 1) for each in held if isinstance(each, BaseException))
     outer = error if isinstance(error, ssl.SSLError) else None

@@ -1,8 +1,8 @@
 """The engine: decides what becomes of every record, and never waits.
 
-In: records, assignments, answers, acknowledgements, and the time. Out: `poll` gives what is to be requested of
-Pendo, what has been settled, and when to call again. It awaits nothing, reads no clock, draws no randomness of
-its own and logs nothing; so the same engine runs in the service and under virtual time.
+In: records, assignments, answers, acknowledgements, and the time. Out: `poll` returns the requests to make to Pendo,
+what has been settled, and when to call again. It awaits nothing, reads no clock, draws no randomness of its own and
+logs nothing; so the same engine runs in the service and under virtual time.
 
 A record walks through it in one direction: `receive` plans its deliveries and hands each to `track_sending` or
 `metadata_sending`; `poll`, or after an answer `start`, starts requests; `answered` ends them, or puts them back to
@@ -336,13 +336,13 @@ class Engine:
     def _enter(self, delivery: Delivery, now: Instant) -> None:
         planned = delivery.planned
         if planned.repairs:
-            # There may be ten thousand; once they are counted, nobody asks for them.
+            # There may be ten thousand repairs, and they are not needed once they are counted.
             delivery.planned = planned._replace(repairs=())
         if planned.ending is not None:
             self._settling.settle(delivery, planned.ending, now)
         elif planned.track is not None:
             self._tracks.enter(delivery, planned.track, planned.repairs, now)
-        else:  # it has metadata, then; and only what ends at once has no time
+        else:  # so it has metadata, and a time: only what ends at once may have none
             occurred_at = cast("int", delivery.record.occurred_at)
             delivery.partition.dedupe.advance(occurred_at)
             self._metadata.enter(delivery, cast("Metadata", planned.metadata), occurred_at, now)
@@ -392,7 +392,7 @@ class Engine:
 
     def _wake_at(self, now: Instant, *, may_send: bool) -> float | None:
         look_again = now.monotonic + CLOCK_SECONDS if self._clock_waits else None
-        # Time alone does not let sending go on: an acknowledgement does, of answers or of a commit.
+        # Only an acknowledgement, of answers or of a commit, lets sending go on; waiting does not.
         if not may_send or not self._has_connection():
             return look_again
         return earliest(look_again, self._tracks.due_at(now.monotonic), self._metadata.due_at(now.monotonic))
@@ -412,7 +412,7 @@ class Engine:
         )
 
     def wants_records(self, now: Instant) -> bool:
-        """Whether to take records in now; not where few could start, or while Pendo is not well."""
+        """Whether to take records in now: yes if few could start or while Pendo is not well; else see `Appetite`."""
         startable = self._tracks.lanes.startable if self.track.state is EndpointState.OK else 0
         return self._appetite.wants(startable, now.monotonic)
 

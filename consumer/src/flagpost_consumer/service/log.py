@@ -129,6 +129,6 @@ class PendoStates:
 
 
 def trouble(name: EndpointName, answer: Answer) -> dict[str, str]:
-    """What an answer was that was not a success, and what to do."""
+    """What went wrong with a request, and what to do."""
     detail = {"detail": answer.detail} if answer.detail else {}
     return {"status": answer.label, **detail, "to_do": what_to_do(name, answer)}

@@ -50,7 +50,7 @@ class KeyRing:
         """The key for `text`; None: there is none."""
         digest = _digest(text)
         found = None
-        for known, key in self._known:  # to the end, whichever matches
+        for known, key in self._known:  # compare with every key, even after a match
             if hmac.compare_digest(digest, known):
                 found = key
         return found

@@ -63,7 +63,7 @@ class Turns:
         self._spent_seconds = 0.0
         if self._waiting and not self._busy:
             self._next()
-        elif not self._busy:  # nobody waits, so nobody is behind
+        elif not self._busy:  # nobody waits, so nobody has used less than others
             self._served.clear()
             self._now = 0.0
 

@@ -32,7 +32,9 @@ HEADER_PREFIX = "flagpost-"
 
 
 class Cut(IntEnum):
-    """What is left out of a dead letter that its topic refused for its size; each step also leaves out all before."""
+    """What is left out of a dead letter that its topic refused for its size; each step also leaves out what those
+    before it do.
+    """
 
     NOTHING = 0
     VALUE = 1

@@ -3,8 +3,8 @@
 In: each acknowledged commit, whether partitions are owned, whether Kafka and the group answer. Out: when to ask them,
 and whether another client must join the group. It does no I/O.
 
-A client of KIP-848 that had lost its coordinator was seen never to find it again: no commit succeeded, no partition
-was reported lost, and the group had long given them to others.
+It was seen that a KIP-848 client that had lost its coordinator never found it again: no commit succeeded, and no
+partition was reported lost, although the group had long given them to others.
 """
 
 from __future__ import annotations

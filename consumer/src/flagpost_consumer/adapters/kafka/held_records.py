@@ -1,7 +1,7 @@
 """What partitions that wait for the registry hold, within a limit of records and bytes.
 
 In: what arrives for a waiting partition, in order. Out: the same, in the same order, and the partitions that hold so
-much that no more of them should be read. Beyond the limit comes at most what the Kafka thread has already handed
+much that no more of them should be read. The limit can be exceeded only by what the Kafka thread has already handed
 over.
 """
 

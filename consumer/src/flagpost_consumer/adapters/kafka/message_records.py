@@ -189,8 +189,7 @@ class MessageReader:
             return DecodeFailure(Reason.UNDECODABLE, legible(f"{error}; {STRANGER}", MAX_DETAIL_CHARACTERS))
 
     def _headers(self, message: Message) -> Headers | DecodeFailure:
-        """The headers, or the reason why the record is none. Empty if a name is not UTF-8: no event depends on
-        headers.
+        """The headers, or why the record is not an event. Empty if a name is not UTF-8: no event depends on headers.
 
         Anything else that raises here is quarantined at once: headers cannot be read twice (`message_headers`).
         """

@@ -40,7 +40,7 @@ EPOCHS_HEADER = "flagpost-epochs"
 """Of a ledger record: the last offset that it settles of each leader epoch (docs/contract.md#ledger-records)."""
 LINGER_SECONDS = 0.02
 MAX_BATCH_SETTLEMENTS = 1000
-"""The most settlements of one partition in one record, however long it has taken nothing."""
+"""The most settlements of one partition in one record, even if its ledger partition has taken nothing for long."""
 ENTRY_BYTES = 300
 """The approximate size of a settlement in the ledger."""
 MAX_RECORD_BYTES = 512 * 1024
@@ -94,7 +94,7 @@ class LedgerWriter:
         `ids`: how visitor and account ids are written.
         """
         self._ids = ids
-        # A record is tried until Kafka has it: with an idempotent producer, none is there twice.
+        # A record is retried until Kafka has it; with an idempotent producer none is written twice.
         self._producer = KafkaProducer(
             {**config, "message.timeout.ms": 0, "linger.ms": 0}, topic, "the ledger"
         )

@@ -141,7 +141,9 @@ def _count(settings: Settings, window: Window, by: By | None, three_way: ThreeWa
 
 
 def _ask_pendo(settings: Settings, found: Reconciliation) -> Mapping[Row, AtPendo] | None:
-    """Pendo's counts, after ours: what is delivered by now is in them. Without them the rest is still shown."""
+    """Pendo's counts, read after ours, so that they include what was delivered by then. If they are not available,
+    the rest is still shown.
+    """
     if found.since_ms is None:
         return {}
     from flagpost_consumer.commands.reconcile.pendo_counts import (  # noqa: PLC0415 - an HTTP client, for few

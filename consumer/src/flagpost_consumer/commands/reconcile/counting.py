@@ -83,11 +83,11 @@ class Published(NamedTuple):
     partition: int
     offset: int
     kinds: tuple[Kind, ...]
-    """The kinds that its planning gives."""
+    """The kinds of its planned deliveries."""
     row: Row | None = None
-    """For a decision."""
+    """Its row, if it is a decision."""
     part: Part | None = None
-    """What it is also counted by, if anything."""
+    """The part of its row, if rows are split."""
     decision: DecisionEvent | None = None
 
 
@@ -123,17 +123,17 @@ class Unexplained:
 
 
 _Alike: TypeAlias = tuple[Row | None, Part | None, tuple[Kind, ...], Endings, bool]
-"""What records have in common that are counted alike: row, part, kinds, how they ended, whether they are
+"""What records that are counted together have in common: row, part, kinds, how they ended, whether they are
 committed.
 """
 
 
 @dataclass(slots=True)
 class _Times:
-    """How many records are alike."""
+    """How many records are counted together."""
 
     missing: list[Kind]
-    """The deliveries of each for which the ledger has no ending."""
+    """The deliveries of each that the ledger does not settle."""
     count: int = 0
 
 
@@ -252,7 +252,7 @@ def _first(interval: Interval) -> int:
 
 
 def merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
-    """The intervals without overlaps, in order; what touches may stay apart."""
+    """The intervals without overlaps, in order; adjacent ones may stay separate."""
     edges = sorted(
         (place, step) for first, end in intervals if end > first for place, step in ((first, 1), (end, -1))
     )

@@ -110,7 +110,9 @@ class LostAtPublishers:
                 self._list_length += 1
 
     def end_of(self, exposure: Exposure) -> Lost | None:
-        """How a visitor's decision was lost at a publisher, the end nearest to Kafka; None: no report lists it."""
+        """How a visitor's decision was lost at a publisher; of several ends, the one nearest to Kafka. None: no
+        report lists it.
+        """
         ends = (
             held.get(exposure_digest(instance, exposure)) for instance, held in self._listed.items() if held
         )

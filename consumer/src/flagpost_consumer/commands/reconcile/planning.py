@@ -72,8 +72,8 @@ class Planning:
         return Published(partition, offset, like.kinds, like.row, part, event)
 
     def _like_it(self, event: Event) -> _Like:
-        """What is known of an event: those of one flag and variation are alike, and so are those of one other
-        type.
+        """What is known of an event: the same for all decisions of a flag and variation, and for all events of
+        another type.
         """
         key: object = type(event)
         if isinstance(event, DecisionEvent):

@@ -103,7 +103,7 @@ class SampleRatio:
     since_ms: int | None
     """Counted from there, because the expected split changed in the window; None: from its beginning."""
     p_value: float
-    """The least of all tests."""
+    """The least p-value of all tests."""
     skewed_since_ms: int | None
     """The end of the hour at which the test began to warn."""
     delivered: dict[str, int]
@@ -157,7 +157,7 @@ class Samples:
         self._decided = array("Q")
         self._delivered = array("Q")
         self._seen: dict[int, int] = {}
-        """A visitor to twice the number of its cell, plus one if it is delivered."""
+        """For each visitor twice the number of its cell, plus one if it is delivered."""
         self._text_bytes = 0
         """Bytes of the cells' names: publishers decide what they are."""
 

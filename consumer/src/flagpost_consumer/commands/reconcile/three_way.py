@@ -107,7 +107,7 @@ class VariationCounts:
     delivered: int = 0
     """Of these."""
     by_cause: Counter[str] = field(default_factory=Counter)
-    """The other visitors; and `only_flagpost`, who are none of these."""
+    """By cause, those who were not delivered; and as `only_flagpost`, visitors who are not at Optimizely."""
 
 
 class ThreeWay:
@@ -184,7 +184,7 @@ class ThreeWay:
         )
 
     def _is_inside(self, exposure: Exposure, told: AtOptimizely, since_ms: int | None, until_ms: int) -> bool:
-        """Whether a visitor must be here: it is, or it was decided within the window."""
+        """Whether a visitor is compared: its decisions are on the topic, or it was decided within the window."""
         if self.visitors.standing(exposure[:2], exposure.visitor_id) is not None:
             return True
         if told.first_ms is None:

@@ -343,7 +343,7 @@ class Visitors(Generic[Group]):
         self._repeats += 1
 
     def _come_to(self, number: int, settled: int) -> None:
-        """A decision of an entry has ended: with a rank plus one."""
+        """A decision of an entry has ended; `settled` is its rank plus one."""
         self._best[number] = max(self._best[number], settled)
 
     def _wait(self, number: int, *, is_unexplained: bool) -> None:

@@ -28,11 +28,13 @@ class LeftOut(StrEnum):
     NOT_COVERED = "not_covered"
     """It depends on a delivery that was not read."""
     UNCLEAR = "unclear"
-    """It depends on which metadata request was in flight as it came, which the ledger does not say."""
+    """It depends on which metadata request was in flight when it came, and the ledger does not say which."""
 
 
 class Change(NamedTuple):
-    """One kind of difference. No reason: the delivery was not planned, or would not be."""
+    """One kind of difference. None instead of a reason: the delivery was not planned then, or would not be planned
+    now.
+    """
 
     kind: Kind
     ledger: Reason | None

@@ -25,11 +25,11 @@ from flagpost_consumer.core.planning.mapping import Metadata
 from flagpost_consumer.core.policy import Policy
 
 MAX_OPEN = 100_000
-"""Deliveries that were sent and have not ended here, about 1 KB each; beyond it the first to end do so early."""
+"""Limit of deliveries that were sent and have not ended here, about 1 KB each; beyond it the next ones end early."""
 MAX_UNCLEAR = 100_000
-"""Ids with something unclear; beyond it the first are forgotten."""
+"""Limit of ids about which something is unclear; beyond it the oldest are forgotten."""
 NOW = 0.0
-"""Nothing here waits to be batched, and nothing is retried: one moment is enough."""
+"""Nothing here waits to be batched, and nothing is retried, so all calls can use the same moment."""
 
 OnEnding = Callable[["Due", Reason | LeftOut], None]
 """Called with how a delivery would end, or why that is unknown."""
@@ -51,10 +51,10 @@ class Due:
     """When its record was produced."""
     recorded: Recorded | None
     is_judged: bool
-    """False: it ended in another member's stay, or has not ended, and only meets the others here."""
+    """False: it ended in another member's stay, or has not ended. Here it only affects the others."""
     event_id: str
     item: Item[Due] | None = None
-    """Set while the engine's part has it."""
+    """Set while `MetadataBatches` has it."""
     replaced: set[str] = field(default_factory=set)
     """Its fields for which a newer value came."""
     has_failed: bool = False
@@ -63,7 +63,7 @@ class Due:
 
     @property
     def known(self) -> Recorded | None:
-        """How it ended in this stay."""
+        """How it ended in this stay; None: it did not."""
         return self.recorded if self.is_judged else None
 
     @property
@@ -77,7 +77,7 @@ class Due:
         return self.known is not None and self.known.was_answered
 
     def shares_field(self, other: Due) -> bool:
-        """Whether both, which have the same id, set a common field."""
+        """Whether this and another delivery of the same id set a common field."""
         ours, theirs = self.metadata, other.metadata
         return ours.group == theirs.group and not ours.values.keys().isdisjoint(theirs.values)
 
@@ -114,7 +114,7 @@ class MetadataStay:
         """Sent deliveries, by the time of their settlement, and by offset."""
         self._ttl_ms = int(policy.dedupe.ttl_seconds * 1000)
         self._unclear: dict[tuple[str, str], int] = {}
-        """Until when, epoch ms, an id's values may meet something else than they met then."""
+        """Ids of which it is not known what their deliveries met, and until when, epoch ms."""
         self._newest_ms = 0
         self.open = 0
         """Deliveries to be judged that have not ended."""
@@ -160,7 +160,7 @@ class MetadataStay:
     # What the ledger cannot tell
 
     def doubt(self, due: Due) -> None:
-        """What a delivery met, and what meets it, is not known."""
+        """Note that it is not known what a delivery met, nor what met it."""
         known, key = due.recorded, due.metadata.key
         until = (due.came_ms if known is None else max(due.came_ms, known.settled_at)) + self._ttl_ms
         self._unclear[key] = max(until, self._unclear.pop(key, 0))
@@ -168,9 +168,10 @@ class MetadataStay:
             del self._unclear[next(iter(self._unclear))]
 
     def _note_unclear(self, line: _Line, due: Due) -> None:
-        """Note what comes while requests for its id fail, or while others wait that set some of its fields.
+        """Note a delivery as unclear if requests for its id fail when it comes, or if others wait that share only
+        some of its fields.
 
-        It is not recorded when a request failed, and which of several fields went with which request.
+        The ledger does not say when a request failed, nor which of several fields went with which request.
         """
         met = [*line.waiting, *line.in_flight]
         if _failed(due) or any(_failed(each) or _shares_some(each, due) for each in met):
@@ -203,13 +204,13 @@ class MetadataStay:
         self._tidy(due.metadata.key, line)
 
     def _move_on(self, line: _Line, due: Due) -> None:
-        """Apply what had ended when a delivery came, as far as known."""
+        """End what had already ended when a delivery came, as far as that is known."""
         if any(_had_landed(each, due) for each in line.in_flight):
             self._answer(line)
         for each in [other for other in line.waiting if other.shares_field(due)]:
             known = each.known
             if known is not None and not known.was_answered and known.settled_at < due.came_ms:
-                # It had ended before this one came to replace it, and here nothing ended it.
+                # It had ended before this one came to replace it, but nothing has ended it here.
                 self._send_at_once(line, each)
             elif each in line.waiting and _had_failed(each, due):
                 self._start(line, each)
@@ -219,7 +220,7 @@ class MetadataStay:
                 if _had_landed(each, due):
                     self._answer(line)
 
-    # Where a delivery goes that had not ended when it came
+    # Where a new delivery goes
 
     def _place(self, line: _Line, due: Due) -> None:
         known = due.known
@@ -241,7 +242,7 @@ class MetadataStay:
         self._end(due, self._reason_of(due))
 
     def _start(self, line: _Line, due: Due) -> None:
-        """Make the request that a delivery was in, and those that ended with it."""
+        """Start the request that a delivery was in, with those that ended together with it."""
         self._answer(line)
         if due not in line.waiting:
             return
@@ -278,7 +279,7 @@ class MetadataStay:
             self._end(each, self._reason_of(each))
 
     def _fail(self, line: _Line) -> None:
-        """The request in flight fails, and must be repeated."""
+        """The request in flight fails: its deliveries wait again."""
         batch, flown, line.batch, line.in_flight = line.batch, line.in_flight, None, []
         if batch is not None:
             self._come_back(line, flown, batch)
@@ -302,7 +303,7 @@ class MetadataStay:
         return brought
 
     def _take_out(self, line: _Line, dues: Iterable[Due]) -> None:
-        """End the deliveries that are over, and take the others back: they must not be sent with the next ones."""
+        """End the deliveries that are over, and withdraw the others: they must not be sent with the next ones."""
         for due in list(dues):
             if self._is_over(due):
                 line.waiting.remove(due)
@@ -331,7 +332,7 @@ class MetadataStay:
         return mine is not None and mine.open_fields == 0
 
     def _reason_of(self, due: Due) -> Reason:
-        """How a delivery ended whose fields all have."""
+        """How a delivery ended; all its fields have ended."""
         assert due.item is not None  # noqa: S101 - it is with the engine's part
         return due.item.ending().reason
 
@@ -353,7 +354,7 @@ def _failed(due: Due) -> bool:
 
 
 def _shares_some(one: Due, other: Due) -> bool:
-    """Whether two set some fields in common, and one of them also others."""
+    """Whether two share some fields, but not all."""
     return one.shares_field(other) and one.metadata.values.keys() != other.metadata.values.keys()
 
 

@@ -25,7 +25,9 @@ WRITING_SECONDS = 5.0
 """How long before its settlement an answer may have come."""
 
 _AS_IT_CAME = frozenset({Reason.INVALID, Reason.EXPIRED})
-"""The first is decided when a record is read; the other may be decided later, and then it had a claim until then."""
+"""`invalid` is decided when a record is read. `expired` may be decided later, and then the delivery had a claim until
+then.
+"""
 _UNSENT = frozenset({Reason.SUPERSEDED, Reason.UNCHANGED})
 _TAKEN_AS_RECORDED = frozenset({Reason.FIELD_MISSING, Reason.VISITOR_BACKLOG, Reason.SUPPRESSED})
 """Only the ledger knows which fields Pendo had, how much memory there was, and who was suppressed when."""
@@ -68,9 +70,9 @@ class PartitionRehearsal:
         self._open_stays = list(numbers)
         """The stays to which records may still matter, in order."""
         self._ends_next = sorted(numbers, key=ledger.reaches.__getitem__, reverse=True)
-        """The stays with settlements from here on; the last one ends first."""
+        """The stays that have settlements from here on; the last in the list ends first."""
         self._over: list[int] = []
-        """The stays without, in which a value waits for what replaced it."""
+        """The stays that have none, in which a value still waits for the one that replaced it."""
         self._answer_ms = int((policy.limits.request_timeout_seconds + WRITING_SECONDS) * 1000)
         self._covered_from_ms: int | None = None
 
@@ -106,8 +108,8 @@ class PartitionRehearsal:
     def _moment(self, record: Record, recorded: Mapping[Kind, Recorded]) -> int:
         """The time, epoch ms, by which a record is judged to be too old or too far ahead.
 
-        The ledger says when a delivery had ended. It was planned, and sent, some time before: within that time the
-        moment is used that is best for the event.
+        The ledger says when a delivery had ended. It was planned and sent some time before: of the possible moments,
+        the one that is best for the event is used.
         """
         known = recorded.get(Kind.TRACK) or next(iter(recorded.values()), None)
         if known is None:
@@ -174,7 +176,9 @@ class PartitionRehearsal:
         self._stay(stay).take(due)
 
     def _under_way(self, due: Due, before_stay: int) -> None:
-        """Earlier members of the partition have also read the record, if they settled later ones."""
+        """Take a delivery into the stays of earlier members: they have also read its record, if they settled later
+        ones.
+        """
         for number in self._open_stays:
             if number >= before_stay:
                 break
@@ -256,6 +260,6 @@ class PartitionRehearsal:
 
 
 def _ending_of(planned: Ending, recorded: Recorded | None) -> Reason:
-    """How a delivery would end that is not sent: only the ledger knows who was suppressed when."""
+    """How a delivery that is not sent would end. Only the ledger knows who was suppressed when."""
     was_suppressed = recorded is not None and recorded.reason is Reason.SUPPRESSED
     return planned.reason if planned.reason in _BEFORE_SUPPRESSED or not was_suppressed else Reason.SUPPRESSED

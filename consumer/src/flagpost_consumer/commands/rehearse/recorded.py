@@ -27,10 +27,10 @@ _REASON_BY_NAME = {reason.value: reason for reason in Reason}
 _CODE = {reason: code for code, reason in enumerate(_REASONS, start=1)}
 """0: the ledger does not say."""
 _REQUESTED, _RETRIED, _KEYED = 0x80, 0x40, 0x20
-"""Set in the code of a delivery for which Pendo was asked, and asked again; and of one with a dedupe key."""
+"""Flags in the code of a delivery: Pendo was asked; it was asked more than once; there is a dedupe key."""
 _REASON = 0x1F
 UNDELIVERED = frozenset({Outcome.DROPPED, Outcome.DEAD_LETTERED})
-"""A claim with such an end is free from then on."""
+"""After these outcomes a delivery's claim is free."""
 _ANSWERED = frozenset({Reason.OK, Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED})
 
 
@@ -56,7 +56,7 @@ class Recorded(NamedTuple):
 
     @property
     def had_claim(self) -> bool:
-        """Whether later ones with its key were its duplicates, until it ended undelivered."""
+        """Whether it had a claim: later deliveries with its key were its duplicates, until it ended undelivered."""
         return self.was_keyed and self.reason is not Reason.DEDUPE
 
     @property

@@ -5,7 +5,7 @@ would end. What is sent to Pendo ends there like in the ledger; for what was not
 accepts it.
 
 A delivery that ends undelivered frees its claim when it ends, and the ledger does not say what had been read by then.
-That only matters for the next record with its key, and that one's end shows it.
+That only matters for the next record with the same key, and how that one ended shows it.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Tracks:
         self._claims.advance(occurred_at)
 
     def _is_unknown(self, recorded: Recorded, offset: int) -> bool:
-        """Whether the duplicated event was before everything that is known; or came after it, in a hand-over; or was
-        read again after its visitor had been suppressed.
+        """Whether nothing is known of the delivery that was duplicated: it is older than everything that is known, or
+        it came later (in a hand-over), or it was read again after its visitor had been suppressed.
         """
         of = recorded.duplicate_of
         if of is None:
@@ -102,7 +102,7 @@ def _was_too_old_at_once(due: DueTrack) -> bool:
 
 
 def _in_the_end(recorded: Recorded, deadline_ms: float) -> Reason:
-    """How a delivery would end that is not a duplicate."""
+    """How a delivery that is not a duplicate would end."""
     if recorded.reason is Reason.EXPIRED and recorded.settled_at > deadline_ms:
         return Reason.EXPIRED
     return recorded.reason if recorded.reason in _PENDOS else Reason.OK

@@ -45,7 +45,7 @@ class Accounts:
         self.returned[kind] += count
 
     def total(self, kind: Kind, outcome: Outcome) -> int:
-        """How many deliveries of a kind ended so."""
+        """How many deliveries of a kind ended with an outcome."""
         return sum(count for (of, ended, _), count in self.settled.items() if (of, ended) == (kind, outcome))
 
     def difference(self, kind: Kind) -> int:

@@ -250,14 +250,14 @@ Holder = TypeVar("Holder", bound=Sized)
 
 
 class Oldest(Generic[Holder]):
-    """Chooses which of several tables gives way at the limit that they share."""
+    """Chooses which of several tables must forget an entry, at the limit that they share."""
 
     def __init__(self, age: Callable[[Holder], Any]) -> None:
-        """`age`: the table with the lowest value gives way."""
+        """`age`: the table with the lowest value must forget an entry."""
         self._age = age
         self._chosen: Holder | None = None
         self._left = 0
-        """How often it gives way before a table is chosen again."""
+        """How many entries it forgets before a table is chosen again."""
 
     def of(self, holders: Iterable[Holder]) -> Holder:
         """The table that must forget its first entry now; at least one must have entries."""

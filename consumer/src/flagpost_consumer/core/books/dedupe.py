@@ -148,7 +148,9 @@ class Dedupe:
         self._claims = AgedTable(_OFFSET)
 
     def age(self) -> tuple[bool, int, int]:
-        """The partition with the lowest value gives way: outdated claims first, then the oldest, then the most."""
+        """The partition with the lowest value must forget a claim: one with outdated claims, then the oldest, then
+        the most.
+        """
         oldest_ms = self._claims.oldest_ms
         return (oldest_ms >= self.needed_from_ms, oldest_ms, -len(self))
 

@@ -1,11 +1,11 @@
-"""Under which of a partition's leaders each record was written, told by the leader's epoch.
+"""Which of a partition's leaders wrote each record, told by the leader's epoch.
 
-In: where each epoch begins, as the partition is read; what of it is settled. Out: the last offset that is settled of
-each epoch, as text that goes with a ledger record; the epoch before an offset, which a commit names; and whether a
-record belongs to another log than what is settled.
+In: where each epoch begins, as the partition is read; what of it is settled. Out: the last settled offset of each
+epoch, as text that goes with a ledger record; the epoch before an offset, for a commit; and whether a record belongs
+to another log than what is settled.
 
-Epochs only rise along a log. So a record of a new leader's, below something that is settled and was written under an
-older one, shows that the log has gone back in between: what is settled there is gone from it.
+Epochs only rise along a log. So a new leader's record at or below a settled offset of an older leader shows that the
+log has gone back in between: the settled record is gone from it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class LeaderEpochs:
         """(first offset, leader epoch) of each stretch of the log."""
 
     def begins(self, offset: int, epoch: int) -> None:
-        """What is read from an offset on was written under this epoch."""
+        """Note that what is read from an offset on was written under this epoch."""
         self._stretches.append((offset, epoch))
 
     def last_of_each(self, offsets: Iterable[int]) -> dict[int, int]:
-        """Each epoch of some offsets, and the last of them that it has."""
+        """Each epoch that wrote some of these offsets, and the last of them that it wrote."""
         found: dict[int, int] = {}
         left = list(offsets)
         for first, epoch in reversed(self._stretches):
@@ -61,7 +61,7 @@ def write_epochs(last_of_each: Mapping[int, int]) -> bytes:
 
 
 def read_epochs(text: bytes | None) -> dict[int, int]:
-    """What `write_epochs` has written; what cannot be read says nothing."""
+    """Parse what `write_epochs` has written; empty if that cannot be done."""
     try:
         parts = [part.split(b":") for part in (text or b"").split(b",") if part]
         return {int(epoch): int(last) for epoch, last in parts}

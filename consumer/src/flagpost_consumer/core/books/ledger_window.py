@@ -52,7 +52,7 @@ class LedgerWindow:
         self._next = max(ledger_offset + 1, self._next or 0)
 
     def ledger_replaced(self) -> None:
-        """The ledger is a new one: its beginning stands for what was still needed of the old one."""
+        """The ledger is a new one: its beginning is needed for as long as the old one's records would have been."""
         first = _Chunk(
             0,
             CHUNK_ENTRIES,

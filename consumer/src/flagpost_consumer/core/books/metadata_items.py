@@ -19,7 +19,7 @@ _PRECEDENCE = (
     Reason.SUPERSEDED,
     Reason.UNCHANGED,
 )
-"""In this order: the reason for a delivery of which no field was accepted."""
+"""The reason of a delivery of which no field was accepted: the first of these that one of its fields has."""
 
 
 Owner = TypeVar("Owner")

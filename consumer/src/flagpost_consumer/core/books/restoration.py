@@ -66,7 +66,7 @@ class Restoration:
         return self._take(ledger_offset, settlements, self.position)
 
     def take_epochs(self, ledger_offset: int, last_of_each: Mapping[int, int]) -> None:
-        """Take in under which leaders that was written which one record settles."""
+        """Note which leaders wrote what a ledger record settles."""
         if ledger_offset >= self.window.settles_from:
             for epoch, last in last_of_each.items():
                 self.epochs[epoch] = max(last, self.epochs.get(epoch, -1))

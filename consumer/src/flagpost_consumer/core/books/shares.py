@@ -18,7 +18,7 @@ HOARD_PARTS = 10
 each has a few events, and their pace gets through these soon.
 """
 PACED_SECONDS = 5.0
-"""Nor is a visitor with no more than can be sent within this time: it is gone before it could stop anybody."""
+"""Nor is a visitor with no more than can be sent within this time: it is sent before it could stop anybody."""
 FEW = 10
 """Nor is an id with no more metadata deliveries than this: they go in one request."""
 HOT_PACE = 0.5
@@ -51,7 +51,7 @@ class Room:
 
     whole: Holding
     least: Holding
-    """For visitors whose requests pass, or may yet: they get through it."""
+    """For visitors whose requests pass, or may still pass: what they hold will be sent."""
     least_stuck: Holding
     """For visitors whose requests fail again and again while others pass: what they hold may stay for hours."""
     least_metadata: Holding

@@ -2,8 +2,8 @@
 
 In: the answer's body and the ids of the request. Out: which records were refused and why, and whether the answer
 names all of them. Pendo's form is `{"total","updated","failed","missing":[id],"errors":[{"index","id","error"}]}`; it
-is read tolerantly: an error may name its record by index, id, visitorId or accountId, and one that is no object names
-none.
+is read tolerantly: an error may name its record by index, id, visitorId or accountId; an error that is not an object
+names no record.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _named(error: Mapping[str, object], ids: Sequence[str], known: set[str]) -> 
 
 
 def _id_text(value: object) -> str:
-    """An id as the request had it; an id that looks like a number may come back as a number."""
+    """An id as the request had it: Pendo may return an id that looks like a number as a number."""
     is_id = isinstance(value, (str, int)) and not isinstance(value, bool)
     return str(value) if is_id else ""
 

@@ -5,7 +5,8 @@ each delivery ends. For each field of a visitor or account only the newest value
 Pendo already has is not sent again; and an id has at most one request in flight.
 
 A batch is a list of ids. Its values are gathered when it is sent, so that a batch that is sent again carries the
-newest ones. No operation takes longer when more ids wait, only when it acts on more.
+newest ones. The time that an operation takes depends on the number of ids that it changes, not on the number that
+wait.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ TargetKey = tuple[str, str]
 QueueKey = tuple[str, str]
 """(`visitor` or `account`, group)"""
 GiveUp: TypeAlias = Callable[[Item[Owner]], Ending | None]
-"""Returns how a delivery ends whose request has failed; None: it is retried."""
+"""Returns how a delivery ends after its request has failed; None: it is retried."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +99,7 @@ class MetadataBatches(Generic[Owner]):
         """The moments at which newly assigned partitions may send, and the ids that wait for each."""
         self._retries = Retries()
         self._retry_is_next = False
-        """Whether a failed batch, rather than a waiting id, is next to try whether an endpoint is back."""
+        """Whether the next probe comes from a failed batch, and not from the ids that wait."""
         self._sent = SentValues(self._ttl_ms, max_entries)
         self._order: SettlingOrder[Owner] = SettlingOrder()
         self._refused: list[tuple[Item[Owner], Ending]] = []
@@ -142,7 +143,7 @@ class MetadataBatches(Generic[Owner]):
             self._take_out(item)
 
     def give_up(self, item: Item[Owner], ending: Ending) -> None:
-        """End a delivery at once that is not in flight, whatever it waits for."""
+        """End a delivery at once, whatever it waits for; it is not in flight."""
         self._take_out(item)
         item.given_up = True
         self._refused.append((item, ending))
@@ -197,7 +198,8 @@ class MetadataBatches(Generic[Owner]):
         """Return one id to send now, in a batch of its own: not `avoid`, if there is another.
 
         One of many ids may be the reason why requests fail; trying one after the other shows sooner that an endpoint
-        is back. Waiting ids and ids of failed batches take turns, so that not only a few that always fail are tried.
+        is back. Waiting ids and ids of failed batches take turns; otherwise only a few that always fail might be
+        tried.
         """
         probe = None if self._retry_is_next else self._take_fresh(now, 1)
         if probe is None or probe.who == avoid:
@@ -348,7 +350,8 @@ class MetadataBatches(Generic[Owner]):
     def _known(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> Reason | None:
         """Why a value need not be sent, compared with the last one that was sent; None: it must be sent.
 
-        When both are equal, the sent one takes the newer age: any value older than either is superseded.
+        When the two are equal, the sent one takes the age of the newer one, so that any value older than either is
+        superseded.
         """
         flying = target.in_flight.get(key)
         if flying is not None:
@@ -491,7 +494,7 @@ class MetadataBatches(Generic[Owner]):
             queue.leave(target.key[1], waiting.size)
 
     def _let_in(self, now: float) -> None:
-        """Let ids of partitions that may send by now wait to be batched."""
+        """Let the ids of partitions that may send now wait to be batched."""
         for send_from in [moment for moment in self._not_yet if moment <= now]:
             for key in self._not_yet.pop(send_from):
                 self._enqueue(self._targets[key], now)

@@ -51,7 +51,7 @@ class Holdings(Generic[Owner]):
         self._room = room
         self._held: dict[Key, _Held[Owner]] = {}
         self._hoards: dict[Key, _Held[Owner]] = {}
-        """Ids for which more waits than each may always have."""
+        """Ids for which more waits than any id may always have."""
 
     def __len__(self) -> int:
         """The number of ids with pending deliveries."""
@@ -79,11 +79,11 @@ class Holdings(Generic[Owner]):
     def beyond_fair_share(self, before: float) -> Iterator[Item[Owner]]:
         """Discard and return the newest deliveries of ids that hold more than their share, except those in flight.
 
-        `before`: an id whose deliveries all came later is not cut: this is what a backlog looks like that was just
-        read.
+        `before`: an id whose deliveries all came after this moment is not cut, because a backlog that was just read
+        looks the same.
         """
         hoards = [held for held in self._hoards.values() if held.since <= before]
-        # A single id may fill the room, but not more.
+        # With a single id there is no share to compute: it may fill the room, but not more.
         share = self._room.share([held.behind for held in hoards]) or self._room.whole
         most = share.or_more(self._room.least_metadata)
         for held in hoards:

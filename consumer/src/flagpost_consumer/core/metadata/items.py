@@ -33,7 +33,7 @@ class Value(Generic[Owner]):
     """Bytes in the body of a request, with its name and the comma after it."""
     item: Item[Owner]
     age: Age
-    """Its own age, or that of a newer value that was found to be equal, for which it then stands too."""
+    """Its own age, or that of a newer value that was found to be equal: this value then counts for both."""
 
 
 def values_of(item: Item[Owner]) -> Iterator[tuple[str, Value[Owner]]]:

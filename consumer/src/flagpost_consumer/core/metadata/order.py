@@ -85,12 +85,12 @@ class SettlingOrder(Generic[Owner]):
             return True
         ending = item.ending()
         self.settled.append((item, ending))
-        # The ledger is written in order. A dead letter is written before its settlement, and that may take long:
-        # until then the delivery may come again.
+        # The ledger is written in order. But a dead letter is written before its settlement, and that may take long:
+        # until then the delivery may be read again.
         return ending.outcome is not Outcome.DEAD_LETTERED
 
     def _pass(self, items: Iterable[Item[Owner]]) -> None:
-        """Deliveries no longer stand before others: let go of them, and of those that only they held up."""
+        """Deliveries no longer block others: release those that followed them, and what only these blocked."""
         passing = deque(items)
         last = self._last
         while passing:

@@ -21,11 +21,11 @@ class Batch:
     successes_seen: int = 0
     """The endpoint's successes when its last request was answered, or when its first one started."""
     failed_alone: bool = False
-    """Its last request failed, while another's had passed since the one before."""
+    """Its last request failed, although another batch's had passed since its request before that."""
     narrowed: bool = False
-    """It is half of a batch that failed alone: one of the two halves must be the bad one."""
+    """It is a half of a batch that failed alone: one of the two halves must contain the bad record."""
     is_probe: bool = False
-    """Its one id tries whether an endpoint is back; if not, the id waits to be batched again."""
+    """Its one id probes an endpoint that is down; if the request fails, the id waits to be batched again."""
     number: int | None = None
     """Its key among those that wait to be sent again; None while it is in flight."""
     waiting_ids: int = 0

@@ -30,7 +30,7 @@ from flagpost_consumer.core.policy import Policy
 from flagpost_schemas import MetadataValue
 
 MAX_IN_FLIGHT = 4
-"""Metadata goes by the thousand: a few requests at once are enough, and hanging ones hold few connections."""
+"""One request carries up to a thousand ids: a few at once are enough, and those that hang hold few connections."""
 SHARE = 0.15
 """The part of the pending limit for metadata that waits behind other metadata of the same id."""
 HOARD_SECONDS = 5.0
@@ -42,8 +42,8 @@ HOARD = Ending(
     "this id's waiting metadata uses more than its fair share of memory (delivery.max_pending_per_visitor)",
 )
 FAILURES_THAT_SCOUT = 2
-"""After this many failures of a batch one of its ids is sent alone although nothing else passed: perhaps there is
-nothing else. If that one passes, the batch itself is at fault; in an outage this costs one request, and batches stay
+"""After this many failures of a batch, one of its ids is sent alone, even if no other request has passed: there may
+be no other. If this one passes, the batch itself is at fault. In an outage this costs one request, and batches stay
 large.
 """
 
@@ -147,7 +147,7 @@ class MetadataSending:
                 yield self._attempt(batch, records)
 
     def _drop_suppressed(self, batch: Batch, now: Instant) -> None:
-        """End what waits of suppressed visitors: this is the last moment before it would be sent."""
+        """End the waiting deliveries of suppressed visitors: this is the last moment before they would be sent."""
         if not self._suppressions or batch.target != VISITOR:
             return
         for visitor_id in filter(self._suppressions.hold, batch.ids):
@@ -206,7 +206,7 @@ class MetadataSending:
                 batch.failures += 1
                 batch.failed_alone = self.endpoint.successes > batch.successes_seen
                 batch.successes_seen = self.endpoint.successes
-            # The parts of a batch have not failed so often themselves: they go on soon.
+            # The parts of a batch have not failed so often themselves: they are sent again soon.
             failures = batch.failures
             if alone:
                 failures = max((each.failures for each in deliveries), default=failures)
@@ -217,7 +217,7 @@ class MetadataSending:
     def _back(
         self, batch: Batch, wait_seconds: float, endings: Mapping[Delivery, Ending | None], now: Instant
     ) -> None:
-        """Send a batch again whose request failed; an id that was a probe waits to be batched instead."""
+        """Send a batch again after its request has failed; an id that was a probe waits to be batched instead."""
 
         def give_up(item: Item[Delivery]) -> Ending | None:
             return endings.get(item.owner)
@@ -255,7 +255,7 @@ class MetadataSending:
         return [target_id for target_id in ids if target_id not in errors.refused], errors.unnamed
 
     def _halve(self, batch: Batch, ids: list[str], ending: Ending, now: Instant) -> None:
-        """Look for the bad record among ids, so that it costs only itself."""
+        """Search for the bad record among ids, so that only it is refused."""
         if len(ids) == 1:
             self._batches.refused(batch, ids[0], ending, now.monotonic)
         else:
@@ -276,7 +276,8 @@ class MetadataSending:
         self._written.clear()
         for item, ending in self._batches.take_ended():
             self._holdings.discard(item)
-            # The two refer to each other: otherwise they would wait for the garbage collector, a million at a time.
+            # The two refer to each other. Without this, up to a million would stay in memory until a garbage
+            # collection.
             if ending.outcome is not Outcome.DEAD_LETTERED:
                 item.owner.item = None
             self._settling.settle(item.owner, ending, now)

@@ -96,7 +96,9 @@ class _Partition:
         return len(self.values)
 
     def age(self) -> tuple[int, int]:
-        """The lowest value gives way: the partition with the oldest entry, then with the most."""
+        """The partition with the lowest value must forget an entry: the one with the oldest, then the one with the
+        most.
+        """
         return (self.values.oldest_ms, -len(self))
 
 
@@ -132,7 +134,7 @@ class SentValues:
         return Sent(*found[1:])
 
     def doubt(self, partition: int, key: bytes) -> None:
-        """It is no longer certain that Pendo has this value; when it occurred still counts."""
+        """It is no longer certain that Pendo has this value; its time is still used."""
         held = self._partitions.get(partition)
         found = None if held is None else held.values.get(key)
         if held is not None and found is not None:

@@ -62,7 +62,7 @@ class Ticket:
 
 
 class _Passes:
-    """The latest 2xx answers, enough to tell whether anybody but one visitor had one since a moment.
+    """The latest 2xx answers: enough to tell whether any visitor but a given one had one since a moment.
 
     The latest two of different visitors are enough: at least one of the two is another's.
     """

@@ -42,8 +42,8 @@ class LedgerIds:
         return frozenset(name for name in names if name is not None)
 
     def dedupe_key(self, key: bytes) -> bytes:
-        """The ledger's form of a dedupe key, which is made of an id: it must not be found by trying all ids
-        either.
+        """The ledger's form of a dedupe key. The key is made of an id, so nobody must be able to find it by trying
+        all ids.
         """
         if not self.key:
             return key

@@ -74,7 +74,7 @@ def trim(
 ) -> tuple[Properties, tuple[Repair, ...]]:
     """Return properties that follow every rule, and the repairs that were made.
 
-    `fixed_names` are never renamed; what collides with one of them is.
+    `fixed_names` are never renamed; a name that collides with one of them is.
     """
     if _surely_valid(properties, fixed_names):
         return dict(properties), ()
@@ -176,7 +176,7 @@ def _within_size(properties: Properties, repairs: list[Repair]) -> Properties:
         if size <= MAX_PROPERTIES_BYTES:
             return kept
         if name not in _NEVER_DROPPED:
-            size -= size_bytes({name: kept.pop(name)}) - 1  # two braces less, a comma more
+            size -= size_bytes({name: kept.pop(name)}) - 1  # without the two braces, and with a comma
             repairs.append(Repair(Rule.SIZE, name, _LEFT_OUT))
     while (excess := size_bytes(kept) - MAX_PROPERTIES_BYTES) > 0:
         _cut_longest(kept, excess, repairs)

@@ -290,8 +290,8 @@ class SchemaLookups:
         return len(self._silent) > 1 or any(not self._lookups[each].is_alone for each in self._silent)
 
     def _answering(self, now: float) -> float:
-        """A clock that stood while the registry was silent, read once it answers again: an id that could not be asked
-        for was not refused meanwhile.
+        """A clock that stands still while the registry is silent: an id that could not be asked for was not refused
+        in that time. Read it once the registry answers again.
         """
         return now - self._silent_seconds
 

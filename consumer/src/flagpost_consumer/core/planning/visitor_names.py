@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 
 ANONYMOUS_PREFIX = "_PENDO_T_"
-"""Pendo tells anonymous visitors from identified ones by it (Pendo's help, "Anonymous visitors")."""
+"""Pendo recognises anonymous visitors by it (Pendo's help, "Anonymous visitors")."""
 LONG_ID_CHARACTERS = 256
 """A longer visitor id is replaced by a digest in lanes and endpoints: they may remember thousands."""
 

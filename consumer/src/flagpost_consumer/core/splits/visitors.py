@@ -95,7 +95,7 @@ class ExperimentVisitors:
         return {} if split is None else split.shares
 
     def evidence(self) -> dict[Experiment, float]:
-        """The evidence of the counts, for each experiment with a known split (`core.sample_ratio`)."""
+        """The evidence of the counts, for each experiment with a known split (`core.splits.sample_ratio`)."""
         by_experiment: dict[Experiment, dict[str, int]] = {}
         for (experiment, variation), count in self.counts().items():
             by_experiment.setdefault(experiment, {})[variation] = count

@@ -166,7 +166,8 @@ class Lanes(Generic[Item]):
         """Return the best probe of an endpoint that is down, marked in flight: among the lanes that failed least, the
         one whose first delivery is the youngest. Visitors in `rejected` are chosen only if there is no other.
 
-        A visitor that always fails has the oldest deliveries, and a new owner of its partition does not know yet.
+        A visitor that always fails has the oldest deliveries, and a new owner of its partition does not know yet that
+        it fails.
         """
         self.advance(now)
         usable = [
@@ -227,7 +228,7 @@ class Lanes(Generic[Item]):
         return self._much_stuck if self.is_stuck(lane) else self._much
 
     def is_stuck(self, lane: Lane[Item]) -> bool:
-        """Whether a lane does not get shorter by itself, while others do."""
+        """Whether a lane does not get shorter although others do."""
         return lane.failures_alone >= STUCK_FAILURES
 
     def answered(self, lane: Lane[Item], now: float) -> None:
