@@ -139,7 +139,7 @@ def test_a_delivery_before_the_dead_letter_counts_as_well(topics: DeadLetterTopi
     assert "skipped 1: a duplicate of it was delivered: " in result.stdout
 
 
-def test_without_a_ttl_nothing_is_a_repeat(topics: DeadLetterTopics) -> None:
+def test_without_a_ttl_there_are_no_duplicates(topics: DeadLetterTopics) -> None:
     event = step("e1")
     topics.bury(letter(event), letter(event, source="events/0/8"))
     topics.settle(settled(event, event_key("e1")))

@@ -162,7 +162,7 @@ def test_only_the_window_is_counted(history: History, first: int, length: int) -
 
 
 @given(st.lists(histories(), min_size=1, max_size=3))
-def test_partitions_counted_together_give_what_they_give_one_by_one(partitions: list[History]) -> None:
+def test_partitions_counted_together_have_the_same_counts_as_one_by_one(partitions: list[History]) -> None:
     together, alone = Books(), [history.books() for history in partitions]
     facts, records = {}, []
     for number, history in enumerate(partitions):

@@ -115,7 +115,7 @@ def stories(draw: st.DrawFn) -> Story:
 
 
 @given(stories(), st.randoms(use_true_random=False))
-def test_visitors_stand_as_in_the_naive_model_whatever_came_first(story: Story, random: object) -> None:
+def test_visitors_have_the_states_of_the_naive_model_in_any_order(story: Story, random: object) -> None:
     visitors = story.told(random.shuffle)  # type: ignore[attr-defined]
     counted = visitors.counts()
     expected = story.modelled()

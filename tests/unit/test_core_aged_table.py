@@ -128,7 +128,7 @@ def test_the_queue_stays_short_and_keeps_every_entry() -> None:
 # Whose turn it is
 
 
-def test_who_has_the_oldest_gives_way_sixty_four_times_before_that_is_looked_at_again() -> None:
+def test_the_table_with_the_oldest_entry_forgets_sixty_four_times_before_one_is_chosen_again() -> None:
     holders = [[1], [2]]
     oldest: Oldest[list[int]] = Oldest(lambda holder: holder[0])
     turns = [oldest.of(holders)]
@@ -139,7 +139,7 @@ def test_who_has_the_oldest_gives_way_sixty_four_times_before_that_is_looked_at_
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
-def test_who_has_nothing_left_or_is_gone_does_not_give_way(is_empty: bool) -> None:
+def test_a_table_that_is_empty_or_gone_is_not_chosen(is_empty: bool) -> None:
     holders = [[1], [2]]
     oldest: Oldest[list[int]] = Oldest(lambda holder: holder[0] if holder else NEVER_MS)
     assert oldest.of(holders) is holders[0]

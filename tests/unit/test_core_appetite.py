@@ -72,7 +72,7 @@ def test_many_events_of_one_visitor_do_not_keep_others_out() -> None:
     assert engine.wants_records(instant(1.0))
 
 
-def test_who_waits_for_pace_or_after_a_failure_does_not_count() -> None:
+def test_visitors_that_wait_for_their_pace_or_a_retry_do_not_count() -> None:
     engine = engine_that_may_send()
     events = [record(decision(f"v{n % 8}", f"flag{n}"), n) for n in range(16)]
     engine.receive(events, instant(1.0))

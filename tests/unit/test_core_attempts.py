@@ -101,7 +101,7 @@ def test_refusals_of_requests_from_before_a_recovery_do_not_take_the_endpoint_do
     assert set(reasons(settle_all(engine, 61.0)).values()) == {Reason.OK}
 
 
-def test_what_follows_a_refused_delivery_in_its_line_is_not_taken_for_the_poison() -> None:
+def test_what_follows_a_refused_delivery_in_its_lane_is_not_taken_for_the_poison() -> None:
     """The refused delivery has ended otherwise: another visitor's success says nothing of the next one."""
     engine = engine_with(TRACKS_ONLY)
     line = [record(decision("bad", flag), offset) for offset, flag in enumerate(("first", "second"))]

@@ -88,7 +88,7 @@ def test_a_smaller_share_keeps_no_more_than_its_own_burst() -> None:
     assert spend_all(subject, 200.0) == 3
 
 
-def test_without_partitions_nothing_goes_and_nothing_is_gained() -> None:
+def test_without_partitions_nothing_starts_and_no_budget_is_gained() -> None:
     subject = budget(A_SECOND, fraction=0.0)
     assert subject.opens_at(1_000.0) is None
     assert subject.per_minute == 0.0
@@ -116,7 +116,7 @@ def test_before_a_share_is_known_nothing_goes() -> None:
     assert (subject.per_minute, subject.opens_at(1_000.0)) == (0.0, None)
 
 
-def test_without_a_limit_it_never_says_no() -> None:
+def test_without_a_limit_every_request_may_start() -> None:
     subject = budget(None)
     assert subject.per_minute == inf
     assert spend_all(subject, 100.0) == 10_000

@@ -139,7 +139,7 @@ def test_at_the_limit_a_quiet_partitions_old_claims_go_before_a_busy_ones() -> N
     assert counts.evicted_early == 60, "what is outdated goes first, and not before its time"
 
 
-def test_at_the_limit_partitions_that_are_equally_busy_give_equally() -> None:
+def test_at_the_limit_equally_busy_partitions_forget_equally_many() -> None:
     counts = DedupeCounts()
     both = [Dedupe(TTL_MS / 1000, 1_000, counts) for _ in range(2)]
     for number in range(60_000):

@@ -285,7 +285,7 @@ def test_so_many_visitors_are_remembered_whose_probe_was_refused(monkeypatch: py
 
 
 @given(st.data())
-def test_who_passed_since_when_is_as_a_full_list_of_the_passes_would_say(data: st.DataObject) -> None:
+def test_the_latest_passes_answer_like_a_full_list_of_them(data: st.DataObject) -> None:
     """Answers come in any order; the endpoint remembers two of them."""
     names = data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=8))
     subject = endpoint(8)

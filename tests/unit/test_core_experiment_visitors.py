@@ -114,7 +114,7 @@ def test_the_evidence_is_that_of_all_partitions_together() -> None:
     assert visitors.evidence()[EXPERIMENT] == pytest.approx(evidence(counts, EVEN))
 
 
-def test_a_partition_that_is_given_away_is_counted_no_more_and_begins_anew_where_it_comes_to() -> None:
+def test_a_partition_that_is_given_away_is_no_longer_counted_and_starts_again_at_its_new_owner() -> None:
     """So nobody is counted by two consumers, whose evidence is added up."""
     one, other = counting(), counting()
     arrive(one, 0, a=2, b=2)

@@ -59,7 +59,7 @@ def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_connections(
     assert sum(name.startswith("f") for name in started) == most
 
 
-def test_and_an_eighth_of_the_requests() -> None:
+def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_requests() -> None:
     """Retries that fail at once hold few connections, and would still take every other request."""
     lanes = lanes_of(*(f"f{n:02}" for n in range(40)), *(f"v{n:03}" for n in range(200)), failing=40)
     names = []

@@ -81,7 +81,7 @@ def test_a_delivery_that_comes_while_its_visitor_rests_waits_for_the_end_of_the_
     assert names(take(subject, 6.0)) == ["second"]
 
 
-def test_a_line_that_is_empty_after_its_rest_is_forgotten() -> None:
+def test_a_lane_that_is_empty_after_its_rest_is_forgotten() -> None:
     subject = lanes()
     push(subject, "v", "first")
     subject.answered(take(subject, 0.0), 5.0)
@@ -131,7 +131,7 @@ def test_nothing_of_a_partition_goes_before_its_time() -> None:
     assert take(subject, 7.0).visitor_id == "at once"
 
 
-def test_what_follows_in_a_line_waits_for_its_own_partition_too() -> None:
+def test_what_follows_in_a_lane_waits_for_its_own_partition_too() -> None:
     subject = lanes()
     push(subject, "v", "first")
     push(subject, "v", "second", not_before=60.0)
@@ -161,7 +161,7 @@ def shorten(subject: Lanes[Item], lane: Lane[Item], length: int, size_bytes: flo
     return [item.name for item in subject.shorten(lane, Holding(length, size_bytes))]
 
 
-def test_a_line_is_shortened_by_its_newest_to_what_may_wait_behind_the_first() -> None:
+def test_a_lane_loses_its_newest_down_to_what_may_wait_behind_the_first() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3", "4")
     lane = subject.lane("v")
@@ -173,7 +173,7 @@ def test_a_line_is_shortened_by_its_newest_to_what_may_wait_behind_the_first() -
     assert (names(lane), subject.waiting) == (["1"], 1), "the first stays"
 
 
-def test_a_line_is_shortened_by_bytes_too() -> None:
+def test_a_lane_is_shortened_by_bytes_too() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3", size_bytes=10)
     lane = subject.lane("v")
@@ -184,7 +184,7 @@ def test_a_line_is_shortened_by_bytes_too() -> None:
     assert names(lane) == ["1"]
 
 
-def test_what_is_in_flight_stays_in_a_line_that_is_shortened() -> None:
+def test_what_is_in_flight_stays_in_a_lane_that_is_shortened() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3")
     lane = take(subject, 0.0)
@@ -208,7 +208,7 @@ def test_only_what_is_unwanted_and_waits_is_removed_and_only_of_the_visitors_nam
     assert subject.waiting == 4
 
 
-def test_a_line_whose_first_was_removed_waits_for_what_is_first_now() -> None:
+def test_a_lane_whose_first_was_removed_waits_for_what_is_first_now() -> None:
     subject = lanes()
     push(subject, "v", "drop")
     push(subject, "v", "keep", not_before=9.0)

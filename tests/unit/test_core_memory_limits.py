@@ -79,7 +79,7 @@ def test_intake_pauses_and_resumes_by_bytes_as_it_does_by_records() -> None:
 
 
 @pytest.mark.parametrize("state", [EndpointState.UNREACHABLE, EndpointState.UNAUTHORIZED])
-def test_no_line_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
+def test_no_lane_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
     """docs/contract.md#outcomes: an outage fills no dead letters, however long it lasts."""
     engine = engine_with(limited())
     refusal = Answer(503) if state is EndpointState.UNREACHABLE else Answer(401)
@@ -99,7 +99,7 @@ def test_no_line_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
     assert engine.accounts.pending.total() == 20 + CUT_FROM
 
 
-def test_lines_are_cut_once_pendo_takes_events_again_and_the_newest_go() -> None:
+def test_lanes_are_cut_once_pendo_takes_events_again_and_lose_their_newest() -> None:
     engine = engine_with(limited())
     engine.receive([record(decision(f"v{offset}"), offset) for offset in range(20)], instant(0.0))
     answer_all(engine, 1.0, Answer(503))
@@ -113,7 +113,7 @@ def test_lines_are_cut_once_pendo_takes_events_again_and_the_newest_go() -> None
     assert cut == list(range(cut[0], 20 + CUT_FROM))
 
 
-def test_no_line_is_cut_below_four_fifths_of_the_memory() -> None:
+def test_no_lane_is_cut_below_four_fifths_of_the_memory() -> None:
     engine = engine_with(limited())
     hot = [record(decision("hot", f"flag{number}"), number) for number in range(CUT_FROM)]
     engine.receive(hot[:-1], instant(0.0))
@@ -135,7 +135,7 @@ def test_a_line_of_just_the_length_is_left_whole() -> None:
     assert backlog(engine.poll(instant(0.0)).settlements) == [2 * LINE]
 
 
-def test_what_is_in_flight_stays_when_its_line_is_cut() -> None:
+def test_what_is_in_flight_stays_when_its_lane_is_cut() -> None:
     engine = engine_with(limited(max_pending_per_visitor=1))
     engine.receive([record(decision("hot", f"flag{number}"), number) for number in range(3)], instant(0.0))
     (attempt,) = engine.poll(instant(1.0)).attempts
@@ -146,7 +146,7 @@ def test_what_is_in_flight_stays_when_its_line_is_cut() -> None:
     assert (settlement.delivery.record.offset, settlement.ending.reason) == (0, Reason.OK)
 
 
-def test_with_a_limit_of_zero_no_line_is_ever_cut() -> None:
+def test_with_a_limit_of_zero_no_lane_is_ever_cut() -> None:
     engine = engine_with(limited(max_pending_per_visitor=0))
     engine.receive(
         [record(decision("hot", f"flag{number}"), number) for number in range(2 * MAX_PENDING)], instant(0.0)

@@ -63,7 +63,7 @@ def test_a_gap_holds_the_position_at_its_beginning_until_it_is_settled() -> None
     assert subject.committable() == 20
 
 
-def test_records_are_given_in_the_order_of_their_offsets() -> None:
+def test_records_are_returned_in_the_order_of_their_offsets() -> None:
     subject = offsets(0)
     assert (subject.oldest(), subject.unsettled()) == (None, [])
     for offset in (1, 2, 3):

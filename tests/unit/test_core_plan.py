@@ -110,7 +110,7 @@ def test_the_first_reason_that_applies_decides() -> None:
 
 @pytest.mark.parametrize("rule_type", ["experiment", "delivery", "holdout", "none", None, "feature-test"])
 @pytest.mark.parametrize("dispatched", [True, False])
-def test_experiments_only_goes_by_the_rule_s_type_and_by_the_impression_where_that_is_unknown(
+def test_experiments_only_uses_the_rule_s_type_or_the_impression_if_that_is_unknown(
     rule_type: str | None, dispatched: bool
 ) -> None:
     planner = Planner(Policy(decisions=DecisionsSettings(experiments_only=True)))

@@ -70,7 +70,7 @@ def test_a_defect_that_comes_once_costs_nothing(monkeypatch: Any) -> None:
     assert world.reasons() == {(0, 0): Reason.OK}
 
 
-def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_line_goes_on(monkeypatch: Any) -> None:
+def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_lane_goes_on(monkeypatch: Any) -> None:
     body = raising_for("strange", track_body, lambda track: track.properties["flag_key"])
     monkeypatch.setattr("flagpost_consumer.core.tracks.track_sending.track_body", body)
     world = World(TRACKS_ONLY, Random(1))

@@ -60,7 +60,7 @@ async def test_long_turns_of_one_count_for_what_they_take() -> None:
     ),
     st.sampled_from([0.001, 0.005, 1.0]),
 )
-def test_whoever_waits_each_sender_is_done_when_its_share_is(
+def test_each_sender_is_done_after_its_share_whoever_else_waits(
     jobs: dict[str, list[float]], slice_seconds: float
 ) -> None:
     ended = asyncio.run(ends(jobs, slice_seconds))
@@ -72,7 +72,7 @@ def test_whoever_waits_each_sender_is_done_when_its_share_is(
         assert ended[sender][-1] <= own + others + slice_seconds + longest + 1e-9
 
 
-async def test_who_was_quiet_has_saved_nothing_up() -> None:
+async def test_a_quiet_sender_has_not_saved_up_time() -> None:
     turns = Turns(1.0)
     for _ in range(100):
         await turns.take("busy")
@@ -91,7 +91,7 @@ async def test_who_was_quiet_has_saved_nothing_up() -> None:
     assert order[-4:].count("busy") >= 2
 
 
-async def test_who_gives_up_loses_nobodys_turn() -> None:
+async def test_a_sender_that_gives_up_costs_nobody_a_turn() -> None:
     turns = Turns(1.0)
     await turns.take("a")
     waiting = [asyncio.create_task(turns.take(sender)) for sender in "bc"]

@@ -86,7 +86,7 @@ def test_an_outage_of_kafka_is_no_silence_of_the_group_and_its_end_is_none_eithe
     assert member.silence.is_silent(member.now)
 
 
-def test_who_owns_nothing_asks_its_group_once_a_session() -> None:
+def test_a_member_without_partitions_asks_its_group_once_a_session() -> None:
     member = Member()
     member.live(1000, owns=False, group=True)
     assert member.asked == []

@@ -61,7 +61,7 @@ def test_memory_has_a_bound_that_knows_no_grace() -> None:
     assert dropped == [[]] * 8 + [[0], [1]]
 
 
-def test_whoever_has_shown_a_key_stays() -> None:
+def test_connections_that_have_shown_a_key_stay() -> None:
     crowd, _ = crowd_of((1, "a"), (2, "a"), (3, "a"))
     crowd.known(1, "k")
     assert crowd.opened(4, "a") == []

@@ -362,7 +362,7 @@ async def test_topics_that_are_made_anew_again_and_again_replace_no_client_again
     assert running.consumer.made == 2
 
 
-async def test_a_client_that_brings_nothing_of_what_there_is_is_replaced(
+async def test_a_client_that_returns_none_of_the_records_is_replaced(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as the topic's leaders had lower epochs than before, nothing was read, and nothing said so."""

@@ -65,7 +65,7 @@ def test_a_ledger_that_is_made_anew_is_needed_from_its_beginning() -> None:
     assert window.oldest_needed(12, AT_MS + 1) == 4
 
 
-def test_acknowledgements_out_of_order_are_no_new_ledger() -> None:
+def test_acknowledgements_out_of_order_are_not_taken_for_a_new_ledger() -> None:
     window = LedgerWindow()
     window.note(50_000, 1, AT_MS, 10)
     window.note(50_000 - OUT_OF_ORDER + 10, 1, AT_MS, 11)

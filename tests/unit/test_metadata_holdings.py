@@ -67,7 +67,7 @@ def holdings_of(room: Room, **counts: int) -> tuple[Holdings[None], dict[str, li
     return holdings, items
 
 
-def test_the_newest_of_whoever_holds_most_go_but_for_what_is_in_flight() -> None:
+def test_the_newest_deliveries_of_the_largest_holders_are_cut_except_those_in_flight() -> None:
     room = room_of(Holding(12, 10_000), Holding(2, 10_000))
     holdings, items = holdings_of(room, small=3, flying=10, other=8)
     gone = list(holdings.beyond_fair_share(0.0))

@@ -24,7 +24,7 @@ def visitors_of(partition: int, count: int) -> list[str]:
     return found
 
 
-def test_a_line_that_begins_on_a_wrong_partition_counts_once() -> None:
+def test_a_lane_that_begins_on_a_wrong_partition_counts_once() -> None:
     engine = engine_with(TRACKS_ONLY, (0,), COUNT)
     (right,), (wrong,) = visitors_of(0, 1), visitors_of(1, 1)
     events = [decision(right), decision(wrong), decision(wrong, "other")]

@@ -164,7 +164,7 @@ def test_decisions_that_are_not_on_the_topic_are_counted_if_there_was_an_impress
     ]
 
 
-def test_who_was_refused_is_listed_up_to_a_bound_and_in_each_report_anew(
+def test_refused_visitors_are_listed_up_to_a_limit_in_each_report(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flagpost_publisher.impressions.MAX_LISTED", 5)

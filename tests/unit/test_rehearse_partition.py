@@ -212,7 +212,7 @@ def test_metadata_that_one_member_sent_is_unknown_to_the_next() -> None:
     assert told(rehearsed([first, again], alone, Policy())) == {"visitor_metadata: ok -> unchanged": 1}
 
 
-def test_metadata_hangs_on_the_ttl() -> None:
+def test_metadata_depends_on_the_ttl() -> None:
     first, again = shown(0), shown(1, 100.0)
     batches = [
         ("m", 1.0, [ended(first, Reason.OK), metadata(first, Reason.OK, attempts=1)]),

@@ -153,7 +153,7 @@ def test_a_value_read_again_while_its_abandoned_request_fails_is_sent(answer: An
     assert positions(engine) == {0: 1}
 
 
-def test_an_abandoned_track_request_holds_the_visitors_line_until_its_answer() -> None:
+def test_an_abandoned_track_request_holds_the_visitors_lane_until_its_answer() -> None:
     engine = engine_with(TRACKS_ONLY)
     made = record(decision("v"))
     engine.receive([made], instant(0.0))

@@ -433,7 +433,7 @@ async def test_no_record_is_taken_in_before_it_is_known_who_is_suppressed() -> N
     }
 
 
-async def test_a_word_too_many_stops_all_sending_and_has_the_topic_read_over() -> None:
+async def test_one_suppression_too_many_stops_all_sending_and_the_topic_is_read_again() -> None:
     service, _, _ = service_with()
     reader = Mock()
     service.releases.suppressions = reader

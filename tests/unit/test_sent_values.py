@@ -177,7 +177,7 @@ def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
         assert values.near(0, key(max(0, number - 99)), 5_000 + number * 10)
 
 
-def test_a_leap_in_event_time_lets_go_of_a_few_at_a_time() -> None:
+def test_a_leap_in_event_time_forgets_a_few_values_at_a_time() -> None:
     """Nothing ever walks through all that is remembered."""
     values = SentValues(TTL_MS, 1_000_000)
     for number in range(10_000):

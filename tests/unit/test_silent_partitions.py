@@ -27,7 +27,7 @@ class Noted:
         return self.watch.silent(self.now) == {0}
 
 
-def test_a_partition_that_has_something_and_brings_nothing_is_silent() -> None:
+def test_a_partition_that_has_records_but_returns_none_is_silent() -> None:
     noted = Noted()
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
     assert noted.silent_after(1, 5, 9)

@@ -86,7 +86,7 @@ def came(*messages: Message) -> list[Message]:
     return cast("list[Message]", list(TopicThread._came(cast("Consumer", Client(*messages)), 0.0)))
 
 
-def test_words_about_the_group_are_passed_over() -> None:
+def test_errors_about_the_group_are_ignored() -> None:
     first, end = Message(value=b"x"), Message(END)
     assert came(Message(OF_GROUP), first, Message(OF_GROUP), end) == [first, end]
     assert came(Message(OF_GROUP)) == []
