@@ -19,7 +19,7 @@ from flagpost_consumer.core.books.metadata_items import Item
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.metadata.batches import MetadataBatches
+from flagpost_consumer.core.metadata.batches import FAILED_SHARE, MetadataBatches
 from flagpost_consumer.core.metadata.retries import Batch, Retries
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Kind, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -102,6 +102,37 @@ def test_the_batch_of_the_id_that_failed_last_is_sent_after_others() -> None:
     assert ids_of(batches.take(0.0, avoid="b")) == ["a"]
     assert ids_of(batches.take(0.0)) == ["b"], "it was put back, to be sent at once"
     assert batches.take(0.0) is None
+
+
+def failed(batches: Batches, now: float, wait_seconds: float = 0.0) -> None:
+    """Send a batch, which fails."""
+    batch = batches.take(now)
+    assert batch is not None
+    batches.gather(batch, now)
+    batches.again(batch, now, wait_seconds)
+
+
+def test_while_ids_wait_a_failed_batch_gets_one_of_eight_requests() -> None:
+    """Before, it waited for a moment at which no id waited, which may never come where requests are few."""
+    batches = batches_of(batch_size=1)
+    offer(batches, 0, "a", {"f": 1})
+    failed(batches, 0.0, wait_seconds=1.0)
+    for number in range(1, 3 * FAILED_SHARE):
+        offer(batches, number, f"v{number}", {"f": 1})
+    taken = [ids_of(batches.take(1.0)) for _ in range(2 * FAILED_SHARE)]
+    assert taken.index(["a"]) == FAILED_SHARE - 2, "its own first request was one of the seven before"
+    assert taken.count(["a"]) == 1
+
+
+def test_a_failed_batch_waits_although_it_is_its_turn_if_it_failed_last() -> None:
+    batches = batches_of(batch_size=1)
+    offer(batches, 0, "a", {"f": 1})
+    failed(batches, 0.0)
+    for number in range(1, 2 * FAILED_SHARE):
+        offer(batches, number, f"v{number}", {"f": 1})
+    for _ in range(FAILED_SHARE):
+        assert ids_of(batches.take(0.0, avoid="a")) != ["a"], "others show whether Pendo accepts anything"
+    assert ids_of(batches.take(0.0)) == ["a"]
 
 
 def test_probes_are_of_ids_that_wait_and_of_those_that_failed_in_turns() -> None:

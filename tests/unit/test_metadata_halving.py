@@ -18,6 +18,7 @@ from flagpost_schemas import MetadataValue, VisitorMetadata
 
 BAD = "bad"
 METADATA_TIMEOUT_SECONDS = 60.0
+MINUTES_OF_NEW_VISITORS = 10
 Script = Callable[[World, set[str]], Answer]
 
 
@@ -79,6 +80,16 @@ def endings(world: World) -> dict[str, Reason]:
         (settlements[0].delivery.record.key or b"").decode(): settlements[0].ending.reason
         for settlements in world.settled.values()
     }
+
+
+def settled_seconds(world: World, visitor: str) -> float:
+    """When a visitor's first delivery had ended, in virtual seconds; raises if it has not."""
+    return next(
+        (settlement.settled_at_ms - START_MS) / 1000
+        for settlements in world.settled.values()
+        for settlement in settlements
+        if settlement.delivery.record.key == visitor.encode()
+    )
 
 
 def others_settled_at(world: World) -> float:
@@ -241,3 +252,20 @@ def test_an_attempt_counts_once_another_visitors_request_passed() -> None:
     world.run(until=1300.0)
     check_only_the_bad_one_died(world, Reason.ATTEMPTS_EXHAUSTED, 601)
     assert {sight.endpoint for sight in world.sights} == {EndpointName.METADATA}
+
+
+def test_a_failed_batch_is_retried_although_new_ones_take_all_requests_that_are_allowed() -> None:
+    """Before, a batch that had failed once waited for a moment without new visitors, and held all offsets after it."""
+    answers = iter([Answer(503)])
+    pendo = Pendo(lambda _world, _ids: next(answers, OK))
+    policy = Policy(
+        delivery=DeliverySettings(visitor_interval_seconds=0.0),
+        metadata=MetadataSettings(linger_seconds=2.0),
+        limits=EndpointLimits(metadata_requests_per_minute=20.0),
+    )
+    world = World(policy, Random(1), answering=pendo)
+    world.join()
+    for number in range(5 * MINUTES_OF_NEW_VISITORS * 60):
+        world.publish_at(number / 5, value(f"v{number}"))
+    world.run(until=60.0 * MINUTES_OF_NEW_VISITORS / 2)
+    assert settled_seconds(world, "v0") < 60.0

@@ -35,6 +35,9 @@ from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.planning.mapping import Metadata
 from flagpost_schemas import MetadataValue
 
+FAILED_SHARE = 8
+"""While ids wait, failed batches get one of this many requests, as failing lanes do (`tracks/lanes.py`)."""
+
 FieldKey = tuple[str, str]
 """(group, field)"""
 TargetKey = tuple[str, str]
@@ -100,6 +103,8 @@ class MetadataBatches(Generic[Owner]):
         self._retries = Retries()
         self._retry_is_next = False
         """Whether the next probe comes from a failed batch, and not from the ids that wait."""
+        self._fresh_since_failed = 0
+        """Batches of waiting ids that were taken since the last failed batch was."""
         self._sent = SentValues(self._ttl_ms, max_entries)
         self._order: SettlingOrder[Owner] = SettlingOrder()
         self._refused: list[tuple[Item[Owner], Ending]] = []
@@ -183,15 +188,25 @@ class MetadataBatches(Generic[Owner]):
         return None if due is None else max(now, due)
 
     def take(self, now: float, avoid: str | None = None) -> Batch | None:
-        """Return a batch to send now; one whose first id is not `avoid`, if there is one."""
-        fresh = self._take_fresh(now, self._batch_size)
-        if fresh is not None and fresh.who != avoid:
-            return fresh
-        again = self._retries.pop(now)
+        """Return a batch to send now; one whose first id is not `avoid`, if there is one.
+
+        Waiting ids go first, but for one of `FAILED_SHARE` requests: where requests are few, there may always be ids
+        that wait.
+        """
+        again = self._retries.first(now) if self._fresh_since_failed >= FAILED_SHARE - 1 else None
+        fresh = None
+        if again is None or again.who == avoid:
+            fresh = self._take_fresh(now, self._batch_size)
+            if fresh is not None and fresh.who != avoid:
+                self._fresh_since_failed += 1
+                return fresh
+            again = self._retries.first(now)
         if again is None:
             return fresh
         if fresh is not None:
             self.again(fresh, now)
+        self._retries.drop(again)
+        self._fresh_since_failed = 0
         return again
 
     def take_probe(self, now: float, avoid: str | None = None) -> Batch | None:

@@ -61,13 +61,16 @@ class Retries:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now: float) -> Batch | None:
-        """Return a batch that is due."""
+    def first(self, now: float) -> Batch | None:
+        """Return the first batch that is due; it goes on waiting."""
         at = self.first_at()
-        if at is None or at > now:
-            return None
-        batch = self._batches[self._heap[0][1]]
-        self.drop(batch)
+        return None if at is None or at > now else self._batches[self._heap[0][1]]
+
+    def pop(self, now: float) -> Batch | None:
+        """Return the first batch that is due, which waits no longer."""
+        batch = self.first(now)
+        if batch is not None:
+            self.drop(batch)
         return batch
 
     def drop(self, batch: Batch) -> None:
