@@ -255,7 +255,7 @@ def test_an_attempt_counts_once_another_visitors_request_passed() -> None:
 
 
 def test_a_failed_batch_is_retried_although_new_ones_take_all_requests_that_are_allowed() -> None:
-    """Before, a batch that had failed once waited for a moment without new visitors, and held all offsets after it."""
+    """Before, a batch that had failed once waited until there were no new visitors, and held all offsets after it."""
     answers = iter([Answer(503)])
     pendo = Pendo(lambda _world, _ids: next(answers, OK))
     policy = Policy(
