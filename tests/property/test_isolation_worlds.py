@@ -244,7 +244,7 @@ def unsent(world: World, prefix: bytes) -> list[bytes | None]:
 
 
 def test_a_new_owner_does_not_probe_with_the_poisonous_first() -> None:
-    """It does not know who has failed before. Nearest deadline first, it tried those whose events are the oldest, who
+    """It does not know who has failed before. It tried those first whose events are the oldest, who
     are those that always fail: the endpoint seemed down, and each probe failed and doubled the pause to the next.
     """
     world = world_of(
@@ -307,3 +307,41 @@ def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
         for number in range(20)
     ]
     assert max(waited) < 5.0
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+def test_old_events_faster_than_pendo_accepts_them_hold_back_no_new_one(failures: int) -> None:
+    """Before, the nearest deadline went first: an event of today waited for all of last week's, or its retry did."""
+    tries: list[float] = []
+
+    def answer(world: World, visitor: str) -> Answer | None:
+        if visitor != "new":
+            return None
+        tries.append(world.now)
+        return Answer(503) if len(tries) <= failures else None
+
+    world = world_of(policy_of(connections=1), answer, latency_seconds=0.5)
+    world.join()
+    event_at(world, 10.0, "new", 0)
+    for number in range(900):  # three a second, where two are accepted
+        moment = number / 3
+        last_week = START_MS + int((moment - 6 * 24 * 3600) * 1000)
+        world.publish_at(moment, decision(f"old{number}", occurred_at=last_week))
+    world.run(until=300.0)
+    assert len(tries) == failures + 1
+    assert tries[0] < 20.0
+    assert tries[-1] < 40.0
+
+
+def test_what_is_about_to_expire_overtakes_what_came_within_the_last_minute() -> None:
+    policy = policy_of(connections=1, max_age_seconds=3600.0)
+    world = world_of(policy, lambda _world, _visitor: None, latency_seconds=0.5)
+    world.join()
+    for number in range(60):
+        event_at(world, 10.0, f"v{number}", 0)
+    expires_at = 25.0
+    world.publish_at(12.0, decision("old", occurred_at=START_MS + int((expires_at - 3600.0) * 1000)))
+    world.run(until=100.0)
+    order = delivered_visitors(world)
+    assert set(order) == {"old", *(f"v{number}" for number in range(60))}
+    assert order.index("old") < 10

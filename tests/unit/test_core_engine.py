@@ -207,15 +207,26 @@ def test_sending_stops_while_too_many_answers_are_unacknowledged() -> None:
     assert 8 <= len(world.track_sights) <= 2 * 4 + 4
 
 
-def test_of_two_deliveries_that_may_go_the_nearest_deadline_goes_first() -> None:
-    policy = TRACKS_ONLY.model_copy(update={"limits": EndpointLimits(max_connections=1)})
+@pytest.mark.parametrize(
+    ("max_age_seconds", "order"),
+    [(3600.0, ["young", "old", "older"]), (30.0, ["older", "old", "young"])],
+)
+def test_deliveries_start_as_they_came_but_what_expires_within_a_minute_goes_first(
+    max_age_seconds: float, order: list[str]
+) -> None:
+    policy = TRACKS_ONLY.model_copy(
+        update={
+            "limits": EndpointLimits(max_connections=1),
+            "delivery": TRACKS_ONLY.delivery.model_copy(update={"max_age_seconds": max_age_seconds}),
+        }
+    )
     world = world_of(
         decision("young"),
         decision("old", occurred_at=START_MS - 5000),
         decision("older", occurred_at=START_MS - 9000),
         policy=policy,
     )
-    assert [sight.ids[0] for sight in world.track_sights] == ["older", "old", "young"]
+    assert [sight.ids[0] for sight in world.track_sights] == order
 
 
 def test_undecodable_and_repeated_records_are_settled_in_their_place() -> None:

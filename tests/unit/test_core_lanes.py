@@ -14,7 +14,7 @@ from flagpost_consumer.core.tracks.lanes import Lane, Lanes
 @dataclass
 class Item:
     name: str
-    deadline_ms: float = 0.0
+    turn: float = 0.0
     not_before: float = 0.0
     is_held: bool = False
     size_bytes: int = 10
@@ -27,7 +27,7 @@ def lanes_of(*names: str, failing: int = 0) -> Line:
     """A lane each, the first `failing` of which have failed once and wait no more."""
     lanes: Line = Lanes(0.0)
     for place, name in enumerate(names):
-        lanes.push(name, Item(name, deadline_ms=place), 0.0)
+        lanes.push(name, Item(name, turn=place), 0.0)
     for _ in range(failing):
         lane = taken(lanes, 100)
         lanes.failed(lane, alone=True)
@@ -104,7 +104,7 @@ def test_the_probe_is_the_lane_that_failed_least() -> None:
         assert probe is not None
         names.append(probe.visitor_id)
     assert names == ["once", "twice"]
-    lanes.push("never", Item("never", deadline_ms=1e12), 1.0)
+    lanes.push("never", Item("never", turn=1e12), 1.0)
     never = lanes.take_least_failed(1.0)
     assert never is not None
     assert never.visitor_id == "never"
@@ -113,7 +113,7 @@ def test_the_probe_is_the_lane_that_failed_least() -> None:
 
 def test_a_visitor_whose_probe_was_rejected_probes_again_only_where_there_is_no_other() -> None:
     lanes = lanes_of("once", failing=1)
-    lanes.push("poison", Item("poison", deadline_ms=1e12), 1.0)
+    lanes.push("poison", Item("poison", turn=1e12), 1.0)
     names = []
     for _ in range(2):
         probe = lanes.take_least_failed(1.0, {"poison"})
@@ -125,7 +125,7 @@ def test_a_visitor_whose_probe_was_rejected_probes_again_only_where_there_is_no_
 
 def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
     lanes: Line = Lanes(0.0)
-    held, free = Item("held", is_held=True), Item("free", deadline_ms=5.0)
+    held, free = Item("held", is_held=True), Item("free", turn=5.0)
     for item in (held, free):
         lanes.push(item.name, item, 0.0)
     assert start(lanes, 8) == ["free"]

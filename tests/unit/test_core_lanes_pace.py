@@ -22,7 +22,7 @@ class Item:
     """A delivery as lanes see it."""
 
     name: str
-    deadline_ms: float = inf
+    turn: float = inf
     not_before: float = 0.0
     is_held: bool = False
     size_bytes: int = 10
@@ -144,12 +144,12 @@ def test_what_follows_in_a_lane_waits_for_its_own_partition_too() -> None:
 # Order
 
 
-def test_the_nearest_deadline_goes_first_and_among_equals_who_was_ready_first() -> None:
+def test_the_lowest_turn_goes_first_and_among_equals_who_was_ready_first() -> None:
     subject = lanes()
-    push(subject, "later", "x", deadline_ms=30.0)
-    push(subject, "first equal", "x", deadline_ms=20.0)
-    push(subject, "second equal", "x", deadline_ms=20.0)
-    push(subject, "nearest", "x", deadline_ms=10.0)
+    push(subject, "later", "x", turn=30.0)
+    push(subject, "first equal", "x", turn=20.0)
+    push(subject, "second equal", "x", turn=20.0)
+    push(subject, "nearest", "x", turn=10.0)
     order = [take(subject, 0.0).visitor_id for _ in range(4)]
     assert order == ["nearest", "first equal", "second equal", "later"]
 

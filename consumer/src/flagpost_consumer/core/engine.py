@@ -63,6 +63,10 @@ CLOCK_SECONDS = 1.0
 """How often to look again at a record that waits for a clock that can be trusted."""
 UNWRITTEN_SHARE = 8
 """A partition whose settlements Kafka does not take may hold this fraction of `delivery.max_pending`: one eighth."""
+IN_TURN_SECONDS = 60.0
+"""Deliveries start in the order in which their records came; only one that expires sooner than this comes forward
+(docs/decisions/0044).
+"""
 NO_PARTITIONS: frozenset[int] = frozenset()
 READINGS_A_BATCH = 8
 """Of each batch, about this many timestamps are compared with the local clock."""
@@ -302,8 +306,9 @@ class Engine:
                 self._settling.pass_over(record.offset, partition)
                 return True
         deadline_ms = self._planner.deadline_ms(record.event)
+        turn = now.monotonic + min(IN_TURN_SECONDS, (deadline_ms - now.wall_ms) / 1000)
         held = record.held()
-        deliveries = [Delivery(held, partition, planned, deadline_ms) for planned in plans]
+        deliveries = [Delivery(held, partition, planned, deadline_ms, turn) for planned in plans]
         self._settling.take(held, partition, deliveries)
         for delivery in deliveries:
             self._enter(delivery, now)

@@ -42,6 +42,8 @@ class Delivery:
     planned: Planned
     deadline_ms: float
     """The last moment, epoch ms, at which a track delivery may be sent; metadata does not expire."""
+    turn: float
+    """Among track deliveries that may start, the one with the lowest goes first."""
     stage: Stage = Stage.WAITING
     attempts: int = 0
     counted_attempts: int = 0

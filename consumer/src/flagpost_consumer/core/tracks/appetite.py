@@ -10,7 +10,7 @@ from __future__ import annotations
 
 PATIENCE_SECONDS = 0.25
 """If enough records have waited this long, Kafka is faster than Pendo or than a limit. Then as many are taken in as
-there is room for: among all of them the nearest deadline goes first, and no visitor hides another.
+there is room for: all of them have their turn, and no visitor hides another.
 """
 
 

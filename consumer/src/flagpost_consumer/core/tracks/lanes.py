@@ -28,8 +28,8 @@ STUCK_FAILURES = 3
 class Queued(Protocol):
     """What lanes need to know of a delivery."""
 
-    deadline_ms: float
-    """Among deliveries that may start, the nearest deadline goes first."""
+    turn: float
+    """Among deliveries that may start, the one with the lowest goes first."""
 
     @property
     def not_before(self) -> float:
@@ -322,7 +322,7 @@ class Lanes(Generic[Item]):
         return self.retries_in_flight < max(1, connections // share)
 
     def _first(self, queue: list[tuple[float, int, Lane[Item]]], now: float) -> float | None:
-        """The deadline of the first lane of a heap that may start; lanes that must wait leave the heap."""
+        """The turn of the first lane of a heap that may start; lanes that must wait leave the heap."""
         while queue:
             lane = queue[0][2]
             first = lane.queue[0] if lane.queue else None
@@ -372,7 +372,7 @@ class Lanes(Generic[Item]):
         else:
             self._number += 1
             ready = self._retries if lane.failures else self._ready
-            heapq.heappush(ready, (lane.queue[0].deadline_ms, self._number, lane))
+            heapq.heappush(ready, (lane.queue[0].turn, self._number, lane))
 
     def _delay(self, lane: Lane[Item], until: float) -> None:
         self._number += 1
@@ -402,8 +402,8 @@ class Lanes(Generic[Item]):
 
 def _fitness(entry: tuple[float, int, Lane[Item]]) -> tuple[int, float, int]:
     """The lowest value is the best probe."""
-    deadline_ms, number, lane = entry
-    return lane.failures, -deadline_ms, number
+    turn, number, lane = entry
+    return lane.failures, -turn, number
 
 
 def _may_go(lane: Lane[Item], now: float) -> bool:
