@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from random import Random
+from typing import Any
 
 from engine_world import OK, START_MS, acknowledge, ready, record
 from flagpost_consumer.core.books.deliveries import Settlement
@@ -15,7 +16,7 @@ from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, MetadataSettings, Policy
 from flagpost_consumer.core.records import DecodeFailure, Record, Undecoded
 from flagpost_consumer.core.tracks.track_sending import TrackAttempt
-from flagpost_schemas import MetadataValue, VisitorMetadata
+from flagpost_schemas import DecisionEvent, MetadataValue, VisitorMetadata, encode_single_object
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 NO_LINGER = Policy(metadata=MetadataSettings(linger_seconds=0.0))
@@ -43,6 +44,30 @@ def metadata(visitor: str, at: int = 0, **values: MetadataValue) -> VisitorMetad
 def damaged(offset: int, partition: int = 0) -> Record:
     """A record that cannot be decoded: it ends without a request."""
     return record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset, partition, key="damaged")
+
+
+class Reader:
+    """Reads messages, each of which is a record that has been decoded; notes which were."""
+
+    def __init__(self) -> None:
+        self.decoded: list[int] = []
+
+    def decode(self, message: Any) -> Record:
+        assert isinstance(message, Record)
+        self.decoded.append(message.offset)
+        return message
+
+    def timestamp_ms(self, message: Record) -> int:
+        return message.timestamp_ms
+
+    def is_fresh(self, message: Record) -> bool:
+        return message.fresh
+
+
+def undecoded(event: DecisionEvent, offset: int, reader: Reader) -> Undecoded:
+    """A decision as a record of partition 0 that is not decoded yet."""
+    value = encode_single_object(event)
+    return Undecoded(0, offset, event.visitor_id.encode(), value, record(event, offset), reader)
 
 
 def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:

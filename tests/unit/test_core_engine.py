@@ -9,7 +9,8 @@ from random import Random
 import orjson
 import pytest
 
-from engine_world import BROKEN, OK, START_MS, TIMED_OUT, Answering, Sight, World, decision
+from engine_steps import engine_with, instant, visitors
+from engine_world import BROKEN, OK, START_MS, TIMED_OUT, Answering, Sight, World, decision, record
 from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -227,6 +228,18 @@ def test_deliveries_start_as_they_came_but_what_expires_within_a_minute_goes_fir
         policy=policy,
     )
     assert [sight.ids[0] for sight in world.track_sights] == order
+
+
+@pytest.mark.parametrize(("seconds_left", "first"), [(60.0, "came first"), (59.9, "expires")])
+def test_only_what_expires_sooner_than_in_a_minute_comes_forward(seconds_left: float, first: str) -> None:
+    """docs/decisions/0044."""
+    limits = EndpointLimits(max_connections=1)
+    engine = engine_with(TRACKS_ONLY.model_copy(update={"limits": limits}))
+    now = instant(1.0)
+    oldest_ms = now.wall_ms - int(TRACKS_ONLY.delivery.max_age_seconds * 1000)
+    expires = decision("expires", occurred_at=oldest_ms + int(seconds_left * 1000))
+    engine.receive([record(decision("came first"), 0), record(expires, 1)], now)
+    assert visitors(engine.poll(now).attempts) == [first]
 
 
 def test_undecodable_and_repeated_records_are_settled_in_their_place() -> None:

@@ -23,8 +23,15 @@ from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.core.pendo.verdict import Answer
+from flagpost_consumer.core.planning.pendo_rules import Rule
 from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions, TooManySuppressions
-from flagpost_consumer.core.policy import DedupeSettings, DeliverySettings, EndpointLimits, Policy
+from flagpost_consumer.core.policy import (
+    DecisionsSettings,
+    DedupeSettings,
+    DeliverySettings,
+    EndpointLimits,
+    Policy,
+)
 from flagpost_consumer.core.records import Gap
 
 
@@ -74,13 +81,23 @@ def test_records_are_taken_in_once_their_partition_is_restored_and_until_it_leav
     engine.prove_membership(1e9)
     receive(engine, "early")
     engine.restore(partition, Restoration(0, TRACKS_ONLY.dedupe))
-    receive(engine, "v")
-    engine.receive([record(decision("w"), 0, partition=4)], instant(1.0))
+    engine.receive([record(decision("w"), 0, partition=4), record(decision("v"))], instant(1.0))
+    assert engine.accounts.records == 1
     receive(engine, "again")
+    assert engine.stalled == {}, "a record that is read again waits for nothing"
     engine.revoke([0], instant(1.0))
     receive(engine, "late", first=1)
     assert engine.accounts.records == 1
     assert engine.accounts.planned == {Kind.TRACK: 1}
+
+
+def test_before_its_first_assignment_an_engine_knows_of_no_partition_and_may_send_nothing() -> None:
+    policy = Policy(limits=EndpointLimits(track_requests_per_minute=480.0))
+    engine = Engine(policy, Random(1).random)
+    assert engine.partition_count == 0
+    engine.revoke([0], instant(0.0))
+    assert [endpoint.budget.per_minute for endpoint in engine.endpoints.values()] == [0.0, 0.0]
+    assert not engine.is_member(instant(1e9))
 
 
 def test_claims_of_a_partition_are_counted_once_however_often_it_comes_and_goes() -> None:
@@ -132,6 +149,18 @@ def test_what_the_ledger_settles_is_passed_over_and_the_rest_of_its_record_is_do
     assert positions(engine) == {0: 3}
 
 
+def test_what_the_ledger_settles_as_undecodable_is_settled_although_it_can_be_decoded_by_now() -> None:
+    """Its dead letter may have been replayed since: to send the record as well would tell Pendo twice."""
+    engine = Engine(NO_LINGER, Random(1).random)
+    (partition,) = engine.assign([0], 8, instant(0.0))
+    restoration = Restoration(0, NO_LINGER.dedupe)
+    restoration.take(7, [(0, Kind.UNKNOWN, Outcome.DEAD_LETTERED, None, None)])
+    restoration.finish(8)
+    engine.restore(partition, restoration)
+    receive(engine, "v")
+    assert (engine.accounts.redeliveries, engine.accounts.planned, positions(engine)) == (1, {}, {0: 1})
+
+
 def test_deleted_offsets_hold_the_position_until_they_are_in_the_ledger() -> None:
     engine = engine_with(TRACKS_ONLY)
     partition = engine.current(0)
@@ -177,6 +206,14 @@ def test_what_is_in_flight_is_waited_for_by_its_own_partition(answer: Answer) ->
     assert engine.poll(instant(1.0)).settlements == []
     assert engine.accounts.returned == {Kind.TRACK: 1}
     assert engine.is_drained
+    assert goes(engine, 600.0) == [], "it is another member's by now"
+
+
+def test_requests_that_are_abandoned_are_counted_over_all_partitions_that_are_lost() -> None:
+    engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
+    engine.receive([record(decision("v"), 0), record(decision("w"), 0, partition=1)], instant(1.0))
+    assert goes(engine, 1.0) == ["v", "w"]
+    assert engine.forget([0, 1], instant(1.0)) == 2
 
 
 def test_a_ledger_record_of_before_the_log_went_back_gives_claims_and_settles_nothing() -> None:
@@ -189,6 +226,14 @@ def test_a_ledger_record_of_before_the_log_went_back_gives_claims_and_settles_no
     off = Restoration(0, DedupeSettings(ttl_seconds=0.0))
     off.take(0, [(0, Kind.TRACK, Outcome.DELIVERED, key, START_MS)])
     assert off.dedupe.repeated(key, START_MS) is None, "a ttl of 0 removes no duplicates"
+
+
+def test_from_where_on_the_ledger_settles_is_committed_with_the_position() -> None:
+    engine = Engine(TRACKS_ONLY, Random(1).random)
+    (partition,) = engine.assign([0], 8, instant(0.0))
+    engine.restore(partition, Restoration(3, TRACKS_ONLY.dedupe, settles_from=5))
+    position = engine.committable()[0]
+    assert (position.offset, position.settles_from) == (3, 5)
 
 
 # Membership
@@ -265,6 +310,26 @@ def test_intake_pauses_when_as_much_is_pending_as_may_be_and_resumes_well_below(
     assert engine.fullness == 0.0
 
 
+def test_lines_are_cut_from_four_fifths_of_the_limit_on() -> None:
+    """docs/settings.md, `delivery.max_pending_per_visitor`."""
+    delivery = DeliverySettings(max_pending=10, max_pending_per_visitor=5)
+    engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": delivery}))
+    events = [record(decision("hot", f"flag{n}"), n) for n in range(8)]
+    engine.receive(events[:7], instant(0.0))
+    assert engine.poll(instant(0.0)).settlements == []
+    engine.receive(events[7:], instant(0.0))
+    cut = {each.ending.reason for each in engine.poll(instant(0.0)).settlements}
+    assert cut == {Reason.VISITOR_BACKLOG}
+
+
+def test_both_endpoints_share_the_connections() -> None:
+    limits = EndpointLimits(max_connections=2)
+    engine = engine_with(NO_LINGER.model_copy(update={"limits": limits}))
+    receive(engine, "a", "b", "c")
+    assert len(engine.poll(instant(1.0)).attempts) == 2
+    assert (engine.metadata.in_flight, engine.track.in_flight) == (1, 1)
+
+
 def test_bytes_fill_it_too() -> None:
     policy = TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_pending_bytes=18)})
     engine = engine_with(policy)
@@ -309,12 +374,29 @@ def test_what_could_be_sent_now_is_counted_within_the_budget_and_only_while_pend
     assert engine.waits_for_pendo(instant(9.0))
 
 
+def test_a_full_engine_waits_for_pendo_even_if_only_the_pace_of_visitors_holds_it() -> None:
+    delivery = DeliverySettings(max_pending=2)
+    engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": delivery}))
+    receive(engine, "a", "b", at=0.0)
+    assert engine.poll(instant(0.0)).attempts == []
+    assert engine.waits_for_pendo(instant(0.0))
+
+
+def test_an_engine_without_records_waits_for_a_pendo_that_is_down() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    assert not engine.waits_for_pendo(instant(1.0))
+    for visitor in ("x", "y"):
+        engine.track.refused(engine.track.start(visitor), 1.0)
+    assert engine.waits_for_pendo(instant(1.0))
+
+
 def test_the_oldest_pending_event_is_found_over_all_partitions() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     assert engine.oldest_pending_ms() is None
     late, early = decision("v", occurred_at=START_MS + 500), decision("w", occurred_at=START_MS + 200)
-    engine.receive([record(late, 0), record(early, 0, partition=1)], instant(0.6))
-    assert engine.oldest_pending_ms() == START_MS + 200
+    published = [record(late, 0), record(early, 0, partition=1)]
+    engine.receive([each._replace(timestamp_ms=START_MS) for each in published], instant(0.6))
+    assert engine.oldest_pending_ms() == START_MS + 200, "when it occurred, not when Kafka had it"
     engine.forget([1], instant(0.6))
     assert engine.oldest_pending_ms() == START_MS + 500
 
@@ -323,6 +405,17 @@ def test_of_a_record_that_cannot_be_decoded_the_time_is_kafka_s() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([damaged(0)._replace(timestamp_ms=START_MS + 7)], instant(1.0))
     assert engine.oldest_pending_ms() == START_MS + 7
+
+
+def test_repairs_are_counted_and_not_kept() -> None:
+    policy = Policy(decisions=DecisionsSettings(visitor_metadata=False, attribute_properties=["a b"]))
+    engine = engine_with(policy)
+    engine.receive([record(decision("v", attributes={"a b": 1}))], instant(1.0))
+    assert engine.accounts.repairs == {Rule.NAME_CHARACTERS: 1}
+    (attempt,) = attempts_at(engine, 1.0)
+    engine.answered(attempt, OK, instant(1.0))
+    (settlement,) = engine.poll(instant(1.0)).settlements
+    assert settlement.delivery.planned.repairs == ()
 
 
 def test_the_hottest_visitors_are_returned_with_what_waits() -> None:

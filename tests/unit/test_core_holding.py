@@ -7,7 +7,7 @@ from random import Random
 from engine_world import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
 from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.engine import UNWRITTEN_SHARE, Engine
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
@@ -170,6 +170,18 @@ def test_settlements_that_pile_up_pause_the_intake_of_their_partition_only() -> 
     run.take_all()
     run.go(0.1)
     assert run.paused == frozenset()
+
+
+def test_a_partition_may_hold_one_eighth_of_the_limit_unwritten_and_no_more() -> None:
+    policy = POLICY.model_copy(update={"delivery": DeliverySettings(max_pending=UNWRITTEN_SHARE)})
+    engine = Engine(policy, Random(1).random)
+    ready(engine, [0], 8, instant(0.0), policy)
+    paused = []
+    for offset in range(2):
+        damaged = record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset)
+        engine.receive([damaged], instant(1.0))
+        paused.append(engine.poll(instant(1.0)).partitions_paused)
+    assert paused == [frozenset(), {0}]
 
 
 def test_what_is_handed_back_releases_nothing_twice() -> None:

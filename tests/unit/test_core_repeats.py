@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from engine_steps import NO_LINGER, TRACKS_ONLY, answer_all, engine_with, instant
-from engine_world import OK, START_MS, acknowledge, decision, positions, record
+from engine_steps import NO_LINGER, TRACKS_ONLY, Reader, answer_all, engine_with, instant, undecoded
+from engine_world import OK, START_MS, acknowledge, decision, positions
 from flagpost_consumer.adapters.ledger.writer import MAX_RECORD_BYTES
 from flagpost_consumer.core.books.deliveries import REPEATED, UNCHANGED, Duplicates, each_settled
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.planning.suppressions import Suppression
 from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, Policy
-from flagpost_consumer.core.records import Record, Undecoded
 from flagpost_consumer.core.tracks.repeats import AT_REST, MAX_BYTES, MAX_REST_BYTES
-from flagpost_schemas import DecisionEvent, Source, encode_single_object
-
-
-class Reader:
-    """Reads messages, each of which is a record that has been decoded; notes which were."""
-
-    def __init__(self) -> None:
-        self.decoded: list[int] = []
-
-    def decode(self, message: Any) -> Record:
-        assert isinstance(message, Record)
-        self.decoded.append(message.offset)
-        return message
-
-    def timestamp_ms(self, message: Record) -> int:
-        return message.timestamp_ms
-
-    def is_fresh(self, message: Record) -> bool:
-        return message.fresh
-
-
-def undecoded(event: DecisionEvent, offset: int, reader: Reader) -> Undecoded:
-    value = encode_single_object(event)
-    return Undecoded(0, offset, event.visitor_id.encode(), value, record(event, offset), reader)
+from flagpost_schemas import DecisionEvent, Source
 
 
 def delivered(engine: Engine, reader: Reader) -> None:
@@ -76,6 +50,20 @@ def test_a_record_that_is_read_again_is_neither_decoded_nor_taken_in_again() -> 
     assert (reader.decoded, engine.accounts.records) == ([0], 2)
 
 
+def test_a_duplicate_waits_behind_what_waits_for_a_clock_that_can_be_trusted() -> None:
+    """Taken in before its turn, it would move the position past the records that wait."""
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    delivered(engine, reader)
+    stamped = START_MS + 600_000
+    ahead = [decision(f"ahead{n}", occurred_at=stamped) for n in range(3)]
+    waiting = [undecoded(event, offset, reader) for offset, event in enumerate(ahead, 1)]
+    engine.receive([*waiting, undecoded(decision("v"), 4, reader)], instant(2.0))
+    actions = engine.poll(instant(2.0))
+    assert (actions.duplicates, actions.partitions_paused, positions(engine)) == ([], {0}, {0: 1})
+    assert answer_all(engine, 601.0, OK) == 3
+    assert engine.accounts.records == 5
+
+
 def test_duplicates_that_kafka_does_not_have_yet_are_the_oldest_that_is_pending() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
@@ -94,6 +82,7 @@ def test_what_waits_between_duplicates_holds_the_position() -> None:
     repeats = [undecoded(decision("v"), offset, reader) for offset in (1, 3)]
     engine.receive([repeats[0], between, repeats[1]], instant(2.0))
     (duplicates,) = engine.poll(instant(2.0)).duplicates
+    assert (len(duplicates.records), engine.accounts.records) == (2, 4)
     engine.acknowledged_duplicates(duplicates, 5)
     assert positions(engine) == {0: 2}
 

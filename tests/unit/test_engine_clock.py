@@ -9,7 +9,7 @@ import pytest
 from engine_world import OK, START_MS, acknowledge, decision, ready, record
 from flagpost_consumer.core.books.stalls import Stall
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.engine import CLOCK_SECONDS, Engine
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.planning.clock_check import ClockCheck
 from flagpost_consumer.core.planning.plan import expired
@@ -83,7 +83,7 @@ def test_a_clock_that_is_behind_dead_letters_nothing_as_too_far_ahead() -> None:
     assert process.reasons == {}
     assert process.engine.stalled == {0: Stall.CLOCK}
     assert process.engine.poll(process.instant).partitions_paused == {0}
-    assert process.wake_at is not None, "nobody else would look again"
+    assert process.wake_at == process.now + CLOCK_SECONDS, "nobody else would look again"
     process.go(250.0)
     assert process.reasons == {}
     process.go(60.0)  # now the events are within what is allowed, by the wrong clock too
@@ -173,6 +173,13 @@ def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: 
     process.go(1000.0)
     process.engine.forget([0], process.instant)
     assert (process.reasons, process.engine.pending_records, process.engine.stalled) == ({}, 0, {})
+
+
+def test_a_partition_that_is_lost_is_stalled_no_more() -> None:
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(10)))
+    process.engine.forget([0], process.instant)
+    assert process.engine.stalled == {}
 
 
 def test_records_without_kafkas_timestamp_are_not_compared_with_the_clock() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine_world import START_MS, World, acknowledge, decision, positions, ready, record
+from engine_steps import Reader, undecoded
+from engine_world import OK, START_MS, World, acknowledge, decision, positions, ready, record
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
@@ -17,6 +18,7 @@ from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.planning.quarantine import MAX_SUSPECTS, Suspects
 from flagpost_consumer.core.policy import DecisionsSettings, Policy
 from flagpost_consumer.core.tracks.lanes import Lanes
+from flagpost_consumer.core.tracks.repeats import Repeats
 
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 
@@ -41,7 +43,7 @@ def test_a_record_that_planning_cannot_take_is_dead_lettered_and_delays_no_other
     plan = raising_for("strange", Planner.plan, lambda _, event, __: event.visitor_id)
     monkeypatch.setattr(Planner, "plan", plan)
     world = World(TRACKS_ONLY, Random(1))
-    for visitor in ("a", "strange", "b"):
+    for visitor in ("a", "strange", "b", "strange"):
         world.publish(decision(visitor))
     member = world.join()
     world.run()
@@ -51,7 +53,7 @@ def test_a_record_that_planning_cannot_take_is_dead_lettered_and_delays_no_other
     assert (quarantined.ending.outcome, quarantined.ending.reason) == (Outcome.DEAD_LETTERED, Reason.INVALID)
     assert "a defect of Flagpost's: KeyError at " in quarantined.ending.detail
     assert "strange" not in quarantined.ending.detail
-    assert member.engine.accounts.quarantined == 1
+    assert member.engine.accounts.quarantined == 2
 
 
 def test_a_defect_that_comes_once_costs_nothing(monkeypatch: Any) -> None:
@@ -105,6 +107,40 @@ def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkey
     assert engine.accounts.quarantined == 1
 
 
+def test_a_record_that_fails_before_it_is_decoded_is_not_looked_at_a_third_time(monkeypatch: Any) -> None:
+    take = raising_for("strange", Repeats.take, lambda _, undecoded, *__: undecoded.key.decode())
+    monkeypatch.setattr(Repeats, "take", take)
+    suspects = Suspects()
+    records = [undecoded(decision("strange"), 0, Reader())]
+    for _ in range(2):
+        engine = engine_with(suspects)
+        with pytest.raises(KeyError) as failed:
+            engine.receive(records, instant(0.0))
+        assert suspects.blame(failed.value)
+    engine = engine_with(suspects)
+    engine.receive(records, instant(0.0))
+    (settlement,) = engine.poll(instant(0.0)).settlements
+    assert settlement.ending.reason is Reason.INVALID
+
+
+def test_the_record_whose_answer_cannot_be_handled_is_the_one_to_blame(monkeypatch: Any) -> None:
+    def defective(*_: object) -> None:
+        raise KeyError
+
+    suspects = Suspects()
+    engine = engine_with(suspects)
+    engine.receive([record(decision(visitor), offset) for offset, visitor in enumerate("ab")], instant(1.0))
+    first, second = engine.poll(instant(1.0)).attempts
+    engine.answered(first, OK, instant(1.0))
+    assert not suspects.blame(KeyError()), "nothing is handled any more"
+    monkeypatch.setattr(Lanes, "answered", defective)
+    for _ in range(2):
+        with pytest.raises(KeyError) as failed:
+            engine.answered(second, OK, instant(1.0))
+        assert suspects.blame(failed.value)
+    assert [suspects.condemned(0, offset) is None for offset in (0, 1)] == [True, False]
+
+
 def engine_with(suspects: Suspects) -> Engine:
     engine = Engine(TRACKS_ONLY, Random(1).random, suspects)
     ready(engine, [0], 8, instant(0.0), TRACKS_ONLY)
@@ -117,6 +153,14 @@ def test_a_failure_while_no_record_is_handled_blames_none() -> None:
     engine.receive([record(decision("a"))], instant(0.0))
     assert not suspects.blame(KeyError())
     assert suspects.condemned(0, 0) is None
+
+
+def test_a_failure_after_a_duplicate_was_recognised_does_not_blame_it() -> None:
+    suspects = Suspects()
+    engine, reader = engine_with(suspects), Reader()
+    engine.receive([undecoded(decision("a"), offset, reader) for offset in (0, 1)], instant(0.0))
+    assert len(engine.poll(instant(0.0)).duplicates) == 1
+    assert not suspects.blame(KeyError())
 
 
 def test_suspects_are_forgotten_beyond_their_number_the_oldest_first() -> None:

@@ -244,6 +244,16 @@ def test_a_newer_value_is_handed_back_with_an_older_one_whose_dead_letter_is_not
     assert carried_last(owner, *records) == {"p": "good"}
 
 
+def test_an_owner_whose_partition_comes_back_does_not_rely_on_what_it_sent_before() -> None:
+    """Another owner may have sent another value meanwhile."""
+    owner = Owner()
+    owner.deliver(values(0, p="A"))
+    owner.engine.forget([0], owner.instant)
+    (partition,) = owner.engine.assign([0], 1, owner.instant)
+    owner.engine.restore(partition, Restoration(1, POLICY.dedupe))
+    assert carried(owner.send(values(1, p="A"))) == {"p": "A"}
+
+
 def test_a_long_line_of_values_is_settled_without_a_deep_stack() -> None:
     """Ten thousand values of one field follow one another, and all of them a delivery that is in flight."""
     owner = Owner()

@@ -52,7 +52,7 @@ from flagpost_consumer.core.tracks.repeats import Repeats
 from flagpost_consumer.core.tracks.track_sending import TrackAttempt, TrackSending
 
 CUT_FROM = 0.8
-"""Lanes are cut when more than this part of the limit is pending, in records or bytes (docs/contract.md#settings)."""
+"""Lanes are cut when this part of the limit or more is pending, in records or bytes (docs/contract.md#settings)."""
 RESUME_AT = 0.6
 """Intake resumes when less than this part of the limit is pending: well below 1, because each pause makes the client
 fetch again.
@@ -187,7 +187,7 @@ class Engine:
         partitions = [self._partitions.pop(number) for number in numbers if number in self._partitions]
         abandoned = 0
         for partition in partitions:
-            partition.leaving = partition.closing = True
+            partition.closing = True
             left = _deliveries([partition])
             abandoned += sum(delivery.stage is Stage.IN_FLIGHT for delivery in left)
             self._hand_back(left, {Stage.WAITING, Stage.IN_FLIGHT, Stage.SETTLED})
