@@ -24,8 +24,9 @@ TESTS = {
     "splits": "sample_ratio experiments experiment_visitors",
     "tracks": "lanes lanes_pace appetite attempts engine repeats track_sending",
     VALUES: "rules plan appetite endpoint engine engine_told repeats record_weights decoding",
-    ENGINE: "engine engine_told engine_clock engine_quarantine handing_back holding mispartitioned "
-    "partition_reading review_engine unacknowledged",
+    ENGINE: "appetite decoding_handed_over engine engine_told engine_clock engine_quarantine handing_back holding "
+    "ledger_window metadata_hand_over mispartitioned partition_reading repeats review_engine settling suppressions "
+    "track_sending unacknowledged",
 }
 """Which unit and property tests hold which room, by their names without `test_` and `core_`. A mutant has to be
 killed by tests of its room: that is quick, and stricter than letting any test of the suite notice it."""
