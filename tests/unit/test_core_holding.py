@@ -7,7 +7,7 @@ from random import Random
 from engine_world import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
 from flagpost_consumer.core.books.deliveries import Settlement
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.engine import UNWRITTEN_SHARE, Engine
 from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
@@ -169,6 +169,35 @@ def test_settlements_that_pile_up_pause_the_intake_of_their_partition_only() -> 
     assert run.sent == ["b"]
     run.take_all()
     run.go(0.1)
+    assert run.paused == frozenset()
+
+
+def test_a_partition_is_read_while_no_more_than_an_eighth_of_the_limit_is_unwritten() -> None:
+    most = POLICY.delivery.max_pending // UNWRITTEN_SHARE
+    run = Run(0)
+    run.deaf = {0}
+    paused = []
+    for _ in range(most + 2):
+        run.publish_damaged(0)
+        run.go()
+        paused.append(run.paused == {0})
+    assert paused == [False] * most + [True, True]
+    for settlement, is_paused in zip(run.untaken, (True, False), strict=False):
+        acknowledge(run.engine, [settlement])
+        run.go()
+        assert (run.paused == {0}) is is_paused
+
+
+def test_what_had_piled_up_does_not_pause_the_next_assignment_of_its_partition() -> None:
+    run = Run(0)
+    run.deaf = {0}
+    for _ in range(12):
+        run.publish_damaged(0)
+    run.go()
+    assert run.paused == {0}
+    run.engine.forget([0], instant(run.now))
+    ready(run.engine, [0], 8, instant(run.now), POLICY)
+    run.go()
     assert run.paused == frozenset()
 
 
