@@ -187,7 +187,7 @@ def test_a_partition_in_which_nothing_was_ever_claimed_needs_nothing_of_its_ledg
     assert engine.committable()[0] == Position(3, 10)
 
 
-def test_the_ledger_record_of_the_first_dead_letter_is_let_go_once_that_is_committed() -> None:
+def test_the_ledger_record_of_the_first_dead_letter_is_not_needed_once_that_is_committed() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([damaged(0)], instant(0.0))
     acknowledge(engine, engine.poll(instant(0.0)).settlements, ledger_offset=9)
