@@ -112,6 +112,16 @@ def test_an_entry_with_a_newer_time_is_forgotten_after_the_others() -> None:
     assert (table.get(FIRST), table.get(SECOND)) == ((FIRST, 30, 3), None)
 
 
+def test_the_place_of_a_removed_entry_takes_no_other_entry_with_it() -> None:
+    for number in range(MANY):
+        table = AgedTable("q")
+        removed, other = digest(number), digest(number + MANY)
+        table.claim(removed, 5_000, WITHIN_MS, 1)
+        table.claim(other, 5_000, WITHIN_MS, 2)
+        assert table.remove(removed, 5_000, 1)
+        assert [table.forget_first() for _ in range(2)] == [0, 1]
+
+
 def test_the_queue_stays_short_and_keeps_every_entry() -> None:
     table = AgedTable("q")
     keys = [digest(number) for number in range(500)]

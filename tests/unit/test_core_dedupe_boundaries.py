@@ -96,6 +96,7 @@ def test_the_watermark_never_goes_back() -> None:
     for at in (40, 36, 35):
         subject.claim(KEY, at, at)
     subject.observe(10)
+    subject.advance(10)
     needed_from_ms = subject.needed_from_ms
     subject.claim(OTHER, 34, 1)
     assert counts.late == 1
@@ -156,6 +157,27 @@ def test_what_is_outdated_makes_room_first_and_is_not_counted_as_early() -> None
         busy.claim(number.to_bytes(16), 1_000, number)
     assert (counts.entries, counts.evicted_early) == (2 * SWEEP_ENTRIES, 0)
     assert quiet.claim(KEY, 1_000, 9) == 7
+
+
+def test_at_the_limit_a_claim_that_may_only_just_be_repeated_is_not_outdated() -> None:
+    counts = DedupeCounts()
+    newer, older = (Dedupe(TTL_MS / 1000, 3, counts) for _ in range(2))
+    newer.claim(KEY, 100, 1)
+    newer.claim(OTHER, 100 + 2 * TTL_MS, 2)
+    assert newer.needed_from_ms == 100
+    older.claim(KEY, 90, 3)
+    older.claim(OTHER, 90, 4)
+    assert newer.repeated(KEY, 100) == 1
+    assert older.repeated(KEY, 90) is None, "the oldest gives way"
+
+
+def test_at_the_limit_the_most_of_equally_old_claims_give_way() -> None:
+    counts = DedupeCounts()
+    few, many = (Dedupe(TTL_MS / 1000, 5, counts) for _ in range(2))
+    for subject, count in ((few, 2), (many, 4)):
+        for number in range(count):
+            subject.claim(bytes([number]) * 16, 100, number)
+    assert (len(few), len(many)) == (2, 3)
 
 
 def test_what_was_restored_beyond_the_limit_goes_a_few_at_each_claim() -> None:
@@ -225,8 +247,10 @@ def test_without_a_ttl_nothing_is_a_duplicate_nothing_is_kept_and_nothing_is_nee
 def test_a_ttl_of_less_than_a_second_is_one() -> None:
     subject, _ = dedupe(ttl_ms=1)
     assert subject.claim(KEY, 20, 7) is None
-    assert subject.claim(KEY, 20, 8) == 7
+    assert subject.repeated(KEY, 20) == subject.claim(KEY, 20, 8) == 7
     assert subject.claim(KEY, 21, 9) is None
+    subject.restore(OTHER, 21, 10)
+    assert subject.claim(OTHER, 21, 11) == 10
 
 
 # Books

@@ -9,6 +9,7 @@ from engine_steps import (
     TRACKS_ONLY,
     answer_all,
     attempts_at,
+    damaged,
     engine_with,
     instant,
     metadata,
@@ -180,6 +181,16 @@ def test_a_drain_sends_waiting_metadata_and_hands_back_waiting_tracks() -> None:
     acknowledge(engine, engine.poll(instant(1.1)).settlements)
     assert engine.accounts.total(Kind.VISITOR_METADATA, Outcome.DELIVERED) == 1
     assert engine.is_drained
+
+
+def test_a_drain_waits_until_kafka_has_what_ended_without_a_request() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([damaged(offset) for offset in range(3)], instant(0.0))
+    engine.drain(instant(0.1))
+    assert not engine.is_quiet()
+    assert attempts_at(engine, 0.1) == []
+    assert engine.is_drained
+    assert engine.accounts.total(Kind.UNKNOWN, Outcome.DEAD_LETTERED) == 3
 
 
 def test_a_partition_that_is_assigned_during_a_drain_takes_nothing_in() -> None:

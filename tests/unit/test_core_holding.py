@@ -172,16 +172,33 @@ def test_settlements_that_pile_up_pause_the_intake_of_their_partition_only() -> 
     assert run.paused == frozenset()
 
 
-def test_a_partition_may_hold_one_eighth_of_the_limit_unwritten_and_no_more() -> None:
-    policy = POLICY.model_copy(update={"delivery": DeliverySettings(max_pending=UNWRITTEN_SHARE)})
-    engine = Engine(policy, Random(1).random)
-    ready(engine, [0], 8, instant(0.0), policy)
+def test_a_partition_is_read_while_no_more_than_an_eighth_of_the_limit_is_unwritten() -> None:
+    most = POLICY.delivery.max_pending // UNWRITTEN_SHARE
+    run = Run(0)
+    run.deaf = {0}
     paused = []
-    for offset in range(2):
-        damaged = record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset)
-        engine.receive([damaged], instant(1.0))
-        paused.append(engine.poll(instant(1.0)).partitions_paused)
-    assert paused == [frozenset(), {0}]
+    for _ in range(most + 2):
+        run.publish_damaged(0)
+        run.go()
+        paused.append(run.paused == {0})
+    assert paused == [False] * most + [True, True]
+    for settlement, is_paused in zip(run.untaken, (True, False), strict=False):
+        acknowledge(run.engine, [settlement])
+        run.go()
+        assert (run.paused == {0}) is is_paused
+
+
+def test_what_had_piled_up_does_not_pause_the_next_assignment_of_its_partition() -> None:
+    run = Run(0)
+    run.deaf = {0}
+    for _ in range(12):
+        run.publish_damaged(0)
+    run.go()
+    assert run.paused == {0}
+    run.engine.forget([0], instant(run.now))
+    ready(run.engine, [0], 8, instant(run.now), POLICY)
+    run.go()
+    assert run.paused == frozenset()
 
 
 def test_what_is_handed_back_releases_nothing_twice() -> None:

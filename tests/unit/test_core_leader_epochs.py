@@ -109,3 +109,9 @@ def test_what_was_written_before_the_log_went_back_says_nothing_of_epochs() -> N
     restoration.take_epochs(3, {2: 50, 1: 6})
     restoration.take_epochs(4, {2: 40, 1: 7})
     assert restoration.epochs == {1: 7, 2: 50}
+
+
+def test_the_first_record_of_a_log_may_be_the_last_that_is_settled_of_its_epoch() -> None:
+    restoration = Restoration(0, Policy().dedupe)
+    restoration.take_epochs(0, {3: 0})
+    assert restoration.epochs == {3: 0}

@@ -187,6 +187,13 @@ def test_a_partition_in_which_nothing_was_ever_claimed_needs_nothing_of_its_ledg
     assert engine.committable()[0] == Position(3, 10)
 
 
+def test_the_ledger_record_of_the_first_dead_letter_is_not_needed_once_that_is_committed() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([damaged(0)], instant(0.0))
+    acknowledge(engine, engine.poll(instant(0.0)).settlements, ledger_offset=9)
+    assert engine.committable()[0] == Position(1, 10)
+
+
 def test_metadata_alone_lets_event_time_go_on_and_the_ledger_of_old_claims_go() -> None:
     """Before, one decision followed by metadata only kept its ledger record needed for good."""
     engine = engine_with(NO_LINGER)
@@ -391,6 +398,18 @@ def test_of_records_that_settle_nothing_here_only_the_claims_are_taken() -> None
     assert restoration.dedupe.claim(KEY, START_MS, 9) == 3
     assert restoration.window.oldest_needed(0, START_MS) == 20, "for its claim"
     assert restoration.window.oldest_needed(0, START_MS + 1) == 21, "it settles no offset"
+
+
+def test_of_what_the_ledger_had_before_the_log_went_back_only_the_claims_are_taken() -> None:
+    restoration = Restoration(0, DedupeSettings(), settles_from=20)
+    for ledger_offset in (19, 20):
+        key = bytes([ledger_offset]) * 16
+        settled: Settled = (ledger_offset, Kind.TRACK, Outcome.DELIVERED, key, START_MS)
+        assert restoration.take(ledger_offset, [settled]) == 1
+    assert restoration.settled.kinds(19) == frozenset()
+    assert restoration.settled.kinds(20) == {Kind.TRACK}
+    assert restoration.dedupe.claim(bytes([19]) * 16, START_MS, 30) == 19
+    assert restoration.window.oldest_needed(21, START_MS) == 19, "for its claim"
 
 
 def test_of_a_ledger_that_was_empty_when_it_was_replaced_nothing_is_needed() -> None:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from engine_steps import NO_LINGER, TRACKS_ONLY, Reader, answer_all, engine_with, instant, undecoded
-from engine_world import OK, START_MS, acknowledge, decision, positions
+from engine_steps import NO_LINGER, TRACKS_ONLY, Reader, answer_all, engine_with, instant, undecoded, visitors
+from engine_world import OK, START_MS, acknowledge, decision, positions, record
 from flagpost_consumer.adapters.ledger.writer import MAX_RECORD_BYTES
-from flagpost_consumer.core.books.deliveries import REPEATED, UNCHANGED, Duplicates, each_settled
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.deliveries import (
+    REPEATED,
+    UNCHANGED,
+    Duplicates,
+    Partition,
+    Stage,
+    each_settled,
+)
+from flagpost_consumer.core.books.settling import Settling
 from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.planning.suppressions import Suppression
-from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, Policy
+from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, EndpointLimits, Policy
 from flagpost_consumer.core.tracks.repeats import AT_REST, MAX_BYTES, MAX_REST_BYTES
 from flagpost_schemas import DecisionEvent, Source
 
@@ -21,6 +30,14 @@ def delivered(engine: Engine, reader: Reader) -> None:
     engine.receive([undecoded(decision("v"), 0, reader)], instant(1.0))
     assert answer_all(engine, 1.0, OK) == 1
     acknowledge(engine, engine.poll(instant(1.0)).settlements)
+
+
+def answer_unacknowledged(engine: Engine) -> int:
+    """Pendo takes what starts, and Kafka takes no settlement; returns how many requests there were."""
+    attempts = engine.poll(instant(2.0)).attempts
+    for attempt in attempts:
+        engine.answered(attempt, OK, instant(2.0))
+    return len(attempts)
 
 
 def repeat(engine: Engine, reader: Reader, *offsets: int) -> list[Duplicates]:
@@ -33,13 +50,15 @@ def test_duplicates_are_not_decoded_and_close_the_books_together() -> None:
     delivered(engine, reader)
     (duplicates,) = repeat(engine, reader, 1, 2, 4)
     assert reader.decoded == [0]
-    assert [each[1:] for each in each_settled(duplicates)] == [(Kind.TRACK, REPEATED, 0)] * 3
+    told = [(each.record.offset, *each[1:]) for each in each_settled(duplicates)]
+    assert told == [(offset, Kind.TRACK, REPEATED, 0) for offset in (1, 2, 4)]
     assert engine.accounts.pending[Kind.TRACK] == 3
     assert positions(engine) == {0: 1}
     engine.acknowledged_duplicates(duplicates, 5)
     assert engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 3
     assert engine.pending_records == engine.pending_bytes == 0
     assert positions(engine) == {0: 5}
+    assert duplicates.stage is Stage.ACKNOWLEDGED
 
 
 def test_a_record_that_is_read_again_is_neither_decoded_nor_taken_in_again() -> None:
@@ -119,6 +138,32 @@ def test_no_ledger_record_is_too_long_for_what_came_together() -> None:
     lengths = [sum(map(len, each.entries)) for each in engine.poll(instant(1.0)).duplicates]
     assert len(lengths) > 2
     assert max(lengths) < 2 * MAX_BYTES < MAX_RECORD_BYTES / 2
+
+
+def test_the_ledger_record_of_duplicates_is_needed_for_their_offsets_and_holds_no_claim() -> None:
+    settling = Settling(max_unwritten=8)
+    partition = Partition(0, 0.0, Dedupe(10.0, 100, DedupeCounts()))
+    one = undecoded(decision("v"), 4, Reader())
+    duplicates = Duplicates(partition, [one], entries=[b"entry"])
+    partition.offsets.take(4, duplicates)
+    settling.take_duplicates(duplicates)
+    settling.acknowledged_duplicates(duplicates, 7)
+    assert partition.window.oldest_needed(4, 0) == 7
+    assert partition.window.oldest_needed(5, 0) == 8
+
+
+def test_once_kafka_takes_duplicates_of_another_partition_only_the_held_one_waits() -> None:
+    policy = TRACKS_ONLY.model_copy(update={"limits": EndpointLimits(max_connections=1)})
+    engine, reader = engine_with(policy, partitions=[0, 1]), Reader()
+    delivered(engine, reader)
+    for offset in range(3):
+        engine.receive([record(decision(f"w{offset}"), offset, partition=1)], instant(2.0))
+        assert answer_unacknowledged(engine) == 1
+    (duplicates,) = repeat(engine, reader, 1)
+    engine.receive([record(decision("x"), 2)], instant(4.0))
+    assert engine.poll(instant(4.0)).attempts == [], "perhaps Kafka takes nothing at all"
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert visitors(engine.poll(instant(4.0)).attempts) == ["x"]
 
 
 # Which are recognised by their bytes
@@ -220,9 +265,9 @@ def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
     engine, reader = after_delivery(NO_LINGER)
     assert taken(engine, reader, decision("v")) == 1
     (duplicates,) = engine.poll(instant(2.0)).duplicates
-    assert [each[1:3] for each in each_settled(duplicates)] == [
-        (Kind.TRACK, REPEATED),
-        (Kind.VISITOR_METADATA, UNCHANGED),
+    assert [(each.record.offset, *each[1:3]) for each in each_settled(duplicates)] == [
+        (1, Kind.TRACK, REPEATED),
+        (1, Kind.VISITOR_METADATA, UNCHANGED),
     ]
     assert len(duplicates.entries) == 2
     engine.acknowledged_duplicates(duplicates, 5)
@@ -231,6 +276,32 @@ def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
     assert settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE, Reason.UNCHANGED] == 1
     assert engine.is_quiet()
     assert positions(engine) == {0: 2}
+
+
+def test_duplicates_are_counted_beside_what_is_in_flight() -> None:
+    engine, reader = after_delivery(NO_LINGER)
+    assert taken(engine, reader, decision("w")) == 0
+    assert len(engine.poll(instant(2.0)).attempts) == 2
+    held = engine.pending_bytes
+    assert taken(engine, reader, decision("v"), decision("v"), first=2) == 2
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    assert (engine.pending_records, engine.pending_bytes) == (3, held + duplicates.size_bytes)
+    engine.acknowledged_duplicates(duplicates, 5)
+    assert (engine.pending_records, engine.pending_bytes) == (1, held)
+    assert not engine.is_quiet()
+    assert engine.accounts.settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE, Reason.UNCHANGED] == 2
+    assert engine.accounts.pending[Kind.VISITOR_METADATA] == 1
+    assert engine.accounts.difference(Kind.VISITOR_METADATA) == 0
+
+
+def test_both_deliveries_of_duplicates_are_returned_with_their_partition() -> None:
+    engine, reader = after_delivery(NO_LINGER)
+    assert taken(engine, reader, decision("v"), decision("v")) == 2
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    engine.forget([0], instant(2.0))
+    assert duplicates.stage is Stage.RETURNED
+    assert engine.accounts.returned == {Kind.TRACK: 2, Kind.VISITOR_METADATA: 2}
+    assert engine.accounts.pending.total() == 0
 
 
 def test_a_duplicate_whose_value_is_another_by_now_sends_it_again() -> None:

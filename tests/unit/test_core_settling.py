@@ -12,17 +12,19 @@ from engine_steps import (
     engine_with,
     instant,
     metadata,
+    settle_all,
     visitors,
 )
 from engine_world import OK, START_MS, acknowledge, decision, positions, record
-from flagpost_consumer.core.books.deliveries import Partition
+from flagpost_consumer.core.books.deliveries import Partition, each_settled
 from flagpost_consumer.core.books.restoration import Restoration, Settled
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DedupeSettings, Policy
 from flagpost_consumer.core.record_weights import HEADER_BYTES
-from flagpost_consumer.core.records import Gap
+from flagpost_consumer.core.records import DecodeFailure, Gap
+from flagpost_schemas import AccountMetadata, Event
 
 NO_DEDUPE = Policy(dedupe=DedupeSettings(ttl_seconds=0.0))
 
@@ -201,6 +203,34 @@ def test_a_settlement_is_dated_by_the_wall_clock() -> None:
     engine.receive([damaged(0)], instant(7.0))
     (settlement,) = engine.poll(instant(9.0)).settlements
     assert settlement.settled_at_ms == START_MS + 7_000
+
+
+def test_an_ended_delivery_tells_how_many_requests_were_made_for_it() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([record(decision("v"))], instant(0.0))
+    for at, answer in ((1.0, Answer(503)), (60.0, OK)):
+        (attempt,) = engine.poll(instant(at)).attempts
+        engine.answered(attempt, answer, instant(at))
+    (settlement,) = engine.poll(instant(60.0)).settlements
+    (told,) = each_settled(settlement)
+    assert (told.record.offset, told.kind, told.ending.reason, told.attempts) == (0, Kind.TRACK, Reason.OK, 2)
+
+
+@pytest.mark.parametrize(
+    ("event", "who"),
+    [
+        (metadata("visitor", plan="pro"), "visitor"),
+        (
+            AccountMetadata(event_id="e", occurred_at=START_MS, account_id="account", values={"n": 1}),
+            "account",
+        ),
+        (DecodeFailure(Reason.UNDECODABLE, "cut short"), ""),
+    ],
+)
+def test_a_delivery_names_whom_it_is_about(event: Event | DecodeFailure, who: str) -> None:
+    engine = engine_with(NO_LINGER)
+    engine.receive([record(event)], instant(0.0))
+    assert settle_all(engine, 1.0)[0].delivery.who == who
 
 
 # Claims

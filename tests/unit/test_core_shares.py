@@ -13,6 +13,7 @@ from flagpost_consumer.core.policy import DeliverySettings
 @given(st.lists(st.integers(0, 30), max_size=8), st.integers(-5, 120))
 def test_a_share_is_the_greatest_that_fits(holdings: list[int], room: int) -> None:
     share = fair_share(holdings, room)
+    assert share <= max(room, 0), "nobody may hold more than all may"
     if sum(holdings) > max(room, 0):
         fitting = [each for each in range(31) if sum(min(held, each) for held in holdings) <= max(room, 0)]
         assert share == max(fitting)
@@ -54,6 +55,12 @@ def test_one_alone_is_not_cut_and_two_that_fill_the_room_exactly_are_not_either(
     assert room.share([Holding(5, 50), Holding(5, 50)]) is None
     assert room.share([Holding(5, 50), Holding(6, 50)]) == Holding(5, 100)
     assert room.share([Holding(5, 50), Holding(5, 51)]) == Holding(10, 50)
+
+
+@pytest.mark.parametrize(("per_visitor", "stuck"), [(9, 0), (10, 1), (19, 1), (20, 2)])
+def test_a_visitor_whose_requests_fail_keeps_a_tenth_rounded_down(per_visitor: int, stuck: int) -> None:
+    delivery = DeliverySettings(max_pending=100, max_pending_bytes=1_050, max_pending_per_visitor=per_visitor)
+    assert Room.of(0.5, delivery).least_stuck == Holding(stuck, int(stuck * 10.5))
 
 
 @pytest.mark.parametrize(("per_visitor", "metadata"), [(5, 4), (11, 10), (40, 10), (600, 60)])

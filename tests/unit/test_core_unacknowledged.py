@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from engine_steps import TRACKS_ONLY, damaged, engine_with, instant, visitors
-from engine_world import OK, acknowledge, decision, record
+from engine_world import OK, TIMED_OUT, acknowledge, decision, record
 from flagpost_consumer.core.books.deliveries import Settlement
-from flagpost_consumer.core.books.unacknowledged import MAX_WAIT_SECONDS
+from flagpost_consumer.core.books.unacknowledged import MAX_WAIT_SECONDS, Unacknowledged
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, EndpointLimits, Policy
 
 ONE_CONNECTION = Policy(
@@ -105,3 +106,43 @@ def test_an_answer_that_comes_while_its_partition_is_held_is_waited_for_too() ->
     assert engine.poll(instant(4.2)).attempts == []
     acknowledge(engine, second)
     assert visitors(engine.poll(instant(4.3)).attempts) == ["v2"]
+
+
+def test_a_refusal_after_an_answer_that_was_never_seen_is_waited_for() -> None:
+    """Pendo may have the event of the first request: after a crash it would be sent again."""
+    engine = engine_with(TRACKS_ONLY)
+    engine.receive([record(decision("v"))], instant(2.0))
+    for at, answer in ((2.0, TIMED_OUT), (60.0, Answer(400))):
+        (attempt,) = engine.poll(instant(at)).attempts
+        engine.answered(attempt, answer, instant(at))
+    assert engine.unacknowledged == 1
+
+
+def test_what_kafka_takes_of_a_held_partition_lets_no_other_partition_send() -> None:
+    """Only what it takes of another one shows that the rest may go on."""
+    policy = Policy(
+        decisions=DecisionsSettings(visitor_metadata=False), limits=EndpointLimits(max_connections=2)
+    )
+    engine = engine_with(policy, partitions=[0, 1])
+    settlements = [each for offset in range(4) for each in deliver(engine, offset, at=2.0)]
+    engine.receive([record(decision(f"v{offset}"), offset) for offset in (4, 5)], instant(2.0))
+    for attempt in engine.poll(instant(2.0)).attempts:
+        engine.answered(attempt, OK, instant(2.0))
+    assert engine.unacknowledged == 6
+    engine.receive([record(decision("w"), 0, partition=1)], instant(4.0))
+    assert engine.poll(instant(4.0)).attempts == []
+    acknowledge(engine, settlements[:1])
+    assert engine.poll(instant(4.0)).attempts == [], "five are more than twice the connections"
+    acknowledge(engine, settlements[1:2])
+    assert visitors(engine.poll(instant(4.0)).attempts) == ["w"]
+
+
+def test_a_release_is_told_once() -> None:
+    (settlement,) = deliver(engine_with(TRACKS_ONLY), 0, at=2.0)
+    subject = Unacknowledged()
+    assert not subject.take_released(), "nothing has been held yet"
+    subject.add(settlement.delivery, settlement.ending, 2.0)
+    subject.must_stop(128, 2.01 + MAX_WAIT_SECONDS)
+    assert subject.held == {settlement.delivery.partition}
+    subject.acknowledged(settlement.delivery)
+    assert [subject.take_released() for _ in range(2)] == [True, False]

@@ -59,7 +59,7 @@ class Delivery:
     """How many requests had started when it first met a setup answer (docs/contract.md#outcomes); None: never."""
     item: Item[Delivery] | None = None
     who: str = field(init=False)
-    """The visitor or account that it is about; a long visitor id is replaced by its digest."""
+    """The visitor or account that it is about, empty if none; a long visitor id is replaced by its digest."""
 
     def __post_init__(self) -> None:
         """Computed once: it is needed several times."""

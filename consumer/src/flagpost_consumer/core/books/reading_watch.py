@@ -37,5 +37,5 @@ class ReadingWatch:
         return {n for n, (_, since) in self._positions.items() if now - since >= STILL_SECONDS}
 
     def _since(self, number: int, position: int, now: float) -> tuple[int, float]:
-        before, since = self._positions.get(number) or self._away.get(number, (-1, now))[:2]
-        return position, since if position <= before else now
+        known = self._positions.get(number) or self._away.get(number)
+        return position, known[1] if known is not None and position <= known[0] else now

@@ -130,7 +130,6 @@ class Settling:
     def hand_back(self, delivery: Delivery) -> None:
         """Hand back a delivery unsettled: the partition's next member begins it again."""
         self.waiting -= delivery.stage is Stage.WAITING
-        delivery.partition.unwritten -= delivery.stage is Stage.SETTLED
         delivery.stage = Stage.RETURNED
         self.unacknowledged.discard(delivery)
         self.accounts.hand_back(delivery.kind)

@@ -54,7 +54,7 @@ class Unacknowledged:
 
     def discard(self, delivery: Delivery) -> None:
         """Forget a delivery that was handed back."""
-        if self._ended_at.pop(delivery, None) is None and self._held:
+        if self._ended_at.pop(delivery, None) is None:
             self._discard_held(delivery)
 
     def must_stop(self, limit: int, now: float) -> bool:
@@ -102,4 +102,4 @@ def _may_be_taken(delivery: Delivery, ending: Ending) -> bool:
     """Whether Pendo may have the event. Metadata does not count: sending a value again changes nothing."""
     if delivery.kind is not Kind.TRACK:
         return False
-    return delivery.unseen > 0 or (ending.outcome is Outcome.DELIVERED and delivery.attempts > 0)
+    return delivery.unseen > 0 or ending.outcome is Outcome.DELIVERED
