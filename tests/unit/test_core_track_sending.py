@@ -187,9 +187,12 @@ def test_an_event_is_sent_until_the_very_last_millisecond_of_its_age() -> None:
 
 def test_repairs_of_what_is_sent_are_counted_by_their_rule() -> None:
     engine = engine_with(TRACKS_ONLY)
-    properties = {"a b": 1, "c d": 2, "fine": 3}
     event = TrackEvent(
-        event_id="e", occurred_at=START_MS, visitor_id="v", event="Clicked", properties=properties
+        event_id="e",
+        occurred_at=START_MS,
+        visitor_id="v",
+        event="Clicked",
+        properties={"a b": 1, "c d": 2, "fine": 3},
     )
     engine.receive([record(event)], instant(0.0))
     assert engine.accounts.repairs == {Rule.NAME_CHARACTERS: 2}
