@@ -126,9 +126,9 @@ def test_of_the_lanes_that_failed_equally_often_the_youngest_delivery_probes() -
 
 def test_neither_a_held_partition_s_lane_nor_one_that_must_wait_probes() -> None:
     lanes = lanes_of("free")
-    lanes.push("held", Item("held", deadline_ms=8.0, is_held=True), 0.0)
-    lanes.push("late", Item("removed", deadline_ms=9.0), 0.0)
-    lanes.push("late", Item("late", deadline_ms=9.0, not_before=5.0), 0.0)
+    lanes.push("held", Item("held", turn=8.0, is_held=True), 0.0)
+    lanes.push("late", Item("removed", turn=9.0), 0.0)
+    lanes.push("late", Item("late", turn=9.0, not_before=5.0), 0.0)
     lanes.remove(["late"], lambda item: item.name == "removed")
     for now, visitor in ((1.0, "free"), (5.0, "late")):
         probe = lanes.take_least_failed(now)
