@@ -22,7 +22,8 @@ TESTS = {
     "engine_quarantine schema_source schema_lookups decoding decoding_handed_over "
     "decoding_room",
     "splits": "sample_ratio experiments experiment_visitors",
-    "tracks": "lanes lanes_pace appetite attempts engine repeats track_sending",
+    "tracks": "lanes lanes_pace appetite attempts engine engine_clock engine_quarantine engine_told handing_back "
+    "holding mispartitioned repeats review_engine shares suppressions track_sending unacknowledged",
     VALUES: "rules plan appetite endpoint engine engine_told repeats record_weights decoding",
     ENGINE: "appetite decoding_handed_over engine engine_told engine_clock engine_quarantine handing_back holding "
     "ledger_window metadata_hand_over mispartitioned partition_reading repeats review_engine settling suppressions "

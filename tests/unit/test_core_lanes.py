@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from flagpost_consumer.core.books.shares import Holding, Room, fair_share
+from flagpost_consumer.core.books.shares import PACED_SECONDS, Holding, Room, fair_share
 from flagpost_consumer.core.policy import DeliverySettings
-from flagpost_consumer.core.tracks.lanes import Lane, Lanes
+from flagpost_consumer.core.tracks.lanes import RETRY_SHARE, Lane, Lanes
 
 
 @dataclass
@@ -50,7 +50,7 @@ def start(lanes: Line, connections: int, now: float = 1.0) -> list[str]:
     return started
 
 
-@pytest.mark.parametrize(("connections", "most"), [(64, 8), (16, 2), (7, 1), (1, 1)])
+@pytest.mark.parametrize(("connections", "most"), [(64, 8), (16, 2), (15, 1), (7, 1), (1, 1)])
 def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_connections(
     connections: int, most: int
 ) -> None:
@@ -68,6 +68,12 @@ def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_requests() ->
         names.append(lane.visitor_id)
         lanes.answered(lane, 1.0)
     assert sum(name.startswith("f") for name in names) == 10
+
+
+def test_the_first_retry_of_all_comes_after_seven_requests_of_others() -> None:
+    lanes = lanes_of("f", *(f"v{n}" for n in range(20)), failing=1)
+    names = start(lanes, 64)
+    assert ["f", *names].index("f", 1) == RETRY_SHARE - 1
 
 
 def test_while_nobody_else_is_ready_they_leave_half_of_the_connections() -> None:
@@ -111,6 +117,49 @@ def test_the_probe_is_the_lane_that_failed_least() -> None:
     assert lanes.take_least_failed(1.0) is None
 
 
+def test_of_the_lanes_that_failed_equally_often_the_youngest_delivery_probes() -> None:
+    """A visitor that always fails has the oldest deliveries (docs/guarantees.md#progress-and-isolation)."""
+    lanes = lanes_of("oldest", "older", "young")
+    probes = [lanes.take_least_failed(1.0) for _ in range(3)]
+    assert [probe.visitor_id for probe in probes if probe] == ["young", "older", "oldest"]
+
+
+def test_neither_a_held_partition_s_lane_nor_one_that_must_wait_probes() -> None:
+    lanes = lanes_of("free")
+    lanes.push("held", Item("held", turn=8.0, is_held=True), 0.0)
+    lanes.push("late", Item("removed", turn=9.0), 0.0)
+    lanes.push("late", Item("late", turn=9.0, not_before=5.0), 0.0)
+    lanes.remove(["late"], lambda item: item.name == "removed")
+    for now, visitor in ((1.0, "free"), (5.0, "late")):
+        probe = lanes.take_least_failed(now)
+        assert probe is not None
+        assert probe.visitor_id == visitor
+        assert lanes.take_least_failed(now) is None
+
+
+def test_a_probe_is_due_at_once_if_any_lane_is_ready_whether_it_has_failed_or_not() -> None:
+    assert lanes_of("new").probe_due_at(1.0) == 1.0
+    assert lanes_of("failed", failing=1).probe_due_at(1.0) == 1.0
+    assert lanes_of("failed", "new", failing=1).probe_due_at(1.0) == 1.0
+
+
+def test_a_probe_is_due_when_the_next_lane_has_waited_long_enough() -> None:
+    lanes: Line = Lanes(1.0)
+    assert lanes.probe_due_at(1.0) is None
+    lanes.push("v", Item("v", not_before=7.0), 1.0)
+    assert lanes.probe_due_at(1.0) == 7.0
+
+
+def test_the_failures_of_a_lane_in_a_row_are_counted_until_it_passes() -> None:
+    lanes = lanes_of("v")
+    lane = taken(lanes, 8)
+    for failures in (1, 2, 3):
+        lanes.failed(lane, alone=False)
+        assert (lane.failures, lane.failures_alone) == (failures, 0)
+    lanes.passed(lane)
+    assert lane.failures == 0
+
+
 def test_a_visitor_whose_probe_was_rejected_probes_again_only_where_there_is_no_other() -> None:
     lanes = lanes_of("once", failing=1)
     lanes.push("poison", Item("poison", turn=1e12), 1.0)
@@ -135,6 +184,7 @@ def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
     assert start(lanes, 8) == [], "it is still held"
     held.is_held = False
     lanes.unpark(1.0)
+    assert lanes.unfailed == 2
     assert start(lanes, 8) == ["held"]
 
 
@@ -161,6 +211,30 @@ def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
     lanes.advance(2.0)
     assert lanes.unfailed == 0
     assert lanes.lane("cold") is None
+
+
+def test_behind_the_only_delivery_of_a_lane_nothing_waits() -> None:
+    lanes: Line = Lanes(0.0, Holding(0, 0))
+    lanes.push("v", Item("first"), 0.0)
+    lane = lanes.lane("v")
+    assert lane is not None
+    assert (lane.holding, lanes.long) == (Holding(0, 0), {})
+    lanes.push("v", Item("second"), 0.0)
+    assert set(lanes.long) == {"v"}, "one that waits may be too many"
+
+
+def test_what_waits_behind_a_lane_s_first_is_known_whatever_its_sizes_and_however_the_first_ends() -> None:
+    lanes: Line = Lanes(0.0)
+    for number, size_bytes in enumerate((1, 20, 300, 4_000)):
+        lanes.push("v", Item(f"{number}", size_bytes=size_bytes), 0.0)
+    lane = taken(lanes, 8)
+    assert lane.holding == Holding(3, 4_320)
+    lanes.answered(lane, 0.0)
+    assert lane.holding == Holding(2, 4_300)
+    lanes.discard_first(taken(lanes, 8), 0.0)
+    assert lane.holding == Holding(1, 4_000)
+    lanes.answered(taken(lanes, 8), 0.0)
+    assert (lane.holding, lanes.unfailed) == (Holding(0, 0), 1)
 
 
 @pytest.mark.parametrize(
@@ -208,6 +282,18 @@ def test_a_lane_is_stuck_that_fails_again_and_again_while_others_pass() -> None:
     lanes.passed(lane)
     lanes.answered(lane, 9.0)
     assert not lanes.long, "one that passes ends it"
+
+
+def test_a_lane_that_has_to_wait_for_long_while_others_pass_is_stuck_at_once() -> None:
+    for delay, is_stuck in ((PACED_SECONDS, False), (PACED_SECONDS + 0.1, True)):
+        lanes = lanes_of("v")
+        lane = taken(lanes, 8)
+        lanes.again(lane, 0.0, delay, alone=True)
+        assert lanes.is_stuck(lane) is is_stuck
+    lanes = lanes_of("v")
+    lane = taken(lanes, 8)
+    lanes.again(lane, 0.0, 300.0)
+    assert not lanes.is_stuck(lane), "in an outage everybody waits"
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,16 @@ def test_what_follows_in_a_lane_waits_for_its_own_partition_too() -> None:
     assert names(take(subject, 60.0)) == ["second"]
 
 
+def test_a_lane_knows_how_long_pendo_took_for_its_latest_answer() -> None:
+    subject = lanes()
+    push(subject, "v", "first", now=3.0)
+    lane = take(subject, 3.0)
+    subject.again(lane, 5.0, 0.0)
+    assert lane.took_seconds == 2.0
+    subject.answered(take(subject, 6.0), 9.5)
+    assert lane.took_seconds == 3.5
+
+
 # Order
 
 
@@ -201,7 +211,7 @@ def test_only_what_is_unwanted_and_waits_is_removed_and_only_of_the_visitors_nam
     flying = take(subject, 0.0)
     push(subject, "v", "keep", "drop", "keep too")
     push(subject, "other", "drop")
-    subject.remove(["v", "flying", "nobody"], lambda item: item.name == "drop")
+    subject.remove(["nobody", "v", "flying"], lambda item: item.name == "drop")
     left = {visitor: names(lane) for visitor in ("v", "flying", "other") if (lane := subject.lane(visitor))}
     assert left == {"v": ["keep", "keep too"], "flying": ["drop", "keep"], "other": ["drop"]}
     assert flying.in_flight

@@ -21,8 +21,18 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.planning.suppressions import Suppression
 from flagpost_consumer.core.policy import DecisionsSettings, DedupeSettings, EndpointLimits, Policy
-from flagpost_consumer.core.tracks.repeats import AT_REST, MAX_BYTES, MAX_REST_BYTES
-from flagpost_schemas import DecisionEvent, Source
+from flagpost_consumer.core.records import DecodeFailure, Undecoded
+from flagpost_consumer.core.tracks.repeats import AT_REST, MAX_BYTES, MAX_REST_BYTES, WORTH_IT
+from flagpost_schemas import (
+    DecisionEvent,
+    LedgerEntry,
+    Settlements,
+    Source,
+    decode_settlements,
+    encode_settlements,
+    encode_single_object,
+    glance,
+)
 
 
 def delivered(engine: Engine, reader: Reader) -> None:
@@ -129,6 +139,35 @@ def test_where_hardly_any_is_a_duplicate_most_are_not_looked_at() -> None:
     assert engine.looks_for_duplicates()
 
 
+def look(engine: Engine, reader: Reader, first: int, *, new: int, repeated: int) -> int:
+    """Take in a batch with so many new decisions and duplicates; returns how many batches are then not looked at."""
+    visitors = [*(f"new{first + n}" for n in range(new)), *["v"] * repeated]
+    assert taken(engine, reader, *map(decision, visitors), first=first) == repeated
+    return rest_of(engine)
+
+
+def rest_of(engine: Engine) -> int:
+    """How many batches are not looked at before one is."""
+    return next(n for n in range(100) if engine.looks_for_duplicates())
+
+
+def test_the_first_batch_is_looked_at_and_each_counts_by_itself() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    assert engine.looks_for_duplicates()
+    assert look(engine, reader, 0, new=1, repeated=0) == AT_REST
+    assert look(engine, reader, 1, new=1, repeated=0) == AT_REST
+
+
+def test_to_look_is_worth_it_where_one_in_eight_is_a_duplicate_and_not_where_fewer_are() -> None:
+    engine, reader = after_delivery()
+    assert rest_of(engine) == AT_REST, "what was delivered was new"
+    first = 1
+    for new, rests in ((WORTH_IT - 1, 0), (WORTH_IT, AT_REST), (WORTH_IT - 1, 0)):
+        for times in (1, 2):
+            assert look(engine, reader, first, new=times * new, repeated=times) == rests
+            first += times * (new + 1)
+
+
 def test_no_ledger_record_is_too_long_for_what_came_together() -> None:
     """What came together is not parted any more: a topic that does not take it would stop the partition."""
     engine, reader = engine_with(TRACKS_ONLY), Reader()
@@ -225,6 +264,26 @@ def test_what_may_be_another_thing_is_decoded_and_still_a_duplicate(
     assert settlement.ending.reason is Reason.DEDUPE
 
 
+def test_only_decisions_whose_bytes_after_the_visitor_id_are_few_are_remembered() -> None:
+    seen = glance(encode_single_object(decision("v", rule_key="r" * 400)))
+    assert seen is not None
+    for too_many in (0, 1):
+        event = decision("v", rule_key="r" * (400 + MAX_REST_BYTES - len(seen.rest) + too_many))
+        engine, reader = after_delivery(event=event)
+        assert taken(engine, reader, event) == 1 - too_many
+
+
+def test_a_record_that_begins_like_a_decision_and_is_none_is_decoded_and_ends_as_what_it_is() -> None:
+    engine, reader = engine_with(TRACKS_ONLY), Reader()
+    value = encode_single_object(decision("v"))
+    for offset in range(2):
+        damaged = record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset)
+        engine.receive([Undecoded(0, offset, b"v", value, damaged, reader)], instant(1.0))
+        (settlement,) = engine.poll(instant(1.0)).settlements
+        assert settlement.ending.reason is Reason.UNDECODABLE
+    assert reader.decoded == [0, 1]
+
+
 def test_a_decision_whose_claim_has_run_out_is_sent_again() -> None:
     policy = TRACKS_ONLY.model_copy(update={"dedupe": DedupeSettings(ttl_seconds=10.0)})
     engine, reader = after_delivery(policy)
@@ -269,7 +328,7 @@ def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
         (1, Kind.TRACK, REPEATED),
         (1, Kind.VISITOR_METADATA, UNCHANGED),
     ]
-    assert len(duplicates.entries) == 2
+    assert [each.record.offset for each in each_settled(duplicates)] == [1, 1]
     engine.acknowledged_duplicates(duplicates, 5)
     settled = engine.accounts.settled
     assert settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 1
@@ -302,6 +361,30 @@ def test_both_deliveries_of_duplicates_are_returned_with_their_partition() -> No
     assert duplicates.stage is Stage.RETURNED
     assert engine.accounts.returned == {Kind.TRACK: 2, Kind.VISITOR_METADATA: 2}
     assert engine.accounts.pending.total() == 0
+
+
+def test_the_ledger_says_of_a_duplicate_what_it_would_have_sent_and_what_it_duplicates() -> None:
+    """docs/contract.md#ledger-records; the values of a visitor duplicate no record."""
+    engine, reader = after_delivery(NO_LINGER)
+    assert taken(engine, reader, decision("v", event_id="again"), first=7) == 1
+    (duplicates,) = engine.poll(instant(2.0)).duplicates
+    empty = Settlements(group="g", member="m", settled_at=1, entries=[], gaps=[])
+    track, values = decode_settlements(encode_settlements(empty, duplicates.entries)).entries
+    assert (track.offset, track.kind, track.outcome, track.reason) == (7, "track", "duplicate", "dedupe")
+    assert (track.event_id, track.visitor_id, track.occurred_at) == ("again", "v", START_MS)
+    assert (track.event, track.flag_key, track.variation_key) == ("Experiment Viewed", "checkout", "a")
+    assert (track.duplicate_of, len(track.dedupe_key or b""), track.attempts) == (0, 16, 0)
+    assert values == LedgerEntry(
+        7,
+        "visitor_metadata",
+        "duplicate",
+        "unchanged",
+        event_id="again",
+        visitor_id="v",
+        flag_key="checkout",
+        variation_key="a",
+        occurred_at=START_MS,
+    )
 
 
 def test_a_duplicate_whose_value_is_another_by_now_sends_it_again() -> None:

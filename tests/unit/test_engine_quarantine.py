@@ -78,11 +78,13 @@ def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_lane_goes_on(monkey
     world = World(TRACKS_ONLY, Random(1))
     for flag in ("one", "strange", "two"):
         world.publish(decision("v", flag))
+    world.publish(decision("w", "strange"))
     member = world.join()
     world.run()
     world.check_nothing_lost()
-    assert world.reasons() == {(0, 0): Reason.OK, (0, 1): Reason.INVALID, (0, 2): Reason.OK}
-    assert member.engine.accounts.quarantined == 1
+    ok, invalid = Reason.OK, Reason.INVALID
+    assert world.reasons() == {(0, 0): ok, (0, 1): invalid, (0, 2): ok, (0, 3): invalid}
+    assert member.engine.accounts.quarantined == 2
 
 
 def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkeypatch: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine_steps import TRACKS_ONLY, engine_with, instant
 from engine_world import START_MS, decision, record
 from flagpost_consumer.core.planning.partitioner import partition_of
+from flagpost_consumer.core.planning.visitor_names import ANONYMOUS_PREFIX
 from flagpost_consumer.core.policy import AnonymousPolicy, MappingSettings, Policy
 from flagpost_consumer.core.tracks.track_sending import LINES_CHECKED_A_SECOND
 from flagpost_schemas import TrackEvent
@@ -52,11 +55,22 @@ def test_an_anonymous_visitors_key_is_the_anonymous_id_without_pendos_prefix() -
     assert engine.accounts.mispartitioned == 1
 
 
-def test_only_so_many_lanes_are_checked_in_each_second() -> None:
+def test_the_key_of_an_identified_visitor_is_its_id_even_if_that_begins_like_an_anonymous_one() -> None:
+    engine = engine_with(TRACKS_ONLY, (0,), COUNT)
+    numbers = iter(range(1_000))
+    visitor = next(
+        name for n in numbers if partition_of((name := f"{ANONYMOUS_PREFIX}{n}").encode(), COUNT) == 0
+    )
+    engine.receive([record(decision(visitor))], instant(2.0))
+    assert (engine.accounts.records, engine.accounts.mispartitioned) == (1, 0)
+
+
+@pytest.mark.parametrize("first_second", [0.0, 2.0])
+def test_only_so_many_lanes_are_checked_in_each_second(first_second: float) -> None:
     engine = engine_with(TRACKS_ONLY, (0,), COUNT)
     wrong = visitors_of(1, LINES_CHECKED_A_SECOND + 20)
     records = [record(decision(visitor), offset) for offset, visitor in enumerate(wrong)]
-    engine.receive(records[:-10], instant(2.0))
+    engine.receive(records[:-10], instant(first_second))
     assert engine.accounts.mispartitioned == LINES_CHECKED_A_SECOND
-    engine.receive(records[-10:], instant(3.0))
+    engine.receive(records[-10:], instant(first_second + 1.0))
     assert engine.accounts.mispartitioned == LINES_CHECKED_A_SECOND + 10

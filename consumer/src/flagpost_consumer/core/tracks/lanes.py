@@ -60,18 +60,16 @@ class Lane(Generic[Item]):
         "is_retry",
         "queue",
         "queue_bytes",
-        "resting_until",
         "started_at",
         "took_seconds",
         "unfailed",
         "visitor_id",
     )
 
-    def __init__(self, visitor_id: str) -> None:
+    def __init__(self, visitor_id: str, first: Item) -> None:
         self.visitor_id = visitor_id
-        self.queue: deque[Item] = deque()
-        self.queue_bytes = 0
-        self.resting_until = 0.0
+        self.queue: deque[Item] = deque((first,))
+        self.queue_bytes = first.size_bytes
         self.started_at = 0.0
         """When its latest request started."""
         self.took_seconds = 0.0
@@ -83,11 +81,11 @@ class Lane(Generic[Item]):
         self.failures_alone = 0
         """How many of these failed although others' requests passed; a long wait counts as several."""
         self.is_retry = False
-        """Whether the request in flight started while the lane was failing."""
+        """Whether its latest request started while it was failing."""
         self.behind = 0
         """Deliveries that wait behind the first."""
         self.behind_bytes = 0
-        self.unfailed = 0
+        self.unfailed = 1
         """1 if it counts in `Lanes.unfailed`, else 0."""
 
     @property
@@ -140,10 +138,7 @@ class Lanes(Generic[Item]):
         self.waiting += 1
         lane = self._lanes.get(visitor_id)
         if lane is None:
-            self._lanes[visitor_id] = lane = Lane(visitor_id)
-            lane.queue.append(item)
-            lane.queue_bytes = item.size_bytes
-            lane.unfailed = 1
+            self._lanes[visitor_id] = lane = Lane(visitor_id, item)
             self.unfailed += 1
             self._schedule(lane, now)
         else:
@@ -236,9 +231,8 @@ class Lanes(Generic[Item]):
         self._landed(lane)
         lane.took_seconds = now - lane.started_at
         self._pop_first(lane)
-        lane.resting_until = now + self._interval
         if self._interval > 0:
-            self._resting.append((lane.resting_until, lane))
+            self._resting.append((now + self._interval, lane))
         else:
             self._settle_down(lane, now)
         self._count(lane)
@@ -252,8 +246,7 @@ class Lanes(Generic[Item]):
         if alone and delay > PACED_SECONDS:
             lane.failures_alone = max(lane.failures_alone, STUCK_FAILURES)
         self.waiting += 1
-        lane.resting_until = now + max(self._interval, delay)
-        self._delay(lane, lane.resting_until)
+        self._delay(lane, now + max(self._interval, delay))
         self._count(lane)
 
     def discard_first(self, lane: Lane[Item], now: float) -> None:
@@ -353,7 +346,6 @@ class Lanes(Generic[Item]):
     def _landed(self, lane: Lane[Item]) -> None:
         lane.in_flight = False
         self.retries_in_flight -= lane.is_retry
-        lane.is_retry = False
 
     def _pop_first(self, lane: Lane[Item]) -> None:
         lane.queue_bytes -= lane.queue.popleft().size_bytes

@@ -119,8 +119,10 @@ class Repeats:
 
     def is_worth_it(self) -> bool:
         """Whether to look at the records of the next batch; ask once for each batch."""
-        self._rests = max(0, self._rests - 1)
-        return not self._rests
+        if self._rests:
+            self._rests -= 1
+            return False
+        return True
 
     def close(self) -> None:
         """The batch has ended."""
@@ -128,7 +130,7 @@ class Repeats:
             self._settling.take_duplicates(duplicates)
         self._newest.clear()
         if self._found * WORTH_IT < self._looked_at:
-            self._rests = AT_REST + 1
+            self._rests = AT_REST
         self._looked_at = self._found = 0
 
     def _is_duplicate(self, record: Undecoded, partition: Partition, now: Instant) -> bool:
