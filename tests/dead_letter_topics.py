@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import orjson
 from click.testing import CliRunner, Result
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from deadlines import stretched
 from flagpost_consumer.commands.cli import flagpost
@@ -30,6 +30,9 @@ from flagpost_schemas import (
 )
 from real_kafka.broker import KafkaBroker
 from running import environment
+
+COMMIT_SECONDS = 30.0
+UNCOMMITTED = {"isolation.level": "read_uncommitted"}
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -147,7 +150,11 @@ class DeadLetterTopics:
     def run(self, *arguments: str, **settings: object) -> Result:
         """`flagpost dead-letters …`; a setting's dots are written as two underscores."""
         given = {key.replace("__", "."): value for key, value in settings.items()}
-        return run_dead_letters({**self.settings, **given}, *arguments)
+        result = run_dead_letters({**self.settings, **given}, *arguments)
+        if arguments[0] == "replay" and result.exit_code == 0:
+            self._await_commits(self.events)
+            self._await_commits(self.dead)
+        return result
 
     def listed(self, *arguments: str) -> list[dict[str, Any]]:
         """What `list --json` says."""
@@ -182,6 +189,25 @@ class DeadLetterTopics:
     def _read(self, topic: str) -> list[Put]:
         with TopicReader(self.kafka) as reader:
             return [_put(message) for message in reader.read(topic, reader.spans(topic))]
+
+    def _await_commits(self, topic: str) -> None:
+        """Kafka says that a transaction is committed a moment before each partition lets readers see it."""
+        whole = Consumer(
+            {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "looking"} | UNCOMMITTED
+        )
+        deadline = time.monotonic() + stretched(COMMIT_SECONDS)
+        with TopicReader(self.kafka) as reader:
+            while open_partitions := [
+                number
+                for number, span in reader.spans(topic).items()
+                if span.end < whole.get_watermark_offsets(TopicPartition(topic, number), stretched(10.0))[1]
+            ]:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"transactions are still open in partitions {open_partitions} of {topic}"
+                    )
+                time.sleep(0.02)
+        whole.close()
 
     def _produce(
         self, topic: str, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
