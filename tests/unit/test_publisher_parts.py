@@ -295,6 +295,14 @@ def test_the_thread_rests_while_nothing_is_published(output: tuple[KafkaOutput, 
     assert to_kafka._look_after() == WAKE_SECONDS
 
 
+def test_a_stop_that_comes_as_the_thread_begins_a_turn_is_not_slept_through(
+    output: tuple[KafkaOutput, Producing],
+) -> None:
+    to_kafka, _ = output
+    to_kafka._stop()
+    assert to_kafka._look_after() == 0.0
+
+
 def test_a_producer_that_has_ended_is_seen_to_by_the_thread_whatever_callers_do(
     output: tuple[KafkaOutput, Producing],
 ) -> None:

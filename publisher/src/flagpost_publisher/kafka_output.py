@@ -312,7 +312,7 @@ class KafkaOutput:
             self._tell_undelivered()
         self._chore()
         self._complaints.tell()
-        if self._undelivered:
+        if self._undelivered or self._stopping.is_set():  # a stop may have come before `_needed` was cleared
             return 0.0
         is_idle = self._direct and self._seen == self._accepted
         self._seen = self._accepted
