@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,7 +33,6 @@ from real_kafka.broker import KafkaBroker
 from running import environment
 
 COMMIT_SECONDS = 30.0
-UNCOMMITTED = {"isolation.level": "read_uncommitted"}
 
 Headers = list[tuple[str, str | bytes | None]]
 
@@ -104,6 +104,32 @@ def run_dead_letters(settings: Mapping[str, object], *arguments: str) -> Result:
     """`flagpost dead-letters …`."""
     environ: dict[str, str | None] = {**environment(settings), "FLAGPOST_CONFIG": None}
     return CliRunner().invoke(flagpost, ["dead-letters", *arguments], env=environ)
+
+
+class WholeTopic(AbstractContextManager["WholeTopic"]):
+    """Where a topic's partitions end, with the records that are not committed."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": kafka.bootstrap_servers,
+                "group.id": "watch",
+                "isolation.level": "read_uncommitted",
+                "log_level": 0,
+            }
+        )
+        found = self._consumer.list_topics(topic, timeout=stretched(10)).topics[topic]
+        self._partitions = [TopicPartition(topic, number) for number in found.partitions]
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def ends(self) -> dict[int, int]:
+        """By partition, the offset after its last record."""
+        return {
+            each.partition: self._consumer.get_watermark_offsets(each, timeout=stretched(10))[1]
+            for each in self._partitions
+        }
 
 
 class DeadLetterTopics:
@@ -192,22 +218,12 @@ class DeadLetterTopics:
 
     def _await_commits(self, topic: str) -> None:
         """Kafka says that a transaction is committed a moment before each partition lets readers see it."""
-        whole = Consumer(
-            {"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "looking"} | UNCOMMITTED
-        )
         deadline = time.monotonic() + stretched(COMMIT_SECONDS)
-        with TopicReader(self.kafka) as reader:
-            while open_partitions := [
-                number
-                for number, span in reader.spans(topic).items()
-                if span.end < whole.get_watermark_offsets(TopicPartition(topic, number), stretched(10.0))[1]
-            ]:
+        with WholeTopic(self.kafka, topic) as whole, TopicReader(self.kafka) as reader:
+            while {number: span.end for number, span in reader.spans(topic).items()} != whole.ends():
                 if time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"transactions are still open in partitions {open_partitions} of {topic}"
-                    )
+                    raise RuntimeError(f"a transaction is still open in {topic}")
                 time.sleep(0.02)
-        whole.close()
 
     def _produce(
         self, topic: str, records: Iterable[tuple[bytes | None, bytes | None, Headers]]

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
-from dead_letter_topics import DeadLetterTopics, letter, step
+from dead_letter_topics import DeadLetterTopics, WholeTopic, letter, step
 from deadlines import stretched
 from real_kafka.broker import KafkaBroker, OwnBroker
 from running import FLAGPOST, environment
@@ -23,51 +22,27 @@ PARTITIONS = 3
 DEADLINE_SECONDS = 60.0
 
 
-class Watch:
-    """Sees how many records are on the events topic, also those that are not committed."""
-
-    def __init__(self, topics: DeadLetterTopics) -> None:
-        self._topic = topics.events
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": topics.kafka.bootstrap_servers,
-                "group.id": "watch",
-                "isolation.level": "read_uncommitted",
-                "log_level": 0,
-            }
-        )
-
-    def written(self) -> int:
-        """The sum of the partitions' ends."""
-        places = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
-        return sum(self._consumer.get_watermark_offsets(place, timeout=stretched(10))[1] for place in places)
-
-    def close(self) -> None:
-        self._consumer.close()
-
-
 @contextmanager
 def replaying(topics: DeadLetterTopics, *, written: int) -> Iterator[subprocess.Popen[str]]:
     """A `replay` of its own process that has written so many records more."""
-    watch = Watch(topics)
-    before = watch.written()
-    process = subprocess.Popen(
-        [str(FLAGPOST), "dead-letters", "replay", "--json"],
-        env=environment(topics.settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
-        while watch.written() - before < written:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "the replay wrote too little"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-        watch.close()
+    with WholeTopic(topics.kafka, topics.events) as events:
+        before = sum(events.ends().values())
+        process = subprocess.Popen(
+            [str(FLAGPOST), "dead-letters", "replay", "--json"],
+            env=environment(topics.settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
+            while sum(events.ends().values()) - before < written:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline, "the replay wrote too little"
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def put_back(topics: DeadLetterTopics) -> set[str]:
