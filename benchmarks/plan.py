@@ -1,8 +1,8 @@
 """`flagpost plan` against real runs: the same load, simulated and delivered by the real consumer, in one run.
 
 The costs are measured first, as `flagpost plan --calibrate` does. Then the rounds alternate between the real consumer
-and its simulation, which is told how long the sink took for an answer in that very round. What counts is how far the
-medians are apart: throughput, and CPU of the process a settlement.
+and its simulation, which is told how long the sink took for an answer in that very round, when one client more asked
+it. What counts is how far the medians are apart: throughput, and CPU of the process a settlement.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ class Took(BaseModel):
 
     settlements: int
     """The settlements that were measured."""
+    began_at: float
+    """When the measurement began, on the clock that all processes share (time.monotonic())."""
     cpu_seconds: float
     seconds: float
     peak_bytes: int

@@ -80,6 +80,7 @@ class _Run:
         await ready
         return Took(
             settlements=max(0, self._settled - self._wanted["measured_from"]),
+            began_at=self._began[1],
             cpu_seconds=self._took[0],
             seconds=self._took[1],
             peak_bytes=_peak_bytes(),

@@ -10,8 +10,10 @@ import asyncio
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import mean
 from typing import cast
@@ -22,7 +24,7 @@ ANSWERS = {
     b"POST": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
     b"GET": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",  # it has no metadata schema
 }
-PROBES = 200
+PROBE_PAUSE_SECONDS = 0.01
 PROBE = b"POST /data/track HTTP/1.1\r\nHost: sink\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -66,16 +68,51 @@ def running_sink(latency_ms: float) -> Iterator[int]:
         process.stdin.close()
 
 
-def probed(port: int) -> Pendo:
-    """The sink's response time as one client sees it: timers and the network add to its latency."""
-    took = []
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        for _ in range(PROBES):
-            began = time.perf_counter()
-            connection.sendall(PROBE)
-            connection.recv(1024)
-            took.append(time.perf_counter() - began)
-    return Pendo(min(took), mean(took) - min(took))
+class Probes:
+    """How long the sink takes to answer one more client: timers, the network, and its work for the consumer add to its
+    latency.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._took: list[tuple[float, float]] = []
+        """When each answer came, and after how many seconds."""
+        self._over = threading.Event()
+
+    def ask(self) -> None:
+        """Ask again and again, with a pause in between, until it is over; at least once."""
+        with socket.create_connection(("127.0.0.1", self._port)) as connection:
+            while True:
+                began = time.monotonic()
+                connection.sendall(PROBE)
+                connection.recv(1024)
+                answered = time.monotonic()
+                self._took.append((answered, answered - began))
+                if self._over.wait(PROBE_PAUSE_SECONDS):
+                    return
+
+    def stop(self) -> None:
+        """End after the answer to the present probe."""
+        self._over.set()
+
+    def during(self, began: float, seconds: float) -> Pendo:
+        """The response times in this time (time.monotonic(), seconds); of all the time if nothing was asked in it."""
+        took = [each for at, each in self._took if began <= at <= began + seconds]
+        took = took or [each for _, each in self._took]
+        return Pendo(min(took), mean(took) - min(took))
+
+
+@contextmanager
+def probing(port: int) -> Iterator[Probes]:
+    """Probe the sink meanwhile."""
+    probes = Probes(port)
+    with ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(probes.ask)
+        try:
+            yield probes
+        finally:
+            probes.stop()
+        asking.result()
 
 
 async def _serve(latency_seconds: float) -> None:

@@ -22,7 +22,7 @@ from confluent_kafka import Producer
 from flagpost_consumer.commands.plan.costs import Costs
 from flagpost_consumer.commands.plan.measured import Took
 from flagpost_consumer.commands.plan.pod import START_MS, Pendo, Pod
-from flagpost_consumer.commands.plan.sink import probed, running_sink
+from flagpost_consumer.commands.plan.sink import probing, running_sink
 from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
@@ -117,7 +117,7 @@ class TrialGround:
         self._groups = count()
 
     def run(self, trial: Trial) -> tuple[Took, Pendo]:
-        """Run a trial; returns the consumer's cost, and the sink's response time."""
+        """Run a trial; returns the consumer's cost, and the sink's response time meanwhile."""
         if not trial.seconds:
             return self._try(trial, self._kafka.bootstrap_servers)
         # A new group reads from the beginning: records of an earlier trial must not be read again.
@@ -127,9 +127,9 @@ class TrialGround:
     def _try(self, trial: Trial, servers: str) -> tuple[Took, Pendo]:
         if not trial.seconds and trial.name not in self._published:
             self._published[trial.name] = self._publish(trial, servers)
-        with running_sink(trial.latency_ms) as port:
-            pendo = probed(port)
-            return self._run(trial, port, servers), pendo
+        with running_sink(trial.latency_ms) as port, probing(port) as probes:
+            took = self._run(trial, port, servers)
+        return took, probes.during(took.began_at, took.seconds)
 
     def _run(self, trial: Trial, port: int, servers: str) -> Took:
         from flagpost_consumer.commands.plan.measured_service import run_service  # noqa: PLC0415 - the service
