@@ -69,9 +69,7 @@ def running_sink(latency_ms: float) -> Iterator[int]:
 
 
 class Probes:
-    """How long the sink takes to answer one more client: timers, the network, and its work for the consumer add to its
-    latency.
-    """
+    """How long the sink takes to answer one more client: its latency, timers, the network, its work for the consumer."""
 
     def __init__(self, port: int) -> None:
         self._port = port
