@@ -7,7 +7,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := setup
 
-.PHONY: help setup demo test test-thorough test-all test-versions test-next-aiohttp mutation coverage chaos simulate web-soak login-test lint format identity release release-tools audit bench deploy-tools deploy-checks chart-docs chart-schema cluster-test dashboards docs-metrics docs docs-serve contract architecture decisions observe docker-lint image image-test compose-test clean
+.PHONY: help setup demo test test-thorough test-all test-versions test-next-aiohttp mutation coverage chaos simulate web-soak login-test lint format identity release release-tools audit bench deploy-tools deploy-checks chart-docs chart-schema cluster-test dashboards docs-metrics pictures docs docs-serve contract architecture decisions observe docker-lint image image-test compose-test clean
 
 # What there is to make: each target, and the first sentence above it.
 help:
@@ -184,6 +184,11 @@ contract: setup
 # docs/decisions/README.md, of the records beside it.
 decisions:
 	$(PYTHON) -m documentation.decisions
+
+# The pictures of docs/: the page in Chromium over a real Kafka, the demo on a terminal.
+pictures: deploy-tools
+	WEB_PICTURES=docs/pictures $(PYTEST) -n 0 tests/integration/test_web_browser.py -k axe
+	$(VENV)/bin/python -m documentation.demo_picture
 
 # The site of docs/ in dist/site, with search and the packages' reference; any warning fails it (mkdocs.yml).
 docs: .tools/docs/.synced

@@ -69,7 +69,7 @@ def running_sink(latency_ms: float) -> Iterator[int]:
 
 
 class Probes:
-    """How long the sink takes to answer one more client: its latency, timers, the network, its work for the consumer."""
+    """How long the sink takes to answer one more client: latency, timers, the network, its work for the consumer."""
 
     def __init__(self, port: int) -> None:
         self._port = port
