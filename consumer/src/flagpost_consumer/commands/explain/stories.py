@@ -59,7 +59,8 @@ MEANINGS: Mapping[str, str] = {
     Reason.UNCHANGED: "the field's last value was the same",
     Reason.REJECTED: "Pendo refused it",
     Reason.ATTEMPTS_EXHAUSTED: "delivery.max_attempts attempts failed while requests of other visitors succeeded",
-    Reason.VISITOR_BACKLOG: "the visitor had more events waiting than delivery.max_pending_per_visitor",
+    Reason.VISITOR_BACKLOG: "the visitor or account had more waiting than delivery.max_pending_per_visitor, or than "
+    "its fair share of memory",
 }
 """The meaning of each reason, if there is no detail."""
 
