@@ -1,7 +1,7 @@
-"""axe-core, which looks for what keeps people from using a page.
+"""axe-core, which finds problems of accessibility in a page.
 
-In: a page in a browser. Out: what it finds. It comes from npm, by the lock in tests/axe, for the tests alone; skips
-where there is no npm, and fails there with CI set.
+In: a page in a browser. Out: its findings. npm installs it, at the version locked in tests/axe, for the tests only. A
+test is skipped if there is no npm; with CI set it fails.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 
 def axe() -> str:
-    """Its text, to be run in a page."""
+    """The source of axe-core, to run in a page."""
     if shutil.which("npm") is None:
         (pytest.fail if "CI" in os.environ else pytest.skip)("axe-core needs npm: no npm")
     lock = hashlib.sha256((AXE / "package-lock.json").read_bytes()).hexdigest()[:12]
@@ -34,7 +34,7 @@ def axe() -> str:
 
 
 async def findings(browser: Tab, text: str) -> list[str]:
-    """What axe finds in the page that is open, each with the elements that it is about."""
+    """What axe finds in the open page, each finding with the elements that it is about."""
     await browser.look(f"{text}; undefined")
     found: list[dict[str, Any]] = await browser.look(
         f"axe.run(document, {{runOnly: {RULES}}}).then(found => found.violations)"

@@ -18,7 +18,7 @@ DEADLINE_SECONDS = 60
 
 
 def run(script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `script`, a text or a file, as an application would run, with the test modules to import from."""
+    """Run `script`, a text or a file, as an application would run; it can import the tests' modules."""
     program = [str(script)] if isinstance(script, Path) else ["-c", script]
     return subprocess.run(
         [sys.executable, *program, *arguments],
@@ -31,6 +31,6 @@ def run(script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def last_line(finished: subprocess.CompletedProcess[str]) -> Any:
-    """What the application printed last, from JSON; fails when it did not end well."""
+    """The last line that the application printed, parsed as JSON; fails if its exit code is not 0."""
     assert (finished.returncode, finished.stderr) == (0, "")
     return json.loads(finished.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Properties that break each of Pendo's rules, and how often: what preview, request and counter must agree on."""
+"""Properties that break each of Pendo's rules, and how often: preview, request and counter must agree on it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ REPAIRS: Mapping[Rule, Counter[Rule]] = {
     Rule.NAME_DIGIT: Counter({Rule.NAME_DIGIT: 1}),
     Rule.NAME_UNDERSCORES: Counter({Rule.NAME_UNDERSCORES: 1}),
     Rule.NAME_LENGTH: Counter({Rule.NAME_LENGTH: 1}),
-    # Two names become one only once another rule has changed them.
+    # Two names become the same only after another rule has changed them.
     Rule.NAME_COLLISION: Counter({Rule.NAME_CHARACTERS: 3, Rule.NAME_COLLISION: 2}),
     Rule.NAME_RESERVED: Counter({Rule.NAME_RESERVED: 1}),
     Rule.SIZE: Counter({Rule.SIZE: 3}),
 }
-"""By hand, from docs/contract.md#requests-to-pendo."""
+"""Written by hand, from docs/contract.md#requests-to-pendo."""
 
 SENT: Mapping[Rule, Mapping[str, Scalar]] = {
     Rule.NAME_CHARACTERS: {"user_plan": "pro", "pr_nom": "Zoë", "fine": True},
@@ -47,4 +47,4 @@ SENT: Mapping[Rule, Mapping[str, Scalar]] = {
     Rule.NAME_RESERVED: {"error_": "card declined", "code": 402},
     Rule.SIZE: {"kept": "x" * 400},
 }  # fmt: skip
-"""By hand, too."""
+"""Written by hand, too."""

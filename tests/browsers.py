@@ -1,7 +1,7 @@
-"""Chromium, and pages for it from a server of our own.
+"""Chromium, and a server for its pages.
 
-In: a folder of pages. Out: their address; a browser that opens one, until the block ends. Skips where there is no
-Chromium, and fails there with CI set.
+In: a folder of pages. Out: their address; a browser that opens one, until the block ends. A test is skipped if there
+is no Chromium; with CI set it fails.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing: the tests' output is no access log."""
+        """Log nothing: an access log does not belong in the tests' output."""
 
 
 @contextmanager
 def pages(directory: Path) -> Iterator[int]:
-    """Serve a folder on loopback, by each of its names; returns the port."""
+    """Serve a folder on loopback, under each name of loopback; returns the port."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(directory))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -48,7 +48,7 @@ def opened(url: str) -> Iterator[None]:
     found = [path for path in map(shutil.which, CHROMIUM) if path is not None]
     if not found:
         (pytest.fail if "CI" in os.environ else pytest.skip)("no Chromium")
-    # Its helpers write a little longer than it lives.
+    # Its child processes still write for a moment after it has ended.
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
         tempfile.TemporaryFile() as said,

@@ -1,4 +1,4 @@
-"""Certificates for tests of TLS: a CA of the test's own, and what it vouches for.
+"""Certificates for tests of TLS: a test's own CA, and the certificates that it signs.
 
 In: a folder. Out: paths of PEM files, and a server's TLS context.
 """
@@ -49,7 +49,7 @@ class Pair:
 
 
 class Authority:
-    """A CA."""
+    """A certificate authority."""
 
     def __init__(self, folder: Path, name: str = "the test's CA") -> None:
         self._folder = folder
@@ -60,7 +60,7 @@ class Authority:
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
 
     def vouch_for(self, *names: str, password: bytes | None = None, days: tuple[int, int] = (-1, 1)) -> Pair:
-        """A certificate for these host names, valid between two days, counted from now."""
+        """A signed certificate for these host names; `days`: from and until when it is valid, counted from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign(
             _name(names[0]), key.public_key(), x509.BasicConstraints(False, None), names, days
@@ -74,7 +74,7 @@ class Authority:
     def server_context(
         self, *names: str, asks_clients: bool = False, days: tuple[int, int] = (-1, 1)
     ) -> ssl.SSLContext:
-        """A server's side; with `asks_clients`, those must have a certificate of this CA."""
+        """The TLS context of a server; with `asks_clients`, clients must have a certificate of this CA."""
         pair = self.vouch_for(*names, days=days)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(pair.certificate, pair.key)

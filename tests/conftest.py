@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test may use, and the words with which a run says what is real in it."""
+"""Fixtures that every kind of test may use, and the header in which a run says which servers are real."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from real_kafka.broker import KafkaBroker, OwnBroker
 from real_kafka.registry import SchemaRegistry
 from scenes import Scene
 
-# How long an example takes is the machine's affair, and fixtures here hold nothing of an example.
+# How long an example takes depends on the machine, and the fixtures here keep no state of an example.
 settings.register_profile(
     "flagpost",
     deadline=None,
@@ -35,21 +35,21 @@ settings.register_profile("tenth", settings.get_profile("flagpost"), max_example
 settings.register_profile("quick", settings.get_profile("flagpost"), max_examples=ALL // 5, derandomize=True)
 settings.load_profile("flagpost")
 
-# Whoever asks for a loop where none was ever set is given a new one by asyncio, which nobody closes. pytest-asyncio
-# does so before its first test, and the warning comes when the collector of garbage finds that loop: in any test.
+# If no event loop was ever set, asyncio makes one on request, and nobody closes it. pytest-asyncio requests one
+# before its first test; the warning comes when the garbage collector finds that loop, which may be in any test.
 asyncio.set_event_loop(None)
 
 REAL_SERVERS = {"kafka", "kafka_broker", "schema_registry"}
 """The fixtures of real servers."""
 
-# What a non-interactive shell puts into the background ignores these, and what that starts would ignore them as well.
+# A process that a non-interactive shell starts in the background ignores these signals, and so would its children.
 for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
     if signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
 
 
 def pytest_report_header() -> list[str]:
-    """Say by name what the tests will run against, and how patient they are."""
+    """Name the servers that the tests will run against, and the factor of their deadlines."""
     missing = parts.missing()
     if missing is None:
         real = f"Apache Kafka {parts.KAFKA_VERSION}, schema registry Apicurio {parts.REGISTRY_VERSION}"
@@ -60,7 +60,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs a real server is thorough, but for a core. A test's limit is stretched as its own deadlines are."""
+    """Mark tests that need a real server as thorough, except a core. Stretch a test's timeout like its deadlines."""
     usual = float(config.getini("timeout"))
     for item in items:
         if _needs_real_server(item) and not item.get_closest_marker("kafka_core"):
@@ -71,14 +71,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _needs_real_server(item: pytest.Item) -> bool:
-    """Whether a test uses a fixture of a real server: a module's own `kafka` is one in its process."""
+    """Whether a test uses a fixture of a real server; a fixture `kafka` of its own module is an embedded one."""
     used = REAL_SERVERS.intersection(getattr(item, "fixturenames", ()))
     return any(not hasattr(getattr(item, "module", None), name) for name in used)
 
 
 @pytest.fixture(autouse=True)
 def logging_undone() -> Iterator[None]:
-    """What a test, or a command that it runs in this process, configures of logging ends with it."""
+    """Undo the logging configuration of a test, or of a command that it runs in this process."""
     root = logging.getLogger()
     handlers = root.handlers[:]
     levels = {name: logging.getLogger(name).level for name in ("", *OURS)}
@@ -105,14 +105,14 @@ def run_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def kafka(run_directory: Path) -> KafkaBroker:
-    """A real broker that all tests of the run share: it stays up, and each test uses names of its own."""
+    """A real broker that all tests of the run share: it stays up, and each test uses its own names."""
     need_java()
     return KafkaBroker(*shared.ports_of(shared.BROKER, run_directory))
 
 
 @pytest.fixture
 def kafka_broker(tmp_path: Path) -> Iterator[OwnBroker]:
-    """A real broker of the test's own, to stop, kill and restart."""
+    """A real broker for one test, to stop, kill and restart."""
     need_java()
     broker = OwnBroker(tmp_path)
     yield broker

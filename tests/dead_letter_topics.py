@@ -1,7 +1,7 @@
 """Topics with dead letters on a real Kafka, for the tests of `flagpost dead-letters`.
 
-In: dead letters and settlements, as the consumer writes them. Out: what the command says, and what is on the topics
-afterwards for a reader who sees only what is committed.
+In: dead letters and settlements, as the consumer writes them. Out: what the command prints, and the records that are
+committed on the topics afterwards.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def wall_ms() -> int:
 
 
 def step(event_id: str, visitor: str = "v1", **fields: Any) -> TrackEvent:
-    """A track event of now."""
+    """A track event that occurs now."""
     given = {"occurred_at": wall_ms(), "event": "Step", **fields}
     return TrackEvent(event_id=event_id, visitor_id=visitor, **given)
 
@@ -61,7 +61,7 @@ class Letter:
 
 
 def letter(event: Event | bytes | None, *, original: Headers | None = None, **named: object) -> Letter:
-    """A dead letter: `named` are its headers, without their prefix; None leaves one out."""
+    """A dead letter. `named`: values for its headers, by name without the prefix; None leaves a header out."""
     given = {
         "reason": "rejected",
         "detail": "Pendo said no",
@@ -87,7 +87,7 @@ def settled(event: TrackEvent, key: bytes, **fields: Any) -> LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A record as a reader sees it who sees only what is committed."""
+    """A committed record."""
 
     partition: int
     offset: int
@@ -107,7 +107,7 @@ def run_dead_letters(settings: Mapping[str, object], *arguments: str) -> Result:
 
 
 class WholeTopic(AbstractContextManager["WholeTopic"]):
-    """Where a topic's partitions end, with the records that are not committed."""
+    """The ends of a topic's partitions, including records that are not committed."""
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._consumer = Consumer(
@@ -125,7 +125,7 @@ class WholeTopic(AbstractContextManager["WholeTopic"]):
         self._consumer.close()
 
     def ends(self) -> dict[int, int]:
-        """By partition, the offset after its last record."""
+        """For each partition, the offset after its last record."""
         return {
             each.partition: self._consumer.get_watermark_offsets(each, timeout=stretched(10))[1]
             for each in self._partitions
@@ -183,13 +183,13 @@ class DeadLetterTopics:
         return result
 
     def listed(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `list --json` says."""
+        """The output of `list --json`."""
         result = self.run("list", "--json", *arguments)
         assert result.exit_code == 0, result.output
         return [orjson.loads(line) for line in result.stdout.splitlines()]
 
     def replay(self, *arguments: str, **settings: object) -> dict[str, Any]:
-        """What `replay --json` says; nothing else is on stdout."""
+        """The output of `replay --json`; fails if anything else is on stdout."""
         result = self.run("replay", "--json", *arguments, **settings)
         assert result.exit_code == 0, result.output
         document: dict[str, Any] = orjson.loads(result.stdout)
@@ -198,7 +198,7 @@ class DeadLetterTopics:
         return document
 
     def replayed(self) -> list[Put]:
-        """What is on the events topic."""
+        """The records on the events topic."""
         return self._read(self.events)
 
     def markers(self) -> list[Put]:
@@ -206,7 +206,7 @@ class DeadLetterTopics:
         return [put for put in self._read(self.dead) if put.header("flagpost-replayed") is not None]
 
     def sources(self) -> dict[str, str]:
-        """Each dead letter's place, and the source that it names."""
+        """Each dead letter's position, and the source in its header."""
         named = {
             f"{put.partition}/{put.offset}": put.header("flagpost-source") for put in self._read(self.dead)
         }
@@ -217,7 +217,7 @@ class DeadLetterTopics:
             return [_put(message) for message in reader.read(topic, reader.spans(topic))]
 
     def _await_commits(self, topic: str) -> None:
-        """Kafka says that a transaction is committed a moment before each partition lets readers see it."""
+        """Wait until readers see what was committed: Kafka confirms a commit a moment before that."""
         deadline = time.monotonic() + stretched(COMMIT_SECONDS)
         with WholeTopic(self.kafka, topic) as whole, TopicReader(self.kafka) as reader:
             while {number: span.end for number, span in reader.spans(topic).items()} != whole.ends():

@@ -1,8 +1,8 @@
-"""How long tests wait for a condition before they fail: the seconds of a fast, quiet machine, times one factor.
+"""How long tests wait for a condition before they fail: the seconds on a fast, quiet machine, times one factor.
 
-The factor is how many times slower this machine is. The first process of a run measures it, as it imports this; the
-others (the workers of pytest-xdist, programs of the tests) take it from the environment. A person may give it too:
-`TEST_DEADLINE_FACTOR=10 make test`.
+The factor is how many times slower this machine is. The first process of a run measures it when it imports this
+module; the others (the workers of pytest-xdist, programs of the tests) take it from the environment. You can also set
+it: `TEST_DEADLINE_FACTOR=10 make test`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 VARIABLE = "TEST_DEADLINE_FACTOR"
 ROUNDS = 1_000_000
 REFERENCE_SECONDS = 0.09
-"""What the rounds take on the machine on which the deadlines were chosen, while nothing else runs there."""
+"""How long the rounds take on the machine on which the deadlines were chosen, while nothing else runs there."""
 LARGEST = 20.0
 
 
 def _measured() -> float:
-    """Wall time beside the reference: what other programs take of the processors counts."""
+    """The rounds' wall time, divided by the reference: so the load of other programs counts too."""
     began, total = time.monotonic(), 0
     for number in range(ROUNDS):
         total += number * number % 7
@@ -32,9 +32,9 @@ def _factor() -> float:
 
 
 FACTOR = _factor()
-"""At least 1: no machine shortens a deadline."""
+"""At least 1: a fast machine does not shorten a deadline."""
 
 
 def stretched(seconds: float) -> float:
-    """A deadline for this machine, of the seconds that are enough on a fast and quiet one."""
+    """A deadline for this machine; `seconds`: enough on a fast and quiet one."""
     return seconds * FACTOR

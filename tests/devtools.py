@@ -1,7 +1,8 @@
-"""A real browser that is driven: Chromium, by its DevTools protocol.
+"""A real browser that tests control: Chromium, by its DevTools protocol.
 
-In: an address, a window's width, scripts. Out: what a page holds, what it looks like, what its console says. The
-protocol is JSON over a WebSocket, which aiohttp speaks. Skips where there is no Chromium, and fails with CI set.
+In: an address, a window's width, scripts. Out: what a page contains, what it looks like, what its console says. The
+protocol is JSON over a WebSocket, which aiohttp speaks. A test is skipped if there is no Chromium; with CI set it
+fails.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from deadlines import stretched
 
 SECONDS = 60.0
 LOOK_SECONDS = 5.0
-"""After so long a page that was to be looked at is gone, and another one is there."""
+"""If a page has not answered after this long, another page has replaced it."""
 MAX_MESSAGE_BYTES = 64_000_000
 """A picture is one message."""
 
 
 class PageGoneError(Exception):
-    """The page that was asked has been left."""
+    """The browser has left the page while it was to run a script."""
 
 
 class Tab:
@@ -43,7 +44,7 @@ class Tab:
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self.complaints: list[str] = []
-        """What the console said: errors, warnings, violations of the policy."""
+        """The console's messages: errors, warnings, violations of the content security policy."""
         self._loaded = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
 
@@ -52,7 +53,7 @@ class Tab:
             await self.send(f"{domain}.enable")
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command, and its answer."""
+        """Send one command; returns its answer."""
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
@@ -66,7 +67,7 @@ class Tab:
         await asyncio.wait_for(self._loaded.wait(), stretched(SECONDS))
 
     async def look(self, script: str) -> Any:
-        """What an expression is in the page; a promise is awaited."""
+        """The value of an expression in the page; a promise is awaited."""
         answer = await self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "errorText" in answer:
             raise PageGoneError(answer["errorText"])
@@ -74,13 +75,13 @@ class Tab:
         return answer["result"].get("value")
 
     async def until(self, script: str) -> None:
-        """Wait until an expression is true in the page, or in the one that takes its place meanwhile."""
+        """Wait until an expression is true in the page, or in a page that replaces it meanwhile."""
         async with asyncio.timeout(stretched(SECONDS)):
             while not await self._glance(script):  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.05)
 
     async def _glance(self, script: str) -> Any:
-        """`look`; nothing where the page goes meanwhile: Chromium may refuse such a question, or never answer it."""
+        """Like `look`, but None if the page is left meanwhile: Chromium then refuses the request or never answers."""
         try:
             async with asyncio.timeout(stretched(LOOK_SECONDS)):
                 return await self.look(script)
@@ -88,11 +89,11 @@ class Tab:
             return None
 
     async def click(self, element: str) -> None:
-        """Click an element that an expression finds; the page may go with it, and so nothing is waited for."""
+        """Click the element that an expression finds; waits for nothing, because the click may leave the page."""
         await self.look(f"void setTimeout(() => {element}.click())")
 
     async def sized(self, width: int, height: int = 900) -> None:
-        """Have a window of this size."""
+        """Set the window's size."""
         await self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -102,12 +103,12 @@ class Tab:
         )
 
     async def coloured(self, scheme: str) -> None:
-        """`light` or `dark`."""
+        """Set the colour scheme: `light` or `dark`."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.send("Emulation.setEmulatedMedia", features=features)
 
     async def scripts(self, *, on: bool) -> None:
-        """Whether pages may run scripts from now on; what is asked by `look` runs all the same."""
+        """Whether pages may run their scripts from now on; the scripts of `look` run in any case."""
         await self.send("Emulation.setScriptExecutionDisabled", value=not on)
 
     async def press(self, key: str) -> None:
@@ -132,7 +133,7 @@ class Tab:
             told = message.json()
             if "id" in told:
                 answer = self._answers.pop(told["id"])
-                if not answer.done():  # nobody waits any more for one that comes late
+                if not answer.done():  # otherwise it came too late: nobody waits for it any more
                     answer.set_result(told.get("result", {"errorText": told.get("error")}))
             elif told["method"] == "Page.loadEventFired":
                 self._loaded.set()
@@ -144,7 +145,7 @@ class Tab:
 
 @asynccontextmanager
 async def tab() -> AsyncIterator[Tab]:
-    """A browser of the test's own, with one page open."""
+    """A browser for one test, with one open page."""
     found = [path for path in map(shutil.which, CHROMIUM) if path is not None]
     if not found:
         (pytest.fail if "CI" in os.environ else pytest.skip)("no Chromium")
@@ -178,7 +179,7 @@ async def tab() -> AsyncIterator[Tab]:
 
 
 async def _port(file: Path) -> int:
-    """Where it listens; the file is there once it does."""
+    """The port on which the browser listens; the file exists once it does."""
     async with asyncio.timeout(stretched(SECONDS)):
         while not (lines := await asyncio.to_thread(_lines, file)):  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)

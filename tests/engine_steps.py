@@ -1,4 +1,4 @@
-"""Steps by which a test drives the engine by hand: the time, what starts, what Kafka has."""
+"""Steps by which a test runs the engine by hand: the time, the attempts, what Kafka acknowledges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def instant(seconds: float) -> Instant:
 
 
 def engine_with(policy: Policy, partitions: Iterable[int] = (0,), count: int = 8) -> Engine:
-    """An engine that has these of `count` partitions, restored, from second 0 on."""
+    """An engine that has had these of `count` partitions, restored, since second 0."""
     engine = Engine(policy, Random(1).random)
     ready(engine, partitions, count, instant(0.0), policy)
     return engine
@@ -42,12 +42,12 @@ def metadata(visitor: str, at: int = 0, **values: MetadataValue) -> VisitorMetad
 
 
 def damaged(offset: int, partition: int = 0) -> Record:
-    """A record that cannot be decoded: it ends without a request."""
+    """A record that cannot be decoded: it is settled without a request."""
     return record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset, partition, key="damaged")
 
 
 class Reader:
-    """Reads messages, each of which is a record that has been decoded; notes which were."""
+    """Reads messages, each of which is a decoded record; notes which were read."""
 
     def __init__(self) -> None:
         self.decoded: list[int] = []
@@ -71,7 +71,7 @@ def undecoded(event: DecisionEvent, offset: int, reader: Reader) -> Undecoded:
 
 
 def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
-    """What starts at a moment; Kafka acknowledges at once what has been settled."""
+    """The attempts that start at a time; Kafka acknowledges settlements at once."""
     attempts: list[Attempt] = []
     for _ in range(2):
         actions = engine.poll(instant(seconds))
@@ -81,7 +81,7 @@ def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
 
 
 def answer_all(engine: Engine, seconds: float, answer: Answer) -> int:
-    """Give all that starts at a moment the same answer; returns how many requests there were."""
+    """Answer all requests that start at a time in the same way; returns how many there were."""
     attempts = attempts_at(engine, seconds)
     for attempt in attempts:
         engine.answered(attempt, answer, instant(seconds))
@@ -89,7 +89,7 @@ def answer_all(engine: Engine, seconds: float, answer: Answer) -> int:
 
 
 def settle_all(engine: Engine, seconds: float) -> dict[int, Settlement]:
-    """Let Pendo take everything from a moment on; returns how each offset ended."""
+    """Let Pendo accept everything from a time on; returns the settlement of each offset."""
     settled: dict[int, Settlement] = {}
     for _ in range(100):
         actions = engine.poll(instant(seconds))
@@ -103,17 +103,17 @@ def settle_all(engine: Engine, seconds: float) -> dict[int, Settlement]:
 
 
 def reasons(settled: dict[int, Settlement]) -> dict[int, Reason]:
-    """Offset to reason."""
+    """The reason of each offset's settlement."""
     return {offset: settlement.ending.reason for offset, settlement in settled.items()}
 
 
 def visitors(attempts: Iterable[Attempt]) -> list[str]:
-    """Whose track events go."""
+    """The visitors whose track events are sent."""
     return [attempt.lane.visitor_id for attempt in attempts if isinstance(attempt, TrackAttempt)]
 
 
 def decoded_into(taken: list[Record]) -> Callable[[Iterable[Record | Undecoded]], None]:
-    """Takes records, all of which are decoded, to the end of a list."""
+    """A function that appends records, all of which are decoded, to a list."""
 
     def take(records: Iterable[Record | Undecoded]) -> None:
         for each in records:

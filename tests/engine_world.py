@@ -1,7 +1,7 @@
-"""A world in virtual time: a partitioned log, members of a group, and a Pendo that answers as it is told.
+"""A world in virtual time: a partitioned log, members of a group, and a Pendo that answers as the test says.
 
-The real engine runs in it; only Kafka, HTTP and the clock are played. What happens is drawn from one seeded
-random source, so a failing run can be repeated.
+The real engine runs in it; only Kafka, HTTP and the clock are simulated. One seeded random source decides what
+happens, so a failing run can be repeated.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flagpost_schemas import DecisionEvent, Event
 
 START_MS = 1_800_000_000_000
 ANSWERS_SECONDS = 0.001
-"""How long after an answer the service lets its engine do all that does not start a request."""
+"""How long after an answer the service calls its engine for work that starts no request."""
 OK = Answer(200)
 TIMED_OUT = Answer(failure=Failure.TIMEOUT)
 BROKEN = Answer(failure=Failure.BROKEN)
@@ -45,7 +45,7 @@ REFUSED_CONNECTION = Answer(failure=Failure.UNREACHABLE)
 def decision(
     visitor: str, flag: str = "checkout", variation: str | None = "a", **fields: object
 ) -> DecisionEvent:
-    """A decision as the publisher would make it, at the start of virtual time unless said otherwise."""
+    """A decision as the publisher would make it, at the start of virtual time; `fields` replace its own."""
     values: dict[str, object] = {
         "event_id": f"e-{visitor}-{flag}-{variation}-{fields.get('occurred_at')}",
         "occurred_at": START_MS,
@@ -77,7 +77,7 @@ def record(
 
 
 def ready(engine: Engine, numbers: Iterable[int], count: int, now: Instant, policy: Policy) -> None:
-    """Assign partitions that nobody had before, restored and with a membership that does not end."""
+    """Assign partitions that had no owner before, restored and with a membership that does not end."""
     for partition in engine.assign(numbers, count, now):
         engine.restore(partition, Restoration(0, policy.dedupe))
     engine.prove_membership(inf)
@@ -102,7 +102,7 @@ def by_partition(settlements: Iterable[Settlement]) -> list[list[Settlement]]:
 
 
 def in_the_ledger(settlement: Settlement) -> Settled:
-    """A settlement as the ledger gives it back."""
+    """A settlement as it is read from the ledger."""
     delivery = settlement.delivery
     return (
         delivery.record.offset,
@@ -134,18 +134,18 @@ class Sight:
 
 
 Answering = Callable[["World", Attempt], tuple[Answer, float, float]]
-"""Gives an answer, the seconds until the request arrives, and the seconds from there until it is answered."""
+"""Returns an answer, the seconds until the request arrives, and the seconds from then until it is answered."""
 
 
 def at_once(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-    """Pendo takes everything within a few milliseconds."""
+    """Pendo accepts everything within a few milliseconds."""
     del attempt
     return OK, world.random.uniform(0, 0.002), world.random.uniform(0, 0.01)
 
 
 @dataclass
 class Member:
-    """One consumer: an engine, and what the shells would do for it."""
+    """One consumer: an engine, and what the service and the adapters would do for it."""
 
     number: int
     engine: Engine
@@ -155,14 +155,14 @@ class Member:
     wake_number: int = 0
     paused: bool = False
     still: frozenset[int] = frozenset()
-    """Partitions that the engine wants nothing of."""
+    """Partitions that the engine wants no records of."""
     alive: bool = True
     frozen_until: float = 0.0
-    """Its loop does nothing before."""
+    """Its event loop does nothing before this time."""
     cut_off: bool = False
-    """It cannot reach Kafka: no commit of its, and no settlement, gets through."""
+    """It cannot reach Kafka: none of its commits and settlements arrives."""
     proven_at: float = 0.0
-    """When the group last heard of it."""
+    """When the group last heard from it."""
 
 
 class World:
@@ -188,17 +188,17 @@ class World:
         self.acknowledge_seconds = acknowledge_seconds
         self.restore_seconds = restore_seconds
         self.session_seconds = session_seconds
-        """How long the group counts on a member that it does not hear of."""
+        """How long the group keeps a member that it does not hear from."""
         self.now = 0.0
         self.value_bytes: Callable[[Event | DecodeFailure], int] = lambda _: 8
         """How large the value of an event's record is."""
         self.wall_step_ms = 0
-        """How far the wall clock has been put forward or back."""
+        """How far the wall clock was set forward (or back, below 0)."""
         self.log: dict[int, list[Record]] = {number: [] for number in range(partitions)}
         self.committed: dict[int, int] = dict.fromkeys(range(partitions), 0)
         self.ledger: dict[int, list[list[Settled]]] = {number: [] for number in range(partitions)}
         self.needed_from: dict[int, int] = dict.fromkeys(range(partitions), 0)
-        """The ledger offset that is kept with the commit."""
+        """By partition: the ledger offset that is stored with the commit."""
         self.settled: dict[tuple[int, int, Kind], list[Settlement]] = defaultdict(list)
         """(partition, offset, kind) to its acknowledged settlements."""
         self.sights: list[Sight] = []
@@ -206,14 +206,14 @@ class World:
         self.most_pending = 0
         self.suppressions = Suppressions()
         self.suppressed_at: dict[str, list[tuple[float, bool]]] = defaultdict(list)
-        """For each visitor when it was suppressed, or no longer."""
+        """For each visitor: when its suppression began (True) or ended (False)."""
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._number = 0
 
     # Set-up
 
     def publish(self, event: Event | DecodeFailure, key: str | None = None) -> Record:
-        """Append an event where Kafka's partitioner puts it."""
+        """Append an event to the partition that Kafka's partitioner chooses."""
         made = record(event, key=key, value_bytes=self.value_bytes(event))
         number = partition_of(made.key or b"", self.partitions)
         made = made._replace(partition=number, offset=len(self.log[number]))
@@ -224,11 +224,11 @@ class World:
         return made
 
     def publish_at(self, moment: float, event: Event) -> None:
-        """Append an event at a moment."""
+        """Append an event at a time."""
         self.at(moment, partial(self.publish, event))
 
     def join(self, partitions: set[int] | None = None) -> Member:
-        """Start a member; it takes the partitions given, or all."""
+        """Start a member with the given partitions, or with all."""
         member = Member(len(self.members), Engine(self.policy, self.random.random))
         self.members.append(member)
         member.engine.know_suppressions(self.suppressions)
@@ -236,7 +236,7 @@ class World:
         return member
 
     def suppress(self, visitor_id: str, *, is_suppressed: bool = True) -> None:
-        """Suppress a visitor, or do so no longer; every member hears of it at once."""
+        """Suppress a visitor, or end that; every member learns of it at once."""
         said = [Suppression(visitor_id, is_suppressed)]
         self.suppressed_at[visitor_id].append((self.now, is_suppressed))
         self.suppressions.take(said)
@@ -245,7 +245,7 @@ class World:
             self._act(member)
 
     def assign(self, member: Member, partitions: set[int]) -> None:
-        """Give partitions to a member, from their committed offsets on, once it has read the ledger."""
+        """Assign partitions to a member, from their committed offsets on, once it has read the ledger."""
         member.assigned |= partitions
         member.restored -= partitions
         self.prove(member)
@@ -254,7 +254,7 @@ class World:
             self.at(self.now + delay, partial(self._restore, member, partition))
 
     def prove(self, member: Member) -> None:
-        """A commit of a member is acknowledged: the group counts on it for one more session."""
+        """A commit of a member is acknowledged: the group keeps it for one more session."""
         member.proven_at = self.now
         member.engine.prove_membership(self.now + self.session_seconds)
 
@@ -275,11 +275,11 @@ class World:
         self._read(member)
 
     def is_frozen(self, member: Member) -> bool:
-        """Whether a member's loop does nothing just now."""
+        """Whether a member's event loop does nothing at present."""
         return self.now < member.frozen_until
 
     def at(self, moment: float, what: Callable[[], object]) -> None:
-        """Do something at a moment."""
+        """Call `what` at a time."""
         self._number += 1
         heapq.heappush(self._agenda, (moment, self._number, what))
 
@@ -291,19 +291,19 @@ class World:
     # Events of the world
 
     def crash(self, member: Member) -> set[int]:
-        """kill -9: nothing of what it held is heard of again; returns the partitions it had."""
+        """Kill a member, as kill -9 does: what it held is lost; returns the partitions that it had."""
         member.alive = False
         member.restored.clear()
         partitions, member.assigned = member.assigned, set()
         return partitions
 
     def hand_over(self, member: Member, moved: set[int]) -> None:
-        """Partitions of a member go to a new one, which takes them once they are free."""
+        """Move partitions of a member to a new one, which gets them once they are free."""
         newcomer = self.join(set())
         self.revoke(member, moved, lambda: self.assign(newcomer, moved))
 
     def revoke(self, member: Member, partitions: set[int], then: Callable[[], None]) -> None:
-        """Take partitions from a member as a cooperative rebalance does; `then` runs once they are free."""
+        """Revoke a member's partitions as a cooperative rebalance does; `then` is called once they are free."""
         member.engine.revoke(sorted(partitions), self.instant)
         member.assigned -= partitions
         self._act(member)
@@ -325,10 +325,10 @@ class World:
         wait()
 
     def commit(self, member: Member, partitions: set[int] | None = None) -> None:
-        """Commit what a member says may be; checks that it is settled."""
+        """Commit the offsets that a member's engine allows; checks that everything below them is settled."""
         if member.cut_off:
             return
-        # Kafka takes no commit of partitions that are another member's by now.
+        # Kafka refuses a commit of partitions that belong to another member by now.
         numbers = member.assigned if partitions is None else partitions
         for number, (position, ledger_offset, _) in member.engine.committable(numbers).items():
             for offset in range(self.committed[number], position):
@@ -338,14 +338,14 @@ class World:
             self.needed_from[number] = ledger_offset or 0
 
     def check_settled(self, partition: int, offset: int) -> None:
-        """Every delivery of a record that is committed must be in the ledger."""
+        """Check that every delivery of the records below a committed offset is in the ledger."""
         is_settled = any(self.settled.get((partition, offset, kind)) for kind in Kind)
         assert is_settled, f"offset {offset} of partition {partition} is committed and not settled"
 
     # Running
 
     def run(self, until: float = 1e9) -> None:
-        """Go on until nothing is left to do, or a moment."""
+        """Run until nothing is left to do, or until a time."""
         for member in self.members:
             self._act(member)
         while self._agenda and self._agenda[0][0] <= until:
@@ -379,7 +379,7 @@ class World:
                 return
 
     def _act(self, member: Member) -> None:
-        """Do what the engine asks for."""
+        """Do what the engine requests."""
         if not member.alive:
             return
         if self.is_frozen(member):
@@ -403,7 +403,7 @@ class World:
             self.at(actions.wake_at, lambda: self._wake(member, number))
 
     def write(self, member: Member, settlements: list[Settlement]) -> None:
-        """Kafka takes settlements a moment later."""
+        """Write settlements; Kafka acknowledges them a moment later."""
         delay = self.random.uniform(0, self.acknowledge_seconds)
         self.at(self.now + delay, lambda: self._acknowledge(member, settlements))
 
@@ -413,7 +413,7 @@ class World:
 
     def _acknowledge(self, member: Member, settlements: list[Settlement]) -> None:
         if not member.alive and self.random.random() < 0.5:
-            return  # the process ended before it was written; else before it heard of it
+            return  # killed before the write; otherwise it was killed between the write and the acknowledgement
         if member.alive and self.is_frozen(member):
             self.at(member.frozen_until, lambda: self._acknowledge(member, settlements))
             return
@@ -472,7 +472,7 @@ class World:
         return seen
 
     def check_spacing(self) -> None:
-        """No two track requests of a visitor closer than the interval, from answer to arrival."""
+        """Check that a visitor's track requests arrive at least one interval after the answer to the one before."""
         interval = self.policy.delivery.visitor_interval_seconds
         for sights in self.by_visitor().values():
             for before, after in pairwise(sights):
@@ -480,21 +480,21 @@ class World:
                 assert after.arrived_at >= earliest + interval - 1e-6
 
     def check_order(self) -> None:
-        """Within one member's time each visitor's requests come in the order of the offsets."""
+        """Check that each member sends a visitor's requests in the order of the offsets."""
         for sights in self.by_visitor().values():
             for before, after in pairwise(sights):
                 if before.member == after.member and before.partition == after.partition:
                     assert (after.offset or 0) >= (before.offset or 0)
 
     def check_nothing_lost(self) -> None:
-        """Every record is committed, and each of its deliveries is settled."""
+        """Check that every record is committed, and that each of its deliveries is settled."""
         for number, records in self.log.items():
             assert self.committed[number] == len(records)
             for made in records:
                 self.check_settled(number, made.offset)
 
     def delivered_offsets(self) -> set[tuple[int, int]]:
-        """(partition, offset) of the track requests that Pendo answered with 2xx."""
+        """The (partition, offset) of each track request that Pendo answered with 2xx."""
         return {
             (sight.partition or 0, sight.offset or 0)
             for sight in self.track_sights

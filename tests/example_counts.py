@@ -1,5 +1,5 @@
-"""How many examples a property is tried with: all that its test names, or the share that the profile of
-`make test` (`--hypothesis-profile=tenth`, tests/conftest.py) leaves of them.
+"""How many examples a property is tested with: all that its test names, or the part of them that the profile of
+`make test` runs (`--hypothesis-profile=tenth`, tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Final
 from hypothesis import settings
 
 ALL: Final = 100
-"""The number of examples of the profile under which a test has all that it names."""
+"""The profile with this number of examples runs all that a test names."""
 FEWEST: Final = 2
 
 
 def examples(count: int) -> int:
-    """Of so many, what the profile of this run leaves: never none."""
+    """How many of `count` examples this run's profile runs; at least `FEWEST`, if there are so many."""
     return max(min(count, FEWEST), count * settings().max_examples // ALL)

@@ -1,7 +1,7 @@
 """The programs of examples/, built once into .cache/ and run as a service would run them.
 
-In: users, and settings as environment variables. Out: what the program said and how it ended; a test is skipped where
-a program's tools are not there (but a JDK and Maven have to be where CI is set).
+In: users, and settings as environment variables. Out: what the program printed, and how it ended. A test is skipped
+if a program's tools are not installed (a missing JDK or Maven fails it if CI is set).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GENERATED = shutil.ignore_patterns("node_modules", "target", "__pycache__")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A user who comes by."""
+    """One visit of a user."""
 
     visitor_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A program's end."""
+    """How a program ended."""
 
     code: int
     said: list[str]
@@ -60,7 +60,7 @@ class Example:
     directory: Path
 
     async def run(self, visits: Iterable[Visit], settings: Mapping[str, object], **more: str) -> Ran:
-        """Run it to its end; `settings` by dotted key, `more` are variables that are no settings."""
+        """Run it to its end; `settings` by dotted key, `more`: variables that are not settings."""
         users = "".join(visit.line() for visit in visits)
         code, said, errors = await _run(
             *self.command, cwd=self.directory, env={**environment(settings), **more}, given=users
@@ -82,7 +82,7 @@ async def _run(*command: str, cwd: Path, env: Mapping[str, str], given: str = ""
 
 
 def python_example() -> Example:
-    """Runs from where it lies."""
+    """The Python example, which runs in the repository."""
     return Example((sys.executable, "publish.py"), EXAMPLES / "python")
 
 
@@ -94,7 +94,7 @@ def node_example() -> Example:
 
 def go_example() -> Example:
     _need("go")
-    # Not optimised: the first build, of all that it depends on, takes a third less.
+    # Not optimised: the first build, which includes all dependencies, takes a third less.
     return Example(("./shop",), _built("go", "go", "build", "-gcflags=all=-N -l", "-o", "shop", "."))
 
 
@@ -103,7 +103,7 @@ def java_example() -> Example:
 
 
 def connect_plugin() -> Path:
-    """What Maven builds of examples/connect: `plugins`, and the jars of a `worker` to try them with."""
+    """What Maven builds of examples/connect: `plugins`, and the jars of a `worker` that runs them."""
     return _built_by_maven("connect") / "target"
 
 
@@ -121,14 +121,14 @@ def browser_example() -> Path:
 
 
 EXAMPLE_OF = {"python": python_example, "node": node_example, "java": java_example, "go": go_example}
-"""May take a minute when something has to be built: call it in a thread."""
+"""A call may build the example, which takes up to a minute: call it in a thread."""
 
 
 class Shell:
-    """The scripts of examples/curl, told where the gateway is."""
+    """The scripts of examples/curl, with the address of the gateway."""
 
     def __init__(self, gateway_url: str, write_key: str, **more: str) -> None:
-        """Skips where their tools are not there; `more` are further variables."""
+        """Skips the test if their tools are not installed; `more`: further variables."""
         _need("sh", "curl", "jq", "od")
         self._variables = {"GATEWAY_URL": gateway_url, "FLAGPOST_WRITE_KEY": write_key, **more}
 
@@ -139,7 +139,7 @@ class Shell:
         )
 
     async def run(self, script: str, *arguments: str) -> None:
-        """Run a script; fails where it does."""
+        """Run a script; fails if it fails."""
         code, said, errors = await self.ended(script, *arguments)
         assert code == 0, said + errors
 
@@ -155,7 +155,7 @@ def _need(*programs: str) -> None:
 
 
 def _built(language: str, *command: str) -> Path:
-    """A copy of the example, beside the schemas and a datafile as in the repository, in which `command` was run."""
+    """A copy of the example, with the schemas and a datafile beside it as in the repository; `command` ran in it."""
     source = EXAMPLES / language
     place = parts.fetch_once(
         parts.CACHE / f"example-{language}-{_digest(source)}", lambda into: _build(source, into, command)
@@ -177,7 +177,7 @@ def _build(source: Path, into: Path, command: tuple[str, ...]) -> None:
 
 
 def _digest(source: Path) -> str:
-    """Of all that the build is made of."""
+    """A digest of everything that the build uses."""
     digest = hashlib.sha256()
     ignored = {"node_modules", "target"}
     for file in sorted([*source.rglob("*"), *(ROOT / "schemas" / "avro").iterdir()]):

@@ -10,7 +10,7 @@ import sys
 import time
 
 LONG_SECONDS = 60.0
-"""Longer than any thread of a test computes."""
+"""Longer than any thread of a test computes without a break."""
 
 _fork = ctypes.PyDLL(None).fork  # PyDLL keeps the interpreter's lock while it calls, as uWSGI does
 

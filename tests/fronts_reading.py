@@ -1,6 +1,6 @@
-"""Documents read by a front to their end, without a gateway.
+"""Reads whole documents with one of the gateway's fronts, without a gateway.
 
-In: a front, a document, when it came. Out: the `Reading`; or the front's DocumentError.
+In: a front, a document, when it was received. Out: the `Reading`; or the front's DocumentError.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from flagpost_publisher.gateway.key import Key
 from flagpost_publisher.gateway.segment import requests
 
 ANY_KEY = Key("any")
-"""May send everything."""
+"""A key that may send every type."""
 
 
 def read_by(front: Front, document: object, received_at: int = 0, key: Key = ANY_KEY) -> Reading:

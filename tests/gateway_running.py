@@ -27,7 +27,7 @@ AUTHORIZED = {"authorization": f"Bearer {WRITE_KEY}"}
 
 @asynccontextmanager
 async def standing_still(kafka: EmbeddedKafka) -> AsyncIterator[None]:
-    """The embedded broker does nothing meanwhile, but its connections stay."""
+    """The embedded broker is stopped during the block; its connections stay open."""
     broker = psutil.Process(kafka.process_id)
     broker.suspend()
     try:
@@ -41,7 +41,7 @@ class RunningGateway(RunningProgram):
     """One `flagpost-gateway`. An async context manager: entering it waits until it listens."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        """`settings` by dotted key, over those of a gateway on free ports of loopback that knows WRITE_KEY."""
+        """`settings` by dotted key replace those of a gateway on free ports of loopback that accepts WRITE_KEY."""
         quick = {
             "gateway.host": "127.0.0.1",
             "gateway.port": 0,
@@ -85,7 +85,7 @@ class RunningGateway(RunningProgram):
             return answer.status
 
     async def ready(self, seconds: float = 60.0) -> None:
-        """Wait until it takes events."""
+        """Wait until it accepts events."""
         async with asyncio.timeout(stretched(seconds)):
             while await self.probe("/readyz") != 200:  # noqa: ASYNC110 - another process is waited for
                 await asyncio.sleep(0.02)
@@ -96,5 +96,5 @@ class RunningGateway(RunningProgram):
             return read_series(await answer.text())
 
     async def value(self, name: str, **labels: str) -> float:
-        """One series."""
+        """The value of one series of /metrics."""
         return (await self.scrape())[name, tuple(sorted(labels.items()))]

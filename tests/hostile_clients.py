@@ -1,6 +1,6 @@
-"""Clients that do not behave: bytes of one's own making on a socket, and very many sockets at once.
+"""Clients that misbehave: any bytes on a socket, and very many sockets at once.
 
-In: a URL, bytes. Out: what came back; or open connections that hold a server.
+In: a URL, bytes. Out: the answer; or open connections that keep a server busy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 
 def head(method: str, path: str, **headers: str) -> bytes:
-    """A request's line and headers, to their end."""
+    """A request line and headers, with the empty line at the end."""
     lines = [
         f"{method} {path} HTTP/1.1",
         "host: x",
@@ -43,7 +43,7 @@ async def answer_to(url: str, sent: bytes) -> bytes:
 
 
 async def _answer(reader: asyncio.StreamReader, *, has_body: bool) -> bytes:
-    """One answer with its body; what there was of it, if the connection ended before."""
+    """One answer with its body; only its beginning if the connection ended before."""
     try:
         answer = await reader.readuntil(b"\r\n\r\n")
         lines = answer.lower().split(b"\r\n")
@@ -56,7 +56,7 @@ async def _answer(reader: asyncio.StreamReader, *, has_body: bool) -> bytes:
 
 
 def let_open(count: int) -> None:
-    """Raise the number of files that this process may have open, as far as it may."""
+    """Raise the number of files that this process may open to `count`, or as far as is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         most = count if hard == resource.RLIM_INFINITY else min(hard, count)
@@ -65,7 +65,7 @@ def let_open(count: int) -> None:
 
 @asynccontextmanager
 async def holding(url: str, sent: bytes, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """So many connections, on each of which these bytes were sent, and nothing more."""
+    """`count` connections, on each of which these bytes were sent, and nothing more."""
     writers, readers = [], []
     let_open(2 * count + 500)
     try:

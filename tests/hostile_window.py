@@ -1,11 +1,11 @@
-"""What the page counts, given input that takes much memory: a program of its own, under a limit of its own.
+"""What the page counts, with input that takes much memory: a program, with a memory limit of its own.
 
     python tests/hostile_window.py SHAPE BYTES
 
-It counts until `Aggregates.bytes_held` says that BYTES are taken, and once more from the beginning, as the page does
-with a shorter window. It prints as JSON how many events that were and how much memory the process really took for
-them at the most (resident), after the first time and after the second. It may not take more data than BYTES and
-`SLACK_BYTES` besides what it has: the system then refuses it more, and it fails.
+It counts until `Aggregates.bytes_held` is more than BYTES, and then once more from the beginning, as the page does
+with a shorter window. It prints as JSON how many events that were and the most resident memory that the process
+really took for them, after the first time and after the second. It may allocate no more than BYTES and `SLACK_BYTES`
+in addition to what it has at the start: the system refuses more, and the program then fails.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ WINDOW_MS = 48 * 3_600_000
 KINDS = (Kind.TRACK, Kind.VISITOR_METADATA)
 LONG = "x" * 200
 VIEW_EVENTS = 20_000
-"""After so many a view is made, as the page does; two of them are held."""
+"""A view is made after this many events, as the page does; the last two views are kept."""
 
 
 class Told(NamedTuple):
-    """A decision, and how it ended."""
+    """A decision, and how its delivery ended."""
 
     visitor: str
     flag: str = "checkout"
     at: float = 0.0
-    """Where in the window, from 0 to 1."""
+    """Its position in the window, 0 to 1."""
     service: str | None = None
     outcome: str | None = "delivered"
     reason: str = "ok"
@@ -83,11 +83,11 @@ SHAPES: Mapping[str, Callable[[int], Told]] = {
     )
 }
 FIRST_OFFSET = 50_000_000
-"""Where the window's offsets begin."""
+"""The first offset of the window."""
 
 
 def count(shape: Callable[[int], Told], max_bytes: int) -> int:
-    """Count until it says that so much is taken; gives the number of events."""
+    """Count until `bytes_held` is more than `max_bytes`; returns the number of events."""
     aggregates = Aggregates(NOW_MS, NOW_MS + WINDOW_MS, Settings())
     views = [aggregates.view(NOW_MS)]
     for number, told in enumerate(map(shape, _numbers())):
@@ -98,7 +98,7 @@ def count(shape: Callable[[int], Told], max_bytes: int) -> int:
             rule_type=RuleType.EXPERIMENT,
             source=None if told.service is None else Source(service=told.service),
         )
-        row = "".join(told.flag), event.variation_key  # a name of its own, as each record has
+        row = "".join(told.flag), event.variation_key  # a new string, because each record has its own
         aggregates.publish(
             Published(partition, offset, KINDS, row, None, event), NOW_MS + int(told.at * WINDOW_MS)
         )
@@ -127,7 +127,7 @@ def _settlements(offset: int, told: Told) -> Settlements:
 
 
 def bytes_of(name: str) -> int:
-    """What the system says of this process."""
+    """A value that the system reports of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024

@@ -1,6 +1,6 @@
-"""A forward proxy for tests, as companies have them: CONNECT for https, whole URLs for http, a password if wanted.
+"""A forward proxy like those of companies: CONNECT for https, whole URLs for http, a password if the test sets one.
 
-In: where names really are. Out: its URL, and the first lines of what it was asked.
+In: host names and their real ports. Out: its URL, and the request lines that it received.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class HttpProxy:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The proxy's URL."""
         return f"http://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         task = asyncio.current_task()
         if task is not None:
             self._connections[task] = writer
@@ -50,7 +50,7 @@ class HttpProxy:
         writer.close()
 
     async def end(self) -> None:
-        """Hang up on everybody."""
+        """Close all connections."""
         for writer in self._connections.values():
             writer.close()
         if self._connections:
@@ -88,7 +88,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def http_proxy(places: Mapping[str, int], credentials: str | None = None) -> AsyncIterator[HttpProxy]:
-    """A proxy while it is needed."""
+    """A proxy that runs during the block."""
     proxy = HttpProxy(places, credentials)
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]

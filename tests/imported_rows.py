@@ -1,4 +1,4 @@
-"""What `flagpost import` makes of a file's bytes, without Kafka: events, and the rows that it refuses."""
+"""Runs `flagpost import` on a file's bytes, without Kafka: the events, and the rows that it refuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flagpost_schemas import Decoder, Event
 
 @dataclass(slots=True)
 class Imported:
-    """A sink, and a report, that keep what they are given."""
+    """A sink and a report that keep what they receive."""
 
     records: list[tuple[int, Produced]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
@@ -41,17 +41,17 @@ class Imported:
 
     @property
     def lines(self) -> list[int]:
-        """The lines of the rows that are imported."""
+        """The line of each imported row."""
         return [line for line, _ in self.records]
 
     @property
     def refused(self) -> list[tuple[int, str | None]]:
-        """Line and column of each row that is not."""
+        """Line and column of each refused row."""
         return [(refusal.line, refusal.column) for refusal in self.refusals]
 
 
 def options_of(type_name: str, file_format: str = "csv", **given: Any) -> Options:
-    """Options of the command, those that are not given as they are by default."""
+    """The command's options, with defaults for those that are not given."""
     usual = {
         "id_column": None,
         "group": None,

@@ -8,7 +8,7 @@ from flagpost_consumer.settings import Needs, Settings, load_settings
 
 
 def settings_for(kafka: EmbeddedKafka, pendo: PendoStandIn, **more: str) -> Settings:
-    """`more` by variable, without FLAGPOST_: `ADMIN__PORT="0"`."""
+    """The settings; `more`: further variables without the prefix FLAGPOST_, such as `ADMIN__PORT="0"`."""
     values = {
         "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "PENDO__TRACK_URL": pendo.track_url,

@@ -16,7 +16,7 @@ DEADLINE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One record as it lies in Kafka."""
+    """One record as it is in Kafka."""
 
     partition: int
     offset: int
@@ -26,7 +26,7 @@ class Read:
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
-    """All records of `topic`, partition by partition. Fails when they do not come within a deadline."""
+    """All records of `topic`, partition by partition. Fails if they are not read within a deadline."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -45,7 +45,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Read]:
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:
-    """Where a partition ends; one that was just made may have no leader yet."""
+    """The end offset of a partition; waits for a leader, which a new partition may not have yet."""
     deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Topics as a consumer group would have left them: events, settlements, commits, dead letters and their markers."""
+"""Topics as a consumer group would leave them: events, settlements, commits, dead letters and their markers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class History:
         topic_id: str | None = None,
         timestamp_ms: int = 0,
     ) -> None:
-        """One record of the ledger; a timestamp of 0 is now."""
+        """Write one record of the ledger; the timestamp 0 means now."""
         settlements = Settlements(
             group=group or self.group,
             topic_id=topic_id,
@@ -55,7 +55,7 @@ class History:
         self.put(self.ledger, partition, encode_settlements(settlements), timestamp_ms=timestamp_ms)
 
     def settle(self, published: Iterable[Published], outcome: str = "delivered", *kinds: str) -> None:
-        """Settle the deliveries of records, those of a decision unless kinds are given."""
+        """Settle deliveries of records: of these kinds, by default those of a decision."""
         by_partition: dict[int, list[LedgerEntry]] = {}
         for each in published:
             reason = USUAL[outcome]
@@ -75,7 +75,7 @@ class History:
         headers: Iterable[Header] = (),
         timestamp_ms: int = 0,
     ) -> int:
-        """One record as it is; returns its offset."""
+        """Write one record as it is; returns its offset."""
         offsets: list[int] = []
         listed: list[tuple[str, str | bytes | None]] = list(headers)
         self._producer.produce(
@@ -91,7 +91,7 @@ class History:
         return offsets[0]
 
     def commit(self, positions: Mapping[int, int]) -> None:
-        """What the group has committed, by partition."""
+        """Commit these offsets, by partition."""
         consumer = Consumer({"bootstrap.servers": self.scene.kafka.bootstrap_servers, "group.id": self.group})
         offsets = [TopicPartition(self.scene.topic, number, offset) for number, offset in positions.items()]
         consumer.commit(offsets=offsets, asynchronous=False)
@@ -113,14 +113,14 @@ class History:
         self.commit(ends)
 
     def delete_before(self, topic: str, partition: int, offset: int) -> None:
-        """What retention does."""
+        """Delete the records before an offset, as retention does."""
         wanted = [TopicPartition(topic, partition, offset)]
-        admin = self.scene.kafka.admin()  # what it was asked ends with it
+        admin = self.scene.kafka.admin()  # keep the client: its requests end with it
         for future in admin.delete_records(wanted).values():
             future.result(stretched(20))
 
     def command(self, *arguments: str) -> list[str]:
-        """`flagpost` with arguments."""
+        """The command line of `flagpost` with arguments."""
         return [str(FLAGPOST), *arguments]
 
     def environment(self, **settings: object) -> dict[str, str]:
@@ -129,7 +129,7 @@ class History:
         return environment({**self.scene.settings, **given})
 
     def run(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-        """`flagpost` with the scene's settings, to its end."""
+        """Run `flagpost` with the scene's settings, to its end."""
         return subprocess.run(
             self.command(*arguments),
             check=False,
@@ -140,14 +140,14 @@ class History:
         )
 
     def reconcile(self, *arguments: str, code: int = 0, **settings: object) -> dict[str, Any]:
-        """`flagpost reconcile --json`; fails unless it ends with `code`."""
+        """Run `flagpost reconcile --json`; fails unless its exit code is `code`."""
         done = self.run("reconcile", "--json", *arguments, **settings)
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         found: dict[str, Any] = orjson.loads(done.stdout)
         return found
 
     def reconcile_here(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """The same within this process: most of what a process of its own takes is its start."""
+        """The same within this process, which saves the start of another one."""
         done = CliRunner().invoke(flagpost, ["reconcile", "--json", *arguments], env=self.environment())
         assert isinstance(done.exception, SystemExit | None), done.exc_info
         assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr)

@@ -1,7 +1,7 @@
 """A relay in front of a server that fails in the two ways that make clients retry.
 
-In: HTTP requests. Out: among the first ones every fifth is answered 503 and not passed on, and of every fifth that
-was passed on the answer is lost, its connection closed; the others are as if the relay were not there.
+In: HTTP requests. Out: of every five of the first requests, one is answered 503 and not forwarded, and one is
+forwarded but gets no answer, because the relay closes its connection. All others are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class LossyRelay:
     """Listens on a free port of 127.0.0.1."""
 
     def __init__(self, target: str, faulty: int = 20) -> None:
-        """After `faulty` requests all is well."""
+        """`faulty`: how many requests may fail; all later ones are forwarded."""
         self._target = target
         self._faulty = faulty
         self.requests = 0

@@ -1,6 +1,6 @@
-"""Floods that have filled a consumer's memory, as records on a scene's topic, and the bound that holds in each.
+"""Floods of records that filled a consumer's memory before, and the bound that now holds in each.
 
-In: a scene, how many records. Out: the same records in Kafka, and a consumer whose peak is known.
+In: a scene, how many records. Out: the records in the scene's topic; a check of a consumer's peak memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from running import RunningConsumer
 from scenes import Scene
 
 CHART_BYTES = 512 * 1024 * 1024
-"""What the chart gives a consumer: beyond it the kernel ends the process, and what filled it is read again."""
+"""The chart's memory limit of a consumer: above it the kernel kills the process, and the same records come again."""
 MOST_BYTES = 400 * 1024 * 1024
-"""What no flood may reach."""
+"""A consumer's peak memory must stay below this in every flood."""
 
 
 BEYOND = 10_000_000
-"""Offsets that no test's topic comes to."""
+"""Higher than any offset of a test's topic."""
 
 
 class Flood(NamedTuple):
@@ -51,7 +51,7 @@ def now_ms() -> int:
 
 
 def produce_all(scene: Scene, floods: Iterable[Flood], compression: str = "zstd") -> None:
-    """Put records in the topic; compressed, so that a flood of a gigabyte takes the broker little."""
+    """Produce records to the topic; compressed, so that a flood of a gigabyte needs little space on the broker."""
     producer = Producer(
         {
             "bootstrap.servers": scene.kafka.bootstrap_servers,
@@ -81,7 +81,7 @@ def produce_all(scene: Scene, floods: Iterable[Flood], compression: str = "zstd"
 
 
 def large_tracks(count: int, size_bytes: int, url: str = "") -> Iterator[Flood]:
-    """Events of visitors of their own; `size_bytes` of each is in a property, and `url` in the context."""
+    """Events, each of another visitor, with a property of `size_bytes` and with `url` in the context."""
     for number in range(count):
         event = TrackEvent(
             event_id=f"large-{number}",
@@ -95,7 +95,7 @@ def large_tracks(count: int, size_bytes: int, url: str = "") -> Iterator[Flood]:
 
 
 def tiny_fields(count: int, fields: int) -> Iterator[Flood]:
-    """Metadata of visitors of their own, each with many fields of a few bytes."""
+    """Metadata, each of another visitor, with many fields of a few bytes."""
     values: dict[str, MetadataValue] = {f"{number:x}": True for number in range(fields)}
     for number in range(count):
         event = VisitorMetadata(
@@ -105,7 +105,7 @@ def tiny_fields(count: int, fields: int) -> Iterator[Flood]:
 
 
 def wide_letters(count: int) -> Iterator[Flood]:
-    """Metadata whose text takes four bytes a letter in memory, for the sake of its last one."""
+    """Metadata whose text takes four bytes a character in memory, only because of its last character."""
     text = "x" * 60_000 + "\N{GRINNING FACE}"
     for number in range(count):
         event = VisitorMetadata(
@@ -125,7 +125,7 @@ def many_headers(count: int, headers: int) -> Iterator[Flood]:
 
 
 def unknown_ids(count: int, size_bytes: int = 100) -> Iterator[Flood]:
-    """Records in Confluent's format, each with a schema id of its own."""
+    """Records in Confluent's wire format, each with another schema id."""
     text = "x" * size_bytes
     event = TrackEvent(
         event_id="u", occurred_at=now_ms(), visitor_id="v", event="Step", properties={"t": text}
@@ -153,7 +153,7 @@ def decisions(count: int, first: int = 0) -> Iterator[Flood]:
 
 
 def write_claims(scene: Scene, count: int, batch: int = 400) -> None:
-    """Fill the ledger with delivered decisions, as many claims, all within the ttl. They settle no record."""
+    """Fill the ledger with `count` delivered decisions, which are claims within the ttl. They settle no record."""
     producer = Producer(
         {"bootstrap.servers": scene.kafka.bootstrap_servers, "linger.ms": 20, "compression.type": "lz4"}
     )
@@ -193,7 +193,7 @@ def write_claims(scene: Scene, count: int, batch: int = 400) -> None:
 
 
 def check_memory(consumer: RunningConsumer, most_bytes: int = MOST_BYTES) -> None:
-    """Fails when the process has had more memory at any moment than it may."""
+    """Check the process's peak memory."""
     peak = consumer.peak_bytes
     print(f"peak: {peak / 1024 / 1024:.0f} MiB")  # noqa: T201 - for whoever watches a long run
     assert peak < most_bytes, f"{peak / 1024 / 1024:.0f} MiB"

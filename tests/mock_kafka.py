@@ -1,7 +1,7 @@
-"""librdkafka's mock cluster inside the test's own process, which answers the errors that a test asks for.
+"""librdkafka's mock cluster inside the test's process, which returns the errors that a test sets.
 
-In: topics, and errors to answer with. Out: the address of a broker for librdkafka clients. Unlike the embedded Kafka
-of the demo it can be told to fail: the errors that clients then raise and report are librdkafka's own.
+In: topics, and errors to return. Out: the address of a broker for librdkafka clients. Unlike the demo's embedded
+Kafka it can fail on request: the errors that clients then raise and report are librdkafka's own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from flagpost_consumer.demo.embedded_kafka import _librdkafka
 
 PRODUCE = 0
 INIT_PRODUCER_ID = 22
-"""Kafka's numbers of the requests (api keys)."""
+"""Kafka's numbers for kinds of requests (API keys)."""
 
 FATAL = KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER
-"""As an answer to a produce request it ends an idempotent producer."""
+"""As the answer to a produce request it is fatal for an idempotent producer."""
 
 READ_SECONDS = 20.0
 _PRODUCER = 0
 WELL, DOWN = 1, 2
-"""The brokers."""
+"""The ids of the two brokers: one that works, and one that nobody can reach."""
 _REASON_BYTES = 512
 
 
@@ -73,46 +73,46 @@ class MockKafka:
         self._library.rd_kafka_destroy(self._client)
 
     def answer(self, request: int, *errors: int) -> None:
-        """Answer the next requests of a kind with these errors, one after the other; 0 is no error."""
+        """Answer the next requests of a kind with these errors, one after the other; 0: no error."""
         codes = (ctypes.c_int * len(errors))(*errors)
         self._library.rd_kafka_mock_push_request_errors_array(
             self._cluster, request, len(errors), ctypes.cast(codes, ctypes.c_void_p)
         )
 
     def answer_well(self, request: int) -> None:
-        """Forget the errors that are left."""
+        """Forget the errors of a kind of request that are left."""
         self._library.rd_kafka_mock_clear_request_errors(self._cluster, request)
 
     def set_leader(self, topic: str, partition: int, *, there: bool) -> None:
-        """Make a broker that nobody can reach a partition's leader, or one that is well."""
+        """Make the broker that works a partition's leader (`there`), or the one that nobody can reach."""
         leader = WELL if there else DOWN
         self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, leader)
 
     def hide(self) -> None:
-        """Be out of reach until `show`."""
+        """Make the working broker unreachable until `show`."""
         self._library.rd_kafka_mock_broker_set_down(self._cluster, WELL)
 
     def show(self) -> None:
-        """Be in reach again."""
+        """Make the broker reachable again."""
         self._library.rd_kafka_mock_broker_set_up(self._cluster, WELL)
 
     def coordinate(self, transactional_id: str) -> None:
-        """Have a broker that is well coordinate somebody's transactions."""
+        """Make the broker that works the coordinator of a producer's transactions."""
         self._library.rd_kafka_mock_coordinator_set(
             self._cluster, b"transaction", transactional_id.encode(), WELL
         )
 
     def set_group_coordinator(self, group: str, *, there: bool) -> None:
-        """Make a broker that nobody can reach the coordinator of a consumer group, or one that is well."""
+        """Make the broker that works a consumer group's coordinator (`there`), or the one that nobody can reach."""
         coordinator = WELL if there else DOWN
         self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), coordinator)
 
     def set_round_trip(self, milliseconds: int) -> None:
-        """How long the broker takes for an answer."""
+        """Set how long the broker takes for each answer."""
         self._library.rd_kafka_mock_broker_set_rtt(self._cluster, WELL, milliseconds)
 
     def read(self, topic: str) -> list[Message]:
-        """What is on a topic now, partition by partition."""
+        """The records that are on a topic now, partition by partition."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,

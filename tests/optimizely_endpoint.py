@@ -1,7 +1,7 @@
-"""Optimizely's end of an experiment, on this machine: the SDK's real event batches over HTTP, and the export of them.
+"""A stand-in for Optimizely's event endpoint: receives the SDK's real event batches, and writes the export of them.
 
 In: event batches as optimizely-sdk sends them (POST /v1/events). Out: an Experimentation Events Export, as far as
-`flagpost reconcile --optimizely` reads it, of what was not lost; which exposures were lost, for the test.
+`flagpost reconcile --optimizely` reads it, without what was lost; the lost exposures, for the test.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ COLUMNS = (
     "client_version",
     "revision",
 )
-"""Of a decision, by the names of Optimizely's data specification."""
+"""The export's columns for a decision, by the names of Optimizely's data specification."""
 
 Exposure = tuple[str, str, str]
-"""Experiment, variation, visitor; an empty text where the SDK sent none."""
+"""Experiment, variation, visitor; an empty string if the SDK sent none."""
 
 
 class Decided(NamedTuple):
@@ -58,10 +58,10 @@ class Decided(NamedTuple):
 
 
 class OptimizelyEndpoint:
-    """A server that takes every batch and loses some of them afterwards. An async context manager."""
+    """A server that accepts every batch and then loses some of them. An async context manager."""
 
     def __init__(self, loses: float, seed: int) -> None:
-        """`loses`: the share of batches of which nothing is kept."""
+        """`loses`: the share of the batches that are lost, 0 to 1."""
         self._loses = loses
         self._chance = random.Random(seed)
         self.kept: list[Decided] = []
@@ -87,12 +87,12 @@ class OptimizelyEndpoint:
         await self._runner.cleanup()
 
     def dispatch_event(self, event: Any) -> None:
-        """The SDK's own dispatcher, to this address in place of Optimizely's."""
+        """Send an event with the SDK's own dispatcher, to this server instead of Optimizely's."""
         event.url = self.url
         EventDispatcher.dispatch_event(event)
 
     def client(self, datafile: dict[str, Any], batch_size: int) -> Optimizely:
-        """A client as a service has it, with the SDK's own event processor; it drops nothing for lack of room."""
+        """A client like a service's, with the SDK's own event processor; its queue is never full."""
         centre = NotificationCenter()
         return Optimizely(
             orjson.dumps(datafile).decode(),
@@ -109,7 +109,7 @@ class OptimizelyEndpoint:
         )
 
     def write_export(self, path: Path) -> Path:
-        """The decisions that were kept."""
+        """Write the export of the decisions that were not lost; returns the path."""
         lines = path.with_suffix(".ndjson")
         lines.write_bytes(b"".join(orjson.dumps(decided.row) + b"\n" for decided in self.kept))
         if path.suffix != ".ndjson":

@@ -1,4 +1,4 @@
-"""An Optimizely project as a datafile, with a rule of every kind, and clients that talk to nobody.
+"""An Optimizely project as a datafile, with a rule of every type, and clients that send nothing.
 
 Flags: `checkout` (an experiment: control is off, treatment on), `banner` (a rollout to everybody), `legacy`
 (a rollout that is switched off), `bare` (no rules), `held` (an experiment behind a local holdout).
@@ -110,7 +110,7 @@ TARGETED: dict[str, Any] = {
     ],
     "featureFlags": [*DATAFILE["featureFlags"], flag("f6", "vip", ["300"], "")],
 }
-"""Changes: with a targeted delivery among the experiments, `vip`, as newer datafiles have them."""
+"""Changes to DATAFILE: a targeted delivery, `vip`, among the experiments, as newer datafiles have it."""
 
 
 class Nowhere:
@@ -122,7 +122,7 @@ class Nowhere:
 
 
 def optimizely_client(**changes: Any) -> Optimizely:
-    """A real client of DATAFILE with `changes` at its top level; it tells of each impression as it is sent."""
+    """A real client of DATAFILE with `changes` at its top level; it notifies of each impression at once."""
     centre = NotificationCenter()
     return Optimizely(
         json.dumps({**copy.deepcopy(DATAFILE), **changes}),
@@ -134,15 +134,15 @@ def optimizely_client(**changes: Any) -> Optimizely:
 
 
 class Changing(StaticConfigManager):
-    """A datafile that is exchanged while the application runs, as PollingConfigManager does it."""
+    """A datafile that is replaced while the application runs, as PollingConfigManager does."""
 
     def exchange(self, **changes: Any) -> None:
-        """From now on it is DATAFILE with these changes; give another revision."""
+        """Replace it with DATAFILE with these changes, which must include another revision."""
         self._set_config(json.dumps({**DATAFILE, **changes}))
 
 
 def changing_client(**changes: Any) -> tuple[Optimizely, Changing]:
-    """A client of DATAFILE with `changes`, and what exchanges its datafile."""
+    """A client of DATAFILE with `changes`, and the object that replaces its datafile."""
     centre = NotificationCenter()
     manager = Changing(datafile=json.dumps({**DATAFILE, **changes}), notification_center=centre)
     client = Optimizely(

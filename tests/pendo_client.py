@@ -1,7 +1,7 @@
-"""Pendo's HTTP client in tests, and servers that say whatever they are told to.
+"""Runs Flagpost's HTTP client for Pendo against servers that answer as a test says.
 
 In: bytes to answer with, or a coroutine that serves a connection. Out: the server's URL; the client, and a queue of
-the answers that it gave.
+the answers that it returned.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ GENEROUS_SECONDS = 60.0
 
 @asynccontextmanager
 async def serving(serve: Serving) -> AsyncIterator[str]:
-    """A server that speaks whatever it is told to; returns its URL."""
+    """A server that handles each connection with `serve`; returns its URL."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -47,7 +47,7 @@ async def serving(serve: Serving) -> AsyncIterator[str]:
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """One request, whole."""
+    """Read one whole request."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(
         (
@@ -61,7 +61,7 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def answering(raw: bytes) -> Serving:
-    """Answers one request with these bytes, and hangs up."""
+    """Answers one request with these bytes, and closes the connection."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -72,7 +72,7 @@ def answering(raw: bytes) -> Serving:
 
 
 def hanging_after(raw: bytes, held: asyncio.Event) -> Serving:
-    """Answers one request with these bytes, and says nothing more until `held` is set."""
+    """Answers one request with these bytes, and sends nothing more until `held` is set."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
@@ -95,7 +95,7 @@ async def client(
     outbound: Outbound = DIRECT,
     now: Callable[[], float] = steady_seconds,
 ) -> AsyncIterator[tuple[PendoHttp, asyncio.Queue[Answer]]]:
-    """A client of one server, and what it answers."""
+    """A client of one server, and the queue of its answers."""
     answers: asyncio.Queue[Answer] = asyncio.Queue()
     address = PendoAddress(url + "/data/track", url, "x-track", True, timeout_seconds, timeout_seconds)
     http = PendoHttp(address, lambda _, answer, __: answers.put_nowait(answer), outbound, now)
@@ -109,7 +109,7 @@ async def client(
 
 
 async def answer_to(serve: Serving, timeout_seconds: float = GENEROUS_SECONDS) -> Answer:
-    """What the client makes of one server's answer to a track request."""
+    """The client's reading of one server's answer to a track request."""
     async with serving(serve) as url, client(url, timeout_seconds) as (http, answers):
         http.start(track_attempt())
         return await asyncio.wait_for(answers.get(), stretched(GENEROUS_SECONDS))
@@ -132,7 +132,7 @@ async def sent(http: PendoHttp) -> None:
 
 
 async def status_known(http: PendoHttp) -> None:
-    """Wait until the status of every answer has come, though not its end."""
+    """Wait until the status of every answer has been received; their bodies may still be incomplete."""
     exchanges = [request.exchange for request in _under_way(http)]
     await eventually(
         lambda: all(exchange is not None and exchange.reply() for exchange in exchanges),
@@ -145,7 +145,7 @@ def _under_way(http: PendoHttp) -> list[Any]:
 
 
 class ServerInThread:
-    """Takes requests and, once released, answers them all: also while the client's own loop stands still."""
+    """Accepts requests and, once released, answers them all: also while the client's own event loop is blocked."""
 
     def __init__(self, expected: int, raw: bytes) -> None:
         self._expected = expected
@@ -156,9 +156,9 @@ class ServerInThread:
         self._listening = threading.Event()
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve()))
         self.received = threading.Event()
-        """Every expected request is here."""
+        """Every expected request was received."""
         self.answered = threading.Event()
-        """Every answer is in a socket."""
+        """Every answer was written to its socket."""
         self.url = ""
         self.count = 0
 
@@ -173,7 +173,7 @@ class ServerInThread:
         self._loop.close()
 
     def release(self) -> None:
-        """Answer what is here."""
+        """Answer the requests that were received."""
         self._loop.call_soon_threadsafe(self._answer)
 
     def _answer(self) -> None:
@@ -206,7 +206,7 @@ class ServerInThread:
 
 @contextmanager
 def server_in_thread(expected: int, raw: bytes) -> Iterator[ServerInThread]:
-    """A server in a thread of its own."""
+    """A server in its own thread."""
     with ServerInThread(expected, raw) as server:
         yield server
 
@@ -215,7 +215,7 @@ def server_in_thread(expected: int, raw: bytes) -> Iterator[ServerInThread]:
 async def answering_server(
     context: ssl.SSLContext | None = None, body: bytes = b"{}"
 ) -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that takes everything; returns its port and the heads of what it was sent."""
+    """A server that accepts everything; returns its port and the heads of the requests that it received."""
     heads: list[bytes] = []
     open_now: set[asyncio.StreamWriter] = set()
 

@@ -1,7 +1,7 @@
-"""Pendo's HTTP client as a process of its own, which a test can stop and continue.
+"""Flagpost's HTTP client for Pendo as a process, which a test can stop and continue.
 
-In: a server's URL, how many requests to make at once, their time-out. Out: one line of JSON: how often each label of
-an answer came.
+In: a server's URL, how many requests to make at once, their timeout. Out: one line of JSON: how many answers had each
+label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What lines of a JSON log may hold: plain fields, and nothing that Python's repr() writes."""
+"""Checks the lines of a JSON log: they have plain fields, and nothing that Python's repr() made."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ REPR = re.compile(
     r"<[\w.]+ (object )?at 0x|<class \'|<Task |<Future |\b[A-Z]\w+\([a-z_]+=|KafkaError\{|\bb\'|Error\(|Exception\("
     r"|frozenset\(|\{\'|\[\'|\(\'|datetime\.|None\b|\bTrue\b|\bFalse\b"
 )
-"""What gives a repr() away; log lines say these words in no other way."""
+"""Texts by which a repr() is recognised; log lines have them for no other reason."""
 
 OF_A_DEFECT = frozenset({"exception", "stack"})
-"""Tracebacks."""
+"""The fields of tracebacks, which may have any text."""
 
 
 def require_plain(lines: Iterable[str]) -> None:
-    """Each JSON line has scalars and lists of scalars, and no text made by repr()."""
+    """Check that each JSON line has only scalars and lists of scalars, and no text made by repr()."""
     for line in lines:
-        if line.startswith("{") and line.endswith("}"):  # of what is killed the last line may be cut off
+        if line.startswith("{") and line.endswith("}"):  # the last line of a killed process may be incomplete
             for name, value in orjson.loads(line).items():
                 _require(name, value, line)
 

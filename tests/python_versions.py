@@ -1,8 +1,8 @@
 """The tests of `make test` on other Pythons, and on the oldest dependencies that are allowed (`make test-versions`).
 
-In: versions, such as "3.12 lowest", and pytest's arguments. Out: what pytest says for each, a line for each at the
-end, and 1 where one failed. A version that this machine does not have is told and left out; `lowest` is the Python
-that runs this, with the oldest versions that the members' own requirements allow.
+In: versions, such as "3.12 lowest", and pytest's arguments. Out: pytest's output for each, one line for each at the
+end, and exit code 1 if one failed. A version that this machine does not have is reported and skipped. `lowest`: the
+Python that runs this program, with the oldest dependencies that the packages' own requirements allow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 
 
 def interpreter(version: str) -> str | None:
-    """A Python of that version: this one, one on the path, or one that pyenv has."""
+    """A Python of that version: this one, one on the PATH, or one of pyenv; None: there is none."""
     if version == LOWEST:
         return sys.executable
     for candidate in _candidates(version):
@@ -47,7 +47,7 @@ def _candidates(version: str) -> Iterator[str]:
 
 
 def environment(version: str, python: str) -> Path:
-    """An environment of that version's own, made or brought up to date; returns its Python."""
+    """Create or update the virtual environment for that version; returns its Python."""
     place = TOOLS / f"python-{version}"
     command = "sync --quiet --locked --all-packages --all-extras --group deploy --no-python-downloads"
     subprocess.run(
@@ -73,7 +73,7 @@ def environment(version: str, python: str) -> Path:
 
 
 def tried(version: str, pytest_arguments: list[str]) -> tuple[bool, str]:
-    """Whether the tests passed, or there is no such Python here, and which of it."""
+    """Whether the tests passed or were skipped because there is no such Python, and a line that says which."""
     python = interpreter(version)
     if python is None:
         return True, "NOT TRIED: this machine does not have it"
@@ -85,7 +85,7 @@ def tried(version: str, pytest_arguments: list[str]) -> tuple[bool, str]:
 
 
 def main(versions: str, *pytest_arguments: str) -> int:
-    """Try each, whatever becomes of the others."""
+    """Test each version, even if another one fails."""
     results = {version: tried(version, list(pytest_arguments)) for version in versions.split()}
     sys.stdout.write("".join(f"Python {version}: {said}\n" for version, (_, said) in results.items()))
     return int(not all(well for well, _ in results.values()))

@@ -1,6 +1,6 @@
-"""Messages, and a schema registry, in virtual time: what `Decoding` meets, without Kafka, HTTP or a clock.
+"""Messages, and a schema registry, in virtual time: runs `Decoding` without Kafka, HTTP or a clock.
 
-In: what the registry answers about an id at a second. Out: records, requests and waits, at their seconds.
+In: what the registry answers about an id at a time. Out: records, requests and waits, with their times.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from flagpost_consumer.core.records import DecodeFailure, Record, Undecoded
 ANSWER_SECONDS = 0.01
 
 Answers = Callable[[int, float], SchemaAnswer | None]
-"""What the registry says of an id at a second; None: nothing, ever."""
+"""The registry's answer about an id at a time, in seconds; None: it never answers."""
 
 
 class FakeMessage:
-    """A message as the consumer gives it; with `headers_raise` and so on a part of it cannot be read."""
+    """A message of the Kafka consumer; `raises` makes parts of it unreadable."""
 
     def __init__(
         self, value: bytes | None, offset: int, partition: int = 0, key: bytes | None = b"v"
@@ -36,7 +36,7 @@ class FakeMessage:
         self._value, self._offset, self._partition, self._key = value, offset, partition, key
         self._headers: list[tuple[str, bytes]] = [("trace", b"x")]
         self.raises: dict[str, list[Exception]] = {}
-        """What reading a part raises, one time after the other."""
+        """By part of the message: the exceptions that reading it raises, one after the other."""
         self.header_reads = 0
 
     def with_headers(self, headers: list[tuple[str, bytes]]) -> FakeMessage:
@@ -77,13 +77,13 @@ def messages(*values: bytes | None, partition: int = 0, first: int = 0) -> list[
 
 
 class RegistryWorld:
-    """A registry, a clock, and what has been decoded."""
+    """A registry, a clock, and the decoded records."""
 
     def __init__(self, answers: Answers = lambda _id, _now: None, **settings: Any) -> None:
         self.seconds = 0.0
         self.answers = answers
         self.asked: list[tuple[float, int]] = []
-        """When, and which id."""
+        """The time and the id of each request."""
         self.most_at_once = 0
         self.taken: list[tuple[float, Record]] = []
         self.changes = 0
@@ -102,7 +102,7 @@ class RegistryWorld:
             **settings,
         )
 
-    # What Decoding is given
+    # What Decoding calls
 
     def now(self) -> Instant:
         return Instant(self.seconds, START_MS + round(self.seconds * 1000))
@@ -130,16 +130,16 @@ class RegistryWorld:
     def stop(self) -> None:
         self._due.clear()
 
-    # What tests do
+    # What tests call
 
     def take(self, *batch: Message) -> None:
-        """Messages come from the intake; they must be done with at once, whoever waits."""
+        """Hand over messages from the intake; this must return at once, even if partitions wait."""
         done: list[bool] = []
         self.decoding.take(list(batch), lambda: done.append(True))
         assert done == [True]
 
     def run(self, until: float = inf, reached: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass, to a second or to a point, or for as long as anything is to be done."""
+        """Let time pass until a time, until a condition holds, or until nothing is left to do."""
         while self._due and self._due[0][0] <= until and not reached():
             self.seconds, _, action = heapq.heappop(self._due)
             action()

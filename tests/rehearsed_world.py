@@ -1,4 +1,4 @@
-"""A world in virtual time whose ledger is kept as Kafka would have it, and its rehearsal."""
+"""A world in virtual time that keeps the ledger's records as in Kafka, and the rehearsal of that ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flagpost_schemas import Event, Settlements
 
 
 class RecordedWorld(World):
-    """Keeps the ledger's records, and gives each event's record the time at which it was published."""
+    """Keeps the ledger's records, and sets the timestamp of each event's record to when it was published."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def rehearse(
 
 
 def told(found: Differences) -> dict[str, int]:
-    """The differences as `kind: ledger -> rehearsed`, with their counts."""
+    """The count of each difference, by `kind: ledger -> rehearsed`."""
     return {
         f"{change.kind}: {change.ledger or '-'} -> {change.rehearsed or '-'}": row.count
         for change, row in sorted(found.rows.items(), key=str)

@@ -1,4 +1,4 @@
-"""The table of rights in docs/security.md: the tests give users exactly what it says.
+"""The table of rights in docs/security.md: the tests give users exactly these rights.
 
 In: the page. Out: for each program or command, the rights on each resource, with the names of a test's own topics.
 """
@@ -49,6 +49,6 @@ def _cells(line: str) -> list[str]:
 
 
 def _name(name: str, settings: Mapping[str, object]) -> str:
-    """The resource that a column means: a setting's value, or a text with one in it."""
+    """The resource that a cell names: a setting's value, or a text that contains one."""
     before, _, setting = name.rpartition("<")
     return before + str(settings[setting.rstrip(">")])

@@ -1,4 +1,4 @@
-"""Our programs as processes of their own, `flagpost consume` among them, for the integration and end-to-end tests.
+"""Runs our programs as processes, `flagpost consume` among them, for the integration and end-to-end tests.
 
 In: settings as environment variables. Out: a running consumer that can be scraped, asked and stopped.
 """
@@ -33,7 +33,7 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def environment(settings: Mapping[str, object]) -> dict[str, str]:
-    """Settings by dotted key as the variables that give them; only ours are in it."""
+    """This process's environment, in which these settings (by dotted key) are the only FLAGPOST_ variables."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("FLAGPOST_")}
     ours = {
         "FLAGPOST_" + key.upper().replace(".", "__"): value
@@ -45,7 +45,7 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 
 async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, what: str = "") -> None:
-    """Wait for a condition; fails with `what` when it is not reached in time."""
+    """Wait for a condition; fails with `what` if it does not hold in time."""
     deadline = time.monotonic() + stretched(seconds)
     while not reached():
         assert time.monotonic() < deadline, f"not reached in {seconds} s: {what or reached}"
@@ -78,7 +78,7 @@ class RunningProgram:
         self.end(error)
 
     def end(self, error: BaseException | None) -> None:
-        """Kill it, if it runs; shows what it said beside an error, else looks whether that is plain."""
+        """Kill it if it runs. After an error, print its output; otherwise check that its log lines are plain."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -102,7 +102,7 @@ class RunningProgram:
         self._process.send_signal(number)
 
     async def wait(self, seconds: float = 60.0) -> int:
-        """Wait for the end; returns the exit code. What it talks to on this loop goes on meanwhile."""
+        """Wait for the end; returns the exit code. The event loop keeps running, so servers on it still answer."""
         code = await asyncio.to_thread(self._process.wait, stretched(seconds))
         await asyncio.to_thread(self._reader.join, stretched(5))
         return code
@@ -118,19 +118,19 @@ class RunningProgram:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that the process has had resident."""
+        """The process's highest resident memory so far."""
         status = Path(f"/proc/{self.process_id}/status").read_text()
         (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
         return int(line.split()[1]) * 1024
 
     @property
     def cpu_seconds(self) -> float:
-        """What the process has taken so far, of user and system time."""
+        """The user and system time that the process has used so far."""
         times = psutil.Process(self.process_id).cpu_times()
         return times.user + times.system
 
     def await_address(self, word: str) -> str:
-        """Wait for the line by which the program says where it listens; returns the URL."""
+        """Wait for the line in which the program says where it listens; returns the URL."""
         deadline = time.monotonic() + stretched(START_SECONDS)
         while not (found := self.address(word)) and time.monotonic() < deadline and self.is_running:
             self._reader.join(0.02)
@@ -140,7 +140,7 @@ class RunningProgram:
         return found
 
     def address(self, word: str) -> str:
-        """The URL in that line; empty: it has not come."""
+        """The URL in that line; empty if the line was not written yet."""
         lines = [line for line in list(self.lines) if line.startswith(f"{word} http://")]
         return lines[0].removeprefix(f"{word} ") if lines else ""
 
@@ -171,17 +171,17 @@ class RunningConsumer(RunningProgram):
         return orjson.loads(self.get("/status")[1])  # type: ignore[no-any-return]
 
     def scrape(self) -> Series:
-        """All series of /metrics; checks that the books balance."""
+        """All series of /metrics; checks that the numbers of deliveries add up."""
         series = read_series(self.get("/metrics")[1].decode())
         check_books(series)
         return series
 
     def value(self, name: str, **labels: str) -> float:
-        """One series; checks the books as every scrape does."""
+        """The value of one series; checks the numbers as every scrape does."""
         return self.scrape()[name, tuple(sorted(labels.items()))]
 
     async def caught_up(self, partitions: int, seconds: float = 60.0) -> None:
-        """Wait until all records of so many partitions, held by this consumer, are settled."""
+        """Wait until this consumer has this many partitions and has settled all their records."""
         try:
             await eventually(lambda: is_caught_up([self.scrape()], partitions), seconds, what="caught up")
         except AssertionError:
@@ -189,7 +189,7 @@ class RunningConsumer(RunningProgram):
 
 
 def read_series(text: str) -> Series:
-    """What a page of metrics says."""
+    """The series of a page of metrics."""
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
@@ -198,9 +198,9 @@ def read_series(text: str) -> Series:
 
 
 def is_caught_up(scrapes: list[Series], partitions: int) -> bool:
-    """Whether a group, by the scrapes of its members, has all of its partitions, nothing pending and no lag.
+    """Whether a group, by its members' scrapes, has all of its partitions, nothing pending and no lag.
 
-    Nothing pending alone says little: so it is before the first record too.
+    Nothing pending is not enough: that is also true before the first record.
     """
     pending = sum(total(series, "flagpost_deliveries_pending") for series in scrapes)
     lags = [lag for series in scrapes for (name, _), lag in series.items() if name == "flagpost_consumer_lag"]
@@ -208,7 +208,7 @@ def is_caught_up(scrapes: list[Series], partitions: int) -> bool:
 
 
 def check_books(series: Series) -> None:
-    """planned = delivered + duplicate + dropped + dead_lettered + returned + pending, for each kind."""
+    """Check, for each kind: planned = delivered + duplicate + dropped + dead_lettered + returned + pending."""
     kinds = {dict(labels)["kind"] for name, labels in series if name == "flagpost_deliveries_planned_total"}
     assert kinds == {"track", "visitor_metadata", "account_metadata", "unknown"}
     for kind in kinds:

@@ -18,7 +18,7 @@ from traffic import Published, publish
 
 
 class Scene:
-    """One test's topics, its Pendo, and the settings that join them."""
+    """One test's topics, its Pendo stand-in, and the settings that connect them."""
 
     def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 4) -> None:
         self.kafka = kafka
@@ -63,7 +63,7 @@ class Scene:
         )
 
     def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
-        """`flagpost reconcile --json`: exit code and document."""
+        """Run `flagpost reconcile --json`; returns the exit code and the document."""
         done = self.flagpost("reconcile", "--json", *options)
         assert done.stdout, done.stderr
         return done.returncode, orjson.loads(done.stdout)

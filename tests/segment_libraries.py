@@ -1,7 +1,7 @@
 """Segment's own server libraries, each in a process of its own, as an application would use them.
 
-In: calls. Out: the library's word on whether they arrived. Those of other languages than Python are fetched, and
-built, once into .cache/; they skip where their tools are not there, and with CI set they fail.
+In: calls. Out: whether they arrived, as the library reports. Libraries for other languages than Python are fetched
+and built once, into .cache/; a test is skipped if their tools are not installed, and fails with CI set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEND_SECONDS = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a library's method; `arguments` by Segment's names, `timestamp` in ISO 8601 among them."""
+    """One call of a library's method; `arguments` by Segment's names, with `timestamp` in ISO 8601."""
 
     kind: str
     arguments: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Library:
     environment: Mapping[str, str]
 
     async def send(self, calls: Iterable[Call], host: str, write_key: str, *more: str) -> None:
-        """Send; fails when the library says that something did not arrive."""
+        """Send the calls; fails if the library reports that something did not arrive."""
         process = await asyncio.create_subprocess_exec(
             *self.command,
             host,
@@ -73,29 +73,29 @@ class Library:
 
 
 def python_library() -> Library:
-    """PyPI segment-analytics-python, of the development environment."""
+    """PyPI segment-analytics-python, from the development environment."""
     return Library((sys.executable, str(HERE / "segment_send.py")), {})
 
 
 def node_library() -> Library:
-    """npm @segment/analytics-node, of tests/node; skips where there is no Node, and fails there with CI set."""
+    """npm @segment/analytics-node, from tests/node; a test is skipped if there is no Node, and fails with CI set."""
     _need(f"Segment's Node library needs Node {NEEDED_NODE} and npm", _missing_for_node())
     return Library(("node", str(NODE / "send.cjs")), {"NODE_PATH": str(_node_modules())})
 
 
 def go_library() -> Library:
-    """Go's github.com/segmentio/analytics-go, of tests/segment/go."""
+    """Go's github.com/segmentio/analytics-go, from tests/segment/go."""
     _need("Segment's Go library", None if shutil.which("go") else "no go")
     return Library((str(_built("go", _build_go) / "send"),), {})
 
 
 def java_library() -> Library:
-    """Maven's com.segment.analytics.java, of tests/segment/java."""
+    """Maven's com.segment.analytics.java, from tests/segment/java."""
     return Library(_java("Send"), {})
 
 
 async def send_by_kotlin(address: str, write_key: str, user_id: str, events: int) -> None:
-    """Maven's com.segment.analytics.kotlin, of tests/segment/java: an identify, tracks, a screen and a group."""
+    """Send an identify, tracks, a screen and a group with com.segment.analytics.kotlin, from tests/segment/java."""
     command = await asyncio.to_thread(_java, "SendKotlin")
     await Library(command, {}).send((), address, write_key, user_id, str(events))
 

@@ -1,7 +1,7 @@
-"""Sends calls through Segment's Python library as it is: only the host is another one, and gzip is on.
+"""Sends calls with Segment's unchanged Python library: only the host is set, and gzip is on.
 
 In: python segment_send.py HOST WRITE_KEY, one call a line on stdin: {"kind": "track", "arguments": {…}}.
-Out: exit code 0 when the library says that all of it arrived, else 1 and why on stderr.
+Out: exit code 0 if the library reports that everything arrived, otherwise 1 and why on stderr.
 """
 
 from __future__ import annotations

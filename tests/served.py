@@ -1,4 +1,4 @@
-"""An HTTP application of a test, at a port of its own while it is needed.
+"""Serves an HTTP application of a test on a free port.
 
 In: aiohttp's application. Out: its URL.
 """
@@ -13,7 +13,7 @@ from aiohttp import web
 
 @asynccontextmanager
 async def served(application: web.Application) -> AsyncIterator[str]:
-    """The application's URL; it ends with the block."""
+    """Serve the application during the block; returns its URL."""
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:

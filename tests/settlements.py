@@ -1,4 +1,4 @@
-"""Settlements of an engine, for the tests of what writes them."""
+"""Settlements of an engine, for the tests of the code that writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flagpost_consumer.core.records import DecodeFailure
 
 
 class DeadEngine:
-    """An engine whose every record is undecodable: each is settled at once, as a dead letter."""
+    """An engine in which every record is undecodable: each is dead-lettered at once."""
 
     def __init__(self, partitions: int) -> None:
         self.engine = Engine(Policy(), lambda: 0.5)
@@ -31,5 +31,5 @@ class DeadEngine:
         return self.engine.poll(clock()).settlements
 
     def hand_over(self, *partitions: int) -> None:
-        """They are another member's."""
+        """Take these partitions away: another member has them now."""
         self.engine.forget(partitions, clock())

@@ -1,4 +1,4 @@
-"""Publishing events for the integration tests, and comparing what Pendo got with what was published."""
+"""Publishes events for the integration tests, and checks what Pendo received."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagpost_schemas import Event, encode_single_object, partition_key
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where Kafka put an event."""
+    """An event, and its partition and offset."""
 
     event: Event
     partition: int
@@ -25,7 +25,7 @@ class Published:
 
 
 def publish(bootstrap_servers: str, topic: str, events: Iterable[Event]) -> list[Published]:
-    """Produce events in order, as the publisher would; returns where each one is."""
+    """Produce events in order, as the publisher would; returns each one's partition and offset."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -66,7 +66,7 @@ def tracks(received: ReceivedLog) -> list[Received]:
 
 
 def check_spacing(received: ReceivedLog, interval_seconds: float) -> None:
-    """No two track requests of a visitor arrived less than the interval apart, retries included."""
+    """Check that no two track requests of a visitor, retries included, arrived less than the interval apart."""
     by_visitor: dict[str | None, list[float]] = defaultdict(list)
     for request in tracks(received):
         by_visitor[request.visitor_id].append(request.at_seconds)

@@ -1,6 +1,6 @@
-"""The numbers of `flagpost web` beside those of `flagpost reconcile`.
+"""Compares the numbers of `flagpost web` with those of `flagpost reconcile`.
 
-In: a running page, a scene. Out: the page's tables as numbers; a failure where they are not reconcile's.
+In: a running page, a scene. Out: the page's tables as numbers; a failure if they differ from reconcile's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def numbers(row: dict[str, str]) -> dict[str, int]:
 
 
 def rows_of(page: RunningWeb, name: str, key: str, **query: str) -> dict[str, dict[str, int]]:
-    """A table's numbers, by the first column of that name."""
+    """A table's numbers, by the column `key`."""
     return {row[key]: numbers(row) for row in page.table(name, **query)}
 
 
@@ -31,7 +31,7 @@ def shown_counts(row: dict[str, int]) -> dict[str, int]:
 
 
 async def settled(page: RunningWeb, scene: Scene, seconds: float = 60.0) -> None:
-    """Wait until the page has nothing pending, and as much published as reconcile finds."""
+    """Wait until the page shows nothing pending and as many published deliveries as reconcile."""
     await page.until_read(seconds)
     _, found = await asyncio.to_thread(scene.reconcile)
     published = found["totals"]["published"]
@@ -45,7 +45,7 @@ async def settled(page: RunningWeb, scene: Scene, seconds: float = 60.0) -> None
 
 
 def same_as_reconcile(page: RunningWeb, scene: Scene, *options: str) -> None:
-    """Every flag and variation, in visitors, reasons and deliveries; and all deliveries together."""
+    """Compare visitors, reasons and deliveries of every flag and variation, and all deliveries together."""
     _, found = scene.reconcile(*options)
     assert found["unexplained"] == 0
     flags = page.table("flags")

@@ -1,6 +1,6 @@
-"""`flagpost web` as a process of its own, for the tests.
+"""Runs `flagpost web` as a process, for the tests.
 
-In: settings. Out: a running page that can be asked, and stopped.
+In: settings. Out: a running page that can be requested and stopped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deadlines import stretched
 from running import FLAGPOST, RunningProgram
 
 READ_ANEW = "the window is read again"
-"""What the page logs then."""
+"""The page's log line when it reads its window again."""
 
 
 class Answer(NamedTuple):
@@ -40,7 +40,7 @@ class RunningWeb(RunningProgram):
         self.url = self.await_address("web")
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """Ask for a path; a header's dashes are written as underscores."""
+        """Request a path; a header's dashes are written as underscores."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         request = urllib.request.Request(self.url + path, headers=named, method=method)  # noqa: S310 - loopback
         try:
@@ -50,13 +50,13 @@ class RunningWeb(RunningProgram):
             return Answer(error.code, _lowered(error.headers), error.read())
 
     def table(self, name: str, **query: str) -> list[dict[str, str]]:
-        """A table's CSV, a dictionary a row."""
+        """A table's CSV, one dictionary for each row."""
         answer = self.get(f"/csv/{name}?{urlencode(query)}")
         assert answer.status == 200, answer
         return list(csv.DictReader(io.StringIO(answer.text)))
 
     async def until_read(self, seconds: float = 60.0) -> None:
-        """Wait until there are numbers."""
+        """Wait until the page shows numbers."""
         async with asyncio.timeout(stretched(seconds)):
             while (await asyncio.to_thread(self.get, "/csv/flags")).status != 200:  # noqa: ASYNC110 - a process
                 await asyncio.sleep(0.05)

@@ -1,7 +1,7 @@
-"""What an analyst meets: an experiment whose visitors are lost for reasons that differ by variation.
+"""A case for an analyst: an experiment that loses visitors for reasons that differ by variation.
 
-In: a scene. Out: events to publish, and what must be shown of them, counted from nothing but what was published and
-what the stand-in for Pendo has received.
+In: a scene. Out: events to publish, and the numbers that must be shown for them. The numbers are counted only from
+what was published and from what the stand-in for Pendo has received.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SETTINGS = {"delivery__visitor_interval_seconds": 0.0}
 
 @dataclass
 class Story:
-    """Events, and why those visitors are lost who are."""
+    """Events, and why some of their visitors are lost."""
 
     events: list[Event] = field(default_factory=list)
     lost: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Visitor and variation to the reason."""
+    """The reason, by visitor and variation."""
 
     def decisions(self) -> Iterable[DecisionEvent]:
         return (event for event in self.events if isinstance(event, DecisionEvent))
@@ -51,7 +51,9 @@ class Story:
 
 
 def story(visitors: int = 60) -> Story:
-    """Every visitor twice; of the treatment some are too late, without consent, or refused; a few see nothing."""
+    """Two events for each visitor. Of the treatment, some are too late, without consent, or refused by Pendo. For a
+    few more visitors the flag is off.
+    """
     now = time.time_ns() // 1_000_000
     told = Story()
     for number in range(visitors):
@@ -78,14 +80,14 @@ def story(visitors: int = 60) -> Story:
 
 
 def tell(scene: Scene, told: Story) -> None:
-    """Have Pendo refuse whom it refuses, and publish."""
+    """Let the stand-in refuse the visitors of `REFUSED`, and publish the events."""
     for visitor in REFUSED:
         scene.pendo.faults.visitor(visitor, 422)
     scene.publish(told.events)
 
 
 def delivered(received: ReceivedLog) -> dict[str, set[str]]:
-    """The visitors of the flag whom the stand-in has recorded, by variation."""
+    """The visitors of the flag that the stand-in has recorded, by variation."""
     found: dict[str, set[str]] = {}
     for request in tracks(received):
         body: Any = request.parsed

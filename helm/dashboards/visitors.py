@@ -57,8 +57,8 @@ SAVED = Row(
         ),
         stat(
             "Share of track events that are duplicates",
-            "A duplicate has the same visitor, flag and variation as an event sent within "
-            "dedupe.ttl_seconds.",
+            "A duplicate has the same visitor, flag and variation as another event within "
+            "dedupe.ttl_seconds; for a TrackEvent: the same event id.",
             ratio(total(gained(DELIVERIES, DUPLICATES, TRACK)), total(gained(DELIVERIES, TRACK))),
             "percentunit",
             ANY,

@@ -16,6 +16,7 @@ from flagpost_schemas import TrackEvent, encode_confluent, schema_of
 from real_kafka.registry import SchemaRegistry
 from running import eventually, total
 from scenes import Scene
+from served import served
 from traffic import produce, publish, tracks
 
 
@@ -66,12 +67,8 @@ async def lying_registry(answer: Callable[[int], web.Response]) -> AsyncIterator
 
     app = web.Application()
     app.router.add_get("/schemas/ids/{id}", handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}"
-    await runner.cleanup()
+    async with served(app) as url:
+        yield url
 
 
 def visitor_on(partition: int, partitions: int) -> str:

@@ -23,6 +23,7 @@ from flagpost_consumer.adapters.registry.errors import (
 from flagpost_consumer.adapters.registry.schema_registry import SchemaRegistry
 from flagpost_consumer.settings import SchemaRegistrySettings, Secret
 from real_kafka.registry import SchemaRegistry as RealRegistry
+from served import served
 
 SCHEMA = '{"type":"record","name":"Seen","fields":[{"name":"at","type":"long"}]}'
 Handler = Callable[[web.Request], web.StreamResponse]
@@ -35,13 +36,8 @@ async def _serving(handle: Handler) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_get("/api/schemas/ids/{id}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    yield f"http://{host}:{port}/api"
-    await runner.cleanup()
+    async with served(app) as url:
+        yield f"{url}/api"
 
 
 def _json(body: object, status: int = 200) -> Handler:

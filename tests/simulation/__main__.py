@@ -1,7 +1,7 @@
 """Runs seeds, with a process for each core.
 
-`python -m simulation [--seeds N] [--first SEED] [--seed SEED]`: the history of a seed that fails is printed, as is
-that of the one that is asked for. Exit code 1 where one fails.
+`python -m simulation [--seeds N] [--first SEED] [--seed SEED]` prints the history of the first seed that fails, and
+with `--seed` the history of that seed. Exit code 1 if one fails.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from simulation.world import Outcome, World
 
 PROGRESS_SEEDS = 500
 CHUNK_SEEDS = 10
-"""Seeds that a process is given at a time."""
+"""How many seeds a process runs at a time."""
 
 
 def main() -> int:
-    """Run what is asked for."""
+    """Run the seeds of the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m simulation", description="Runs the consumer in simulated minutes."
     )
@@ -65,7 +65,7 @@ def run(seeds: range) -> int:
 
 
 _surroundings = ExitStack()
-"""Of a process that runs seeds, for as long as it lives."""
+"""What a process that runs seeds has replaced, until it ends."""
 
 
 def _simulate() -> None:
@@ -74,13 +74,13 @@ def _simulate() -> None:
 
 
 def _complaints_of(seed: int) -> Outcome | None:
-    """The outcome of a seed that fails."""
+    """The outcome of a seed; None if it does not fail."""
     outcome = World(seed).run()
     return outcome if outcome.complaints else None
 
 
 def say(text: str) -> None:
-    """Print, and do not keep it."""
+    """Print a text at once, without buffering it."""
     print(text, flush=True)  # noqa: T201 - for whoever runs it
 
 

@@ -1,6 +1,6 @@
 """Kafka's brokers: topics with their logs, and one consumer group.
 
-In: what clients ask. Out: what brokers answer, or that they do not. Time passes in the clients (`clients`).
+In: the clients' requests. Out: the brokers' answers, or none. The delays are made in the clients (`clients`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 from simulation.loop import Process, SimulatedLoop
 
 START_MS = 1_800_000_000_000
-"""The wall clock when the loop's shows nothing."""
+"""The wall clock at the loop's time 0."""
 GROUP_SECONDS = 0.25
-"""How often the group looks after its members."""
+"""How often the group checks its members."""
 
 
 class Entry(NamedTuple):
@@ -42,31 +42,31 @@ class Log:
     epoch: int = 0
     entries: list[Entry] = field(default_factory=list)
     turns: list[tuple[int, int]] = field(default_factory=list)
-    """For each time that it went back: the epoch that ended, and where."""
+    """For each change of leader: the epoch that ended, and the offset at which it ended."""
     leaderless_until: float = 0.0
     refuses_until: float = 0.0
-    """Until then writers are told that they have no right to."""
+    """Until this time writers get an authorization error."""
 
     def append(
         self, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, Any]], timestamp_ms: int
     ) -> int:
-        """Write a record; gives its offset."""
+        """Append a record; returns its offset."""
         kept = tuple(headers)
         self.entries.append(Entry(self.end, key, value, kept, timestamp_ms, self.epoch))
         self.end += 1
         return self.end - 1
 
     def leave_hole(self, offsets: int) -> None:
-        """Pass over offsets, as the end of a transaction and an aborted one do."""
+        """Leave offsets without a record, as transactions do: their markers, and what was aborted."""
         self.end += offsets
 
     def delete_before(self, offset: int) -> None:
-        """What retention does."""
+        """Delete the records before an offset, as retention does."""
         self.low = max(self.low, min(offset, self.end))
         self.entries = [each for each in self.entries if each.offset >= self.low]
 
     def go_back(self, offset: int) -> list[Entry]:
-        """Another leader takes over that has less; gives what is lost."""
+        """Another leader takes over that does not have the newest records; returns the lost ones."""
         lost = [each for each in self.entries if each.offset >= offset]
         self.turns.append((self.epoch, offset))
         self.entries = [each for each in self.entries if each.offset < offset]
@@ -80,7 +80,9 @@ class Log:
         self.epoch += 1
 
     def diverged_at(self, epoch: int, offset: int) -> int | None:
-        """Where a reader is wrong that has read up to an offset in an epoch; None: nowhere."""
+        """The offset from which a reader that has read up to `offset` in an epoch has other records than this log;
+        None: it has the same.
+        """
         ends = [end for ended, end in self.turns if ended >= epoch]
         return min(ends) if ends and min(ends) < offset else None
 
@@ -106,7 +108,7 @@ class Topic:
 
 
 class Commit(NamedTuple):
-    """One partition's position, as the group keeps it."""
+    """One partition's committed position, as the group stores it."""
 
     offset: int
     metadata: str | None
@@ -114,7 +116,7 @@ class Commit(NamedTuple):
 
 
 class GroupClient(Protocol):
-    """A member's client, as the group knows it."""
+    """What the group needs of a member's client."""
 
     process: Process
 
@@ -123,7 +125,7 @@ class GroupClient(Protocol):
         """Whether its heartbeats reach the group's coordinator."""
 
     def tell(self, kind: str, numbers: set[int], member: Member) -> None:
-        """Partitions are assigned, to be revoked, or lost."""
+        """Tell the client that partitions are assigned, revoked or lost."""
 
 
 class Member:
@@ -134,11 +136,11 @@ class Member:
         self.number = number
         self.heard_at = now
         self.owned: set[int] = set()
-        """What it has, or is being told to have."""
+        """The partitions that it has, or that are being assigned to it."""
         self.revoking: set[int] = set()
         self.is_expelled = False
         self.has_assignment = False
-        """Whether it was told of any, be it an empty one."""
+        """Whether it was sent an assignment, even an empty one."""
 
 
 class Group:
@@ -154,7 +156,7 @@ class Group:
         self._joined = 0
 
     def join(self, client: GroupClient) -> Member:
-        """A client joins."""
+        """Make a client a member, and rebalance."""
         member = Member(client, self._joined, self._broker.loop.now)
         self._joined += 1
         self.members.append(member)
@@ -163,7 +165,7 @@ class Group:
         return member
 
     def leave(self, member: Member) -> None:
-        """A member says good-bye."""
+        """Remove a member that leaves, and rebalance."""
         if member in self.members:
             self.members.remove(member)
             member.is_expelled = True
@@ -171,7 +173,7 @@ class Group:
             self.rebalance()
 
     def look_after(self) -> None:
-        """Hear heartbeats; without them for a session, a member is one no longer."""
+        """Note heartbeats; remove a member that has sent none for a session."""
         now = self._broker.loop.now
         for member in list(self.members):
             client = member.client
@@ -186,7 +188,7 @@ class Group:
                 self.rebalance()
 
     def rebalance(self) -> None:
-        """Share the partitions out anew."""
+        """Distribute the partitions anew."""
         targets = self._targets()
         for member in self.members:
             leaving = set(member.owned) if self._eager else member.owned - targets[member]
@@ -197,7 +199,7 @@ class Group:
         self._offer()
 
     def _targets(self) -> dict[Member, set[int]]:
-        """A fair share for each, and as few moves as it takes."""
+        """The partitions that each member is to have: fair shares, with as few moves as possible."""
         numbers = list(range(self._broker.partitions))
         targets: dict[Member, set[int]] = {member: set() for member in self.members}
         if not targets:
@@ -217,7 +219,7 @@ class Group:
         return targets
 
     def _offer(self) -> None:
-        """Give what is free to those whose it is to be."""
+        """Assign free partitions to the members that are to have them."""
         if self._eager and any(member.revoking for member in self.members):
             return
         taken = {number for member in self.members for number in member.owned}
@@ -237,12 +239,12 @@ class Group:
             self._offer()
 
     def takes_commits_of(self, member: Member) -> bool:
-        """Whether it is a member; then it may commit whatever it likes, as in Kafka."""
+        """Whether it is a member; a member may commit any partition, as in Kafka."""
         return member in self.members
 
 
 class Broker:
-    """All brokers, as far as clients can tell."""
+    """All brokers, as clients see them."""
 
     def __init__(
         self,
@@ -261,20 +263,20 @@ class Broker:
         self.topics: dict[str, Topic] = {}
         self.is_down_until = 0.0
         self.is_slow_until = 0.0
-        """Until then answers may come late."""
+        """Until this time answers may be late."""
         self.forgets_answers_until = 0.0
-        """Until then answers to commits may be lost."""
+        """Until this time answers to commits may be lost."""
         self.group = Group(self, session_seconds, eager=eager)
         self.on_append: Callable[[Log, Entry], None] = lambda _, __: None
         self.on_commit: Callable[[Process, int, Commit], None] = lambda _, __, ___: None
         self.on_given_up: Callable[[Process, set[int]], None] = lambda _, __: None
-        """Told of partitions that a process no longer has."""
+        """Called with partitions that a process no longer has."""
         self.readers: list[Callable[[], None]] = []
-        """Told of each record that was written."""
+        """Called after each written record."""
         self.producers: list[object] = []
 
     def create(self, name: str, partitions: int) -> Topic:
-        """Make a topic, or make it anew."""
+        """Create a topic, or create it again."""
         before = self.topics.get(name)
         topic = self.topics[name] = Topic(name, partitions, 0 if before is None else before.incarnation + 1)
         return topic
@@ -284,15 +286,15 @@ class Broker:
         return START_MS + int(self.loop.now * 1000)
 
     def log(self, topic: str, number: int) -> Log:
-        """A partition as it is now."""
+        """The present log of a partition."""
         return self.topics[topic].logs[number]
 
     def hears(self, process: Process) -> bool:
-        """Whether a process can be heard just now."""
+        """Whether the brokers can receive requests of a process at present."""
         return process.reaches_kafka and self.loop.now >= self.is_down_until
 
     def latency(self) -> float:
-        """How long something is under way."""
+        """How long a request or an answer is under way, in seconds."""
         if self.loop.now < self.is_slow_until and self.random.random() < 0.2:
             return self.random.uniform(0.1, 1.5)
         return self.random.uniform(0.0005, 0.01)
@@ -305,7 +307,7 @@ class Broker:
         headers: Iterable[tuple[str, Any]],
         timestamp_ms: int,
     ) -> int:
-        """Write a record, and let readers know."""
+        """Write a record, and notify readers."""
         offset = log.append(key, value, headers, timestamp_ms)
         self.on_append(log, log.entries[-1])
         for reader in self.readers:

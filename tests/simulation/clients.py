@@ -1,8 +1,8 @@
-"""Kafka's clients as confluent-kafka gives them, on the simulated brokers.
+"""The clients of confluent-kafka, for the simulated brokers.
 
 In: the calls of `Consumer`, `Producer` and `AdminClient` that the product makes, with its properties.
-Out: what librdkafka would answer, after the time that it takes, also where it surprises: a pause fetches anew, a
-commit for another's partition succeeds, a fatal error is raised out of poll.
+Out: what librdkafka would return, after the time that it takes. This includes surprises: after a pause it fetches
+again, a commit of another member's partition succeeds, poll raises a fatal error.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from simulation.loop import PROCESS, Process
 from simulation.threads import Waiter, scheduler
 
 FETCHED_AT_ONCE = 40
-"""Records of one partition that a client fetches ahead."""
+"""How many records of one partition a client fetches ahead."""
 FETCH_SECONDS = 0.005
 COMMIT_SECONDS = 3.0
-"""After so long without an answer a commit has failed."""
+"""A commit fails if it has no answer after this long."""
 SEND_AGAIN_SECONDS = 0.2
 
 _brokers: list[Broker] = []
 
 
 def use(new: Broker) -> None:
-    """Let a run's brokers be those that clients find."""
+    """Set the brokers of a run, to which clients connect."""
     _brokers[:] = [new]
 
 
 def broker() -> Broker:
-    """Those of the run that is under way."""
+    """The brokers of the present run."""
     return _brokers[-1]
 
 
 def here() -> Process:
-    """The process that runs."""
+    """The process that makes the call."""
     process = PROCESS.get()
     assert process is not None, "a client belongs to a process"
     return process
@@ -52,7 +52,7 @@ def error_of(code: int, text: str = "", *, fatal: bool = False) -> KafkaError:
 
 
 def ask(process: Process, seconds: float) -> None:
-    """Wait as long as an answer takes. Raises KafkaException where none comes in time."""
+    """Wait as long as an answer takes. Raises KafkaException if none comes in time."""
     kafka = broker()
     sent = kafka.hears(process)
     latency = kafka.latency() + kafka.latency()
@@ -63,7 +63,7 @@ def ask(process: Process, seconds: float) -> None:
 
 
 def describe(topic: str) -> Any:
-    """What brokers say of a topic."""
+    """The brokers' metadata of a topic."""
     found = broker().topics.get(topic)
     error = None if found is not None else error_of(KafkaError.UNKNOWN_TOPIC_OR_PART)
     partitions = {} if found is None else {log.number: log for log in found.logs}
@@ -117,16 +117,16 @@ class _Fetching:
 
     def __init__(self, offset: int, epoch: int | None) -> None:
         self.position = offset
-        """What is handed out next."""
+        """The offset that is returned to the caller next."""
         self.fetched = offset
-        """What is fetched next."""
+        """The offset that is fetched next."""
         self.epoch = epoch
         self.is_paused = False
         self.eof_at = -1
         self.watermarks = (-1001, -1001)
         self.ready_at = 0.0
         self.checks = epoch is not None
-        """Whether it is asked first whether the log went back."""
+        """Whether to check, before the next fetch, that the log did not go back."""
 
 
 class SimulatedConsumer:
@@ -153,13 +153,13 @@ class SimulatedConsumer:
         self._turn = 0
         self._told_until = 0.0
         self._untold: deque[tuple[str, set[int], Member]] = deque()
-        """What the group has said, and has not arrived yet."""
+        """The group's messages that have not arrived yet."""
         self._commit_arrives = 0.0
         self._wake_at = 0.0
         self._broker.readers.append(self._written)
 
     def _written(self) -> None:
-        """There may be something to read."""
+        """A record was written: wake a waiting read."""
         if self._waiters and self._parts and self.process.is_alive:
             self._wake_soon(self._broker.latency())
 
@@ -211,7 +211,7 @@ class SimulatedConsumer:
         return self._member is not None
 
     def heartbeat(self) -> None:
-        """What librdkafka's own thread does now and then: learn whether it is a member still."""
+        """Learn whether the client is still a member, as librdkafka's own thread does at intervals."""
         member = self._member
         if self._is_closed or member is None or not self.process.is_running:
             return
@@ -227,19 +227,21 @@ class SimulatedConsumer:
             self._wake()
 
     def _lose(self, member: Member) -> None:
-        """All is lost; librdkafka joins the group again once that was told (rd_kafka_cgrp_revoke_all_rejoin)."""
+        """All partitions are lost; after the callback, librdkafka joins the group again
+        (rd_kafka_cgrp_revoke_all_rejoin).
+        """
         self._call("lost", set(self._owned), member)
         self._join_soon()
 
     def tell(self, kind: str, numbers: set[int], member: Member) -> None:
-        """The group says something; it takes a moment."""
+        """Send a message of the group; it arrives a moment later."""
         moment = max(self._told_until, self._broker.loop.now + self._broker.random.uniform(0.005, 0.2))
         self._told_until = moment + 1e-6  # in order
         self._untold.append((kind, set(numbers), member))
         self._broker.loop.in_world(moment, self._told)
 
     def _told(self) -> None:
-        """The next of what the group has said arrives."""
+        """The next message of the group arrives."""
         if not self.process.is_alive or self._is_closed:
             return
         kind, numbers, member = self._untold[0]
@@ -253,10 +255,10 @@ class SimulatedConsumer:
             self._wake()
 
     def _call(self, kind: str, numbers: set[int], member: Member) -> None:
-        """A rebalance callback; librdkafka reads nothing meanwhile."""
+        """Call a rebalance callback; librdkafka reads nothing meanwhile."""
         if kind == "assign":
             if member is not self._member:
-                return  # it is told that all is lost next
+                return  # the callback that all partitions are lost comes next
             self._owned |= numbers
         told, numbers = numbers, numbers if kind == "assign" else numbers & self._owned
         self._broker.note(f"{self.process.name} is told: {kind} {sorted(numbers)}")
@@ -291,7 +293,7 @@ class SimulatedConsumer:
             while self._events:
                 self._events.popleft()()
                 if self._broker.loop.now > deadline:
-                    return found  # the callback has taken the time in which something could have been fetched
+                    return found  # the callback has taken the time that there was for fetching
             if not self._buffer:
                 self._fetch()
             while self._buffer and len(found) < num_messages:
@@ -308,7 +310,7 @@ class SimulatedConsumer:
         return message
 
     def _fetch(self) -> None:
-        """Fill the buffer with what there is of each partition."""
+        """Fetch available records of each partition into the buffer."""
         if self._is_rebalancing or not self._broker.hears(self.process):
             return
         now = self._broker.loop.now
@@ -349,7 +351,7 @@ class SimulatedConsumer:
             self._buffer.append((number, SimulatedMessage(self._topic, number, log.end, None, eof)))
 
     def leader_changed(self) -> None:
-        """A leader has changed: positions are checked against its log."""
+        """A leader has changed: check the positions against its log."""
         for part in self._parts.values():
             part.checks = True
         self._wake_soon(self._broker.latency())
@@ -471,7 +473,7 @@ class SimulatedConsumer:
     def _send_commit(
         self, offsets: Sequence[TopicPartition], ended: Callable[[KafkaError | None], None]
     ) -> None:
-        """One request; its answer may be lost though the commit was made."""
+        """Send one commit request; its answer may be lost although the commit was made."""
         kafka, loop, context = self._broker, self._broker.loop, self.process.context
         member = self._member
         if self.loses_coordinator or not kafka.hears(self.process):
@@ -521,7 +523,7 @@ def _epoch_of(place: TopicPartition) -> int | None:
 
 
 class _Queued:
-    """A record on its way to a broker."""
+    """A record that waits for its broker."""
 
     __slots__ = ("headers", "key", "on_delivery", "timestamp_ms", "value")
 
@@ -583,7 +585,7 @@ class SimulatedProducer:
             self._broker.loop.call_later(seconds, self._send, place, context=self.process.context)
 
     def _send(self, place: tuple[str, int]) -> None:
-        """All that waits of one partition in one request."""
+        """Send all waiting records of one partition in one request."""
         if self._in_flight.pop(place, None) is None:
             return  # purged
         queue = self._queues[place]
@@ -619,7 +621,7 @@ class SimulatedProducer:
     ) -> None:
         if self._in_flight.get(place) is not batch:
             return  # purged
-        if not self._broker.hears(self.process):  # the answer is lost, and asked for again: no duplicate
+        if not self._broker.hears(self.process):  # the answer is lost; the retry makes no duplicate
             again = partial(self._answered, place, batch, error, base)
             self._broker.loop.call_later(SEND_AGAIN_SECONDS, again, context=self.process.context)
             return
@@ -637,7 +639,7 @@ class SimulatedProducer:
             scheduler().wake(self._waiters)
 
     def fail(self) -> None:
-        """A fatal error: what is under way may be there or not, and nobody will say."""
+        """Fail for ever: the client does not learn which of the records under way were written."""
         self._fatal = error_of(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "out of order", fatal=True)
         self._wake()
 

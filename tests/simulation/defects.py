@@ -1,7 +1,7 @@
 """Defects that are planted in the product, to see whether the simulation finds them.
 
-Each takes out a fix that a decision or a guarantee tells of. In: a seed from which on it is looked for. Out: the
-product with the defect, for as long as it is asked for.
+Each removes a fix that a decision or a guarantee describes. In: a defect, and the first seed to search. Out: the
+product with the defect, during the block.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class Defect:
 
     name: str
     told_in: str
-    """The decision whose fix is taken out, or the guarantee that is broken."""
+    """The decision whose fix is removed, or the guarantee that is broken."""
     owner: object
     attribute: str
     instead: Any
     first_seed: int
-    """Where it is looked for: at or soon after this seed it was found."""
+    """The first seed to search: the defect was found at this seed, or soon after it."""
     finds: str
-    """What the complaint says."""
+    """A part of the complaint's text."""
     kinds: tuple[str, ...] = ()
-    """The troubles among which it is looked for, where it takes several of them at once; none: all."""
+    """The only troubles that may come, if the defect needs several of them at once; empty: all may come."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """The product has it."""
+        """The product has the defect during the block."""
         with patch.object(self.owner, self.attribute, self.instead):
             yield
 
@@ -64,7 +64,7 @@ def _with(method: Callable[..., Any], change: Callable[[Any], Any]) -> Callable[
 
 
 async def _lets_go_at_once(calls: KafkaCalls, partitions: list[int]) -> None:
-    """Waits for nothing that is in flight."""
+    """Does not wait for requests in flight."""
     calls._loop.decoding.discard(partitions)
     calls._engine.revoke(partitions, clock())
     calls._loop.wake()
@@ -72,14 +72,14 @@ async def _lets_go_at_once(calls: KafkaCalls, partitions: list[int]) -> None:
 
 
 def _rests_not(lanes: Any, lane: Any, now: float, _answered: Callable[..., Any] = Lanes.answered) -> None:
-    """Lets the next request of a visitor follow the answer at once."""
+    """Sends a visitor's next request directly after an answer."""
     interval, lanes._interval = lanes._interval, 0.0
     _answered(lanes, lane, now)
     lanes._interval = interval
 
 
 def _wants_never_again(appetite: Any, startable: int, now: float) -> bool:
-    """Takes nothing in any more, once there was enough."""
+    """Stops taking records for ever, once there were enough."""
     if startable >= appetite._enough:
         appetite._sated_at = now
     return appetite._sated_at is None
@@ -92,7 +92,7 @@ def _starts_where_it_went_back(
     *ids: Any,
     _start: Callable[..., Any] = LedgerRestore._start,
 ) -> Any:
-    """Forgets what was not committed below the place that a log went back to."""
+    """Skips the uncommitted records below the offset that a log went back to."""
     start, gap, settles_from = _start(reader, log_, wanted, *ids)
     if wanted.went_back_to is not None:
         start = replace(start, offset=max(start.offset, wanted.went_back_to.offset))
@@ -102,13 +102,13 @@ def _starts_where_it_went_back(
 def _begins_by_offset_alone(
     reader: LedgerRestore, *arguments: Any, _start: Callable[..., Any] = LedgerRestore._start
 ) -> Any:
-    """Does not tell Kafka's client under which leader it was that the log was read up to the commit."""
+    """Does not tell Kafka's client in which leader epoch the log was read up to the commit."""
     start, gap, settles_from = _start(reader, *arguments)
     return replace(start, leader_epoch=None), gap, settles_from
 
 
 def _may_always_send(engine: Engine, now: Any) -> bool:
-    """Sends also when the group may have given its partitions to others."""
+    """Sends even when the group may have given the partitions to other members."""
     must_stop = engine._settling.unacknowledged.must_stop(
         2 * engine._policy.limits.max_connections, now.monotonic
     )

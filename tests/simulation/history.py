@@ -1,7 +1,7 @@
 """What happened in a run, for people to read.
 
-In: notes of the world, and the product's own log. Out: lines, each with its time and whose it is. They hold nothing
-that differs from one run of a seed to the next.
+In: notes of the world, and the product's own log. Out: lines, each with its time and its process. They contain
+nothing that differs between runs of a seed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFECTS = (
     "the event loop reports an error",
     "the Kafka thread has failed",
 )
-"""How lines of the log begin that only a defect of ours writes."""
+"""The beginnings of log lines that only a defect of the product writes."""
 
 
 class History:
@@ -41,11 +41,11 @@ class History:
         self._lines: list[tuple[float, str, str, Mapping[str, Any]]] = []
         self.defects: list[str] = []
         self.on_alarm: Callable[[str, str], None] = lambda _, __: None
-        """Told of each line of the product's log: what it says, and its fields."""
+        """Called with each line of the product's log: its event, and its fields."""
         self.is_closed = False
 
     def note(self, text: str, **fields: Any) -> None:
-        """Something happened."""
+        """Add a line for something that happened."""
         if self.is_closed:
             return
         process = PROCESS.get()
@@ -53,7 +53,7 @@ class History:
         self._lines.append((self._loop.now - self._began, name, text, fields))
 
     def log(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """The product says something."""
+        """Add a line of the product's log."""
         if self.is_closed:
             return
         self.note(f"{level}: {event}", **fields)
@@ -76,10 +76,10 @@ _listening: list[History] = []
 
 @contextmanager
 def listening(history: History) -> Iterator[None]:
-    """Let the product's log be part of a history."""
+    """Add the product's log to a history during the block."""
     _listening.append(history)
     try:
-        with redirect_stderr(StringIO()):  # where each consumer says where its probes are
+        with redirect_stderr(StringIO()):  # each consumer writes the address of its probes there
             yield
     finally:
         _listening.pop()
@@ -97,7 +97,7 @@ def _keep(_: object, level: str, event: MutableMapping[str, Any]) -> Mapping[str
 
 @contextmanager
 def logging_into_histories() -> Iterator[None]:
-    """Let the product's log go to the history of the run that is under way, and nowhere else."""
+    """Write the product's log only to the history of the present run."""
     structlog.configure(
         processors=[_keep], wrapper_class=structlog.BoundLogger, cache_logger_on_first_use=False
     )

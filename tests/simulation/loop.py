@@ -1,8 +1,8 @@
-"""An event loop whose time jumps to the next thing that is due, and the processes that run on it.
+"""An event loop whose time jumps to the next timer, and the processes that run on it.
 
-In: callbacks, as for any asyncio loop. Out: the same calls, in an order that the callbacks alone decide. Callbacks
-belong to the process in whose context they were made: those of a dead process never run, those of a frozen one when
-it goes on.
+In: callbacks, as for any asyncio loop. Out: the same calls, in an order that depends only on the callbacks. A
+callback belongs to the process in whose context it was made: those of a dead process never run, those of a frozen
+process run when it continues.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any
 
 MAX_TURNS_AT_ONCE = 20_000
-"""So many turns of the loop without time going on are no program at work, but one that spins."""
+"""If the loop runs this many turns at the same time, the program spins."""
 
 PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
-"""The process that runs just now; None: the world."""
+"""The process that runs at present; None: the world."""
 
 
 class Process:
@@ -28,9 +28,9 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_cut_off = False
-        """Whether it reaches no broker."""
+        """Whether it cannot reach any broker."""
         self.clock_step_ms = 0
-        """By how much its wall clock is wrong."""
+        """How far its wall clock is ahead."""
         self.context: Context = copy_context()
         self.context.run(PROCESS.set, self)
         self._loop = loop
@@ -39,12 +39,12 @@ class Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether its code runs just now."""
+        """Whether its code runs at present: it is neither dead nor frozen."""
         return self.is_alive and self._loop.now >= self._frozen_until
 
     @property
     def reaches_kafka(self) -> bool:
-        """Whether brokers hear it just now."""
+        """Whether brokers receive its requests at present."""
         return self.is_running and not self.is_cut_off
 
     def kill(self) -> None:
@@ -53,19 +53,19 @@ class Process:
         self._waiting.clear()
 
     def freeze(self, seconds: float) -> None:
-        """Let nothing of it run for a time, as SIGSTOP does."""
+        """Stop all its code for a time, as SIGSTOP does."""
         self._frozen_until = max(self._frozen_until, self._loop.now + seconds)
         self._loop.in_world(self._frozen_until, self._go_on)
 
     def _go_on(self) -> None:
         if self.is_running:
             waiting, self._waiting = self._waiting, []
-            # As uvloop does: timers that came due meanwhile run before what was ready.
+            # As in uvloop, timers that became due meanwhile run before callbacks that were ready.
             waiting.sort(key=lambda handle: not isinstance(handle, asyncio.TimerHandle))
             self._loop.run_next(waiting)
 
     def puts_off(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback of its does not run now."""
+        """Whether a callback of this process does not run now; a frozen process keeps it for later."""
         if self.is_running:
             return False
         if self.is_alive:
@@ -74,17 +74,17 @@ class Process:
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """The loop. Nothing in it waits for anything outside."""
+    """The loop. It waits for nothing outside of the simulation."""
 
     _ready: deque[asyncio.Handle]
-    """asyncio's own."""
+    """An attribute of asyncio's own loop."""
 
     def __init__(self, *, timers_first: bool) -> None:
-        """`timers_first`: as in uvloop, a timer that is due runs before callbacks that are ready."""
+        """`timers_first`: a due timer runs before callbacks that are ready, as in uvloop."""
         super().__init__()
         self.now = 1000.0
         self.world = copy_context()
-        """The context of what belongs to no process."""
+        """The context of callbacks that belong to no process."""
         self.listen: Callable[[Any], Any] = _nobody_listens
         self.dial: Callable[[], Awaitable[Any]] = _nobody_answers
         self.connect: Callable[[Callable[[], Any]], Any] = _nobody_listens
@@ -99,11 +99,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self.now
 
     def in_world(self, moment: float, what: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
-        """Have something done at a moment, whatever becomes of the processes."""
+        """Call something at a time, whatever happens to the processes."""
         return self.call_at(moment, what, *arguments, context=self.world)
 
     def run_next(self, handles: list[asyncio.Handle]) -> None:
-        """Put callbacks before all that are ready."""
+        """Put callbacks before all others that are ready."""
         self._ready.extendleft(reversed(handles))
 
     def _run_once(self) -> None:
@@ -123,7 +123,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Have something done at a moment; of two at the same moment the one that was asked for first."""
+        """Call something at a time; calls for the same time are made in the order in which they were requested."""
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, timer))
@@ -132,11 +132,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        """Have something done after a time."""
+        """Call something after a delay."""
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _due(self) -> list[asyncio.TimerHandle]:
-        """The timers that are due; where nothing is ready, time jumps to the first one."""
+        """The timers that are due; if nothing is ready, time jumps to the first timer."""
         timers = self._timers
         while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
@@ -154,17 +154,17 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return due
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled timers are passed over when their time comes."""
+        """Do nothing: cancelled timers are skipped when they become due."""
 
     def _write_to_self(self) -> None:
-        """Nothing waits that would have to be woken."""
+        """Do nothing: the loop never sleeps, so nothing has to wake it."""
 
-    # What the service asks of its loop besides
+    # What else the service calls of its loop
 
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *arguments: Any
     ) -> None:
-        """Signals are told apart by the process that they are sent to."""
+        """Set the handler of a signal to the present process."""
         self.handlers[PROCESS.get(), sig] = lambda: callback(*arguments)
 
     def signal(self, process: Process, number: int) -> None:
@@ -172,11 +172,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.call_soon(self.handlers[process, number], context=process.context)
 
     async def create_server(self, *_: Any, **__: Any) -> Any:
-        """Somebody listens, and nobody calls."""
+        """A server to which nobody connects."""
         return self.listen(None)
 
     async def create_connection(self, protocol_factory: Callable[[], Any], *_: Any, **__: Any) -> Any:
-        """A connection that `dial` has got."""
+        """The transport and the protocol of a connection that `dial` has opened."""
         return self.connect(protocol_factory)
 
 

@@ -1,7 +1,7 @@
-"""Judges a run: what was published, what Pendo got, and what the ledger says must be one story.
+"""Judges a run: what was published, what Pendo received, and what the ledger says must agree.
 
-In: what happens at the brokers and at Pendo, and when there was trouble. Out: complaints. It knows nothing of what
-goes on inside the consumers.
+In: what happens at the brokers and at Pendo, and when there was trouble. Out: complaints. It does not look inside the
+consumers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from simulation.pendo import Fate, Pendo, Sight
 
 INTERVAL_SECONDS = 0.1
 PROGRESS_SECONDS = 10.0
-"""What was published so long before the end is settled at the end."""
+"""What was published at least this long before the end is settled at the end."""
 UNACKNOWLEDGED_SECONDS = 1.6
-"""When an answer has been without its settlement for so long, nothing more of its partition is sent."""
+"""If the settlement of an answer is not in the ledger after this long, nothing more of its partition is sent."""
 SUPPRESSED_SECONDS = 8.0
-"""After so long, and the end of what kept it from hearing, a consumer sends nothing of a suppressed visitor."""
+"""A consumer sends nothing of a suppressed visitor from this long after the suppression and the last trouble."""
 ALARMS = {
     "offsets have gone back": {"go_back", "made_anew"},
     "a log has gone back": {"go_back"},
@@ -38,7 +38,7 @@ KINDS = ("track", "visitor_metadata")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One event, and where it is."""
+    """One event, with its partition and offset."""
 
     event_id: str
     visitor: str
@@ -51,13 +51,13 @@ class Published:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What is told apart at Pendo."""
+        """The key by which Pendo's track events are distinguished."""
         return self.visitor, self.flag, "a"
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """One settlement, as the ledger has it."""
+    """One settlement in the ledger."""
 
     at: float
     outcome: str
@@ -66,7 +66,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A time in which a process, or all, may lose what they know."""
+    """A time in which a process (None: every process) may lose what it knows."""
 
     began: float
     ended: float
@@ -83,12 +83,12 @@ class Oracle:
         self._pendo = pendo
         self._note = note
         self._settled: dict[tuple[str, str], list[Settled]] = defaultdict(list)
-        """(event id, kind) to what the ledger says."""
+        """The ledger's settlements, by event id and kind."""
         self._delivered_at: dict[tuple[str, str, str], float] = {}
-        """What Pendo tells apart, to when the ledger first had it as delivered."""
+        """When the ledger first had each key of `Published.key` as delivered."""
         self._dead: set[tuple[str, str]] = set()
         self._gone: set[str] = set()
-        """Events that are in no log any more."""
+        """The ids of events that are no longer in a log."""
         self._troubles: list[Trouble] = []
         self._went_back: set[int] = set()
         self._checked: dict[tuple[str, int], int] = {}
@@ -96,24 +96,24 @@ class Oracle:
         self._causes: set[str] = set()
         self._suppressed: dict[str, float] = {}
         self._unacknowledged: dict[tuple[Process, int], list[Sight]] = defaultdict(list)
-        """What Pendo said that it has, and the ledger does not have."""
+        """Requests that Pendo has accepted and whose settlement is not in the ledger yet."""
         self._sights_of: dict[tuple[str, str, str], list[Sight]] = defaultdict(list)
         self._made_anew_at = self._noticed_at = float("inf")
-        """When the events topic was made anew, and when the last process noticed it."""
+        """When the events topic was created again, and when the last process noticed it."""
 
     # What happens
 
     def publish(self, published: Published) -> None:
-        """Kafka has an event."""
+        """An event was published."""
         self.published[published.event_id] = published
 
     def trouble(self, process: Process | None, seconds: float) -> None:
-        """Something happens to a process, or to all."""
+        """A process (None: every process) has trouble for a time, from now on."""
         now = self._broker.loop.now
         self._troubles.append(Trouble(now, now + seconds, process))
 
     def is_troubled(self, process: Process, at: float) -> bool:
-        """Whether something is happening to a process at a moment."""
+        """Whether a process has trouble at a time."""
         return any(
             each.process in (None, process) and each.began <= at <= each.ended for each in self._troubles
         )
@@ -131,11 +131,11 @@ class Oracle:
                 self._complain(f"the product says {said!r}{fields}, but nothing of the kind has happened")
 
     def suppress(self, visitor: str) -> None:
-        """Nothing of a visitor is to be sent any more."""
+        """A visitor is suppressed: from now on nothing of the visitor may be sent."""
         self._suppressed.setdefault(visitor, self._broker.loop.now)
 
     def request(self, sight: Sight) -> None:
-        """Pendo sees a request."""
+        """Pendo receives a request."""
         number = partition_of(sight.visitor.encode(), self._broker.partitions)
         waiting = self._unacknowledged[sight.process, number]
         for older in waiting:
@@ -146,18 +146,18 @@ class Oracle:
                 )
 
     def heard(self, sight: Sight) -> None:
-        """A consumer has an answer."""
+        """A consumer receives an answer."""
         if sight.fate is Fate.TAKEN and sight.event_key not in self._delivered_at:
             number = partition_of(sight.visitor.encode(), self._broker.partitions)
             self._unacknowledged[sight.process, number].append(sight)
 
     def given_up(self, process: Process, numbers: Iterable[int]) -> None:
-        """A consumer has partitions no longer."""
+        """A consumer no longer has these partitions."""
         for number in numbers:
             self._unacknowledged.pop((process, number), None)
 
     def gone(self, entries: Iterable[Entry]) -> None:
-        """Records are in no log any more."""
+        """Records are no longer in a log."""
         self._gone.update(self._event_id(entry) for entry in entries)
 
     def went_back(self, number: int, entries: Iterable[Entry]) -> None:
@@ -168,7 +168,7 @@ class Oracle:
         self._unacknowledged.clear()
 
     def made_anew(self, entries: Iterable[Entry]) -> None:
-        """The events topic is another one."""
+        """The events topic was created again, without these records."""
         self._made_anew_at = self._broker.loop.now
         self.gone(entries)
         self.trouble(None, 0.0)
@@ -180,12 +180,12 @@ class Oracle:
         return event.event_id
 
     def dead_letter(self, entry: Entry) -> None:
-        """The dead-letter topic has a record."""
+        """A record was written to the dead-letter topic."""
         kind = next(value for name, value in entry.headers if name == "flagpost-kind") or b""
         self._dead.add((self._event_id(entry), kind.decode()))
 
     def ledger_has(self, number: int, entry: Entry) -> None:
-        """The ledger has a record."""
+        """A record was written to the ledger; check its settlements."""
         now = self._broker.loop.now
         for each in decode_settlements(entry.value).entries:
             event_id = each.event_id or ""
@@ -204,7 +204,7 @@ class Oracle:
                     waiting[:] = [sight for sight in waiting if sight.event_key != published.key]
 
     def _check_reason(self, published: Published, kind: str, outcome: str, reason: str) -> None:
-        """No settlement without a request, or a reason."""
+        """Check that a settlement has a reason: a request, a duplicate, a suppression or a dead letter."""
         foundations: dict[tuple[str, str], Callable[[Published], bool]] = {
             ("delivered", "track"): self._was_taken,
             ("delivered", "visitor_metadata"): self._has_value,
@@ -233,14 +233,14 @@ class Oracle:
         )
 
     def _is_repeated(self, published: Published) -> bool:
-        """Whether there is another of the same key, or it was read again after it had been delivered."""
+        """Whether another event has the same key, or this one was read again after it had been delivered."""
         return published.key in self._delivered_at or any(
             other.key == published.key and other.event_id != published.event_id
             for other in self.published.values()
         )
 
     def committed(self, process: Process, number: int, commit: Commit) -> None:
-        """The group has a position: everything below it is settled."""
+        """A position was committed; check that everything below it is settled."""
         said = dict(part.split("=", 1) for part in (commit.metadata or "").split(";") if "=" in part)
         topic = self._broker.topics["flagpost.events"]
         if said.get("topic", topic.id) != topic.id or number in self._went_back:
@@ -272,7 +272,7 @@ class Oracle:
         self._note(f"WRONG {text}")
 
     def look_at_the_end(self) -> None:
-        """After the calm: everything that was published before is settled."""
+        """Check, after the calm, that everything that was published before it is settled."""
         now = self._broker.loop.now
         for published in self.published.values():
             if published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
@@ -285,7 +285,7 @@ class Oracle:
                     )
 
     def judge(self) -> None:
-        """Look at the whole run."""
+        """Check the requests of the whole run."""
         by_visitor: dict[str, list[Sight]] = defaultdict(list)
         for sight in self._pendo.sights:
             by_visitor[sight.visitor].append(sight)
@@ -305,7 +305,7 @@ class Oracle:
                 yield f"Pendo was told {sight.event_key}, which nobody published"
 
     def _of_suppressed(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
-        """Nothing is sent of a visitor who is suppressed, once a consumer could know."""
+        """Requests of a suppressed visitor, sent when the consumer could know of the suppression."""
         since = self._suppressed.get(visitor)
         for sight in sights if since is not None else ():
             deaf_until = max(
@@ -315,7 +315,7 @@ class Oracle:
                 yield f"request {sight.number} is of {visitor}, suppressed {sight.at - (since or 0.0):.1f} s ago"
 
     def _out_of_order(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
-        """Steps of a visitor come for the first time in the order of their offsets."""
+        """Steps of a visitor whose first request does not come in the order of their offsets."""
         newest = ""
         seen: set[str] = set()
         for sight in sights:
@@ -328,8 +328,8 @@ class Oracle:
             newest = max(newest, step)
 
     def _was_overtaken(self, visitor: str, step: str) -> bool:
-        """Whether its record is gone from the log, and another of the same key was sent later; or its topic was made
-        anew, and read on at the old one's offset until that was noticed.
+        """Whether a step may be out of order: its record is no longer in the log, and another of the same key was
+        sent later; or its topic was created again, and was read from the old topic's offset until that was noticed.
         """
         return any(
             each.visitor == visitor
@@ -339,7 +339,7 @@ class Oracle:
         )
 
     def _too_fast(self, visitor: str, sights: list[Sight]) -> Iterator[str]:
-        """Requests of a visitor are an interval apart, counted from the answer where there was one in time."""
+        """Requests of a visitor less than an interval apart, counted from the answer if there was one in time."""
         for before, after in pairwise(sights):
             since = before.answered_at if before.fate not in {Fate.HANGS, Fate.LATE} else before.at
             if before.answered_at > after.at and before.heard_at == float("inf"):
@@ -348,7 +348,7 @@ class Oracle:
                 yield f"{visitor}: requests {before.number} and {after.number} are {after.at - since:.3f} s apart"
 
     def _repeats(self, key: tuple[str, str, str], sights: list[Sight]) -> Iterator[str]:
-        """Sent again only where an answer, or its settlement, was lost."""
+        """Requests that repeat another one although neither its answer nor its settlement was lost."""
         taken = [sight for sight in sights if sight.fate.takes]
         for before, after in pairwise(taken):
             if before.is_heard and not self._is_excused(before, after, key):
@@ -368,7 +368,7 @@ class Oracle:
         )
 
     def figures(self) -> dict[str, int]:
-        """How much happened."""
+        """Counts of what happened in the run."""
         return {
             "published": len(self.published),
             "requests": len(self._pendo.sights),

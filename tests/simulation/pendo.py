@@ -1,7 +1,7 @@
-"""Pendo, and the network before it: what comes out of a connection's end is HTTP, written by the product itself.
+"""Pendo, and the network to it. The requests on a connection are HTTP, written by the product itself.
 
 In: bytes that a process writes to a transport. Out: the answer's bytes later, or the end of the connection; and a
-list of all requests, as Pendo saw them.
+list of all requests, as Pendo received them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from simulation.loop import PROCESS, Process, SimulatedLoop
 TRACK_PATH = "/data/track"
 METADATA_PATH = "/api/v1/metadata/visitor/custom/value"
 SLUGGISH_SECONDS = 1.2
-"""An answer may take so long while Pendo is sluggish: just less than the product waits."""
+"""The longest time to an answer while Pendo is sluggish: just less than the product waits."""
 
 
 class Fate(StrEnum):
-    """What becomes of a request."""
+    """What happens to a request."""
 
     TAKEN = "taken"
     FAILS = "fails"
@@ -35,17 +35,17 @@ class Fate(StrEnum):
     REJECTED = "rejected"
     """400: this visitor's events are refused."""
     BREAKS = "breaks"
-    """The connection ends before Pendo has taken it."""
+    """The connection ends before Pendo accepts the request."""
     LOST = "lost"
-    """Pendo has taken it, and the connection ends before the answer comes."""
+    """Pendo accepts the request, and the connection ends before the answer."""
     HANGS = "hangs"
-    """Pendo has taken it, and never answers."""
+    """Pendo accepts the request, and never answers."""
     LATE = "late"
-    """Pendo has taken it, and answers after the time-out."""
+    """Pendo accepts the request, and answers after the timeout."""
 
     @property
     def takes(self) -> bool:
-        """Whether Pendo has the event."""
+        """Whether Pendo accepts the request."""
         return self in {Fate.TAKEN, Fate.LOST, Fate.HANGS, Fate.LATE}
 
 
@@ -62,7 +62,7 @@ OUTAGES = (Fate.FAILS, Fate.THROTTLED, Fate.FORBIDDEN, Fate.BREAKS, Fate.HANGS)
 
 @dataclass(slots=True, eq=False)
 class Sight:
-    """One track request, as Pendo saw it."""
+    """One track request, as Pendo received it."""
 
     number: int
     at: float
@@ -70,22 +70,22 @@ class Sight:
     process: Process
     visitor: str
     event_key: tuple[str, str, str]
-    """Visitor, flag, variation: what is told apart by the product too."""
+    """Visitor, flag, variation: the product's key for duplicates."""
     occurred_at: int
     fate: Fate
     answered_at: float = float("inf")
     """When its answer left Pendo, or the connection ended."""
     heard_at: float = float("inf")
-    """When the process had the answer."""
+    """When the process received the answer."""
 
     @property
     def is_heard(self) -> bool:
-        """Whether the sender knows that Pendo has taken it: after a freeze it reads also what came late."""
+        """Whether the sender knows that Pendo accepted it: after a freeze it also reads an answer that was late."""
         return self.fate in {Fate.TAKEN, Fate.LATE} and self.heard_at < float("inf")
 
 
 class Value(NamedTuple):
-    """One metadata value that Pendo has taken."""
+    """One metadata value that Pendo has accepted."""
 
     at: float
     visitor: str
@@ -94,7 +94,7 @@ class Value(NamedTuple):
 
 
 class Pendo:
-    """Answers requests as chance and its troubles will have it."""
+    """Answers requests; chance and the present troubles decide how."""
 
     def __init__(self, loop: SimulatedLoop, random: Random, note: Callable[[str], None]) -> None:
         self.loop = loop
@@ -108,14 +108,14 @@ class Pendo:
         self.poison: frozenset[str] = frozenset()
         self.is_sluggish_until = 0.0
         self.slowest = 0.05
-        """Seconds that an answer may take."""
+        """The longest time to an answer, in seconds."""
         self.is_unreachable_until = 0.0
         self.on_request: Callable[[Sight], None] = lambda _: None
         self.on_heard: Callable[[Sight], None] = lambda _: None
         loop.dial, loop.connect = self.dial, self.made
 
     async def dial(self) -> object:
-        """What a connect() takes."""
+        """Take the time of a connect(), or raise its error."""
         await asyncio.sleep(self.random.uniform(0.0005, 0.01))
         if self.loop.now < self.is_unreachable_until:
             raise ConnectionRefusedError(111, "Connection refused")
@@ -132,9 +132,9 @@ class Pendo:
     # What Pendo does
 
     def arrived(self, connection: Connection, method: str, path: str, body: bytes) -> None:
-        """A whole request is there."""
+        """Answer a request that was received completely."""
         if method == "GET":
-            # Its fields are not told, so that they are sent under their configured names.
+            # Without the schema, fields are sent under their configured names.
             self._answer_later(connection, 404, "", b"", 0.005, None)
             return
         if path.startswith(TRACK_PATH):
@@ -216,7 +216,7 @@ class Pendo:
 
 
 class Connection(asyncio.Transport):
-    """One TCP connection, as the process has it in its hands."""
+    """One TCP connection: the transport that the process uses."""
 
     def __init__(self, pendo: Pendo, protocol: Any, process: Process) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ class Connection(asyncio.Transport):
             self._protocol.data_received(data)
 
     def end(self) -> None:
-        """End the connection."""
+        """Close the connection at Pendo's end."""
         self._pendo.loop.call_soon(self._ended, context=self.process.context)
 
     def _ended(self) -> None:

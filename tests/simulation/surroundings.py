@@ -1,8 +1,8 @@
-"""What stands in for the clock, threads, chance and Kafka's clients while the product runs in a simulation.
+"""Replaces the clock, threads, random numbers and Kafka's clients while the product runs in a simulation.
 
-In: the product's modules. Out: the same modules, in which each name that meant one of these means its stand-in. They
-are found by identity, wherever they were imported to, and in the defaults of functions too: so the product needs no
-seam for it, and code that moves to another module is simulated there.
+In: the product's modules. Out: the same modules, in which each name of one of these refers to its stand-in. The names
+are found by the identity of their values, in every module and in the defaults of functions. So the product needs no
+code for the simulation, and code that moves to another module is simulated there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OURS = ("flagpost_",)
 
 
 class Namespace:
-    """A module of which some names mean something else."""
+    """A module in which some names are replaced."""
 
     def __init__(self, module: ModuleType, **others: Any) -> None:
         self._module = module
@@ -53,7 +53,7 @@ def monotonic() -> float:
 
 
 def time_ns() -> int:
-    """The wall clock of the process that asks, which may be wrong."""
+    """The wall clock of the calling process, which may be wrong."""
     process = PROCESS.get()
     step_ms = 0 if process is None else process.clock_step_ms
     return (START_MS + step_ms) * 1_000_000 + int(monotonic() * 1000) * 1_000_000
@@ -76,7 +76,7 @@ def _sleep(seconds: float) -> None:
 
 
 async def _dial(*_: Any, **__: Any) -> Any:
-    """In place of a connected socket: who makes the connection learns of it."""
+    """Connect in the simulation, instead of opening a socket."""
     return await threads.scheduler().loop.dial()
 
 
@@ -131,13 +131,13 @@ Undo = Callable[[], None]
 
 @contextmanager
 def simulated() -> Iterator[None]:
-    """Let the product's modules that are loaded by now mean the stand-ins."""
+    """Use the stand-ins in all modules of the product that are loaded now, during the block."""
     undo = list(_replace_all())
     dialling = Namespace(vars(connector)["aiohappyeyeballs"], start_connection=_dial)
     try:
         with (
             patch.object(connector, "aiohappyeyeballs", dialling),
-            # A process that is killed closes nothing, and nobody is to be warned of it.
+            # A killed process closes nothing; there is to be no warning about that.
             patch.object(connector.Connection, "__del__", _closes_nothing),
             patch.object(connector.BaseConnector, "__del__", _closes_nothing),
         ):
@@ -149,7 +149,7 @@ def simulated() -> Iterator[None]:
 
 
 def _closes_nothing(_: object) -> None:
-    """In place of a destructor."""
+    """Replaces a destructor."""
 
 
 def _replace_all() -> Iterator[Undo]:

@@ -1,4 +1,4 @@
-"""The simulation finds what it is there to find: with a fix taken out, a seed soon fails."""
+"""The simulation finds known defects: without a fix, one of the next seeds fails."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from simulation.world import World
 pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
 
 WITHIN_SEEDS = 60
-"""So many seeds are tried, from the one at which the defect was found when the table was written."""
+"""How many seeds are tried, from the one at which the defect was found when the table was written."""
 
 
 @pytest.fixture(autouse=True)
 def simulation() -> Iterator[None]:
-    """The product means the simulated clock, threads and clients."""
+    """The product uses the simulated clock, threads and clients."""
     with simulated(), logging_into_histories():
         yield
 

@@ -1,4 +1,4 @@
-"""The parts of the simulation by themselves: time, processes, threads, logs, and what the oracle is there to see."""
+"""Each part of the simulation alone: time, processes, threads, logs, and what the oracle must find."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simulation.loop import Process, SimulatedLoop
 
 
 def run(loop: SimulatedLoop, seconds: float) -> None:
-    """Let a time pass."""
+    """Run the loop for a time."""
     loop.call_at(loop.now + seconds, loop.stop)
     loop.run_forever()
 
@@ -51,7 +51,7 @@ def test_time_jumps_to_what_is_due(loop: SimulatedLoop) -> None:
 def test_what_a_thread_asks_of_a_dead_process_is_closed_with_the_run(
     loop: SimulatedLoop, scheduler: threads.Scheduler
 ) -> None:
-    """Else Python warns of a coroutine that was never awaited, in whichever test the garbage collector finds it."""
+    """Otherwise Python warns of a coroutine that was never awaited, in whichever test the garbage collector runs."""
     dead = Process("dead", loop)
     asked: list[Coroutine[Any, Any, None]] = []
 
@@ -119,7 +119,7 @@ def test_a_loop_that_spins_is_told(loop: SimulatedLoop) -> None:
 
 
 def test_a_client_that_was_closed_unheard_is_no_member_after_a_session(loop: SimulatedLoop) -> None:
-    """Its process goes on, with another client: nobody would read what the old one had."""
+    """Its process continues with another client: nobody would read the partitions of the old one."""
     told: list[str] = []
     broker = Broker(loop, Random(1), told.append, 1, session_seconds=6.0, eager=False)
     broker.create("topic", 1)

@@ -1,4 +1,4 @@
-"""The whole consumer in simulated minutes: whatever goes wrong, nothing is lost, and a seed is a history."""
+"""The whole consumer in simulated minutes: whatever goes wrong, nothing is lost, and a seed has one history."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from simulation.world import World
 ROOT = Path(__file__).parents[2]
 SEEDS = 100
 QUICK_SEEDS = 30
-"""Of them, what `make test` runs."""
+"""How many of them `make test` runs."""
 SEEDS_A_TEST = 10
 REPLAYED_SEED = 83
-"""One with a hand-over, a freeze and an outage."""
+"""A seed with a hand-over, a freeze and an outage."""
 
 
 @pytest.fixture(autouse=True)
 def simulation() -> Iterator[None]:
-    """The product means the simulated clock, threads and clients."""
+    """The product uses the simulated clock, threads and clients."""
     with simulated(), logging_into_histories():
         yield
 
@@ -51,7 +51,7 @@ def test_nothing_is_lost_whatever_goes_wrong(first: int) -> None:
 
 
 def test_a_seed_is_one_history_in_every_process() -> None:
-    """Byte for byte, also where Python orders its sets and dicts of texts otherwise."""
+    """It is the same byte for byte, even if Python orders its sets of strings differently."""
     replays = {
         subprocess.run(
             [sys.executable, "-m", "simulation", "--seed", str(REPLAYED_SEED)],

@@ -1,8 +1,8 @@
 """Threads that run on the event loop, one at a time: greenlets.
 
-In: the calls of `threading`, `concurrent.futures` and `asyncio` that the product's threads make. Out: the same, but
-that a call which would block lets the loop go on. A thread only ever loses its turn where it waits, so that a run is
-decided by the seed alone; how long it takes until it has its turn again is drawn.
+In: the calls of `threading`, `concurrent.futures` and `asyncio` that the product's threads make. Out: the same
+results, but a call that would block lets the loop run meanwhile. A thread is interrupted only where it waits, so only
+the seed decides a run; how long a woken thread waits for its turn is random.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from simulation.loop import SimulatedLoop
 T = TypeVar("T")
 
 SWITCH_SECONDS = 0.0005
-"""A thread that is woken has its turn after so long at most."""
+"""A thread that is woken runs after this long at most."""
 
 
 class Waiter:
@@ -44,7 +44,7 @@ class Scheduler:
     def __init__(
         self, loop: SimulatedLoop, random: Random, on_crash: Callable[[str, BaseException], None]
     ) -> None:
-        """`on_crash` is told of what a thread raises."""
+        """`on_crash` is called with what a thread raises."""
         self.loop = loop
         self.random = random
         self.is_closed = False
@@ -52,10 +52,10 @@ class Scheduler:
         self._hub = getcurrent()
         self._threads: list[greenlet] = []
         self.unbegun: set[Coroutine[Any, Any, Any]] = set()
-        """What threads have asked the loop to run, and it has not begun: a process that was killed never does."""
+        """Coroutines that threads gave to the loop and that it has not started: it never starts a dead process's."""
 
     def park(self, waiters: list[Waiter] | None, seconds: float | None) -> bool:
-        """Let others run until somebody wakes this thread, or for a time; whether it was woken."""
+        """Let others run until this thread is woken, or for a time; returns whether it was woken."""
         if self.is_closed:
             raise GreenletExit
         thread = getcurrent()
@@ -73,7 +73,7 @@ class Scheduler:
                 waiters.remove(waiter)
 
     def wake(self, waiters: list[Waiter]) -> None:
-        """Let threads go on soon."""
+        """Let waiting threads continue soon."""
         for waiter in waiters:
             delay = self.random.random() * SWITCH_SECONDS
             self.loop.call_later(delay, self._resume, waiter, True, context=waiter.context)
@@ -88,7 +88,7 @@ class Scheduler:
         waiter.thread.switch(woken)
 
     def start(self, name: str, what: Callable[[], object]) -> None:
-        """Begin a thread, in the process of whoever asks."""
+        """Start a thread in the process of the caller."""
         thread = greenlet(lambda: self._run(name, what))
         thread.gr_context = copy_context()
         self._threads.append(thread)
@@ -103,7 +103,7 @@ class Scheduler:
             self.on_crash(name, error)
 
     def close(self) -> None:
-        """End all threads, and what they have asked for."""
+        """End all threads, and close the coroutines that they gave to the loop."""
         self.is_closed = True
         for thread in self._threads:
             if thread:
@@ -116,12 +116,12 @@ _current: list[Scheduler] = []
 
 
 def scheduler() -> Scheduler:
-    """The one of the run that is under way."""
+    """The scheduler of the present run."""
     return _current[-1]
 
 
 def use(new: Scheduler) -> None:
-    """Let a run's scheduler be the one that is used."""
+    """Set the scheduler of a run."""
     _current[:] = [new]
 
 
@@ -219,7 +219,7 @@ class Lock:
 
 
 class Condition:
-    """`threading.Condition`: between two waits nobody else runs, so that its lock is none."""
+    """`threading.Condition`: no other thread runs between two waits, so it needs no lock."""
 
     def __init__(self) -> None:
         self._waiters: list[Waiter] = []
@@ -249,7 +249,7 @@ class Condition:
 
 
 class Future(concurrent.futures.Future[T]):
-    """`concurrent.futures.Future`, for which a thread of ours may wait."""
+    """`concurrent.futures.Future`, for which a simulated thread may wait."""
 
     def result(self, timeout: float | None = None) -> T:
         wait([self], timeout)
@@ -261,7 +261,7 @@ class Future(concurrent.futures.Future[T]):
 
 
 def wait(futures: Collection[concurrent.futures.Future[Any]], timeout: float | None = None) -> None:
-    """`concurrent.futures.wait`, for all of them."""
+    """`concurrent.futures.wait`, which always waits for all futures."""
     loop = scheduler().loop
     deadline = None if timeout is None else loop.now + timeout
     for future in futures:

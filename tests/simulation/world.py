@@ -1,7 +1,7 @@
-"""One simulated minute: consumers, traffic, and what goes wrong, all drawn from one seed.
+"""One simulated minute: consumers, traffic and troubles, all decided by one seed.
 
-In: a seed. Out: the history, and what the oracle has against it. For the first half minute troubles come, each of
-which ends; then there is calm, in which everything has to be settled.
+In: a seed. Out: the history, and the oracle's complaints. Troubles come in the first half minute, and each of them
+ends. Then there is calm, in which everything has to be settled.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ REQUEST_TIMEOUT_SECONDS = 1.5
 INTERVAL_SECONDS = 0.1
 MAX_CONNECTIONS = 4
 TROUBLE_SECONDS = 20.0
-"""Until then new troubles begin."""
+"""New troubles begin before this second."""
 CALM_SECONDS = 25.0
-"""From then on there are none."""
+"""There are no troubles from this second on."""
 TRAFFIC_SECONDS = 45.0
 END_SECONDS = 60.0
 STOP_SECONDS = 25.0
-"""How long the consumers may take to stop after that."""
+"""How long the consumers may take to stop after END_SECONDS."""
 EVENTS_A_SECOND = 3.0
 VISITORS = 10
 
 
 def settings(*, kip_848: bool) -> Settings:
-    """What the simulated consumers are told."""
+    """The settings of the simulated consumers."""
     told: dict[str, Any] = {
         "KAFKA__BOOTSTRAP_SERVERS": "simulated:9092",
         "KAFKA__SESSION_TIMEOUT_SECONDS": SESSION_SECONDS,
@@ -76,7 +76,7 @@ SETTINGS = {kip_848: settings(kip_848=kip_848) for kip_848 in (False, True)}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a seed."""
+    """The result of a seed."""
 
     seed: int
     history: list[str]
@@ -124,7 +124,7 @@ class World:
         self.processes: list[Process] = []
         self.tasks: dict[Process, asyncio.Task[int]] = {}
         self._stopped_at: dict[Process, float] = {}
-        """When a process was told to drain and end."""
+        """When each process was told to drain and stop."""
         self._steps: dict[str, int] = {}
         self._epoch = self.loop.now
 
@@ -153,11 +153,11 @@ class World:
             self.start()
 
     def may_be_stopped(self, process: Process) -> bool:
-        """Whether it listens, and was not told to stop: told twice, it ends at once, with exit code 1."""
+        """Whether it handles SIGTERM and was not stopped yet: at a second signal it ends at once, with code 1."""
         return process not in self._stopped_at and (process, signal.SIGTERM) in self.loop.handlers
 
     def stop(self, process: Process) -> None:
-        """Have it drain and end."""
+        """Tell a process to drain and stop."""
         self._stopped_at[process] = self.loop.now
         self.loop.signal(process, signal.SIGTERM)
 
@@ -166,7 +166,7 @@ class World:
         return [process for process in self.processes if process.is_alive]
 
     def some_process(self) -> Process:
-        """One of them."""
+        """A random consumer that has not ended."""
         return self.random.choice(self.living() or [self.start()])
 
     def _thread_crashed(self, name: str, error: BaseException) -> None:
@@ -188,17 +188,17 @@ class World:
         return self.loop.now - self._epoch
 
     def at(self, seconds: float, what: Callable[..., object], *arguments: Any) -> None:
-        """Have something done at a moment of the run."""
+        """Call something at a second of the run."""
         self.loop.in_world(self._epoch + seconds, what, *arguments)
 
     def soon(self, seconds: float, what: Callable[..., object], *arguments: Any) -> None:
-        """Have something done after a time."""
+        """Call something after a delay."""
         self.at(self.now + seconds, what, *arguments)
 
     # Traffic
 
     def publish(self) -> None:
-        """One decision; about one in six repeats the visitor's last."""
+        """Publish one decision; about one in six is a duplicate of the visitor's last one."""
         draw = self.random
         names = [f"v{number}" for number in range(VISITORS)] + ["hot"] * 2 + ["poison"]
         visitor = draw.choice(names)
@@ -255,14 +255,14 @@ class World:
         self.soon(0.25, self._look_after_group)
 
     def clients(self) -> list[SimulatedConsumer]:
-        """The consumers' clients that are members."""
+        """The consumers' clients that are members of the group."""
         found = [getattr(reader, "__self__", None) for reader in self.broker.readers]
         return [each for each in found if isinstance(each, SimulatedConsumer) and each.is_member]
 
     # Running
 
     def run(self) -> Outcome:
-        """Run it all."""
+        """Run the whole minute, and judge it."""
         threads.use(self.scheduler)
         clients.use(self.broker)
         with listening(self.history):
@@ -313,28 +313,28 @@ class World:
         ]
 
     def _had_trouble_draining(self, process: Process) -> bool:
-        """Whether something kept it from ending with everything settled: it says so by exit code 1."""
+        """Whether a trouble kept it from settling everything before it ended: its exit code is then 1."""
         stopped_at = self._stopped_at.get(process)
         return stopped_at is not None and self.oracle.is_troubled(process, stopped_at)
 
     def _close(self) -> None:
-        """End everything, unseen."""
+        """End everything, without notes in the history."""
         self.history.is_closed = True
         self.scheduler.close()
         for task in asyncio.all_tasks(self.loop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
-            with suppress(RuntimeError, ValueError):  # it waits for something while it ends
+            with suppress(RuntimeError, ValueError):  # it awaits something while it is closed
                 coroutine.close()
         self.loop.close()
 
 
 async def _nothing() -> None:
-    """Nothing to wait for."""
+    """Return at once."""
 
 
 class Troubles:
-    """What may go wrong."""
+    """The troubles that may come."""
 
     def __init__(self, world: World, names: Collection[str]) -> None:
         self.world = world
@@ -349,7 +349,7 @@ class Troubles:
         self.kinds = [kind for kind in kinds if not names or kind.__name__ in names]
 
     def draw(self) -> Callable[[], None]:
-        """One of them."""
+        """A random trouble, as a function that begins it."""
         kind = self.world.random.choice(self.kinds)
 
         def happen() -> None:
@@ -359,7 +359,7 @@ class Troubles:
         return happen
 
     def _until(self, *seconds: float) -> float:
-        """How long it lasts, and then there is calm."""
+        """How many seconds a trouble lasts: at most until the calm begins."""
         drawn = self.world.random.choice(seconds) * self.world.random.uniform(0.7, 1.3)
         return min(drawn, CALM_SECONDS - self.world.now)
 
@@ -368,7 +368,8 @@ class Troubles:
 
     def outage(self) -> None:
         pendo, seconds = self.world.pendo, self._until(2, 5)
-        # Refused in two outages, while others passed between them: by its rule the product gives such a delivery up.
+        # Only one outage with 401: if a delivery were refused in two, and others were accepted between them, the
+        # product would give it up, as its rule says.
         pendo.outage = self.world.random.choice([each for each in OUTAGES if each not in self._refusals])
         self._refusals |= {pendo.outage} & {Fate.FORBIDDEN}
         pendo.outage_until = self.world.loop.now + seconds
@@ -434,14 +435,14 @@ class Troubles:
         log, seconds = self._some_log(EVENTS, LEDGER, LEDGER, DEAD_LETTERS), self._until(2, 8)
         self._note(f"{log.topic}/{log.number} has no leader for {seconds:.1f} s")
         log.leaderless_until = self.world.loop.now + seconds
-        if log.topic in {LEDGER, DEAD_LETTERS}:  # what has to be written there holds up a drain
+        if log.topic in {LEDGER, DEAD_LETTERS}:  # a drain waits for what is to be written there
             self.world.oracle.trouble(None, seconds)
 
     def refuse(self) -> None:
         log, seconds = self._some_log(LEDGER, DEAD_LETTERS), self._until(2, 6)
         self._note(f"{log.topic}/{log.number} refuses writers for {seconds:.1f} s")
         log.refuses_until = self.world.loop.now + seconds
-        # The pauses between attempts double, so the last may last as long as the refusals did.
+        # The pauses between attempts double, so the last pause may be as long as the refusals lasted.
         self.world.oracle.trouble(None, 2 * seconds + 1.0)
 
     def brokers_down(self) -> None:

@@ -28,9 +28,9 @@ from flagpost_schemas import (
     Event,
     MetadataGroup,
     Source,
-    TrackEvent,
     VisitorMetadata,
 )
+from planned_events import plan, track
 
 DAY_MS = 86_400_000
 STRICT = Policy(
@@ -41,24 +41,8 @@ STRICT = Policy(
 )
 
 
-def plan(
-    event: Event | DecodeFailure, policy: Policy | None = None, now_ms: int = START_MS
-) -> tuple[Planned, ...]:
-    return Planner(policy or Policy()).plan(event, now_ms)
-
-
 def reasons(event: Event | DecodeFailure, policy: Policy | None = None) -> list[Reason | None]:
     return [planned.ending.reason if planned.ending else None for planned in plan(event, policy)]
-
-
-def track(**fields: object) -> TrackEvent:
-    values: dict[str, object] = {
-        "event_id": "e",
-        "occurred_at": START_MS,
-        "visitor_id": "v",
-        "event": "Clicked",
-    }
-    return TrackEvent(**{**values, **fields})  # type: ignore[arg-type]
 
 
 def test_a_decision_gives_a_track_delivery_and_a_metadata_delivery() -> None:

@@ -51,22 +51,9 @@ from flagpost_schemas import (
     TrackEvent,
     VisitorMetadata,
 )
+from planned_events import plan, track
 
 ENDED = Ending(Reason.INVALID, "why")
-
-
-def track(**fields: object) -> TrackEvent:
-    values: dict[str, object] = {
-        "event_id": "e",
-        "occurred_at": START_MS,
-        "visitor_id": "v",
-        "event": "Clicked",
-    }
-    return TrackEvent(**{**values, **fields})  # type: ignore[arg-type]
-
-
-def plan(event: Event | DecodeFailure, policy: Policy | None = None) -> tuple[Planned, ...]:
-    return Planner(policy or Policy()).plan(event, START_MS)
 
 
 def detail(event: Event, policy: Policy | None = None) -> str:

@@ -102,6 +102,20 @@ def test_what_was_dropped_has_the_detail_of_these_settings_where_they_drop_it_fo
     assert story.deliveries[0].detail == MEANINGS["no_consent"]
 
 
+@pytest.mark.parametrize(
+    ("flag_key", "same"), [("checkout", "the same flag and variation"), (None, "the same event id")]
+)
+def test_a_duplicate_says_what_the_records_of_its_type_have_in_common(
+    flag_key: str | None, same: str
+) -> None:
+    event = TrackEvent(event_id="e", occurred_at=START_MS, visitor_id="v", event="x")
+    record = at(0, event if flag_key is None else decision("v", flag_key))
+    ends = [entry(0, outcome="duplicate", reason="dedupe", flag_key=flag_key)]
+    for records in ([record], []):  # once the record is gone, only the ledger tells its type
+        (story,) = told(found(records, ends))
+        assert story.deliveries[0].detail == f"another event within dedupe.ttl_seconds has {same}"
+
+
 def test_a_dead_letter_shows_its_own_detail() -> None:
     letters = {(0, 0, Kind.TRACK): Letter(Place(0, 9), "Pendo said no", replayed=True)}
     ends = [entry(0, outcome="dead_lettered", reason="rejected")]

@@ -99,8 +99,8 @@ def test_a_key_with_two_names_has_the_rules_of_the_first_and_is_logged() -> None
 @pytest.mark.parametrize(
     ("keys", "key", "told"),
     [
-        ({"a": {}}, "gateway.keys.a.key", "one of key, key_file and key_sha256 is required"),
-        ({"a": {"key": HUNTER, "key_file": "/f"}}, "gateway.keys.a.key", "one of key, key_file"),
+        ({"a": {}}, "gateway.keys.a.key", "set exactly one of key, key_file and key_sha256"),
+        ({"a": {"key": HUNTER, "key_file": "/f"}}, "gateway.keys.a.key", "exactly one of key, key_file"),
         ({"a": {"key": "hunter2"}}, "gateway.keys.a.key", "12 characters or more"),
         ({"a": {"key": f"{HUNTER} {HUNTER}"}}, "gateway.keys.a.key", "without spaces"),
         ({"a": {"key_sha256": HUNTER}}, "gateway.keys.a.key_sha256", "pattern"),

@@ -90,23 +90,23 @@ class Publisher:
             bootstrap_servers: Kafka's addresses, `host:port,…`.
             topic: Flagpost's events topic.
             service: this service's name, for `source`.
-            environment: its deployment, for `source`.
-            schema_registry_url: publish in Confluent's wire format, with ids from there.
+            environment: this service's environment, such as production, for `source`.
+            schema_registry_url: publish in Confluent's wire format, with schema ids from this registry.
             visitor_id: Pendo's visitor id: a user attribute's name, or a callable `(user_id, attributes)`; without it
             Optimizely's user id. A decision for which it returns None is refused.
             account_id: Pendo's account id, in the same way; None is no account.
-            attributes: names of the user attributes to carry; none by default: they may be personal.
+            attributes: names of the user attributes to include; by default none, because they may be personal data.
             dedupe_ttl_seconds: how long an unchanged decision is not published again; 0: it always is.
             dedupe_max_entries: how many (visitor, flag) are remembered for that.
             queue_max_messages: how many events may wait for Kafka; further ones are refused.
             consent: a map of category to bool, or a callable `(user_id, attributes)` that returns one.
-            properties: librdkafka's, such as TLS and SASL; those that Flagpost owns are refused by name.
+            properties: librdkafka properties, such as TLS and SASL; those that Flagpost sets itself are refused.
             on_error: called about refused and lost events: an exception with `kind`, `count` and a message, at most
             every ten seconds for each kind, from the publisher's own thread. Its exceptions are ignored.
-            max_event_bytes: the most that an event may have, key and value together; the consumer's
-            `kafka.max_event_bytes`. A larger one is refused.
-            impressions_topic: write there, once a minute, how many impressions the SDK has sent, for `flagpost
-            reconcile` to compare; without it nothing is counted.
+            max_event_bytes: the largest event, key and value together; a larger one is refused. Use the value of the
+            consumer's `kafka.max_event_bytes`.
+            impressions_topic: the topic to which the Publisher writes, once a minute, how many impressions the SDK
+            has sent; `flagpost reconcile` compares them. Without it nothing is counted.
         """
         self._options = checked(
             Options(

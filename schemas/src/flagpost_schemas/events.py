@@ -25,7 +25,7 @@ class MetadataGroup(StrEnum):
 
 
 class RuleType(StrEnum):
-    """What kind of rule made a decision."""
+    """The type of the rule that decided."""
 
     EXPERIMENT = "experiment"
     DELIVERY = "delivery"
@@ -37,7 +37,7 @@ class RuleType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """Where the visitor was when it happened; each member may be unknown."""
+    """The visitor's browser and page when it happened; each member may be unknown."""
 
     ip: str | None = None
     user_agent: str | None = None
@@ -48,7 +48,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Who published the event; each member may be unknown."""
+    """The service that published the event; each member may be unknown."""
 
     service: str | None = None
     environment: str | None = None

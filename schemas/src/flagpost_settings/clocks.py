@@ -14,6 +14,6 @@ MAX_FUTURE_SECONDS: Final = 300.0
 
 
 class DeliveryClocks(Section, extra="ignore"):
-    """The key of the consumer's section that the gateway also obeys."""
+    """The key of the consumer's section that the gateway uses too."""
 
     max_future_seconds: Seconds = MAX_FUTURE_SECONDS

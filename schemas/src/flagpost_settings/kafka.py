@@ -63,7 +63,7 @@ class SchemaRegistrySettings(Section):
 
     @property
     def outbound(self) -> Outbound:
-        """How requests to the registry leave the network."""
+        """The proxy and the certificates for requests to the registry."""
         proxy = None if self.proxy is None else self.proxy.reveal()
         section = "kafka.schema_registry"
         return Outbound(section, proxy, self.ca_file, self.certificate_file, self.key_file)
@@ -129,7 +129,7 @@ TAKES_CODE: Final = {
 
 
 def missing_in(kafka: KafkaSettings) -> Iterator[Finding]:
-    """Missing keys that a program needs to talk to Kafka."""
+    """Missing keys that a program needs to connect to Kafka."""
     if kafka.bootstrap_servers is None:
         yield ("kafka", "bootstrap_servers"), "is required; give it as host:port,host:port"
 

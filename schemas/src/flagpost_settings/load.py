@@ -43,7 +43,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Rules(Generic[Model]):
-    """Checks of settings whose values are each possible by themselves."""
+    """Checks of settings whose values are each valid by themselves."""
 
     contradictions: Callable[[Model], Iterable[Finding]]
     """Values that contradict one another."""

@@ -1,4 +1,4 @@
-"""How our HTTP requests leave: through which proxy, with which trusted and own certificates. For all programs.
+"""The proxy and the certificates for the HTTP requests of all programs.
 
 In: the settings for one destination (Pendo, the schema registry), and the environment. Out: the proxy for a URL, and
 a TLS context. Imports no pydantic, so that the Publisher can use it without the extra `settings`.
@@ -45,7 +45,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The settings for the way to one destination."""
+    """The settings for requests to one destination."""
 
     section: str
     """The section of its keys, for error texts: `pendo`."""

@@ -30,10 +30,10 @@ SECTIONS: Final = (
 """All sections that the file may have. A program checks those of its own model and ignores the others."""
 
 MAX_SECONDS: Final = 31_536_000.0
-"""A year. More is a mistake, and values far beyond it overflow when converted to milliseconds."""
+"""A year. A longer time is a mistake, and values far above it overflow when they are converted to milliseconds."""
 
 MAX_COUNT: Final = 1_000_000_000
-"""The same for numbers of things."""
+"""The limit for counts, for the same reason."""
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]

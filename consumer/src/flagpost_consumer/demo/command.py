@@ -48,7 +48,7 @@ def demo(seconds: float, rate: float, visitors: int, bootstrap_servers: str | No
         raise click.UsageError("--bootstrap-servers is empty; give HOST:PORT")
     options = Options(seconds, rate, visitors, bootstrap_servers)
     try:
-        with noted_interrupts() as interrupted:  # an exception might end in somebody's bare except
+        with noted_interrupts() as interrupted:  # the bare except of a library could swallow an exception
             if not as_json:
                 echo_lines(options.opening)
             from flagpost_consumer.demo.run import carry_out  # noqa: PLC0415 - takes a second

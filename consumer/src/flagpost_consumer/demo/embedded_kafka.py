@@ -28,7 +28,7 @@ REBALANCE_DELAY_MS = 100
 """How long a new group waits for more members; with librdkafka's default of 3 s a demo looks broken."""
 
 HEARTBEAT_INTERVAL_MS = 200
-"""For the consumer protocol (KIP-848): how soon a member hears of a rebalance."""
+"""For the consumer protocol (KIP-848): a member learns of a rebalance with its next heartbeat."""
 
 _ADVICE = "Use a Kafka of your own: --bootstrap-servers HOST:PORT."
 _READY = "ready "
@@ -135,7 +135,7 @@ def library_path() -> Path:
         if found := sorted(folder.glob(pattern)):
             return found[0]
     raise EmbeddedKafkaError(
-        f"This confluent-kafka ({package}) carries no librdkafka of its own, so there is no embedded broker."
+        f"This confluent-kafka ({package}) does not include librdkafka, so there is no embedded broker."
         f" {_ADVICE}"
     )
 
@@ -182,7 +182,9 @@ def _start_cluster(library: ctypes.CDLL) -> int:
     client = library.rd_kafka_new(_PRODUCER, settings, reason, _REASON_BYTES)
     cluster = client and library.rd_kafka_mock_cluster_new(client, _BROKERS)
     if not cluster:
-        raise EmbeddedKafkaError(f"librdkafka starts no mock cluster {reason.value.decode()}. {_ADVICE}")
+        raise EmbeddedKafkaError(
+            f"librdkafka did not start a mock cluster {reason.value.decode()}. {_ADVICE}"
+        )
     library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, REBALANCE_DELAY_MS)
     library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster, HEARTBEAT_INTERVAL_MS)
     return int(cluster)

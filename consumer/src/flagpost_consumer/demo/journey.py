@@ -26,7 +26,7 @@ class Journey(NamedTuple):
 
 
 def journey_of(settled: Settled, requests: Iterable[Received]) -> Journey | None:
-    """The journey of a delivered decision; None: it is not one. `requests`: those to the track endpoint."""
+    """The journey of a delivered decision; None for any other delivery. `requests`: those to the track endpoint."""
     if settled.kind is not Kind.TRACK or settled.ending.outcome is not Outcome.DELIVERED:
         return None
     event = _decision(settled.record.value)

@@ -1,4 +1,4 @@
-"""The demo's options and its first words; nothing is imported here that takes a second."""
+"""The demo's options and the text that it prints first; this module imports nothing that is slow to import."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Options:
         )
 
 
-class Interrupted(Exception):  # noqa: N818 (the user's wish)
+class Interrupted(Exception):  # noqa: N818 (the user stopped the demo: no error)
     """Ctrl-C came before anything was decided."""

@@ -1,6 +1,6 @@
 """The user's Kafka, with topics for one run that are removed again.
 
-In: its address, topics. Out: the address, while the topics exist; `OwnKafkaError` with the reason in a line.
+In: its address, topics. Out: the address, while the topics exist; `OwnKafkaError` with the reason in one line.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ class _Admin:
             for future in self._client.create_topics(new, operation_timeout=SECONDS).values():
                 future.result(SECONDS)
         except KafkaException as error:
-            raise self._failed("does not take the demo's topics", error.args[0].str()) from None
+            raise self._failed("does not create the demo's topics", error.args[0].str()) from None
         except TimeoutError:
-            raise self._failed("does not take the demo's topics", f"no answer within {SECONDS:g} s") from None
+            raise self._failed(
+                "does not create the demo's topics", f"no answer within {SECONDS:g} s"
+            ) from None
 
     def delete(self, topics: Mapping[str, int]) -> None:
         """Remove the topics, if possible."""

@@ -56,7 +56,7 @@ class RunningPendo:
 
     @property
     def faults(self) -> Faults:
-        """Wrong answers, from the next request on."""
+        """The errors that it returns on purpose, from the next request on."""
         return self._running.faults
 
     @property

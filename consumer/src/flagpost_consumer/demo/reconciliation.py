@@ -111,7 +111,7 @@ class Reconciliation:
         return found
 
     def as_json(self) -> dict[str, Any]:
-        """The document of docs/contract.md#json-output, and what else the demo knows."""
+        """The document of docs/contract.md#json-output, with more fields that only the demo has."""
         return {
             "window": {"since": self.since_ms, "until": self.until_ms},
             "rows": [

@@ -54,9 +54,7 @@ from flagpost_settings.logs import configure_logging
 
 PARTITIONS = 6
 CATCH_UP_SECONDS = 45.0
-"""How long the consumer may go on after the application has ended, for visitors who still wait for their next
-second.
-"""
+"""How long the consumer may go on after the application has ended: a visitor's events are sent one second apart."""
 VIEW_SECONDS = 0.25
 KAFKA_SECONDS = 10.0
 FAULT_SHARE = 0.02
@@ -222,14 +220,14 @@ class Demo:
         return table
 
     def heed_signals(self) -> None:
-        """From now on Ctrl-C ends the traffic, and a second one the catching up."""
+        """From now on the first Ctrl-C ends the traffic, and the second one ends the wait for the consumer."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupted.set)
 
     @property
     def journey(self) -> Journey | None:
-        """One event on its way, as soon as one has arrived."""
+        """The journey of the first delivered decision; None: none was delivered yet."""
         return self._progress.journey
 
     def _note(self, settled: Settled) -> None:

@@ -1,9 +1,9 @@
 """An application like those of Flagpost's users: the real optimizely-sdk, visitors who come and go, a Publisher.
 
 In: options (`python -m flagpost_consumer.demo.sample_app --help`). Out: events on Kafka, and on stdout a JSON line
-every so often (`"kind": "progress"`) and a last one (`"kind": "final"`) that says what the SDK decided, counted
-independently of the publisher, and what the publisher did with it. With a port, the publisher's numbers for
-Prometheus are at `/metrics` there.
+at intervals (`"kind": "progress"`) and at the end (`"kind": "final"`) that says what the SDK decided, counted
+independently of the publisher, and what the publisher did with it. With `--metrics-port`, the publisher's numbers for
+Prometheus are at `/metrics` of that port.
 
 The datafile is next to this file: an A/B and an A/B/C experiment, a rollout, a flag that is off, a holdout. Nothing
 is sent to Optimizely.
@@ -39,7 +39,7 @@ from flagpost_settings.urls import authority
 FLAGS = ("checkout_redesign", "search_ranking", "dark_mode", "legacy_banner")
 
 _LONGEST_SLEEP_SECONDS = 0.05
-"""So that a signal is noticed this soon."""
+"""A signal is noticed after this long at most."""
 _ZIPF_EXPONENT = 1.1
 """A few visitors cause most of the traffic, as on real sites."""
 _ACCOUNTS = 20
@@ -127,7 +127,7 @@ class SampleApp:
         flag_key = self._crowd.random.choice(FLAGS)
         user = self._client.create_user_context(visitor_id, UserAttributes({"account": account_id}))
         if user is None:
-            raise RuntimeError("the SDK took no user context; is the datafile valid?")
+            raise RuntimeError("the SDK did not create a user context; is the datafile valid?")
         self.decided.note(visitor_id, flag_key, user.decide(flag_key))
         if self._crowd.random.random() < _TRACK_EVENT_SHARE:
             self._do_something(visitor_id, account_id)
@@ -186,7 +186,7 @@ def serve(app: SampleApp, pace: Pace, stopped: Callable[[], bool]) -> float:
 
 
 class _Signals:
-    """Notes a request to end. An exception instead would vanish in the SDK's bare except."""
+    """Notes a signal to stop. It raises no exception: a bare except in the SDK would swallow it."""
 
     def __init__(self) -> None:
         self.came = False
@@ -209,7 +209,7 @@ def show_metrics(publisher: Publisher, host: str, port: int) -> None:
         start_http_server(port, host, registry)
     except OSError as error:
         raise click.ClickException(
-            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another"
+            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another address"
         ) from error
 
 
@@ -221,7 +221,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--topic", default="flagpost.events", show_default=True)
 @click.option("--rate", type=_POSITIVE, default=50.0, show_default=True, help="Decisions per second.")
 @click.option("--seconds", type=_POSITIVE, default=20.0, show_default=True, help="inf: until it is stopped.")
-@click.option("--report-seconds", type=_POSITIVE, default=0.2, show_default=True, help="Between two lines.")
+@click.option(
+    "--report-seconds", type=_POSITIVE, default=0.2, show_default=True, help="Time between reports."
+)
 @click.option("--visitors", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option(
@@ -229,12 +231,12 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
     type=click.FloatRange(min=0),
     default=5.0,
     show_default=True,
-    help="Seconds in which the publisher itself suppresses a repeated decision; later ones are the consumer's.",
+    help="Seconds within which the publisher removes duplicates of a decision; the consumer removes later ones.",
 )
 @click.option("--flush-seconds", type=_POSITIVE, default=10.0, show_default=True)
 @click.option("--metrics-host", default="127.0.0.1", show_default=True)
 @click.option(
-    "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics there; without it, nowhere."
+    "--metrics-port", type=click.IntRange(1, 65535), help="Serve /metrics on this port; default: not served."
 )
 def main(  # noqa: PLR0913  one for each option
     *,

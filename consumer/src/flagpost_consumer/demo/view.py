@@ -68,7 +68,7 @@ def picture(numbers: Numbers) -> RenderableType:
     )
     path.add_row(
         _stage(numbers.decisions, "decisions of the\nOptimizely SDK"),
-        _stage(numbers.published, "events, published\nby one line"),
+        _stage(numbers.published, "events\npublished"),
         _stage(numbers.duplicates, "more duplicates\nremoved"),
         _stage(numbers.delivered, "track events\nreceived"),
     )
@@ -88,7 +88,7 @@ def picture(numbers: Numbers) -> RenderableType:
 
 
 def _travelling(journey: Journey | None) -> RenderableType:
-    """One event on its way; always of the same height, so that nothing jumps."""
+    """One event on its way; it always has the same height, so that the picture does not jump."""
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="bold", no_wrap=True, min_width=len("decision"))
     lines.add_column(no_wrap=True, overflow="ellipsis")
@@ -116,7 +116,7 @@ def print_next_steps(console: Terminal) -> None:
 
 
 def plain_line(numbers: Numbers) -> str:
-    """The same in one line."""
+    """The present numbers in one line."""
     return (
         f"{numbers.seconds:3.0f} s  {numbers.phase}: {numbers.decisions} decisions, {numbers.published} published, "
         f"{numbers.duplicates} duplicates removed, {numbers.paced} waiting for their visitor's turn, "

@@ -25,7 +25,7 @@ def load_settings(config_path: Path | None, environ: Mapping[str, str], needs: N
     Args:
         config_path: the YAML file, if there is one.
         environ: the environment; its variables `FLAGPOST_<SECTION>__<KEY>` win over the file.
-        needs: what the command cannot do without.
+        needs: what the command needs.
 
     Raises:
         SettingsError: one line for each problem: the key, where its value came from, the value unless it is a secret,

@@ -1,6 +1,6 @@
 """The consumer's rules that involve several keys, and what a command needs.
 
-In: settings whose values are each possible by themselves. Out: the problems that remain. The rules of the `kafka`
+In: settings whose values are each valid by themselves. Out: the problems that remain. The rules of the `kafka`
 section are in `flagpost_settings.kafka`, for all programs.
 """
 
@@ -18,7 +18,7 @@ from flagpost_settings.urls import http_url, shows_secrets
 
 
 class Needs(Flag):
-    """What a command cannot do without."""
+    """What a command needs."""
 
     NOTHING = 0
     KAFKA = auto()

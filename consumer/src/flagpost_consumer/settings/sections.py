@@ -96,7 +96,7 @@ class PendoSettings(EndpointLimits):
 
     @property
     def outbound(self) -> Outbound:
-        """How requests to Pendo leave the network."""
+        """The proxy and the certificates for requests to Pendo."""
         return Outbound("pendo", None if self.proxy is None else self.proxy.reveal(), self.ca_file)
 
     @property
@@ -125,7 +125,7 @@ class WebSettings(Section):
     host: Text = "127.0.0.1"
     port: PortNumber = 8084
     hosts: list[Annotated[str, StringConstraints(pattern=HOST_NAME)]] = Field(default=[])
-    """Names under which the page is called, besides localhost and addresses."""
+    """Names under which browsers reach the page, besides localhost and addresses."""
     token: Secret | None = None
     token_file: Text | None = None
     show_ids: bool = False

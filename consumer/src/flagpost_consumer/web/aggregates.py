@@ -1,6 +1,6 @@
 """Everything that the page counts, for one reading of the topics.
 
-In: the records read, in any order between the topics. Out, at any time: `View`. No I/O. Visitors are counted by the
+In: the records; the topics may be read in any order. Out, at any time: `View`. No I/O. Visitors are counted by the
 same module as for `flagpost reconcile`, once by flag and variation and once by time step; deliveries by `deliveries`.
 """
 
@@ -111,7 +111,7 @@ class Aggregates:
         self._settled = dict.fromkeys((outcome.value for outcome in Outcome), 0)
         self._recent: deque[Recent] = deque(maxlen=RECENT)
         self._rows: dict[Row, Row] = {}
-        """Each flag and variation as it first came, so that its names are stored once."""
+        """Each flag and variation as it was first read, so that its names are stored once."""
 
     @property
     def bytes_held(self) -> int:
@@ -128,7 +128,7 @@ class Aggregates:
         return sum(part.bytes_held for part in parts) + STEP_BYTES * self._by_step.group_count
 
     def publish(self, record: Published, at_ms: int) -> None:
-        """A record is on the events topic, since `at_ms`; each offset once."""
+        """Count a record of the events topic, which was produced at `at_ms`. Call it once for each offset."""
         decision, row = record.decision, record.row
         if decision is None or row is None:
             self._deliveries.publish(record)
@@ -152,7 +152,7 @@ class Aggregates:
             self._awaited.add(*place, assignment.visitor)
 
     def settle(self, partition: int, settlements: Settlements) -> None:
-        """The group has written to the ledger. Raises LaterRelease."""
+        """Count a record of the ledger. Raises LaterRelease."""
         for gap in settlements.gaps:
             self._lose(partition, gap.from_offset, gap.to_offset)
             if settlements.settled_at >= self.since_ms:
@@ -173,20 +173,20 @@ class Aggregates:
             self._samples.deliver(visitor)
 
     def commit(self, partition: int, offset: int, first_kept: int) -> None:
-        """The group's position in a partition, and the first offset that Kafka still has."""
+        """Note the group's position in a partition, and the first offset that Kafka still has."""
         self._deliveries.commit(partition, offset)
         self._visitors.commit(partition, offset)
         self._by_step.commit(partition, offset)
         self._lost_before[partition] = offset, first_kept
 
     def report(self, value: bytes | None) -> None:
-        """A publisher's report of impressions; only its traffic allocations count here."""
+        """Note the traffic allocations of a publisher's report of impressions."""
         told_ms, splits = splits_of(value)
         for experiment, shares in splits:
             self._splits.tell(experiment, shares, told_ms)
 
     def letter(self, found: DeadLetter | Marker | None, value: bytes | None) -> None:
-        """A record is on the dead-letter topic."""
+        """Count a record of the dead-letter topic."""
         source = self._letters.add(found, value)
         if source is not None:
             self._deliveries.replay(*source)

@@ -18,7 +18,7 @@ class Awaited:
 
     def __init__(self) -> None:
         self._pages: dict[tuple[int, int], array[int]] = {}
-        """By partition and the number of the stretch of offsets: digests; 0: none."""
+        """By partition and number of the page: a digest for each offset; 0: none."""
 
     @property
     def bytes_held(self) -> int:
@@ -26,7 +26,7 @@ class Awaited:
         return PAGE_BYTES * len(self._pages)
 
     def add(self, partition: int, offset: int, visitor: int) -> None:
-        """Note a visitor's decision at an offset. (A digest of 0 counts as none: one of 2**64.)"""
+        """Note a visitor's decision at an offset. (The digest 0, one of 2**64, counts as none.)"""
         number, at = divmod(offset, PAGE_OFFSETS)
         page = self._pages.get((partition, number))
         if page is None:

@@ -1,6 +1,6 @@
-"""How long a thread has stood still.
+"""How long a thread has made no progress.
 
-In: a call from the thread, again and again. Out: the time since the last one. Any thread may ask.
+In: a call from the thread at each step. Out: the time since the last one. Any thread may ask.
 """
 
 from __future__ import annotations

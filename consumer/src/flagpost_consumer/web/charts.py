@@ -23,7 +23,7 @@ class Step:
     """One step of time."""
 
     begins: str
-    """A time for people."""
+    """The step's begin, as text."""
     counts: tuple[int, ...]
     """One for each kind."""
 

@@ -20,7 +20,7 @@ def web(load: SettingsLoader) -> None:
     """Serve a read-only web page: the traffic, each flag, and which visitors were lost and why."""
     keep_heap_small()
     settings = load(Needs.KAFKA | Needs.WEB)
-    import uvloop  # noqa: PLC0415 - all these take most of a second; help, and settings that are wrong, do without
+    import uvloop  # noqa: PLC0415 - these imports take most of a second; help and wrong settings do not need them
 
     from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin  # noqa: PLC0415
     from flagpost_consumer.web.program import serve  # noqa: PLC0415

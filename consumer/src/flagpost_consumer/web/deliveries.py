@@ -1,7 +1,7 @@
-"""Counts deliveries like `flagpost reconcile`, but as they come, in any order.
+"""Counts deliveries like `flagpost reconcile`, but one record at a time, in any order.
 
 In: published records, settlements, the group's commits, gaps, replays. Out, at any time: the counts by flag and
-variation that `reconciliation.counting` makes of a whole window. No I/O. About nine bytes for each offset, in pages.
+variation that `reconcile.counting` makes of a whole window. No I/O. About nine bytes for each offset, in pages.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OTHER: Final = 1
 
 
 class _Page:
-    """A stretch of offsets."""
+    """A range of offsets."""
 
     __slots__ = ("planned", "row", "settled")
 
@@ -115,7 +115,7 @@ class Deliveries:
         return None if how is None else how.outcome
 
     def publish(self, record: Published) -> None:
-        """A record is on the events topic; each offset once."""
+        """Count a record of the events topic. Call it once for each offset."""
         place = self._partitions[record.partition]
         page, at = place.page(record.offset), record.offset % PAGE_OFFSETS
         page.row[at] = self._number(record.row)
@@ -123,14 +123,14 @@ class Deliveries:
         self._count(place, record.offset, 1)
 
     def settle(self, partition: int, entry: LedgerEntry) -> None:
-        """The ledger settles a delivery. Raises LaterRelease."""
+        """Count a settlement. Raises LaterRelease."""
         place = self._partitions[partition]
         self._count(place, entry.offset, -1)
         place.page(entry.offset).settled.add((entry,))
         self._count(place, entry.offset, 1)
 
     def commit(self, partition: int, offset: int) -> None:
-        """The group's position: what is unsettled below it is unexplained, not pending."""
+        """Note the group's position: what is unsettled below it is unexplained, not pending."""
         place = self._partitions[partition]
         moved = place.offsets(min(place.committed, offset), max(place.committed, offset))
         for each in moved:
@@ -140,7 +140,7 @@ class Deliveries:
             self._count(place, each, 1)
 
     def lose(self, partition: int, first: int, end: int) -> None:
-        """The group could not read these offsets; those that are settled anyway are not lost."""
+        """Note offsets that the group could not read; those that are settled anyway are not lost."""
         place = self._partitions[partition]
         lost = place.offsets(first, end)
         for each in lost:
@@ -150,7 +150,7 @@ class Deliveries:
             self._count(place, each, 1)
 
     def replay(self, partition: int, delivery: Delivered) -> None:
-        """A delivery's dead letter was put back on the events topic."""
+        """Note that a delivery's dead letter was put back on the events topic."""
         place, (offset, _) = self._partitions[partition], delivery
         self._count(place, offset, -1)
         place.replayed.add(delivery)

@@ -52,7 +52,7 @@ class State:
     view: View | None = None
     """None: nothing has been read completely yet."""
     read: float = 0.0
-    """The part of the records that existed at the beginning and have been read, up to 1."""
+    """How much has been read of the records that existed at the beginning, 0 to 1."""
     wrong: str | None = None
     """Why reading has stopped, for people."""
     damaged: int = 0
@@ -69,7 +69,7 @@ class Following:
     """The thread that reads."""
 
     def __init__(self, settings: Settings) -> None:
-        """Nothing is read yet."""
+        """Nothing is read before `start`."""
         self._settings = settings
         self._stopped = threading.Event()
         self._marks = Marks(settings.kafka, lambda wrong: self._tell_wrong(of_ends=wrong))
@@ -214,7 +214,7 @@ class Reading:
         self._first = dict(self._places)
         self._ends = _ends(mark)
         self._were_there = self._ends
-        """Where each partition ended at least when the next mark was asked for."""
+        """The least that the end of each partition can be in the next mark."""
         self._aggregates = Aggregates(since_ms, mark.at_ms, settings)
         self._commit(mark)
 
@@ -236,7 +236,7 @@ class Reading:
         return self._is_part and age_ms < self._window_ms
 
     def topics(self) -> Mapping[str, Mapping[int, int]]:
-        """Where to read on."""
+        """The next offset to read, by topic and partition."""
         found: dict[str, dict[int, int]] = {}
         for (topic, number), offset in self._places.items():
             found.setdefault(topic, {})[number] = offset
@@ -259,7 +259,7 @@ class Reading:
         self._places[topic, number] = offset + 1
 
     def see_ends(self, ends: Places) -> None:
-        """Partitions end there, whatever the last message's offset was."""
+        """Note the ends of partitions: their last offsets may hold no message."""
         for place, end in ends.items():
             self._places[place] = max(self._places[place], end)
 
@@ -270,7 +270,7 @@ class Reading:
         )
 
     def share_read(self) -> float:
-        """The part of what was there at the mark that is counted."""
+        """How much is counted of the records that existed at the mark, 0 to 1."""
         whole = sum(max(0, end - self._first[place]) for place, end in self._ends.items())
         left = sum(max(0, end - self._places[place]) for place, end in self._ends.items())
         return 1.0 if whole == 0 else 1 - left / whole

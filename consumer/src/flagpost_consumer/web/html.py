@@ -1,7 +1,7 @@
 """Writes HTML so that no text from others can become markup.
 
 In: texts, numbers, and pieces of HTML made here. Out: `Html`. Everything that is not `Html` is escaped, and
-characters that would be obeyed or be invisible (bidirectional, control) are shown escaped, as in the terminal.
+characters that change the display or are invisible (bidirectional, control) are shown escaped, as in the terminal.
 """
 
 from __future__ import annotations

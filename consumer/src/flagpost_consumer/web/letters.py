@@ -48,7 +48,7 @@ class Letters:
         return LETTER_BYTES * len(self._waiting) + IDENTITY_BYTES * len(self._seen)
 
     def add(self, found: DeadLetter | Marker | None, value: bytes | None) -> Dead | None:
-        """Take a letter in; returns the delivery whose letter was put back, if this record says so."""
+        """Count a record of the topic; returns the delivery whose letter was put back, if the record says so."""
         if isinstance(found, DeadLetter):
             identity = hash((found.source, found.kind, found.key, value))
             if identity in self._seen:

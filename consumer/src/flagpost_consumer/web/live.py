@@ -1,8 +1,8 @@
 """The live part: present traffic, as server-sent events.
 
 In: the state, as it changes. Out: a message a second to each watching browser, the same for all and made once. At
-most `MAX_LIVE` watch at a time, each for an hour at most: a browser then asks again, and presents its login again. A
-browser that does not read is dropped by the port.
+most `MAX_LIVE` watch at a time, each for an hour at most: a browser then connects again, and its login is checked
+again. The server closes the connection of a browser that does not read.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class Pages:
         return reports.pendo().as_html(empty="No consumer has answered yet.")
 
     def _live_part(self, view: View) -> Html:
-        """Filled with present numbers, so that it also works without JavaScript."""
+        """The live part, already filled with the present numbers, so that it also works without JavaScript."""
         numbers = self._live.numbers(view)
         rates = [
             joined(element("dt", label), element("dd", numbers[name], id=f"live-{name}"))

@@ -63,7 +63,7 @@ class Token:
 
 
 class Followed(Protocol):
-    """The reading of the topics, as the page sees it."""
+    """What the page needs of the reading of the topics."""
 
     @property
     def state(self) -> State:

@@ -1,7 +1,7 @@
 """Answers the requests of the page's port.
 
 In: requests that `guard` lets through. Out: pages, CSV, the live stream, files; each with headers that allow a
-browser only to show it. Probes are answered to everybody, and reveal nothing of the content.
+browser only to show it. Everybody may call the probes: they reveal nothing of the content.
 """
 
 from __future__ import annotations

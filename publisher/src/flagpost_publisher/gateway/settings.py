@@ -73,13 +73,13 @@ class KeySettings(Section):
     origins: list[Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")]] = Field(default=[])
 
     def known_as(self, name: str) -> Key:
-        """What the gateway remembers of it."""
+        """The key's name and rights, as the gateway uses them."""
         everything = PUBLIC_TYPES if self.origins else EVERY_TYPE
         types = everything if self.types is None else frozenset(self.types)
         return Key(name, types, self.events_per_second, frozenset(map(str.lower, self.origins)))
 
     def source(self, name: str) -> SecretListSource | None:
-        """Where it is read from: one key, or the old and the new one while it is changed; None: its hash is given."""
+        """Where the key is read from; during a change, the old key and the new one. None: only its hash is set."""
         return list_source_of(f"gateway.keys.{name}.key", self.key, self.key_file, WRITE_KEY)
 
 
@@ -187,7 +187,7 @@ def _wrong_keys(gateway: GatewaySettings) -> Iterator[Finding]:
 def _wrong_with(key: KeySettings) -> Iterator[tuple[str, str]]:
     given = [name for name in ("key", "key_file", "key_sha256") if getattr(key, name) is not None]
     if len(given) != 1:
-        yield "key", "one of key, key_file and key_sha256 is required"
+        yield "key", "set exactly one of key, key_file and key_sha256"
     if key.key is not None and not WRITE_KEY.pattern.fullmatch(key.key.reveal()):
         yield "key", f"a write key {WRITE_KEY.otherwise}"
     if key.origins and not PUBLIC_TYPES.issuperset(key.types or ()):

@@ -38,6 +38,9 @@ class State(StrEnum):
     """A later release of Flagpost settled it in a way that this one does not know."""
 
 
+SAME_DECISION = "another event within dedupe.ttl_seconds has the same flag and variation"
+SAME_EVENT_ID = "another event within dedupe.ttl_seconds has the same event id"
+
 MEANINGS: Mapping[str, str] = {
     Reason.OK: "Pendo accepted it",
     Reason.UNDECODABLE: "the record could not be decoded as an event",
@@ -51,12 +54,13 @@ MEANINGS: Mapping[str, str] = {
     Reason.NOT_DISPATCHED: "the decision does not belong to an experiment (decisions.experiments_only)",
     Reason.FIELD_MISSING: "Pendo does not have the field",
     Reason.EXPIRED: "it was older than delivery.max_age_seconds",
-    Reason.DEDUPE: "another event with the same flag and variation was sent within dedupe.ttl_seconds",
+    Reason.DEDUPE: f"{SAME_DECISION}; for a TrackEvent: the same event id",
     Reason.SUPERSEDED: "a newer value of the same field was sent, or was waiting",
     Reason.UNCHANGED: "the field's last value was the same",
     Reason.REJECTED: "Pendo refused it",
     Reason.ATTEMPTS_EXHAUSTED: "delivery.max_attempts attempts failed while requests of other visitors succeeded",
-    Reason.VISITOR_BACKLOG: "the visitor had more events waiting than delivery.max_pending_per_visitor",
+    Reason.VISITOR_BACKLOG: "the visitor or account had more waiting than delivery.max_pending_per_visitor, or than "
+    "its fair share of memory",
 }
 """The meaning of each reason, if there is no detail."""
 
@@ -191,4 +195,6 @@ def _detail(
         return planned.ending.detail
     if record is not None and record.unreadable and settled.entry.kind == Kind.UNKNOWN:
         return record.unreadable
+    if reason == Reason.DEDUPE:  # the ledger has the flag of each decision, and of nothing else
+        return SAME_EVENT_ID if settled.entry.flag_key is None else SAME_DECISION
     return MEANINGS.get(reason, "")

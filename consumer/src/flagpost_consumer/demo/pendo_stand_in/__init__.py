@@ -1,13 +1,13 @@
 """A server that behaves like Pendo, enforces Pendo's rules, and can be told to fail.
 
-In: what a client sends to Pendo. Out: Pendo's answers, and a record of everything that came, with each broken rule.
+In: what a client sends to Pendo. Out: Pendo's answers, and a record of every request, with each rule that it broke.
 In the same process:
 
     async with PendoStandIn() as pendo:
         ...  # send to pendo.track_url and pendo.api_url
         assert not pendo.received.violations
 
-As a program: `python -m flagpost_consumer.demo.pendo_stand_in`, with the same under `/_stand_in/`.
+As a program: `python -m flagpost_consumer.demo.pendo_stand_in`, which other processes control under `/_stand_in/`.
 """
 
 from flagpost_consumer.demo.pendo_stand_in.config import (

@@ -40,7 +40,7 @@ def _run(config: StandInConfig, host: str, port: int) -> None:
     if sys.platform == "win32":
         asyncio.run(_serve(config, host, port))
     else:
-        import uvloop  # noqa: PLC0415  not to be had on Windows
+        import uvloop  # noqa: PLC0415  there is none for Windows
 
         uvloop.run(_serve(config, host, port))
 
@@ -55,9 +55,11 @@ def _field(text: str) -> MetadataField:
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=0, show_default=True, help="0 picks a free one.")
-@click.option("--track-secret", default=_DEFAULTS.keys.track_secret, help="What track requests must present.")
 @click.option(
-    "--integration-key", default=_DEFAULTS.keys.integration_key, help="What API requests must present."
+    "--track-secret", default=_DEFAULTS.keys.track_secret, help="The key that track requests must send."
+)
+@click.option(
+    "--integration-key", default=_DEFAULTS.keys.integration_key, help="The key that API requests must send."
 )
 @click.option("--refused-status", default=_DEFAULTS.keys.refused_status, show_default=True)
 @click.option("--key-header", default=KEY_HEADER, show_default=True)
@@ -99,7 +101,7 @@ def main(  # noqa: PLR0913  one for each option
         _run(config, host, port)
     except OSError as error:
         raise click.ClickException(
-            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another"
+            f"cannot listen on {authority(host, port)}: {error.strerror}; choose another address"
         ) from error
 
 

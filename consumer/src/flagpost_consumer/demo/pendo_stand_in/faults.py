@@ -31,7 +31,7 @@ class Fault:
     """A status instead of Pendo's own. None, or a 2xx: the request is judged and recorded as usual."""
     ending: Ending = Ending.ANSWER
     recorded: bool = False
-    """The request counts although its answer does not say so (a lost answer, a 500 after the fact)."""
+    """The request is recorded although the client does not learn it (its answer is lost, or is a 500)."""
     delay_seconds: float = 0.0
     """Between arrival and answer, added to the stand-in's latency; recording does not wait for it."""
     retry_after_seconds: float | None = None
@@ -96,8 +96,8 @@ class _Mix:
 
 
 class Faults:
-    """What is scripted now. The first of these that applies decides: an outage of the endpoint, the visitor's own
-    script (track requests only), the endpoint's next steps, the random mix.
+    """The faults that are scripted. The first of these that applies decides: an outage of the endpoint, the visitor's
+    own script (track requests only), the endpoint's next steps, the random mix.
     """
 
     def __init__(self, latency_seconds: float = 0.0) -> None:
@@ -106,7 +106,7 @@ class Faults:
         self.failing_ids: dict[str, str] = {}
         """Metadata ids whose record fails, and the error in the answer."""
         self.poisoned_ids: set[str] = set()
-        """Metadata ids that make their whole request a 400 which names no record."""
+        """Metadata ids for which the whole request is answered 400, without naming a record."""
         self._outages: dict[Endpoint, Fault] = {}
         self._visitors: dict[str, _Script] = {}
         self._endpoints: dict[Endpoint, _Script] = {}

@@ -1,4 +1,4 @@
-"""Pendo's decisions: the rules, the faults and the record, without a socket, a clock or a wait.
+"""Pendo's decisions: the rules, the faults and the record of requests. No I/O, no clock, no waiting.
 
 In: requests as they arrived. Out: the answer to each, after it was recorded.
 """
@@ -61,7 +61,7 @@ class Pendo:
         self._ids_in_flight: Counter[tuple[Kind, str]] = Counter()
 
     def reset(self) -> None:
-        """Forget what came and what was scripted; keys and fields stay."""
+        """Forget what was received and what was scripted; keys and fields stay."""
         self.received.forget()
         self.faults.clear()
         self.faults.latency_seconds = self._config.latency_seconds
@@ -69,7 +69,7 @@ class Pendo:
         self._pace = Pace(self._config.visitor_interval_seconds)
 
     def answer(self, arrival: Arrival) -> Answer:
-        """Judge, record and answer one request; `release` follows when the answer is out."""
+        """Judge, record and answer one request; the caller calls `release` once the answer was sent."""
         self.received.begin(arrival.route.endpoint)
         match arrival.route.endpoint:
             case Endpoint.TRACK:

@@ -1,4 +1,4 @@
-"""The record of what came: requests, broken rules, counters.
+"""The record of what was received: requests, broken rules, counters.
 
 In: each request with its result. Out: lists and counts to assert on, and a way to wait for them.
 """
@@ -58,7 +58,7 @@ class Received:
         return orjson.loads(self.body)
 
     def as_json(self) -> dict[str, object]:
-        """The same for another process."""
+        """The request as a JSON object, for another process."""
         own = {name: getattr(self, name) for name in self.__slots__}
         return {**own, "body": self.body.decode(errors="replace")}
 
@@ -109,7 +109,7 @@ class ReceivedLog(Sequence[Received]):
         """The greatest number of unanswered requests of an endpoint at one time."""
 
     def forget(self) -> None:
-        """Begin again, also with the numbers."""
+        """Forget all requests and counts; the next request has the number 0."""
         self._kept.clear()
         self.violations.clear()
         in_flight = self._in_flight
@@ -143,7 +143,7 @@ class ReceivedLog(Sequence[Received]):
         return [received for received in self._kept if received.visitor_id == visitor_id]
 
     def recorded(self, endpoint: Endpoint = Endpoint.TRACK) -> int:
-        """How many requests to an endpoint count."""
+        """How many requests to an endpoint were recorded."""
         return self.fates[endpoint, Fate.RECORDED]
 
     def repeats(self) -> int:
@@ -196,7 +196,7 @@ class ReceivedLog(Sequence[Received]):
             self._waiting.remove(waiting)
 
     def begin(self, endpoint: Endpoint) -> None:
-        """A request is being answered now."""
+        """A request has arrived, and is not answered yet."""
         self._in_flight[endpoint] += 1
         self.most_in_flight[endpoint] = max(self.most_in_flight[endpoint], self._in_flight[endpoint])
 

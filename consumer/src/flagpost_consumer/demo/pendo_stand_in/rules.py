@@ -166,7 +166,7 @@ def _properties(properties: object) -> Iterator[Breach]:
         if wrong := _wrong_with_name(name):
             yield Breach(Rule.PROPERTY_NAME, f"property {name!r} {wrong}")
         if not isinstance(value, str | int | float):
-            yield Breach(Rule.PROPERTY_VALUE, f"property {name!r} is no string, number or boolean")
+            yield Breach(Rule.PROPERTY_VALUE, f"property {name!r} is not a string, a number or a boolean")
 
 
 _NAME_RULES = (

@@ -23,7 +23,7 @@ from flagpost_settings.urls import authority
 
 _NO_HTTP = b"\x15\x03\x03 this is not HTTP\r\n\r\n"
 _STOP_SECONDS = 0.1
-"""Unanswered requests (hangs, delays) are given up this long after the end."""
+"""When the server stops, requests without an answer (hangs, delays) are given up after this long."""
 _BACKLOG = 1024
 
 _DEFAULT_CONFIG = StandInConfig()
@@ -66,12 +66,12 @@ class PendoStandIn:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong on purpose."""
+        """The faults that are scripted."""
         return self._pendo.faults
 
     @property
     def metadata(self) -> Metadata:
-        """What is stored."""
+        """The metadata that is stored."""
         return self._pendo.metadata
 
     @property
@@ -84,14 +84,14 @@ class PendoStandIn:
         self._pendo.keys = keys
 
     def reset(self) -> None:
-        """Forget what came and what was scripted; keys and fields stay."""
+        """Forget what was received and what was scripted; keys and fields stay."""
         self._pendo.reset()
 
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError if the address cannot be used."""
         server = web.Server(
             self._serve,
-            # A handler that waits for a client that is gone would wait for ever.
+            # Without it, a handler that hangs would wait for ever after its client has disconnected.
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=self._config.keep_alive_seconds,
