@@ -108,10 +108,8 @@ class EntryForm:
 
     def __init__(self, entry: LedgerEntry) -> None:
         """`entry`: one of them."""
-        names = [field["name"] for field in _ENTRY_FIELDS]
-        ended, told = names[1:4], names[7:10]
-        self._ended = _bytes_of(entry, ended)
-        self._told = _bytes_of(entry, told)
+        self._ended = _bytes_of(entry, "kind", "outcome", "reason")
+        self._told = _bytes_of(entry, "event", "flag_key", "variation_key")
 
     def encode(self, offset: int, event: Glance, repeats: bytes = _REPEATS_NONE) -> bytes:
         """An entry of a decision for which nothing was sent; `repeats`: from `repeats_of`."""
@@ -138,7 +136,7 @@ def repeats_of(dedupe_key: bytes, offset: int) -> bytes:
     return b"".join((_THERE, dedupe_key, _THERE, write_long(offset)))
 
 
-def _bytes_of(entry: LedgerEntry, names: list[str]) -> bytes:
+def _bytes_of(entry: LedgerEntry, *names: str) -> bytes:
     fields = [field for field in _ENTRY_FIELDS if field["name"] in names]
     return compile_body({"type": "record", "name": "Settlement", "fields": fields})(entry)
 
