@@ -83,7 +83,7 @@ async def test_after_topics_create_all_is_well(
     assert statuses.pop("pendo track secret") == "warn"
     assert set(statuses.values()) == {"ok"}
     assert {"settings", "kafka", "schema registry"} <= set(statuses)
-    assert lines.exit_code == 0
+    assert lines.exit_code == 0, lines.output
     words = [line[:4].strip() for line in lines.stdout.splitlines()]
     assert sorted(words) == ["", *["ok"] * len(statuses), "warn"]
     assert not any(secret in result.output + lines.output for secret in SECRETS)
@@ -104,15 +104,15 @@ async def test_a_test_event_is_sent_once_and_none_of_a_visitor_who_is_suppressed
 
         assert (await _run(environ, "suppress", "tester")).exit_code == 0
         refused = await _run(environ, "check", "--send-test-event", "tester")
-        assert refused.exit_code == 1
+        assert refused.exit_code == 1, refused.output
         assert "no event was sent: the visitor is suppressed" in refused.output
         environ["FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
         unknown = await _run(environ, "check", "--send-test-event", "tester")
-        assert unknown.exit_code == 1
+        assert unknown.exit_code == 1, unknown.output
         assert "no event was sent, because it is not known who is suppressed" in unknown.output
         assert len(pendo.received.of(Endpoint.TRACK)) == 1
         nobody = await _run(environ, "check", "--send-test-event", "")
-        assert nobody.exit_code == 2
+        assert nobody.exit_code == 2, nobody.output
 
 
 async def test_a_running_consumer_is_asked_how_pendo_answers(scene: Scene) -> None:
@@ -138,7 +138,7 @@ async def test_missing_topics_fail_but_for_the_gateways(
         key.rpartition("__")[2]: f"topic {name}" for key, name in environ.items() if key.endswith("TOPIC")
     }
     statuses = _statuses(result)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert {key: statuses[name] for key, name in topics.items()} == {
         "TOPIC": "fail",
         "LEDGER_TOPIC": "fail",
@@ -161,7 +161,7 @@ async def test_a_topic_that_does_not_fit_fails_with_its_fix(
         result = await _run(environ, "check", "--json")
         lines = await _run(environ, "check")
     (check,) = (check for check in _document(result)["checks"] if check["name"] == f"topic {ledger}")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert check["status"] == "fail"
     assert "2 partitions" in check["detail"]
     assert "keeps records 1 d" in check["detail"]
@@ -213,14 +213,14 @@ async def test_kafka_away_fails_and_pendo_stays_ok(
         environ = _environ(kafka, pendo, fresh_name)
         environ["FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
         result = await _run(environ, "check", "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert _statuses(result)["kafka"] == "fail"
     assert _statuses(result)["pendo integration key"] == "ok"
 
 
 async def test_settings_that_cannot_be_used_are_a_document_too() -> None:
     result = await _run({"FLAGPOST_ADMIN__PORT": "-1"}, "check", "--json")
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert _document(result)["ok"] is False
     assert _statuses(result) == {"settings": "fail"}
     assert "admin.port" in result.stderr

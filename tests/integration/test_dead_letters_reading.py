@@ -142,7 +142,7 @@ def test_a_second_copy_of_a_dead_letter_is_none_and_a_new_topics_record_is_one(
 def test_people_get_a_table_with_reason_key_and_detail(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(step("e1"), at=1_767_225_600_000, detail="value [red]x[/red] refused"))
     result = topics.run("list")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     row = [" ".join(line.split()) for line in result.stdout.splitlines()]
     at = row.index(f"{place} rejected track v1")
     assert row[at + 1] == "2026-01-01 events/0/7"
@@ -210,5 +210,5 @@ def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
 
 def test_show_wants_a_place() -> None:
     result = CliRunner().invoke(flagpost, ["dead-letters", "show", "3-17"])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "give PARTITION/OFFSET, like 3/17" in result.stderr

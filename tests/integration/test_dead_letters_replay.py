@@ -134,7 +134,7 @@ def test_a_delivery_before_the_dead_letter_counts_as_well(topics: DeadLetterTopi
     topics.settle(settled(step("e", occurred_at=event.occurred_at), decision_key("v1", "checkout", "b")))
     topics.bury(letter(event, at=wall_ms() + 60_000))
     result = topics.run("replay")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert "0 of 1 dead letters were replayed" in result.stdout
     assert "skipped 1: a duplicate of it was delivered: " in result.stdout
 
@@ -170,7 +170,7 @@ def test_a_damaged_ledger_record_is_reported_and_one_of_a_later_release_ends_the
     topics.bury(letter(step("e1", "v1")), letter(step("e2", "v2")))
     topics.write_ledger(b"damaged")
     result = topics.run("replay", "--visitor", "v1")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert "records of the ledger that cannot be read: 1; " in result.stderr
     topics.write_ledger(b"\xc3\x01" + bytes(8))
     result = topics.run("replay", "--json")
@@ -190,7 +190,7 @@ def test_what_cannot_go_back_is_left_and_named_with_the_reason(topics: DeadLette
     }
     places = topics.bury(*left.values())
     result = topics.run("replay", "--json")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert result.stdout == '{"matched":4,"replayed":0,"skipped":4,"dry_run":false}\n'
     for reason, place in zip(left, places, strict=True):
         assert any(reason in line and line.endswith(f": {place}") for line in result.stderr.splitlines())
@@ -304,7 +304,7 @@ def test_kafka_that_is_not_there_is_exit_code_1_in_a_line(monkeypatch: pytest.Mo
 def test_a_missing_topic_is_reported_with_the_command_that_creates_it(topics: DeadLetterTopics) -> None:
     for command in (["list"], ["show", "0/0"], ["replay"]):
         result = topics.run(*command, kafka__dead_letter_topic="missing")
-        assert result.exit_code == 1
+        assert result.exit_code == 1, result.output
         assert "missing" in result.stderr
         assert "flagpost topics create" in result.stderr
 
@@ -316,14 +316,14 @@ def test_a_registry_that_does_not_answer_ends_a_replay_and_not_a_show(topics: De
     assert (result.exit_code, result.stdout) == (1, "")
     assert "the schema registry, which a value needs, does not answer" in result.stderr
     shown = topics.run("show", place, **down)
-    assert shown.exit_code == 0
+    assert shown.exit_code == 0, shown.output
     assert "value in base64, because " in shown.stdout
     assert topics.replayed() == []
 
 
 def test_since_must_be_before_until(topics: DeadLetterTopics) -> None:
     result = topics.run("replay", "--since", "1h", "--until", "2h")
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "--since is not before --until" in result.stderr
 
 
@@ -333,7 +333,7 @@ def test_before_everything_is_replayed_a_person_is_asked(
     monkeypatch.setattr(asking, "at_a_terminal", lambda: True)
     topics.bury(letter(step("e1")), letter(step("e2")))
     refused = topics.run("replay")  # stdin is empty: no answer is no
-    assert refused.exit_code == 1
+    assert refused.exit_code == 1, refused.output
     assert "Replay everything: 2 dead letters of all reasons and times?" in refused.stderr
     assert topics.replayed() == []
     assert topics.run("replay", "--limit", "1").exit_code == 0

@@ -284,7 +284,7 @@ def test_suppress_refuses_more_than_consumers_remember(
     assert codes == [0] * fitted + [1] * (12 - fitted)
     assert 2 < fitted < 12
     refused = run("one-more")
-    assert refused.exit_code == 1
+    assert refused.exit_code == 1, refused.output
     assert "--undo" in refused.output
     assert run("visitor-0").exit_code == 0
     assert run("visitor-0", "--undo").exit_code == 0
@@ -314,5 +314,5 @@ def test_an_undo_says_that_the_visitor_is_still_suppressed_under_its_other_name(
 def test_an_id_that_no_record_can_have_is_a_usage_error(visitor: str) -> None:
     environ = environment({"kafka.bootstrap_servers": "127.0.0.1:1"})
     done = CliRunner().invoke(flagpost_command, ["suppress", visitor], env=environ)
-    assert done.exit_code == 2
+    assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output

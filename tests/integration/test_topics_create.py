@@ -67,13 +67,14 @@ def test_topics_are_created_as_the_contract_says_and_only_once(topics: Topics) -
     }
     assert {state.segment_ms for state in topics.states().values()} == {DAY_MS}
     again = topics.create("--partitions", "5", "--replication", "1")
-    assert again.exit_code == 0
+    assert again.exit_code == 0, again.output
     actions = [[line.split(" ")[0] for line in result.output.splitlines()] for result in (created, again)]
     assert actions == [["created"] * 5, ["exists"] * 5]
 
 
 def test_the_number_of_partitions_is_24_by_default(topics: Topics) -> None:
-    assert topics.create().exit_code == 0
+    created = topics.create()
+    assert created.exit_code == 0, created.output
     partitions = {key: state.partitions for key, state in topics.states().items()}
     assert partitions.pop(SUPPRESSIONS) == 1
     assert set(partitions.values()) == {24}
@@ -106,7 +107,7 @@ def test_a_topic_of_impressions_is_created_where_one_is_named_and_checked(
 def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None:
     topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
     result = topics.create("--partitions", "2", "--replication", "1", "--json")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     actions = {topic["name"]: topic["action"] for topic in json.loads(result.stdout)["topics"]}
     assert actions.pop(topics.names[LEDGER]) == "exists"
     assert set(actions.values()) == {"created"}
@@ -129,7 +130,7 @@ def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
     topics.broker.create_topics(topics.names[key], partitions=2, config={**fitting, **config})
     before = topics.states()[key]
     result = topics.create("--partitions", "2", "--replication", "1", "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     document = json.loads(result.stdout)
     wrong = {topic["name"]: topic["problems"] for topic in document["topics"] if topic["problems"]}
     ((problem,),) = wrong.values()
@@ -145,7 +146,7 @@ def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
 def test_another_number_of_partitions_does_not_fit(topics: Topics) -> None:
     assert topics.create("--partitions", "2", "--replication", "1").exit_code == 0
     result = topics.create("--partitions", "4", "--replication", "1")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "has 2 partitions instead of 4" in result.output
     assert "flagpost topics create --partitions 2" in result.output
 
@@ -166,7 +167,7 @@ def test_with_fewer_brokers_than_replicas_there_are_as_many_replicas_as_brokers_
 
 def test_more_replicas_than_brokers_when_asked_for_is_one_line_that_says_what_to_give(topics: Topics) -> None:
     result = topics.create("--partitions", "2", "--replication", "3")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert len(result.stderr.splitlines()) == 1
     assert "Give a smaller --replication" in result.stderr
     assert topics.states() == {}

@@ -77,7 +77,7 @@ def preview(given_bytes: bytes, *options: str) -> Result:
 def test_preview_shows_an_event_or_says_in_a_line_why_not(given_bytes: bytes) -> None:
     result = preview(given_bytes, "--json")
     if not result.stdout:
-        assert result.exit_code == 1
+        assert result.exit_code == 1, result.output
         assert result.stderr.startswith("Error: ")
         return
     shown = json.loads(result.stdout)

@@ -189,7 +189,7 @@ def test_the_command_never_ends_in_a_traceback(content: bytes, type_name: str, f
     )
     assert isinstance(result.exception, SystemExit | None), repr(result.exception)
     if not result.stdout:
-        assert result.exit_code == 1
+        assert result.exit_code == 1, result.output
         assert result.stderr.startswith("Error: standard input: ")
         return
     document = json.loads(result.stdout)

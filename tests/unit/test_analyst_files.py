@@ -136,7 +136,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(flagpost, ["export", "--to", target])
-    assert done.exit_code == 2
+    assert done.exit_code == 2, done.output
     assert target.partition("/")[0] in done.output
 
 
@@ -238,7 +238,7 @@ def test_results_are_a_table_csv_or_json_lines(tmp_path: Path) -> None:
     write_parquet(file, [row(1, visitor_id="=v\x1b[31m"), row(2)])
     query = 'select "offset", visitor_id, settled_at, [1, 2.5] as many from settlements order by 1'
     table = of_file(query, file)
-    assert table.exit_code == 0
+    assert table.exit_code == 0, table.output
     assert "NULL" in table.output
     assert "\x1b" not in table.output
     read = list(csv.reader(of_file(query, file, "--csv").output.splitlines()))
@@ -300,7 +300,7 @@ def test_a_query_that_cannot_be_run_ends_with_a_line(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     write_json_lines(file, [])
     done = of_file("select nonsense from settlements", file)
-    assert done.exit_code == 1
+    assert done.exit_code == 1, done.output
     assert "nonsense" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -325,7 +325,7 @@ def test_a_file_of_something_else_is_reported(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl"):
         (tmp_path / name).write_text("no such file\n")
         done = of_file("select 1", tmp_path / name)
-        assert done.exit_code == 1
+        assert done.exit_code == 1, done.output
         assert "is not a file that flagpost export wrote" in done.stderr
     (tmp_path / "a.csv").write_text("")
     assert of_file("select 1", tmp_path / "a.csv").exit_code == 2

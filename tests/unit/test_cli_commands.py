@@ -65,7 +65,7 @@ def test_every_listed_command_exists(name: str) -> None:
 
 def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
     result = CliRunner().invoke(flagpost, ["tial"])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "tial" in result.output
 
 
@@ -81,7 +81,7 @@ def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
 )
 def test_the_message_about_a_mistyped_command_names_a_similar_one(typed: list[str], meant: str) -> None:
     result = CliRunner().invoke(flagpost, typed)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert f"There is no command '{typed[-1]}'. Did you mean '{meant}'" in result.stderr
 
 
@@ -93,7 +93,7 @@ def test_a_word_unlike_any_command_gets_no_suggestion() -> None:
 @pytest.mark.parametrize("group", ["dead-letters", "topics"])
 def test_a_groups_help_is_whole_and_so_without_a_command(group: str) -> None:
     asked = CliRunner().invoke(flagpost, [group, "--help"])
-    assert asked.exit_code == 0
+    assert asked.exit_code == 0, asked.output
     assert "..." not in asked.stdout.partition("Commands:")[2]
     assert max(map(len, asked.stdout.splitlines())) <= 80
     alone = CliRunner().invoke(flagpost, [group])
@@ -107,7 +107,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
     monkeypatch.syspath_prepend(tmp_path)
     group = LazyGroup("flagpost", commands_at={"show": CommandAt("needs_an_extra", "show", "Show.", "demo")})
     result = CliRunner().invoke(group, ["show"])
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert result.output == (
         "Error: flagpost show needs a_module_that_nobody_has: pip install 'flagpost-consumer[demo]'\n"
     )
@@ -117,7 +117,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install(
 def test_settings_that_cannot_be_used_are_exit_code_2_on_stderr(arguments: list[str]) -> None:
     environ = {"FLAGPOST_ADMIN__PORT": "http", "FLAGPOST_CONFIG": None}
     result = CliRunner().invoke(flagpost, arguments, env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert 'admin.port (FLAGPOST_ADMIN__PORT): "http" is not accepted' in result.stderr
 
@@ -131,7 +131,7 @@ def test_the_settings_file_is_an_option_or_a_variable(arguments: list[str], tmp_
     file.write_text("kafka: {topci: x}")
     environ = {} if any("{}" in argument for argument in arguments) else {"FLAGPOST_CONFIG": str(file)}
     result = CliRunner().invoke(flagpost, [argument.format(file) for argument in arguments], env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert f"kafka.topci ({file}): there is no such setting; did you mean kafka.topic?" in result.stderr
 
 
@@ -139,7 +139,7 @@ def test_no_kafka_is_one_line_and_no_traceback(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
     environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     result = CliRunner().invoke(flagpost, ["topics", "create"], env=environ)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert len(result.stderr.splitlines()) == 1
     assert "127.0.0.1:1" in result.stderr
     assert "kafka.bootstrap_servers" in result.stderr
@@ -156,7 +156,7 @@ def test_a_property_that_librdkafka_does_not_know_is_a_setting_that_cannot_be_us
         "FLAGPOST_PENDO__INTEGRATION_KEY": "k",
     }
     result = CliRunner().invoke(flagpost, arguments, env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "sasl.pasword" in result.stderr
     assert "hunter2" not in result.stderr
 

@@ -34,7 +34,7 @@ def dry_run(text: str | bytes, *arguments: str | Path) -> Result:
 
 def test_refused_rows_are_named_and_the_others_counted() -> None:
     result = dry_run(ROWS)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert result.stdout == "4 rows: 2 would be imported, 2 refused\n"
     assert result.stderr == (
         "line 3, column age: is not a 64-bit integer; write digits only, such as 42\n"
@@ -49,7 +49,7 @@ def test_a_good_file_ends_with_0() -> None:
 
 def test_json_is_one_document_with_every_refused_row() -> None:
     result = dry_run(ROWS, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert result.stderr == ""
     assert json.loads(result.stdout) == {
         "rows": 4,
@@ -91,7 +91,7 @@ def test_no_value_is_shown() -> None:
 def test_refused_rows_are_written_to_a_file_that_is_the_owners(tmp_path: Path) -> None:
     path = tmp_path / "refused.jsonl"
     result = dry_run(ROWS.encode() + b"v5,\xff\n", "--refused", path)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(row["line"], row["column"], row["row"]) for row in rows] == [
         (3, "age", "v2,forty\n"),
@@ -104,14 +104,14 @@ def test_refused_rows_are_written_to_a_file_that_is_the_owners(tmp_path: Path) -
 
 def test_a_file_of_refused_rows_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     result = dry_run(ROWS, "--refused", tmp_path / "no such folder" / "refused.jsonl")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "the file of --refused cannot be written: No such file or directory" in result.stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_under_the_file_of_refused_rows_is_reported() -> None:
     result = dry_run(ROWS, "--refused", "/dev/full")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "the file of --refused cannot be written: No space left on device" in result.stderr
 
 
@@ -166,7 +166,7 @@ def test_options_that_contradict_are_exit_code_2(
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text("id,a\nv1,x\n")
     result = run(*arguments, text="", FLAGPOST_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert told in result.stderr
     assert Path("rows.csv").read_text() == "id,a\nv1,x\n"
 
@@ -200,7 +200,7 @@ def test_no_kafka_is_one_line_and_nothing_on_stdout(monkeypatch: pytest.MonkeyPa
 
 def test_kafka_must_be_set_but_for_a_dry_run() -> None:
     result = run("-", "--format", "csv", "--type", "visitor", text=ROWS)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "kafka.bootstrap_servers: is required" in result.stderr
 
 
@@ -266,5 +266,5 @@ def test_refused_rows_of_json_lines_carry_their_text(tmp_path: Path) -> None:
 def test_events_that_a_second_run_may_repeat_are_reported(age_ms: int, said: bool) -> None:
     row = f"visitor_id,event,timestamp\nv1,e,{time.time_ns() // 1_000_000 - age_ms}\n"
     result = run("-", "--format", "csv", "--type", "track", "--dry-run", text=row)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert ("more than 1,800 s ago (dedupe.ttl_seconds)" in result.stderr) is said

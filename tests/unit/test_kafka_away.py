@@ -44,7 +44,7 @@ def test_the_demo_says_why_a_kafka_of_ones_own_does_not_answer(monkeypatch: pyte
     """Its sentence ended in nothing."""
     monkeypatch.setattr(own_kafka, "SECONDS", 1.0)
     result = CliRunner().invoke(flagpost, ["demo", "--bootstrap-servers", "127.0.0.1:1"])
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "Connection refused" in result.stderr
     assert not any(line.rstrip().endswith(":") for line in result.stderr.splitlines())
     empty = CliRunner().invoke(flagpost, ["demo", "--bootstrap-servers", ""])

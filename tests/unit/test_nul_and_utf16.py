@@ -203,7 +203,7 @@ def test_preview_says_it_too() -> None:
         (json.dumps(TRACK).encode("utf-16-le"), "UTF-16"),
     ):
         result = CliRunner().invoke(flagpost, ["preview", "-"], input=content)
-        assert result.exit_code == 1
+        assert result.exit_code == 1, result.output
         assert said in result.output
 
 

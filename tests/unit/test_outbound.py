@@ -228,7 +228,7 @@ def test_files_that_fit_are_taken(load: Load, files: Mapping[str, str]) -> None:
 def test_a_wrong_ca_file_of_pendos_ends_with_code_2(files: Mapping[str, str]) -> None:
     environ = _environ({"pendo.ca_file": files["noise"]})
     result = CliRunner().invoke(flagpost, ["consume"], env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert f"pendo.ca_file (FLAGPOST_PENDO__CA_FILE): {files['noise']} holds no certificates" in result.output
 
 
@@ -238,7 +238,7 @@ def test_a_wrong_proxy_of_the_environment_ends_with_code_2(monkeypatch: pytest.M
     monkeypatch.setattr("flagpost_settings.logs.configure_logging", lambda *_: None)
     environ = _environ({}) | {"HTTPS_PROXY": f"socks5://u:{SECRET}@p:1"}
     result = CliRunner().invoke(flagpost, ["consume"], env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "HTTPS_PROXY: is not a proxy that can be used" in result.output
     assert SECRET not in result.output
 

@@ -232,5 +232,5 @@ def test_a_port_in_use_is_explained() -> None:
 
 def test_a_field_needs_both_names() -> None:
     result = CliRunner().invoke(main, ["--visitor-field", "checkout"])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "'checkout' is not API_NAME=DISPLAY NAME" in result.output

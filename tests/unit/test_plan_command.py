@@ -62,20 +62,20 @@ def test_what_cannot_be_planned_is_a_usage_error_that_names_the_option(
     arguments: tuple[str, ...], told: str
 ) -> None:
     result = run(*arguments)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert told in result.stderr
     assert result.stdout == ""
 
 
 def test_settings_that_cannot_be_used_are_exit_code_2() -> None:
     result = run(*SMALL, FLAGPOST_PENDO__MAX_CONNECTIONS="none")
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "pendo.max_connections" in result.stderr
 
 
 def test_a_plan_that_holds_is_shown_with_charts_and_exit_code_0() -> None:
     result = run(*SMALL)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith("These pods and settings carry the load.")
     for row in ("pods", "requests to Pendo", "duplicates removed", "Pendo budget needed", "memory per pod"):
         assert f"\n{row}" in result.stdout
@@ -86,7 +86,7 @@ def test_a_plan_that_holds_is_shown_with_charts_and_exit_code_0() -> None:
 
 def test_a_plan_that_does_not_hold_says_why_and_is_exit_code_1() -> None:
     result = run(*SMALL, "--track-requests-per-minute", "60")
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "cannot carry the load:\n- pendo.track_requests_per_minute is 60, but " in result.stdout
 
 
@@ -166,7 +166,7 @@ def test_the_charts_are_written_as_svg(tmp_path: Path) -> None:
 
 def test_an_svg_that_cannot_be_written_is_one_line_and_no_wait(tmp_path: Path) -> None:
     result = run("--rate", "100000", "--svg", str(tmp_path / "nowhere" / "plan.svg"))
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert "plan.svg cannot be written: No such file" in result.stderr
     assert result.stdout == ""
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_one_line_that_says_what
     file = tmp_path / "costs.json"
     file.write_text(content)
     result = run(*SMALL, "--calibration", str(file))
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     assert f"{file} is not a calibration" in result.stderr
     assert "flagpost plan --calibrate" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -38,7 +38,7 @@ HEADERS = {
 def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
     result = preview(DECISION, "--json", env={"FLAGPOST_PENDO__REGION": "eu"})
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {
         "requests": [
             {
@@ -63,7 +63,7 @@ def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_for_people_it_shows_the_same() -> None:
     result = preview(DECISION)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert "POST https://data.pendo.io/data/track\nx-pendo-integration-key: ***\n" in result.stdout
     assert '"properties":{"flag_key":"checkout"' in result.stdout
 
@@ -103,7 +103,7 @@ def test_what_would_not_be_sent_says_how_it_would_end(
     event: object, env: dict[str, str], settled: tuple[str, str]
 ) -> None:
     result = preview(event, "--json", env=env)
-    assert result.exit_code == 1
+    assert result.exit_code == 1, result.output
     shown = json.loads(result.stdout)
     assert shown["requests"] == []
     assert shown["settled"] == {"outcome": settled[0], "reason": settled[1]}
@@ -111,7 +111,7 @@ def test_what_would_not_be_sent_says_how_it_would_end(
 
 def test_an_old_decision_still_sets_its_metadata() -> None:
     result = preview({**DECISION, "occurred_at": "2020-01-01T00:00:00Z"}, "--json")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)
     assert [request["url"].rsplit("/", 1)[1] for request in shown["requests"]] == ["value?create=true"]
     assert shown["settled"] == {"outcome": "dead_lettered", "reason": "expired"}
@@ -129,7 +129,7 @@ def test_pendos_schema_resolves_fields(tmp_path: Path) -> None:
     assert "field_missing" in missing.stdout
     schema.write_text("[]")
     wrong = preview(DECISION, "--schema", str(schema))
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 1, wrong.output
     assert "GET /api/v1/metadata/schema/visitor" in wrong.stderr
 
 
@@ -164,6 +164,6 @@ def test_what_is_not_an_event_is_reported_in_one_line(text: str | bytes, part: s
 
 def test_settings_that_cannot_be_used_end_with_2() -> None:
     result = preview(DECISION, env={"FLAGPOST_DELIVERY__MAX_ATTEMPS": "3"})
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "delivery.max_attemps" in result.stderr
     assert "delivery.max_attempts" in result.stderr

@@ -227,12 +227,12 @@ def test_a_value_that_is_not_a_split_is_refused_with_an_example(text: str) -> No
 @pytest.mark.parametrize("command", ["reconcile", "tail"])
 def test_an_invalid_time_is_a_usage_error(command: str) -> None:
     result = CliRunner().invoke(flagpost, [command, "--since", "yesterday"])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "'yesterday' is not a time" in result.output
 
 
 @pytest.mark.parametrize("command", ["reconcile", "tail"])
 def test_without_a_cluster_the_settings_are_refused(command: str) -> None:
     result = CliRunner().invoke(flagpost, [command], env={"FLAGPOST_CONFIG": None})
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "kafka.bootstrap_servers" in result.stderr

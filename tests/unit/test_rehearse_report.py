@@ -65,7 +65,7 @@ def test_without_a_difference_there_is_no_table() -> None:
 def test_an_empty_window_is_a_usage_error() -> None:
     environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     result = CliRunner().invoke(flagpost, ["rehearse", "--since", "1h", "--until", "2h"], env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "--since is not before --until" in result.stderr
 
 
@@ -73,5 +73,5 @@ def test_no_brokers_in_the_settings_is_exit_code_2() -> None:
     result = CliRunner().invoke(
         flagpost, ["rehearse"], env={"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": None, "FLAGPOST_CONFIG": None}
     )
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "kafka.bootstrap_servers" in result.stderr

@@ -132,7 +132,7 @@ def test_every_command_stops(tmp_path: Path, command: list[str]) -> None:
 
     done = CliRunner().invoke(flagpost, arguments, env={"FLAGPOST_PENDO_REGION": "eu"})
 
-    assert done.exit_code == 2
+    assert done.exit_code == 2, done.output
     assert "write FLAGPOST_PENDO__REGION" in done.output
 
 

@@ -138,5 +138,5 @@ def test_preview_prints_a_hostile_event_harmlessly() -> None:
         assert "evil" in result.output
         assert is_harmless(result.output)
     broken = CliRunner().invoke(flagpost, ["preview"], input=orjson.dumps({"type": HOSTILE, HOSTILE: 1}))
-    assert broken.exit_code == 1
+    assert broken.exit_code == 1, broken.output
     assert is_harmless(broken.output)

@@ -109,7 +109,7 @@ def test_as_an_option_it_counts_from_now() -> None:
 
 def test_as_an_option_it_is_a_usage_error_that_names_the_option() -> None:
     result = CliRunner().invoke(_echo, ["--since", "yesterday"])
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "Invalid value for '--since': 'yesterday' is not a time" in result.stderr
 
 
@@ -130,7 +130,7 @@ COMMANDS = [
 def test_a_window_that_is_empty_is_a_usage_error_of_every_command(command: list[str]) -> None:
     environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     result = CliRunner().invoke(flagpost, [*command, "--since", "1h", "--until", "2h"], env=environ)
-    assert result.exit_code == 2
+    assert result.exit_code == 2, result.output
     assert "--since is not before --until; the window would be empty" in result.stderr
 
 
