@@ -16,6 +16,9 @@ from real_kafka.broker import KafkaBroker
 from running import FLAGPOST, RunningConsumer, environment
 from traffic import Published, publish
 
+SHORT_SESSION = {"kafka__session_timeout_seconds": 8, "pendo__request_timeout_seconds": 3}
+"""For a consumer that is killed: Kafka gives its partitions to the next one after these seconds, not after 45."""
+
 
 class Scene:
     """One test's topics, its Pendo stand-in, and the settings that connect them."""

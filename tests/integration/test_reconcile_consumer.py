@@ -16,7 +16,7 @@ from flagpost_consumer.demo.pendo_stand_in import CLOSE_AFTER_RECORDING, Endpoin
 from flagpost_schemas import AccountMetadata, Event, TrackEvent
 from ledger_writing import History
 from running import eventually
-from scenes import Scene
+from scenes import SHORT_SESSION, Scene
 from traffic import produce
 
 
@@ -64,7 +64,7 @@ async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: 
     scene.pendo.faults.visitor("late", CLOSE_AFTER_RECORDING)
     scene.publish(traffic())
     produce(scene.kafka.bootstrap_servers, scene.topic, b"x", b"no avro")
-    with scene.consume(delivery__visitor_interval_seconds=1.0) as consumer:
+    with scene.consume(delivery__visitor_interval_seconds=1.0, **SHORT_SESSION) as consumer:
         await scene.pendo.received.until(lambda: scene.pendo.received.recorded() >= 10, 30)
         half = await reconciled(history)
         assert half["unexplained"] == 0
@@ -72,7 +72,7 @@ async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: 
         await consumer.wait()
     # An answer lost before the crash would be forgotten with it; this one's record reaches the ledger.
     scene.publish([decision("late", "checkout", "a", occurred_at=wall_ms())])
-    with scene.consume(kafka__session_timeout_seconds=25) as consumer:
+    with scene.consume(**SHORT_SESSION) as consumer:
         await consumer.caught_up(scene.partitions)
         assert await consumer.stop() == 0
     found = await reconciled(history, "--pendo")

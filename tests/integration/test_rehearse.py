@@ -17,12 +17,11 @@ from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import CLOSE_AFTER_RECORDING
 from flagpost_schemas import AccountMetadata, DecisionEvent, Event, TrackEvent
 from ledger_writing import History
-from scenes import Scene
+from scenes import SHORT_SESSION, Scene
 from traffic import produce
 
 GRANTED = {"analytics": True}
 FAST = {"delivery__visitor_interval_seconds": 0.05, "metadata__linger_seconds": 0.1}
-SHORT_SESSION = {"kafka__session_timeout_seconds": 8, "pendo__request_timeout_seconds": 3}
 
 
 def wall_ms() -> int:
