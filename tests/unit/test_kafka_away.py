@@ -98,3 +98,56 @@ def test_an_answer_that_is_a_refusal_is_not_waited_for() -> None:
     with pytest.raises(KafkaException):
         Patience("broker:9092", str).ask(call, 10.0)
     assert given == [1.0]
+
+
+class Clock:
+    """A clock that sleeping alone moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.fixture
+def slow_brokers(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], KafkaAdmin]:
+    """An admin whose brokers know the new topic "late" only after some seconds."""
+    clock = Clock()
+    monkeypatch.setattr(kafka_admin, "time", clock)
+
+    def admin(seconds: float) -> KafkaAdmin:
+        begin = clock.seconds
+        monkeypatch.setattr(
+            KafkaAdmin,
+            "partitions",
+            lambda _, name: None if name == "late" and clock.seconds < begin + seconds else 1,
+        )
+        monkeypatch.setattr(KafkaAdmin, "states", lambda _, names: dict.fromkeys(names))
+        return KafkaAdmin(NOBODY)
+
+    return admin
+
+
+def test_a_new_topic_that_slow_brokers_learn_of_late_is_waited_for(
+    slow_brokers: Callable[[float], KafkaAdmin], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After ten seconds `topics create` failed, on a machine that was busy."""
+    assert [*slow_brokers(40.0).awaited_states(["there", "late"])] == ["there", "late"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "waiting for up to 60 s until Kafka's brokers know what was created: late"
+
+
+def test_a_new_topic_that_is_there_soon_is_waited_for_in_silence(
+    slow_brokers: Callable[[float], KafkaAdmin], capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow_brokers(0.5).awaited_states(["late"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_new_topic_that_does_not_appear_is_named(slow_brokers: Callable[[float], KafkaAdmin]) -> None:
+    with pytest.raises(KafkaUnavailable, match="created, but not visible after 60 s: late; run it again"):
+        slow_brokers(3_600.0).awaited_states(["there", "late"])

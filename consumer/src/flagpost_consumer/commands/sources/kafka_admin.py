@@ -22,11 +22,14 @@ from confluent_kafka.cimpl import NewTopic
 from flagpost_consumer.commands.sources.kafka_clients import silent_client
 from flagpost_consumer.commands.topics.rules import TopicSpec, TopicState
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_consumer.terminal.patience import Patience
+from flagpost_consumer.terminal.echo import echo
+from flagpost_consumer.terminal.patience import SILENT_SECONDS, Patience
 from flagpost_kafka import errors, rights
 from flagpost_kafka.rights import Operation, Resource, Right
 
 CALL_SECONDS = 10.0
+VISIBLE_SECONDS = 60.0
+"""Until a new topic is visible: brokers learn of it from the controller, and slow ones learn late."""
 POLL_SECONDS = 0.05
 
 _NOT_YET_THERE: Final = errors.NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
@@ -117,13 +120,20 @@ class KafkaAdmin:
         Raises:
             KafkaUnavailable: a topic does not appear, or as for `states`.
         """
-        deadline = time.monotonic() + CALL_SECONDS
+        began, has_said = time.monotonic(), False
         while hidden := [name for name in names if self.partitions(name) is None]:
-            if time.monotonic() > deadline:
+            waited, topics = time.monotonic() - began, ", ".join(hidden)
+            if waited > VISIBLE_SECONDS:
                 raise KafkaUnavailable(
-                    f"{self._servers}: created, but not visible after {CALL_SECONDS:g} s: {', '.join(hidden)}"
+                    f"{self._servers}: created, but not visible after {VISIBLE_SECONDS:g} s: {topics}; run it again"
                 )
-            self._client.poll(POLL_SECONDS)
+            if waited > SILENT_SECONDS and not has_said:
+                has_said = True
+                echo(
+                    f"waiting for up to {VISIBLE_SECONDS:g} s until Kafka's brokers know what was created: {topics}",
+                    err=True,
+                )
+            time.sleep(POLL_SECONDS)
         return self.states(names)
 
     def rights_on_topic(self, name: str) -> frozenset[Operation] | None:
