@@ -71,11 +71,11 @@ def test_nothing_is_remembered_where_no_value_is_near_another() -> None:
 def test_at_the_limit_the_oldest_are_forgotten_first() -> None:
     """The whole older generation of a partition went at once, with what was sent a moment ago."""
     values = SentValues(TTL_MS, 100)
-    for number in range(1_000):
+    for number in range(300):
         values.remember(0, key(number), sent(5_000))
         assert len(values) == min(number + 1, 100)
-        assert known(values, 0, range(max(0, number - 99), number + 1), 5_000)[0] == max(0, number - 99)
-    assert known(values, 0, range(1_000), 5_000) == list(range(900, 1_000))
+        assert known(values, 0, range(number - 100, number + 1), 5_000)[:1] == [max(0, number - 99)]
+    assert known(values, 0, range(300), 5_000) == list(range(200, 300))
 
 
 def test_a_quiet_partitions_values_go_before_a_busy_ones() -> None:
@@ -153,11 +153,11 @@ def test_what_is_remembered_takes_no_more_memory_than_its_bound(
 
 
 def test_long_names_of_fields_are_kept_in_no_cache() -> None:
-    """4,096 names of 64 KB are 256 MB, in each of two caches."""
+    """4,096 names of 64 KB are 256 MB, in each of two caches; here they would be 10 MB."""
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    for number in range(2_000):
+    for number in range(500):
         name = f"{number}" + "n" * 20_000
         assert field_key("custom", name) == field_key("custom", name)
         assert name_bytes(name) == len(name) + len('"":,')
@@ -171,7 +171,7 @@ def test_long_names_of_fields_are_kept_in_no_cache() -> None:
 
 def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
     values = SentValues(TTL_MS, 1_000_000)
-    for number in range(20_000):
+    for number in range(3_000):
         values.remember(0, key(number), sent(5_000 + number * 10))
         assert len(values) <= 6 * TTL_MS / 10
         assert values.near(0, key(max(0, number - 99)), 5_000 + number * 10)
@@ -180,13 +180,13 @@ def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
 def test_a_leap_in_event_time_forgets_a_few_values_at_a_time() -> None:
     """Nothing ever walks through all that is remembered."""
     values = SentValues(TTL_MS, 1_000_000)
-    for number in range(10_000):
+    for number in range(1_000):
         values.remember(0, key(number), sent(5_000))
-    for number in range(10_000, 14_000):
+    for number in range(1_000, 1_400):
         before = len(values)
         values.remember(0, key(number), sent(9_000_000))
         assert before - len(values) <= 4
-    assert len(values) == 4_000
+    assert len(values) == 400
 
 
 @pytest.mark.parametrize("step_ms", [0, TTL_MS + 1, 5 * TTL_MS])
@@ -217,7 +217,7 @@ def test_the_count_is_right_whatever_happens() -> None:
     for limit, limit_bytes in ((1, MAX_BYTES), (7, MAX_BYTES), (300, MAX_BYTES), (300, 5_000)):
         values = SentValues(TTL_MS, limit, limit_bytes)
         at = 5_000
-        for _ in range(5_000):
+        for _ in range(1_500):
             at += draw.choice((0, 0, 30, -500, 2_500))
             partition, number, name = draw.randrange(3), draw.randrange(60), f"f{draw.randrange(4)}"
             values.remember(partition, key(number, name), sent(max(0, at)))
