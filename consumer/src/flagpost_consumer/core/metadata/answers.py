@@ -66,7 +66,7 @@ def _named(error: Mapping[str, object], ids: Sequence[str], known: set[str]) -> 
 
 
 def _id_text(value: object) -> str | None:
-    """An id as the request had it, None if it is none: Pendo may return an id that looks like a number as a number."""
+    """An id as the request had it, or None: Pendo may return an id that looks like a number as a number."""
     is_id = isinstance(value, (str, int)) and not isinstance(value, bool)
     return str(value) if is_id else None
 
