@@ -359,7 +359,29 @@ def test_a_batch_that_is_full_by_its_bytes_does_not_linger() -> None:
     assert batches.due_at(0.0) == 60.0
 
 
+def test_bytes_that_were_handed_back_do_not_fill_a_batch() -> None:
+    batches = batches_of(batch_bytes=10_000, linger_seconds=60.0)
+    gone = offer(batches, 0, "v", {"f": "x" * 6_000})
+    offer(batches, 1, "v", {"g": 1})
+    batches.remove([gone])
+    offer(batches, 2, "w", {"f": "x" * 6_000})
+    assert batches.due_at(0.0) == 60.0
+    assert [visitors_in(body) for body in send_all(batches, 60.0)] == [["v", "w"]]
+    assert batches._queues["visitor", "custom"]._bytes == 0
+
+
 # Company
+
+
+def test_an_id_waits_in_the_batch_of_each_of_its_groups() -> None:
+    batches = batches_of(batch_size=2, linger_seconds=60.0)
+    offer(batches, 0, "v", {"f": 1})
+    for offset, visitor in ((1, "v"), (2, "w")):
+        metadata = Metadata("visitor", "agent", visitor, {"f": 1})
+        batches.offer(Item(None, metadata, 0, offset, START_MS, missing=False), 0.0)
+    assert batches.due_at(0.0) == 0.0, "the batch of the second group is full"
+    assert [visitors_in(body) for body in send_all(batches, 0.0)] == [["v", "w"]]
+    assert [visitors_in(body) for body in send_all(batches, 60.0)] == [["v"]]
 
 
 def test_newer_values_do_not_make_an_id_linger_longer() -> None:

@@ -232,6 +232,57 @@ def test_failures_at_random_cost_few_more_requests() -> None:
     assert len(pendo.sizes) < 3 * 30
 
 
+# Request by request
+
+
+def sizes_of_requests(script: Script, size: int, seconds: float = 300.0) -> list[int]:
+    """How many ids each request of a batch has, and of what follows it, when nobody else is there."""
+    pendo = Pendo(script)
+    world = world_with(pendo)
+    world.join()
+    publish_batch(world, size)
+    world.run(until=seconds)
+    return pendo.sizes
+
+
+@pytest.mark.parametrize("answer", [Answer(500), Answer(403), TIMED_OUT])
+@pytest.mark.parametrize(("size", "sizes"), [(4, [4, 4, 1, 3, 2, 1]), (8, [8, 8, 1, 7, 4, 3, 2, 1])])
+def test_a_batch_with_a_bad_record_is_tried_twice_then_without_one_id_then_in_halves(
+    answer: Answer, size: int, sizes: list[int]
+) -> None:
+    """Of two halves the one that failed is halved at once: the other one passed. Then the bad one waits alone."""
+    found = sizes_of_requests(lambda _, ids: answer if BAD in ids else OK, size)
+    assert found[: len(sizes)] == sizes
+    assert set(found[len(sizes) :]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("fails", "size", "sizes"),
+    [
+        (1, 4, [4, 4]),
+        (2, 4, [4, 4, 1, 3]),
+        (3, 4, [4, 4, 1, 3, 1]),
+    ],
+)
+@pytest.mark.parametrize("answer", [Answer(500), Answer(403)])
+def test_after_two_failures_one_id_goes_ahead(
+    answer: Answer, fails: int, size: int, sizes: list[int]
+) -> None:
+    answers = [answer] * fails
+    assert sizes_of_requests(lambda *_: answers.pop() if answers else OK, size) == sizes
+
+
+def test_a_batch_that_is_told_to_wait_stays_as_it_is() -> None:
+    sizes = sizes_of_requests(lambda world, _: Answer(429) if world.now < 60.0 else OK, 4)
+    assert len(sizes) > 3
+    assert set(sizes) == {4}
+
+
+def test_a_batch_that_is_refused_for_good_is_halved_at_once() -> None:
+    sizes = sizes_of_requests(lambda _, ids: Answer(400) if BAD in ids else OK, 8)
+    assert sizes == [8, 4, 4, 2, 2, 1, 1]
+
+
 # Whose success is another's
 
 
