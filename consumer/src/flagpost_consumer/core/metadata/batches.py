@@ -521,7 +521,6 @@ class MetadataBatches(Generic[Owner]):
         self._leave_queues(target)
         self._targets.pop(target.key, None)
         if batch is not None:
-            target.batch = None
             batch.waiting_ids -= 1
             if not batch.waiting_ids:
                 self._retries.drop(batch)
