@@ -29,6 +29,7 @@ from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, Meta
 from flagpost_schemas import MetadataValue, VisitorMetadata
 
 Batches = MetadataBatches[None]
+MOST_TURNS = 1_000
 
 
 def batches_of(
@@ -61,20 +62,22 @@ def offer(
 
 def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
     """Start what is due: a batch, and the body of its request."""
-    due = batches.due_at(now)
-    while due is not None and due <= now and (batch := batches.take(now)) is not None:
+    for _ in range(MOST_TURNS):
+        due = batches.due_at(now)
+        if due is None or due > now or (batch := batches.take(now)) is None:
+            return None
         if records := batches.gather(batch, now):
             return batch, metadata_body(batch.target, records)
-        due = batches.due_at(now)
-    return None
+    raise AssertionError("a batch is always due, and none of them has anything to send")
 
 
 def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
     """Send all that is due, and let Pendo take it; returns the bodies."""
-    bodies = []
+    bodies: list[bytes] = []
     while (sent := send(batches, now)) is not None:
         batches.accepted(sent[0], sent[0].ids, now)
         bodies.append(sent[1])
+        assert len(bodies) < MOST_TURNS, "what Pendo took is sent again and again"
     return bodies
 
 
