@@ -306,6 +306,21 @@ def test_a_record_may_fill_a_request_to_the_last_byte() -> None:
     assert f"allows {len(body) + 1} " in ending.detail
 
 
+@pytest.mark.parametrize(("bytes_more", "sent"), [(2, [["f", "g"], ["h"]]), (1, [["f"], ["g"], ["h"]])])
+def test_of_one_id_as_many_deliveries_go_as_fill_a_request_to_the_last_byte(
+    bytes_more: int, sent: list[list[str]]
+) -> None:
+    roomy = batches_of()
+    offer(roomy, 0, "v", {"f": "x" * 100})
+    offer(roomy, 1, "v", {"g": "x" * 100})
+    (body,) = send_all(roomy)
+    batches = batches_of(batch_bytes=len(body) + bytes_more)
+    for offset, name in enumerate("fg"):
+        offer(batches, offset, "v", {name: "x" * 100})
+    offer(batches, 2, "v", {"h": "x" * 101})
+    assert [list(orjson.loads(each)[0]["values"]) for each in send_all(batches)] == sent
+
+
 @pytest.mark.parametrize("is_enough", [True, False])
 def test_ids_that_fill_a_request_to_the_last_byte_go_together(is_enough: bool) -> None:
     """Each record is counted with a comma, and the body with brackets and one comma less."""
