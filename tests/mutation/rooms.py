@@ -16,7 +16,7 @@ TESTS = {
     "metadata_items offsets reading_watch repeats settled_before shares settling unacknowledged",
     "metadata": "engine handing_back metadata_answers metadata_at_once metadata_batches metadata_coalescing "
     "metadata_halving metadata_hand_over metadata_holdings metadata_in_flight metadata_order metadata_queues "
-    "metadata_retries sent_values suppressions",
+    "metadata_retries metadata_sending sent_values suppressions",
     "pendo": "attempts budget endpoint rules",
     "planning": "plan planned_contents repeats "
     "rules visitor_names legible ledger_ids quarantine suppressions mispartitioned engine_clock "
