@@ -272,6 +272,44 @@ def test_after_two_failures_one_id_goes_ahead(
     assert sizes_of_requests(lambda *_: answers.pop() if answers else OK, size) == sizes
 
 
+def test_halves_that_both_fail_are_sent_again_before_they_are_halved() -> None:
+    """None of the two shows that Pendo works: it may be an outage."""
+    bad = {"v1", "v6"}
+    pendo = Pendo(lambda _, ids: Answer(500) if ids & bad else OK)
+    world = world_with(pendo)
+    world.join()
+    for number in range(8):
+        world.publish(value(f"v{number}"))
+    world.run(until=300.0)
+    assert pendo.sizes[:9] == [8, 8, 1, 7, 4, 3, 4, 3, 1]
+    assert endings(world) == {f"v{number}": Reason.OK for number in (0, 2, 3, 4, 5, 7)}
+
+
+def test_a_request_that_passed_before_the_batch_was_made_does_not_count_against_it() -> None:
+    answers = [OK, Answer(500), Answer(500)]
+    pendo = Pendo(lambda *_: answers.pop(0) if answers else OK)
+    world = world_with(pendo)
+    world.join()
+    world.publish(value("early"))
+    for number in range(4):
+        world.publish_at(10.0, value(f"v{number}"))
+    world.run(until=300.0)
+    assert pendo.sizes == [1, 4, 4, 1, 3]
+
+
+def test_a_request_that_passes_before_the_retry_does_not_halve_the_batch() -> None:
+    """Everything may have failed in that moment: the batch is halved only if it fails again."""
+    answers = [Answer(500), OK]
+    pendo = Pendo(lambda *_: answers.pop(0) if answers else OK, seconds=1.0)
+    world = world_with(pendo)
+    world.join()
+    for number in range(4):
+        world.publish(value(f"v{number}"))
+    world.publish_at(1.0, value("other"))
+    world.run(until=300.0)
+    assert pendo.sizes == [4, 1, 4]
+
+
 def test_a_batch_that_is_told_to_wait_stays_as_it_is() -> None:
     sizes = sizes_of_requests(lambda world, _: Answer(429) if world.now < 60.0 else OK, 4)
     assert len(sizes) > 3
