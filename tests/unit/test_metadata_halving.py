@@ -63,7 +63,7 @@ def world_with(
 def publish_batch(world: World, size: int) -> None:
     for number in range(size - 1):
         world.publish(value(f"v{number}"))
-        if number == size // 2:
+        if number == min(size // 2, size - 2):
             world.publish(value(BAD))
 
 
@@ -259,6 +259,7 @@ def test_a_batch_with_a_bad_record_is_tried_twice_then_without_one_id_then_in_ha
 @pytest.mark.parametrize(
     ("fails", "size", "sizes"),
     [
+        (2, 2, [2, 2, 1, 1]),
         (1, 4, [4, 4]),
         (2, 4, [4, 4, 1, 3]),
         (3, 4, [4, 4, 1, 3, 1]),
