@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from deadlines import FACTOR, stretched
 from example_counts import ALL
@@ -31,8 +31,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("tenth", settings.get_profile("flagpost"), max_examples=ALL // 10)
-# For `make mutation`, which runs a test once for each mutant of what it covers.
-settings.register_profile("quick", settings.get_profile("flagpost"), max_examples=ALL // 5, derandomize=True)
+# For `make mutation`, which runs a test once for each mutant of what it covers, and asks only whether it fails: to
+# look for the smallest example that fails takes longer than all else.
+settings.register_profile(
+    "quick",
+    settings.get_profile("flagpost"),
+    max_examples=ALL // 5,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    report_multiple_bugs=False,
+)
 settings.load_profile("flagpost")
 
 # If no event loop was ever set, asyncio makes one on request, and nobody closes it. pytest-asyncio requests one

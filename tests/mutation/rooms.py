@@ -14,8 +14,9 @@ ENGINE = "engine"
 TESTS = {
     "books": "accounts aged_table dedupe dedupe_boundaries handing_back holding lanes leader_epochs ledger_window "
     "metadata_items offsets reading_watch repeats settled_before shares settling unacknowledged",
-    "metadata": "metadata_answers metadata_batches metadata_coalescing metadata_halving metadata_hand_over "
-    "metadata_holdings metadata_in_flight sent_values",
+    "metadata": "engine handing_back metadata_answers metadata_at_once metadata_batches metadata_coalescing "
+    "metadata_halving metadata_hand_over metadata_holdings metadata_in_flight metadata_order metadata_queues "
+    "metadata_retries metadata_sending sent_values suppressions",
     "pendo": "attempts budget endpoint rules",
     "planning": "plan planned_contents repeats "
     "rules visitor_names legible ledger_ids quarantine suppressions mispartitioned engine_clock "

@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
+from functools import _lru_cache_wrapper
 from io import StringIO
 from math import ceil
 from pathlib import Path
@@ -33,6 +34,7 @@ from mutmut.utils.file_utils import setup_source_paths
 from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 from mutation.mutants import NO_TESTS, is_noticed_by_a_test
+from mutation.rooms import PACKAGE
 
 _LEAST_SECONDS = 5
 """Of CPU, that each test of a mutant may take in any case."""
@@ -84,6 +86,7 @@ class _Trial:
         """Try all that is to be tried, instead of running the tests."""
         self._watch(session.items)
         gc.collect()
+        _empty_caches()
         gc.freeze()  # or each fork would copy what it only looks at
         for file, name in list(self._untried()):
             tests = sorted(self._reaching[mangled_name_from_mutant_name(name)], key=self._seconds.__getitem__)
@@ -148,6 +151,13 @@ class _Trial:
         self._tried += 1
         if self._tried % _TOLD_AFTER == 0:
             print(f"{self._tried} mutants tried", flush=True)
+
+
+def _empty_caches() -> None:
+    """Forget what the core keeps of the run without a mutant: a mutant of what is kept would never be asked."""
+    for each in gc.get_objects():
+        if isinstance(each, _lru_cache_wrapper) and each.__module__.startswith(PACKAGE):
+            each.cache_clear()
 
 
 def _error(item: pytest.Item) -> str:

@@ -14,7 +14,10 @@ from mutation.rooms import PACKAGE, REPOSITORY, held_by
 
 _COPIED = ["tests", "helm", "benchmarks", "docs"]
 """What the tests read; their caches and what npm puts there are left behind."""
-_OPTIONS = "-p no:xdist -p no:randomly -p no:cacheprovider -q --capture=no --hypothesis-profile quick"
+_OPTIONS = (
+    "-p no:xdist -p no:randomly -p no:cacheprovider -q --capture=no --tb=native --hypothesis-profile quick"
+)
+"""pytest's own traceback takes a tenth of a second, which is more than most mutants take."""
 _PYTEST = [*_OPTIONS.split(), "-m", "not (thorough or simulated_hours)"]
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "node_modules", "target")
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from engine_world import OK, START_MS, World
-from flagpost_consumer.core.metadata.answers import RecordErrors, read_errors
+from flagpost_consumer.core.metadata.answers import MAX_DETAIL_CHARACTERS, RecordErrors, read_errors
 from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -81,3 +81,57 @@ def test_an_error_without_a_text_is_still_reported() -> None:
         "a": "Pendo refused the record without saying why",
         "b": "Pendo: too long",
     }
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"not JSON", b"null", b'["a"]', b'{"missing": 5, "errors": {"id": "a"}}', b"{}"]
+)
+def test_an_answer_of_another_form_names_no_record(body: bytes) -> None:
+    assert read_errors(body, ["a", "b"]) == RecordErrors({}, unnamed=0)
+
+
+@pytest.mark.parametrize("missing", [None, True, 1.0, ["1"], {"id": "1"}])
+def test_what_is_no_id_names_no_record(missing: object) -> None:
+    body = orjson.dumps({"missing": [missing], "errors": [{"id": missing}]})
+    assert read_errors(body, ["", "None", "True", "1.0", "1"]).refused == {}
+
+
+def test_an_unknown_id_is_refused_with_the_reason_that_creating_is_off() -> None:
+    (detail,) = read_errors(b'{"missing": ["a"]}', ["a", "b"]).refused.values()
+    assert "metadata.create_missing" in detail
+
+
+@pytest.mark.parametrize(
+    ("index", "named"),
+    [(-1, []), (0, ["a"]), (1, ["b"]), (2, []), (True, []), ("0", []), (0.0, []), (None, [])],
+)
+def test_an_index_names_a_record_if_it_is_a_number_within_the_request(
+    index: object, named: list[str]
+) -> None:
+    assert (
+        list(read_errors(orjson.dumps({"errors": [{"index": index, "error": "no"}]}), ["a", "b"]).refused)
+        == named
+    )
+
+
+def test_an_error_that_names_an_id_of_the_request_and_an_index_is_about_the_id() -> None:
+    body = orjson.dumps({"errors": [{"index": 0, "id": "stranger", "visitorId": "b", "error": "no"}]})
+    assert read_errors(body, ["a", "b"]).refused == {"b": "Pendo: no"}
+
+
+@pytest.mark.parametrize(
+    ("failed", "unnamed"),
+    [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (-1, 0), (True, 0), ("3", 0), (2.0, 0), (None, 0)],
+)
+def test_the_failed_that_are_not_named_are_counted_up_to_the_size_of_the_request(
+    failed: object, unnamed: int
+) -> None:
+    body = orjson.dumps({"failed": failed, "errors": [{"id": "a"}]})
+    assert read_errors(body, ["a", "b", "c"]).unnamed == unnamed
+
+
+def test_what_pendo_says_of_a_record_is_shortened() -> None:
+    body = orjson.dumps({"errors": [{"id": "a", "error": "x" * 1_000}]})
+    (detail,) = read_errors(body, ["a"]).refused.values()
+    assert len(detail) <= len("Pendo: ") + MAX_DETAIL_CHARACTERS
+    assert detail.startswith("Pendo: " + "x" * (MAX_DETAIL_CHARACTERS - 10))

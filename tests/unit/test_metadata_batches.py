@@ -29,6 +29,7 @@ from flagpost_consumer.core.policy import DeliverySettings, EndpointLimits, Meta
 from flagpost_schemas import MetadataValue, VisitorMetadata
 
 Batches = MetadataBatches[None]
+MOST_TURNS = 1_000
 
 
 def batches_of(
@@ -61,25 +62,39 @@ def offer(
 
 def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
     """Start what is due: a batch, and the body of its request."""
-    due = batches.due_at(now)
-    while due is not None and due <= now and (batch := batches.take(now)) is not None:
+    for _ in range(MOST_TURNS):
+        due = batches.due_at(now)
+        if due is None or due > now or (batch := batches.take(now)) is None:
+            return None
         if records := batches.gather(batch, now):
             return batch, metadata_body(batch.target, records)
-        due = batches.due_at(now)
-    return None
+    raise AssertionError("a batch is always due, and none of them has anything to send")
 
 
 def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
     """Send all that is due, and let Pendo take it; returns the bodies."""
-    bodies = []
+    bodies: list[bytes] = []
     while (sent := send(batches, now)) is not None:
         batches.accepted(sent[0], sent[0].ids, now)
         bodies.append(sent[1])
+        assert len(bodies) < MOST_TURNS, "what Pendo took is sent again and again"
     return bodies
 
 
 def visitors_in(body: bytes) -> list[str]:
     return [entry["visitorId"] for entry in orjson.loads(body)]
+
+
+def test_the_deliveries_of_a_batch_are_each_named_once() -> None:
+    batches = batches_of()
+    items = [
+        offer(batches, 0, "a", {"f": 1, "g": 1}), offer(batches, 1, "a", {"h": 1}), offer(batches, 2, "b", {"f": 1})
+    ]  # fmt: skip
+    sent = send(batches)
+    assert sent is not None
+    assert batches.items(sent[0]) == items
+    batches.accepted(sent[0], ["a"], 0.0)
+    assert batches.items(sent[0]) == items[2:]
 
 
 # Whose batch goes first
@@ -124,6 +139,17 @@ def test_while_ids_wait_a_failed_batch_gets_one_of_eight_requests() -> None:
     assert taken.count(["a"]) == 1
 
 
+def test_after_a_failed_batch_seven_batches_of_waiting_ids_go_before_the_next_one() -> None:
+    batches = batches_of(batch_size=1)
+    for offset, visitor in enumerate("ab"):
+        offer(batches, offset, visitor, {"f": 1})
+        failed(batches, 0.0, wait_seconds=1.0)
+    for number in range(2, 3 * FAILED_SHARE):
+        offer(batches, number, f"v{number}", {"f": 1})
+    taken = [ids_of(batches.take(1.0)) for _ in range(2 * FAILED_SHARE)]
+    assert taken.index(["b"]) - taken.index(["a"]) == FAILED_SHARE
+
+
 def test_a_failed_batch_waits_although_it_is_its_turn_if_it_failed_last() -> None:
     batches = batches_of(batch_size=1)
     offer(batches, 0, "a", {"f": 1})
@@ -156,6 +182,28 @@ def test_a_single_id_is_probed_although_it_failed_last() -> None:
     offer(batches, 0, "a", {"f": 1})
     assert ids_of(batches.take_probe(0.0, avoid="a")) == ["a"]
     assert batches.take_probe(0.0) is None
+
+
+def test_a_probe_of_waiting_ids_is_one_id_also_when_it_is_the_turn_of_failed_batches() -> None:
+    batches = batches_of()
+    for offset, visitor in enumerate("abc"):
+        offer(batches, offset, visitor, {"f": 1})
+    assert [ids_of(batches.take_probe(0.0)) for _ in range(3)] == [["a"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_probe_of_a_failed_batch_takes_its_first_id_and_leaves_the_others_together(count: int) -> None:
+    batches = batches_of()
+    visitors = [f"v{number}" for number in range(count)]
+    for offset, visitor in enumerate(visitors):
+        offer(batches, offset, visitor, {"f": 1})
+    failed(batches, 0.0)
+    probe = batches.take_probe(0.0)
+    assert probe is not None
+    assert batches.gather(probe, 0.0) == [("v0", {"f": 1})]
+    assert [visitors_in(body) for body in send_all(batches)] == [visitors[1:]]
+    batches.accepted(probe, probe.ids, 0.0)
+    assert nothing(batches)
 
 
 def test_a_batch_that_does_not_wait_is_dropped_without_a_trace() -> None:
@@ -243,6 +291,50 @@ def test_a_record_that_no_request_holds_is_invalid_and_supersedes_nothing() -> N
     assert [orjson.loads(body)[0]["values"] for body in send_all(batches)] == [{"f": "small"}]
 
 
+def test_a_record_may_fill_a_request_to_the_last_byte() -> None:
+    values: dict[str, MetadataValue] = {"f": "x" * 100, "g": 1}
+    roomy = batches_of()
+    offer(roomy, 0, "v", values)
+    (body,) = send_all(roomy)
+    holds, too_small = batches_of(batch_bytes=len(body) + 2), batches_of(batch_bytes=len(body) + 1)
+    offer(holds, 0, "v", values)
+    assert send_all(holds) == [body]
+    offer(too_small, 0, "v", values)
+    ((_, ending),) = too_small.take_ended()
+    assert ending.reason is Reason.INVALID
+    assert f"take {len(body)} bytes" in ending.detail
+    assert f"allows {len(body) + 1} " in ending.detail
+
+
+@pytest.mark.parametrize(("bytes_more", "sent"), [(2, [["f", "g"], ["h"]]), (1, [["f"], ["g"], ["h"]])])
+def test_of_one_id_as_many_deliveries_go_as_fill_a_request_to_the_last_byte(
+    bytes_more: int, sent: list[list[str]]
+) -> None:
+    roomy = batches_of()
+    offer(roomy, 0, "v", {"f": "x" * 100})
+    offer(roomy, 1, "v", {"g": "x" * 100})
+    (body,) = send_all(roomy)
+    batches = batches_of(batch_bytes=len(body) + bytes_more)
+    for offset, name in enumerate("fg"):
+        offer(batches, offset, "v", {name: "x" * 100})
+    offer(batches, 2, "v", {"h": "x" * 101})
+    assert [list(orjson.loads(each)[0]["values"]) for each in send_all(batches)] == sent
+
+
+@pytest.mark.parametrize("is_enough", [True, False])
+def test_ids_that_fill_a_request_to_the_last_byte_go_together(is_enough: bool) -> None:
+    """Each record is counted with a comma, and the body with brackets and one comma less."""
+    roomy = batches_of()
+    for offset, visitor in enumerate("ab"):
+        offer(roomy, offset, visitor, {"f": "x" * 100})
+    (body,) = send_all(roomy)
+    batches = batches_of(batch_bytes=len(body) + (3 if is_enough else 2))
+    for offset, visitor in enumerate("ab"):
+        offer(batches, offset, visitor, {"f": "x" * 100})
+    together = [["a", "b"]] if is_enough else [["a"], ["b"]]
+    assert [visitors_in(each) for each in send_all(batches)] == together
+
+
 @given(
     ids=st.lists(st.text(max_size=8), min_size=1, max_size=6, unique=True),
     names=st.lists(st.text(max_size=6), min_size=1, max_size=4, unique=True),
@@ -285,13 +377,42 @@ def test_a_batch_that_is_full_by_its_bytes_does_not_linger() -> None:
     assert batches.due_at(0.0) == 60.0
 
 
+def test_bytes_that_were_handed_back_do_not_fill_a_batch() -> None:
+    batches = batches_of(batch_bytes=10_000, linger_seconds=60.0)
+    gone = offer(batches, 0, "v", {"f": "x" * 6_000})
+    offer(batches, 1, "v", {"g": 1})
+    batches.remove([gone])
+    offer(batches, 2, "w", {"f": "x" * 6_000})
+    assert batches.due_at(0.0) == 60.0
+    assert [visitors_in(body) for body in send_all(batches, 60.0)] == [["v", "w"]]
+    assert batches._queues["visitor", "custom"]._bytes == 0
+
+
 # Company
+
+
+def test_an_id_waits_in_the_batch_of_each_of_its_groups() -> None:
+    batches = batches_of(batch_size=2, linger_seconds=60.0)
+    offer(batches, 0, "v", {"f": 1})
+    for offset, visitor in ((1, "v"), (2, "w")):
+        metadata = Metadata("visitor", "agent", visitor, {"f": 1})
+        batches.offer(Item(None, metadata, 0, offset, START_MS, missing=False), 0.0)
+    assert batches.due_at(0.0) == 0.0, "the batch of the second group is full"
+    assert [visitors_in(body) for body in send_all(batches, 0.0)] == [["v", "w"]]
+    assert [visitors_in(body) for body in send_all(batches, 60.0)] == [["v"]]
 
 
 def test_newer_values_do_not_make_an_id_linger_longer() -> None:
     batches = batches_of(linger_seconds=2.0)
     for offset in range(10):
         offer(batches, offset, "v", {"f": offset}, now=float(offset) / 10)
+    assert batches.due_at(1.0) == 2.0
+
+
+def test_an_id_whose_partition_may_send_from_now_on_does_not_linger_anew() -> None:
+    batches = batches_of(linger_seconds=2.0)
+    offer(batches, 0, "v", {"f": 0}, now=0.0)
+    offer(batches, 1, "v", {"f": 1}, now=1.0, send_from=1.0)
     assert batches.due_at(1.0) == 2.0
 
 
@@ -308,6 +429,116 @@ def test_a_busy_kind_of_metadata_does_not_starve_another() -> None:
         assert sent is not None
         kinds.append(sent[0].target)
     assert kinds == ["visitor", "visitor", "account", "visitor"]
+
+
+# What Pendo has
+
+
+def ended(batches: Batches) -> dict[int, Reason]:
+    """How each offset ended since the last call."""
+    return {item.offset: ending.reason for item, ending in batches.take_ended()}
+
+
+def values_in(body: bytes) -> dict[str, MetadataValue]:
+    """Of the one record of a request."""
+    (entry,) = orjson.loads(body)
+    found: dict[str, MetadataValue] = entry["values"]
+    return found
+
+
+def test_a_delivery_that_comes_again_is_unchanged() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    send_all(batches)
+    assert ended(batches) == {0: Reason.OK}
+    offer(batches, 0, "v", {"f": 1})
+    assert ended(batches) == {0: Reason.UNCHANGED}
+
+
+def test_a_value_older_than_one_that_was_found_unchanged_is_superseded() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    send_all(batches)
+    offer(batches, 5, "v", {"f": 1})
+    offer(batches, 3, "v", {"f": 2})
+    assert send_all(batches) == []
+    assert ended(batches) == {0: Reason.OK, 5: Reason.UNCHANGED, 3: Reason.SUPERSEDED}
+
+
+def test_a_value_is_sent_again_after_a_request_with_another_one_failed() -> None:
+    """Pendo may have taken the other one although the request failed."""
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    send_all(batches)
+    offer(batches, 1, "v", {"f": 2})
+    failed(batches, 0.0)
+    offer(batches, 2, "v", {"f": 1})
+    assert [values_in(body) for body in send_all(batches)] == [{"f": 1}]
+
+
+def test_a_value_is_sent_again_after_pendo_refused_another_one() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    send_all(batches)
+    offer(batches, 1, "v", {"f": 2})
+    sent = send(batches)
+    assert sent is not None
+    batches.refused(sent[0], "v", Ending(Reason.REJECTED), 0.0)
+    offer(batches, 2, "v", {"f": 1})
+    assert [values_in(body) for body in send_all(batches)] == [{"f": 1}]
+
+
+def test_of_two_partitions_values_of_the_same_age_the_one_that_came_last_is_sent() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1}, partition=0)
+    offer(batches, 0, "v", {"f": 2}, partition=1)
+    assert [values_in(body) for body in send_all(batches)] == [{"f": 2}]
+
+
+# What is given up
+
+
+def exhausted(_: Item[None]) -> Ending:
+    return Ending(Reason.ATTEMPTS_EXHAUSTED)
+
+
+def test_what_else_waits_for_an_id_goes_once_its_batch_is_given_up() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    sent = send(batches)
+    assert sent is not None
+    other = Item(None, Metadata("visitor", "agent", "v", {"g": 1}), 0, 1, START_MS, missing=False)
+    batches.offer(other, 0.0)
+    assert batches.due_at(0.0) is None, "one request an id at a time"
+    batches.again(sent[0], 0.0, 60.0, exhausted)
+    assert ended(batches) == {0: Reason.ATTEMPTS_EXHAUSTED}
+    assert [values_in(body) for body in send_all(batches)] == [{"g": 1}]
+    assert ended(batches) == {1: Reason.OK}
+
+
+def test_a_probe_that_is_given_up_is_not_sent_again() -> None:
+    batches = batches_of()
+    offer(batches, 0, "v", {"f": 1})
+    probe = batches.take_probe(0.0)
+    assert probe is not None
+    batches.gather(probe, 0.0)
+    batches.disband(probe, 0.0, exhausted)
+    assert ended(batches) == {0: Reason.ATTEMPTS_EXHAUSTED}
+    assert send_all(batches) == []
+
+
+def test_a_scout_is_one_id_and_the_others_go_without_it() -> None:
+    batches = batches_of()
+    for offset, visitor in enumerate("abcd"):
+        offer(batches, offset, visitor, {"f": 1})
+    sent = send(batches)
+    assert sent is not None
+    batches.again(sent[0], 0.0)
+    again = batches.take(0.0)
+    assert again is sent[0]
+    batches.send_scout(again, 0.0)
+    assert [visitors_in(body) for body in send_all(batches)] == [["a"], ["b", "c", "d"]]
+    assert nothing(batches)
 
 
 # Newly assigned partitions
@@ -430,7 +661,7 @@ def test_what_was_handed_back_leaves_nothing_behind_while_pendo_is_down() -> Non
     first = send(batches)
     assert first is not None
     batches.again(first[0], 0.0, 1000.0)
-    for hand_over in range(50):
+    for hand_over in range(10):
         items = [
             offer(batches, offset, f"v{hand_over}-{offset}", {"f": 1}, now=float(hand_over))
             for offset in range(100)
@@ -596,7 +827,7 @@ def test_what_a_poll_costs_does_not_grow_with_what_waits(send_from: float) -> No
         takes = [steps_of(lambda now=now: batches.take(now)) for now in moments]  # type: ignore[misc]
         return [*looks, *takes]
 
-    assert work(50) == work(5_000)
+    assert work(50) == work(1_000)
 
 
 def test_what_a_batch_costs_does_not_grow_with_what_else_waits() -> None:
@@ -614,7 +845,7 @@ def test_what_a_batch_costs_does_not_grow_with_what_else_waits() -> None:
 
         return steps_of(answer_twice)
 
-    assert work(waiting_batches(50)) == work(waiting_batches(5_000))
+    assert work(waiting_batches(50)) == work(waiting_batches(1_000))
 
 
 def test_what_a_value_costs_does_not_grow_with_those_that_its_visitor_has() -> None:

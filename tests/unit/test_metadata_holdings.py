@@ -89,10 +89,32 @@ def test_whoever_holds_bytes_is_judged_by_bytes() -> None:
     assert list(holdings.beyond_fair_share(0.0)) == [*items["first"][6:4:-1], *items["second"][6:4:-1]]
 
 
+def test_an_id_keeps_the_bytes_that_any_id_may_always_have_and_its_first_delivery() -> None:
+    room = room_of(Holding(1000, 30), Holding(100, 30))
+    holdings, items = holdings_of(room, one=4)
+    assert list(holdings.beyond_fair_share(0.0)) == []
+    for gone in items["one"][:2]:
+        holdings.discard(gone)
+    came = [item("one") for _ in range(3)]
+    for each in came[:2]:
+        holdings.add(each, 10, 0.0)
+    assert list(holdings.beyond_fair_share(0.0)) == []
+    holdings.add(came[2], 10, 0.0)
+    assert list(holdings.beyond_fair_share(0.0)) == [came[2]]
+
+
+def test_an_id_that_holds_little_by_now_has_no_share_of_what_the_others_hold() -> None:
+    room = room_of(Holding(12, 10**9), Holding(2, 10**9))
+    holdings, items = holdings_of(room, once=5, one=20)
+    for gone in items["once"][3:]:
+        holdings.discard(gone)
+    assert list(holdings.beyond_fair_share(0.0)) == items["one"][:12:-1]
+
+
 def test_a_backlog_of_many_ids_with_a_few_deliveries_each_is_no_hoard() -> None:
     """Ten thousand visitors with five flags lost a third of their values to fair shares of nothing."""
     room = room_of(Holding(30, 10**9), Holding(5, 10**9))
-    holdings, _ = holdings_of(room, **{f"v{number}": 6 for number in range(1_000)})
+    holdings, _ = holdings_of(room, **{f"v{number}": 6 for number in range(100)})
     assert list(holdings.beyond_fair_share(0.0)) == []
 
 

@@ -65,10 +65,10 @@ def _named(error: Mapping[str, object], ids: Sequence[str], known: set[str]) -> 
     return None
 
 
-def _id_text(value: object) -> str:
-    """An id as the request had it: Pendo may return an id that looks like a number as a number."""
+def _id_text(value: object) -> str | None:
+    """An id as the request had it, or None: Pendo may return an id that looks like a number as a number."""
     is_id = isinstance(value, (str, int)) and not isinstance(value, bool)
-    return str(value) if is_id else ""
+    return str(value) if is_id else None
 
 
 def _text(error: Mapping[str, object]) -> str:

@@ -430,7 +430,6 @@ class MetadataBatches(Generic[Owner]):
                 self._unwait(target, key)
             if flying is not None and flying.item is item:
                 del target.in_flight[key]
-                item.flying -= 1
         self._tidy(target)
 
     def _remember(self, target: _Target[Owner], key: FieldKey, value: Value[Owner]) -> None:
@@ -522,7 +521,6 @@ class MetadataBatches(Generic[Owner]):
         self._leave_queues(target)
         self._targets.pop(target.key, None)
         if batch is not None:
-            target.batch = None
             batch.waiting_ids -= 1
             if not batch.waiting_ids:
                 self._retries.drop(batch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from math import inf
 
 
 class Queue:
@@ -32,7 +33,7 @@ class Queue:
 
     def enter_first(self, target_id: str, size: int) -> None:
         """An id that has already waited goes with the next request."""
-        self.enter(target_id, size, float("-inf"))
+        self.enter(target_id, size, -inf)
         self._ids.move_to_end(target_id, last=False)
 
     def grow(self, target_id: str, size: int) -> None:
