@@ -28,6 +28,7 @@ from flagpost_consumer.core.planning.suppressions import Suppressions
 from flagpost_consumer.core.tracks.appetite import Appetite
 from flagpost_consumer.core.tracks.lanes import Lanes
 from flagpost_consumer.service.kafka_calls import KafkaCalls
+from flagpost_consumer.service.topic_changes import TopicChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,5 +246,14 @@ DEFECTS = (
         50,
         "is not settled",
         ("go_back", "slow"),
+    ),
+    Defect(
+        "a topic's id that is told late is not compared with the one that was assumed",
+        "0026",
+        TopicChanges,
+        "compare",
+        lambda *_: None,
+        6497,
+        "is not settled",
     ),
 )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -22,15 +23,16 @@ from flagpost_consumer.adapters.kafka.topic_watch import (
     MOST_IDS_SECONDS,
     TopicWatch,
 )
-from flagpost_consumer.adapters.ledger.restore import LedgerRestore, _Log, _Wanted
+from flagpost_consumer.adapters.ledger.restore import LedgerRestore, _Log, _Reading, _Wanted
 from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.books.deliveries import Partition
 from flagpost_consumer.core.books.ledger_window import OUT_OF_ORDER, LedgerWindow
 from flagpost_consumer.core.books.restoration import Restoration, Settled
-from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.policy import DedupeSettings, Policy
 from flagpost_consumer.core.records import Gap
 from flagpost_consumer.settings import KafkaSettings
+from flagpost_schemas import LedgerEntry, Settlements, encode_settlements
 
 KEY = b"k" * 16
 AT_MS = 1_700_000_000_000
@@ -76,7 +78,11 @@ def test_acknowledgements_out_of_order_are_not_taken_for_a_new_ledger() -> None:
 
 
 def start_of(
-    log: _Log, *, topic_id: str | None = "now", went_back_to: Start | None = None
+    log: _Log,
+    *,
+    topic_id: str | None = "now",
+    ledger_id: str | None = "ledger",
+    went_back_to: Start | None = None,
 ) -> tuple[Start, Gap | None, int, list[str]]:
     """What LedgerRestore makes of a log whose ledger ends at 900; and what it told."""
     told: list[str] = []
@@ -90,7 +96,7 @@ def start_of(
     )
     partition = Partition(0, 0.0, Dedupe(1.0, 1, DedupeCounts()))
     start, gap, settles_from = restore._start(
-        log, _Wanted(partition, 0.0, went_back_to), topic_id, "ledger", 900
+        log, _Wanted(partition, 0.0, went_back_to), topic_id, ledger_id, 900
     )
     return start, gap, settles_from, told
 
@@ -119,6 +125,24 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
         (log_of(0, 10, 50, 4, topic_id="now"), {}, Start(50, 4, "now", "ledger"), None, 0, []),
         # The same where no id is told.
         (log_of(0, 10, 50), {"topic_id": None}, Start(0, None, None, "ledger"), None, 900, ["other"]),
+        # Nobody tells the id yet: it is taken to be the commit's until somebody does.
+        (
+            log_of(0, 100, 50, 4, topic_id="then"),
+            {"topic_id": None},
+            Start(50, 4, "then", "ledger"),
+            None,
+            0,
+            [],
+        ),
+        (
+            log_of(60, 100, 50, topic_id="then"),
+            {"topic_id": None},
+            Start(60, None, "then", "ledger"),
+            Gap(50, 60),
+            0,
+            [],
+        ),
+        (log_of(7, 100, -1001), {"topic_id": None}, Start(7, None, None, "ledger"), None, 0, []),
         # It went back while it was read.
         (
             log_of(0, 60, 50, topic_id="now"),
@@ -195,12 +219,72 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             0,
             [],
         ),
+        (
+            log_of(0, 60, 50, topic_id="now", ledger_id="ledger", settles_from=70),
+            {"ledger_id": None},
+            Start(50, None, "now", None),
+            None,
+            70,
+            [],
+        ),
     ],
 )
 def test_where_a_restart_begins(
     log: _Log, more: dict[str, Any], start: Start, gap: Gap | None, settles_from: int, told: list[str]
 ) -> None:
     assert start_of(log, **more) == (start, gap, settles_from, told)
+
+
+def ledger_message(offset: int, topic_id: str | None, source_offset: int) -> Any:
+    """A ledger record in which one delivery of a record has ended; each of another visitor and flag."""
+    entry = LedgerEntry(
+        source_offset,
+        Kind.TRACK,
+        Outcome.DELIVERED,
+        Reason.OK,
+        dedupe_key=bytes([source_offset]) * 16,
+        occurred_at=AT_MS,
+    )
+    value = encode_settlements(
+        Settlements(
+            group="flagpost", topic_id=topic_id, member="m", settled_at=AT_MS, entries=[entry], gaps=[]
+        )
+    )
+    return SimpleNamespace(value=lambda: value, headers=lambda: None, offset=lambda: offset)
+
+
+def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
+    """What is read of a ledger whose record at each offset settles the record at the same offset of such a topic."""
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    restore = LedgerRestore(kafka, DedupeSettings(), Mock(), Mock(), cast("TopicIds", None))
+    partition = Partition(0, 0.0, Dedupe(1.0, 1, DedupeCounts()))
+    restoration = Restoration(start.offset, Policy().dedupe)
+    reading = _Reading(partition, restoration, start, None, 0.0, 0, len(topics))
+    for offset, topic_id in enumerate(topics):
+        assert restore._take_record(reading, offset, ledger_message(offset, topic_id, offset))
+    return reading
+
+
+@pytest.mark.parametrize(
+    ("known", "topics", "settled", "taken_for"),
+    [
+        ("now", ["then", "now", None, "then"], {1, 2}, "now"),
+        # Nobody tells the id yet, and there is no commit: Kafka deletes a topic's commits with it.
+        (None, ["then", "then"], {0, 1}, "then"),
+        (None, [None, "then", "now"], {0, 1}, "then"),
+        (None, [None, None], {0, 1}, None),
+    ],
+)
+def test_the_ledger_says_which_topic_it_speaks_of_where_nobody_else_does(
+    known: str | None, topics: list[str | None], settled: set[int], taken_for: str | None
+) -> None:
+    reading = read_of(Start(0, None, known), topics)
+    offsets = {offset for offset in range(len(topics)) if reading.restoration.settled.kinds(offset)}
+    assert offsets == settled
+    assert reading.start.topic_id == taken_for
+    for offset in range(len(topics)):
+        claimed = reading.restoration.dedupe.claim(bytes([offset]) * 16, AT_MS, 99)
+        assert claimed == offset, "claims are kept of every topic"
 
 
 # Who tells

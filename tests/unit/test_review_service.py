@@ -360,6 +360,44 @@ class Ids:
         return f"new {topic}"
 
 
+async def test_a_topic_that_is_found_to_be_another_one_later_than_it_was_read_begins_anew() -> None:
+    """While the broker told no id, it was taken for the topic of the commit: what the ledger says of that one settled
+    records of the new one (found by the simulation).
+    """
+    service, _, intake = service_with()
+    service.topics.ids = cast("Any", Ids())
+    take_over(service, [0, 1])
+    for number in (0, 1):
+        current = service.engine.current(number)
+        assert current is not None
+        current.topic_id = "then"
+    for topic in ("flagpost.ledger", "flagpost.events", "flagpost.dead-letters"):
+        service.topics.on_topic_id(topic, None)
+    assert intake.began_anew == 1
+    assert service.metrics.observed.topics_replaced == {"flagpost.events": 1}
+    kept = [current.topic_id for number in (0, 1) if (current := service.engine.current(number)) is not None]
+    assert kept == ["then", "then"], "what was read is still taken for the old topic's"
+
+
+async def test_an_id_that_is_told_while_the_ledger_is_read_is_compared_with_what_was_assumed() -> None:
+    service, _, intake = service_with()
+    released = Mock()
+    intake.release = released  # type: ignore[attr-defined]
+    service.topics.ids = cast("Any", Ids())
+    service.releases.on_suppressions_known(Suppressions())
+    service.calls.on_assigned([0, 1, 2], 3, 1)
+    for number, topic_id in ((0, None), (1, "then"), (2, "then")):
+        current = service.engine.current(number)
+        assert current is not None
+        start = Start(3, None, topic_id)
+        service.releases.on_restored(Restored(current, Restoration(0, Policy().dedupe), start, None, 0.1))
+    starts = [call.args[1] for call in released.call_args_list]
+    assert starts[0] == Start(3, None, "new flagpost.events", "new flagpost.ledger"), "nothing says otherwise"
+    assert starts[1].topic_id == "then"
+    assert intake.began_anew == 1, "once for all partitions"
+    assert service.metrics.observed.topics_replaced == {"flagpost.events": 1}
+
+
 async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_begin_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

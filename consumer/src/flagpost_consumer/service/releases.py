@@ -53,19 +53,20 @@ class Releases:
             self._unreleased.append(restored)
 
     def _release(self, restored: Restored) -> None:
-        partition = restored.partition
+        partition, start = restored.partition, self._topics.told_since(restored.start)
         if not self._engine.is_current(partition):
             return
         self._engine.restore(partition, restored.restoration)
-        partition.topic_id = restored.start.topic_id
-        if restored.start.leader_epoch is not None:
-            partition.epochs.begins(restored.start.offset, restored.start.leader_epoch)
+        partition.topic_id = start.topic_id
+        if start.leader_epoch is not None:
+            partition.epochs.begins(start.offset, start.leader_epoch)
         self._observed.restore_seconds = restored.seconds
         if restored.gap is not None:
             self._loop.writing.lose(partition, restored.gap)
         if self._loop.intake is not None:
             assignment = self._calls.assignment_of[partition]
-            self._loop.intake.release(partition.number, restored.start, assignment)
+            self._loop.intake.release(partition.number, start, assignment)
+        self._topics.compare()
         self._commits.now(clock().monotonic)
         if all(self._engine.is_restored(number) for number in self._engine.assigned):
             log.info("restored", partitions=len(self._engine.assigned), seconds=round(restored.seconds, 3))

@@ -5,9 +5,13 @@ In: ids of topics from Kafka. Out: what was known of a topic that was created an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import structlog
 
 from flagpost_consumer.adapters.clocks import clock
+from flagpost_consumer.adapters.kafka.partition_reading import Start
 from flagpost_consumer.adapters.kafka.suppressions_reader import SuppressionsReader
 from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
 from flagpost_consumer.core.books.deliveries import Partition
@@ -33,28 +37,55 @@ class TopicChanges:
         """The last known ids, once they are asked for."""
         self._replaced_by: dict[str, str] = {}
         """Topics that were reported as created anew, and their newest id."""
+        self._began_anew_for: str | None = None
+        """The id of the events topic for which everything was begun anew."""
 
     @vital
     def on_topic_id(self, topic: str, before: str | None) -> None:
         """Kafka has told a topic's id; `before`: the id it had before, if it was created anew."""
-        intake, engine = self._loop.intake, self._loop.engine
+        intake = self._loop.intake
         if intake is None or self.ids is None:
             return
         topic_id, ledger_id = self.ids.get(self._kafka.topic), self.ids.get(self._kafka.ledger_topic)
         if before is not None:
             self.note_other(topic, self.ids.get(topic))
             self._begin_anew(topic)
-        for number in engine.assigned:
-            current = engine.current(number)
-            if current is not None and current.topic_id is None:
-                current.topic_id = topic_id
+        for partition in self._assigned():
+            if partition.topic_id is None:
+                partition.topic_id = topic_id
+        self.compare()
         intake.know_ids(topic_id, ledger_id)
         self._commits.now(clock().monotonic)
+
+    def compare(self) -> None:
+        """Begin anew if a partition was restored for another events topic than the present one: while nobody told the
+        topic's id, it was taken to be that of the commit, or of the ledger.
+        """
+        topic = self._kafka.topic
+        present = None if self.ids is None else self.ids.get(topic)
+        if present is None or present == self._began_anew_for:
+            return
+        if any(partition.topic_id not in (None, present) for partition in self._assigned()):
+            self.note_other(topic, present)
+            self._begin_anew(topic)
+
+    def told_since(self, start: Start) -> Start:
+        """The same start with the ids that were told since, where nothing says of which topics it is."""
+        if self.ids is None:
+            return start
+        topic_id = start.topic_id or self.ids.get(self._kafka.topic)
+        ledger_id = start.ledger_id or self.ids.get(self._kafka.ledger_topic)
+        return replace(start, topic_id=topic_id, ledger_id=ledger_id)
+
+    def _assigned(self) -> Iterator[Partition]:
+        engine = self._loop.engine
+        return (partition for number in engine.assigned if (partition := engine.current(number)) is not None)
 
     def _begin_anew(self, topic: str) -> None:
         kafka = self._kafka
         if topic == kafka.topic:
-            if self._loop.intake is not None:
+            if self._loop.intake is not None and self.ids is not None:
+                self._began_anew_for = self.ids.get(topic)
                 self._loop.intake.begin_anew()
         elif topic == kafka.suppressions_topic:
             if self.suppressions is not None:

@@ -257,8 +257,7 @@ class LedgerRestore:
         log_ = _Log(low, high, committed, said)
         start, gap, settles_from = self._start(log_, wanted, topic_id, ledger_id, end)
         # An offset that no longer exists, or does not exist yet (the ledger is a new one), is no place to begin.
-        is_this_ledger = ledger_id is None or said.ledger_id in (None, ledger_id)
-        needed = said.needed if is_this_ledger and said.needed is not None else first
+        needed = first if said.needed is None or _is_other(said.ledger_id, ledger_id) else said.needed
         begin = needed if first <= needed <= end else first
         position = start.offset if gap is None else gap.from_offset
         restoration = Restoration(position, self._dedupe, self._counts, settles_from, log_.high)
@@ -268,10 +267,10 @@ class LedgerRestore:
         self, log_: _Log, wanted: _Wanted, topic_id: str | None, ledger_id: str | None, ledger_end: int
     ) -> tuple[Start, Gap | None, int]:
         """Where reading starts, what is missing before it, and the ledger offset from which records settle
-        anything.
+        anything. What nobody tells is taken to be as the commit says; `TopicChanges` compares it later.
         """
         committed, number = log_.committed, wanted.partition.number
-        settles_from = log_.said.settles_from if log_.said.ledger_id in (None, ledger_id) else 0
+        settles_from = 0 if _is_other(log_.said.ledger_id, ledger_id) else log_.said.settles_from
         was = log_.said.topic_id if wanted.went_back_to is None else wanted.went_back_to.topic_id
         if _is_other(topic_id, was) or _is_other(topic_id, log_.said.topic_id):
             log.warning("the topic is another one: read from the beginning", partition=number)
@@ -303,6 +302,7 @@ class LedgerRestore:
             )
             self._tell(self._handler.on_other_topic, self._kafka.topic, topic_id)
             return Start(log_.low, None, topic_id, ledger_id), None, ledger_end
+        topic_id = topic_id or log_.said.topic_id
         if 0 <= committed.offset < log_.low:
             gap = Gap(committed.offset, log_.low)
             return Start(log_.low, None, topic_id, ledger_id), gap, settles_from
@@ -384,6 +384,9 @@ class LedgerRestore:
             return False
         if part.group != self._kafka.group_id:
             return True
+        if reading.start.topic_id is None and part.topic_id is not None:
+            # Neither Kafka nor a commit says which topic it is: it is taken to be the ledger's until somebody does.
+            reading.start = replace(reading.start, topic_id=part.topic_id)
         if _is_other(part.topic_id, reading.start.topic_id):
             reading.restoration.take_claims(offset, part.settled)
             return True
