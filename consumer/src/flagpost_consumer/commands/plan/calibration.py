@@ -78,8 +78,8 @@ SPREAD = replace(
 )
 """Answers come one by one, and fast: all events are of a few visitors, whose order they keep."""
 TRIALS = (DELIVERED, SPREAD, DUPLICATES, LOW, METADATA, UNCHANGED, IDLE)
-ROUNDS = (*TRIALS, DELIVERED, SPREAD, DUPLICATES, DELIVERED)
-"""All of them in turn; those that separate the others are repeated."""
+ROUNDS = (*TRIALS, DELIVERED, SPREAD, DUPLICATES, LOW, IDLE, DELIVERED, SPREAD, LOW, IDLE)
+"""All of them in turn; those that separate the others, and those that vary most, are repeated."""
 
 Watched = Callable[[tuple[Trial, ...]], Iterator[Trial]]
 
@@ -102,8 +102,8 @@ def calibrate(watched: Watched) -> Calibration:
 
 def _figures(took: Mapping[str, list[tuple[Took, Pendo]]]) -> dict[str, float]:
     """CPU microseconds of a settlement for each trial, beyond an idle process, and the other measurements."""
-    idle = took[IDLE.name][0][0]
-    idle_us = 1e6 * idle.cpu_seconds / idle.seconds
+    idle = [each for each, _ in took[IDLE.name]]
+    idle_us = median(1e6 * each.cpu_seconds / each.seconds for each in idle)
     figures = {
         f"{name}_us": median(
             (1e6 * each.cpu_seconds - idle_us * each.seconds) / each.settlements for each, _ in rounds
@@ -118,7 +118,7 @@ def _figures(took: Mapping[str, list[tuple[Took, Pendo]]]) -> dict[str, float]:
     figures["loop_share"] = median(each.seconds / each.cpu_seconds for each, _ in took[DELIVERED.name])
     return {
         **figures,
-        "base_bytes": float(idle.peak_bytes),
+        "base_bytes": median(float(each.peak_bytes) for each in idle),
         "claim_bytes": claim_bytes(),
         "pending_bytes": pending_bytes(),
         "sent_value_bytes": sent_value_bytes(),
