@@ -66,7 +66,7 @@ class Releases:
         if self._loop.intake is not None:
             assignment = self._calls.assignment_of[partition]
             self._loop.intake.release(partition.number, start, assignment)
-        self._topics.compare()
+        self._topics.compare([partition])
         self._commits.now(clock().monotonic)
         if all(self._engine.is_restored(number) for number in self._engine.assigned):
             log.info("restored", partitions=len(self._engine.assigned), seconds=round(restored.seconds, 3))

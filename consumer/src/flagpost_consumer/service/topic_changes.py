@@ -5,7 +5,7 @@ In: ids of topics from Kafka. Out: what was known of a topic that was created an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import structlog
@@ -50,22 +50,26 @@ class TopicChanges:
         if before is not None:
             self.note_other(topic, self.ids.get(topic))
             self._begin_anew(topic)
-        for partition in self._assigned():
+        engine = self._loop.engine
+        partitions = [
+            current for number in engine.assigned if (current := engine.current(number)) is not None
+        ]
+        for partition in partitions:
             if partition.topic_id is None:
                 partition.topic_id = topic_id
-        self.compare()
+        self.compare(partitions)
         intake.know_ids(topic_id, ledger_id)
         self._commits.now(clock().monotonic)
 
-    def compare(self) -> None:
-        """Begin anew if a partition was restored for another events topic than the present one: while nobody told the
-        topic's id, it was taken to be that of the commit, or of the ledger.
+    def compare(self, partitions: Iterable[Partition]) -> None:
+        """Begin anew if one of these was restored for another events topic than the present one: while nobody told
+        the topic's id, it was taken to be that of the commit, or of the ledger.
         """
         topic = self._kafka.topic
         present = None if self.ids is None else self.ids.get(topic)
         if present is None or present == self._began_anew_for:
             return
-        if any(partition.topic_id not in (None, present) for partition in self._assigned()):
+        if any(partition.topic_id not in (None, present) for partition in partitions):
             self.note_other(topic, present)
             self._begin_anew(topic)
 
@@ -76,10 +80,6 @@ class TopicChanges:
         topic_id = start.topic_id or self.ids.get(self._kafka.topic)
         ledger_id = start.ledger_id or self.ids.get(self._kafka.ledger_topic)
         return replace(start, topic_id=topic_id, ledger_id=ledger_id)
-
-    def _assigned(self) -> Iterator[Partition]:
-        engine = self._loop.engine
-        return (partition for number in engine.assigned if (partition := engine.current(number)) is not None)
 
     def _begin_anew(self, topic: str) -> None:
         kafka = self._kafka
