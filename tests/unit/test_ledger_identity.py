@@ -28,11 +28,12 @@ from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.books.deliveries import Partition
 from flagpost_consumer.core.books.ledger_window import OUT_OF_ORDER, LedgerWindow
 from flagpost_consumer.core.books.restoration import Restoration, Settled
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.policy import DedupeSettings, Policy
 from flagpost_consumer.core.records import Gap
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_schemas import LedgerEntry, Settlements, encode_settlements
+from flagpost_schemas import Settlements, encode_settlements
+from ledger_writing import entry
 
 KEY = b"k" * 16
 AT_MS = 1_700_000_000_000
@@ -235,22 +236,14 @@ def test_where_a_restart_begins(
     assert start_of(log, **more) == (start, gap, settles_from, told)
 
 
-def ledger_message(offset: int, topic_id: str | None, source_offset: int) -> Any:
-    """A ledger record in which one delivery of a record has ended; each of another visitor and flag."""
-    entry = LedgerEntry(
-        source_offset,
-        Kind.TRACK,
-        Outcome.DELIVERED,
-        Reason.OK,
-        dedupe_key=bytes([source_offset]) * 16,
-        occurred_at=AT_MS,
+def ledger_message(topic_id: str | None, offset: int) -> Any:
+    """A ledger record that settles the record at an offset of such a topic; each record has another key."""
+    delivered = entry(offset, dedupe_key=bytes([offset]) * 16, occurred_at=AT_MS)
+    record = Settlements(
+        group="flagpost", topic_id=topic_id, member="m", settled_at=AT_MS, entries=[delivered], gaps=[]
     )
-    value = encode_settlements(
-        Settlements(
-            group="flagpost", topic_id=topic_id, member="m", settled_at=AT_MS, entries=[entry], gaps=[]
-        )
-    )
-    return SimpleNamespace(value=lambda: value, headers=lambda: None, offset=lambda: offset)
+    value = encode_settlements(record)
+    return SimpleNamespace(value=lambda: value, headers=lambda: None)
 
 
 def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
@@ -261,7 +254,7 @@ def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
     restoration = Restoration(start.offset, Policy().dedupe)
     reading = _Reading(partition, restoration, start, None, 0.0, 0, len(topics))
     for offset, topic_id in enumerate(topics):
-        assert restore._take_record(reading, offset, ledger_message(offset, topic_id, offset))
+        assert restore._take_record(reading, offset, ledger_message(topic_id, offset))
     return reading
 
 
