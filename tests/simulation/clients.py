@@ -34,6 +34,11 @@ def use(new: Broker) -> None:
     _brokers[:] = [new]
 
 
+def forget() -> None:
+    """Let go of the brokers of the last run."""
+    _brokers.clear()
+
+
 def broker() -> Broker:
     """The brokers of the present run."""
     return _brokers[-1]

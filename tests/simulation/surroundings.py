@@ -28,7 +28,7 @@ import confluent_kafka.admin
 from aiohttp import connector
 
 from flagpost_consumer.service import garbage
-from simulation import threads
+from simulation import clients, threads
 from simulation.broker import START_MS
 from simulation.clients import SimulatedAdmin, SimulatedConsumer, SimulatedProducer
 from simulation.loop import PROCESS
@@ -141,8 +141,12 @@ def simulated() -> Iterator[None]:
             patch.object(connector.Connection, "__del__", _closes_nothing),
             patch.object(connector.BaseConnector, "__del__", _closes_nothing),
         ):
-            yield
-            gc.collect()
+            try:
+                yield
+            finally:  # the last run ends here, and not in whichever test the garbage is collected
+                threads.forget()
+                clients.forget()
+                gc.collect()
     finally:
         for each in reversed(undo):
             each()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import weakref
 from collections.abc import Coroutine, Iterator
 from random import Random
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 from simulation import clients, threads
 from simulation.broker import Broker, Log
 from simulation.clients import SimulatedConsumer
+from simulation.history import logging_into_histories
 from simulation.loop import Process, SimulatedLoop
+from simulation.surroundings import simulated
+from simulation.world import World
 
 
 def run(loop: SimulatedLoop, seconds: float) -> None:
@@ -46,6 +50,16 @@ def test_time_jumps_to_what_is_due(loop: SimulatedLoop) -> None:
         return loop.time() - began
 
     assert loop.run_until_complete(wait()) == 86_400
+
+
+def test_a_run_is_forgotten_when_its_surroundings_end() -> None:
+    """Otherwise aiohttp warns of a dead process's connections, in whichever test the garbage collector runs."""
+    with simulated(), logging_into_histories():
+        world = World(0)
+        world.run()
+        remembered = weakref.ref(world)
+        del world
+    assert remembered() is None
 
 
 def test_what_a_thread_asks_of_a_dead_process_is_closed_with_the_run(

@@ -125,6 +125,11 @@ def use(new: Scheduler) -> None:
     _current[:] = [new]
 
 
+def forget() -> None:
+    """Let go of the scheduler of the last run."""
+    _current.clear()
+
+
 class Thread:
     """`threading.Thread`."""
 
