@@ -9,11 +9,12 @@ import pytest
 from confluent_kafka import Message
 
 from engine_world import decision
+from flagpost_consumer.commands.reconcile.own_settlements import TopicUnknown
 from flagpost_consumer.commands.sources.topic_reading import Committed, Span, TopicReader
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_consumer.web.following import BeginsAnew, Reading
 from flagpost_consumer.web.marks import Mark
-from flagpost_schemas import encode_single_object
+from flagpost_schemas import Settlements, encode_settlements, encode_single_object
 
 SETTINGS = load_settings(None, {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"}, Needs.KAFKA)
 EVENTS, LEDGER, LETTERS = (
@@ -40,9 +41,16 @@ class OnePartition:
         return iter(())
 
 
-def mark(end: int) -> Mark:
+def mark(end: int, topic_id: str | None = None) -> Mark:
     spans = {EVENTS: {0: Span(0, end)}, LEDGER: {0: Span(0, 0)}, LETTERS: {0: Span(0, 0)}}
-    return Mark(at_ms=LATER_MS, committed={}, spans=spans, topic_id=None)
+    return Mark(at_ms=LATER_MS, committed={}, spans=spans, topic_id=topic_id)
+
+
+def read_settlements(reading: Reading, offset: int, topic_id: str) -> None:
+    group = SETTINGS.kafka.group_id
+    record = Settlements(group=group, topic_id=topic_id, member="m", settled_at=LATER_MS, entries=[], gaps=[])
+    value = encode_settlements(record)
+    reading.take(Message(topic=LEDGER, partition=0, offset=offset, value=value, timestamp=(1, LATER_MS)))
 
 
 def read_up_to(reading: Reading, first: int, end: int) -> None:
@@ -81,3 +89,17 @@ def test_a_topic_that_ends_before_what_was_read_when_its_end_was_asked_for_went_
     reading.mark_by(mark(5))
     with pytest.raises(BeginsAnew, match="went back"):
         reading.mark_by(mark(8))
+
+
+def test_an_id_that_is_told_late_is_compared_with_the_topic_that_was_counted(reading: Reading) -> None:
+    """It was not looked at any more once a reading had begun without an id."""
+    read_settlements(reading, 0, "old")
+    reading.mark_by(mark(2))
+    with pytest.raises(BeginsAnew, match="created again"):
+        reading.mark_by(mark(2, topic_id="new"))
+
+
+def test_settlements_of_two_topics_are_not_counted_together(reading: Reading) -> None:
+    read_settlements(reading, 0, "old")
+    with pytest.raises(TopicUnknown):
+        read_settlements(reading, 1, "new")

@@ -20,9 +20,9 @@ from confluent_kafka import Message
 from flagpost_consumer.adapters.registry.errors import RegistryNotAnswering
 from flagpost_consumer.commands.dead_letters.records import read_message
 from flagpost_consumer.commands.reconcile.extent import ExtentFinder, Spans, Window
+from flagpost_consumer.commands.reconcile.own_settlements import OwnSettlements, TopicUnknown
 from flagpost_consumer.commands.reconcile.planning import Planning
 from flagpost_consumer.commands.reconcile.settled import LaterRelease
-from flagpost_consumer.commands.reconcile.topics import are_of
 from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.commands.sources.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import Settings
@@ -141,6 +141,8 @@ class Following:
             try:
                 with self._reader() as reader:
                     self._follow(reading, reader)
+            except TopicUnknown:  # only a new reading takes an id that Kafka tells meanwhile
+                raise
             except KafkaUnavailable as error:
                 self._tell_wrong(of_reading=str(error))
                 self._stopped.wait(RETRY_SECONDS)
@@ -196,7 +198,7 @@ class Reading:
         self.mark: Mark | None = mark
         self.damaged = 0
         self._kafka, self._window_ms = settings.kafka, int(settings.web.window_seconds * 1000)
-        self._topic_id = mark.topic_id
+        self._own = OwnSettlements(self._kafka, mark.topic_id)
         self._planning = Planning(settings)
         asked_ms = max(0, mark.at_ms - self._window_ms)
         self._is_part = most is not None
@@ -281,7 +283,7 @@ class Reading:
         Raises:
             BeginsAnew: a topic was created anew, or has lost records at its end.
         """
-        if mark.topic_id != self._topic_id and None not in (mark.topic_id, self._topic_id):
+        if not self._own.agree(mark.topic_id):
             raise BeginsAnew("the events topic was created again")
         ends = _ends(mark)
         if ends.keys() != self._places.keys():
@@ -315,7 +317,7 @@ class Reading:
         except UndecodableRecord:
             self.damaged += 1
             return
-        if are_of(settlements, self._kafka.group_id, self._topic_id):
+        if self._own.include(settlements):
             self._aggregates.settle(number, settlements)
 
 

@@ -14,10 +14,9 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.kafka.topic_ids import read_topic_id
 from flagpost_consumer.commands.imports.awaited import Awaited, AwaitedRow
 from flagpost_consumer.commands.imports.row_report import RowReport
-from flagpost_consumer.commands.reconcile.topics import are_of
+from flagpost_consumer.commands.reconcile.own_settlements import OwnSettlements
 from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin, KafkaUnavailable
 from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.core.pendo.endpoint import EndpointState
@@ -47,7 +46,7 @@ class LedgerFrom:
     """Where the ledger ended before the import began."""
 
     kafka: KafkaSettings
-    topic_id: str | None
+    own: OwnSettlements
     first: Mapping[int, int]
 
 
@@ -55,9 +54,7 @@ def ledger_from(kafka: KafkaSettings) -> LedgerFrom:
     """Note where the ledger ends. Raises KafkaUnavailable."""
     with TopicReader(kafka) as reader:
         first = {number: span.end for number, span in reader.spans(kafka.ledger_topic).items()}
-    # librdkafka's own lines would go to stderr unchanged.
-    topic_id = read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
-    return LedgerFrom(kafka, topic_id, first)
+    return LedgerFrom(kafka, OwnSettlements.asking(kafka), first)
 
 
 class Waiting:
@@ -126,7 +123,7 @@ class Waiting:
             settlements = decode_settlements(message.value())
         except DecodeError:
             return
-        if are_of(settlements, self._began.kafka.group_id, self._began.topic_id):
+        if self._began.own.include(settlements):
             yield settlements
 
     def _is_at_end_of_patience(self) -> bool:

@@ -10,21 +10,12 @@ from typing import cast
 
 from confluent_kafka import Message
 
-from flagpost_consumer.adapters.kafka.topic_ids import read_topic_id
 from flagpost_consumer.commands.reconcile.extent import Spans
+from flagpost_consumer.commands.reconcile.own_settlements import OwnSettlements
 from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_consumer.terminal.progress import watched
 from flagpost_schemas import Settlements, UndecodableRecord, decode_outcomes, decode_settlements
-
-
-def are_of(settlements: Settlements, group: str, topic_id: str | None) -> bool:
-    """Whether the group wrote these settlements, and about this topic.
-
-    A topic created anew has another id; if either is not known, they count as the same.
-    """
-    is_same_topic = settlements.topic_id is None or topic_id in (None, settlements.topic_id)
-    return settlements.group == group and is_same_topic
 
 
 class Topics:
@@ -33,8 +24,7 @@ class Topics:
     def __init__(self, reader: TopicReader, kafka: KafkaSettings) -> None:
         self._reader = reader
         self._kafka = kafka
-        # librdkafka's own lines would go to stderr unchanged.
-        self._topic_id = read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
+        self._own = OwnSettlements.asking(kafka)
         self.damaged = 0
         """Unreadable ledger records."""
 
@@ -50,7 +40,11 @@ class Topics:
     ) -> Iterator[tuple[int, int, Settlements]]:
         """What the group wrote about these partitions of this topic: the partition, the ledger's offset, the record.
 
-        `may_matter`: which records are worth decoding. Raises UnknownSchema if a later release wrote one.
+        `may_matter`: which records are worth decoding.
+
+        Raises:
+            UnknownSchema: a later release wrote a record.
+            TopicUnknown: it cannot be told which records are about this topic.
         """
         for message in self.messages(self._kafka.ledger_topic, spans, numbers):
             if not may_matter(message):
@@ -68,7 +62,7 @@ class Topics:
         except UndecodableRecord:
             self.damaged += 1
             return None
-        return settlements if are_of(settlements, self._kafka.group_id, self._topic_id) else None
+        return settlements if self._own.include(settlements) else None
 
     def messages(self, topic: str, spans: Spans, numbers: list[int]) -> Iterator[Message]:
         """The messages of some partitions."""
