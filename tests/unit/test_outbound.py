@@ -87,7 +87,7 @@ def test_the_setting_wins_over_the_environment() -> None:
     assert Outbound("pendo", "http://q:2").proxy_to("https://127.0.0.1/", {}) == Proxy("http://q:2")
 
 
-def test_a_login_is_taken_from_the_url_and_shown_to_nobody() -> None:
+def test_a_login_is_taken_from_the_url_and_not_in_repr() -> None:
     proxy = Outbound("pendo", f"http://us%40er:{SECRET}%3A@q:2").proxy_to(PENDO, {})
     assert proxy == Proxy("http://q:2", "us@er", f"{SECRET}:")
     assert SECRET not in repr(proxy)

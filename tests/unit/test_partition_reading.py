@@ -44,7 +44,7 @@ def test_a_commit_has_no_epoch_if_that_of_the_record_before_it_is_unknown() -> N
 
 
 def test_no_more_epochs_are_remembered_than_the_limit() -> None:
-    """They would grow without bound in a partition that is held up while its leader changes again and again."""
+    """Without a limit, they would grow in a partition that is held up while its leader changes again and again."""
     reading = PartitionReading(Start(0))
     for offset in range(3 * MAX_EPOCHS):
         take(reading, offset, offset)

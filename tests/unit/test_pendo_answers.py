@@ -106,7 +106,7 @@ async def test_retry_after_of_other_answers_is_ignored(status: int) -> None:
 
 
 class Talkative:
-    """A server that answers each request; after `say_more`, it sends one more 200 on each open connection."""
+    """A server that answers each request; once `say_more` is set, it sends one more 200 on each open connection."""
 
     def __init__(self) -> None:
         self.requests = 0

@@ -93,7 +93,7 @@ async def frozen_while_answers_come() -> None:
 
 
 async def frozen_again_and_again() -> None:
-    """Each request has a grace of a few sweeps, once: a loop that is always late still ends it."""
+    """Each attempt is given a few more sweeps, only once: it ends even in a loop that is always late."""
     clock = Clock()
     held = asyncio.Event()
     async with (

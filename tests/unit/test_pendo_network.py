@@ -144,7 +144,7 @@ async def test_a_proxy_that_refuses_has_shown_pendo_nothing() -> None:
     assert heads == []
 
 
-async def test_only_what_the_ca_file_vouches_for_is_trusted(authority: Authority, tmp_path: Path) -> None:
+async def test_only_certificates_of_the_ca_file_are_trusted(authority: Authority, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "another CA")
     async with answering_server(authority.server_context("localhost")) as (port, heads):
         url = f"https://localhost:{port}"
@@ -182,7 +182,7 @@ def pendo_settings(**pendo: object) -> Settings:
     return Settings.model_validate({"pendo": {**own, "api_url": f"https://{PENDO}", **pendo}})
 
 
-async def test_check_and_reconcile_go_the_same_way(authority: Authority) -> None:
+async def test_check_and_reconcile_use_the_proxy_too(authority: Authority) -> None:
     body = b'{"valid":true,"writeAccess":true,"results":[]}'
     async with (
         answering_server(authority.server_context(PENDO), body) as (port, _),

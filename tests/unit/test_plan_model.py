@@ -47,7 +47,10 @@ def policy(
 
 
 def pod_with(load: Load, rules: Policy, costs: Costs, pendo: Pendo, until: float = 0.0) -> Pod:
-    """Start a consumer that has all partitions; with `until`, it knows the earlier decisions that matter then."""
+    """Start a consumer that has all partitions.
+
+    `until`: it knows the decisions before the start that have duplicates up to this second; 0: it knows none.
+    """
     visitors = Visitors(load)
     decisions = [
         Decisions(load, visitors, number, seed=1, start_ms=START_MS) for number in range(load.partitions)
@@ -73,7 +76,7 @@ def rate_between(pod: Pod, start: float, end: float) -> float:
 MANY = Load(decisions_per_second=400.0, visitors=100_000, skew=0.0, flags=5, partitions=4)
 
 
-def test_connections_bound_what_is_delivered() -> None:
+def test_connections_limit_the_rate_of_deliveries() -> None:
     pod = pod_with(MANY, policy(connections=8), FREE, Pendo(0.05))
     assert rate_between(pod, 1, 6) == pytest.approx(8 / 0.05, rel=0.03)
 
@@ -85,7 +88,7 @@ def test_one_visitors_events_go_one_after_the_other_and_at_its_pace(interval: fl
     assert rate_between(pod, 2, 42) == pytest.approx(1 / (interval + 0.1), rel=0.06)
 
 
-def test_the_hottest_visitor_bounds_how_soon_a_backlog_is_gone() -> None:
+def test_the_hottest_visitor_decides_how_long_a_backlog_takes() -> None:
     load = Load(0.0, 500, 1.1, 5, 4, backlog=2_000)
     pod = pod_with(load, policy(), FREE, Pendo(0.02))
     hottest = Visitors(load).hottest_share * 2_000
@@ -94,12 +97,12 @@ def test_the_hottest_visitor_bounds_how_soon_a_backlog_is_gone() -> None:
     assert pod.counted.last_settled_at == pytest.approx(hottest * 0.02, rel=0.1)
 
 
-def test_the_budget_bounds_what_is_delivered() -> None:
+def test_the_budget_limits_the_rate_of_deliveries() -> None:
     pod = pod_with(MANY, policy(budget=600.0), FREE, Pendo(0.05))
     assert rate_between(pod, 2, 12) == pytest.approx(600 / 60, rel=0.03)
 
 
-def test_the_cpu_bounds_what_is_delivered() -> None:
+def test_the_cpu_limits_the_rate_of_deliveries() -> None:
     costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 6_000.0, "loop_share": 0.5})
     pod = pod_with(MANY, policy(), costs, Pendo(0.001))
     left_by_reading = 1 - 400 * 100e-6 * 0.5
@@ -118,7 +121,7 @@ def test_a_turn_that_many_share_costs_each_of_them_less() -> None:
     assert together.counted.cpu_seconds / delivered(together) < 0.001
 
 
-def test_cpu_is_what_each_piece_of_work_costs() -> None:
+def test_the_cpu_time_is_the_sum_of_the_costs_of_all_work() -> None:
     costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 200.0, "turn_us": 50.0})
     pod = pod_with(MANY, policy(ttl=60.0), costs, Pendo(0.01))
     pod.run(10)
@@ -156,7 +159,7 @@ def test_deliveries_in_the_long_run_are_as_calculated() -> None:
     assert delivered(pod) < 0.5 * pod.counted.records, "most repeat another"
 
 
-def test_metadata_goes_together_and_only_where_it_has_changed() -> None:
+def test_metadata_is_sent_in_batches_and_only_if_it_has_changed() -> None:
     load = Load(100.0, 1_000, 0.0, 5, 4)
     pod = pod_with(load, policy(ttl=100.0, metadata=True), FREE, Pendo(0.01), until=60.0)
     pod.run(60)
@@ -284,7 +287,7 @@ def test_a_part_of_a_pod_has_its_share_of_the_limits() -> None:
     assert scaled_policy(Policy(), 0.001).limits.max_connections == 1
 
 
-def test_a_load_that_the_pods_take_holds() -> None:
+def test_a_load_that_the_pods_can_carry_has_no_problems() -> None:
     foreseen = forecast(wanted(SMALL))
     assert foreseen.problems == []
     assert (foreseen.pods, foreseen.pods_needed) == (1, 1)

@@ -240,7 +240,7 @@ def test_decisions_that_close_gives_up_are_reported_as_failed() -> None:
 
 def test_impressions_that_do_not_fit_are_reported_as_uncounted() -> None:
     counted = impressions()
-    for number in range(MAX_WAITING + 5):  # the thread counts none of them meanwhile
+    for number in range(MAX_WAITING + 5):  # the thread counts none of them
         counted.hear(impression(f"v{number}"), RuleTypes())
     first = reported(counted)
     for number in range(MAX_ROWS + 7):

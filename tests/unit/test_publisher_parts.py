@@ -86,7 +86,7 @@ def test_the_variation_of_a_disabled_flag_is_off_whatever_it_was() -> None:
     assert not duplicates.is_news(claim_of(replace(OFF, variation_key="b")))
 
 
-def test_the_ttl_runs_from_what_was_published() -> None:
+def test_the_ttl_begins_with_the_decision_that_was_published() -> None:
     clock = Clock()
     duplicates = Duplicates(60, 100, clock)
 
@@ -129,7 +129,7 @@ def test_a_large_memory_is_many_small_ones_that_hold_as_much() -> None:
     assert all(duplicates.is_news(claim_of(event)) for event in events)
 
 
-def test_a_full_memory_holds_no_more_than_it_may() -> None:
+def test_a_full_memory_stays_within_its_limit() -> None:
     duplicates = Duplicates(60, 4 * ENTRIES_TOGETHER)
     for number in range(20 * ENTRIES_TOGETHER):
         duplicates.is_news(claim_of(replace(A, visitor_id=f"v{number}")))

@@ -58,7 +58,7 @@ def test_the_unsettled_delivery_of_a_half_settled_record_below_the_commit_is_une
 
 
 def test_a_gap_that_the_ledger_has_is_lost_and_not_unexplained_too() -> None:
-    """A batch that is too large for the consumer can be read here: it counted as lost and as unexplained before."""
+    """A batch too large for the consumer can be read here; before the fix, it counted as lost and as unexplained."""
     facts = PartitionFacts(settled((104, Kind.TRACK, "delivered")), 110, gaps=[(101, 103), (104, 106)])
     books = Books()
     books.count({3: facts}, [Published(3, offset, (Kind.TRACK,), ("f", "a")) for offset in range(100, 107)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: S608 - queries of our own words
+# ruff: noqa: S608 - the queries contain only texts of this file
 from collections import Counter
 from pathlib import Path
 

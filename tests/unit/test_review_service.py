@@ -152,7 +152,7 @@ def service_with(**more: str) -> tuple[Service, Requests, Intake]:
 
 
 async def go_on() -> None:
-    """Let everything run that can run now."""
+    """Let everything run that is ready to run."""
     for _ in range(20):
         await asyncio.sleep(0)
 

@@ -75,7 +75,7 @@ def test_both_formats_return_the_same_event(event: Event) -> None:
 
 
 @pytest.mark.parametrize("exponent", range(64))
-def test_lengths_and_numbers_of_every_size_come_back(exponent: int) -> None:
+def test_lengths_and_numbers_of_every_size_are_decoded_unchanged(exponent: int) -> None:
     numbers = [2**exponent - 1, -(2**exponent), 2 ** max(0, exponent - 1)]
     text = "x" * (2 ** min(exponent, 17) - 1)
     event = TrackEvent(event_id="t", occurred_at=numbers[0], event=text, properties={"n": numbers[1]})
@@ -84,7 +84,7 @@ def test_lengths_and_numbers_of_every_size_come_back(exponent: int) -> None:
         assert Decoder().decode(encode_single_object(each)) == each
 
 
-def test_more_values_recur_than_are_kept() -> None:
+def test_more_recurring_values_than_the_cache_keeps_are_encoded_correctly() -> None:
     events = [replace(DECISION, rule_key=f"rule {number % 1500}") for number in range(3_000)]
 
     values = [encode_single_object(event) for event in events]

@@ -43,7 +43,7 @@ def test_segment_messages_have_the_time_that_they_name_or_that_of_their_receipt(
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_ids)
-def test_the_json_form_reads_the_same(case: dict[str, Any]) -> None:
+def test_the_json_form_reads_the_same_times(case: dict[str, Any]) -> None:
     document = {"type": "track", "event": "e", "visitor_id": "v", "occurred_at": case["form"]}
     if case["expect_ms"] is None and case["form"] != YEAR_ONE:
         with pytest.raises(EventFormError, match="occurred_at: must be"):
@@ -54,7 +54,7 @@ def test_the_json_form_reads_the_same(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", [each for each in CASES if isinstance(each["form"], str)], ids=case_ids)
-def test_the_import_and_the_commands_read_the_same(case: dict[str, Any]) -> None:
+def test_the_import_and_the_commands_read_the_same_times(case: dict[str, Any]) -> None:
     if case["expect_ms"] is None:
         with pytest.raises(MomentError):
             moment_ms(case["form"], NOW_MS)

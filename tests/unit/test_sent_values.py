@@ -113,7 +113,7 @@ def test_values_of_other_types_have_other_digests() -> None:
 
 
 def test_at_the_limit_the_oldest_are_forgotten_first() -> None:
-    """Before the fix, half of a partition's values went at once, also some that were sent a moment ago."""
+    """Before the fix, all older values of a partition went at once, also some that were sent a moment ago."""
     values = SentValues(TTL_MS, 100)
     for number in range(300):
         values.remember(0, key(number), sent(5_000))
@@ -188,7 +188,7 @@ def test_the_limit_counts_values_and_not_ids() -> None:
 def test_remembered_values_take_no_more_memory_than_their_bound(
     fields: int, ids: int, partitions: int
 ) -> None:
-    """Before the fix, the bound was a number: two million visitors took 300 MB with one field, 130 MB with five."""
+    """Before the fix, the bound was 2,000,000 values: 300 MB with one field for each visitor, 130 MB with five."""
     most = 4 * 1024 * 1024
     values = SentValues(1_800_000, 2_000_000, most)
     gc.collect()

@@ -95,7 +95,7 @@ def test_the_first_line_says_what_runs_and_no_secret() -> None:
     assert not [secret for secret in SECRETS if secret in str(line)]
 
 
-def test_a_summary_counts_since_the_one_before_by_outcome_and_reason() -> None:
+def test_a_summary_counts_by_outcome_and_reason_since_the_last_one() -> None:
     engine = engine_with(TRACKS_ONLY)
     summary = Summary(engine)
     events = [decision("a"), decision("a"), decision(""), decision("b", consent={"analytics": False})]

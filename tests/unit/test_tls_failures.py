@@ -158,7 +158,7 @@ async def test_status_says_what_is_wrong(kafka: EmbeddedKafka, tmp_path: Path) -
 async def test_check_says_that_a_brokers_certificate_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """librdkafka does not report more, and it does so in several texts."""
+    """librdkafka reports no more than this, in several different texts."""
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 2.0)
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "a stranger")
     async with server(Wrong("", stranger.server_context("localhost"), "")) as url:

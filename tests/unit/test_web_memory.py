@@ -55,7 +55,7 @@ def test_the_counts_take_no_more_memory_than_they_report() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("shape", hostile_window.SHAPES)
-def test_a_process_takes_no_more_than_the_page_says_whatever_is_published(shape: str) -> None:
+def test_a_process_takes_no_more_memory_than_the_page_reports_whatever_is_published(shape: str) -> None:
     """The process runs under a memory limit of the system; the second time, as many events fit as the first."""
     command = [sys.executable, hostile_window.__file__, shape, str(LIMIT_BYTES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)

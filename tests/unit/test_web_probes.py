@@ -33,7 +33,7 @@ NOTHING = State()
 
 @dataclass
 class Read:
-    """Replaces the reader: what it has read."""
+    """Replaces the reader, with the state that it would have."""
 
     state: State = NOTHING
     still_seconds: float = 0.0

@@ -57,7 +57,7 @@ def counted() -> State:
 
 @dataclass
 class Read:
-    """Replaces the reader: what it has read."""
+    """Replaces the reader, with the state that it would have."""
 
     state: State
     still_seconds: float = 0.0
@@ -65,7 +65,7 @@ class Read:
 
 @asynccontextmanager
 async def served(state: State, **web: object) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """Start the port with a state that the reader would have."""
+    """Start the page with this state."""
     settings = Settings(web=WebSettings.model_validate({"port": 0, **web}))
     program = Program(settings, Read(state))
     url = await program.start()
