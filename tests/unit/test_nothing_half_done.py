@@ -1,7 +1,7 @@
-"""A region, a reason or a record type that is half done fails here, by the name of what it lacks.
+"""Each region, reason and record type is complete: a test fails with the name of the part that is missing.
 
-What belongs to a member is said on the member (`Reason.outcome`, `Reason.kinds`, `Region.track_url`, …). What another
-place must say too, because it is a text for people or a format of its own, is looked for here.
+Facts about an enum member are on the member (`Reason.outcome`, `Reason.kinds`, `Region.track_url`, …). These tests
+check the other places that must know the member: texts for people, and formats such as the ledger's schema.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ REQUIRED: dict[str, Any] = {
     "visitor_id": "v1", "account_id": "a1", "flag_key": "f", "enabled": True, "decision_event_dispatched": True,
     "event": "Clicked", "values": {"plan": "pro"},
 }  # fmt: skip
-"""A value for each field that some record must have."""
+"""A value for each field that is required in some record type."""
 
 
 def ledger_symbols(enum: str) -> set[str]:
-    """The words that the ledger's schema knows for an enum."""
+    """Return the symbols of an enum in the ledger's schema."""
     found: list[set[str]] = []
 
     def look(schema: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_record_type_is_known_everywhere(event_type: type[Event]) -> None:
 
 
 @pytest.mark.parametrize("enum", [Kind, Outcome, Reason], ids=lambda enum: enum.__name__)
-def test_the_ledger_knows_no_other_words(enum: type[StrEnum]) -> None:
+def test_an_enum_of_the_ledger_has_the_members_and_unknown(enum: type[StrEnum]) -> None:
     assert ledger_symbols(enum.__name__) == {"unknown", *(member.value for member in enum)}
 
 
@@ -144,7 +144,7 @@ def test_there_is_no_schema_without_its_class() -> None:
     }  # fmt: skip
 
 
-def test_one_settlement_of_several_counts() -> None:
+def test_no_two_outcomes_have_the_same_rank() -> None:
     assert len({outcome.rank for outcome in Outcome}) == len(Outcome)
 
 
@@ -160,5 +160,5 @@ def planted() -> Iterator[tuple[list[str], str]]:
 
 
 @pytest.mark.parametrize(("lacking", "named"), [*planted()])
-def test_what_is_half_done_is_reported_by_name(lacking: list[str], named: str) -> None:
+def test_a_missing_part_is_reported_by_name(lacking: list[str], named: str) -> None:
     assert any(named in each for each in lacking), lacking

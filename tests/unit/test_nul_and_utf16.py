@@ -1,7 +1,7 @@
-"""Text that is no text: NUL in ids, and UTF-16, refused at every edge by name.
+"""Every entry point refuses NUL in ids, and other encodings than UTF-8, and names the problem.
 
-Before, a NUL went through import, gateway and publisher into Kafka, and files in UTF-16 without a byte order mark
-were refused row by row with words about JSON, or about columns that are not there.
+Before the fix, import, gateway and publisher passed a NUL on to Kafka, and a file in UTF-16 without a byte order mark
+was refused row by row with errors about JSON, or about missing columns.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_an_object_in_the_gateways_form_is_refused_too() -> None:
     assert import_bytes(json.dumps(document).encode(), "track", "jsonl").refused == [(1, "visitor_id")]
 
 
-def test_a_value_in_json_may_hold_what_json_can_say() -> None:
+def test_a_value_in_json_may_contain_nul() -> None:
     imported = import_bytes(b'{"visitor_id":"v","plan":"a\\u0000b"}\n', "visitor", "jsonl")
 
     assert [event.values for event in imported.events if isinstance(event, VisitorMetadata)] == [
@@ -107,11 +107,11 @@ def test_files_in_another_encoding_are_refused_by_its_name(
 
 
 @pytest.mark.parametrize("text", ["", "\n", "v", "visitor_id\n", "visitor_id,ñ\nv,1\n", "访客\n"])
-def test_utf_8_is_not_taken_for_another(text: str) -> None:
+def test_utf_8_is_not_taken_for_another_encoding(text: str) -> None:
     try:
         import_bytes(text.encode(), "visitor")
     except FileProblem as problem:
-        assert "UTF" not in str(problem)  # noqa: PT017 - some have no header, which is said otherwise
+        assert "UTF" not in str(problem)  # noqa: PT017 - some have no header, which is another error
 
 
 @NUL
@@ -185,19 +185,19 @@ def test_a_decision_for_an_id_with_nul_is_refused(user: str) -> None:
     ],
 )
 def test_arguments_with_nul_are_refused(arguments: dict[str, Any]) -> None:
-    """librdkafka reads a text as far as its first NUL: half of a password, or another topic."""
+    """librdkafka reads a text only up to its first NUL: it would use half of a password, or another topic."""
     with pytest.raises(ValueError, match="NUL character"):
         Publisher(bootstrap_servers="127.0.0.1:1", **arguments)
 
 
-def test_librdkafkas_properties_and_secrets_hold_none() -> None:
+def test_librdkafka_properties_and_secrets_with_nul_are_refused() -> None:
     with pytest.raises(ValueError, match="NUL character"):
         KafkaSettings(properties={"sasl.password": "a\0b"})
     with pytest.raises(SettingsError, match="NUL character"):
         SecretSource("kafka.properties_files.sasl.password", Secret("a\0b"), ANY_TEXT).current()
 
 
-def test_preview_says_it_too() -> None:
+def test_preview_reports_nul_and_utf_16_too() -> None:
     for content, said in (
         (json.dumps({**TRACK, "visitor_id": "\0"}).encode(), "visitor_id: holds a NUL character"),
         (json.dumps(TRACK).encode("utf-16-le"), "UTF-16"),

@@ -1,4 +1,4 @@
-"""Which proxy requests go through, whose certificates are trusted, and what is refused at the start."""
+"""Which proxy requests use, which certificates are trusted, and which settings are refused at the start."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_setting_wins_over_the_environment() -> None:
     assert Outbound("pendo", "http://q:2").proxy_to("https://127.0.0.1/", {}) == Proxy("http://q:2")
 
 
-def test_a_login_is_taken_from_the_url_and_shown_to_nobody() -> None:
+def test_a_login_is_taken_from_the_url_and_not_in_repr() -> None:
     proxy = Outbound("pendo", f"http://us%40er:{SECRET}%3A@q:2").proxy_to(PENDO, {})
     assert proxy == Proxy("http://q:2", "us@er", f"{SECRET}:")
     assert SECRET not in repr(proxy)
@@ -98,7 +98,7 @@ def test_a_login_is_taken_from_the_url_and_shown_to_nobody() -> None:
     [f"socks5://u:{SECRET}@p:1080", f"https://u:{SECRET}@p:1", f"u:{SECRET}@p:many", "http://", "http://p/x"],
 )
 def test_an_environments_proxy_that_cannot_be_used_is_a_settings_error(text: str) -> None:
-    """Going directly instead would leave a network that wants a proxy, or go round it."""
+    """A direct connection instead would fail in a network that requires its proxy, or bypass the proxy."""
     with pytest.raises(SettingsError, match=r"HTTPS_PROXY: is not a proxy.*pendo\.proxy") as raised:
         Outbound("pendo").proxy_to(PENDO, {"HTTPS_PROXY": text})
     assert SECRET not in str(raised.value)
@@ -145,7 +145,7 @@ def test_an_invalid_proxy_is_refused(key: str, text: str) -> None:
 @BOTH
 @pytest.mark.parametrize("url", ["http://registry:8081", "http://10.0.0.1:8081"])
 def test_a_registrys_password_over_plain_http_is_refused(load: Load, url: str) -> None:
-    """Before: it was shown to the network."""
+    """Before the fix, it was sent over the network unencrypted."""
     login = {f"{REGISTRY}username": "u", f"{REGISTRY}password": SECRET}
     with pytest.raises(SettingsError, match=r"kafka\.schema_registry\.url .*allow_insecure_http") as raised:
         load({f"{REGISTRY}url": url, **login})
@@ -220,12 +220,12 @@ def test_files_of_certificates_that_cannot_be_used_are_named(
 
 
 @BOTH
-def test_files_that_fit_are_taken(load: Load, files: Mapping[str, str]) -> None:
+def test_files_that_match_are_accepted(load: Load, files: Mapping[str, str]) -> None:
     own = {"ca_file": files["ca"], "certificate_file": files["certificate"], "key_file": files["key"]}
     load({f"{REGISTRY}url": "https://r", **{f"{REGISTRY}{key}": path for key, path in own.items()}})
 
 
-def test_a_wrong_ca_file_of_pendos_ends_with_code_2(files: Mapping[str, str]) -> None:
+def test_a_wrong_ca_file_for_pendo_ends_with_code_2(files: Mapping[str, str]) -> None:
     environ = _environ({"pendo.ca_file": files["noise"]})
     result = CliRunner().invoke(flagpost, ["consume"], env=environ)
     assert result.exit_code == 2, result.output
@@ -243,7 +243,7 @@ def test_a_wrong_proxy_of_the_environment_ends_with_code_2(monkeypatch: pytest.M
     assert SECRET not in result.output
 
 
-def test_a_context_is_made_anew_only_when_a_file_has_changed(tmp_path: Path) -> None:
+def test_a_tls_context_is_created_again_only_when_a_file_has_changed(tmp_path: Path) -> None:
     mounted = tmp_path / "mounted.pem"
     mounted.write_bytes(Authority(tmp_path).file.read_bytes())
     outbound = Outbound("pendo", ca_file=str(mounted))

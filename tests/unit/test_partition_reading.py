@@ -1,4 +1,4 @@
-"""How far a partition has been read, and what a commit says of it."""
+"""How far a partition has been read, and what is written into its commits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_commit_carries_the_epoch_of_the_record_before_it() -> None:
     assert [reading.epoch_before(offset) for offset in (10, 12, 13, 14, 15)] == [3, 3, 5, 5, 6]
 
 
-def test_without_an_epoch_of_the_record_before_a_commit_has_none() -> None:
+def test_a_commit_has_no_epoch_if_that_of_the_record_before_it_is_unknown() -> None:
     reading = PartitionReading(Start(10))
     assert reading.epoch_before(10) is None
     take(reading, 10, 4)
@@ -44,7 +44,7 @@ def test_without_an_epoch_of_the_record_before_a_commit_has_none() -> None:
 
 
 def test_no_more_epochs_are_remembered_than_the_limit() -> None:
-    """A partition that is held up while its leader changes again and again."""
+    """Without a limit, they would grow in a partition that is held up while its leader changes again and again."""
     reading = PartitionReading(Start(0))
     for offset in range(3 * MAX_EPOCHS):
         take(reading, offset, offset)
@@ -89,5 +89,5 @@ def test_metadata_comes_back_as_it_was_written(
 
 
 @pytest.mark.parametrize("text", [None, "", "v2:5", "v1:-5", "v1:x;topic", "v1:\u0665", ";;=;from=x"])
-def test_metadata_that_cannot_be_read_says_nothing(text: str | None) -> None:
+def test_metadata_that_cannot_be_read_is_ignored(text: str | None) -> None:
     assert read_metadata(text) == CommitMetadata()

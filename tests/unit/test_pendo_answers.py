@@ -1,7 +1,7 @@
-"""Any 2xx is success, whatever becomes of the rest of the answer (docs/contract.md#requests-to-pendo).
+"""Any 2xx is success, whatever happens to the rest of the answer (docs/contract.md#requests-to-pendo).
 
-What came after the status used to decide: each of these answers was a broken connection, so the event was sent
-again up to `delivery.max_attempts` times, counted by Pendo each time, and dead-lettered in the end.
+Before the fix, the bytes after the status decided: each of these answers counted as a broken connection, so the event
+was sent up to `delivery.max_attempts` times, counted by Pendo each time, and finally dead-lettered.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ async def test_the_answer_from_the_field_is_delivered_once() -> None:
 
 
 @pytest.mark.parametrize("raw", [TAKEN, TAKEN + b"Content-Length: 10\r\n\r\nhalf"])
-async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over(raw: bytes) -> None:
+async def test_a_2xx_whose_rest_does_not_come_is_delivered_at_the_time_out(raw: bytes) -> None:
     held = asyncio.Event()
     clock = Clock()
     async with serving(hanging_after(raw, held)) as url, client(url, 10.0, now=clock) as (http, answers):
@@ -83,7 +83,7 @@ async def test_a_2xx_whose_rest_does_not_come_is_delivered_when_the_time_is_over
 
 
 async def test_a_compressed_answer_is_left_as_it_is() -> None:
-    """Nobody asked for it, and unpacked it could be of any size."""
+    """The request asks for no compression, and the unpacked body could have any size."""
     packed = gzip.compress(bytes(30_000_000))
     head = f"HTTP/1.1 400 Bad\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     assert await answer_to(answering(head + packed)) == Answer(400, body=packed)
@@ -94,7 +94,7 @@ async def test_a_407_without_a_proxy_is_an_answer_like_others() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_retry_after_is_kept_of_a_429_and_of_a_503(status: int) -> None:
+async def test_retry_after_of_a_429_or_503_is_kept(status: int) -> None:
     raw = b"HTTP/1.1 %d Wait\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status
     assert await answer_to(answering(raw)) == Answer(status, retry_after="7")
 
@@ -106,7 +106,7 @@ async def test_retry_after_of_other_answers_is_ignored(status: int) -> None:
 
 
 class Talkative:
-    """A server that answers each request, and says 200 once more on every connection when told to."""
+    """A server that answers each request; once `say_more` is set, it sends one more 200 on each open connection."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -128,14 +128,14 @@ class Talkative:
 
 
 async def idle_connections_have_heard(http: PendoHttp) -> None:
-    """Wait until bytes that nobody asked for have come on every idle connection."""
+    """Wait until every idle connection has received bytes that no request asked for."""
     idle = list(chain.from_iterable(http._client._idle.values()))
     assert idle
     await eventually(lambda: not any(line.can_be_used for line in idle))
 
 
-async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -> None:
-    """A server, or a proxy, said 200 once more on an idle connection: the next event was called delivered unsent."""
+async def test_unrequested_bytes_are_no_answer_to_the_next_request() -> None:
+    """Before the fix, one more 200 on an idle connection settled the next event as delivered, although unsent."""
     server = Talkative()
     async with serving(server) as url, client(url) as (http, answers):
         http.start(track_attempt())
@@ -147,7 +147,7 @@ async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -
     assert server.requests == 2
 
 
-async def test_connections_that_speak_unasked_are_given_up_and_a_new_one_is_used() -> None:
+async def test_connections_with_unrequested_bytes_are_given_up_and_a_new_one_is_used() -> None:
     server = Talkative()
     count = 5
     async with serving(server) as url, client(url) as (http, answers):
@@ -211,13 +211,13 @@ async def test_the_same_bytes_are_the_same_answer() -> None:
     ],
     ids=["two pieces", "cut short", "the last", "until the end", "two answers", "none", "long"],
 )
-async def test_only_what_is_whole_short_and_in_one_piece_is_remembered(pieces: list[bytes]) -> None:
+async def test_only_whole_short_answers_in_one_piece_are_remembered(pieces: list[bytes]) -> None:
     remembered: dict[bytes, Reply] = {}
     read(pieces, remembered)
     assert not remembered
 
 
-async def test_of_a_remembered_answer_no_more_is_read_than_is_wanted() -> None:
+async def test_the_body_limit_applies_to_remembered_answers_too() -> None:
     remembered: dict[bytes, Reply] = {}
     body = b"x" * 600
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n" + body

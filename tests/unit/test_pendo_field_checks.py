@@ -1,4 +1,4 @@
-"""Which fields are wanted, which of them Pendo lacks, and what `flagpost check` says to create."""
+"""Which fields are wanted, which of them Pendo lacks, and which of them `flagpost check` says to create."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flagpost_schemas import (
 from newest_sample import sample_read
 
 LONG_AGO_MS = 1_700_000_000_000
-"""Metadata does not grow too old."""
+"""Metadata is sent however old it is."""
 
 CATALOG: FieldCatalog = {
     ("visitor", "custom"): {"[Optimizely] checkout": "optimizely_checkout"},
@@ -80,11 +80,11 @@ def test_the_fields_of_the_traffic_are_wanted_with_their_types() -> None:
         (decision("v", "banner", event_id="e" * 129), {}),
     ],
 )
-def test_what_is_not_sent_wants_no_field(event: Any, sections: dict[str, Any]) -> None:
+def test_metadata_that_is_not_sent_wants_no_field(event: Any, sections: dict[str, Any]) -> None:
     assert wanted_fields(settings(**sections), [event]) == {}
 
 
-def test_settings_and_traffic_are_one_list() -> None:
+def test_fields_of_settings_and_traffic_are_one_list() -> None:
     named = settings(metrics={"flags": ["checkout", "banner"]})
     wanted = wanted_fields(named, [decision("v", "banner"), decision("v", "search")])
     assert {field.name for field in wanted} == {
@@ -124,7 +124,7 @@ def test_each_tab_and_the_install_script_are_distinguished() -> None:
     ]
 
 
-def test_fields_that_pendo_has_are_well_by_either_name() -> None:
+def test_fields_that_pendo_has_under_either_name_are_ok() -> None:
     wanted = {
         WantedField("visitor", "custom", "[Optimizely] checkout"): "text",
         WantedField("account", "custom", "tier"): "number",
@@ -142,8 +142,8 @@ def test_a_group_that_cannot_be_read_is_named() -> None:
     assert "schema of account custom metadata cannot be read" in check.detail
 
 
-def test_nine_fields_are_nine_lines_that_a_person_reads() -> None:
-    """They were one sentence of 500 characters."""
+def test_nine_fields_are_nine_short_lines() -> None:
+    """Before the fix, they were one sentence of 500 characters."""
     wanted = {WantedField("visitor", "custom", f"[Optimizely] flag-{n}"): "text" for n in range(9)}
     check = judge_fields(wanted, CATALOG)
     assert len(check.fix.splitlines()) == 1 + 9

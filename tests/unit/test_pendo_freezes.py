@@ -1,9 +1,8 @@
-"""One answer for each attempt, whatever happens to its task and to the loop.
+"""Each attempt has one answer, whatever happens to its task and to the event loop.
 
-uvloop runs timers that are due before callbacks that are ready, so a loop that stood still ends requests first, and
-steps and reads later. `time.sleep` in a coroutine is such a freeze of the loop: it stands for SIGSTOP, for a pause
-of the machine and for a long collection of garbage. The client's own clock is passed in, so no test here depends on
-how fast the machine is.
+uvloop runs timers that are due before callbacks that are ready. So after a freeze the loop ends requests first, and
+runs tasks and reads sockets later. `time.sleep` in a coroutine freezes the loop like SIGSTOP, a pause of the machine
+or a long garbage collection. The client's clock is passed in, so no test here depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ Answers = asyncio.Queue[Answer]
 
 
 def freeze_the_loop(clock: Clock) -> None:
-    """Nothing of the loop runs while every request's time goes by, and the next sweep becomes due."""
+    """Block the loop until the time of every request is over and the next sweep is due."""
     clock.seconds += 2 * TIMEOUT_SECONDS
     time.sleep(2 * SWEEP_SECONDS)
 
@@ -55,7 +54,7 @@ async def next_answer(answers: Answers) -> Answer:
 
 
 async def frozen_before_the_first_step() -> None:
-    """Before: the coroutine was cancelled before it had begun, its `except` never ran, and no answer ever came."""
+    """Before the fix, the coroutine was cancelled before it began, so its `except` never ran and no answer came."""
     requests = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,7 +78,7 @@ async def frozen_before_the_first_step() -> None:
 
 
 async def frozen_while_answers_come() -> None:
-    """Before: all 32 timed out with their answers in the socket buffers, and were sent again."""
+    """Before the fix, all 32 timed out although their answers were in the socket buffers, and were sent again."""
     clock = Clock()
     with server_in_thread(32, OK) as server:
         async with client(server.url, TIMEOUT_SECONDS, now=clock) as (http, answers):
@@ -94,7 +93,7 @@ async def frozen_while_answers_come() -> None:
 
 
 async def frozen_again_and_again() -> None:
-    """The grace is counted in sweeps, once for each request: a loop that is always late still ends them."""
+    """Each attempt is given a few more sweeps, only once: it ends even in a loop that is always late."""
     clock = Clock()
     held = asyncio.Event()
     async with (
@@ -121,10 +120,10 @@ def test_a_loop_that_stood_still(run: Any, history: Callable[[], Awaitable[None]
     run(history())
 
 
-async def test_what_waits_for_a_connection_when_its_time_is_over_is_not_sent(
+async def test_an_attempt_without_a_connection_at_its_time_out_is_not_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before: it was a time-out, as if Pendo might have seen it; and what was frozen here was sent out of turn."""
+    """Before the fix, the answer was a time-out, as if Pendo might have seen it; after a freeze it was sent late."""
     clock = Clock()
     requests = 0
 
@@ -136,7 +135,7 @@ async def test_what_waits_for_a_connection_when_its_time_is_over_is_not_sent(
 
     async def slow(self: HttpClient, *arguments: Any) -> Any:
         exchange = await connect(self, *arguments)
-        clock.seconds += TIMEOUT_SECONDS  # between the last check of the engine and the write
+        clock.seconds += TIMEOUT_SECONDS  # between the engine's last check and the write
         return exchange
 
     monkeypatch.setattr(HttpClient, "connect", slow)
@@ -152,7 +151,7 @@ async def test_what_waits_for_a_connection_when_its_time_is_over_is_not_sent(
 async def test_a_task_that_ends_in_any_way_has_an_answer(
     monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """Before: what is no Exception left the attempt without an answer; so did a cancellation by somebody else."""
+    """Before the fix, no answer came after a BaseException that is no Exception, or a cancellation from outside."""
 
     async def broken(*_: object) -> None:
         raise error
@@ -164,7 +163,7 @@ async def test_a_task_that_ends_in_any_way_has_an_answer(
         assert answers.empty()
 
 
-async def test_tasks_that_somebody_else_cancels_have_answers() -> None:
+async def test_tasks_that_are_cancelled_from_outside_have_answers() -> None:
     async with client("http://127.0.0.1:1") as (http, answers):
         http.start(track_attempt())
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -172,8 +171,8 @@ async def test_tasks_that_somebody_else_cancels_have_answers() -> None:
         assert await next_answer(answers) == UNSENT
 
 
-async def test_closing_answers_what_is_under_way_by_what_is_known_of_it() -> None:
-    """Before: what was under way, begun or not, had no answer."""
+async def test_closing_answers_each_attempt_in_flight_with_what_is_known_of_it() -> None:
+    """Before the fix, attempts in flight had no answer, whether they had begun or not."""
     held = asyncio.Event()
     async with (
         serving(hanging_after(b"", held)) as silent,
@@ -221,7 +220,7 @@ async def test_the_age_of_the_oldest_attempt() -> None:
 async def test_an_attempt_that_is_forgotten_is_given_up_and_called_a_defect(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The sweep is broken here: what it should have ended is ended by the watch, after a stated number of calls."""
+    """The sweep is broken here, so the watch ends the attempt, after `FORGOTTEN_WATCHES` calls."""
     monkeypatch.setattr(PendoHttp, "_end_overdue", lambda self: setattr(self, "_sweep", None))
     clock = Clock()
     held = asyncio.Event()
@@ -247,7 +246,7 @@ async def test_an_attempt_that_is_forgotten_is_given_up_and_called_a_defect(
 
 
 async def test_the_sweep_goes_on_after_an_error() -> None:
-    """Before: a sweep that raised was never made again, and nothing timed out any more."""
+    """Before the fix, no sweep was scheduled after one that raised, so nothing timed out any more."""
     clock = Clock()
     held = asyncio.Event()
     heard: Answers = asyncio.Queue()
@@ -288,8 +287,8 @@ async def test_a_time_out_is_late_by_a_few_sweeps_at_most() -> None:
         held.set()
 
 
-async def test_a_time_out_takes_its_connection_along() -> None:
-    """An answer that comes too late must not be taken for the next one's."""
+async def test_a_time_out_closes_its_connection() -> None:
+    """An answer that comes too late must not be taken for the answer to the next request."""
     clock = Clock()
     connections = 0
 

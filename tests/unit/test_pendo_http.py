@@ -1,4 +1,4 @@
-"""The HTTP client: each request gives exactly one answer, whatever the server does."""
+"""The HTTP client: each request has exactly one answer, whatever the server does."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def attempts_in_memory() -> int:
     return sum(isinstance(each, Attempt) for each in gc.get_objects())
 
 
-async def test_what_was_answered_is_free_without_the_collector_of_garbage() -> None:
-    """Cycles that each request leaves make it walk through all that is young, again and again."""
+async def test_an_answered_attempt_is_freed_without_the_garbage_collector() -> None:
+    """If each request left a reference cycle, the collector would often have to examine all young objects."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

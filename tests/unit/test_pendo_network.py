@@ -1,7 +1,7 @@
-"""Proxies and certificates on the way to Pendo and to the registry, with real ones: a proxy, a CA, TLS servers.
+"""Proxies and certificates on the way to Pendo and to the registry, with a real proxy, a real CA and TLS servers.
 
-Before: the proxies of the environment were not used at all, so behind one nothing was ever delivered; and no other
-certificates than the system's were trusted.
+Before the fix, a proxy of the environment was not used, so nothing was ever delivered behind one; and only the
+system's certificates were trusted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def authority(tmp_path: Path) -> Authority:
 async def pendo_behind_a_proxy(
     authority: Authority, credentials: str | None = None
 ) -> AsyncIterator[tuple[HttpProxy, list[bytes]]]:
-    """Pendo, over TLS, known to the proxy alone."""
+    """Start Pendo with TLS, under a name that only the proxy knows."""
     async with (
         answering_server(authority.server_context(PENDO)) as (port, heads),
         http_proxy({PENDO: port}, credentials) as proxy,
@@ -69,7 +69,7 @@ async def answer_through(url: str, outbound: Outbound, times: int = 1) -> list[A
         for _ in range(times):
             http.start(track_attempt())
             answer = await asyncio.wait_for(answers.get(), stretched(60))
-            found.append(answer._replace(detail=""))  # test_tls_failures is about that
+            found.append(answer._replace(detail=""))  # test_tls_failures.py tests the detail
         return found
 
 
@@ -77,7 +77,7 @@ async def answer_through(url: str, outbound: Outbound, times: int = 1) -> list[A
 async def test_the_environments_proxy_is_used(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Before: UNREACHABLE, for ever."""
+    """Before the fix, the answer was always UNREACHABLE."""
     async with pendo_behind_a_proxy(authority) as (proxy, heads):
         monkeypatch.setenv(name, proxy.url)
         outbound = Outbound("pendo", ca_file=str(authority.file))
@@ -87,7 +87,7 @@ async def test_the_environments_proxy_is_used(
     assert heads[0].startswith(b"POST /data/track HTTP/1.1\r\nHost: pendo.test\r\n")
 
 
-async def test_no_proxy_is_kept(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_proxy_is_obeyed(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     async with pendo_behind_a_proxy(authority) as (proxy, heads):
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "example.com, .test")
@@ -97,7 +97,9 @@ async def test_no_proxy_is_kept(authority: Authority, monkeypatch: pytest.Monkey
     assert heads == []
 
 
-async def test_the_setting_has_the_last_word(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_setting_wins_over_the_environment(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pendo_behind_a_proxy(authority) as (proxy, _), http_proxy({}) as other:
         monkeypatch.setenv("HTTPS_PROXY", other.url)
         monkeypatch.setenv("NO_PROXY", "*")
@@ -133,7 +135,7 @@ async def test_plain_http_goes_through_a_proxy_as_a_whole_url(credentials: str |
 
 
 async def test_a_proxy_that_refuses_has_shown_pendo_nothing() -> None:
-    """A 407 is not an answer of Pendo's: it must not dead-letter anything."""
+    """A 407 is the proxy's answer and not Pendo's: no event may be dead-lettered because of it."""
     async with answering_server() as (port, heads), http_proxy({PENDO: port}, "a:b") as proxy:
         assert await answer_through(f"http://{PENDO}", Outbound("pendo", proxy.url)) == [UNSENT]
         assert await answer_through(f"https://{PENDO}", Outbound("pendo", proxy.url)) == [UNSENT]
@@ -142,7 +144,7 @@ async def test_a_proxy_that_refuses_has_shown_pendo_nothing() -> None:
     assert heads == []
 
 
-async def test_only_what_the_ca_file_vouches_for_is_trusted(authority: Authority, tmp_path: Path) -> None:
+async def test_only_certificates_of_the_ca_file_are_trusted(authority: Authority, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "another CA")
     async with answering_server(authority.server_context("localhost")) as (port, heads):
         url = f"https://localhost:{port}"
@@ -156,8 +158,8 @@ async def test_only_what_the_ca_file_vouches_for_is_trusted(authority: Authority
     assert others == []
 
 
-def test_uvloop_goes_the_same_ways(authority: Authority) -> None:
-    """The service runs on uvloop, whose TLS and whose proxies' tunnels are its own."""
+def test_uvloop_uses_the_same_proxy_and_certificates(authority: Authority) -> None:
+    """The service runs on uvloop, which has its own TLS, also in the tunnels of proxies."""
 
     async def histories() -> None:
         async with pendo_behind_a_proxy(authority, f"flagpost:{PASSWORD}") as (proxy, heads):
@@ -180,7 +182,7 @@ def pendo_settings(**pendo: object) -> Settings:
     return Settings.model_validate({"pendo": {**own, "api_url": f"https://{PENDO}", **pendo}})
 
 
-async def test_check_and_reconcile_go_the_same_way(authority: Authority) -> None:
+async def test_check_and_reconcile_use_the_proxy_too(authority: Authority) -> None:
     body = b'{"valid":true,"writeAccess":true,"results":[]}'
     async with (
         answering_server(authority.server_context(PENDO), body) as (port, _),
@@ -199,7 +201,7 @@ async def test_check_and_reconcile_go_the_same_way(authority: Authority) -> None
             await count_decisions(direct.pendo, "Experiment Viewed", days_of(0, 1))
 
 
-async def test_check_says_nothing_of_the_proxys_password(authority: Authority) -> None:
+async def test_check_does_not_show_the_proxys_password(authority: Authority) -> None:
     async with http_proxy({}, "other:login") as proxy:
         settings = pendo_settings(proxy=f"http://{LOGIN}127.0.0.1:{proxy.port}", ca_file=str(authority.file))
         told = "".join(f"{check.detail}{check.fix}" for check in await check_pendo(settings, sample_read()))
@@ -284,7 +286,7 @@ LOGGED_IN = {"username": "flagpost", "password": "registry-password"}
 async def test_a_redirect_of_the_registry_is_not_followed_and_no_login_goes_elsewhere(
     ask: Callable[[str, dict[str, Any]], Any],
 ) -> None:
-    """Before, by the publisher's: it went wherever it was sent, with the password."""
+    """Before the fix, the publisher's client followed any redirect and sent the password along."""
     logins: list[bytes] = []
     async with answering_server(None, SCHEMA) as (port, heads):
 
@@ -307,7 +309,7 @@ async def test_a_redirect_of_the_registry_is_not_followed_and_no_login_goes_else
 async def test_the_registry_is_asked_over_one_connection(
     authority: Authority, ask: Callable[[str, dict[str, Any]], Any], *, over_tls: bool
 ) -> None:
-    """Before, each question made one of its own, with a handshake."""
+    """Before the fix, each request opened its own connection, with a handshake."""
     connections: list[asyncio.StreamWriter] = []
     heads: list[bytes] = []
 
@@ -331,7 +333,7 @@ async def test_the_registry_is_asked_over_one_connection(
     assert all(b"authorization: basic " in head.lower() for head in heads)
 
 
-async def test_certificates_that_are_replaced_are_used_for_the_next_question(
+async def test_certificates_that_are_replaced_are_used_for_the_next_request(
     authority: Authority, tmp_path: Path
 ) -> None:
     stranger = Authority(tmp_path, "another CA")

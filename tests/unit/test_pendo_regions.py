@@ -1,4 +1,4 @@
-"""Five regions, and how `flagpost check` tells a wrong region, a wrong key and a read-only key apart."""
+"""The five regions, and how `flagpost check` distinguishes a wrong region, a wrong key and a read-only key."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def key_check(pendo: PendoStandIn, **own: object) -> Check:
 
 async def test_the_four_findings_on_a_key_are_distinguished() -> None:
     async with PendoStandIn() as pendo:
-        # Where another region's host has no such endpoint, it answers 404.
+        # A host of another region that does not have this endpoint answers 404.
         elsewhere = await key_check(pendo, api_url=f"{pendo.api_url}/elsewhere", region="jp")
         refused = await key_check(pendo, integration_key="another")
         good = await key_check(pendo)
@@ -95,7 +95,7 @@ async def test_the_four_findings_on_a_key_are_distinguished() -> None:
         (["user plan"], Status.WARN, '"user plan" (name_characters) renamed to user_plan'),
     ],
 )
-async def test_names_of_attributes_that_pendo_does_not_take_are_reported(
+async def test_names_of_attributes_that_pendo_does_not_accept_are_reported(
     names: list[str], status: Status, words: str
 ) -> None:
     async with PendoStandIn() as pendo:

@@ -1,4 +1,4 @@
-"""The stand-in keeps Pendo's rules: each is broken once, through real HTTP, and found."""
+"""The stand-in enforces Pendo's rules: each rule is broken once over real HTTP, and the stand-in reports it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CHECKOUT = MetadataField("optimizely_checkout", "[Optimizely] checkout")
 
 
 def track_event(**changes: object) -> dict[str, object]:
-    """A track event that breaks no rule, with changes; None leaves a member out."""
+    """Return a valid track event with changes; a change to None leaves the member out."""
     event = {
         "type": "track",
         "event": "Experiment Viewed",
@@ -48,7 +48,7 @@ def track_event(**changes: object) -> dict[str, object]:
 
 
 class Client:
-    """Sends what it is told, as a client of Pendo's does."""
+    """An HTTP client of Pendo that can also send invalid requests."""
 
     def __init__(self, pendo: PendoStandIn, session: aiohttp.ClientSession) -> None:
         self._pendo, self._session = pendo, session
@@ -99,10 +99,10 @@ def record(identity: str, **values: object) -> dict[str, object]:
     return {"visitorId": identity, "values": values or {"optimizely_checkout": "treatment"}}
 
 
-# One visitor or account.
+# One visitor or account
 
 
-async def test_what_is_held_of_a_visitor_or_an_account_is_returned_by_its_id() -> None:
+async def test_the_metadata_of_a_visitor_or_an_account_is_returned_by_its_id() -> None:
     async with standing_in() as (pendo, client):
         await client.metadata([record("a/b ü", plan="pro")])
         await client.metadata([{"accountId": "acme", "values": {"seats": 5}}], target="account/agent")
@@ -119,7 +119,7 @@ async def test_what_is_held_of_a_visitor_or_an_account_is_returned_by_its_id() -
         assert len(pendo.received.of(Endpoint.DETAILS)) == 4
 
 
-# Track: what is allowed.
+# Track events that are allowed
 
 
 async def test_a_track_event_is_recorded_as_it_came() -> None:
@@ -187,7 +187,7 @@ async def test_optional_members_may_be_missing() -> None:
         assert not pendo.received.violations
 
 
-# Track: what is not.
+# Track events that break a rule
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ async def test_events_older_than_seven_days_are_answered_200_and_ignored() -> No
         assert pendo.received.recorded() == sum(pendo.received.decisions.values()) == 1
 
 
-# Pace.
+# Pace
 
 
 @pytest.mark.parametrize(("on_pace", "status"), [(Enforcement.REFUSE, 429), (Enforcement.RECORD, 200)])
@@ -318,7 +318,7 @@ def test_pace_remembers_across_many_other_visitors_and_forgets_in_the_end() -> N
     assert len(pace._older) + len(pace._newer) == 2
 
 
-# Keys.
+# Keys
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -348,7 +348,7 @@ async def test_the_key_header_is_a_setting() -> None:
             assert answer.status == 200
 
 
-def test_keys_do_not_show() -> None:
+def test_keys_are_not_in_repr() -> None:
     shown = repr(StandInConfig(keys=Keys("hidden-track", "hidden-api")))
     assert "hidden" not in shown
 
@@ -369,7 +369,7 @@ async def test_a_read_only_key_reads_and_writes_nothing() -> None:
     assert pendo.metadata.values(Kind.VISITOR, "v") == {}
 
 
-# Metadata.
+# Metadata
 
 
 async def test_metadata_is_stored_by_id_and_group() -> None:
@@ -493,7 +493,7 @@ async def test_an_answered_request_is_no_longer_in_flight() -> None:
         assert not pendo.received.violations
 
 
-# The metadata schema.
+# The metadata schema
 
 
 async def test_the_schema_lists_fields_by_api_name() -> None:
@@ -540,10 +540,10 @@ async def test_fields_can_be_declared_at_run_time() -> None:
         assert answer["updated"] == 1
 
 
-# The rest.
+# Unknown paths, waiting, reset
 
 
-async def test_what_pendo_does_not_serve_is_404_and_other_methods_405() -> None:
+async def test_unknown_paths_are_404_and_other_methods_405() -> None:
     async with standing_in() as (pendo, client):
         assert (await client.send("POST", "/data/tracks", key="k"))[0] == 404
         assert (await client.send("POST", "/api/v1/metadata/visitor/salesforce/value", key="k"))[0] == 404
@@ -551,14 +551,14 @@ async def test_what_pendo_does_not_serve_is_404_and_other_methods_405() -> None:
         assert pendo.received.total == 0
 
 
-async def test_waiting_for_what_never_comes_says_what_came() -> None:
+async def test_a_wait_that_times_out_reports_what_was_received() -> None:
     async with standing_in() as (pendo, client):
         await client.track(track_event())
         with pytest.raises(TimeoutError, match=r"not in 0\.01 s; .*'track': \{'200': 1\}"):
             await pendo.received.until(lambda: pendo.received.total == 2, timeout_seconds=0.01)
 
 
-async def test_reset_forgets_what_came_and_what_was_scripted() -> None:
+async def test_reset_forgets_requests_metadata_and_faults() -> None:
     async with standing_in(visitor_interval_seconds=60.0) as (pendo, client):
         await client.track(track_event())
         await client.track(track_event())

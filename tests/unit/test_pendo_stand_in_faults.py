@@ -1,4 +1,4 @@
-"""The stand-in fails as it is told to: each fault, seen from the client's side of a real connection."""
+"""The stand-in fails as scripted: each fault, as a client on a real connection sees it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def body_of(visitor_id: str) -> bytes:
 
 
 async def post(pendo: PendoStandIn, visitor_id: str = "v1") -> tuple[aiohttp.ClientResponse, bytes]:
-    """One track request on a connection of its own; the answer and its body."""
+    """Send one track request on its own connection; returns the answer and its body."""
     headers = {"x-pendo-integration-key": pendo.keys.track_secret, "content-type": "application/json"}
     async with (
         aiohttp.ClientSession() as session,
@@ -75,12 +75,12 @@ async def test_a_visitors_script_is_played_once_and_for_that_visitor_only(pendo:
     ] * 2
 
 
-async def test_a_script_can_go_on_for_good(pendo: PendoStandIn) -> None:
+async def test_a_script_can_have_a_fault_for_all_later_requests(pendo: PendoStandIn) -> None:
     pendo.faults.visitor("poison", 503, afterwards=400)
     assert await statuses(pendo, 4, "poison") == [503, 400, 400, 400]
 
 
-async def test_an_endpoints_next_steps_strike_whoever_comes(pendo: PendoStandIn) -> None:
+async def test_an_endpoints_next_faults_are_for_any_visitor(pendo: PendoStandIn) -> None:
     pendo.faults.next(Endpoint.TRACK, 502, 504)
     assert [(await post(pendo, visitor))[0].status for visitor in ("v1", "v2", "v3")] == [502, 504, 200]
 
@@ -117,7 +117,7 @@ async def test_any_header_and_body_can_be_given(pendo: PendoStandIn) -> None:
     assert (answer.status, answer.headers["Location"], body) == (302, "/login", b"<html>")
 
 
-async def test_a_delay_holds_the_answer_and_not_the_recording(pendo: PendoStandIn) -> None:
+async def test_a_delay_is_of_the_answer_and_not_of_the_recording(pendo: PendoStandIn) -> None:
     pendo.faults.visitor("v1", Fault(delay_seconds=60.0))
     request = asyncio.create_task(post(pendo))
     await pendo.received.until(lambda: pendo.received.recorded() == 1)
@@ -136,7 +136,7 @@ def test_delays_add_to_the_latency_of_every_answer() -> None:
     assert [pendo.answer(arrival).delay_seconds for arrival in arrivals] == [0.55, 0.05]
 
 
-async def test_a_hang_never_answers_and_does_not_keep_the_stand_in(pendo: PendoStandIn) -> None:
+async def test_a_hang_never_answers_and_does_not_keep_the_stand_in_running(pendo: PendoStandIn) -> None:
     pendo.faults.visitor("v1", HANG)
     request = asyncio.create_task(post(pendo))
     await pendo.received.until(lambda: pendo.received.total == 1)
@@ -209,7 +209,7 @@ async def test_an_outage_of_everything_and_its_end(pendo: PendoStandIn, path: st
     ("fault", "status", "stored"),
     [(Fault(status=408), 408, {}), (Fault(status=408, recorded=True), 408, {"field": "on"})],
 )
-async def test_metadata_is_stored_only_where_the_fault_lets_it(
+async def test_metadata_is_stored_only_if_the_fault_records_it(
     pendo: PendoStandIn, fault: Fault, status: int, stored: dict[str, object]
 ) -> None:
     pendo.faults.next(Endpoint.METADATA, fault)
@@ -227,7 +227,7 @@ def drawn(seed: int, count: int) -> list[Fault]:
     return [faults.strike(Endpoint.TRACK, None) for _ in range(count)]
 
 
-def test_a_mix_strikes_with_its_probabilities() -> None:
+def test_the_faults_of_a_mix_have_its_probabilities() -> None:
     struck = drawn(1, 20_000)
     assert 300 <= struck.count(Fault(status=500)) <= 500
     assert 130 <= struck.count(CLOSE_BEFORE_RECORDING) <= 270

@@ -1,4 +1,4 @@
-"""The stand-in as a program of its own, driven over its remote control as another process drives it."""
+"""The stand-in as a separate program that another process controls over HTTP."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_outages_begin_and_end(remote: Remote) -> None:
     assert remote.ask("GET", "/api/v1/token/verify", key="stand-in-integration-key")[0] == 404
 
 
-def test_a_mix_can_be_ordered(remote: Remote) -> None:
+def test_a_mix_can_be_set(remote: Remote) -> None:
     remote.control("POST", "faults", {"mix": {"seed": 3, "chances": [[0.5, 500], [0.5, 502]]}})
     assert {remote.track(f"v{number}") for number in range(30)} == {500, 502}
 
@@ -181,9 +181,7 @@ def test_keys_can_be_changed() -> None:
         ("faults", b"{", "body: Invalid JSON"),
     ],
 )
-def test_an_order_that_cannot_be_used_is_explained(
-    remote: Remote, name: str, body: object, complaint: str
-) -> None:
+def test_an_invalid_command_is_explained(remote: Remote, name: str, body: object, complaint: str) -> None:
     status, answer = remote.ask("POST", f"/_stand_in/{name}", body)
     assert status == 400
     assert complaint in answer.decode()
@@ -193,13 +191,13 @@ def test_an_order_that_cannot_be_used_is_explained(
     ("path", "complaint"),
     [("received?offset=x", "int() with base 10: 'x'"), ("metadata?kind=user", "'user' is not a valid Kind")],
 )
-def test_a_question_that_cannot_be_answered_is_explained(remote: Remote, path: str, complaint: str) -> None:
+def test_an_invalid_query_is_explained(remote: Remote, path: str, complaint: str) -> None:
     status, answer = remote.ask("GET", f"/_stand_in/{path}")
     assert status == 400
     assert complaint in answer.decode()
 
 
-def test_unknown_orders_list_the_known_ones(remote: Remote) -> None:
+def test_the_answer_to_an_unknown_command_lists_the_known_ones(remote: Remote) -> None:
     status, answer = remote.ask("GET", "/_stand_in/faults")
     assert status == 404
     assert b"POST /_stand_in/faults" in answer

@@ -21,7 +21,7 @@ SMALL = ("--rate", "50", "--visitors", "2000", "--seconds", "10", "--partitions"
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a calibration would be; there is none."""
+    """Return the state folder, in which there is no calibration."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state"
 
@@ -58,7 +58,7 @@ def test_help_describes_every_option_and_the_setting_that_it_replaces() -> None:
         (("--rate", "10", "--track-requests-per-minute", "0"), "--track-requests-per-minute"),
     ],
 )
-def test_what_cannot_be_planned_is_a_usage_error_that_names_the_option(
+def test_an_impossible_load_is_a_usage_error_that_names_the_option(
     arguments: tuple[str, ...], told: str
 ) -> None:
     result = run(*arguments)
@@ -121,26 +121,26 @@ def test_the_same_seed_prints_the_same() -> None:
     assert once != other
 
 
-def test_settings_count_and_options_win_over_them() -> None:
+def test_settings_are_used_and_options_win_over_them() -> None:
     by_setting = planned(*SMALL, FLAGPOST_DEDUPE__TTL_SECONDS="0")
     assert by_setting["duplicates_per_second"] == 0
     by_option = planned(*SMALL, "--dedupe-ttl-seconds", "1800", FLAGPOST_DEDUPE__TTL_SECONDS="0")
     assert by_option["duplicates_per_second"] > 0
 
 
-def test_without_metadata_none_is_sent() -> None:
+def test_no_metadata_is_sent_if_it_is_switched_off() -> None:
     assert planned(*SMALL)["requests_per_second"]["metadata"] > 0
     without = planned(*SMALL, FLAGPOST_DECISIONS__VISITOR_METADATA="false")
     assert without["requests_per_second"]["metadata"] == 0
     assert without["budget_needed_per_minute"]["metadata"] == 0
 
 
-def test_more_pods_than_partitions_have_nothing_to_do() -> None:
+def test_no_more_pods_are_planned_than_partitions() -> None:
     assert planned(*SMALL, "--pods", "50")["pods"]["planned"] == 6
 
 
 @pytest.mark.thorough
-def test_a_million_decisions_a_second_are_sampled_and_it_says_of_what() -> None:
+def test_a_million_decisions_a_second_are_sampled_and_the_sample_is_described() -> None:
     document = planned(
         "--rate", "1000000", "--visitors", "100000000", "--skew", "0.5", "--partitions", "2000",
         "--pods", "500", "--seconds", "10", "--sample", "2000", "--metadata-requests-per-minute", "1000000",
@@ -164,7 +164,7 @@ def test_the_charts_are_written_as_svg(tmp_path: Path) -> None:
     assert "Lag of the busiest pod, records" in "".join(root.itertext())
 
 
-def test_an_svg_that_cannot_be_written_is_one_line_and_no_wait(tmp_path: Path) -> None:
+def test_an_svg_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> None:
     result = run("--rate", "100000", "--svg", str(tmp_path / "nowhere" / "plan.svg"))
     assert result.exit_code == 1, result.output
     assert "plan.svg cannot be written: No such file" in result.stderr
@@ -182,7 +182,7 @@ def test_a_chart_of_the_terminal_has_a_column_for_each_value() -> None:
     assert lines[8].endswith("3 s")
 
 
-def test_a_chart_of_nothing_is_a_chart() -> None:
+def test_a_chart_without_values_can_be_drawn() -> None:
     chart = Chart("<nothing>", [1.0, 2.0], [float("nan")] * 2)
     assert "█" not in terminal_chart(chart)
     assert "&lt;nothing&gt;" in svg([chart])
@@ -206,7 +206,7 @@ def test_a_calibration_is_read_back_and_says_where_it_is_from(state: Path) -> No
     assert "on an abacus; this is version" in run(*SMALL).output
 
 
-def test_a_calibration_may_be_elsewhere(tmp_path: Path) -> None:
+def test_a_calibration_may_be_in_another_file(tmp_path: Path) -> None:
     file = tmp_path / "here.json"
     save(file, SHIPPED.model_copy(update={"machine": "an abacus"}))
     assert planned(*SMALL, "--calibration", str(file))["calibration"]["machine"] == "an abacus"
@@ -225,13 +225,13 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_one_line_that_says_what
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_calibration_that_cannot_be_kept_is_an_error_that_says_where_else(tmp_path: Path) -> None:
+def test_a_calibration_that_cannot_be_kept_is_an_error_that_names_the_option(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CalibrationError, match=r"cannot be written.*--calibration FILE"):
         save(tmp_path / "file" / "calibration.json", SHIPPED)
 
 
-def test_calibrations_are_where_programs_keep_their_state(tmp_path: Path) -> None:
+def test_calibrations_are_kept_in_the_state_folder_of_programs(tmp_path: Path) -> None:
     assert default_file({"XDG_STATE_HOME": str(tmp_path)}) == tmp_path / "flagpost" / "calibration.json"
     at_home = Path.home() / ".local" / "state" / "flagpost" / "calibration.json"
     assert default_file({}) == default_file({"XDG_STATE_HOME": "relative"}) == at_home

@@ -1,4 +1,4 @@
-"""The simulated consumer, held against what queueing theory and arithmetic say."""
+"""The simulated consumer, compared with queueing theory and arithmetic."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def policy(
 
 
 def pod_with(load: Load, rules: Policy, costs: Costs, pendo: Pendo, until: float = 0.0) -> Pod:
-    """A consumer that has all partitions and begins; `until`: with what it knows of decisions until then."""
+    """Start a consumer that has all partitions.
+
+    `until`: it knows the decisions before the start that have duplicates up to this second; 0: it knows none.
+    """
     visitors = Visitors(load)
     decisions = [
         Decisions(load, visitors, number, seed=1, start_ms=START_MS) for number in range(load.partitions)
@@ -63,7 +66,7 @@ def delivered(pod: Pod) -> int:
 
 
 def rate_between(pod: Pod, start: float, end: float) -> float:
-    """Track events delivered a second."""
+    """Return the track events delivered per second between two times."""
     pod.run(start)
     before = delivered(pod)
     pod.run(end)
@@ -73,7 +76,7 @@ def rate_between(pod: Pod, start: float, end: float) -> float:
 MANY = Load(decisions_per_second=400.0, visitors=100_000, skew=0.0, flags=5, partitions=4)
 
 
-def test_connections_bound_what_is_delivered() -> None:
+def test_connections_limit_the_rate_of_deliveries() -> None:
     pod = pod_with(MANY, policy(connections=8), FREE, Pendo(0.05))
     assert rate_between(pod, 1, 6) == pytest.approx(8 / 0.05, rel=0.03)
 
@@ -85,7 +88,7 @@ def test_one_visitors_events_go_one_after_the_other_and_at_its_pace(interval: fl
     assert rate_between(pod, 2, 42) == pytest.approx(1 / (interval + 0.1), rel=0.06)
 
 
-def test_the_hottest_visitor_bounds_how_soon_a_backlog_is_gone() -> None:
+def test_the_hottest_visitor_decides_how_long_a_backlog_takes() -> None:
     load = Load(0.0, 500, 1.1, 5, 4, backlog=2_000)
     pod = pod_with(load, policy(), FREE, Pendo(0.02))
     hottest = Visitors(load).hottest_share * 2_000
@@ -94,12 +97,12 @@ def test_the_hottest_visitor_bounds_how_soon_a_backlog_is_gone() -> None:
     assert pod.counted.last_settled_at == pytest.approx(hottest * 0.02, rel=0.1)
 
 
-def test_the_budget_bounds_what_is_delivered() -> None:
+def test_the_budget_limits_the_rate_of_deliveries() -> None:
     pod = pod_with(MANY, policy(budget=600.0), FREE, Pendo(0.05))
     assert rate_between(pod, 2, 12) == pytest.approx(600 / 60, rel=0.03)
 
 
-def test_the_cpu_bounds_what_is_delivered() -> None:
+def test_the_cpu_limits_the_rate_of_deliveries() -> None:
     costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 6_000.0, "loop_share": 0.5})
     pod = pod_with(MANY, policy(), costs, Pendo(0.001))
     left_by_reading = 1 - 400 * 100e-6 * 0.5
@@ -118,14 +121,14 @@ def test_a_turn_that_many_share_costs_each_of_them_less() -> None:
     assert together.counted.cpu_seconds / delivered(together) < 0.001
 
 
-def test_cpu_is_what_each_piece_of_work_costs() -> None:
+def test_the_cpu_time_is_the_sum_of_the_costs_of_all_work() -> None:
     costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 200.0, "turn_us": 50.0})
     pod = pod_with(MANY, policy(ttl=60.0), costs, Pendo(0.01))
     pod.run(10)
     counted = pod.counted
     requests = counted.requests[EndpointName.TRACK]
     expected = (100 * counted.records + 50 * counted.turns + 200 * requests) / 1e6
-    # A request that is on its way has cost half.
+    # A request in flight has used half of its CPU time.
     assert counted.cpu_seconds == pytest.approx(expected, abs=64 * 100e-6)
 
 
@@ -139,14 +142,14 @@ def test_littles_law_holds() -> None:
     assert mean(in_flight) == pytest.approx(delivered(pod) / pod.now * 0.2, rel=0.1)
 
 
-def test_an_event_is_as_old_as_kafka_and_pendo_take() -> None:
+def test_the_age_of_an_event_is_the_time_that_kafka_and_pendo_take() -> None:
     pod = pod_with(replace(MANY, decisions_per_second=20.0), policy(), FREE, Pendo(0.25))
     pod.run(20)
     assert min(pod.counted.ages) >= 0.25
     assert max(pod.counted.ages) < 0.3
 
 
-def test_what_is_delivered_in_the_long_run_is_what_arithmetic_says() -> None:
+def test_deliveries_in_the_long_run_are_as_calculated() -> None:
     load = Load(200.0, 2_000, 0.7, 3, 4)
     pod = pod_with(load, policy(ttl=100.0), FREE, Pendo(0.01), until=120.0)
     pod.run(120)
@@ -156,14 +159,14 @@ def test_what_is_delivered_in_the_long_run_is_what_arithmetic_says() -> None:
     assert delivered(pod) < 0.5 * pod.counted.records, "most repeat another"
 
 
-def test_metadata_goes_together_and_only_where_it_has_changed() -> None:
+def test_metadata_is_sent_in_batches_and_only_if_it_has_changed() -> None:
     load = Load(100.0, 1_000, 0.0, 5, 4)
     pod = pod_with(load, policy(ttl=100.0, metadata=True), FREE, Pendo(0.01), until=60.0)
     pod.run(60)
     sent = pod.counted.settled[Kind.VISITOR_METADATA, Outcome.DELIVERED]
     visitors = Visitors(load)
     expected = sum(demand_of(load, visitors, number, 100.0).values for number in range(4))
-    # What came last still waits for company.
+    # The newest values still wait for their batch to fill.
     assert sent / 58 == pytest.approx(expected, rel=0.1)
     assert pod.counted.requests[EndpointName.METADATA] <= 60 / 2 + 1
     assert pod.counted.settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE] > sent
@@ -172,7 +175,7 @@ def test_metadata_goes_together_and_only_where_it_has_changed() -> None:
 # Visitors
 
 
-def test_shares_are_zipfs_and_make_a_whole() -> None:
+def test_shares_follow_zipfs_law_and_add_up_to_one() -> None:
     load = replace(MANY, visitors=1_000, skew=1.2, partitions=7)
     visitors = Visitors(load)
     weights = [rank**-1.2 for rank in range(1, 1_001)]
@@ -200,7 +203,7 @@ def test_visitors_that_are_not_hashed_count_as_if_they_were(
     assert of_hashed == pytest.approx(expected, abs=0.03)
 
 
-def test_decisions_come_as_often_as_they_should_and_a_backlog_is_there_before() -> None:
+def test_decisions_come_at_their_rate_and_a_backlog_is_there_before() -> None:
     load = Load(50.0, 100, 0.0, 2, 1, backlog=200)
     decisions = Decisions(load, Visitors(load), 0, seed=3, start_ms=START_MS)
     times = []
@@ -214,7 +217,7 @@ def test_decisions_come_as_often_as_they_should_and_a_backlog_is_there_before() 
     assert decisions.arrived(30.0) == pytest.approx(200 + 30 * 50)
 
 
-def test_after_a_backlog_without_more_nothing_comes() -> None:
+def test_without_a_rate_nothing_comes_after_the_backlog() -> None:
     load = Load(0.0, 100, 0.0, 2, 1, backlog=3)
     decisions = Decisions(load, Visitors(load), 0, seed=3, start_ms=START_MS)
     assert len({decisions.take().event_id for _ in range(3)}) == 3
@@ -256,7 +259,7 @@ def test_a_sample_gives_the_same_result_as_the_whole() -> None:
     assert part.ages.p50 == pytest.approx(whole.ages.p50, rel=0.1)
 
 
-def test_what_comes_to_a_partition_does_not_depend_on_which_others_are_simulated() -> None:
+def test_the_decisions_of_a_partition_do_not_depend_on_the_other_partitions() -> None:
     visitors = Visitors(SMALL)
     events = [
         [each.take() for _ in range(50)]
@@ -276,7 +279,7 @@ def test_the_hottest_visitors_partition_is_always_simulated(most_decisions: int)
     assert hottest not in foreseen.usual.sample.partitions
 
 
-def test_a_part_of_a_pod_has_its_part_of_what_the_pod_has() -> None:
+def test_a_part_of_a_pod_has_its_share_of_the_limits() -> None:
     part = scaled_policy(Policy(), 0.25)
     assert part.limits.max_connections == 16
     assert part.delivery.max_pending == 5_000
@@ -284,7 +287,7 @@ def test_a_part_of_a_pod_has_its_part_of_what_the_pod_has() -> None:
     assert scaled_policy(Policy(), 0.001).limits.max_connections == 1
 
 
-def test_a_load_that_the_pods_take_holds() -> None:
+def test_a_load_that_the_pods_can_carry_has_no_problems() -> None:
     foreseen = forecast(wanted(SMALL))
     assert foreseen.problems == []
     assert (foreseen.pods, foreseen.pods_needed) == (1, 1)

@@ -1,4 +1,4 @@
-"""The sink of `flagpost plan --calibrate`: its response time is measured while the consumer is."""
+"""The sink of `flagpost plan --calibrate`: its response time is measured at the same time as the consumer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SLOW_SECONDS = 0.2
 
 
 class Server(threading.Thread):
-    """Answers the first probes at once, the next ones late."""
+    """Answers five probes at once, the next three late, and all others at once."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -40,7 +40,7 @@ class Server(threading.Thread):
             connection.sendall(ANSWER)
 
 
-def test_the_response_time_is_that_of_the_measured_time() -> None:
+def test_the_response_time_is_that_of_the_measured_period() -> None:
     server = Server()
     server.start()
     with probing(server.port) as probes:

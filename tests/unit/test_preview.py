@@ -1,4 +1,4 @@
-"""`flagpost preview`: the very requests, what was repaired, how it would end."""
+"""`flagpost preview`: the exact requests, the repairs, and how the event would be settled."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS = {
 }
 
 
-def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exact_requests_of_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.time_ns", lambda: 1_800_000_000_000_000_000)
     result = preview(DECISION, "--json", env={"FLAGPOST_PENDO__REGION": "eu"})
     assert result.exit_code == 0, result.output
@@ -61,7 +61,7 @@ def test_a_decisions_very_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_for_people_it_shows_the_same() -> None:
+def test_the_text_for_people_shows_the_same_requests() -> None:
     result = preview(DECISION)
     assert result.exit_code == 0, result.output
     assert "POST https://data.pendo.io/data/track\nx-pendo-integration-key: ***\n" in result.stdout
@@ -76,7 +76,7 @@ def test_an_anonymous_visitor_is_shown_under_the_name_that_pendo_gets(anonymous:
     assert json.loads(request["body"])["visitorId"] == sent
 
 
-def test_what_is_repaired_is_reported_with_its_rule() -> None:
+def test_a_repair_is_reported_with_its_rule() -> None:
     event = {"type": "track", "visitor_id": "v", "event": "e", "properties": {"2nd plan": 1, "error": "x"}}
     result = preview(event, "--json")
     shown = json.loads(result.stdout)
@@ -99,7 +99,7 @@ def test_what_is_repaired_is_reported_with_its_rule() -> None:
         ({"type": "track", "event": "e", "anonymous_id": "a"}, {}, ("dropped", "no_visitor_id")),
     ],
 )
-def test_what_would_not_be_sent_says_how_it_would_end(
+def test_an_event_that_would_not_be_sent_shows_how_it_would_be_settled(
     event: object, env: dict[str, str], settled: tuple[str, str]
 ) -> None:
     result = preview(event, "--json", env=env)
@@ -133,7 +133,7 @@ def test_pendos_schema_resolves_fields(tmp_path: Path) -> None:
     assert "GET /api/v1/metadata/schema/visitor" in wrong.stderr
 
 
-def test_a_schema_file_that_is_not_text_is_reported_in_one_line(tmp_path: Path) -> None:
+def test_a_schema_file_that_is_not_text_is_reported_without_a_traceback(tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_bytes(b"\xff\xfe")
     result = preview(DECISION, "--schema", str(schema))
@@ -156,7 +156,7 @@ def test_a_schema_file_that_is_not_text_is_reported_in_one_line(tmp_path: Path) 
         ('{"type":"track","visitor_id":"\\ud800","event":"e"}', "is not JSON"),
     ],
 )
-def test_what_is_not_an_event_is_reported_in_one_line(text: str | bytes, part: str) -> None:
+def test_an_invalid_event_is_reported_without_a_traceback(text: str | bytes, part: str) -> None:
     result = preview(text)
     assert (result.exit_code, type(result.exception)) == (1, SystemExit)
     assert part in result.stderr

@@ -1,4 +1,4 @@
-"""For each broken property rule: what preview shows, what the engine sends, and what it counts are one."""
+"""For each broken property rule, preview, the engine's request and the engine's counters agree."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_reserved_name_is_a_warning_with_a_suggestion() -> None:
     assert "have the service call it error_message or error_code" in refused.stdout
 
 
-def test_what_is_not_sent_has_no_repairs() -> None:
+def test_an_event_that_is_not_sent_has_no_repairs() -> None:
     event = {"type": "track", "visitor_id": "", "event": "Clicked", "properties": {"2nd": 1}}
     shown = json.loads(CliRunner().invoke(flagpost, ["preview", "--json"], input=json.dumps(event)).stdout)
     assert shown == {
@@ -106,7 +106,7 @@ def test_what_is_not_sent_has_no_repairs() -> None:
 
 
 @pytest.mark.parametrize("number", [nan, inf, -inf])
-def test_what_json_cannot_say_is_never_sent(number: float) -> None:
+def test_numbers_that_json_does_not_have_are_never_sent(number: float) -> None:
     (sight,) = run(track(price=number, fine=1)).track_sights
     assert orjson.loads(sight.body)["properties"] == {"fine": 1}
     (settlement,) = run(track(price=number), PropertiesPolicy.REJECT).settled[0, 0, Kind.TRACK]

@@ -1,4 +1,4 @@
-"""The constructor and from_env(): everything wrong is named before anything is published."""
+"""The constructor and from_env() name each wrong argument, before anything is published."""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def test_properties_that_flagpost_owns_are_refused_by_name(name: str) -> None:
         Publisher(bootstrap_servers="127.0.0.1:1", properties={name: "x"})
 
 
-def test_the_environment_gives_the_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_arguments_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("s3cret\n")
     monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""The Publisher when its Kafka client comes to its end, or may not write: events go on, and on_error hears of it."""
+"""A Publisher whose Kafka client fails for good, or may not write: no event is lost, and on_error is called."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def eventually(reached: Callable[[], object]) -> None:
 
 
 def steps(kafka: MockKafka) -> list[str]:
-    """The events on the topic, each once, in order."""
+    """Return the names of the track events on the topic, each once, in order."""
     decoder = Decoder()
     found = [decoder.decode(message.value() or b"") for message in kafka.read(TOPIC)]
     assert all(isinstance(event, TrackEvent) for event in found)
@@ -67,7 +67,7 @@ def steps(kafka: MockKafka) -> list[str]:
 def test_a_fatal_error_loses_no_event_and_is_reported(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError]
 ) -> None:
-    """It ended the thread: nothing was delivered, on_error heard nothing, and everything after was refused."""
+    """Before the fix, it ended the thread: nothing was delivered or reported, and later events were refused."""
     assert publisher.track("v", "first")
     assert publisher.flush(stretched(PATIENCE_SECONDS)) == 0
     kafka.answer(PRODUCE, FATAL)
@@ -97,7 +97,9 @@ def test_a_fatal_error_while_nobody_publishes_is_reported_and_fixed(
 def test_a_service_that_may_not_write_yet_publishes_once_it_may(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError]
 ) -> None:
-    """Without any right to write librdkafka's error is fatal: after the right was given nothing was published."""
+    """Without any right to write, librdkafka's error is fatal. Before the fix, a right that was granted later changed
+    nothing.
+    """
     kafka.answer(INIT_PRODUCER_ID, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
     assert publisher.track("v", "before")
     eventually(lambda: any(isinstance(error, KafkaTrouble) for error in told))
@@ -109,7 +111,7 @@ def test_a_service_that_may_not_write_yet_publishes_once_it_may(
 def test_events_wait_for_the_right_to_write_to_their_topic(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError]
 ) -> None:
-    """They were given up at once, and those that came next were refused."""
+    """Before the fix, they were given up at once, and the next events were refused."""
     assert publisher.track("v", "zero")
     assert publisher.flush(stretched(PATIENCE_SECONDS)) == 0
     kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 2)
@@ -118,14 +120,14 @@ def test_events_wait_for_the_right_to_write_to_their_topic(
         assert publisher.flush(stretched(PATIENCE_SECONDS)) == 0
     assert steps(kafka) == ["zero", "one", "two", "three"]
     assert publisher.stats().failed == publisher.stats().refused == 0
-    # A connection that failed meanwhile does not take its place.
+    # A connection error that comes meanwhile does not replace it.
     eventually(lambda: any(error.kind == "rights" and "authorization" in str(error) for error in told))
 
 
 def test_an_error_in_the_thread_is_reported_and_does_not_end_it(
     kafka: MockKafka, publisher: Publisher, told: list[PublisherError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread ended without a word."""
+    """Before the fix, the thread ended silently."""
     assert publisher.track("v", "first")
     assert publisher.flush(stretched(PATIENCE_SECONDS)) == 0
     raised = Flag()
@@ -146,14 +148,14 @@ def test_an_error_in_the_thread_is_reported_and_does_not_end_it(
     assert steps(kafka) == ["first", "second"]
 
 
-def test_what_was_not_delivered_is_remembered_up_to_a_bound_and_beyond_it_nothing_is(
+def test_undelivered_events_are_remembered_up_to_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`_undelivered` had no bound. Past it no decision counts as published: each is news again."""
+    """Before the fix, `_undelivered` had no bound. Beyond it, all decisions are forgotten, and published again."""
     monkeypatch.setattr(kafka_output, "MAX_UNDELIVERED_BYTES", 500)
     publisher = Publisher(bootstrap_servers="127.0.0.1:1")
     output = publisher._here().output
-    with output._lock:  # the thread looks after nothing meanwhile
+    with output._lock:  # the thread does nothing meanwhile
         events = [replace(DECISION, visitor_id=f"v{number}") for number in range(100)]
         assert all(publisher.publish(event) for event in events)
         for event in events:

@@ -1,4 +1,4 @@
-"""Impressions counted as the real SDK sends them, and their reports on the way to Kafka."""
+"""Impressions are counted as the real SDK sends them, and their reports are written to Kafka."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DECISION = DecisionEvent(
 
 
 def digests(document: dict[str, Any], *exposures: tuple[str, str, str]) -> set[str]:
-    """What stands for exposures in a report, made by hand."""
+    """Return the digests of exposures for a report, without the product's code."""
     return {
         base64.urlsafe_b64encode(
             hashlib.blake2b(
@@ -72,7 +72,7 @@ def reported(counted: Impressions, now_ms: int = 2_000) -> dict[str, Any]:
 
 
 def impression(user: str, flag: str = "f", variation: str = "on") -> dict[str, Any]:
-    """A LOG_EVENT's parameters, as the SDK makes them (`optimizely.event.payload`)."""
+    """Return a LOG_EVENT's parameters, as the SDK builds them (`optimizely.event.payload`)."""
     told = {"flag_key": flag, "rule_key": "r", "variation_key": variation, "enabled": True}
     decision = {"experiment_id": "1", "metadata": {**told, "rule_type": "rollout"}}
     return {"visitors": [{"visitor_id": user, "snapshots": [{"decisions": [decision]}]}]}
@@ -86,7 +86,7 @@ def rows(document: dict[str, Any]) -> dict[tuple[str, str | None, str | None, st
 
 
 @pytest.mark.parametrize("sends_all", [True, False])
-def test_what_the_sdk_sends_is_counted_by_flag_variation_and_rule(sends_all: bool) -> None:
+def test_impressions_of_the_sdk_are_counted_by_flag_variation_and_rule(sends_all: bool) -> None:
     client = optimizely_client(sendFlagDecisions=sends_all, **TARGETED)
     counted = impressions()
     Attachment(client, lambda *_: None, counted.hear, lambda _: None).listen()
@@ -95,7 +95,7 @@ def test_what_the_sdk_sends_is_counted_by_flag_variation_and_rule(sends_all: boo
         user = user_of(client, f"v{number}")
         for key, decision in user.decide_all().items():
             decided[key, decision.variation_key if decision.enabled else "off", decision.rule_key] += 1
-        client.activate("checkout_test", f"v{number}")  # an older call: its impression names no flag
+        client.activate("checkout_test", f"v{number}")  # an older method: its impression names no flag
         client.track("no such event", f"v{number}")
 
     types: dict[str | None, str] = {
@@ -110,7 +110,7 @@ def test_what_the_sdk_sends_is_counted_by_flag_variation_and_rule(sends_all: boo
     assert set(decided) >= {("checkout", "off", "checkout_test"), ("checkout", "treatment", "checkout_test")}
 
 
-def test_a_holdout_s_impression_stands_beside_that_of_the_delivery_it_exempts() -> None:
+def test_the_impressions_of_a_holdout_and_of_a_delivery_that_it_exempts_are_both_counted() -> None:
     client = optimizely_client(holdouts=[holdout("h9", "most", EVERYONE, excludeTargetedDeliveries=True)])
     counted = impressions()
     Attachment(client, lambda *_: None, counted.hear, lambda _: None).listen()
@@ -122,7 +122,7 @@ def test_a_holdout_s_impression_stands_beside_that_of_the_delivery_it_exempts() 
     }
 
 
-def test_a_report_says_who_and_when_and_begins_where_the_last_one_ended() -> None:
+def test_a_report_names_its_service_and_begins_where_the_last_one_ended() -> None:
     counted = impressions()
     assert counted.report(1_500) is None
     counted.hear(impression("v"), RuleTypes())
@@ -182,7 +182,7 @@ def test_refused_visitors_are_listed_up_to_a_limit_in_each_report(
     assert set(lists[0]) == digests(documents[0], *(("1", "2", f"v{number}") for number in range(5)))
 
 
-def test_the_same_visitor_has_another_digest_in_every_process_and_its_id_is_in_none() -> None:
+def test_a_visitor_has_another_digest_in_every_process_and_no_report_has_its_id() -> None:
     documents = []
     for _ in range(2):
         counted = impressions()
@@ -194,7 +194,7 @@ def test_the_same_visitor_has_another_digest_in_every_process_and_its_id_is_in_n
 
 
 def test_visitors_that_the_publisher_refused_are_reported_by_optimizelys_ids() -> None:
-    """Also where the option for Pendo's id gives none, or fails."""
+    """Also if the attribute for Pendo's id is missing or invalid."""
     with publisher_to_nowhere(visitor_id="id", max_event_bytes=400) as publisher:
         client = optimizely_client()
         publisher.attach(client)
@@ -225,22 +225,22 @@ def test_visitors_that_the_publisher_refused_are_reported_by_optimizelys_ids() -
     }
 
 
-def test_what_close_gives_up_is_reported_as_failed() -> None:
+def test_decisions_that_close_gives_up_are_reported_as_failed() -> None:
     with publisher_to_nowhere() as publisher:
         for number in range(3):
             assert publisher.publish(replace(DECISION, visitor_id=f"v{number}"))
         assert publisher.close(0.1) == 3
     waiting = publisher._here().reporting._report
-    assert waiting is not None  # Kafka is not there for it either
+    assert waiting is not None  # Kafka does not take the report either
     document = json.loads(waiting.value)
     (row,) = document["unpublished"]
     assert (row["fate"], row["reason"], row["count"]) == ("failed", "closed", 3)
     assert {*row["exposures"]} == digests(document, *(("9", "10", f"v{number}") for number in range(3)))
 
 
-def test_what_does_not_fit_is_reported_as_uncounted() -> None:
+def test_impressions_that_do_not_fit_are_reported_as_uncounted() -> None:
     counted = impressions()
-    for number in range(MAX_WAITING + 5):  # the thread does not come to it
+    for number in range(MAX_WAITING + 5):  # the thread counts none of them
         counted.hear(impression(f"v{number}"), RuleTypes())
     first = reported(counted)
     for number in range(MAX_ROWS + 7):
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_reported_as_uncounted() -> None:
 
 
 class Kafka:
-    """A producer, and what it was given; it answers when it is polled."""
+    """A producer that keeps what is written; it reports a delivery when it is polled."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -283,7 +283,7 @@ class Kafka:
 
 
 class Stage:
-    """A Reporting, the Kafka it writes to and the time it lives in."""
+    """A Reporting with its Kafka and its clock."""
 
     def __init__(self, topic: str | None = "counts") -> None:
         self.now = 0.0
@@ -365,7 +365,7 @@ def test_a_report_that_kafka_did_not_take_is_written_again_unchanged_after_growi
     assert "counts of impressions are not on counts yet" in str(error)
 
 
-def test_the_end_writes_what_waits_and_what_came_after_it() -> None:
+def test_finish_writes_the_waiting_report_and_the_impressions_after_it() -> None:
     stage = Stage()
     stage.kafka.answer = None
     stage.hear()
@@ -376,7 +376,7 @@ def test_the_end_writes_what_waits_and_what_came_after_it() -> None:
     assert stage.sequences() == [0, 1]
 
 
-def test_the_end_waits_for_kafka_no_longer_than_it_may() -> None:
+def test_finish_waits_for_kafka_for_a_limited_time() -> None:
     stage = Stage()
     stage.kafka.answer = None
     stage.kafka.poll = lambda _seconds: setattr(stage, "now", stage.now + 0.4)  # type: ignore[method-assign]
@@ -387,7 +387,7 @@ def test_the_end_waits_for_kafka_no_longer_than_it_may() -> None:
     assert stage.now == pytest.approx(1.2)
 
 
-def test_a_producer_that_is_refused_or_ends_is_reported_and_retried() -> None:
+def test_an_error_of_the_producer_is_reported_and_the_report_retried() -> None:
     stage = Stage()
 
     def raising(*_arguments: object, **_more: object) -> None:
@@ -406,7 +406,7 @@ def test_a_producer_that_is_refused_or_ends_is_reported_and_retried() -> None:
     assert [getattr(error, "kind", None) for error in stage.told] == ["impressions"]
 
 
-def test_for_the_last_report_a_part_of_the_time_is_kept_if_there_is_one() -> None:
+def test_a_part_of_the_time_to_close_is_kept_for_the_last_report() -> None:
     assert [Stage().reporting.seconds_to_finish(seconds) for seconds in (0, 2, 10)] == [0, 0.5, 1]
     assert Stage(None).reporting.seconds_to_finish(10) == 0
 

@@ -13,7 +13,7 @@ from flagpost_publisher.metrics import PublisherCollector
 from flagpost_schemas import TrackEvent
 
 
-def test_a_scrape_shows_the_stats_of_the_moment() -> None:
+def test_a_scrape_shows_the_current_stats() -> None:
     registry = CollectorRegistry()
     too_long = TrackEvent(event_id="x" * 129, occurred_at=1, visitor_id="v", event="Clicked")
     with Publisher(bootstrap_servers="127.0.0.1:1") as publisher:

@@ -1,4 +1,4 @@
-"""Duplicates, complaints and the reading of notifications, each by itself."""
+"""The publisher's duplicates, complaints, Kafka thread and reading of notifications, each by itself."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,7 +31,7 @@ OFF = replace(A, enabled=False)
 
 
 class Clock:
-    """A time that stands where it is put."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -40,12 +40,12 @@ class Clock:
         return self.now
 
     def through(self, *moments: float) -> Iterator[float]:
-        """Stand at one moment after the other."""
+        """Set the clock to one moment after the other."""
         for self.now in moments:
             yield self.now
 
 
-def test_a_b_a_are_three_and_a_a_is_one() -> None:
+def test_a_b_a_are_three_decisions_and_a_a_is_one() -> None:
     duplicates = Duplicates(60, 100)
 
     assert [duplicates.is_news(claim_of(each)) for each in (A, A, B, B, A, A)] == [
@@ -86,7 +86,7 @@ def test_the_variation_of_a_disabled_flag_is_off_whatever_it_was() -> None:
     assert not duplicates.is_news(claim_of(replace(OFF, variation_key="b")))
 
 
-def test_the_ttl_runs_from_what_was_published() -> None:
+def test_the_ttl_begins_with_the_decision_that_was_published() -> None:
     clock = Clock()
     duplicates = Duplicates(60, 100, clock)
 
@@ -116,7 +116,7 @@ def test_the_least_recently_seen_is_forgotten_first() -> None:
 
 
 def test_a_large_memory_is_many_small_ones_that_hold_as_much() -> None:
-    """A dict that grows is copied whole: no decide() waits for that of a large one."""
+    """A dict that grows is copied as a whole: no decide() may wait until a large one is copied."""
     clock = Clock()
     duplicates = Duplicates(60, 100_000, clock)
     events = [replace(A, visitor_id=f"v{number}") for number in range(50_000)]
@@ -129,7 +129,7 @@ def test_a_large_memory_is_many_small_ones_that_hold_as_much() -> None:
     assert all(duplicates.is_news(claim_of(event)) for event in events)
 
 
-def test_a_full_memory_holds_no_more_than_it_may() -> None:
+def test_a_full_memory_stays_within_its_limit() -> None:
     duplicates = Duplicates(60, 4 * ENTRIES_TOGETHER)
     for number in range(20 * ENTRIES_TOGETHER):
         duplicates.is_news(claim_of(replace(A, visitor_id=f"v{number}")))
@@ -137,8 +137,8 @@ def test_a_full_memory_holds_no_more_than_it_may() -> None:
     assert sum(len(cache) for cache in duplicates._caches) == 4 * ENTRIES_TOGETHER
 
 
-def test_what_has_expired_goes_as_others_come() -> None:
-    """Ids are not kept for longer than they are of use, while there are decisions at all."""
+def test_expired_decisions_are_removed_as_others_come() -> None:
+    """While decisions come, ids are kept no longer than they are needed."""
     clock = Clock()
     duplicates = Duplicates(60, 100, clock)
     for number in range(50):
@@ -170,7 +170,7 @@ def test_a_decision_within_a_decision_is_published() -> None:
     assert not duplicates.is_news(claim_of(A))
 
 
-def test_what_kafka_did_not_take_is_published_again() -> None:
+def test_a_decision_that_kafka_did_not_take_is_published_again() -> None:
     duplicates = Duplicates(60, 100)
     duplicates.is_news(claim_of(A))
     duplicates.forget(claim_of(A))
@@ -178,7 +178,7 @@ def test_what_kafka_did_not_take_is_published_again() -> None:
     assert duplicates.is_news(claim_of(A))
 
 
-def test_forgetting_keeps_what_came_later() -> None:
+def test_forgetting_a_decision_keeps_a_later_one() -> None:
     duplicates = Duplicates(60, 100)
     duplicates.is_news(claim_of(A))
     duplicates.is_news(claim_of(B))
@@ -217,7 +217,7 @@ def test_complaints_are_reported_at_most_every_ten_seconds(monkeypatch: pytest.M
     assert [error.count for error in told] == [1, 3]
 
 
-def test_an_on_error_that_raises_is_not_heard() -> None:
+def test_exceptions_of_on_error_are_ignored() -> None:
     told: list[Exception] = []
 
     def raising(error: Exception) -> None:
@@ -233,7 +233,7 @@ def test_an_on_error_that_raises_is_not_heard() -> None:
 
 
 class Producing:
-    """A LastingProducer that only counts what it is asked for."""
+    """A LastingProducer that only counts calls."""
 
     def __init__(self) -> None:
         self.served = self.polled = 0
@@ -252,11 +252,11 @@ class Producing:
 
 @pytest.fixture
 def output() -> tuple[KafkaOutput, Producing]:
-    """A way to Kafka whose thread does not run: the test is the thread."""
+    """Return a KafkaOutput whose thread does not run (the test makes its turns), and its producer."""
     output, producing = KafkaOutput(_options(), Complaints(None), lambda *_: None), Producing()
     output._producer = cast("Any", producing)
     output._headers = event_headers(None)
-    output._drain()  # nothing waits: the direct way is open
+    output._drain()  # nothing waits: events go directly to the producer
     return output, producing
 
 
@@ -265,7 +265,7 @@ def send(output: KafkaOutput, count: int) -> None:
         output.send(DecisionEvent, b"k", b"")
 
 
-def test_while_callers_serve_reports_the_thread_leaves_the_interpreter_to_them(
+def test_the_thread_does_not_poll_while_callers_handle_reports(
     output: tuple[KafkaOutput, Producing],
 ) -> None:
     to_kafka, producing = output
@@ -274,7 +274,7 @@ def test_while_callers_serve_reports_the_thread_leaves_the_interpreter_to_them(
     assert (producing.served, producing.polled) == (2, 0)
 
 
-def test_reports_that_come_after_the_last_event_are_the_threads(
+def test_the_thread_handles_reports_that_come_after_the_last_event(
     output: tuple[KafkaOutput, Producing],
 ) -> None:
     to_kafka, producing = output
@@ -295,7 +295,7 @@ def test_the_thread_rests_while_nothing_is_published(output: tuple[KafkaOutput, 
     assert to_kafka._look_after() == WAKE_SECONDS
 
 
-def test_a_stop_that_comes_as_the_thread_begins_a_turn_is_not_slept_through(
+def test_the_thread_does_not_rest_after_a_turn_in_which_a_stop_came(
     output: tuple[KafkaOutput, Producing],
 ) -> None:
     to_kafka, _ = output
@@ -303,7 +303,7 @@ def test_a_stop_that_comes_as_the_thread_begins_a_turn_is_not_slept_through(
     assert to_kafka._look_after() == 0.0
 
 
-def test_a_producer_that_has_ended_is_seen_to_by_the_thread_whatever_callers_do(
+def test_the_thread_polls_a_producer_that_has_ended_although_callers_handle_reports(
     output: tuple[KafkaOutput, Producing],
 ) -> None:
     to_kafka, producing = output
@@ -368,7 +368,7 @@ def test_a_notification_claims_what_its_event_claims(changes: dict[str, Any]) ->
     assert claim_in("user", info, "experiment") == claim_of(_event(_reader(), {}, info))
 
 
-def test_the_event_says_what_the_sdk_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_event_has_the_facts_of_the_notification(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flagpost_publisher.listener.now_ms", lambda: 1_700_000_000_123)
 
     event = _event(_reader(), {"plan": "gold"})
@@ -417,7 +417,7 @@ def test_ids_come_from_the_user_an_attribute_or_a_callable(source: Any, visitor_
 
 
 @pytest.mark.parametrize("source", ["missing", lambda _user_id, _attributes: None])
-def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(source: Any) -> None:
+def test_a_decision_without_visitor_id_is_refused_but_not_one_without_account_id(source: Any) -> None:
     assert _event(_reader(account_id=source), {}).account_id is None
     with pytest.raises(EventRefused, match="visitor_id returned None"):
         _event(_reader(visitor_id=source), {})
@@ -432,7 +432,7 @@ def test_a_decision_without_visitor_id_is_refused_one_without_account_is_not(sou
         (lambda _user_id, _attributes: None, None),
     ],
 )
-def test_consent_is_a_map_or_asked_for(consent: Any, carried: dict[str, bool] | None) -> None:
+def test_consent_is_a_map_or_a_callable(consent: Any, carried: dict[str, bool] | None) -> None:
     assert _event(_reader(consent=consent), {"user": False}).consent == carried
 
 

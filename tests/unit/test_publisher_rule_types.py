@@ -1,4 +1,4 @@
-"""The type of the rule that decided, as the real SDK decides: every kind of rule, both datafile settings."""
+"""The type of the rule that made a decision of the real SDK: every kind of rule, both values of sendFlagDecisions."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from optimizely_fixtures import (
 )
 
 SETTINGS = pytest.mark.parametrize("sends_all", [True, False])
-"""sendFlagDecisions, which new projects have."""
+"""The values of sendFlagDecisions; new projects have true."""
 
 EXEMPTING = [holdout("h9", "most", EVERYONE, excludeTargetedDeliveries=True)]
-"""Everybody is held out, but targeted deliveries decide all the same."""
+"""A holdout of everybody that exempts targeted deliveries."""
 
 
 class Heard:
-    """What an attachment tells, by flag; the errors it tells of."""
+    """The rule types that an attachment reports, by flag, and its errors."""
 
     def __init__(self, client: Optimizely) -> None:
         self.types: dict[str, str | None] = {}
@@ -92,7 +92,7 @@ def test_a_global_holdout_holds_all_flags_out(sends_all: bool) -> None:
 
 
 @SETTINGS
-def test_a_rule_that_a_holdout_exempts_is_a_delivery_and_who_has_none_is_held_out(sends_all: bool) -> None:
+def test_an_exempt_delivery_is_a_delivery_and_a_flag_without_one_is_held_out(sends_all: bool) -> None:
     client = optimizely_client(sendFlagDecisions=sends_all, holdouts=EXEMPTING, **TARGETED)
 
     assert types_of(client, anybody) == {
@@ -128,7 +128,9 @@ def test_a_visitor_with_no_rule_is_not_taken_for_the_one_held_out_just_before() 
     assert set(told.values()) == {"holdout", "none"}
 
 
-def test_impressions_in_batches_come_too_late_to_tell_a_held_out_visitor_from_one_without_a_rule() -> None:
+def test_impressions_in_batches_come_too_late_to_distinguish_a_held_out_visitor_from_one_without_a_rule() -> (
+    None
+):
     centre = NotificationCenter()
     client = Optimizely(
         json.dumps({**DATAFILE, "holdouts": EXEMPTING}),
@@ -162,7 +164,7 @@ def test_a_forced_decision_has_the_type_of_its_rule_and_without_a_rule_none(send
     assert (types["checkout"], types["banner"], types["held"]) == ("experiment", "delivery", "none")
 
 
-def test_an_experiment_in_a_group_of_exclusive_ones_is_one() -> None:
+def test_an_experiment_in_a_group_is_an_experiment() -> None:
     (checkout, held) = DATAFILE["experiments"]
     group = {"id": "g1", "policy": "overlapping", "trafficAllocation": [], "experiments": [checkout]}
 
@@ -171,7 +173,7 @@ def test_an_experiment_in_a_group_of_exclusive_ones_is_one() -> None:
     )
 
 
-def test_a_new_datafile_s_rules_are_known_when_it_is_there() -> None:
+def test_the_rules_of_a_new_datafile_are_known_once_it_is_there() -> None:
     client, manager = changing_client()
     heard = Heard(client)
     anybody(client).decide("banner")
@@ -187,7 +189,7 @@ def test_a_new_datafile_s_rules_are_known_when_it_is_there() -> None:
     assert heard.types == {"banner": "holdout"}
 
 
-def test_a_client_that_is_left_reads_no_datafile_any_more() -> None:
+def test_leave_removes_all_listeners_of_a_client() -> None:
     client, manager = changing_client()
     heard = Heard(client)
     heard.attachment.leave()
@@ -212,13 +214,13 @@ def test_two_clients_whose_rules_have_the_same_keys_are_not_mixed_up() -> None:
 
 
 def test_a_client_without_a_datafile_yet_is_not_waited_for() -> None:
-    """PollingConfigManager makes whoever asks for its datafile wait for it, ten seconds by default."""
+    """get_config() of PollingConfigManager blocks until there is a datafile, by default for up to ten seconds."""
 
     class Waiting(PollingConfigManager):
         asked = threading.Event()
 
         def initialize_thread(self) -> None:
-            """Nothing is fetched."""
+            """Start no thread: nothing is fetched."""
 
         def get_config(self) -> None:
             self.asked.set()
@@ -239,7 +241,7 @@ def test_a_client_without_a_datafile_yet_is_not_waited_for() -> None:
     assert heard.errors == []
 
 
-def test_a_config_manager_of_the_application_s_own_is_asked() -> None:
+def test_an_applications_own_config_manager_is_asked() -> None:
     inner = StaticConfigManager(datafile=json.dumps(DATAFILE))
 
     class Own(BaseConfigManager):
@@ -284,8 +286,8 @@ def test_before_a_datafile_is_read_no_rule_is_known() -> None:
     assert RuleTypes().of({"flag_key": "f", "rule_key": None, "experiment_id": None}) == "none"
 
 
-def test_the_sdk_passes_what_is_tested_here() -> None:
-    """The impressions of the same decisions say the same, where there are any."""
+def test_the_sdks_own_impressions_have_the_same_rule_types() -> None:
+    """The SDK's impressions of the same decisions have the same types of rule."""
     client = optimizely_client(**copy.deepcopy(TARGETED))
     heard = Heard(client)
     impressions: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The Publisher for the tests of services: it records what a Publisher would send, and nothing is sent."""
+"""The Publisher for the tests of services: it records what a Publisher would send, and sends nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_decisions_are_recorded_as_a_publisher_would_send_them() -> None:
     assert_type(decision, DecisionEvent)
     assert decision.source is not None
     assert (decision.source.service, decision.rule_type) == ("shop", "delivery")
-    user_of(client, "v1").decide("banner")  # says the same: a duplicate
+    user_of(client, "v1").decide("banner")  # the same decision again: a duplicate
     assert len(publisher.decisions) == 1
     assert publisher.stats().duplicates == 1
     publisher.close()
@@ -50,7 +50,7 @@ def test_a_failed_assertion_lists_what_was_published() -> None:
     publisher.assert_nothing_published()
 
 
-def test_what_is_refused_is_reported_at_once_and_not_recorded_as_an_event() -> None:
+def test_a_refused_event_is_reported_at_once_and_not_recorded() -> None:
     told: list[Exception] = []
     publisher = RecordingPublisher(on_error=told.append, max_event_bytes=200)
     assert not publisher.track("v1", "page", {"when": object()})
@@ -73,14 +73,14 @@ def test_no_thread_is_started_and_nothing_waits() -> None:
     assert [type(each) for each in publisher.events] == [VisitorMetadata, AccountMetadata]
 
 
-def test_its_arguments_are_the_publishers_and_as_strictly_checked() -> None:
+def test_its_arguments_are_checked_like_those_of_a_publisher() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'servcie'"):
         RecordingPublisher(servcie="shop")
     with pytest.raises(ValueError, match="dedupe_ttl_seconds"):
         RecordingPublisher(dedupe_ttl_seconds=-1)
 
 
-def test_it_stands_wherever_a_publisher_is_asked_for() -> None:
+def test_it_can_be_used_wherever_a_publisher_is_expected() -> None:
     def serve(publisher: Publisher) -> None:
         publisher.track("v1", "Seen")
 

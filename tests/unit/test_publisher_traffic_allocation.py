@@ -1,4 +1,4 @@
-"""The traffic allocation of a datafile, as publishers read it, report it, and the consumer understands it."""
+"""The traffic allocation of a datafile, as publishers read and report it and as the consumer understands it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABC = [variation("1", "a", on=False), variation("2", "b", on=True), variation("3
 
 
 def split_of(ranges: list[tuple[str, int]], **more: Any) -> dict[str, int]:
-    """What is read of an experiment `r` of a flag `f`."""
+    """Return the split that is read for an experiment `r` of a flag `f`."""
     allocation = [{"entityId": identity, "endOfRange": end} for identity, end in ranges]
     experiment = {**rule("9", "r", ABC, [0, 0, 0]), "trafficAllocation": allocation, **more}
     flags = [{"key": "f", "experimentIds": ["9", "gone"]}, {"key": "g", "experimentIds": []}]
@@ -40,7 +40,7 @@ def split_of(ranges: list[tuple[str, int]], **more: Any) -> dict[str, int]:
         ([], {}),
     ],
 )
-def test_a_variation_has_the_ranges_that_are_its_own(
+def test_the_share_of_a_variation_is_the_sum_of_its_ranges(
     ranges: list[tuple[str, int]], shares: dict[str, int]
 ) -> None:
     assert split_of(ranges) == shares
@@ -57,8 +57,8 @@ def test_experiments_of_groups_are_experiments() -> None:
     assert splits == {("f", "r"): {"a": 2_000, "b": 2_000, "c": 6_000}}
 
 
-def test_a_report_has_the_splits_of_the_experiments_that_the_real_sdk_showed() -> None:
-    """And of no delivery, holdout or experiment that nobody was in; the next report has none of the last one's."""
+def test_a_report_has_the_splits_of_the_experiments_that_had_impressions() -> None:
+    """It has none of deliveries, holdouts and experiments without visitors; no split is reported a second time."""
     client = optimizely_client(**{**DATAFILE, **TARGETED})
     counted = Impressions(Source(service="shop"), 0)
     Attachment(client, lambda *_: None, counted.hear, lambda _: None).listen()

@@ -1,4 +1,4 @@
-"""How large an answer of a broker a consumer takes, and when it takes larger ones."""
+"""The largest answer that a consumer accepts from a broker, and when this limit grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flagpost_consumer.adapters.kafka.receive_limit import (
 
 
 def refused(size_bytes: int) -> KafkaError:
-    """What librdkafka tells of an answer that is too large."""
+    """Return librdkafka's error about an answer that is too large."""
     text = f"k:9092/1: Receive failed: Invalid response size {size_bytes} (0..4000000): increase {PROPERTY}"
     return KafkaError(KafkaError._BAD_MSG, text)
 
@@ -26,7 +26,7 @@ def limit_of(size_bytes: int | str) -> ReceiveLimit:
 @pytest.mark.parametrize(
     ("size_bytes", "limit"), [(4_000_001, 8_000_000), (8_000_000, 8_000_000), (60_000_000, 64_000_000)]
 )
-def test_it_doubles_until_what_was_refused_has_room(size_bytes: int, limit: int) -> None:
+def test_it_doubles_until_the_refused_answer_fits(size_bytes: int, limit: int) -> None:
     receive_limit = limit_of("4000000")
     receive_limit.hear(refused(size_bytes))
     assert receive_limit.is_too_small
@@ -34,7 +34,7 @@ def test_it_doubles_until_what_was_refused_has_room(size_bytes: int, limit: int)
     assert receive_limit.within({"a": 1, PROPERTY: 5}) == {"a": 1, PROPERTY: limit}
 
 
-def test_the_largest_of_what_was_refused_counts() -> None:
+def test_the_largest_refused_answer_counts() -> None:
     receive_limit = limit_of(4_000_000)
     receive_limit.hear(refused(20_000_000))
     receive_limit.hear(refused(5_000_000))
@@ -57,7 +57,7 @@ def test_other_errors_change_nothing(error: KafkaError) -> None:
     assert receive_limit.grow() == 4_000_000
 
 
-def test_it_ends_at_what_librdkafka_allows() -> None:
+def test_it_grows_at_most_to_what_librdkafka_allows() -> None:
     receive_limit = limit_of(MOST_BYTES - 1)
     receive_limit.hear(refused(MOST_BYTES + 5))
     assert receive_limit.grow() == MOST_BYTES

@@ -1,4 +1,4 @@
-"""The rules of the counting that a history alone does not show."""
+"""Rules of reconcile's counting that tests of whole histories do not show."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_metadata_that_was_sent_while_it_was_switched_on_counts() -> None:
     assert (books.metadata.published, books.metadata.delivered) == (1, 1)
 
 
-def test_a_half_settled_record_below_the_commit_is_unexplained_by_its_other_half() -> None:
+def test_the_unsettled_delivery_of_a_half_settled_record_below_the_commit_is_unexplained() -> None:
     books = count(Published(3, 100, BOTH, ("f", "a")), settled((100, Kind.TRACK, "delivered")))
     assert [str(example) for example in books.examples] == ["3/100/visitor_metadata"]
 
 
-def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_too() -> None:
-    """A batch that is too large for the consumer can be read here: it counted twice, as lost and as unexplained."""
+def test_a_gap_that_the_ledger_has_is_lost_and_not_unexplained_too() -> None:
+    """A batch too large for the consumer can be read here; before the fix, it counted as lost and as unexplained."""
     facts = PartitionFacts(settled((104, Kind.TRACK, "delivered")), 110, gaps=[(101, 103), (104, 106)])
     books = Books()
     books.count({3: facts}, [Published(3, offset, (Kind.TRACK,), ("f", "a")) for offset in range(100, 107)])
@@ -66,7 +66,7 @@ def test_what_the_group_could_not_read_and_wrote_so_is_lost_and_not_unexplained_
     assert (books.totals.published, books.totals.delivered) == (4, 1)
 
 
-def test_what_is_not_settled_is_pending_from_the_committed_offset_on() -> None:
+def test_unsettled_deliveries_are_pending_from_the_committed_offset_on() -> None:
     record = Published(3, 100, (Kind.TRACK,), ("f", "a"))
     assert count(record, settled(), committed=100).totals.pending == 1
     assert count(record, settled(), committed=101).totals.unexplained == 1
@@ -83,7 +83,7 @@ def test_an_outcome_of_a_later_release_is_not_guessed_at() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_every_reason_is_counted_as_what_the_ledger_calls_it(reason: Reason) -> None:
+def test_every_reason_is_counted_under_its_name_in_the_ledger(reason: Reason) -> None:
     ledger = Settled(Span(100, 110))
     told = LedgerEntry(offset=100, kind="track", outcome=reason.outcome.value, reason=reason.value)
     ledger.add([told])
@@ -113,7 +113,7 @@ def test_rows_are_split_by_parts_and_parts_add_up_to_their_row() -> None:
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_kinds_of_one_offset_do_not_touch(kind: Kind) -> None:
+def test_kinds_of_one_offset_are_counted_separately(kind: Kind) -> None:
     ledger = settled((100, kind, "dropped"), (100, kind, "delivered"), (100, kind, "delivered"))
     assert {other: ended(ledger.endings(100), other) for other in Kind} == {
         other: (Outcome.DELIVERED, "ok") if other is kind else None for other in Kind

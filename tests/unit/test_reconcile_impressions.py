@@ -1,4 +1,4 @@
-"""Impressions held against published decisions: what adds up, what is left out, what is said of it."""
+"""Impressions are compared with published decisions: the sums, the services left out, and the texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOP = Source(service="shop", environment="prod")
 
 
 def report(sequence: int = 0, **changes: Any) -> bytes:
-    """As flagpost_publisher.impressions writes it."""
+    """Return a report as flagpost_publisher.impressions writes it."""
     document = {
         "instance": "i",
         "sequence": sequence,
@@ -124,7 +124,7 @@ def test_services_that_do_not_report_are_left_out_and_named() -> None:
     ]
 
 
-def test_the_document_has_each_row_and_what_is_doubtful() -> None:
+def test_the_document_has_each_row_and_each_doubt() -> None:
     found = books(report(0, uncounted=7), report(2, impressions=[], unpublished=[]), b"no report")
     found.publish(published("experiment"))
 
@@ -199,7 +199,7 @@ def test_lost_decisions_are_shown_by_service_with_the_reason_and_the_listed_visi
     assert ends(found, "v0", "v1", "v2", "v3", "v4") == {
         "v1": ("refused", "queue_full"),
         "v2": ("refused", "queue_full"),
-        "v3": ("failed", "msg_timed_out"),  # it was refused, too, but came nearer to Kafka once
+        "v3": ("failed", "msg_timed_out"),  # refused too, but failed is nearer to Kafka
         "v4": ("refused", "queue_full"),
     }
     assert found.lost.end_of(Exposure("1", "3", "v1")) is None
@@ -223,13 +223,13 @@ def test_lost_decisions_are_shown_by_service_with_the_reason_and_the_listed_visi
 def test_a_list_counts_if_some_of_its_time_is_in_the_window(
     since: int | None, until: int | None, is_found: bool
 ) -> None:
-    """A report that waited for Kafka for an hour ends long after the window that it speaks of."""
+    """If Kafka was away for an hour, a report covers that hour and may end long after the window."""
     row = lost_row("refused", "queue_full", 1, "v")
     found = holding(report(0, since=100, unpublished=[row]), window=Window(since, until))
     assert bool(ends(found, "v")) == is_found
 
 
-def test_lists_are_held_only_if_they_are_asked_for_and_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_are_kept_only_on_request_and_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     row = lost_row("refused", "queue_full", 9, *(f"v{number}" for number in range(9)))
     assert not ends(books(report(0, unpublished=[row])), "v0")
     monkeypatch.setattr(lost_at_publishers, "MAX_LISTED", 12)
@@ -237,7 +237,7 @@ def test_lists_are_held_only_if_they_are_asked_for_and_up_to_a_bound(monkeypatch
     assert sum(map(len, found.lost._listed.values())) == 12
 
 
-def test_people_read_a_line_for_each_flag_and_type_of_rule_and_for_each_doubt() -> None:
+def test_the_text_has_a_line_for_each_flag_and_type_of_rule_and_for_each_doubt() -> None:
     found = books(report(0, uncounted=7), report(2, impressions=[], unpublished=[]), b"no report")
     for _ in range(3):
         found.publish(published("experiment"))

@@ -1,8 +1,8 @@
-"""Optimizely's export: how its files are read, and how its visitors are held against what was published."""
+"""Optimizely's export: how its files are read, and how its visitors are compared with published decisions."""
 
 from __future__ import annotations
 
-# ruff: noqa: S608 - queries of our own words
+# ruff: noqa: S608 - the queries contain only texts of this file
 from collections import Counter
 from pathlib import Path
 
@@ -97,14 +97,14 @@ def exported(*visitors: str, at_ms: int = NOW, held: bool = False) -> dict[Expos
 
 
 def publish(three_way: ThreeWay, offset: int, visitor: str, reason: Reason | None, **fields: object) -> None:
-    """A decision and how it ended, if it has."""
+    """Publish a decision, and settle it unless `reason` is None."""
     given = {"experiment_id": "111", "variation_id": "222", "source": SHOP, **fields}
     three_way.publish(0, offset, decision(visitor, "checkout", "a", **given))
     if reason is not None:
         three_way.visitors.settle(0, [LedgerEntry(offset, "track", reason.outcome.value, reason.value)])
 
 
-def test_everybody_who_is_in_one_and_not_in_the_other_has_a_cause() -> None:
+def test_every_difference_has_a_cause() -> None:
     reasons = {
         "delivered": Reason.OK,
         "denied": Reason.NO_CONSENT,
@@ -154,7 +154,7 @@ def test_visitors_never_published_are_shown_with_the_client_and_the_services_tha
     assert "no service publishes decisions of this experiment" in nobody
 
 
-def test_what_was_decided_outside_the_window_or_at_its_edge_is_left_out() -> None:
+def test_decisions_outside_the_window_or_at_its_edge_are_left_out() -> None:
     export = {
         **exported("before", at_ms=SINCE + EDGE_MS - 1),
         **exported("after", at_ms=UNTIL - EDGE_MS),
@@ -178,7 +178,7 @@ def test_only_decisions_that_were_reported_to_optimizely_are_compared() -> None:
 
 
 def lost_at_shop(*lost: tuple[str, str, int, str]) -> LostAtPublishers:
-    """Rows of a report: fate, reason, decisions, and the one visitor that is listed."""
+    """Return the losses that a service reports: fate, reason, number of decisions, and the one listed visitor."""
     found = LostAtPublishers()
     for fate, reason, count, visitor in lost:
         digest = exposure_digest("i", Exposure("111", "222", visitor))
@@ -194,7 +194,7 @@ def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason()
     three_way.lost = lost_at_shop(
         ("refused", "queue_full", 3, "full"),
         ("failed", "msg_timed_out", 1, "slow"),
-        ("refused", "queue_full", 1, "came"),  # and was published later
+        ("refused", "queue_full", 1, "came"),  # but was published later
         ("refused", "queue_full", 1, "held"),
     )
     found = compared(three_way, SINCE, UNTIL)
@@ -210,7 +210,7 @@ def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason()
     told = list(sentences(found))
     assert "    2 refused: full, held (2 by shop: queue_full)" in told
     assert "    1 failed: slow (1 by shop: msg_timed_out)" in told
-    # Three decisions were refused, and one visitor of them is listed: there may be others.
+    # Three decisions were refused, and only one visitor is listed: there may be others.
     assert told[-1] == (
         "    for this variation, shop refused 5 (queue_full), but not every visitor is listed: some of the "
         "never_published may be among them"
@@ -219,7 +219,7 @@ def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason()
     assert "full,111,222,refused,queue_full,python-sdk 5.2.0,shop" in lines
 
 
-def test_if_everybody_is_listed_others_are_not_mentioned() -> None:
+def test_if_every_lost_visitor_is_listed_no_others_are_mentioned() -> None:
     three_way = ThreeWay(exported("full", "gone", "came"))
     publish(three_way, 0, "came", Reason.OK)
     three_way.lost = lost_at_shop(("refused", "queue_full", 1, "full"))
@@ -227,7 +227,7 @@ def test_if_everybody_is_listed_others_are_not_mentioned() -> None:
 
 
 def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:
-    """Its files are one a day and experiment: somebody gives those of one experiment."""
+    """The export has a file for each day and experiment: somebody may pass those of one experiment only."""
     three_way = ThreeWay(exported("v"))
     publish(three_way, 0, "v", Reason.OK)
     for offset in (1, 2):
@@ -245,7 +245,7 @@ def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:
 def test_a_visitor_without_a_rule_or_a_numeric_variation_id_is_found_under_the_ids_that_optimizely_gets(
     tmp_path: Path,
 ) -> None:
-    """The SDK sends null for the id of a delivery's variation that is not of digits, and for all where no rule is."""
+    """The SDK sends null for a delivery's variation id that is not numeric, and for all ids if there is no rule."""
     file = tmp_path / "d.csv"
     head = "visitor_id,experiment_id,variation_id,timestamp"
     file.write_text(f"{head}\nrolled,200,,{NOW}\nruleless,,,{NOW}\ngone,,,{NOW}\n")
@@ -268,7 +268,7 @@ def test_a_visitor_without_a_rule_or_a_numeric_variation_id_is_found_under_the_i
     assert "no rule: 2 visitors decided by Optimizely → 1 published → 1 delivered" in list(sentences(found))
 
 
-def test_csv_names_everybody_and_json_counts_by_cause() -> None:
+def test_csv_lists_every_visitor_and_json_counts_by_cause() -> None:
     three_way = ThreeWay(exported("lost", "=1+1"))
     found = compared(three_way, SINCE, UNTIL)
     assert differences_csv(found).splitlines() == [

@@ -1,4 +1,4 @@
-"""Pendo's own counts: what is asked, what is understood, what is said where there is no answer."""
+"""Pendo's own counts: the requests, the answers that are understood, and the errors if there are no counts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_only_the_days_asked_for_are_counted(pendo: PendoStandIn) -> None:
     assert await count(pendo, Days(TODAY - 2 * DAY_MS, 2)) == {("f1", "a"): 1, ("f2", "a"): 1}
 
 
-async def test_an_event_that_pendo_has_never_seen_is_counted_nowhere(pendo: PendoStandIn) -> None:
+async def test_an_event_that_pendo_has_never_seen_has_no_counts(pendo: PendoStandIn) -> None:
     assert await count(pendo) == {}
 
 
@@ -107,12 +107,12 @@ async def test_an_event_that_pendo_has_never_seen_is_counted_nowhere(pendo: Pend
         [{"flag_key": "f", "variation_key": "a", "counted": 3}, "noise", {"flag_key": None, "counted": 9}, {}],
     ],
 )  # fmt: skip
-async def test_rows_are_read_in_whichever_form_they_come(
+async def test_rows_are_read_in_each_known_form(
     pendo: PendoStandIn, rows: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     types = Fault(body=orjson.dumps([{"id": "t1", "trackTypeName": "Experiment Viewed"}, {"id": 7}, "noise"]))
     pendo.faults.next(Endpoint.AGGREGATION, types, Fault(body=orjson.dumps({"results": rows})))
-    # The scripted rows do not depend on the pipeline, which the stand-in refuses for an id it does not know.
+    # The stand-in refuses a pipeline with an id that it does not know; the scripted rows need no real one.
     monkeypatch.setattr(pendo_counts, "_pipeline", lambda *_: [{"source": {"trackTypes": None}}])
     assert await count(pendo) == {("f", "a"): 3}
 
@@ -132,7 +132,7 @@ async def test_rows_are_read_in_whichever_form_they_come(
         (NOT_HTTP, "check pendo.region, pendo.api_url"),
     ],
 )
-async def test_no_counts_are_an_error_that_says_what_to_do(
+async def test_missing_counts_are_an_error_that_says_what_to_do(
     pendo: PendoStandIn, fault: Fault | int, said: str
 ) -> None:
     pendo.faults.outage(fault, Endpoint.AGGREGATION)
@@ -146,7 +146,7 @@ async def test_a_wrong_key_is_refused(pendo: PendoStandIn) -> None:
         await count(pendo, key="wrong")
 
 
-async def test_an_answer_that_does_not_come_is_not_waited_for_without_end(
+async def test_the_wait_for_an_answer_has_a_limit(
     pendo: PendoStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pendo_counts, "TIMEOUT_SECONDS", 0.05)
@@ -155,25 +155,25 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_without_end(
         await count(pendo)
 
 
-async def test_without_a_key_nothing_is_asked(pendo: PendoStandIn) -> None:
+async def test_without_a_key_no_request_is_sent(pendo: PendoStandIn) -> None:
     with pytest.raises(PendoNotCounting, match=r"set pendo.integration_key"):
         await count_decisions(PendoSettings(api_url=pendo.api_url), "Experiment Viewed", THESE_DAYS)
     assert len(pendo.received) == 0
 
 
-def test_the_days_are_all_that_the_window_touches() -> None:
+def test_every_day_that_the_window_touches_counts() -> None:
     assert days_of(TODAY, TODAY + DAY_MS) == Days(TODAY, 1)
     assert days_of(TODAY + 1, TODAY + DAY_MS + 1) == Days(TODAY, 2)
     assert days_of(TODAY, TODAY) == Days(TODAY, 1)
 
 
-def test_what_was_perhaps_taken_twice_widens_what_is_expected() -> None:
+def test_deliveries_that_pendo_may_have_twice_widen_the_expected_range() -> None:
     counts = Counts(delivered=10, unseen=2, sent_again=1)
     differences = {counted: compare(counts, AtPendo(counted)).difference for counted in (8, 10, 13, 15)}
     assert differences == {8: -2, 10: 0, 13: 0, 15: 2}
 
 
-# The stand-in's endpoint itself.
+# The stand-in's endpoint
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_what_was_perhaps_taken_twice_widens_what_is_expected() -> None:
         ),
     ],
 )
-async def test_the_stand_in_refuses_what_it_does_not_understand(
+async def test_the_stand_in_refuses_requests_that_it_does_not_understand(
     pendo: PendoStandIn, body: bytes, said: str
 ) -> None:
     headers = {"x-pendo-integration-key": pendo.keys.integration_key}

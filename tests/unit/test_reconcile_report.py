@@ -1,4 +1,4 @@
-"""What `flagpost reconcile` takes and shows."""
+"""The options and the output of `flagpost reconcile`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shown(report: Report, width: int = 200) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
-def test_where_there_is_room_a_table_and_one_sentence() -> None:
+def test_a_wide_terminal_shows_a_table_and_one_sentence() -> None:
     lines = shown(Report(reconciliation(), ()))
     assert lines[0] == "From 2027-01-15 08:00:00Z to 2027-01-15 08:01:00Z"
     assert [line.split() for line in lines[3:7]] == [
@@ -57,7 +57,7 @@ def test_where_there_is_room_a_table_and_one_sentence() -> None:
     )
 
 
-def test_in_eighty_columns_a_block_for_each_variation() -> None:
+def test_eighty_columns_show_a_block_for_each_variation() -> None:
     found = reconciliation()
     found.books.rows[ROW].reasons.update({"no_consent": 40, "not_dispatched": 5})
     assert shown(Report(found, (), {ROW: AtPendo(12_301, 12_290)}), 80) == [
@@ -125,7 +125,7 @@ def test_by_day_and_by_source_each_part_has_its_visitors() -> None:
     }
 
 
-def test_csv_is_a_line_a_variation_and_by_reason_a_line_a_reason() -> None:
+def test_csv_has_a_line_for_each_variation_and_by_reason_one_for_each_reason() -> None:
     found = reconciliation()
     found.books.rows[ROW].reasons["no_consent"] = 45
     (plain,) = csv.DictReader(io.StringIO(csv_text(Report(found, (), {ROW: AtPendo(12_300, 12_297)}))))
@@ -140,7 +140,7 @@ def test_csv_is_a_line_a_variation_and_by_reason_a_line_a_reason() -> None:
     assert sum(int(line["visitors"]) for line in by_reason) == 12_300
 
 
-def test_csv_without_a_row_has_its_head_and_a_name_is_no_formula() -> None:
+def test_csv_without_a_row_has_its_header_and_a_name_is_no_formula() -> None:
     found = reconciliation()
     found.books.rows, found.visitors = {("=1+1", "@x"): Counts(published=1)}, {}
     (line,) = csv.DictReader(io.StringIO(csv_text(Report(found, ()))))
@@ -151,7 +151,7 @@ def test_csv_without_a_row_has_its_head_and_a_name_is_no_formula() -> None:
         assert head.startswith("flag_key,variation_key,")
 
 
-def test_unexplained_deliveries_are_named_and_so_is_what_to_do() -> None:
+def test_unexplained_deliveries_are_listed_with_what_to_do() -> None:
     found = reconciliation()
     found.books.rows[ROW].unexplained = 11
     found.books.examples = [Unexplained(2, offset, Kind.TRACK) for offset in range(10)]
@@ -161,7 +161,7 @@ def test_unexplained_deliveries_are_named_and_so_is_what_to_do() -> None:
     assert 'see docs/reconcile.md, "Unexplained"' in line
 
 
-def test_what_was_lost_is_in_the_last_sentence() -> None:
+def test_lost_offsets_are_in_the_last_sentence() -> None:
     found = reconciliation(lost_offsets=1_234)
     assert not found.adds_up
     assert shown(Report(found, ()), 1000)[-1].endswith(

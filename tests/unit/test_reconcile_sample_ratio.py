@@ -1,4 +1,4 @@
-"""The sample ratio check of reconcile: who counts, against which split, since when it is off, and by whom."""
+"""The sample ratio check of reconcile: who counts, the expected split, and when and where it is skewed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shown(visitor: str, variation: str | None, sender: str = "web", **fields: ob
 
 
 def crowd(sender: str = "web", hour: int = 0, **sizes: int) -> list[tuple[DecisionEvent, int]]:
-    """So many visitors of each variation, at the beginning of an hour."""
+    """Return decisions of the given numbers of visitors for each variation, at the beginning of an hour."""
     return [
         (shown(f"{sender}-{hour}-{variation}-{number}", variation, sender), hour * HOUR_MS)
         for variation, size in sizes.items()
@@ -44,7 +44,7 @@ def crowd(sender: str = "web", hour: int = 0, **sizes: int) -> list[tuple[Decisi
 def sampled(
     arrivals: Iterable[tuple[DecisionEvent, int]], undelivered: Mapping[str, int] | None = None
 ) -> Samples:
-    """Decisions as they arrived, all delivered but for the first few of some variations."""
+    """Take decisions as they arrive; all are delivered except the first few of some variations."""
     samples, left = Samples(), dict(undelivered or {})
     for event, arrived_ms in arrivals:
         assignment = assignment_of(event)
@@ -93,14 +93,14 @@ def test_no_variation_is_no_assignment() -> None:
     assert assignment_of(shown("v", None)) is None
 
 
-def test_a_variation_that_switches_the_flag_off_is_one_like_the_others() -> None:
-    """Pendo is told `off` of it; in the experiment it is the control."""
+def test_a_variation_that_switches_the_flag_off_counts_like_the_others() -> None:
+    """Pendo receives `off` for it, but in the experiment it is the control."""
     arrivals = [(shown(f"v{n}", ("off", "hidden", "on")[n % 3], enabled=n % 3 == 2), 0) for n in range(9)]
     (ratio,) = checked(sampled(arrivals))
     assert ratio.variations == {"hidden": 3, "off": 3, "on": 3}
 
 
-def test_where_the_type_of_a_rule_is_unknown_it_is_tested_if_its_split_is_given() -> None:
+def test_a_rule_of_unknown_type_is_tested_if_its_split_is_given() -> None:
     samples = sampled([(shown(f"v{n}", "ab"[n % 2], rule_type=None), 0) for n in range(10)])
     assert checked(samples) == []
     assert checked(samples, told({"a": 1, "b": 1})) == []
@@ -117,7 +117,7 @@ def test_two_experiments_of_a_flag_are_two_tests() -> None:
     ]
 
 
-def test_without_a_known_split_an_even_one_is_assumed_and_the_text_says_so() -> None:
+def test_without_a_known_split_an_even_one_is_assumed() -> None:
     (ratio,) = checked(sampled(crowd(a=505, b=495)))
     assert (ratio.expected, ratio.expected_from) == ({"a": 500.0, "b": 500.0}, Origin.EVEN)
     assert not ratio.skewed
@@ -132,7 +132,7 @@ def test_the_split_of_the_datafile_is_expected_if_a_publisher_reported_it() -> N
     assert meant.expected == pytest.approx({"a": 900.0, "b": 100.0})
 
 
-def test_a_split_that_is_given_goes_before_the_datafiles() -> None:
+def test_a_split_that_is_given_wins_over_the_datafiles() -> None:
     given = {"checkout": {"a": 1.0, "b": 1.0}}
     (ratio,) = checked(sampled(crowd(a=900, b=100)), told({"a": 9, "b": 1}), given)
     assert (ratio.skewed, ratio.expected_from) == (True, Origin.OPTION)
@@ -165,7 +165,7 @@ def test_fifty_two_to_forty_eight_of_twenty_thousand_visitors_is_skewed() -> Non
 
 
 def test_a_skewed_split_stays_skewed_and_says_since_when() -> None:
-    """A fault that was repaired has spoilt the experiment all the same."""
+    """A fault has spoilt the experiment even if it was fixed later."""
     arrivals = crowd(hour=0, a=500, b=500)
     arrivals += [each for hour in range(1, 4) for each in crowd(hour=hour, a=700, b=300)]
     arrivals += [each for hour in range(4, 8) for each in crowd(hour=hour, a=300, b=700)]
@@ -187,7 +187,7 @@ def test_the_order_of_the_partitions_does_not_matter() -> None:
     assert checked(samples) == checked(sampled(arrivals))
 
 
-def test_after_a_change_of_the_split_only_those_count_who_came_since() -> None:
+def test_after_a_change_of_the_split_only_later_visitors_count() -> None:
     splits = told({"a": 5, "b": 5}, 2 * HOUR_MS - 1)
     splits.tell(("checkout", "ab"), {"a": 9, "b": 1}, 3 * HOUR_MS)
     arrivals = crowd(hour=0, a=500, b=500) + crowd(hour=1, a=50, b=50) + crowd(hour=2, a=900, b=100)
@@ -196,7 +196,7 @@ def test_after_a_change_of_the_split_only_those_count_who_came_since() -> None:
     assert ratio.since_ms == 2 * HOUR_MS - 1
 
 
-def test_the_service_that_is_off_is_named_and_the_others_fit_without_it() -> None:
+def test_the_service_that_is_skewed_is_named_and_the_others_fit_without_it() -> None:
     arrivals = crowd("web", a=5_000, b=5_000) + crowd("app", a=1_300, b=700)
     (ratio,) = checked(sampled(arrivals), told({"a": 1, "b": 1}))
     assert ratio.skewed
@@ -206,13 +206,13 @@ def test_the_service_that_is_off_is_named_and_the_others_fit_without_it() -> Non
     assert by["service", "app"].p_value < 0.01 < by["service", "app"].rest_p_value
 
 
-def test_the_version_of_an_sdk_that_is_off_is_named() -> None:
+def test_the_version_of_an_sdk_that_is_skewed_is_named() -> None:
     arrivals = crowd("web", a=3_000, b=3_000) + crowd("old", a=1_300, b=700)
     (ratio,) = checked(sampled(arrivals), told({"a": 1, "b": 1}))
     assert [(suspect.by, suspect.name) for suspect in ratio.suspects] == [("sdk", "optimizely-sdk 4.1.0")]
 
 
-def test_where_all_senders_are_off_each_is_named_and_the_others_do_not_fit_either() -> None:
+def test_if_all_senders_are_skewed_each_is_named_and_the_others_do_not_fit_either() -> None:
     arrivals = crowd("web", a=1_300, b=700) + crowd("app", a=1_300, b=700)
     (ratio,) = checked(sampled(arrivals))
     services = [suspect for suspect in ratio.suspects if suspect.by == "service"]
@@ -245,7 +245,7 @@ def test_a_publisher_without_a_name_is_a_sender_too() -> None:
     }
 
 
-def test_the_sentences_say_what_is_off_and_whose_it_is() -> None:
+def test_the_sentences_name_the_skewed_split_and_its_senders() -> None:
     arrivals = crowd("web", a=5_000, b=5_000) + crowd("app", a=1_300, b=700)
     (ratio,) = checked(sampled(arrivals), told({"a": 1, "b": 1}))
     whole, service, sdk = ratio_warnings(ratio)
@@ -268,7 +268,7 @@ def test_the_sentences_say_how_to_give_a_split_that_no_publisher_reports() -> No
     assert nobody == "checkout, rule ab: no service and no SDK version differs from the others."
 
 
-def test_the_sentences_say_that_what_was_delivered_is_off() -> None:
+def test_the_sentences_say_that_the_deliveries_are_skewed() -> None:
     (ratio,) = checked(sampled(crowd(a=1_000, b=1_000), undelivered={"b": 300}))
     (line,) = ratio_warnings(ratio)
     assert line.startswith(

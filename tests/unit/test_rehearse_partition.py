@@ -1,4 +1,4 @@
-"""One partition rehearsed: what the ledger tells, what the engine would decide, and what nobody can tell."""
+"""The rehearsal of one partition: what the ledger has, what the engine would decide, and what is not known."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from rehearsed_world import told
 ALL = Span(0, 100)
 TRACKS_ONLY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 Batch = tuple[str, float, Sequence[LedgerEntry]]
-"""A member, the second at which it wrote, and what."""
+"""A member, the second at which it wrote, and its entries."""
 
 
 def shown(
     offset: int, second: float = 0.0, variation: str = "a", visitor: str = "v", **fields: object
 ) -> Record:
-    """A decision that was published so many seconds after the start."""
+    """Return a decision that was published `second` seconds after the start."""
     at = START_MS + int(second * 1000)
     known = {"occurred_at": at, "event_id": f"e{offset}", **fields}
     event = decision(visitor, variation=variation, **known)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ def shown(
 
 
 def ended(made: Record, reason: Reason, kind: Kind = Kind.TRACK, **fields: object) -> LedgerEntry:
-    """How one of its deliveries ended."""
+    """Return the ledger entry of one of its deliveries."""
     event = made.event
     assert isinstance(event, DecisionEvent)
     is_keyed = kind is Kind.TRACK and reason.outcome is not Outcome.DROPPED
@@ -72,14 +72,14 @@ def rehearsed(
     return found
 
 
-def test_what_ended_as_it_would_is_not_a_difference() -> None:
+def test_a_delivery_that_would_end_the_same_is_not_a_difference() -> None:
     first, second = shown(0), shown(1, 5.0)
     batch = [ended(first, Reason.OK, attempts=1), ended(second, Reason.DEDUPE, duplicate_of=0)]
     found = rehearsed([first, second], [("m", 6.0, batch)])
     assert (told(found), found.same, found.left_out.total()) == ({}, 2, 0)
 
 
-def test_pendos_answers_are_the_ledgers() -> None:
+def test_pendos_answers_are_taken_from_the_ledger() -> None:
     records = [shown(number, visitor=f"v{number}") for number in range(4)]
     reasons = (Reason.REJECTED, Reason.ATTEMPTS_EXHAUSTED, Reason.VISITOR_BACKLOG, Reason.OK)
     batch = [ended(made, reason) for made, reason in zip(records, reasons, strict=True)]
@@ -87,7 +87,7 @@ def test_pendos_answers_are_the_ledgers() -> None:
     assert (told(found), found.same) == ({}, 4)
 
 
-def test_what_was_not_sent_then_is_taken_to_be_accepted() -> None:
+def test_deliveries_that_were_not_sent_then_count_as_accepted() -> None:
     records = [shown(0), shown(1, 1.0), shown(2, visitor="w")]
     batch = [ended(made, Reason.FLAG_FILTERED) for made in records]
     found = rehearsed(records, [("m", 2.0, batch)])
@@ -120,7 +120,7 @@ def test_a_duplicate_of_a_delivery_that_the_ledger_has_lost_is_left_out_and_repo
     assert (told(found), dict(found.left_out)) == ({}, {LeftOut.NOT_COVERED: 1})
 
 
-def test_what_comes_before_the_window_is_known_and_not_counted() -> None:
+def test_deliveries_before_the_window_are_known_and_not_counted() -> None:
     first, again = shown(0), shown(1, 5.0)
     batch = [ended(first, Reason.NO_CONSENT), ended(again, Reason.NO_CONSENT)]
     found = rehearsed([first, again], [("m", 6.0, batch)], counted_from=1)
@@ -146,7 +146,7 @@ def test_pending_and_unexplained_deliveries_are_counted_and_not_judged() -> None
     assert dict(found.left_out) == {LeftOut.UNEXPLAINED: 1, LeftOut.PENDING: 1}
 
 
-def test_what_the_group_could_not_read_is_left_out() -> None:
+def test_records_that_the_group_could_not_read_are_left_out() -> None:
     found = rehearsed([shown(3)], [], gaps=[(2, 5)])
     assert (told(found), dict(found.left_out)) == ({}, {LeftOut.LOST: 1})
 
@@ -164,13 +164,13 @@ def test_a_record_that_cannot_be_decoded_any_more_is_shown() -> None:
     assert told(found) == {"track: ok -> -": 1, "unknown: - -> undecodable": 1}
 
 
-def test_of_a_replayed_record_only_what_died_is_planned() -> None:
+def test_only_the_dead_lettered_delivery_of_a_replayed_record_is_planned() -> None:
     made = shown(0)._replace(headers=(("flagpost-replay-of", b"0/7"), ("flagpost-replay-kind", b"track")))
     found = rehearsed([made], [("m", 1.0, [ended(made, Reason.OK)])], Policy())
     assert (told(found), found.same) == ({}, 1)
 
 
-def test_an_event_is_as_old_as_it_was_when_the_ledger_says_that_it_ended() -> None:
+def test_the_age_of_an_event_is_that_at_its_settlement_in_the_ledger() -> None:
     hour = Policy(
         decisions=DecisionsSettings(visitor_metadata=False), delivery=DeliverySettings(max_age_seconds=3600)
     )
@@ -183,7 +183,7 @@ def test_an_event_is_as_old_as_it_was_when_the_ledger_says_that_it_ended() -> No
     assert told(rehearsed([in_time, asked_in_time, late], batches, hour)) == {"track: ok -> expired": 1}
 
 
-def test_what_expired_as_it_waited_had_a_claim_until_then() -> None:
+def test_a_delivery_that_expired_while_it_waited_had_a_claim_until_then() -> None:
     minute = Policy(
         decisions=DecisionsSettings(visitor_metadata=False), delivery=DeliverySettings(max_age_seconds=60)
     )
@@ -242,7 +242,7 @@ def test_metadata_that_was_not_planned_then_is_shown() -> None:
     assert (told(pending), dict(pending.left_out)) == ({}, {LeftOut.PENDING: 2})
 
 
-def test_an_older_value_that_came_in_time_is_superseded_and_a_newer_one_waits_for_nobody() -> None:
+def test_older_values_that_came_in_time_are_superseded_and_the_newest_is_sent() -> None:
     older, newer, last = (
         shown(0, 0.0, "a"),
         shown(1, 1.0, "b"),

@@ -1,4 +1,4 @@
-"""What a rehearsal keeps of the ledger."""
+"""The facts of the ledger that a rehearsal keeps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ledger_writing import entry
 
 
 def ledger_of(*batches: tuple[str, int, list[LedgerEntry]]) -> PartitionLedger:
-    """Of the offsets from 10 to 19."""
+    """Return a ledger that is read for the offsets from 10 to 19."""
     ledger = PartitionLedger(Span(10, 20), DedupeSettings())
     for offset, (member, settled_at, entries) in enumerate(batches):
         ledger.add(
@@ -23,7 +23,7 @@ def ledger_of(*batches: tuple[str, int, list[LedgerEntry]]) -> PartitionLedger:
     return ledger
 
 
-def test_each_delivery_has_its_end_its_time_and_its_members_stay() -> None:
+def test_each_delivery_has_its_settlement_its_time_and_its_members_stay() -> None:
     ledger = ledger_of(
         ("a", 5, [entry(10, reason="rejected", outcome="dead_lettered", attempts=1)]),
         ("b", 6, [entry(10, "visitor_metadata", attempts=2)]),
@@ -39,13 +39,13 @@ def test_each_delivery_has_its_end_its_time_and_its_members_stay() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_what_was_delivered_counts_before_any_other_end(order: tuple[int, int]) -> None:
+def test_delivered_wins_over_any_other_settlement(order: tuple[int, int]) -> None:
     ends = [entry(10), entry(10, outcome="dead_lettered", reason="rejected")]
     ledger = ledger_of(*(("m", number, [ends[number]]) for number in order))
     assert ledger.of(10)[Kind.TRACK].reason is Reason.OK
 
 
-def test_of_what_is_before_the_stretch_only_claims_are_kept() -> None:
+def test_only_the_claims_of_deliveries_before_the_stretch_are_kept() -> None:
     ledger = ledger_of(
         (
             "m",

@@ -1,4 +1,4 @@
-"""How `flagpost rehearse` shows what it found, and what it accepts."""
+"""The output of `flagpost rehearse`, and the options and settings that it refuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_document_has_every_difference_and_what_is_left_out() -> None:
     assert document["warnings"][0].startswith("The ledger no longer covers 4 offsets")
 
 
-def test_people_see_a_table_and_a_summary() -> None:
+def test_the_text_for_people_is_a_table_and_a_summary() -> None:
     lines = [line.split() for line in shown(rehearsal()).splitlines()]
     assert ["track", "delivered/ok", "dropped/flag_filtered", "7", "2/0,", "[bold]e0"] in lines
     assert ["visitor_metadata", "duplicate/unchanged", "not", "planned", "1", "2/9"] in lines

@@ -1,4 +1,4 @@
-"""The engine where events meet that seldom meet: late answers, second assignments, outages that empty the memory."""
+"""The engine in rare combinations: late answers, second assignments, outages that leave nothing to probe with."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def engine_with(policy: Policy, *partitions: int) -> Engine:
 
 
 def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
-    """What starts at a moment; Kafka acknowledges at once what has been settled."""
+    """Return the attempts that start at a moment; Kafka acknowledges settlements at once."""
     attempts = []
     for _ in range(2):
         actions = engine.poll(instant(seconds))
@@ -78,7 +78,7 @@ def sent_values(attempt: Attempt) -> dict[str, dict[str, object]]:
 
 
 def take_all(engine: Engine, seconds: float) -> dict[int, Reason]:
-    """Let Pendo take everything from a moment on; returns how each offset ended."""
+    """Let Pendo accept everything from a moment on; returns each offset's reason."""
     reasons = {}
     for _ in range(100):
         actions = engine.poll(instant(seconds))
@@ -95,7 +95,7 @@ def answering(script: Callable[[World, Attempt], Answer]) -> Answering:
     return lambda world, attempt: (script(world, attempt), 0.0, 0.01)
 
 
-# An endpoint that is down, and nothing left to try it with
+# An endpoint that is down, and nothing left to probe it with
 
 
 def test_intake_goes_on_when_nothing_is_left_to_probe_with_after_all_expired() -> None:
@@ -169,8 +169,8 @@ def test_an_abandoned_track_request_holds_the_visitors_lane_until_its_answer() -
     assert engine.accounts.difference(Kind.TRACK) == 0
 
 
-def test_what_is_handed_back_is_neither_sendable_nor_paced() -> None:
-    """docs/contract.md#metrics: the scaling signal is what could go out now."""
+def test_returned_deliveries_are_neither_sendable_nor_paced() -> None:
+    """docs/contract.md#metrics: the scaling signal counts what could be sent now."""
     engine = engine_with(TRACKS_ONLY)
     for offset in range(3):
         engine.receive([record(decision(f"v{offset}"), offset)], instant(2.0))
@@ -179,8 +179,8 @@ def test_what_is_handed_back_is_neither_sendable_nor_paced() -> None:
     assert (engine.sendable(instant(2.0)), engine.paced(instant(2.0))) == (0, 0)
 
 
-def test_what_is_handed_back_is_not_given_out_to_be_written() -> None:
-    """docs/contract.md#accounting: returned means handed back unsettled, never in the ledger."""
+def test_returned_deliveries_are_not_written_to_the_ledger() -> None:
+    """docs/contract.md#accounting: returned deliveries are unsettled, and never in the ledger."""
     engine = engine_with(TRACKS_ONLY)
     engine.receive([record(DecodeFailure(Reason.UNDECODABLE, "cut short"))], instant(0.0))
     engine.forget([0], instant(0.0))
@@ -188,7 +188,7 @@ def test_what_is_handed_back_is_not_given_out_to_be_written() -> None:
     assert engine.poll(instant(0.1)).settlements == []
 
 
-def test_a_late_acknowledgement_after_a_second_assignment_changes_no_book() -> None:
+def test_a_late_acknowledgement_after_a_second_assignment_settles_nothing() -> None:
     engine = engine_with(TRACKS_ONLY)
     made = record(DecodeFailure(Reason.UNDECODABLE, "cut short"))
     engine.receive([made], instant(0.0))
@@ -256,7 +256,7 @@ def test_a_late_refusal_from_before_the_recovery_makes_no_delivery_poison() -> N
     assert set(take_all(engine, 3.0).values()) == {Reason.OK}
 
 
-# Futile requests
+# Useless requests
 
 
 @pytest.mark.parametrize("others", [Answer(429, "60"), Answer(429)])
@@ -284,7 +284,7 @@ def test_an_outage_that_answers_in_turn_with_401_and_503_costs_few_requests() ->
     assert len(world.track_sights) < 64 + 100
 
 
-def test_metadata_that_is_throttled_without_a_wait_is_not_sent_without_end() -> None:
+def test_metadata_that_is_throttled_without_a_wait_is_not_sent_all_the_time() -> None:
     def script(_: World, attempt: Attempt) -> Answer:
         return Answer(429, "0") if attempt.endpoint is EndpointName.METADATA else OK
 
@@ -350,8 +350,8 @@ def test_a_null_id_in_an_answer_names_no_record() -> None:
     assert set(read_errors(body, ["None", "v"]).refused) == {"v"}
 
 
-def test_what_has_ended_needs_no_garbage_collector() -> None:
-    """The service lets it run seldom: what named each other would stay for millions of records."""
+def test_settled_deliveries_are_freed_without_the_garbage_collector() -> None:
+    """The service runs the collector seldom: reference cycles would stay for millions of records."""
     engine = engine_with(NO_LINGER)
     gc.collect()
     gc.disable()
@@ -365,7 +365,7 @@ def test_what_has_ended_needs_no_garbage_collector() -> None:
         gc.enable()
 
 
-def test_what_is_remembered_of_sent_values_keeps_within_the_limit_of_the_process() -> None:
+def test_the_sent_values_that_are_remembered_stay_within_the_limit_of_the_process() -> None:
     """docs/contract.md#settings: dedupe.max_entries is per process, not per partition."""
     policy = NO_LINGER.model_copy(update={"dedupe": DedupeSettings(max_entries=100)})
     engine = engine_with(policy, *range(8))
@@ -398,7 +398,7 @@ def test_a_retry_after_beyond_any_calendar_counts_as_none(header: str) -> None:
 
 
 class CountingJson:
-    """orjson, and how many bytes it made."""
+    """orjson, with a count of the bytes that it has made."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -409,7 +409,7 @@ class CountingJson:
         return made
 
 
-def test_the_work_of_cutting_properties_to_size_grows_with_their_size(monkeypatch: Any) -> None:
+def test_the_work_of_cutting_properties_to_size_is_linear(monkeypatch: Any) -> None:
     counting = CountingJson()
     monkeypatch.setattr(pendo_rules, "orjson", counting)
     properties = {f"name_{number}": number for number in range(3_000)}
@@ -419,7 +419,7 @@ def test_the_work_of_cutting_properties_to_size_grows_with_their_size(monkeypatc
     assert counting.made < 20 * len(orjson.dumps(properties))
 
 
-def test_the_work_of_telling_colliding_names_apart_grows_with_their_number(monkeypatch: Any) -> None:
+def test_the_work_of_distinguishing_colliding_names_is_linear(monkeypatch: Any) -> None:
     tried: list[str] = []
     candidate = pendo_rules._single_outer_underscores
 
@@ -434,7 +434,7 @@ def test_the_work_of_telling_colliding_names_apart_grows_with_their_number(monke
     assert len(tried) < 20 * len(foreign)
 
 
-def test_what_waits_for_the_budget_is_not_sendable_and_more_capacity_would_not_help() -> None:
+def test_deliveries_that_wait_for_the_budget_are_not_sendable_and_more_pods_would_not_help() -> None:
     """docs/contract.md#metrics: pods do not help a backlog that waits for Pendo's limits."""
     limits = EndpointLimits(track_requests_per_minute=60.0 * 8)  # of eight partitions one is ours
     policy = TRACKS_ONLY.model_copy(update={"limits": limits})

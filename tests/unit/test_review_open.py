@@ -1,4 +1,4 @@
-"""What a review left open: failures that nobody hears of."""
+"""Failures that were not reported before a review found them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
 from flagpost_consumer.core.pendo.verdict import Answer, Failure
 
 
-async def test_a_commit_that_failed_for_one_partition_is_tried_again() -> None:
+async def test_a_commit_that_failed_for_one_partition_is_reported_as_failed() -> None:
     told: list[float | None] = []
     handler = SimpleNamespace(on_commit_ended=told.append)
     intake = KafkaIntake(

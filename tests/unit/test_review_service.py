@@ -1,4 +1,4 @@
-"""The service where its parts meet: hand-overs during a stop, a full memory handed over, commits, failures."""
+"""The parts of the service together: hand-overs during a stop or with a full memory, commits, failures."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ from registry_world import FakeMessage, messages
 from running import eventually
 
 SECONDS = 5.0
-"""How long a test waits for what must come."""
+"""How long a test waits at most."""
 
 
 class Requests:
-    """Stands for the HTTP client: keeps the attempts, answers when told."""
+    """Replaces the HTTP client: keeps the attempts, which the test answers."""
 
     oldest_attempt_seconds = 0.0
 
@@ -69,7 +69,7 @@ class Requests:
 
 
 class Intake:
-    """Stands for the Kafka thread."""
+    """Replaces the Kafka thread."""
 
     def __init__(self) -> None:
         self.paused: bool | None = None
@@ -101,7 +101,7 @@ class Intake:
 
 
 class Ledger:
-    """Stands for the ledger: has everything a moment later."""
+    """Replaces the ledger: acknowledges each settlement a moment later."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -118,7 +118,7 @@ class Ledger:
 
 
 def take_over(service: Service, partitions: list[int]) -> None:
-    """Partitions are assigned and restored, and the group counts on us."""
+    """Assign and restore partitions, with nobody suppressed, and prove our membership."""
     service.calls.on_assigned(partitions, len(partitions), 1)
     for number in partitions:
         current = service.engine.current(number)
@@ -152,7 +152,7 @@ def service_with(**more: str) -> tuple[Service, Requests, Intake]:
 
 
 async def go_on() -> None:
-    """Let everything run that can run now."""
+    """Let everything run that is ready to run."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -177,7 +177,7 @@ async def test_a_hand_over_during_the_drain_waits_for_what_is_in_flight() -> Non
     assert await draining
 
 
-async def test_a_hand_over_that_a_stop_overtakes_waits_all_the_same() -> None:
+async def test_a_hand_over_during_which_the_drain_begins_waits_too() -> None:
     service, requests, _ = service_with()
     take_over(service, [0])
     service.loop.receive([record(decision("v", occurred_at=now_ms()))])
@@ -206,7 +206,7 @@ async def test_a_request_that_a_hand_over_abandons_during_the_drain_makes_the_st
 
 
 async def test_answers_that_come_after_the_run_has_ended_are_ignored() -> None:
-    """Closing the HTTP client answers what is left: that must start nothing, and settle nothing, any more."""
+    """Closing the HTTP client answers the attempts that are left: that must start and settle nothing."""
     service, requests, _ = service_with()
     take_over(service, [0])
     service.loop.receive([record(decision("v", occurred_at=now_ms()))])
@@ -218,8 +218,8 @@ async def test_answers_that_come_after_the_run_has_ended_are_ignored() -> None:
     assert not service.engine.accounts.settled
 
 
-async def test_answers_to_whole_batches_are_taken_in_one_a_turn_of_the_loop() -> None:
-    """Each may end a thousand deliveries; eight that came together held the loop for a quarter of a second."""
+async def test_one_answer_to_a_batch_is_processed_in_each_turn_of_the_loop() -> None:
+    """Each may settle a thousand deliveries; before the fix, eight together blocked the loop for 0.25 s."""
     service, requests, _ = service_with(
         PENDO__INTEGRATION_KEY="key", METADATA__BATCH_SIZE="1", METADATA__LINGER_SECONDS="0"
     )
@@ -247,7 +247,7 @@ async def test_a_hand_over_waits_no_longer_once_the_drain_is_over() -> None:
 
 
 @pytest.mark.parametrize("lost", [True, False])
-async def test_intake_resumes_when_what_filled_the_memory_is_handed_over(lost: bool) -> None:
+async def test_intake_resumes_when_the_partition_that_filled_the_memory_is_handed_over(lost: bool) -> None:
     service, requests, intake = service_with(DELIVERY__MAX_PENDING="2", PENDO__REQUEST_TIMEOUT_SECONDS="0.05")
     take_over(service, [0, 1])
     events = [decision("v", f"flag{n}", occurred_at=now_ms()) for n in range(2)]
@@ -277,7 +277,7 @@ async def test_nothing_is_committed_once_the_engine_has_failed(monkeypatch: pyte
 
 
 class ReluctantConsumer:
-    """Its first commit fails."""
+    """A consumer whose first commit fails."""
 
     def __init__(self) -> None:
         self.commits: list[list[int]] = []
@@ -289,7 +289,7 @@ class ReluctantConsumer:
             raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
 
 
-async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_that_failed_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chores, "COMMIT_SECONDS", 0.01)
     service, _, _ = service_with()
     intake = KafkaIntake({"group.id": "flagpost"}, "events", service.calls, asyncio.get_running_loop())
@@ -310,12 +310,12 @@ async def test_a_commit_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPat
     assert consumer.commits[:2] == [[1], [1]]
 
 
-# Partitions that begin anew
+# Partitions that start again
 
 
-async def test_the_newest_beginning_of_a_partition_counts() -> None:
-    """A log that goes back and a topic that is made anew are told one after the other: the second came while the
-    first waited for requests in flight, and the partition was never released.
+async def test_the_newest_start_of_a_partition_counts() -> None:
+    """A log that goes back and a topic that is created again are reported one after the other. Before the fix, if the
+    second report came while the first waited for requests in flight, the partition was never released.
     """
     service, requests, _ = service_with()
     take_over(service, [0, 1])
@@ -338,7 +338,7 @@ async def test_the_newest_beginning_of_a_partition_counts() -> None:
     assert service.engine.accounts.returned.get(Kind.TRACK, 0) == 0
 
 
-async def test_a_partition_that_is_taken_away_meanwhile_does_not_begin_anew() -> None:
+async def test_a_partition_that_is_taken_away_meanwhile_does_not_start_again() -> None:
     service, requests, _ = service_with()
     take_over(service, [0, 1])
     service.loop.receive([record(decision("v", occurred_at=now_ms()))])
@@ -354,15 +354,15 @@ async def test_a_partition_that_is_taken_away_meanwhile_does_not_begin_anew() ->
 
 
 class Ids:
-    """Stands for the ids of topics."""
+    """Replaces the ids of topics."""
 
     def get(self, topic: str) -> str:
         return f"new {topic}"
 
 
-async def test_a_topic_that_is_found_to_be_another_one_later_than_it_was_read_begins_anew() -> None:
-    """While the broker told no id, it was taken for the topic of the commit: what the ledger says of that one settled
-    records of the new one (found by the simulation).
+async def test_a_topic_that_turns_out_to_be_another_one_after_it_was_read_starts_again() -> None:
+    """Before the fix, a topic whose id the broker did not return counted as the topic of the commit. So ledger
+    entries about that one settled records of the new one (found by the simulation).
     """
     service, _, intake = service_with()
     service.topics.ids = cast("Any", Ids())
@@ -379,7 +379,7 @@ async def test_a_topic_that_is_found_to_be_another_one_later_than_it_was_read_be
     assert kept == ["then", "then"], "what was read is still taken for the old topic's"
 
 
-async def test_an_id_that_is_told_while_the_ledger_is_read_is_compared_with_what_was_assumed() -> None:
+async def test_an_id_that_comes_while_the_ledger_is_read_is_compared_with_that_of_the_commit() -> None:
     service, _, intake = service_with()
     released = Mock()
     intake.release = released  # type: ignore[attr-defined]
@@ -398,10 +398,10 @@ async def test_an_id_that_is_told_while_the_ledger_is_read_is_compared_with_what
     assert service.metrics.observed.topics_replaced == {"flagpost.events": 1}
 
 
-async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_begin_anew(
+async def test_each_topic_that_is_created_again_is_counted_once_and_only_the_events_start_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What writes to one goes on with another client: librdkafka may hold on to the leaders of the old topic."""
+    """Writers to such a topic get a new client: librdkafka may keep the leaders of the old topic."""
     service, _, intake = service_with()
     ledger, renewed = Ledger(service), Mock()
     service.loop.writing.ledger = cast("Any", ledger)
@@ -441,10 +441,10 @@ async def test_each_topic_that_is_made_anew_is_counted_once_and_only_the_events_
     assert intake.ids == ("new flagpost.events", "new flagpost.ledger")
 
 
-# Who is suppressed
+# Suppressed visitors
 
 
-async def test_no_record_is_taken_in_before_it_is_known_who_is_suppressed() -> None:
+async def test_no_record_is_read_before_the_suppressions_are_known() -> None:
     service, requests, intake = service_with()
     released = Mock()
     intake.release = released  # type: ignore[attr-defined]
@@ -499,7 +499,7 @@ async def test_a_topic_that_cannot_be_followed_stops_sending_until_it_can() -> N
 
 
 class BrokenAssignment:
-    """A consumer whose first poll brings an assignment that the handler cannot take."""
+    """A consumer whose poll brings an assignment, and whose incremental_assign() raises."""
 
     def __init__(self, *_: object, **__: object) -> None:
         self.on_assign: Callable[[Any, list[TopicPartition]], None] | None = None
@@ -545,7 +545,7 @@ async def test_a_rebalance_callback_that_fails_ends_the_thread_once(monkeypatch:
 # Answers
 
 
-async def test_of_a_compressed_answer_no_more_is_kept_than_of_any_other() -> None:
+async def test_a_compressed_answer_is_limited_like_any_other() -> None:
     packed = gzip.compress(bytes(30_000_000))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -573,7 +573,7 @@ async def test_of_a_compressed_answer_no_more_is_kept_than_of_any_other() -> Non
 
 
 class Producing:
-    """A producer whose broker gives these answers in turn."""
+    """A producer whose broker returns the given errors in turn; None is success."""
 
     def __init__(self, errors: list[int | None]) -> None:
         self.errors = errors
@@ -659,7 +659,7 @@ async def test_each_dead_letter_is_reported_once(monkeypatch: pytest.MonkeyPatch
 
 
 def held(service: Service, count: int, partition: int = 0) -> None:
-    """Messages come that need a schema, which nobody tells."""
+    """Hand over messages that need a schema which the registry does not return."""
     done: list[bool] = []
     service.calls.on_messages(
         messages(*[encode_confluent(decision("v"), 7)] * count, partition=partition),
@@ -695,7 +695,7 @@ async def test_a_partition_that_waits_for_the_registry_is_reported_and_only_it_i
 
 
 async def test_a_gap_behind_waiting_records_is_reported_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told at once, it would be committed over records that nobody has decoded."""
+    """Reported at once, it would be committed although the records before it are not decoded."""
     service, _, _ = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
     take_over(service, [0, 1])
     lost: list[int] = []
@@ -721,7 +721,7 @@ async def test_a_quarantined_record_is_counted() -> None:
 async def test_a_defect_in_an_answer_of_the_registry_ends_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a callback of the loop's own it would be logged, and the partition would wait for ever."""
+    """The event loop would only log an error of a callback, and the partition would wait for ever."""
     service, _, _ = service_with(KAFKA__SCHEMA_REGISTRY__URL="http://127.0.0.1:1")
     take_over(service, [0])
 
@@ -734,7 +734,7 @@ async def test_a_defect_in_an_answer_of_the_registry_ends_the_process(
     service.loop.decoding.stop()
 
 
-# Probes: nothing that could go on and does not is live
+# Probes: a process that could make progress and does not is not live
 
 
 async def test_a_request_that_is_due_and_does_not_start_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:

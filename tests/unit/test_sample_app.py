@@ -1,4 +1,4 @@
-"""The sample application decides with the real SDK, tells nobody but Kafka, and counts honestly."""
+"""The sample application decides with the real SDK, sends only to Kafka, and reports exact counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Infos = list[dict[str, Any]]
 
 
 def told_by_the_sdk(visitors: int) -> Infos:
-    """What the SDK tells its listeners of every flag for so many visitors."""
+    """Return the SDK's notifications of the decisions about every flag for so many visitors."""
     client = optimizely_client()
     infos: Infos = []
     client.notification_center.add_notification_listener(
@@ -113,7 +113,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
         yield broker
 
 
-def test_what_it_reports_is_what_lies_on_the_topic(kafka: EmbeddedKafka) -> None:
+def test_its_counts_are_those_of_the_topic(kafka: EmbeddedKafka) -> None:
     options = [
         "--topic",
         "whole",

@@ -1,4 +1,4 @@
-"""The registry asked on the event loop: one answer for each request, whatever becomes of it."""
+"""Requests to the registry on the event loop: each has one answer, whatever happens to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SECONDS = 10.0
 
 
 class Registry:
-    """Answers as told."""
+    """A registry whose answers the test sets."""
 
     def __init__(self, answer: Callable[[int], Awaitable[str]]) -> None:
         self.answer = answer
@@ -80,7 +80,7 @@ async def answer_of(registry: Registry) -> SchemaAnswer:
         (asyncio.CancelledError(), NoAnswer("the request was given up")),
     ],
 )
-async def test_each_way_to_end_is_one_answer(error: BaseException, answer: SchemaAnswer) -> None:
+async def test_each_kind_of_error_is_one_answer(error: BaseException, answer: SchemaAnswer) -> None:
     assert await answer_of(Registry(raising(error))) == answer
 
 
@@ -96,7 +96,7 @@ async def test_a_request_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
     assert await answer_of(Registry(for_ever)) == NoAnswer("no answer in 0.01 s")
 
 
-async def test_what_our_code_raises_at_an_answer_is_reported() -> None:
+async def test_an_error_of_our_code_at_an_answer_is_reported() -> None:
     async def found(_schema_id: int) -> str:
         return "{}"
 

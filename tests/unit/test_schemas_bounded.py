@@ -1,6 +1,6 @@
-"""Schemas of others, and values in them, that make few bytes expensive: refused, or read at the cost of their length.
+"""Foreign schemas and values that make few bytes expensive are refused, or cost no more than their length.
 
-Time is not measured: a schema that is refused is never read with, and a value that would be read for ever ends.
+Time is not measured: a refused schema is never used, and a test would hang on a value that is read for ever.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def record(name: str, *types: Any) -> dict[str, Any]:
 
 
 def doubling(times: int) -> dict[str, Any]:
-    """Records that each hold the one before twice; a value of all of them has no bytes."""
+    """Return nested records that each contain the one before twice; a value of them takes no bytes."""
     innermost = record("R0")
     for number in range(1, times + 1):
         innermost = record(f"R{number}", innermost, f"R{number - 1}")
@@ -45,7 +45,7 @@ def nested(deep: int, wrap: Callable[[Any], Any]) -> Any:
 
 
 def with_field(field_type: Any) -> str:
-    """Our TrackEvent with one more field, as a later release might write it."""
+    """Return the schema of TrackEvent with one more field, as a later release might write it."""
     schema = json.loads(schema_of(TrackEvent).text)
     schema["fields"].append({"name": "more", "type": field_type})
     return json.dumps(schema)
@@ -58,7 +58,7 @@ def refused(field_type: Any) -> str:
 
 
 def test_records_that_double_are_refused_for_their_types() -> None:
-    """They were read with: a million reads, a third of a second, for each record of a few bytes."""
+    """Before the fix, they were used: a million reads, a third of a second, for each record of a few bytes."""
     with pytest.raises(SchemaError, match=f"more than {MAX_NODES} types"):
         AvroSchema.parse(json.dumps(doubling(20)))
     assert "types" in refused(doubling(20))
@@ -72,13 +72,13 @@ def test_records_from_the_field_that_double_are_refused_for_their_types() -> Non
         AvroSchema.parse(text)
 
 
-def test_refusing_a_schema_whose_types_double_takes_no_longer_for_twice_as_many() -> None:
-    """40 of them are 10^12 types: to walk through them would not end."""
+def test_a_schema_whose_types_double_is_refused_without_walking_through_them() -> None:
+    """40 records are 10^12 types: walking through all of them would not end."""
     with pytest.raises(SchemaError, match=f"more than {MAX_NODES} types"):
         AvroSchema.parse(json.dumps(doubling(40)))
 
 
-def test_up_to_the_limit_types_are_read_with() -> None:
+def test_schemas_with_types_up_to_the_limit_are_used() -> None:
     decoder = Decoder()
     assert decoder.add_schema(7, with_field(record("Wide", *["null"] * (MAX_NODES - 200))))
     assert decoder.decode(b"\x00\x00\x00\x00\x07" + encode_body(EVENT)) == EVENT
@@ -93,7 +93,7 @@ def test_up_to_the_limit_types_are_read_with() -> None:
         lambda inner: ["null", {"type": "array", "items": inner}],
     ],
 )
-def test_types_within_one_another_are_refused_beyond_a_depth(wrap: Callable[[Any], Any]) -> None:
+def test_nested_types_are_refused_beyond_a_depth(wrap: Callable[[Any], Any]) -> None:
     assert "nested" in refused(nested(MAX_DEPTH, wrap))
     assert "nested" in refused(nested(400, wrap))
     assert Decoder().add_schema(7, with_field(nested(10, wrap)))
@@ -113,11 +113,11 @@ def test_a_text_is_refused_for_its_length_before_it_is_parsed() -> None:
     ],
 )
 def test_items_of_many_types_and_few_bytes_are_refused(items: Any) -> None:
-    """Of 1,000 nulls beside a boolean, 60,000 items were 60 million reads."""
+    """Before the fix, 60,000 items of a boolean and 1,000 nulls each were 60 million reads."""
     assert refused({"type": "array", "items": items})
 
 
-def test_what_real_schemas_have_is_read_with() -> None:
+def test_schemas_like_real_ones_are_used() -> None:
     nullable = [["null", "string"]] * 30
     assert Decoder().add_schema(7, with_field({"type": "array", "items": record("Item", *nullable)}))
     assert Decoder().add_schema(
@@ -129,8 +129,8 @@ def test_what_real_schemas_have_is_read_with() -> None:
     "items", ["boolean", "float", "double", "long", "string", "bytes", record("Pair", "boolean", "boolean")]
 )
 @pytest.mark.parametrize("kind", ["array", "map"])
-def test_a_count_beyond_the_end_of_a_record_is_not_counted_through(kind: str, items: Any) -> None:
-    """What our schema does not have is passed over; an array of 2**62 booleans was, for ever: the process hung."""
+def test_a_count_beyond_the_end_of_a_record_is_cut_short(kind: str, items: Any) -> None:
+    """Fields that our schema does not have are skipped; before the fix, skipping 2**62 booleans hung the process."""
     collection = {"type": kind, "items" if kind == "array" else "values": items}
     decoder = Decoder()
     assert decoder.add_schema(7, with_field(collection))
@@ -139,8 +139,8 @@ def test_a_count_beyond_the_end_of_a_record_is_not_counted_through(kind: str, it
 
 
 @pytest.mark.parametrize("passed_over", ["double", "bytes", {"type": "fixed", "name": "Eight", "size": 8}])
-def test_a_field_that_is_passed_over_is_not_cut_short(passed_over: Any) -> None:
-    """It was taken for whole: a damaged record became an event."""
+def test_a_skipped_field_that_is_cut_short_is_undecodable(passed_over: Any) -> None:
+    """Before the fix, it counted as complete, so a damaged record became an event."""
     decoder = Decoder()
     assert decoder.add_schema(7, with_field(passed_over))
     with pytest.raises(UndecodableRecord, match="cut short"):
@@ -161,6 +161,6 @@ def test_a_negative_length_is_refused() -> None:
              '{"type":"record","name":"a.F","fields":5}', '{"type":"record"}',
              '{"type":"record","name":"a.F","fields":[{"name":"f","type":"int","default":' + "[" * 5_000],
 )  # fmt: skip
-def test_no_text_raises_anything_but_a_schema_error(text: str) -> None:
+def test_a_broken_schema_raises_nothing_but_a_schema_error(text: str) -> None:
     with pytest.raises(SchemaError):
         AvroSchema.parse(text)

@@ -1,4 +1,4 @@
-"""Both wire formats, and what each kind of damage says."""
+"""Both wire formats, and the error for each kind of damage."""
 
 import json
 from dataclasses import FrozenInstanceError, fields, replace
@@ -66,7 +66,7 @@ BODY = encode_single_object(DECISION)
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_both_formats_give_the_event_back(event: Event) -> None:
+def test_both_formats_return_the_same_event(event: Event) -> None:
     decoder = Decoder()
     decoder.add_schema(7, schema_of(type(event)).text)
 
@@ -75,7 +75,7 @@ def test_both_formats_give_the_event_back(event: Event) -> None:
 
 
 @pytest.mark.parametrize("exponent", range(64))
-def test_lengths_and_numbers_of_every_size_come_back(exponent: int) -> None:
+def test_lengths_and_numbers_of_every_size_are_decoded_unchanged(exponent: int) -> None:
     numbers = [2**exponent - 1, -(2**exponent), 2 ** max(0, exponent - 1)]
     text = "x" * (2 ** min(exponent, 17) - 1)
     event = TrackEvent(event_id="t", occurred_at=numbers[0], event=text, properties={"n": numbers[1]})
@@ -84,7 +84,7 @@ def test_lengths_and_numbers_of_every_size_come_back(exponent: int) -> None:
         assert Decoder().decode(encode_single_object(each)) == each
 
 
-def test_more_values_recur_than_are_kept() -> None:
+def test_more_recurring_values_than_the_cache_keeps_are_encoded_correctly() -> None:
     events = [replace(DECISION, rule_key=f"rule {number % 1500}") for number in range(3_000)]
 
     values = [encode_single_object(event) for event in events]
@@ -159,7 +159,7 @@ def test_a_disabled_flag_is_sent_as_off(enabled: bool, variation: str | None, se
         ({"occurred_at": 2**63}, "occurred_at", "beyond 64 bits"),
         ({"occurred_at": 1.5}, "occurred_at", "float where an int"),
         ({"enabled": "no"}, "enabled", "str where a bool"),
-        ({"enabled": 1}, "enabled", "int where a bool"),  # equal to what was written before
+        ({"enabled": 1}, "enabled", "int where a bool"),  # equal to True, which the same field had before
         ({"flag_key": ["secret"]}, "flag_key", "list where a str"),
         ({"rule_key": b"secret"}, "rule_key", "bytes where null or string"),
         ({"visitor_id": "\ud800secret"}, "visitor_id", "lone surrogates"),
@@ -173,7 +173,7 @@ def test_a_disabled_flag_is_sent_as_off(enabled: bool, variation: str | None, se
         ({"attributes": {5: "secret"}}, "attributes", "int where a str"),
     ],
 )
-def test_what_does_not_fit_is_named_by_field_and_type_never_by_value(
+def test_an_encoding_error_names_field_and_type_but_never_the_value(
     changes: dict[str, object], field: str, problem: str
 ) -> None:
     with pytest.raises(EncodeError) as caught:
@@ -194,7 +194,7 @@ def test_metadata_takes_lists_of_strings_and_its_two_groups_only() -> None:
         encode_body(replace(metadata, group="other"))  # type: ignore[arg-type]
 
 
-def test_what_is_no_event_is_refused() -> None:
+def test_an_object_that_is_no_event_is_refused() -> None:
     with pytest.raises(EncodeError, match="not an event; give one of DecisionEvent"):
         encode_body("DecisionEvent")  # type: ignore[arg-type]
 
@@ -227,7 +227,7 @@ def test_damage_is_undecodable_and_says_how(value: bytes | None, says: str) -> N
         Decoder().decode(value)
 
 
-def test_an_unknown_fingerprint_names_itself_as_other_tools_do() -> None:
+def test_an_unknown_fingerprint_is_shown_as_other_tools_show_it() -> None:
     with pytest.raises(UnknownSchema, match=r"fingerprint 0807060504030201 .*upgrade Flagpost"):
         Decoder().decode(b"\xc3\x01" + bytes(range(1, 9)) + b"body")
 
@@ -284,8 +284,8 @@ def test_a_refused_id_says_why() -> None:
         decoder.decode(encode_confluent(DECISION, 4))
 
 
-def test_refused_ids_are_remembered_within_a_bound_and_cost_no_schema_its_place() -> None:
-    """5,000 refused ids used to push out the schemas in use, which were asked for again."""
+def test_refused_ids_are_remembered_within_a_bound_and_push_out_no_schema() -> None:
+    """Before the fix, 5,000 refused ids pushed out the schemas in use, which were requested again."""
     decoder = Decoder()
     decoder.add_schema(7, schema_of(DecisionEvent).text)
     for schema_id in range(1_000, 21_000):
@@ -320,7 +320,7 @@ def test_schemas_are_remembered_within_a_bound_of_number_and_characters(
     assert decoder.schema_needed(encode_confluent(DECISION, 30)) == 30
 
 
-def test_what_is_forgotten_is_needed_again() -> None:
+def test_a_forgotten_schema_is_needed_again() -> None:
     decoder = Decoder()
     decoder.refuse_schema(4, "unknown")
     decoder.add_schema(5, schema_of(DecisionEvent).text)
@@ -342,8 +342,8 @@ def test_the_newer_of_two_answers_about_an_id_holds() -> None:
 
 
 @pytest.mark.parametrize("schema_id", [2**31, 2**32 - 1])
-def test_an_id_that_no_registry_gives_is_unknown_unasked(schema_id: int) -> None:
-    """A record of five bytes, `00 FF FF FF FF`, was asked for at the registry without end."""
+def test_an_impossible_id_is_unknown_without_a_request(schema_id: int) -> None:
+    """Before the fix, a record of five bytes, `00 FF FF FF FF`, caused requests to the registry without end."""
     value = b"\x00" + schema_id.to_bytes(4, "big")
     decoder = Decoder()
     assert decoder.schema_needed(value) is None
@@ -354,7 +354,7 @@ def test_an_id_that_no_registry_gives_is_unknown_unasked(schema_id: int) -> None
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\x00\x00\x00", encode_single_object(DECISION)])
-def test_what_is_not_in_confluents_format_needs_no_schema(value: bytes | None) -> None:
+def test_a_value_that_is_not_in_confluents_format_needs_no_schema(value: bytes | None) -> None:
     assert Decoder().schema_needed(value) is None
 
 

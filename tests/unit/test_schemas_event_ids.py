@@ -1,4 +1,4 @@
-"""Event ids: version 7 UUIDs of now, never the same twice, not even in a forked child."""
+"""Event ids: version 7 UUIDs of the current time, never the same twice, not even in a forked child."""
 
 import functools
 import multiprocessing
@@ -10,7 +10,7 @@ from uuid import RFC_4122, UUID
 from flagpost_schemas import new_event_id
 
 
-def test_an_id_is_a_version_7_uuid_of_now() -> None:
+def test_an_id_is_a_version_7_uuid_of_the_current_time() -> None:
     before = time.time_ns() // 1_000_000
     text = new_event_id()
     after = time.time_ns() // 1_000_000
@@ -25,7 +25,7 @@ def test_an_id_may_be_of_another_time() -> None:
     assert UUID(new_event_id(1_700_000_000_123)).int >> 80 == 1_700_000_000_123
 
 
-def test_all_of_the_rest_is_random() -> None:
+def test_all_other_bits_are_random() -> None:
     low = [UUID(new_event_id()).int & (1 << 80) - 1 for _ in range(2_000)]
     fixed = 0b1111 << 76 | 0b11 << 62  # version and variant
 

@@ -1,4 +1,4 @@
-"""FULL_TRANSITIVE: every version of a record reads what every other writes, and unknown futures are survived."""
+"""FULL_TRANSITIVE: every version of a record reads what every other one writes, also later, unknown versions."""
 
 import io
 import itertools
@@ -34,7 +34,7 @@ SAMPLES = 200
 
 
 def incompatibilities(one: AvroSchema, other: AvroSchema) -> list[str]:
-    """Why `one` and `other` are not FULL compatible; empty when they are."""
+    """Return why `one` and `other` are not FULL compatible; empty if they are."""
     found = list(_differences(json.loads(one.text), json.loads(other.text), ""))
     for writer, reader in ((one, other), (other, one)):
         found.extend(_unreadable(writer, reader))
@@ -90,7 +90,7 @@ def _type_differences(one: dict[str, Any], other: dict[str, Any], path: str) -> 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    random.seed(20_261_101)  # fastavro draws its samples from the global source
+    random.seed(20_261_101)  # fastavro makes its samples with the global generator
 
 
 ALL_VERSIONS = {each.__name__: versions_of(each) for each in EVENT_TYPES} | {"Settlements": LEDGER_VERSIONS}
@@ -106,14 +106,14 @@ def test_all_versions_are_fully_compatible(record: str) -> None:
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_what_is_written_is_a_kept_version(event_type: type[Event]) -> None:
+def test_the_schema_that_is_written_is_a_kept_version(event_type: type[Event]) -> None:
     assert schema_of(event_type) in versions_of(event_type), (
         f"{event_type.__name__}.avsc was changed: add it to schemas/avro/versions/ under the next number, "
         "release that, and write it one release later"
     )
 
 
-def test_what_the_ledger_is_written_with_is_a_kept_version() -> None:
+def test_the_schema_that_the_ledger_is_written_with_is_a_kept_version() -> None:
     assert LEDGER_SCHEMA in LEDGER_VERSIONS, "Settlements.avsc was changed: see the events' schemas"
 
 
@@ -151,13 +151,13 @@ def test_a_breaking_change_is_found(change: str) -> None:
 
 
 def _evolve(schema: dict[str, Any]) -> None:
-    """All that FULL compatibility allows."""
+    """Make each kind of change that FULL compatibility allows."""
     schema["fields"].insert(0, {"name": "score", "type": ["null", "double"], "default": None})
     schema["fields"].remove(_field(schema, "context"))
     _field(schema, "group")["type"]["symbols"].append("salesforce")
 
 
-def test_an_allowed_change_is_not_complained_of() -> None:
+def test_an_allowed_change_is_not_reported() -> None:
     assert incompatibilities(schema_of(VisitorMetadata), _changed(VisitorMetadata, _evolve)) == []
 
 
@@ -187,7 +187,7 @@ def test_an_evolved_writer_is_read_in_both_formats() -> None:
 
 
 @pytest.mark.parametrize("event_type", [DecisionEvent, TrackEvent])
-def test_a_writer_that_lacks_what_we_need_is_an_unknown_schema(event_type: type[Event]) -> None:
+def test_a_writer_without_a_required_field_is_an_unknown_schema(event_type: type[Event]) -> None:
     broken = _changed(event_type, lambda schema: schema["fields"].remove(_field(schema, "event_id")))
     body = io.BytesIO()
     schemaless_writer(body, broken.parsed, generate_one(broken.parsed))

@@ -1,4 +1,4 @@
-"""The one rule that makes nested properties flat."""
+"""The one rule by which nested properties are flattened."""
 
 from typing import Any
 
@@ -31,13 +31,13 @@ def test_nested_becomes_flat(nested: dict[str, Any], flat: dict[str, Any]) -> No
     assert list(flatten(nested)) == list(flat)
 
 
-def test_what_is_neither_is_left_for_encoding_to_refuse() -> None:
+def test_values_of_other_types_are_left_for_encoding_to_refuse() -> None:
     value = object()
 
     assert flatten({"a": {"b": value}}) == {"a_b": value}
 
 
-def test_a_cycle_ends() -> None:
+def test_a_cycle_is_refused() -> None:
     cycle: dict[str, Any] = {}
     cycle["self"] = cycle
 
@@ -45,7 +45,7 @@ def test_a_cycle_ends() -> None:
         flatten(cycle)
 
 
-def test_a_name_taken_many_times_is_counted_on() -> None:
+def test_a_name_that_is_taken_gets_the_next_free_number() -> None:
     nested = {"a": {"b_c": 1, "b": {"c": 2}}, "a_b": {"c": 3}, "a_b_c_2": 4, "a_b_c": 5}
 
     assert flatten(nested) == {"a_b_c": 1, "a_b_c_2": 2, "a_b_c_3": 3, "a_b_c_2_2": 4, "a_b_c_4": 5}

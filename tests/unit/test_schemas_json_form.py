@@ -1,4 +1,4 @@
-"""Events as JSON: what is taken, and what is refused with which words."""
+"""Events as JSON: which documents are accepted, and the error for each that is refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_nested_properties_are_flattened_in_order() -> None:
         ({"type": "visitor", "visitor_id": "v", "values": {"tags": ["x", "\ud800"]}}, "values.tags"),
     ],
 )
-def test_what_is_wrong_is_named(document: object, field: str) -> None:
+def test_the_wrong_field_is_named(document: object, field: str) -> None:
     with pytest.raises(EventFormError) as caught:
         read(document)
     assert caught.value.field == field
@@ -124,7 +124,7 @@ def test_the_reason_is_given_once_and_fits_the_value() -> None:
         read({**DECISION, "attributes": {"a": float("nan")}})
 
 
-def test_metadata_values_that_come_to_one_name_are_all_kept() -> None:
+def test_metadata_values_that_get_one_name_are_all_kept() -> None:
     values = {"a": {"b": 2}, "a_b": 1, "tags": ["x"]}
     event = read({"type": "visitor", "visitor_id": "v", "values": values})
     assert isinstance(event, VisitorMetadata)
@@ -139,6 +139,6 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*DECISION, "attributes", "consent", "context", "occurred_at"]), JSON))
-def test_nothing_but_an_event_or_a_named_error_comes_out(document: dict[str, object]) -> None:
+def test_reading_returns_an_event_or_raises_a_named_error(document: dict[str, object]) -> None:
     with contextlib.suppress(EventFormError):
         assert isinstance(read({**DECISION, **document}), DecisionEvent)

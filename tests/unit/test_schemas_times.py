@@ -1,4 +1,4 @@
-"""The one reader of times, and that every program reads by it."""
+"""The one parser of times, and that every program uses it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from fronts_reading import ANY_KEY, read_call
 
 NOW_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "times.json").read_text())
-"""One moment in the forms that libraries write it; null: not believed."""
+"""One moment in the forms in which libraries write it; null: the time is not believed."""
 YEAR_ONE = "0001-01-01T00:00:00Z"
-"""What Go and .NET write for no time: it can be read, and is not believed of an event."""
+"""Go and .NET write this if there is no time: it can be read, but is not believed as the time of an event."""
 
 
 def case_ids(case: dict[str, Any]) -> str:
@@ -31,7 +31,7 @@ def case_ids(case: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_ids)
-def test_segment_messages_are_of_the_moment_that_they_name_or_of_their_receipt(case: dict[str, Any]) -> None:
+def test_segment_messages_have_the_time_that_they_name_or_that_of_their_receipt(case: dict[str, Any]) -> None:
     reading = read_call("track", {"userId": "u", "event": "e", "timestamp": case["form"]}, NOW_MS)
     (event,) = reading.events
     if case["expect_ms"] is None:
@@ -43,7 +43,7 @@ def test_segment_messages_are_of_the_moment_that_they_name_or_of_their_receipt(c
 
 
 @pytest.mark.parametrize("case", CASES, ids=case_ids)
-def test_the_json_form_reads_the_same(case: dict[str, Any]) -> None:
+def test_the_json_form_reads_the_same_times(case: dict[str, Any]) -> None:
     document = {"type": "track", "event": "e", "visitor_id": "v", "occurred_at": case["form"]}
     if case["expect_ms"] is None and case["form"] != YEAR_ONE:
         with pytest.raises(EventFormError, match="occurred_at: must be"):
@@ -54,7 +54,7 @@ def test_the_json_form_reads_the_same(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", [each for each in CASES if isinstance(each["form"], str)], ids=case_ids)
-def test_the_import_and_the_commands_read_the_same(case: dict[str, Any]) -> None:
+def test_the_import_and_the_commands_read_the_same_times(case: dict[str, Any]) -> None:
     if case["expect_ms"] is None:
         with pytest.raises(MomentError):
             moment_ms(case["form"], NOW_MS)
@@ -111,16 +111,16 @@ def test_a_time_is_read_in_every_form_that_is_sent(value: object, milliseconds: 
 
 
 @pytest.mark.parametrize("text", ["2027-01-15T08:00:00", "2027-01-15"])
-def test_a_time_without_its_offset_says_that_it_has_none(text: str) -> None:
+def test_a_time_without_an_offset_has_no_zone(text: str) -> None:
     moment = read_time(text)
     assert moment is not None
     assert moment.tzinfo is None
 
 
 @given(st.datetimes(timezones=st.timezones() | st.none()))
-def test_what_python_writes_is_read_back_to_the_millisecond(moment: Any) -> None:
+def test_times_that_python_writes_are_read_to_the_millisecond(moment: Any) -> None:
     if moment.utcoffset() is not None and moment.utcoffset().seconds % 60:
-        return  # the local times of before there were zones
+        return  # local times from before there were time zones
     assert read_time_ms(moment.isoformat()) == epoch_ms(moment)
 
 
@@ -131,7 +131,7 @@ def test_any_text_is_read_as_a_time_or_as_none(text: str) -> None:
 
 
 def times_not_believed(**members: Any) -> tuple[int, list[str]]:
-    """By how much a message happened before its receipt, and what was not believed."""
+    """Return how long a message happened before its receipt, in ms, and the times that were not believed."""
     reading = read_call("track", {"userId": "u", "event": "e", **members}, NOW_MS)
     return NOW_MS - reading.events[0].occurred_at, sorted(reading.not_believed.elements())
 
@@ -149,7 +149,7 @@ HOUR_MS = 3_600_000
         ("2027-01-15T07:00:00Z", "0001-01-01T00:00:00Z", HOUR_MS, [NotBelieved.SENT_AT]),
         ("2027-01-15T07:00:00Z", 0, HOUR_MS, [NotBelieved.SENT_AT]),
         ("2027-01-15T07:00:00Z", "soon", HOUR_MS, [NotBelieved.SENT_AT]),
-        # sent before it happened: it would be moved ahead of the receipt
+        # sent before it happened: the event would be moved ahead of its receipt
         ("2027-01-15T07:59:00Z", "2027-01-15T07:50:00Z", 60_000, [NotBelieved.SENT_AT]),
         ("2027-01-15T07:59:00Z", None, 60_000, []),
         ("2027-01-15T08:05:00Z", None, -300_000, []),
@@ -160,13 +160,13 @@ HOUR_MS = 3_600_000
         (None, "2027-01-15T08:00:00Z", 0, [NotBelieved.NO_TIMESTAMP]),
     ],
 )
-def test_what_would_move_an_event_too_far_is_not_believed_and_counted(
+def test_times_that_would_move_an_event_too_far_are_not_believed_and_counted(
     timestamp: object, sent_at: object, before_ms: int, not_believed: list[str]
 ) -> None:
     assert times_not_believed(timestamp=timestamp, sentAt=sent_at) == (before_ms, not_believed)
 
 
-def test_how_far_ahead_an_event_may_be_is_the_consumers_setting() -> None:
+def test_an_event_may_be_as_far_ahead_as_the_consumers_setting_says() -> None:
     message = {"userId": "u", "event": "e", "timestamp": "2027-01-15T08:10:00Z"}
     reading = Reading(NOW_MS, ANY_KEY, max_future_ms=600_000)
     list(requests.read_call("track", message, reading))

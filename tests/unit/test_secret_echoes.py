@@ -27,7 +27,7 @@ VISIBLE = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_c
 
 
 def echoed(secret: str) -> list[bytes]:
-    """The forms in which JSON may hold a text, in one document and in a document within another."""
+    """Return the forms in which JSON may contain a text, in one document and in a document within another."""
     once = [json.dumps({"sent": secret}).encode(), orjson.dumps({"sent": secret})]
     within = [json.dumps({"body": each.decode()}).encode() for each in once]
     slashes = [each.replace(b"/", rb"\/") for each in once]
@@ -52,7 +52,7 @@ def test_any_secret_is_hidden(secret: str) -> None:
 
 @pytest.mark.parametrize("secret", ["\\" * 20 + "x", "a\\b\\c\\d", '"' * 20, "\\u005c"])
 @pytest.mark.parametrize("unit", [b"\\", b'\\"', b"\\u005c", b"a\\b", b'"'])
-def test_no_answer_takes_long_to_look_through(secret: str, unit: bytes) -> None:
-    """A pattern that went back and forth would not end before the test's time is over."""
+def test_no_answer_takes_long_to_search(secret: str, unit: bytes) -> None:
+    """A pattern that backtracks would not end before the test's time-out."""
     answer = unit * 200_000
     assert len(echoes_of(secret).sub(STARS, answer)) <= len(answer)

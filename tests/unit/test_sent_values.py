@@ -1,4 +1,4 @@
-"""What is remembered of the values that Pendo has: what it is worth, and that it stays within its bound."""
+"""The remembered values that Pendo has: how long they count, and that they stay within their bound."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_doubted_value_keeps_its_time_only() -> None:
     assert values.near(0, key(1, "seats"), 5_000) == sent(5_000)
 
 
-def test_nothing_is_remembered_where_no_value_is_near_another() -> None:
+def test_nothing_is_remembered_with_a_ttl_of_zero() -> None:
     values = SentValues(0, 100)
     values.remember(0, key(1), sent(5_000))
     assert len(values) == 0
@@ -113,7 +113,7 @@ def test_values_of_other_types_have_other_digests() -> None:
 
 
 def test_at_the_limit_the_oldest_are_forgotten_first() -> None:
-    """The whole older generation of a partition went at once, with what was sent a moment ago."""
+    """Before the fix, all older values of a partition went at once, also some that were sent a moment ago."""
     values = SentValues(TTL_MS, 100)
     for number in range(300):
         values.remember(0, key(number), sent(5_000))
@@ -123,7 +123,7 @@ def test_at_the_limit_the_oldest_are_forgotten_first() -> None:
 
 
 def test_a_quiet_partitions_values_go_before_a_busy_ones() -> None:
-    """The partition with the most lost half of what it knew, and the quiet one kept what was a day old."""
+    """Before the fix, the partition with the most values lost half of them, and the quiet one kept old ones."""
     values = SentValues(TTL_MS, 100)
     for number in range(40):
         values.remember(0, key(number), sent(5_000))
@@ -133,7 +133,7 @@ def test_a_quiet_partitions_values_go_before_a_busy_ones() -> None:
     assert known(values, 1, range(100), 90_000_000) == list(range(100))
 
 
-def test_of_partitions_with_equally_old_values_the_one_with_the_most_forgets() -> None:
+def test_the_largest_of_partitions_with_equally_old_values_forgets_first() -> None:
     values = SentValues(TTL_MS, 10)
     for partition, count in ((0, 3), (1, 7)):
         for number in range(count):
@@ -151,8 +151,8 @@ def test_values_that_are_sent_again_are_not_among_the_oldest() -> None:
     assert known(values, 0, range(1_000), 5_500) == [0, *range(901, 1_000)]
 
 
-def test_one_value_more_looks_at_a_part_of_what_was_sent_again_and_the_next_ones_at_the_rest() -> None:
-    """All 100 have moved to the end of their queue: to look at all of them at once could take long."""
+def test_each_new_value_examines_only_a_part_of_the_values_that_were_sent_again() -> None:
+    """All 100 have moved to the end of their queue: examining all of them at once could take long."""
     values = SentValues(TTL_MS, 100)
     for at in (5_000, 5_001):
         for number in range(100):
@@ -165,7 +165,7 @@ def test_one_value_more_looks_at_a_part_of_what_was_sent_again_and_the_next_ones
 
 
 def test_an_id_with_very_many_fields_keeps_the_newest_of_them() -> None:
-    """It counted as one, and every field more took a walk through all the others."""
+    """Before the fix, the id counted as one value, and each further field walked through all the others."""
     values = SentValues(TTL_MS, 1_000)
     for number in range(2_000):
         values.remember(0, key(0, f"f{number}"), sent(5_000))
@@ -174,7 +174,7 @@ def test_an_id_with_very_many_fields_keeps_the_newest_of_them() -> None:
         assert (values.near(0, key(0, f"f{number}"), 5_000) is not None) is (number >= 1_000)
 
 
-def test_the_limit_counts_values_whatever_ids_they_are_of() -> None:
+def test_the_limit_counts_values_and_not_ids() -> None:
     values = SentValues(TTL_MS, 1_000)
     for number in range(100):
         for field in range(50):
@@ -185,10 +185,10 @@ def test_the_limit_counts_values_whatever_ids_they_are_of() -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize(("fields", "ids"), [(1, 70_000), (5, 14_000), (50, 1_400)])
 @pytest.mark.parametrize("partitions", [1, 24])
-def test_what_is_remembered_takes_no_more_memory_than_its_bound(
+def test_remembered_values_take_no_more_memory_than_their_bound(
     fields: int, ids: int, partitions: int
 ) -> None:
-    """The bound was one of values: two million visitors with a field each took 300 MB, with five 130 MB."""
+    """Before the fix, the bound was 2,000,000 values: 300 MB with one field for each visitor, 130 MB with five."""
     most = 4 * 1024 * 1024
     values = SentValues(1_800_000, 2_000_000, most)
     gc.collect()
@@ -207,7 +207,7 @@ def test_what_is_remembered_takes_no_more_memory_than_its_bound(
 
 
 def test_long_names_of_fields_are_kept_in_no_cache() -> None:
-    """4,096 names of 64 KB are 256 MB, in each of two caches; here they would be 10 MB."""
+    """4,096 names of 64 KB would take 256 MB in each of two caches; the names here would take 10 MB."""
     gc.collect()
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -232,7 +232,7 @@ def test_a_value_is_forgotten_once_its_partition_is_two_ttl_further() -> None:
     assert len(values) == 2
 
 
-def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
+def test_values_older_than_two_ttl_are_forgotten_little_by_little() -> None:
     values = SentValues(TTL_MS, 1_000_000)
     for number in range(3_000):
         values.remember(0, key(number), sent(5_000 + number * 10))
@@ -240,8 +240,8 @@ def test_what_is_older_than_two_ttl_is_forgotten_little_by_little() -> None:
         assert values.near(0, key(max(0, number - 99)), 5_000 + number * 10)
 
 
-def test_a_leap_in_event_time_forgets_a_few_values_at_a_time() -> None:
-    """Nothing ever walks through all that is remembered."""
+def test_a_jump_in_event_time_forgets_a_few_values_at_a_time() -> None:
+    """No call walks through all remembered values."""
     values = SentValues(TTL_MS, 1_000_000)
     for number in range(1_000):
         values.remember(0, key(number), sent(5_000))

@@ -1,4 +1,4 @@
-"""What the service says of itself: its first line, a summary a minute, Pendo's state, and that Kafka is back."""
+"""The service's log: its first line, a summary each minute, Pendo's state, and the return of Kafka."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRETS = ("s-track-secret", "s-integration-key", "s-sasl-password", "s-registry
 
 
 def said(**fields: object) -> dict[str, object]:
-    """A summary's fields, of which those not given are those of nothing."""
+    """Return a summary's fields; those not given are as if nothing had happened."""
     usual = {
         "event": "summary",
         "log_level": "info",
@@ -95,7 +95,7 @@ def test_the_first_line_says_what_runs_and_no_secret() -> None:
     assert not [secret for secret in SECRETS if secret in str(line)]
 
 
-def test_a_summary_counts_since_the_one_before_by_outcome_and_reason() -> None:
+def test_a_summary_counts_by_outcome_and_reason_since_the_last_one() -> None:
     engine = engine_with(TRACKS_ONLY)
     summary = Summary(engine)
     events = [decision("a"), decision("a"), decision(""), decision("b", consent={"analytics": False})]
@@ -122,7 +122,7 @@ def test_a_summary_counts_since_the_one_before_by_outcome_and_reason() -> None:
     assert summaries(summary) == [said(consumed=1, delivered=1)]
 
 
-def test_while_pendo_is_down_there_is_a_summary_though_nothing_moves() -> None:
+def test_while_pendo_is_down_there_is_a_summary_although_nothing_happens() -> None:
     engine = down(Answer(503))
     summary = Summary(engine)
     (line,) = summaries(summary)
@@ -132,7 +132,7 @@ def test_while_pendo_is_down_there_is_a_summary_though_nothing_moves() -> None:
 
 
 def down(answer: Answer) -> Engine:
-    """An engine whose track endpoint gives every visitor this answer."""
+    """Return an engine whose track endpoint has given this answer to many visitors."""
     engine = engine_with(TRACKS_ONLY)
     engine.receive([record(decision(f"v{n}"), n) for n in range(40)], instant(2.0))
     for second in range(2, 8):
@@ -166,7 +166,7 @@ def test_pendos_state_comes_with_its_status_and_what_to_do(
     assert states.why(EndpointName.TRACK, EndpointState.OK) == {}
 
 
-def test_a_failure_of_tls_is_reported_in_its_own_words() -> None:
+def test_a_failure_of_tls_is_logged_with_its_detail() -> None:
     answer = Answer(failure=Failure.UNREACHABLE, detail="the certificate has expired")
     states = PendoStates(down(answer))
     states.note(EndpointName.TRACK, answer)
@@ -212,7 +212,7 @@ def test_waiting_for_kafka_is_logged_once_and_so_is_its_return() -> None:
     ]
 
 
-def test_an_error_of_one_broker_is_not_asked_about() -> None:
+def test_an_error_of_one_broker_causes_no_question_to_kafka() -> None:
     contact = KafkaContact("events", Clock())
     contact.hear(KafkaError(KafkaError._TRANSPORT))
     assert not contact.asks()

@@ -15,7 +15,7 @@ from flagpost_consumer.settings import Needs, Secret, Settings, SettingsError, l
 from flagpost_settings.keys import Keys
 
 NOTHING_IMPOSSIBLE = object()
-"""For keys whose every value of the right type is possible."""
+"""For keys that accept every value of the right type."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Key:
     wrong_type: Any
     impossible: Any = NOTHING_IMPOSSIBLE
     beside: tuple[tuple[str, str], ...] = ()
-    """Variables without which this key makes no sense."""
+    """Other variables that this key requires."""
 
     @property
     def environ(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""Variables that look set and are not: names that differ from a setting's by underscores only.
+"""Misspelt variables: names that differ from a setting's variable by underscores only.
 
-Before, `FLAGPOST_PENDO_REGION=eu` was passed over in silence, and the events of a European company went to the US.
+Before the fix, `FLAGPOST_PENDO_REGION=eu` was ignored silently, and the events of a European company went to the US.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ LINKS = {
     "FLAGPOST_GATEWAY_PORT_8081_TCP_PORT": "8081",
     "FLAGPOST_GATEWAY_PORT_8081_TCP_ADDR": "10.0.0.1",
 }
-"""What Kubernetes gives a pod beside Services of such names (https://kubernetes.io/docs/concepts/services-networking/
+"""Variables that Kubernetes sets in a pod if there are Services of such names (https://kubernetes.io/docs/concepts/services-networking/
 service/#environment-variables)."""
 
 GATEWAY = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "k:9092", "FLAGPOST_GATEWAY__WRITE_KEYS": '["key-4711-4711"]'}
@@ -98,7 +98,7 @@ def test_a_value_that_is_not_a_service_link_is_a_misspelling(value: str) -> None
 
 
 def test_other_programs_variables_are_ignored() -> None:
-    """Whoever uses Flagpost may have variables of its own; and each program checks its own sections."""
+    """Users of Flagpost may have their own variables, and each program checks only its own sections."""
     theirs = {"FLAGPOST_WRITE_KEY": "x", "FLAGPOST_HOME": "/", "FLAGPOST": "1", "FLAGPOST_": "1", "HOME": "/"}
 
     assert problems_of(theirs | {"FLAGPOST_GATEWAY__WRITE_KEYS": "[]"}, "consumer") == ""
@@ -125,7 +125,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_every_command_stops(tmp_path: Path, command: list[str]) -> None:
+def test_a_misspelt_variable_stops_every_command(tmp_path: Path, command: list[str]) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("visitor_id\nv\n")
     arguments = [str(file) if each == "FILE" else each for each in command]
@@ -156,7 +156,7 @@ def test_a_publisher_refuses_misspelt_variables(
         Publisher.from_env()
 
 
-def test_a_publisher_takes_service_links_for_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publisher_ignores_service_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     for name, value in {**LINKS, "FLAGPOST_KAFKA_TOPIC": "tcp://10.0.0.1:1"}.items():
         monkeypatch.setenv(name, value)

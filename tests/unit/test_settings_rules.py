@@ -1,4 +1,4 @@
-"""What reaches across keys: files, variables, regions, needs, contradictions, secrets in texts."""
+"""The rules beyond single keys: files, variables, regions, needs, contradictions, secrets in texts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _refused(environ: dict[str, str], needs: Needs = Needs.NOTHING) -> str:
 
 
 @pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", "kafka:\n", "kafka:\n  schema_registry:\n"])
-def test_an_empty_file_or_section_is_the_defaults(text: str, tmp_path: Path) -> None:
+def test_an_empty_file_or_section_means_the_defaults(text: str, tmp_path: Path) -> None:
     assert _load(text, tmp_path) == Settings()
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
         "\x00",
     ],
 )
-def test_what_yaml_cannot_read_is_reported_in_one_line(value: str, tmp_path: Path) -> None:
+def test_text_that_yaml_cannot_read_is_reported_with_its_file(value: str, tmp_path: Path) -> None:
     refusal = _refusal(f"kafka: {{topic: {value}}}", tmp_path)
     assert refusal.startswith(str(tmp_path / "flagpost.yaml"))
     assert "is not YAML" in refusal
@@ -121,7 +121,7 @@ def test_a_variable_of_json_that_nests_too_deep_is_named() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://h\\x", "https://a..b", "https://h%", "https://\u0130"])
-def test_a_host_that_nobody_can_connect_to_is_refused(url: str) -> None:
+def test_an_impossible_host_is_refused(url: str) -> None:
     assert _refused({"FLAGPOST_PENDO__TRACK_URL": url}).startswith("pendo.track_url")
     assert _refused({"FLAGPOST_KAFKA__SCHEMA_REGISTRY__URL": url}).startswith("kafka.schema_registry.url")
 
@@ -134,7 +134,7 @@ def test_a_registry_that_is_not_a_url_is_named(url: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["DEDUPE__TTL_SECONDS", "METADATA__LINGER_SECONDS", "DELIVERY__MAX_PENDING"])
-def test_numbers_that_only_a_slip_of_the_pen_makes_are_refused(key: str) -> None:
+def test_numbers_that_can_only_be_a_mistake_are_refused(key: str) -> None:
     assert "less than or equal to" in _refused({f"FLAGPOST_{key}": "1" + "0" * 300})
 
 
@@ -154,7 +154,7 @@ def test_other_variables_are_not_settings(name: str) -> None:
     assert load_settings(None, {name: "tcp://10.0.0.1:8080"}, Needs.NOTHING) == Settings()
 
 
-def test_an_unknown_variable_is_refused_with_what_was_meant() -> None:
+def test_an_unknown_variable_is_refused_with_a_suggestion() -> None:
     refusal = _refused({"FLAGPOST_KAFKA__BOOTSTRAP_SERVER": HUNTER})
     assert "FLAGPOST_KAFKA__BOOTSTRAP_SERVER" in refusal
     assert "did you mean kafka.bootstrap_servers?" in refusal
@@ -167,7 +167,7 @@ def test_a_key_of_a_map_is_set_with_the_whole_map() -> None:
     assert HUNTER not in refusal
 
 
-def test_a_variable_for_a_nested_section_lies_under_those_for_its_keys() -> None:
+def test_the_variable_of_a_key_wins_over_that_of_its_section() -> None:
     registry = load_settings(
         None,
         {
@@ -179,7 +179,7 @@ def test_a_variable_for_a_nested_section_lies_under_those_for_its_keys() -> None
     assert (registry.url, registry.username) == ("http://b", "u")
 
 
-def test_a_variable_beside_the_files_other_keys(tmp_path: Path) -> None:
+def test_a_variable_leaves_the_other_keys_of_the_file(tmp_path: Path) -> None:
     settings = _load("kafka: {topic: t}", tmp_path, {"FLAGPOST_KAFKA__GROUP_ID": "g"})
     assert (settings.kafka.topic, settings.kafka.group_id) == ("t", "g")
 
@@ -187,13 +187,13 @@ def test_a_variable_beside_the_files_other_keys(tmp_path: Path) -> None:
 # Sections of other programs
 
 
-def test_what_belongs_to_gateway_and_publisher_is_not_checked(tmp_path: Path) -> None:
+def test_the_sections_of_gateway_and_publisher_are_not_checked(tmp_path: Path) -> None:
     text = "gateway: {write_keys: 3, webhook_topic: [x], any: thing}\npublisher: 7\n"
     environ = {"FLAGPOST_GATEWAY__MAX_BODY_BYTES": "x", "FLAGPOST_PUBLISHER__SERVICE": "checkout"}
     assert _load(text, tmp_path, environ) == Settings()
 
 
-def test_the_webhook_topic_is_checked_by_who_needs_it(tmp_path: Path) -> None:
+def test_the_webhook_topic_is_checked_if_it_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "flagpost.yaml"
     path.write_text("gateway: {write_keys: 3, webhook_topic: hooks}")
     assert load_settings(path, {}, Needs.WEBHOOK_TOPIC).gateway.webhook_topic == "hooks"
@@ -204,7 +204,7 @@ def test_the_webhook_topic_is_checked_by_who_needs_it(tmp_path: Path) -> None:
 # Needs
 
 
-def test_nothing_is_needed_where_nothing_is_needed() -> None:
+def test_without_needs_no_setting_is_required() -> None:
     assert load_settings(None, {}, Needs.NOTHING) == Settings()
 
 
@@ -215,7 +215,7 @@ def test_nothing_is_needed_where_nothing_is_needed() -> None:
         (CONSUME, {"kafka.bootstrap_servers", "pendo.track_secret", "pendo.integration_key"}),
     ],
 )
-def test_what_a_command_needs_is_named(needs: Needs, keys: set[str]) -> None:
+def test_the_settings_that_a_command_needs_are_named(needs: Needs, keys: set[str]) -> None:
     assert {line.split(":")[0] for line in _refused({}, needs).splitlines()} == keys
 
 
@@ -342,7 +342,7 @@ def test_two_topics_of_one_name_are_refused(key: str, tmp_path: Path) -> None:
         ("au", "https://app.au.pendo.io", "https://data.au.pendo.io/data/track"),
     ],
 )
-def test_a_region_gives_both_urls(region: str, api: str, track: str) -> None:
+def test_a_region_sets_both_urls(region: str, api: str, track: str) -> None:
     urls = load_settings(None, {"FLAGPOST_PENDO__REGION": region}, Needs.NOTHING).pendo.urls
     assert (urls.api, urls.track) == (api, track)
 
@@ -419,10 +419,10 @@ def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
     assert HUNTER not in repr(settings) + str(settings)
 
 
-# The engine's part
+# The engine's policy
 
 
-def test_the_engines_policy_is_what_the_settings_say() -> None:
+def test_the_engines_policy_comes_from_the_settings() -> None:
     environ = {
         **COMPLETE,
         "FLAGPOST_PENDO__MAX_CONNECTIONS": "3",
@@ -436,5 +436,5 @@ def test_the_engines_policy_is_what_the_settings_say() -> None:
     assert policy.can_send_metadata
 
 
-def test_the_defaults_are_the_engines_but_for_the_missing_key() -> None:
+def test_the_defaults_are_the_engines_except_for_the_missing_key() -> None:
     assert engine_policy(Settings()) == Policy(can_send_metadata=False)

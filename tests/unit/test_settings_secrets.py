@@ -21,7 +21,7 @@ class Holder(BaseModel):
 
 
 def _kubernetes_mount(directory: Path, content: str) -> Path:
-    """The way kubelet lays a secret: key -> ..data/key, ..data -> a directory that is swapped as a whole."""
+    """Mount a secret as kubelet does: key -> ..data/key, ..data -> a directory that is replaced as a whole."""
     _kubernetes_swap(directory, content)
     key = directory / "key"
     key.symlink_to(Path("..data") / "key")
@@ -74,7 +74,7 @@ def test_secrets_are_equal_by_value() -> None:
     assert len({Secret(HUNTER), Secret(HUNTER)}) == 1
 
 
-def test_a_source_of_a_value_gives_it_and_never_changes() -> None:
+def test_a_source_of_a_value_returns_it_and_never_changes() -> None:
     source = SecretSource("pendo.track_secret", Secret(HUNTER), HEADER_TEXT)
     assert source.current() == HUNTER
     assert not source.changed()

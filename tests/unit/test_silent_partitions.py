@@ -1,4 +1,4 @@
-"""When a client that returns no records is to be replaced, under a clock of the test's own."""
+"""When a client that returns no records is replaced; the tests set the clock."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from flagpost_consumer.adapters.kafka.reading_silence import (
 
 
 class Noted:
-    """A watch that is told of partition 0 once a second."""
+    """A ReadingSilence that is notified of partition 0 once a second."""
 
     def __init__(self) -> None:
         self.watch = ReadingSilence()
         self.now = 0.0
 
     def silent_after(self, seconds: float, position: int, end: int | None) -> bool:
-        """Whether the partition is silent after standing so long at a position; `end` None: Kafka does not tell."""
+        """Whether the partition is silent after so many seconds at a position; `end` None: Kafka does not answer."""
         for _ in range(int(seconds)):
             self.now += 1.0
             self.watch.note({0: position}, {} if end is None else {0: end}, self.now)
@@ -33,7 +33,7 @@ def test_a_partition_that_has_records_but_returns_none_is_silent() -> None:
     assert noted.silent_after(1, 5, 9)
 
 
-def test_a_log_that_ends_before_the_position_is_another_one() -> None:
+def test_a_partition_whose_log_ends_before_the_position_is_silent() -> None:
     noted = Noted()
     assert noted.silent_after(SILENT_SECONDS + 1, 500, 9)
 
@@ -53,7 +53,7 @@ def test_while_kafka_does_not_answer_nothing_is_silent() -> None:
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
 
 
-def test_whatever_comes_begins_the_time_anew() -> None:
+def test_each_record_resets_the_time() -> None:
     noted = Noted()
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
     assert not noted.silent_after(SILENT_SECONDS, 6, 9)
@@ -62,7 +62,7 @@ def test_whatever_comes_begins_the_time_anew() -> None:
     assert noted.watch.asked(noted.now) == set()
 
 
-def test_a_partition_that_is_paused_meanwhile_begins_anew() -> None:
+def test_a_pause_resets_the_time() -> None:
     noted = Noted()
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
     noted.watch.note({}, {}, noted.now)
@@ -70,14 +70,14 @@ def test_a_partition_that_is_paused_meanwhile_begins_anew() -> None:
 
 
 def test_after_a_thread_stood_still_its_partitions_are_not_reported() -> None:
-    """A process that was frozen for a minute has read nothing, and its client is well."""
+    """A process that was frozen for a minute has read nothing, but its client works."""
     noted = Noted()
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
     noted.now += UNNOTED_SECONDS + 1
     assert not noted.silent_after(SILENT_SECONDS, 5, 9)
 
 
-def test_what_a_new_client_does_not_help_is_given_more_time_each_time_and_never_given_up() -> None:
+def test_a_partition_that_stays_silent_with_new_clients_is_given_more_time_after_each() -> None:
     noted = Noted()
     pauses: list[float] = []
     while noted.now < 10_000:
@@ -92,7 +92,7 @@ def test_what_a_new_client_does_not_help_is_given_more_time_each_time_and_never_
     assert noted.silent_after(SILENT_SECONDS + 1, 9, 10), "long after, a first silence is a first one again"
 
 
-def test_clients_are_replaced_at_most_so_often() -> None:
+def test_clients_are_replaced_at_a_limited_rate() -> None:
     now = [100.0]
     replacement = ClientReplacement(lambda: now[0])
     assert not replacement.is_due()

@@ -1,4 +1,4 @@
-"""Who is suppressed, read from the topic: all of it first, then what comes, whatever the topic goes through."""
+"""Suppressions are read from their topic: first all of it, then new records, whatever happens to the topic."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from running import eventually
 TOPIC = "flagpost.suppressions"
 METADATA = 3
 LIST_OFFSETS = 2
-"""Kafka's numbers of the requests."""
+"""Kafka's numbers of these requests."""
 
 
 class Heard:
-    """What the loop is told."""
+    """Keeps what the reader reports to the event loop."""
 
     def __init__(self) -> None:
         self.known: list[Suppressions] = []
@@ -71,7 +71,7 @@ Reading = Callable[..., tuple[SuppressionsReader, Heard]]
 
 @pytest.fixture
 async def read() -> Any:
-    """Starts a reader; it is stopped with the test."""
+    """Return a function that starts a reader; the reader is stopped after the test."""
     readers: list[SuppressionsReader] = []
 
     def start(kafka: MockKafka, **more: Any) -> tuple[SuppressionsReader, Heard]:
@@ -117,12 +117,12 @@ async def test_an_empty_topic_suppresses_nobody(kafka: MockKafka, read: Reading)
     "value", [b"", b"null", b"{", b"[]", b'{"at":"now"}', b'{"at":1.5}', b"\xff\xfe", b"x" * 100_000]
 )
 def test_a_value_that_cannot_be_read_suppresses_too(value: bytes) -> None:
-    """An undo has no value at all: what is damaged is no undo."""
+    """An undo has no value at all, so a damaged value is no undo."""
     assert read_suppression(b"v", value) == Suppression("v", is_suppressed=True)
     assert suppressed_at(value) is None
 
 
-def test_what_suppress_writes_says_when() -> None:
+def test_the_value_that_suppress_writes_has_the_time() -> None:
     assert suppression_value(12) == b'{"at":12}'
     assert suppressed_at(suppression_value(12)) == 12
     assert read_suppression(b"v", None) == Suppression("v", is_suppressed=False)
@@ -134,14 +134,14 @@ def test_a_record_whose_key_is_not_an_id_is_refused(key: bytes | None) -> None:
         read_suppression(key, ON)
 
 
-async def test_records_that_name_nobody_stop_nothing(kafka: MockKafka, read: Reading) -> None:
+async def test_records_that_name_nobody_are_skipped(kafka: MockKafka, read: Reading) -> None:
     say(kafka, (None, ON), (b"\xff", ON), ("", ON), ("a", ON))
     _, heard = read(kafka)
     await eventually(lambda: heard.known)
     assert (len(heard.known[0]), heard.known[0].hold("a")) == (1, True)
 
 
-async def test_a_topic_that_may_not_be_read_is_waited_for_and_the_missing_right_is_named(
+async def test_the_reader_waits_for_the_right_to_read_and_names_it(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = SuppressionsReader._ends
@@ -182,7 +182,7 @@ async def test_a_topic_that_does_not_exist_suppresses_nobody_until_it_does(
     assert heard.later == [Suppression("a", is_suppressed=True)]
 
 
-async def test_a_topic_that_goes_and_comes_back_takes_no_suppression_back(
+async def test_a_topic_that_is_deleted_and_comes_back_takes_no_suppression_back(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ends = SuppressionsReader._ends
@@ -203,7 +203,9 @@ async def test_a_topic_that_goes_and_comes_back_takes_no_suppression_back(
     assert (len(heard.known), heard.troubles) == (1, [])
 
 
-async def test_a_topic_made_anew_is_read_from_its_beginning(kafka: MockKafka, read: Reading) -> None:
+async def test_a_topic_that_is_created_again_is_read_from_its_beginning(
+    kafka: MockKafka, read: Reading
+) -> None:
     say(kafka, ("a", ON))
     reader, heard = read(kafka)
     await eventually(lambda: heard.known)
@@ -215,7 +217,7 @@ async def test_a_topic_made_anew_is_read_from_its_beginning(kafka: MockKafka, re
 async def test_an_unreachable_topic_is_reported_after_a_while_and_so_is_its_return(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for nothing but a broker must not stop all sending at once."""
+    """A reader that only waits for a broker must not stop all sending at once."""
     monkeypatch.setattr(suppressions_reader, "CALL_SECONDS", 0.5)
     now = 0.0
     _, heard = read(kafka, monotonic=lambda: now)
@@ -232,7 +234,7 @@ async def test_an_unreachable_topic_is_reported_after_a_while_and_so_is_its_retu
     await eventually(lambda: heard.later)
 
 
-async def test_more_than_fits_is_reported_and_read_again_when_there_is_less(
+async def test_too_many_suppressions_are_reported_and_read_again_until_they_fit(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suppressions_reader, "FULL_SECONDS", 0.05)
@@ -258,10 +260,10 @@ async def test_a_topic_that_did_not_fit_is_read_again(kafka: MockKafka, read: Re
     assert heard.known[1].hold("a")
 
 
-async def test_what_came_before_an_error_is_not_passed_over(
+async def test_a_record_before_an_error_is_not_skipped(
     kafka: MockKafka, read: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A record and an error in one batch: what is read on from lies behind the record."""
+    """If a batch has a record and then an error, the record counts: reading continues behind it."""
     reads = SuppressionsReader._read
     failed: list[bool] = []
 

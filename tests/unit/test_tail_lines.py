@@ -1,4 +1,4 @@
-"""What `flagpost tail` writes of a settlement."""
+"""The lines that `flagpost tail` writes for settlements."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_json_line_holds_the_contracts_fields_and_no_more() -> None:
     }
 
 
-def test_a_line_for_people_says_what_became_of_whose_what() -> None:
+def test_a_line_for_people_shows_the_delivery_and_its_settlement() -> None:
     line = shown(3, 1_800_000_000_999, ENTRY)
     assert line[8:] == ".999 duplicate     3/17 track v1 checkout off dedupe of 12 status 503 2 attempts"
 
@@ -65,7 +65,7 @@ def test_a_line_for_people_leaves_out_what_is_not_known() -> None:
     assert shown(0, 0, entry).endswith(" dead_lettered 0/1 unknown undecodable")
 
 
-def test_what_is_delivered_needs_no_reason() -> None:
+def test_a_delivered_delivery_is_shown_without_a_reason() -> None:
     entry = LedgerEntry(offset=1, kind="track", outcome="delivered", reason="ok", visitor_id="v", status=200)
     assert shown(0, 0, entry).endswith(" delivered     0/1 track v status 200")
 
@@ -108,5 +108,5 @@ def test_numbers_that_are_not_times_are_shown_unchanged(
         (Sought(outcome="delivered"), False),
     ],
 )
-def test_all_that_is_sought_must_fit(sought: Sought, fits: bool) -> None:
+def test_every_filter_must_match(sought: Sought, fits: bool) -> None:
     assert sought.fits(ENTRY) is fits

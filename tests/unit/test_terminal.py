@@ -1,4 +1,4 @@
-"""Nothing that commands and logs print is obeyed by a terminal, whoever wrote it."""
+"""Nothing that commands and logs print controls a terminal, whoever wrote the text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def is_harmless(printed: str) -> bool:
 
 
 @given(ANY_TEXT)
-def test_what_is_visible_is_printable_and_says_the_same(text: str) -> None:
+def test_visible_text_is_printable_and_otherwise_unchanged(text: str) -> None:
     assert visible(text).isprintable()
     assert is_harmless(visible_lines(text))
     assert visible_lines(text).count("\n") == text.count("\n")
@@ -48,7 +48,7 @@ def test_a_json_document_stays_the_same_document(document: object) -> None:
         assert orjson.loads(shown) == document
 
 
-def test_what_commands_print_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_commands_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
     echo(HOSTILE, Coloured(HOSTILE, "red"))
     echo(HOSTILE, err=True)
     echo_json({"id": HOSTILE})
@@ -63,7 +63,7 @@ def test_what_commands_print_is_harmless(capsys: pytest.CaptureFixture[str]) -> 
     assert is_harmless(capsys.readouterr().out)
 
 
-def test_colours_are_ours_and_only_ours() -> None:
+def test_only_our_own_colours_are_printed() -> None:
     @click.command()
     def show() -> None:
         echo(Coloured(HOSTILE, "red"))

@@ -1,4 +1,4 @@
-"""Times on the command line: how long ago, or written out."""
+"""Times on the command line: how long ago, or a date and time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
         ("1769860800000", NOW_MS),
     ],
 )
-def test_a_time_is_so_long_ago_or_written_out(text: str, expected: int) -> None:
+def test_a_time_is_a_duration_ago_or_a_date(text: str, expected: int) -> None:
     assert moment_ms(text, NOW_MS) == expected
 
 
@@ -64,12 +64,12 @@ def test_a_time_is_so_long_ago_or_written_out(text: str, expected: int) -> None:
         "2026-W05-6",
     ],
 )
-def test_a_value_that_is_not_a_time_is_refused_with_what_is_accepted(text: str) -> None:
+def test_a_value_that_is_not_a_time_is_refused_with_the_accepted_forms(text: str) -> None:
     with pytest.raises(MomentError, match=r"is not a time: give 10m, 1h30m or 7d .* 2026-01-31T12:00:00Z"):
         moment_ms(text, NOW_MS)
 
 
-def test_a_time_without_its_offset_could_be_anybodys_and_is_refused() -> None:
+def test_a_time_without_its_offset_is_refused() -> None:
     with pytest.raises(MomentError, match="RFC 3339 with its offset"):
         moment_ms("2026-01-31T12:00:00", NOW_MS)
 
@@ -81,7 +81,7 @@ def test_a_day_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["999999999d", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
 def test_a_time_before_1970_is_refused(text: str) -> None:
-    """Kafka takes negative times for the beginning and the end of a topic."""
+    """For Kafka, negative times mean the beginning and the end of a topic."""
     with pytest.raises(MomentError, match="before 1970"):
         moment_ms(text, NOW_MS)
 

@@ -1,4 +1,4 @@
-"""TLS that fails says how (untrusted, expired, another name): in logs, /status, check, and the registry's clients."""
+"""Logs, /status, check and the registry's clients report why TLS fails (untrusted, expired, another name)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TOPIC = "flagpost.events"
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """A server whose TLS is wrong, whom its client trusts, and the word that says what it is."""
+    """A server whose TLS is wrong, the CA file of its client, and the words that report the cause."""
 
     word: str
     context: ssl.SSLContext | None
@@ -77,7 +77,7 @@ def wrong(request: pytest.FixtureRequest, tmp_path: Path) -> Wrong:
 
 @asynccontextmanager
 async def server(wrong: Wrong) -> AsyncIterator[str]:
-    """Listens; what is no TLS is answered in plain words."""
+    """Start the server; without TLS it answers in plain HTTP."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
@@ -106,7 +106,7 @@ async def test_the_answer_and_the_log_say_what_is_wrong(wrong: Wrong) -> None:
     assert line["reason"] == answer.detail
 
 
-def test_uvloop_says_the_same(wrong: Wrong) -> None:
+def test_uvloop_reports_the_same(wrong: Wrong) -> None:
     assert wrong.word in uvloop.run(answer_of(wrong)).detail
 
 
@@ -158,7 +158,7 @@ async def test_status_says_what_is_wrong(kafka: EmbeddedKafka, tmp_path: Path) -
 async def test_check_says_that_a_brokers_certificate_is_not_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """librdkafka does not say more, and this in several ways."""
+    """librdkafka reports no more than this, in several different texts."""
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 2.0)
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "a stranger")
     async with server(Wrong("", stranger.server_context("localhost"), "")) as url:

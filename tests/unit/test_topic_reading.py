@@ -1,4 +1,4 @@
-"""A command asks Kafka again while a partition or its group has no leader: brokers restart, topics are new."""
+"""Commands retry requests to Kafka while there is no leader or coordinator: brokers restart, topics are new."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Partition:
 
 
 class Topic:
-    """What Kafka tells of a topic."""
+    """Kafka's metadata of a topic."""
 
     def __init__(self, error: KafkaError | None = None) -> None:
         self.error = error
@@ -30,7 +30,7 @@ class Topic:
 
 
 class Answering:
-    """A client that fails so many times at each question; then it answers."""
+    """A client whose calls of each kind fail so many times, and then succeed."""
 
     def __init__(self, code: int, times: int) -> None:
         self.error = KafkaError(code)
@@ -67,7 +67,7 @@ class Answering:
         ]
 
     def poll(self, _: float) -> None:
-        """No message."""
+        """Return no message."""
 
     def assignment(self) -> list[TopicPartition]:
         return []
@@ -75,7 +75,7 @@ class Answering:
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answering], TopicReader]:
-    """Makes a reader of a client, which does not wait long."""
+    """Return a function that makes a reader with a client; the reader retries without a pause."""
 
     def made(client: Answering) -> TopicReader:
         monkeypatch.setattr(topic_reading, "silent_client", lambda *_: client)
@@ -86,17 +86,17 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answering], TopicReader
 
 
 @pytest.mark.parametrize("code", sorted(PASSING))
-def test_what_nobody_leads_for_a_moment_is_asked_again(
+def test_requests_are_retried_while_there_is_no_leader(
     reader: Callable[[Answering], TopicReader], code: int
 ) -> None:
-    """reconcile gave up with "Not coordinator", at a group whose coordinator had just moved."""
+    """Before the fix, reconcile gave up with "Not coordinator" if the group's coordinator had just moved."""
     asking = reader(Answering(code, times=2))
     assert asking.spans("events") == {0: Span(3, 9)}
     assert asking.first_at("events", 1_000, {0: Span(3, 9)}) == {0: 7}
     assert asking.committed("events", {0: None}) == {0: Committed(7, "m")}
 
 
-def test_what_stays_without_a_leader_ends_with_the_reason(
+def test_requests_that_never_find_a_leader_fail_with_the_reason(
     reader: Callable[[Answering], TopicReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topic_reading, "CALL_SECONDS", 0.05)
@@ -107,7 +107,9 @@ def test_what_stays_without_a_leader_ends_with_the_reason(
 
 
 @pytest.mark.parametrize("code", [KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.INVALID_REQUEST])
-def test_what_will_not_pass_is_asked_once(reader: Callable[[Answering], TopicReader], code: int) -> None:
+def test_requests_with_a_lasting_error_are_not_retried(
+    reader: Callable[[Answering], TopicReader], code: int
+) -> None:
     client = Answering(code, times=1)
     with pytest.raises(KafkaUnavailable):
         reader(client).spans("events")

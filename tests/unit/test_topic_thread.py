@@ -1,4 +1,4 @@
-"""Readers of a topic in a thread of their own pass over what librdkafka says of the group, and of nothing else."""
+"""Readers of a topic in their own thread ignore librdkafka's errors about the group, and no others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT = orjson.dumps(
 
 
 class Message:
-    """One that came, or an error in its place."""
+    """A message, or an error in its place."""
 
     def __init__(self, error: int | None = None, value: bytes | None = None, offset: int = 0) -> None:
         self._error = None if error is None else KafkaError(error)
@@ -48,7 +48,7 @@ class Message:
 
 
 class Client:
-    """A consumer that brings these, and then nothing more."""
+    """A consumer that returns these messages, and then none."""
 
     def __init__(self, *messages: Message) -> None:
         self._messages = list(messages)
@@ -72,7 +72,7 @@ class Client:
         return 0, 1
 
     def assign(self, _: object) -> None:
-        """All of it is read."""
+        """Nothing to assign: all messages are returned."""
 
     def close(self) -> None:
         self.closed += 1
@@ -93,7 +93,7 @@ def test_errors_about_the_group_are_ignored() -> None:
     assert came() == []
 
 
-def test_any_other_error_is_raised_once_what_came_before_it_has_been_taken() -> None:
+def test_any_other_error_is_raised_after_the_messages_before_it() -> None:
     first = Message(value=b"x")
     coming = TopicThread._came(
         cast("Consumer", Client(first, Message(KafkaError.TOPIC_AUTHORIZATION_FAILED), Message())), 0.0
@@ -122,7 +122,7 @@ def suppressions(loop: asyncio.AbstractEventLoop, told: list[object]) -> TopicTh
 
 
 @pytest.mark.parametrize(("module", "start"), [(splits_reader, splits), (suppressions_reader, suppressions)])
-async def test_each_reader_reads_on_where_it_may_not_see_the_group(
+async def test_each_reader_continues_without_the_right_to_see_the_group(
     module: Any, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = Client(Message(OF_GROUP), Message(value=REPORT), Message(END, offset=1))

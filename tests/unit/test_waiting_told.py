@@ -1,4 +1,4 @@
-"""Commands that wait for a person, or for what is to come, say so to a person and to nobody else."""
+"""A command that waits for input says so at a terminal, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions to Kafka: a few at a time."""
+"""The page asks Kafka only a few questions at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.asking import AT_ONCE, WAITING, Asking, NotAnswered
 
 
-async def test_questions_wait_for_one_another_and_not_without_end() -> None:
+async def test_questions_wait_for_one_another_up_to_a_limit() -> None:
     asking, go_on, running = Asking(Settings()), threading.Event(), threading.Semaphore(0)
 
     def question() -> str:

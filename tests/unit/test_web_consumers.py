@@ -1,4 +1,4 @@
-"""What the page says of the consumers: what each one tells, or why it tells nothing."""
+"""What the page shows of each consumer: the status that it reports, or why there is none."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_a_consumer_is_shown_as_it_describes_itself() -> None:
         (b'{"group": "g"}', 200, "the program that answers there is not a Flagpost consumer"),
     ],
 )
-async def test_what_is_not_a_consumer_is_reported(body: bytes, status: int, wrong: str) -> None:
+async def test_a_program_that_is_not_a_consumer_is_reported(body: bytes, status: int, wrong: str) -> None:
     async with answering(body, status) as url:
         assert (await told(url)).wrong == wrong
         assert await ask_consumers([url], "g") == []

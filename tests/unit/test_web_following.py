@@ -1,4 +1,4 @@
-"""What the page's reader makes of marks that come late: it reads on while they are asked for, and while they wait."""
+"""How the page's reader handles marks that come late: it continues to read while they are requested."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LATER_MS = 1_800_000_000_000
 
 
 class OnePartition:
-    """Topics of one partition, of which the events' holds two records and nothing else is asked for."""
+    """Topics of one partition: the events topic has two records, the others have none."""
 
     def spans(self, topic: str) -> dict[int, Span]:
         return {0: Span(0, 2 if topic == EVENTS else 0)}
@@ -61,15 +61,15 @@ def read_up_to(reading: Reading, first: int, end: int) -> None:
 
 @pytest.fixture
 def reading() -> Reading:
-    """It has reached its first mark, which is at offset 2."""
+    """Return a reading that has reached its first mark, at offset 2."""
     found = Reading(SETTINGS, mark(2), cast("TopicReader", OnePartition()), None)
     read_up_to(found, 0, 2)
     assert found.is_reached()
     return found
 
 
-def test_a_mark_that_was_passed_while_it_was_asked_for_is_reached_at_once(reading: Reading) -> None:
-    """It was taken for a topic that went back: with traffic, the page read its whole window again and again."""
+def test_a_mark_that_was_passed_while_it_was_requested_is_reached_at_once(reading: Reading) -> None:
+    """Before the fix, the topic seemed to have gone back, and the page read its window again and again."""
     read_up_to(reading, 2, 9)
     reading.mark_by(mark(5))
     assert reading.is_reached()
@@ -82,7 +82,7 @@ def test_a_topic_that_ends_before_a_former_mark_went_back(reading: Reading) -> N
         reading.mark_by(mark(4))
 
 
-def test_a_topic_that_ends_before_what_was_read_when_its_end_was_asked_for_went_back(
+def test_a_topic_that_ends_before_the_records_read_when_its_end_was_requested_went_back(
     reading: Reading,
 ) -> None:
     read_up_to(reading, 2, 9)

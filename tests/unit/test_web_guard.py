@@ -1,4 +1,4 @@
-"""Who is answered by the page's port."""
+"""Which requests the page's port answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def basic(password: str) -> str:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "get"])
-def test_nothing_but_reading_is_taken(method: str) -> None:
+def test_only_methods_that_read_are_allowed(method: str) -> None:
     assert status(OPEN, method) == 405
 
 
@@ -47,7 +47,7 @@ def test_our_own_names_and_addresses_are_answered(host: str) -> None:
         "[evil]",
     ],
 )
-def test_a_name_that_was_bound_to_our_address_is_not(host: str) -> None:
+def test_a_foreign_name_that_was_bound_to_our_address_is_refused(host: str) -> None:
     assert status(OPEN, host=host) == 421
 
 
@@ -61,14 +61,14 @@ def test_another_sites_page_may_link_to_a_page_and_do_nothing_else() -> None:
         assert status(OPEN, sec_fetch_site=site, **frame) == 403
 
 
-def test_an_origin_of_somebody_else_is_refused_also_where_the_browser_is_old() -> None:
+def test_a_foreign_origin_is_refused_also_from_an_old_browser() -> None:
     assert status(OPEN, kind="data", origin="http://localhost:8084") == 200
     assert status(OPEN, kind="data", origin="http://localhost:9999") == 403
     assert status(OPEN, kind="data", origin="null") == 403
 
 
 @pytest.mark.parametrize("shown", [f"Bearer {TOKEN}", f"bearer {TOKEN}", basic(TOKEN)])
-def test_the_token_opens_as_basic_and_as_bearer(shown: str) -> None:
+def test_the_token_is_accepted_as_basic_and_as_bearer(shown: str) -> None:
     assert status(CLOSED, authorization=shown) == 200
 
 
@@ -77,7 +77,7 @@ def test_the_token_opens_as_basic_and_as_bearer(shown: str) -> None:
     ["", "Bearer", "Bearer x", f"Digest {TOKEN}", basic(TOKEN + "x"), basic(""), "Basic !!!", "Basic gICA",
      f"Bearer {TOKEN}\udcff"],
 )  # fmt: skip
-def test_nothing_else_does(shown: str) -> None:
+def test_everything_but_the_token_is_refused(shown: str) -> None:
     found = CLOSED.refusal("GET", {"host": "localhost", "authorization": shown}, is_page=True)
     assert found is not None
     assert found.status == 401
@@ -85,7 +85,7 @@ def test_nothing_else_does(shown: str) -> None:
     assert TOKEN not in found.text
 
 
-def test_the_token_is_the_one_of_now() -> None:
+def test_only_the_current_token_is_accepted() -> None:
     tokens = ["the-first-of-two-tokens"]
     guard = Guard([], lambda: tokens[-1])
     assert status(guard, authorization=f"Bearer {tokens[0]}") == 200

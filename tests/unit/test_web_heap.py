@@ -1,4 +1,4 @@
-"""How many heaps glibc keeps for the page's threads, and what becomes of large buffers."""
+"""glibc keeps few heaps for the page's threads, and large buffers go back to the system."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ print(json.dumps([len(told.findall("heap")), int(beside.get("count"))]))
 
 
 def heaps_and_buffers(tmp_path_name: str, how: str) -> tuple[int, int]:
-    """How many heaps there are, and how many buffers beside them."""
+    """Return the number of heaps, and the number of buffers outside of them."""
     command = [sys.executable, "-c", PROGRAM, how, tmp_path_name]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=stretched(60))
     heaps, beside = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Whom the page names: nobody, unless ids are shown; not the key, and nobody else whom a text may hold."""
+"""The page shows no ids unless `web.show_ids` is on: neither a key nor any other id that a text contains."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def named(text: str) -> set[str]:
     return {who for who in (KEY, OTHER, ACCOUNT, ACCOUNT.upper()) if who in text}
 
 
-def test_an_opened_letter_names_nobody() -> None:
+def test_an_opened_dead_letter_shows_no_ids() -> None:
     page = str(pages(show_ids=False).dead_letter(LETTER))
     assert named(page) == set()
     assert "Pendo&#x27;s answer is hidden" in page or "Pendo's answer is hidden" in page
@@ -67,14 +67,14 @@ def test_an_opened_letter_names_nobody() -> None:
     assert named(str(pages(show_ids=True).dead_letter(LETTER))) == {KEY, OTHER, ACCOUNT, ACCOUNT.upper()}
 
 
-def test_our_own_words_stay_without_the_id() -> None:
+def test_our_own_texts_are_shown_without_the_id() -> None:
     letter = LETTER | {"detail": OURS, "status": None, "headers": {}}
     assert "no visitor (id hidden) any more" in str(pages(show_ids=False).dead_letter(letter))
     assert OURS in str(pages(show_ids=True).dead_letter(letter))
 
 
 @pytest.mark.parametrize("show_ids", [True, False])
-def test_the_list_of_letters_and_its_csv(show_ids: bool) -> None:
+def test_the_list_of_dead_letters_and_its_csv_show_ids_only_on_request(show_ids: bool) -> None:
     view = replace(
         Aggregates(NOW_MS - 1, NOW_MS, Settings()).view(NOW_MS),
         newest_letters=(
@@ -97,8 +97,8 @@ def test_the_list_of_letters_and_its_csv(show_ids: bool) -> None:
         assert named(text) == ({KEY, OTHER, ACCOUNT.upper()} if show_ids else set())
 
 
-def test_an_explained_visitor_names_nobody_else() -> None:
-    """Whoever asks knows the id that was asked for: the form has it again, and nothing else has."""
+def test_an_explained_visitor_shows_no_other_ids() -> None:
+    """The person who asks knows the id of the visitor: only the form and the links contain it."""
     page = str(pages(show_ids=False).explain(FOUND))
     assert named(page) == {KEY}
     assert f'value="{KEY}"' in page

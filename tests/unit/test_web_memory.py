@@ -1,4 +1,4 @@
-"""What the page counts takes no more memory than it says: `web.max_bytes` is held by what it says."""
+"""The page's counts take no more memory than they report: `web.max_bytes` limits the reported number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = (Kind.TRACK, Kind.VISITOR_METADATA)
 
 
 def taken(visitors: int, *, settled: bool) -> tuple[int, int]:
-    """Bytes that are taken, and that it says are taken."""
+    """Return the bytes that are taken, and the bytes that are reported."""
     tracemalloc.start()
     aggregates = Aggregates(NOW_MS, NOW_MS + 48 * HOUR_MS, Settings())
     for number in range(EVENTS):
@@ -46,7 +46,7 @@ def taken(visitors: int, *, settled: bool) -> tuple[int, int]:
 
 
 @pytest.mark.thorough
-def test_what_is_counted_takes_no_more_than_it_says() -> None:
+def test_the_counts_take_no_more_memory_than_they_report() -> None:
     for visitors, settled in ((EVENTS, True), (EVENTS, False), (100, True)):
         held, said = taken(visitors, settled=settled)
         assert held <= said, (visitors, settled, held / EVENTS, said / EVENTS)
@@ -55,8 +55,8 @@ def test_what_is_counted_takes_no_more_than_it_says() -> None:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("shape", hostile_window.SHAPES)
-def test_a_process_takes_no_more_than_the_page_says_whatever_is_published(shape: str) -> None:
-    """In a process of its own, under a limit that the system holds; and no more the second time."""
+def test_a_process_takes_no_more_memory_than_the_page_reports_whatever_is_published(shape: str) -> None:
+    """The process runs under a memory limit of the system; the second time, as many events fit as the first."""
     command = [sys.executable, hostile_window.__file__, shape, str(LIMIT_BYTES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)
     assert done.returncode == 0, done.stderr

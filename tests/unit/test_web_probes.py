@@ -33,7 +33,7 @@ NOTHING = State()
 
 @dataclass
 class Read:
-    """What has been read, in place of who reads it."""
+    """Replaces the reader, with the state that it would have."""
 
     state: State = NOTHING
     still_seconds: float = 0.0
@@ -77,7 +77,7 @@ async def test_it_is_not_live_if_reading_has_stopped() -> None:
         assert await ask("/livez") == (503, "the reading of the topics has stood still for 61 s\n")
 
 
-async def test_it_is_not_live_where_a_part_of_it_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_not_live_if_a_part_of_it_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_: object) -> None:
         raise RuntimeError("broken")
 
@@ -88,7 +88,7 @@ async def test_it_is_not_live_where_a_part_of_it_has_failed(monkeypatch: pytest.
 
 
 async def test_a_loop_that_stands_still_answers_no_probe() -> None:
-    """As whoever probes from outside sees it: no answer until the loop goes on."""
+    """A probe from outside gets no answer until the loop continues."""
     goes_on, urls = threading.Event(), list[str]()
     loop = asyncio.new_event_loop()
     program = Program(SETTINGS, Read(SHOWN))
@@ -113,7 +113,7 @@ async def test_a_loop_that_stands_still_answers_no_probe() -> None:
 
 
 class Stuck:
-    """In place of who reads: a call that never comes back."""
+    """Replaces the reader of topics: a call that does not return until the test ends."""
 
     let_go = threading.Event()
 
@@ -124,10 +124,10 @@ class Stuck:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is to be closed."""
+        """Nothing to close."""
 
 
-async def test_a_call_that_does_not_return_is_reported_as_standing_still(
+async def test_a_call_that_does_not_return_counts_as_standing_still(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
@@ -147,7 +147,7 @@ async def test_a_call_that_does_not_return_is_reported_as_standing_still(
 
 
 async def test_without_kafka_it_is_live_and_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kafka's health is not the page's: a restart would fix nothing."""
+    """If Kafka is down, a restart of the page would fix nothing."""
     now = 0.0
     monkeypatch.setattr(topic_reading, "CALL_SECONDS", 0.5)
     for module in (following_module, marks_module):

@@ -1,4 +1,4 @@
-"""The page's port: what it answers, with which headers, and to how many."""
+"""The page's port: its answers, their headers, and the limit of live streams."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def counted() -> State:
 
 @dataclass
 class Read:
-    """What has been read, in place of who reads it."""
+    """Replaces the reader, with the state that it would have."""
 
     state: State
     still_seconds: float = 0.0
@@ -65,7 +65,7 @@ class Read:
 
 @asynccontextmanager
 async def served(state: State, **web: object) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """The port, with what it would have read."""
+    """Start the page with this state."""
     settings = Settings(web=WebSettings.model_validate({"port": 0, **web}))
     program = Program(settings, Read(state))
     url = await program.start()
@@ -76,7 +76,7 @@ async def served(state: State, **web: object) -> AsyncIterator[tuple[aiohttp.Cli
         await program.stop()
 
 
-async def test_every_answer_keeps_the_browser_from_doing_more_than_show_it() -> None:
+async def test_every_answer_allows_the_browser_only_to_show_it() -> None:
     async with served(counted()) as (session, url):
         for path in (*PATHS, *CSV, "/no-such-page", "/csv/no-such-table"):
             async with session.get(url + path) as answer:
@@ -94,7 +94,7 @@ async def test_every_answer_keeps_the_browser_from_doing_more_than_show_it() -> 
             assert "<script>" not in body
 
 
-async def test_head_is_answered_as_get_without_a_body_and_nothing_else_is_taken() -> None:
+async def test_head_is_answered_as_get_without_a_body_and_other_methods_are_refused() -> None:
     async with served(counted()) as (session, url):
         for path in (*PATHS, *CSV, "/live"):
             async with session.head(url + path) as answer:
@@ -103,7 +103,7 @@ async def test_head_is_answered_as_get_without_a_body_and_nothing_else_is_taken(
                 assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
-async def test_the_numbers_are_there_and_ids_are_not() -> None:
+async def test_pages_have_the_numbers_and_ids_only_on_request() -> None:
     async with served(counted()) as (session, url):
         async with session.get(url + "/csv/flags") as answer:
             assert (await answer.text()).splitlines()[1] == "checkout,on,2,1,0,1,"
@@ -115,7 +115,7 @@ async def test_the_numbers_are_there_and_ids_are_not() -> None:
         assert "ada-lovelace" in await answer.text()
 
 
-async def test_with_a_token_nothing_but_probes_is_answered_without_it() -> None:
+async def test_if_a_token_is_set_only_probes_are_answered_without_it() -> None:
     async with served(counted(), token=TOKEN) as (session, url):
         for path in (*PATHS, *CSV, "/live", "/no-such-page"):
             async with session.get(url + path) as answer:
@@ -130,7 +130,7 @@ async def test_with_a_token_nothing_but_probes_is_answered_without_it() -> None:
             assert answer.status == 200
 
 
-async def test_another_host_is_not_known_and_another_origin_gets_no_stream() -> None:
+async def test_another_host_is_refused_and_another_origin_gets_no_stream() -> None:
     async with served(counted(), hosts=["flags.example"]) as (session, url):
         for host, status in (("evil.example", 421), ("flags.example", 200), ("localhost", 200)):
             async with session.get(url, headers={"host": host}) as answer:
@@ -149,7 +149,7 @@ async def test_until_all_is_read_there_are_no_numbers() -> None:
             assert answer.status == 503
 
 
-async def test_the_live_stream_has_a_bound_and_a_place_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_live_streams_are_limited_and_a_closed_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "MAX_LIVE", 2)
     async with served(counted()) as (session, url):
         first, second = await session.get(url + "/live"), await session.get(url + "/live")
@@ -178,7 +178,7 @@ async def test_an_address_that_is_too_long_is_refused() -> None:
         assert answer.status == 414
 
 
-async def test_a_place_of_another_form_is_refused() -> None:
+async def test_an_invalid_place_is_refused() -> None:
     async with served(counted()) as (session, url), session.get(f"{url}/dead-letter?place=<x>") as answer:
         assert answer.status == 400
         assert "&lt;x&gt;" in await answer.text()

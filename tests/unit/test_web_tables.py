@@ -18,7 +18,7 @@ from flagpost_settings.visible import visible
 
 
 class Read(HTMLParser):
-    """What a browser makes of it."""
+    """The elements and the text that a browser would read."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def test_no_text_becomes_markup(text: str, attribute: str) -> None:
     assert read.text == visible(text)
 
 
-def test_attributes_are_as_html_has_them() -> None:
+def test_attributes_are_written_as_in_html() -> None:
     assert element("label", "x", for_="a", class_="b") == '<label for="a" class="b">x</label>'
     assert element("input", required=True, hidden=False, value=None, aria_label="y") == (
         '<input required aria-label="y">'
@@ -50,19 +50,19 @@ def test_attributes_are_as_html_has_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
-def test_a_spreadsheet_takes_no_name_for_a_formula(name: str) -> None:
+def test_no_name_is_a_formula_in_a_spreadsheet(name: str) -> None:
     table = Table("t", "T", ("Name",), [(name,), (Link(name, "/"),)])
     assert [row[0] for row in csv.reader(io.StringIO(table.as_csv(), newline=""))][1:] == [f"'{name}"] * 2
 
 
 @given(st.lists(st.tuples(st.text("ab,\"'\n ;", max_size=5), st.integers(-5, 10**9)), max_size=5))
-def test_csv_says_what_the_table_says(rows: list[tuple[str, int]]) -> None:
+def test_csv_has_the_rows_of_the_table(rows: list[tuple[str, int]]) -> None:
     table = Table("t", "T", ("Name", "Count"), rows)
     read = list(csv.reader(io.StringIO(table.as_csv(), newline="")))
     assert read == [["Name", "Count"], *([name, str(count)] for name, count in rows)]
 
 
-def test_a_table_says_whose_its_numbers_are() -> None:
+def test_a_table_has_headers_for_its_rows_and_columns() -> None:
     table = Table("flags", "Visitors", ("Flag", "Decided"), [("a", 1_234), ("b", None)], "flag=x%26y")
     read = Read(table.as_html())
     assert ("th", {"scope": "row"}) in read.elements
@@ -73,7 +73,7 @@ def test_a_table_says_whose_its_numbers_are() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=60))
-def test_bars_stand_on_one_another_and_fit(counts: list[tuple[int, int]]) -> None:
+def test_bars_are_stacked_and_fit(counts: list[tuple[int, int]]) -> None:
     drawn = stacked_bars("t", ("up", "down"), [Step(str(n), each) for n, each in enumerate(counts)])
     bars = [{**attributes} for tag, attributes in Read(drawn).elements if tag == "rect"]
     assert len(bars) == sum(count > 0 for each in counts for count in each)
