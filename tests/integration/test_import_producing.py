@@ -1,4 +1,4 @@
-"""`flagpost import` and Kafka (the embedded one): what is counted, and how it ends before its time."""
+"""`flagpost import` and Kafka (the embedded one): what is counted, and how an import ends that cannot finish."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 class Importing:
-    """A `flagpost import -` that is fed as the test goes."""
+    """A running `flagpost import -` whose rows the test writes."""
 
     def __init__(self, process: subprocess.Popen[str], stdin: IO[str]) -> None:
         self.process = process
