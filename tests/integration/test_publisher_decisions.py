@@ -389,7 +389,7 @@ def test_an_event_too_large_for_kafka_is_refused(kafka: EmbeddedKafka, topic: st
 
 def test_an_event_too_large_that_waited_fails_and_holds_up_nothing(kafka: EmbeddedKafka, topic: str) -> None:
     publisher = Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic, max_event_bytes=20_000_000)
-    with publisher._here().output._lock:  # the thread cannot open the producer: both wait
+    with publisher._here().output._lock:  # the thread cannot switch to sending directly: both wait
         publisher.track("v", "page", {"text": "x" * 2_000_000})
         publisher.track("v", "page")
     publisher.close()
