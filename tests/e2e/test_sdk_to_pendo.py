@@ -1,4 +1,4 @@
-"""From decide() of the real optimizely-sdk, through a real Kafka, to what Pendo receives; nothing is mocked."""
+"""From decide() of the real optimizely-sdk, through a real Kafka, to what Pendo receives: no mocks in between."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_experiments_only_sends_experiments_whatever_the_datafile_has_impr
     assert sent == {("checkout", "experiment"): 10, ("banner", "experiment"): 10}
 
 
-async def test_what_visitors_were_shown_ends_in_their_metadata(scene: Scene) -> None:
+async def test_the_variations_shown_to_visitors_are_stored_in_their_metadata(scene: Scene) -> None:
     client = optimizely_client()
     shown: dict[str, dict[str, str | None]] = {}
     with Publisher(bootstrap_servers=scene.kafka.bootstrap_servers, topic=scene.topic) as publisher:

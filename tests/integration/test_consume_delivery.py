@@ -219,7 +219,7 @@ async def test_metadata_fields_are_sent_under_their_api_name_or_reported_missing
         assert request.body == b'[{"visitorId":"v1","values":{"optimizely_checkout":"treatment"}}]'
 
 
-async def test_a_stop_hands_back_what_waits_and_another_start_goes_on(scene: Scene) -> None:
+async def test_a_stop_returns_what_waits_and_the_next_start_continues(scene: Scene) -> None:
     events = [replace(decision("hot"), flag_key=f"flag{number}") for number in range(6)]
     scene.publish(events)
     received = scene.pendo.received

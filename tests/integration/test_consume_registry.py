@@ -47,7 +47,7 @@ async def test_events_with_schema_ids_are_delivered_and_an_unknown_id_is_a_dead_
     assert b'"properties":{"n":1}' in tracks(received)[0].body
 
 
-async def test_a_registry_that_is_down_is_waited_for(scene: Scene) -> None:
+async def test_the_consumer_waits_for_a_registry_that_is_down(scene: Scene) -> None:
     stray = TrackEvent(event_id="s", occurred_at=1, visitor_id="v", event="Clicked")
     produce(scene.kafka.bootstrap_servers, scene.topic, b"v", encode_confluent(stray, 1))
     with scene.consume(kafka__schema_registry__url="http://127.0.0.1:1") as consumer:

@@ -1,6 +1,6 @@
 """A consumer at the default settings, in floods that once killed it, stays far below the chart's memory limit.
 
-The bounds are generous: they detect memory that multiplies, not a tenth more. `make chaos` runs the long forms.
+The bounds are generous: they detect several times the memory, not a tenth more. `make chaos` runs the long forms.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it_with_a_line_that_says_how_far_it_came(topics: DeadLetter
     assert len(put_back(topics)) == LETTERS
 
 
-def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_ends(
+def test_of_two_replays_at_once_the_later_continues_and_the_earlier_says_why_it_ends(
     topics: DeadLetterTopics,
 ) -> None:
     with replaying(topics, written=1) as earlier:

@@ -187,7 +187,7 @@ def test_show_prints_what_cannot_be_decoded_in_base64_and_says_why(
     assert "reason:    undecodable" in shown
 
 
-def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
+def test_show_says_what_is_at_a_place_without_a_dead_letter(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(step("e1")))
     assert topics.replay()["replayed"] == 1
     marker = topics.markers()[0]

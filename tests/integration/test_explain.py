@@ -62,7 +62,7 @@ def delivery(document: dict[str, Any], event_id: str, kind: str = "track") -> di
     return dict(found)
 
 
-async def test_each_end_is_shown_with_its_reason_and_what_pendo_has(history: History) -> None:
+async def test_each_settlement_is_shown_with_its_reason_and_what_pendo_has(history: History) -> None:
     scene, now = history.scene, wall_ms()
     scene.pendo.faults.visitor(VISITOR, 503, 200, 422, afterwards=200)
     scene.publish(

@@ -69,7 +69,7 @@ def test_every_format_has_all_settlements_or_those_that_the_filters_select(
     ]
 
 
-def test_the_window_is_by_the_time_of_the_ledgers_records(history: History, tmp_path: Path) -> None:
+def test_the_window_selects_by_the_time_of_the_ledgers_records(history: History, tmp_path: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     for offset, age_ms in ((1, 3 * HOUR_MS), (2, 2 * HOUR_MS), (3, 0)):
         history.write(0, [entry(offset)], timestamp_ms=now_ms - age_ms)

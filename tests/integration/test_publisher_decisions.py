@@ -468,7 +468,7 @@ def registry() -> Iterator[tuple[str, type[StandInRegistry]]]:
         thread.join()
 
 
-def test_with_a_registry_events_wait_for_ids_and_go_in_confluents_format(
+def test_with_a_registry_events_wait_for_ids_and_are_sent_in_confluents_format(
     kafka: EmbeddedKafka, topic: str, registry: tuple[str, type[StandInRegistry]]
 ) -> None:
     address, stand_in = registry
@@ -526,7 +526,7 @@ def test_without_an_answer_from_the_registry_the_buffer_is_bounded_and_counted()
     assert publisher.stats() == PublisherStats(accepted=3, failed=3, refused=2)
 
 
-def test_what_waits_is_bounded_in_bytes_too() -> None:
+def test_the_waiting_events_are_bounded_in_bytes_too() -> None:
     publisher = Publisher(
         bootstrap_servers=NOBODY, schema_registry_url="http://127.0.0.1:1", max_event_bytes=20_000_000
     )

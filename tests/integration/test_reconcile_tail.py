@@ -117,7 +117,7 @@ def test_the_past_is_shown_on_request_and_filters_apply(history: History, tmp_pa
 
 
 def told(history: History, *arguments: str) -> list[int]:
-    """Run `tail` so that it ends; returns the offsets that it shows, in their order."""
+    """Run a `tail` that does not follow; returns the offsets that it shows, in their order."""
     done = history.run("tail", "--json", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     return [orjson.loads(line)["offset"] for line in done.stdout.splitlines()]

@@ -26,7 +26,7 @@ EVENTS = 20
 
 
 def as_user(scene: Scene) -> dict[str, object]:
-    """Settings with which a consumer connects as the user without rights."""
+    """Settings that connect a consumer as the user whose rights are checked."""
     return {
         "kafka.bootstrap_servers": scene.kafka.users_bootstrap_servers,
         "kafka.properties": scene.kafka.user_properties,

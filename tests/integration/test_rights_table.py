@@ -67,7 +67,7 @@ SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher", "flagpost web")
 
 
 class Stage:
-    """One test's topics, each with a record, and the settings of programs that connect as the user without rights."""
+    """One test's topics, each with a record, and settings that connect as the user whose rights are checked."""
 
     def __init__(self, kafka: KafkaBroker, name: str, pendo: PendoStandIn, directory: Path) -> None:
         self.kafka = kafka

@@ -154,7 +154,7 @@ async def test_a_registry_that_does_not_listen_is_no_answer() -> None:
             await _fetch(f"http://127.0.0.1:{unheard.getsockname()[1]}")
 
 
-async def test_an_answer_is_waited_for_only_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_for_an_answer_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "TIMEOUT_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -92,7 +92,7 @@ async def picture(browser: Tab, name: str) -> None:
         await browser.picture(Path(directory) / f"{name}.png")
 
 
-async def test_what_flows_is_shown_live_and_can_be_paused(opened: Opened) -> None:
+async def test_the_live_part_is_updated_and_can_be_paused(opened: Opened) -> None:
     browser = opened.browser
     await opened.open("/")
     await browser.until("document.getElementById('live-status').textContent === 'live'")

@@ -1,4 +1,4 @@
-"""A window that would take too much memory: what is shown, what is said of it, and what the process takes."""
+"""A window that would take too much memory: what is shown, what the page reports, and how much the process takes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def fill(scene: Scene) -> list[tuple[int, str, str]]:
 
 
 def begins_at(page: RunningWeb) -> str:
-    """The begin of the window, from the page's attribute `datetime`."""
+    """The beginning of the window, from the page's attribute `datetime`."""
     first, *_ = re.findall(r'<time datetime="([^"]+)"', page.get("/").text)
     assert isinstance(first, str)
     return first
