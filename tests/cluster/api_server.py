@@ -1,7 +1,7 @@
 """A Kubernetes API server on 127.0.0.1, with an etcd of its own and nothing else: no controllers, so no pods run.
 
-In: a directory. Out: a kubeconfig for programs, and requests as an administrator. What is applied is admitted,
-checked and stored as in any cluster, Pod Security among it; what controllers would make of it is not there.
+In: a directory. Out: a kubeconfig for programs, and requests as an administrator. Applied objects are admitted (Pod
+Security included), checked and stored as in any cluster; nothing else happens, because controllers would do that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LOG_CHARACTERS: Final = 2000
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """The API server says no; the text is its own."""
+    """The API server refused a request; the text is the server's."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"{status}: {text}")
@@ -41,26 +41,26 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 
 @dataclass(frozen=True, slots=True)
 class ApiServer:
-    """A server that is up."""
+    """A running API server."""
 
     url: str
     kubeconfig: Path
     token: str
 
     def get(self, path: str) -> Any:
-        """An object or a list of them. Raises Refused."""
+        """Returns an object, or a list of objects. Raises Refused."""
         return self._ask("GET", path)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """What was stored. Raises Refused."""
+        """Create an object; returns it as it was stored. Raises Refused."""
         return self._ask("POST", path, body)
 
     def names(self, path: str) -> list[str]:
-        """The names of a list's objects."""
+        """The names of a list's objects, sorted. Raises Refused."""
         return sorted(each["metadata"]["name"] for each in self.get(path)["items"])
 
     def has(self, path: str) -> bool:
-        """Whether something is there; False also while nobody listens."""
+        """Whether the path can be read; False also while the server does not listen."""
         with suppress(OSError, Refused):
             return bool(self._ask("GET", path))
         return False
@@ -82,7 +82,7 @@ class ApiServer:
 
 @contextmanager
 def running_api_server(directory: Path) -> Iterator[ApiServer]:
-    """Start etcd and the API server; they are gone afterwards."""
+    """Start etcd and the API server; both are stopped at the end."""
     server = ApiServer(f"https://127.0.0.1:{free_port()}", directory / "kubeconfig", secrets.token_hex(16))
     server.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(server)))
     (directory / "tokens.csv").write_text(f"{server.token},admin,admin,system:masters\n")
@@ -101,7 +101,7 @@ def running_api_server(directory: Path) -> Iterator[ApiServer]:
 
 
 def _trusting() -> ssl.SSLContext:
-    """The server makes its certificate itself, and the token for it is ours."""
+    """Accept any certificate: the server signs its own, and the token is valid only for this server."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -148,7 +148,7 @@ def _api_server_command(directory: Path, etcd_url: str, server: ApiServer) -> li
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
-        # Nobody looks for this server under an address of the cluster.
+        # Nothing connects to this server through a service of the cluster.
         "--endpoint-reconciler-type=none",
     ]
 

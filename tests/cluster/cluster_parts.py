@@ -1,7 +1,7 @@
 """A real Kubernetes API server, its etcd and Helm, built from their Go modules, once, into .cache/.
 
-In: versions. Out: paths of programs, and a sentence about what is missing where they cannot be built. A cold build
-takes some minutes of a processor; Go's checksum database vouches for what it fetches.
+In: versions. Out: paths of programs, or the name of the tool that is missing to build them. A first build takes some
+minutes of processor time; downloads are verified with Go's checksum database.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUILD_SECONDS: Final = 1800
 
 @cache
 def missing() -> str | None:
-    """What this machine lacks for a cluster; None: nothing."""
+    """The first tool that this machine lacks for building and running a cluster; None: it lacks none."""
     for program in ("go", "openssl"):
         if shutil.which(program) is None:
             return program
@@ -34,7 +34,7 @@ def missing() -> str | None:
 
 
 def api_server() -> Path:
-    """The program kube-apiserver."""
+    """The path of kube-apiserver; it is built if it was not built before."""
 
     def build(into: Path) -> None:
         _go("mod", "edit", f"-require=k8s.io/kubernetes@{KUBERNETES}", *_staging_replaced(into), at=into)
@@ -54,7 +54,7 @@ def api_server() -> Path:
 
 
 def etcd() -> Path:
-    """The program etcd."""
+    """The path of etcd; it is built if it was not built before."""
 
     def build(into: Path) -> None:
         _go("get", f"go.etcd.io/etcd/server/v3@{ETCD}", at=into)
@@ -64,7 +64,7 @@ def etcd() -> Path:
 
 
 def helm() -> Path:
-    """The program helm."""
+    """The path of helm; it is built if it was not built before."""
 
     def build(into: Path) -> None:
         _go("get", f"helm.sh/helm/v4/cmd/helm@{HELM}", at=into)
@@ -74,7 +74,7 @@ def helm() -> Path:
 
 
 def _built(program: str, version: str, build: Callable[[Path], None]) -> Path:
-    """Build in a Go module of its own, unless it has been built before."""
+    """Build a program in a Go module of its own, unless it was built before; returns its path."""
 
     def fetch(into: Path) -> None:
         _go("mod", "init", f"flagpost.test/{program}", at=into)
@@ -84,7 +84,9 @@ def _built(program: str, version: str, build: Callable[[Path], None]) -> Path:
 
 
 def _staging_replaced(at: Path) -> list[str]:
-    """Kubernetes' go.mod points at staging/ beside it, which no other module can see; point at what is published."""
+    """Options of `go mod edit` that replace the modules under staging/, a folder that exists only in Kubernetes' own
+    repository, by the published ones.
+    """
     downloaded = json.loads(_go("mod", "download", "-json", f"k8s.io/kubernetes@{KUBERNETES}", at=at))
     its_module = json.loads(_go("mod", "edit", "-json", downloaded["GoMod"], at=at))
     staged = [each["Old"]["Path"] for each in its_module["Replace"]]
@@ -92,7 +94,7 @@ def _staging_replaced(at: Path) -> list[str]:
 
 
 def _go(*arguments: str, at: Path) -> str:
-    """Run go there, and give way to whoever else is at work on this machine."""
+    """Run go in a folder, at low priority; returns its standard output. Raises RuntimeError if it fails."""
     command = ["nice", "-n", "10", "go", *arguments]
     done = subprocess.run(command, cwd=at, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
     if done.returncode != 0:

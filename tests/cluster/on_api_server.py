@@ -1,7 +1,7 @@
 """The chart's life on a real API server: installed, upgraded, rolled back, uninstalled; and what it refuses.
 
-`make cluster-test` runs this file. It is not among what `make test` collects (its name begins otherwise): building
-the server takes minutes. Without Go or openssl it is skipped by name, or fails where CI is set.
+`make cluster-test` runs this file. `make test` does not collect it (its name does not begin with test_), because
+building the server takes minutes. Without Go or openssl it is skipped, or fails if CI is set, and names the tool.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
             _define(running, yaml.safe_load(path.read_text()))
         for name in (NAMESPACE, "monitoring"):
             running.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": RESTRICTED}})
-        for name in ("default", "shared"):  # the first would be a controller's work
+        for name in ("default", "shared"):  # a controller would create the first one
             running.post(KINDS["ServiceAccount"], {"metadata": {"name": name}})
         running.post("/apis/scheduling.k8s.io/v1/priorityclasses", {"metadata": {"name": "high"}, "value": 1})
         yield running
@@ -94,7 +94,7 @@ def test_install_upgrade_roll_back_uninstall(server: ApiServer) -> None:
 
 @pytest.mark.parametrize("values", VALUE_SETS, ids=lambda path: path.stem)
 def test_every_set_of_values_is_installed_and_its_pods_admitted(server: ApiServer, values: Path) -> None:
-    """Fields that the server does not know would be refused: Helm applies them strictly."""
+    """A field that the server does not know would be refused: Helm uses strict validation."""
     _helm(server, "install", "release", str(CHART), "--values", str(values))
     try:
         templates = [each["spec"]["template"] for each in server.get(KINDS["Deployment"])["items"]]
@@ -107,7 +107,7 @@ def test_every_set_of_values_is_installed_and_its_pods_admitted(server: ApiServe
 
 
 def test_the_server_does_refuse(server: ApiServer) -> None:
-    """The judge itself: a pod that may become root, and a field of KEDA's that does not exist."""
+    """The check itself works: a pod that may become root is refused, and so is a field that KEDA does not have."""
     container = {"name": "it", "image": "it"}
     with pytest.raises(Refused, match="violates PodSecurity"):
         server.post(PODS_TRIED, {"metadata": {"name": "root"}, "spec": {"containers": [container]}})
@@ -125,7 +125,7 @@ def test_the_server_does_refuse(server: ApiServer) -> None:
 
 
 def _define(server: ApiServer, definition: dict[str, Any]) -> None:
-    """Make a kind known, and wait until it is."""
+    """Create a custom resource definition, and wait until the server serves it."""
     at = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     server.post(at, definition)
     name = definition["metadata"]["name"]

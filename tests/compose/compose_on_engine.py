@@ -1,8 +1,8 @@
-"""docker-compose.yml for real: up with every health check green, scraped, events flowing, and down again.
+"""docker-compose.yml on a real engine: it starts with green health checks, is scraped, delivers events, and stops.
 
 `make compose-test` runs this on a Docker engine of its own (`image.engine`), with images that it builds under the
-names that the file uses: Kafka of its jars, Prometheus of Debian's package, Flagpost of the Dockerfile. Grafana
-cannot be had that way and is left out.
+names that the file uses: Kafka from its jars, Prometheus from Debian's package, Flagpost from the Dockerfile. Grafana
+cannot be built that way and is left out.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def test_the_work_is_shared_and_events_flow(stack: Stack) -> None:
 async def test_prometheus_evaluates_the_charts_rules(stack: Stack) -> None:
     def health() -> set[str]:
         groups = json.loads(stack.ask(f"{PROMETHEUS}/api/v1/rules"))["data"]["groups"]
-        # The long windows of the objectives have their turn every five minutes only.
+        # The groups with the long windows of the objectives are evaluated only every five minutes.
         soon = [group for group in groups if group["interval"] <= PATIENCE_SECONDS / 2]
         return {rule["health"] for group in soon for rule in group["rules"]}
 

@@ -1,8 +1,8 @@
-# In place of apache/kafka where that cannot be pulled: the same broker, configured by the same code from the same
-# variables (kafka.docker.KafkaDockerWrapper, which the jars bring). In: Kafka's jars as context. Out: KRaft at work.
+# Replaces apache/kafka if that image cannot be pulled: the same broker, configured by the same code from the same
+# variables (kafka.docker.KafkaDockerWrapper, which is in the jars). In: Kafka's jars as context. Out: a KRaft broker.
 ARG BASE
 FROM ${BASE}
-# Whatever version the suite has will do.
+# Any version that the distribution has is good enough.
 # hadolint ignore=DL3008
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends default-jre-headless \

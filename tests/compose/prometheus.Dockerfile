@@ -1,7 +1,7 @@
-# In place of prom/prometheus where that cannot be pulled: Debian's package, started as that image starts.
+# Replaces prom/prometheus if that image cannot be pulled: Debian's package, started as that image starts.
 ARG BASE
 FROM ${BASE}
-# Whatever version the suite has will do.
+# Any version that the distribution has is good enough.
 # hadolint ignore=DL3008
 RUN apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends prometheus wget \

@@ -1,6 +1,6 @@
-"""docker-compose.yml, brought up on an engine of the tests' own with images that were built here.
+"""docker-compose.yml, started on an engine of the tests' own with images that were built here.
 
-In: an engine. Out: `Stack`: Docker Compose's commands, and what is served on the ports that it publishes.
+In: an engine. Out: `Stack`: Docker Compose's commands, and requests to the ports that it publishes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMPOSE = ROOT / ".tools" / "docker" / "bin" / "docker-compose"
 FILE = ROOT / "docker-compose.yml"
 UP_SECONDS = 420
 NOT_HERE = "grafana"
-"""The one service whose image cannot be made of what package registries have."""
+"""The one service whose image cannot be built from package registries."""
 PROMETHEUS = "http://127.0.0.1:9090"
 
 REQUEST = """
@@ -43,7 +43,7 @@ def services() -> dict[str, Any]:
 
 
 def build_images(engine: Engine) -> None:
-    """Make the images under the names that the file uses, for the services that can run here."""
+    """Build the images of the services that can run here, under the names that the file uses."""
     names = {name: service["image"] for name, service in services().items()}
     flagpost_image(engine, names["consumer"], "--target=demo")
     other_image(engine, names["kafka"], HERE / "kafka.Dockerfile", kafka_jars())
@@ -64,7 +64,7 @@ class Stack:
         """Start everything that can run here, and wait until every health check is green.
 
         Raises:
-            RuntimeError: one is not in time; the text has the services' last lines.
+            RuntimeError: a service was not healthy in time; the text has the services' last log lines.
         """
         waiting = ("--detach", "--wait", f"--wait-timeout={UP_SECONDS}", "--no-build", "--pull=never")
         try:
@@ -73,11 +73,11 @@ class Stack:
             raise RuntimeError(f"{error}\n{self.compose('logs', '--tail=20')}") from error
 
     def down(self) -> None:
-        """Stop it, and remove containers, volumes and networks."""
+        """Stop the services, and remove containers, volumes and networks."""
         self.compose("down", "--volumes")
 
     def health(self) -> Counter[tuple[str, str]]:
-        """How many containers there are of each service in each state: healthy, or how it ended."""
+        """The number of containers by service and state: the health, or else the state and the exit code."""
         lines = self.compose("ps", "--all", "--format=json").splitlines()
         found = (json.loads(line) for line in lines)
         return Counter(
@@ -94,10 +94,10 @@ class Stack:
         return self._engine.beside("env", servers, str(FLAGPOST), *command)
 
     def ask(self, url: str, body: str = "", *headers: str) -> str:
-        """An HTTP request to a published port; RuntimeError unless it is answered with 2xx."""
+        """Send a request to a published port; returns the body. Raises RuntimeError if the answer is not 2xx."""
         return self._engine.beside(sys.executable, "-c", REQUEST, url, body, *headers)
 
     def values(self, expression: str) -> dict[str, float]:
-        """What a PromQL expression gives now, by the series' job."""
+        """The current values of a PromQL expression, by the series' job."""
         answer = json.loads(self.ask(f"{PROMETHEUS}/api/v1/query?{urlencode({'query': expression})}"))
         return {one["metric"].get("job", ""): float(one["value"][1]) for one in answer["data"]["result"]}

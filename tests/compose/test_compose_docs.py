@@ -1,4 +1,4 @@
-"""What docs/compose.md tells people to send is understood by what they send it to."""
+"""The requests and the event that docs/compose.md shows work: the stand-in and `flagpost preview` accept them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from image.local_images import ROOT
 PAGE = (ROOT / "docs" / "compose.md").read_text()
 
 
-async def test_the_stand_in_does_what_the_page_tells_it() -> None:
+async def test_the_stand_in_accepts_the_requests_on_the_page() -> None:
     orders = re.findall(r"^curl localhost:8000(/_stand_in/\w+) --json '(.+)'$", PAGE, re.MULTILINE)
     assert len(orders) == 6
     async with PendoStandIn() as pendo, aiohttp.ClientSession() as session:
@@ -25,7 +25,7 @@ async def test_the_stand_in_does_what_the_page_tells_it() -> None:
         assert pendo.keys == before
 
 
-def test_the_event_of_ones_own_is_one_that_is_sent() -> None:
+def test_the_example_event_on_the_page_would_be_sent() -> None:
     (event,) = re.findall(r"--json \\\n *'(.+?)'", PAGE, re.DOTALL)
     previewed = CliRunner().invoke(flagpost, ["preview", "-"], input=event)
     assert previewed.exit_code == 0, previewed.output

@@ -29,7 +29,7 @@ KEY_FILES = {
     "FLAGPOST_PENDO__INTEGRATION_KEY_FILE": str(KEYS / "integration-key"),
     "FLAGPOST_GATEWAY__WRITE_KEYS_FILE": str(KEYS / "write-keys"),
 }
-"""Where the containers' /run/secrets comes from."""
+"""The files that the containers see in /run/secrets."""
 
 
 def test_the_page_has_the_memory_that_its_window_may_take() -> None:
@@ -72,7 +72,7 @@ def test_nothing_is_published_to_other_machines() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_who_lasts_is_probed_and_who_depends_waits(name: str) -> None:
+def test_long_running_services_have_probes_and_their_dependents_wait(name: str) -> None:
     assert ("healthcheck" in SERVICES[name]) == (name not in ONE_SHOT)
     for needed, how in SERVICES[name].get("depends_on", {}).items():
         expected = "service_completed_successfully" if needed in ONE_SHOT else "service_healthy"
@@ -97,7 +97,7 @@ def test_a_consumer_is_given_longer_than_its_drain() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_what_is_mounted_is_there_and_read_only(name: str) -> None:
+def test_mounted_paths_exist_and_are_read_only(name: str) -> None:
     assert all(path.exists() for path in mounts(SERVICES[name]))
     volumes = [volume for volume in SERVICES[name].get("volumes", ()) if volume.startswith(".")]
     assert all(volume.endswith(":ro") for volume in volumes), volumes

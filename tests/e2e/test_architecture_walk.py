@@ -32,7 +32,7 @@ SECONDS = 60.0
 
 
 class Call(NamedTuple):
-    """A function that ran."""
+    """One function call: the function's file and qualified name."""
 
     path: Path
     name: str
@@ -50,14 +50,14 @@ def page() -> str:
 
 
 def first_not_passed(walk: Sequence[Call], calls: Sequence[Call]) -> Call | None:
-    """The first step of a walk that no call after those before it is; None: all were passed, in order."""
+    """The first step of the walk that was not called after the step before it; None: all were called, in order."""
     remaining = iter(calls)
     return next((step for step in walk if step not in remaining), None)
 
 
 @contextmanager
 def traced(calls: list[Call]) -> Iterator[None]:
-    """Note every call of Flagpost's own functions, in this thread and in those that are started meanwhile."""
+    """Append every call of Flagpost's own functions to `calls`, in this thread and in threads started meanwhile."""
 
     def note(frame: FrameType, event: str, _: object) -> None:
         code = frame.f_code
@@ -79,7 +79,7 @@ def decide(visitor: str, client: object) -> None:
 
 
 async def passed_by_one_decision(walk: Sequence[Call]) -> list[Call]:
-    """Every call from `decide()` on, until the walk has been passed."""
+    """Every call from one `decide()` on, until the walk is complete or the time is over."""
     calls: list[Call] = []
     with traced(calls), EmbeddedKafka(TOPICS) as kafka:
         async with PendoStandIn() as pendo:
@@ -93,16 +93,14 @@ async def passed_by_one_decision(walk: Sequence[Call]) -> list[Call]:
                 await eventually(lambda: accounts.records and not any(accounts.pending.values()), SECONDS)
                 calls.clear()
                 decide("the one that is followed", client)
-                with contextlib.suppress(
-                    AssertionError
-                ):  # the test says which step it is that was not passed
+                with contextlib.suppress(AssertionError):  # the test reports which step was not called
                     await eventually(lambda: first_not_passed(walk, [*calls]) is None, SECONDS)
             service.stop()
             assert await serving == 0
     return calls
 
 
-def test_the_page_names_files_that_exist_and_no_more_than_can_be_read() -> None:
+def test_the_page_names_files_that_exist_and_not_too_many() -> None:
     walk = steps(page())
     assert all(step.path.exists() for step in walk)
     to_commit = steps(page().partition(FROM_MESSAGE)[2])
@@ -126,7 +124,7 @@ async def test_a_decision_passes_the_files_that_the_page_names_in_that_order() -
     ],
     ids=["backwards", "a function that is not called", "two steps in the wrong order"],
 )
-def test_a_walk_that_is_not_the_runs_is_found(planted: object) -> None:
+def test_a_walk_that_differs_from_the_run_is_found(planted: object) -> None:
     walk = steps(page())
     assert callable(planted)
     assert first_not_passed(walk, walk) is None

@@ -1,4 +1,4 @@
-"""The demo as somebody meets it: piped, in terminals of several kinds, and with Ctrl-C at any moment."""
+"""The demo as a user sees it: piped, in terminals of several kinds, and with Ctrl-C at any moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*([A-Za-z])")
 STATIONS = ("decision", "record", "request", "answer")
 GIVE_UP_SECONDS = 120
 INTERRUPTED = (130, -signal.SIGINT)
-"""By the command itself, or by the signal while Python still imports."""
+"""The exit codes after Ctrl-C: the command's own, or the signal's if Python was still importing."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def on_a_terminal(**more: str) -> str:
-    """What a terminal gets."""
+    """Run the demo in a pseudo-terminal; returns what it printed there."""
     leader, follower = pty.openpty()
     with subprocess.Popen(SHORT, stdout=follower, stderr=follower, env=environment(**more)) as process:
         os.close(follower)
@@ -39,7 +39,7 @@ def on_a_terminal(**more: str) -> str:
         while True:
             try:
                 part = os.read(leader, 65_536)
-            except OSError:  # the last one that could write has gone
+            except OSError:  # the last writer has closed it
                 break
             shown += part
         os.close(leader)
@@ -75,13 +75,13 @@ def test_piped_it_prints_everything_in_lines() -> None:
 
 
 @pytest.mark.thorough
-def test_a_dumb_terminal_gets_lines_and_nothing_to_obey() -> None:
+def test_a_dumb_terminal_gets_lines_without_control_sequences() -> None:
     shown = on_a_terminal(TERM="dumb")
     assert "\x1b" not in shown
     assert "One event on its way:" in shown
 
 
-def test_no_color_is_heeded() -> None:
+def test_no_color_turns_colours_off() -> None:
     shown = on_a_terminal(TERM="xterm-256color", NO_COLOR="1")
     styles = re.findall(r"\x1b\[([0-9;]*)m", shown)
     colours = [code for style in styles for code in style.split(";") if re.fullmatch(r"3\d|4\d|9\d", code)]
@@ -91,7 +91,7 @@ def test_no_color_is_heeded() -> None:
 
 @pytest.mark.parametrize("said", ["Real here: ", "Ctrl-C ends the traffic", " s  the application decides"])
 def test_ctrl_c_early_is_clean(said: str) -> None:
-    """Before anything is decided, and soon after."""
+    """Ctrl-C before the first decision, and soon after it."""
     with subprocess.Popen(
         [str(FLAGPOST), "demo", "--seconds", "600"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment(),
@@ -100,7 +100,7 @@ def test_ctrl_c_early_is_clean(said: str) -> None:
         while said not in (line := process.stdout.readline()):
             assert line
         children = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+        os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the whole foreground process group
         out, errors = process.communicate(timeout=stretched(GIVE_UP_SECONDS))
     if process.returncode == 0:
         assert "Everything adds up" in out

@@ -1,7 +1,7 @@
 """Processes that fork without Python's hooks, as uWSGI does, and children that end without atexit.
 
-On the code before, every one of these lost events without a word: the child of a fork in C went on with the parent's
-producer, whose threads a fork does not copy, and a child of multiprocessing ended with what it had accepted.
+Before the fix, each of these cases lost events silently: the child of a fork in C continued with the parent's
+producer, whose threads a fork does not copy, and a child of multiprocessing ended without sending what it accepted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def topic() -> str:
 
 
 def visitors(kafka: EmbeddedKafka, topic: str) -> list[str]:
-    """Whose track events are there, sorted; no two have the same id."""
+    """The visitors of the topic's track events, sorted; checks that no two events have the same id."""
     decoder = Decoder()
     events = [decoder.decode(record.value or b"") for record in read_topic(kafka.bootstrap_servers, topic)]
     assert len({event.event_id for event in events}) == len(events)
@@ -122,7 +122,7 @@ print(json.dumps({{"codes": codes, "left": left, "all": stats.accepted == stats.
 @pytest.mark.parametrize("ending", ["exit", "_exit"])
 @pytest.mark.parametrize("before", ["quiet", "locked"])
 def test_children_of_a_fork_in_c_publish(kafka: EmbeddedKafka, topic: str, before: str, ending: str) -> None:
-    """Their events stayed in a queue that no thread served, and `accepted` counted them; nothing was told."""
+    """Before, their events stayed in a queue that no thread served; `accepted` counted them, without an error."""
     script = FORKING_IN_C.format(seconds=stretched(DEADLINE_SECONDS // 3))
 
     finished = run(script, kafka.bootstrap_servers, topic, before, ending)
@@ -148,7 +148,7 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
-def test_a_grandchild_publishes_whose_parent_never_did(kafka: EmbeddedKafka, topic: str) -> None:
+def test_a_grandchild_publishes_although_its_parent_never_did(kafka: EmbeddedKafka, topic: str) -> None:
     finished = run(
         GRANDCHILD.format(seconds=stretched(DEADLINE_SECONDS // 3)), kafka.bootstrap_servers, topic
     )
@@ -157,7 +157,7 @@ def test_a_grandchild_publishes_whose_parent_never_did(kafka: EmbeddedKafka, top
     assert visitors(kafka, topic) == ["grandchild", "parent"]
 
 
-# A publisher of the module: a spawned child makes its own when it imports the main module.
+# The publisher belongs to the module: a spawned child creates its own when it imports the main module.
 MULTIPROCESSING = """
 import sys
 from flagpost_publisher import Publisher
@@ -192,7 +192,7 @@ if __name__ == "__main__":
 def test_a_child_of_multiprocessing_sends_what_it_accepted(
     kafka: EmbeddedKafka, topic: str, tmp_path: Path, method: str, kind: str
 ) -> None:
-    """It ends with os._exit(), so that atexit never runs: the last five events were lost."""
+    """The child ends with os._exit(), so atexit never runs; before, the last five events were lost."""
     script = tmp_path / "application.py"
     script.write_text(MULTIPROCESSING.format(seconds=stretched(DEADLINE_SECONDS // 3)))
 
@@ -204,7 +204,7 @@ def test_a_child_of_multiprocessing_sends_what_it_accepted(
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_child_of_multiprocessing_ends_though_kafka_is_absent(tmp_path: Path, method: str) -> None:
+def test_a_child_of_multiprocessing_ends_although_kafka_is_absent(tmp_path: Path, method: str) -> None:
     script = tmp_path / "application.py"
     script.write_text(
         MULTIPROCESSING.format(seconds=0).replace("assert publisher.flush(0) == 0", "publisher.flush(0)")
@@ -236,7 +236,7 @@ def application(environ, start_response):
 
 @contextmanager
 def uwsgi(kafka: EmbeddedKafka, topic: str, directory: Path, options: list[str]) -> Iterator[str]:
-    """A real uWSGI with one worker and the application above; returns its URL."""
+    """Run a real uWSGI with one worker and the application above; yields its URL."""
     (directory / "served.py").write_text(SERVED)
     log = directory / "uwsgi.log"
     variables = {"SERVERS": kafka.bootstrap_servers, "TOPIC": topic, "SECONDS": str(stretched(20))}
@@ -264,7 +264,7 @@ def uwsgi(kafka: EmbeddedKafka, topic: str, directory: Path, options: list[str])
 
 
 def port_of(log: Path) -> str:
-    """The port that uWSGI has picked, by its log."""
+    """The port that uWSGI chose, from its log."""
     deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while time.monotonic() < deadline:
         told = [line for line in log.read_text().splitlines() if "bound to TCP address 127.0.0.1:" in line]
@@ -275,7 +275,7 @@ def port_of(log: Path) -> str:
 
 
 def asked(url: str) -> list[int]:
-    """The numbers in the application's answer; the worker may just be on its way up."""
+    """The numbers in the application's answer; retries, because the worker may still be starting."""
     deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while True:
         try:
@@ -290,7 +290,7 @@ def asked(url: str) -> list[int]:
 def test_workers_of_uwsgi_publish(
     kafka: EmbeddedKafka, topic: str, tmp_path: Path, options: list[str]
 ) -> None:
-    """Also the second one, which takes the place of one that was killed; the master has published before."""
+    """Also the second worker, which replaces a killed one; the master published before the fork."""
     workers = []
     with uwsgi(kafka, topic, tmp_path, options) as url:
         for _ in range(2):

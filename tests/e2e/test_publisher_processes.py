@@ -15,7 +15,7 @@ pytestmark = pytest.mark.thorough
 ABSENT = {
     "nothing listens": "127.0.0.1:1",
     "unknown host": "kafka.invalid:9092",
-    "no answer": "192.0.2.1:9092",  # an address for documentation: packets to it get lost
+    "no answer": "192.0.2.1:9092",  # an address reserved for documentation: packets to it get lost
 }
 
 
@@ -88,7 +88,7 @@ def test_what_was_published_last_is_sent_when_the_process_ends(
     assert len(read_topic(kafka.bootstrap_servers, topic)) == 21
 
 
-def test_an_unhandled_exception_ends_the_process_as_ever() -> None:
+def test_an_unhandled_exception_ends_the_process_as_usual() -> None:
     finished = run(ENDING.format(end="raise RuntimeError('mine')", seconds=0), "127.0.0.1:1", "events")
 
     assert finished.returncode == 1

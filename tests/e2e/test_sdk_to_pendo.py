@@ -1,4 +1,4 @@
-"""From decide() of the real optimizely-sdk, through a real Kafka, to what Pendo receives: nothing mocked between."""
+"""From decide() of the real optimizely-sdk, through a real Kafka, to what Pendo receives: no mocks in between."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) ->
                 expected[f'"visitorId":"user-{number}","accountId":"acme-{number % 3}"|{properties}'] = 1
         assert publisher.flush(stretched(20)) == 0
         stats = publisher.stats()
-    # Each of three flags was decided twice, once without an impression: to the publisher these are not equal.
+    # Each of three flags was decided twice, once without an impression: for the publisher the two are no duplicates.
     assert stats.delivered == stats.accepted == expected.total() + 40 * 3
     assert stats.duplicates == 0
     with scene.consume() as consumer:
@@ -90,10 +90,10 @@ async def test_pendo_receives_what_was_decided_and_nothing_else(scene: Scene) ->
 
 
 @pytest.mark.parametrize("sends_all", [True, False])
-async def test_experiments_only_are_those_of_experiments_whatever_the_datafile_has_impressions_for(
+async def test_experiments_only_sends_experiments_whatever_the_datafile_has_impressions_for(
     sends_all: bool, scene: Scene
 ) -> None:
-    """A rollout that becomes an experiment with the same variation is heard of at once."""
+    """When a rollout becomes an experiment with the same variation, its decisions are sent at once."""
     client, manager = changing_client(sendFlagDecisions=sends_all, **TARGETED)
     experiment = rule("500", "banner_test", [variation("501", "on", on=True)], [EVERYONE])
     with Publisher(bootstrap_servers=scene.kafka.bootstrap_servers, topic=scene.topic) as publisher:
@@ -123,7 +123,7 @@ async def test_experiments_only_are_those_of_experiments_whatever_the_datafile_h
     assert sent == {("checkout", "experiment"): 10, ("banner", "experiment"): 10}
 
 
-async def test_what_visitors_were_shown_ends_in_their_metadata(scene: Scene) -> None:
+async def test_the_variations_shown_to_visitors_are_stored_in_their_metadata(scene: Scene) -> None:
     client = optimizely_client()
     shown: dict[str, dict[str, str | None]] = {}
     with Publisher(bootstrap_servers=scene.kafka.bootstrap_servers, topic=scene.topic) as publisher:
@@ -149,7 +149,7 @@ async def test_what_visitors_were_shown_ends_in_their_metadata(scene: Scene) -> 
     assert len(requests) <= 3
 
 
-async def test_the_demo_adds_up_on_a_kafka_of_ones_own(kafka: KafkaBroker) -> None:
+async def test_the_demo_adds_up_on_the_users_own_kafka(kafka: KafkaBroker) -> None:
     command = [
         str(FLAGPOST), "demo", "--json", "--seconds", "4", "--rate", "60",
         "--bootstrap-servers", kafka.bootstrap_servers,
@@ -176,7 +176,7 @@ async def test_the_demo_adds_up_on_a_kafka_of_ones_own(kafka: KafkaBroker) -> No
 
 
 @pytest.mark.thorough
-async def test_the_demo_needs_nothing_and_heeds_ctrl_c() -> None:
+async def test_the_demo_needs_nothing_and_ends_at_ctrl_c() -> None:
     command = [str(FLAGPOST), "demo", "--seconds", "600"]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, start_new_session=True
@@ -187,7 +187,7 @@ async def test_the_demo_needs_nothing_and_heeds_ctrl_c() -> None:
         or b" 0 del" in line
     ):
         assert line
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal: to the whole foreground process group
     out, errors = await asyncio.wait_for(process.communicate(), stretched(90))
     assert process.returncode == 0, errors.decode()
     assert b"Everything adds up; nothing is unexplained." in out

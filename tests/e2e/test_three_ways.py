@@ -1,9 +1,9 @@
-"""Three ways to count an experiment: what Optimizely received, what was published, what Pendo took; all explained.
+"""Three counts of an experiment, all explained: what Optimizely received, what was published, what Pendo accepted.
 
-The SDK's event batches go over HTTP to an endpoint that loses one in fifty after it has taken them; its export is
+The SDK's event batches go over HTTP to an endpoint that loses one in fifty after it has accepted them; its export is
 what `flagpost reconcile --optimizely` reads. Six services decide: one that works, one that never attached a
-publisher, and four whose publishers cannot take all their decisions to Kafka. Whom each cause must name is told by
-the services' visitors, by what lies on the events topic, and by what the endpoint lost: never by Flagpost.
+publisher, and four whose publishers cannot write all their decisions to Kafka. The expected cause of each missing
+visitor is computed from the services' visitors, the events topic and what the endpoint lost, never from Flagpost.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ BATCH = 4
 VISITORS = 400
 FEW = 25
 DENIED, REFUSED_BY_PENDO = 7, 11
-"""Every so many visitors of the shop deny their consent, or are refused by Pendo."""
+"""Of the shop's visitors, every DENIED-th denies consent, and Pendo refuses every REFUSED_BY_PENDO-th."""
 CLOSE_SECONDS = 300
-"""The most that a publisher may take to end, and its last report a fifth of it: a machine may be slow."""
+"""The most that a publisher may take to close, of which its last report may take a fifth. Long, for slow machines."""
 FILTERED_EXPERIMENT = "210"
-"""The rollout of the flag `legacy`, which is left out by a setting."""
+"""The rollout of the flag `legacy`, which a setting leaves out."""
 
 
 def datafile(*, sends_all: bool) -> dict[str, Any]:
-    """An experiment, rollouts, a targeted delivery, no rule, a local holdout, and one for a fifth of all."""
+    """A datafile with an experiment, rollouts, a targeted delivery, a flag without rules, a local holdout, and a
+    holdout for a fifth of all visitors.
+    """
     nobody = variation("901", "ho_off", on=False)
     everywhere = {
         **holdout("900", "everywhere", 2_000),
@@ -56,13 +58,13 @@ def datafile(*, sends_all: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Service:
-    """One that decides, and how it publishes; None: it never attached a publisher."""
+    """A service that decides. `publishes` has its publisher's options; None: it never attached a publisher."""
 
     name: str
     visitors: int
     publishes: Mapping[str, Any] | None = field(default_factory=dict)
     cause: tuple[str, str | None] = ("delivered", None)
-    """Of its visitors, unless they are on the topic."""
+    """The cause and the reason of its visitors that are not on the topic."""
 
     def people(self) -> Iterator[str]:
         for number in range(self.visitors):
@@ -80,7 +82,7 @@ SERVICES = (SHOP, SILENT, FULL, GUESTS, STRICT, KIOSK)
 
 @pytest.fixture
 def reports(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The topic of impressions, to which the kiosk's user may write; to the events topic it may not."""
+    """The topic of impressions. The kiosk's user may write to it, but not to the events topic."""
     monkeypatch.setattr("flagpost_publisher.reporting.LAST_SECONDS", CLOSE_SECONDS / 5)
     topic = scene.topic.replace("events", "impressions")
     scene.kafka.create_topics(topic, partitions=1)
@@ -91,7 +93,7 @@ def reports(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def connection(service: Service, kafka: KafkaBroker) -> dict[str, Any]:
-    """The kiosk is the user who lacks a right; it gives up after a second."""
+    """Options that connect a service's publisher. The kiosk's user lacks a right; its events time out in a second."""
     if service is not KIOSK:
         return {"bootstrap_servers": kafka.bootstrap_servers}
     properties = {**kafka.user_properties, "message.timeout.ms": 1_000}
@@ -99,7 +101,7 @@ def connection(service: Service, kafka: KafkaBroker) -> dict[str, Any]:
 
 
 def decide(service: Service, client: Optimizely, scene: Scene, reports: str) -> None:
-    """Each visitor is decided for once, for every flag."""
+    """Decide every flag once for each visitor of the service."""
     publisher = None
     if service.publishes is not None:
         publisher = Publisher(
@@ -131,7 +133,7 @@ def is_refused_by_pendo(visitor: str) -> bool:
 
 
 def on_topic(scene: Scene) -> set[Exposure]:
-    """What was published, of which Optimizely was told; ids as the SDK tells them."""
+    """The published decisions that the SDK reported to Optimizely too, with ids as the SDK reports them."""
     decode = Decoder().decode
     found = set()
     for record in read_topic(scene.kafka.bootstrap_servers, scene.topic):
@@ -146,7 +148,7 @@ def on_topic(scene: Scene) -> set[Exposure]:
 def expected(
     endpoint: OptimizelyEndpoint, published: set[Exposure]
 ) -> dict[Exposure, tuple[str, str | None]]:
-    """Everybody who is in one and not in the other, with the cause and the reason."""
+    """Each exposure on which Optimizely and Flagpost differ, with the cause and the reason."""
     kept = {each.exposure: each.row["is_holdback"] for each in endpoint.kept}
     found: dict[Exposure, tuple[str, str | None]] = {}
     for exposure, is_held_back in kept.items():
@@ -173,11 +175,11 @@ def cause_of(exposure: Exposure, *, is_published: bool, is_held_back: bool) -> t
 
 
 NO_RIGHT = {"msg_timed_out", "topic_authorization_failed"}
-"""What Kafka's client says of an event that waited for the right until its time was over: either."""
+"""The Kafka client's error for an event that waited for the right until it timed out: either of the two."""
 
 
 def told(document: Mapping[str, Any]) -> dict[Exposure, tuple[str, str | None]]:
-    """What reconcile says."""
+    """The differences in reconcile's document, each with its cause and its reason."""
     return {
         (each["experiment_id"], each["variation_id"], each["visitor_id"]): (
             each["cause"],
@@ -241,7 +243,8 @@ async def test_everybody_who_is_missing_is_named_with_the_cause(
         if cause != "only_flagpost"
     )
     assert sum(row["delivered"] for row in optimizely["rows"]) + lost == len(kept)
-    # Who never attached is told by what it is not: the services that do publish, and the SDK that told Optimizely.
+    # The service without a publisher is not named itself: reconcile names the SDK that reported the visitors to
+    # Optimizely, and the services that do publish.
     silent = [each for each in optimizely["differences"] if each["cause"] == "never_published"]
     assert {each["client"].partition(" ")[0] for each in silent} == {"python-sdk"}
     assert not [name for each in silent for name in each["services"] if name.startswith("mobile")]
@@ -256,6 +259,6 @@ async def test_everybody_who_is_missing_is_named_with_the_cause(
     assert any(f"by kiosk: {reason}" in " ".join(text.stdout.split()) for reason in NO_RIGHT)
 
 
-def test_the_user_who_lacks_the_right_is_the_kiosks(scene: Scene) -> None:
-    """Its rights are those of the test's own topics."""
+def test_the_kiosk_connects_as_the_user_who_lacks_the_right(scene: Scene) -> None:
+    """That user has only the rights that the test grants on its own topics."""
     assert connection(KIOSK, scene.kafka)["properties"]["sasl.username"] == USER

@@ -47,7 +47,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> Path:
-    """The example's folder, with the libraries as npm has them, and the datafile beside the page."""
+    """A copy of the example's folder, with the libraries from npm, and the datafile beside the page."""
     built = await asyncio.to_thread(browser_example)
     shutil.copytree(built, tmp_path / "shop", symlinks=True)
     shutil.copy(EXAMPLES / "datafile.json", tmp_path / "shop")
@@ -72,7 +72,7 @@ async def until(gateway: RunningGateway, at_least: float, name: str, **labels: s
 
 
 async def tracks_of(kafka: EmbeddedKafka, gateway: RunningGateway, number: int) -> list[TrackEvent]:
-    """The events on the topic by name, once there are so many."""
+    """The topic's events, sorted by name, once the gateway accepted `number`; checks that all are track events."""
     await until(gateway, number, "flagpost_gateway_key_events_total", key="web", outcome="accepted")
     records = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, "flagpost.events")
     events = [Decoder().decode(record.value or b"") for record in records]
@@ -130,7 +130,8 @@ async def test_a_page_of_another_origin_sends_nothing(kafka: EmbeddedKafka, shop
             await gateway.ready()
             write_settings(shop, gateway)
             with opened(f"http://localhost:{port}/all-calls.html"):
-                # The beacon is sent unasked, and refused for its origin; all others are asked for, and not sent.
+                # The browser sends the beacon without a preflight, and the gateway refuses its origin. All other
+                # calls need a preflight, which fails, so the browser does not send them.
                 await until(gateway, 1, "flagpost_gateway_requests_total", route="/v1/t", status="403")
             for path in ("/v1/t", "/v1/p", "/v1/i"):
                 assert await gateway.value("flagpost_gateway_requests_total", route=path, status="200") == 0

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.kafka
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's own patience with Kafka, for this machine."""
+    """Stretch the command's time-out for Kafka calls on a slow machine."""
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", stretched(kafka_admin.CALL_SECONDS))
 
 
@@ -37,7 +37,7 @@ SECRETS = (Keys().track_secret, Keys().integration_key)
 
 
 async def _run(environ: dict[str, str], *arguments: str) -> Result:
-    """Run the command as its users do, and not in the loop that the stand-in lives in."""
+    """Run the command in a thread, because the stand-in answers on this loop."""
     return await asyncio.to_thread(CliRunner().invoke, flagpost, list(arguments), env=environ)
 
 
@@ -89,7 +89,7 @@ async def test_after_topics_create_all_is_well(
     assert not any(secret in result.output + lines.output for secret in SECRETS)
 
 
-async def test_a_test_event_is_sent_once_and_none_of_a_visitor_who_is_suppressed(
+async def test_a_test_event_is_sent_once_and_never_for_a_suppressed_visitor(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     async with PendoStandIn() as pendo:
@@ -128,7 +128,7 @@ async def test_a_running_consumer_is_asked_how_pendo_answers(scene: Scene) -> No
 
 
 @pytest.mark.kafka_core
-async def test_missing_topics_fail_but_for_the_gateways(
+async def test_missing_topics_fail_except_the_gateways(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     async with PendoStandIn() as pendo:
@@ -227,10 +227,10 @@ async def test_settings_that_cannot_be_used_are_a_document_too() -> None:
 
 
 @pytest.mark.thorough
-async def test_a_look_creates_no_topic_where_the_broker_would(
+async def test_check_and_import_create_no_topic_where_the_broker_would(
     tmp_path: Path, fresh_name: Callable[[str], str]
 ) -> None:
-    """A topic is asked for by name; librdkafka's producers have unknown ones created, with the broker's defaults."""
+    """If a producer of librdkafka asks for an unknown topic by name, such a broker creates it with its defaults."""
     broker = OwnBroker(tmp_path, {"auto.create.topics.enable": "true"})
     try:
         async with PendoStandIn() as pendo:

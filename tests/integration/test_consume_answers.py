@@ -1,4 +1,4 @@
-"""The service, on the embedded Kafka: answers that nobody can read, and answers that come while it is frozen."""
+"""The service on the embedded Kafka: answers that cannot be read, and answers that arrive while it is frozen."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def kafka() -> Iterator[EmbeddedKafka]:
         yield embedded
 
 
-async def test_what_pendo_took_is_delivered_once_though_its_answer_cannot_be_read(
+async def test_an_event_whose_answer_cannot_be_read_is_delivered_once(
     kafka: EmbeddedKafka,
 ) -> None:
-    """Before: each event was sent eleven times, while others passed, and then dead-lettered."""
+    """Before the fix, each such event was sent eleven times and then dead-lettered if other events were accepted."""
     requests = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,7 +69,7 @@ async def test_what_pendo_took_is_delivered_once_though_its_answer_cannot_be_rea
 async def test_answers_that_come_while_the_service_is_frozen_are_read_and_nothing_is_sent_again(
     kafka: EmbeddedKafka,
 ) -> None:
-    """Before: every request in flight timed out as the loop went on, its answer unread, and was sent again."""
+    """Before the fix, every request in flight timed out after the freeze, its answer unread, and was sent again."""
     clock = Clock()
     async with PendoStandIn() as pendo:
         with server_in_thread(VISITORS, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as server:

@@ -32,7 +32,7 @@ from traffic import check_spacing, produce, tracks
 
 
 def decision(visitor: str, flag: str = "checkout", **fields: object) -> DecisionEvent:
-    """A decision that is made now."""
+    """A decision that occurs now, unless `fields` says otherwise."""
     return engine_world.decision(visitor, flag, "treatment", **{"occurred_at": wall_ms(), **fields})
 
 
@@ -145,7 +145,7 @@ async def test_a_wrong_key_pauses_and_a_corrected_file_fixes_it_without_a_restar
     secret = tmp_path / "track-secret"
     secret.write_text("wrong\n")
     right = scene.settings.pop("pendo.track_secret")
-    # More than go at once: intake pauses while there are some that never failed, to try the key with.
+    # More events than are sent at once: intake pauses only while deliveries that never failed are left for probes.
     scene.publish(decision(f"v{number}") for number in range(150))
     with scene.consume(pendo__track_secret_file=str(secret)) as consumer:
 
@@ -219,7 +219,7 @@ async def test_metadata_fields_are_sent_under_their_api_name_or_reported_missing
         assert request.body == b'[{"visitorId":"v1","values":{"optimizely_checkout":"treatment"}}]'
 
 
-async def test_a_stop_hands_back_what_waits_and_another_start_goes_on(scene: Scene) -> None:
+async def test_a_stop_returns_what_waits_and_the_next_start_continues(scene: Scene) -> None:
     events = [replace(decision("hot"), flag_key=f"flag{number}") for number in range(6)]
     scene.publish(events)
     received = scene.pendo.received

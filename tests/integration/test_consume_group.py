@@ -36,7 +36,7 @@ ZIPF_EXPONENT = 0.7
 
 
 def events_of(count: int, seed: int) -> list[TrackEvent]:
-    """Events of Zipf-distributed visitors, each with its number."""
+    """Numbered events of visitors that are drawn from a Zipf distribution."""
     random = Random(seed)
     weights = [1 / rank**ZIPF_EXPONENT for rank in range(1, VISITORS + 1)]
     visitors = random.choices(range(VISITORS), weights, k=count)
@@ -54,13 +54,13 @@ def events_of(count: int, seed: int) -> list[TrackEvent]:
 
 
 class Group(Scene):
-    """A scene for several consumers, each of which can be told by the query of its requests' path."""
+    """A scene for several consumers; the query in a request's path names the consumer that sent it."""
 
     def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, name: str, partitions: int = 12) -> None:
         super().__init__(kafka, pendo, name, partitions)
         self.settings |= {
-            # What stands in for Pendo runs in this process, which may stand still for seconds on a busy machine: a
-            # request that is given up would be sent again, rightly.
+            # The Pendo stand-in runs in this process, which may stop for seconds on a busy machine. A request that
+            # times out then would be sent again, correctly.
             "kafka.session_timeout_seconds": 60,
             "pendo.request_timeout_seconds": 25,
             "decisions.visitor_metadata": False,
@@ -89,11 +89,11 @@ def is_ready(consumer: RunningConsumer) -> bool:
 
 
 async def scrape_often(*consumers: RunningConsumer) -> None:
-    """Scrape until cancelled; each scrape checks the books."""
+    """Scrape until cancelled; each scrape checks that the accounts balance."""
     while True:
         for consumer in consumers:
             if consumer.is_running:
-                with contextlib.suppress(OSError):  # it may be ending just now
+                with contextlib.suppress(OSError):  # the consumer may just be ending
                     await asyncio.to_thread(consumer.scrape)
         await asyncio.sleep(0.2)
 
@@ -107,7 +107,7 @@ def sender_of(request: Received) -> str:
 
 
 def check_order(requests: list[Received]) -> None:
-    """Each sender sends a visitor's events in the order of their offsets, which is that of their numbers."""
+    """Check that each sender sent a visitor's events in the order of their numbers, and so of their offsets."""
     last: dict[tuple[str, str | None], int] = defaultdict(lambda: -1)
     for request in requests:
         key = sender_of(request), request.visitor_id
@@ -116,7 +116,7 @@ def check_order(requests: list[Received]) -> None:
 
 
 def sent_again_though_answered(requests: list[Received]) -> int:
-    """How many were sent again although Pendo had answered 200: the ledger leaves nothing of it."""
+    """The number of events sent again although Pendo had answered 200; with the ledger it must be zero."""
     answered = Counter(number_of(request) for request in requests if request.status == 200)
     return sum(answered.values()) - len(answered)
 
@@ -188,7 +188,7 @@ HANG_SECONDS = 14.0
 async def test_partitions_that_stay_are_read_during_a_hand_over(
     kafka: KafkaBroker, fresh_name: Callable[[str], str], protocol: str
 ) -> None:
-    """A request that hangs holds up the hand-over of its partition; it held up reading all others as long."""
+    """A hanging request delays the hand-over of its partition; before, it also stopped reading all others."""
     async with PendoStandIn(StandInConfig(visitor_interval_seconds=INTERVAL_SECONDS)) as pendo:
         group = Group(kafka, pendo, fresh_name("stay"), partitions=4)
         group.settings |= {
@@ -231,7 +231,7 @@ async def test_partitions_that_stay_are_read_during_a_hand_over(
                 flowed = {n: at for n, (at, partition) in sent_at.items() if partition not in leaving}
                 arrivals = partial(arrivals_of, pendo)
                 await eventually(lambda: flowed.keys() <= arrivals().keys())
-                # Somebody was handed over for as long as a request hangs, and those that stayed did not wait.
+                # The hand-over took as long as a request hangs, and the partitions that stayed did not wait for it.
                 took = max(sent_at[n][0] for n in sent_at) - min(sent_at[n][0] for n in sent_at)
                 slowest = max(arrivals()[n] - at for n, at in flowed.items())
                 assert slowest < took / 2, f"one waited {slowest:.1f} s of {took:.1f} s"
@@ -250,7 +250,7 @@ def is_still_held(consumer: RunningConsumer, partition: int) -> bool:
 
 
 def arrivals_of(pendo: PendoStandIn) -> dict[int, float]:
-    """When each of the flowing events came first."""
+    """When each of the flowing events first arrived at Pendo."""
     return {
         number_of(each): each.at_seconds
         for each in reversed(tracks(pendo.received))

@@ -47,7 +47,7 @@ async def test_events_with_schema_ids_are_delivered_and_an_unknown_id_is_a_dead_
     assert b'"properties":{"n":1}' in tracks(received)[0].body
 
 
-async def test_a_registry_that_is_down_is_waited_for(scene: Scene) -> None:
+async def test_the_consumer_waits_for_a_registry_that_is_down(scene: Scene) -> None:
     stray = TrackEvent(event_id="s", occurred_at=1, visitor_id="v", event="Clicked")
     produce(scene.kafka.bootstrap_servers, scene.topic, b"v", encode_confluent(stray, 1))
     with scene.consume(kafka__schema_registry__url="http://127.0.0.1:1") as consumer:
@@ -60,7 +60,7 @@ async def test_a_registry_that_is_down_is_waited_for(scene: Scene) -> None:
 
 @asynccontextmanager
 async def lying_registry(answer: Callable[[int], web.Response]) -> AsyncIterator[str]:
-    """A registry that says of each id what a test wants; returns its URL."""
+    """A registry that answers for each id as a test wants; yields its URL."""
 
     async def handle(request: web.Request) -> web.Response:
         return answer(int(request.match_info["id"]))
@@ -90,7 +90,7 @@ NOT_FOUND = {"error_code": 40403, "message": "Schema not found"}
 async def test_only_the_partition_of_the_record_waits_and_a_registry_that_is_behind_costs_no_record(
     scene: Scene,
 ) -> None:
-    """A 404 of a replica that is a second behind made dead letters; a 403 stopped all partitions."""
+    """Before, a 404 from a replica that was a second behind made dead letters, and a 403 stopped all partitions."""
     present = False
 
     def answer(_schema_id: int) -> web.Response:

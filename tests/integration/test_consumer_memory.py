@@ -1,6 +1,6 @@
-"""A consumer at the default settings in floods that have killed it: it stays far below what the chart gives it.
+"""A consumer at the default settings, in floods that once killed it, stays far below the chart's memory limit.
 
-The bounds are generous: what they hold off is a factor, and not a tenth. `make chaos` runs the long forms.
+The bounds are generous: they detect several times the memory, not a tenth more. `make chaos` runs the long forms.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SECONDS = 120.0
 
 @asynccontextmanager
 async def registry_that_knows_nothing() -> AsyncIterator[str]:
-    """Answers 404 to every id."""
+    """A registry that answers 404 to every id; yields its URL."""
 
     async def refuse(_: web.Request) -> web.Response:
         return web.json_response({"error_code": 40403, "message": "Schema not found"}, status=404)
@@ -45,9 +45,9 @@ async def registry_that_knows_nothing() -> AsyncIterator[str]:
 
 
 async def paused_for_memory(consumer: RunningConsumer) -> None:
-    """Wait until intake has paused because as much is pending as may be."""
+    """Wait until intake has paused because the limit of pending records or bytes is reached."""
     await eventually(lambda: any("intake paused" in line for line in consumer.lines), SECONDS)
-    # What had been read ahead by then comes to rest.
+    # What the client had read ahead by then still takes memory.
     await asyncio.sleep(1.0)
 
 
@@ -60,7 +60,7 @@ async def settled(consumer: RunningConsumer, count: int, **labels: str) -> None:
 
 
 async def test_records_of_450_kb(scene: Scene) -> None:
-    """600 of them held 541 MB."""
+    """Before, 600 of them took 541 MB."""
     await asyncio.to_thread(produce_all, scene, large_tracks(600, 450_000))
     with scene.consume() as consumer:
         await settled(consumer, 600, reason="invalid")
@@ -68,7 +68,7 @@ async def test_records_of_450_kb(scene: Scene) -> None:
 
 
 async def test_events_of_60_kb_while_pendo_is_down(scene: Scene) -> None:
-    """`delivery.max_pending` alone let in 20,000 of them, 1.2 GB."""
+    """Before, `delivery.max_pending` alone let in 20,000 of them, 1.2 GB."""
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     await asyncio.to_thread(produce_all, scene, large_tracks(5_000, 60_000))
     with scene.consume() as consumer:
@@ -77,7 +77,7 @@ async def test_events_of_60_kb_while_pendo_is_down(scene: Scene) -> None:
 
 
 async def test_metadata_of_a_thousand_tiny_fields_while_pendo_is_down(scene: Scene) -> None:
-    """Each byte of it takes sixty in memory: `delivery.max_pending_bytes` let in 4 GB."""
+    """Each byte of such a record takes sixty in memory; before, `delivery.max_pending_bytes` let in 4 GB."""
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     await asyncio.to_thread(produce_all, scene, tiny_fields(5_000, 1_000))
     with scene.consume() as consumer:
@@ -86,7 +86,7 @@ async def test_metadata_of_a_thousand_tiny_fields_while_pendo_is_down(scene: Sce
 
 
 async def test_metadata_of_too_many_tiny_fields(scene: Scene) -> None:
-    """A record of 64 KiB with 10,000 fields took 3.8 MB while it waited."""
+    """Before, a record of 64 KiB with 10,000 fields took 3.8 MB while it waited."""
     await asyncio.to_thread(produce_all, scene, tiny_fields(300, 10_000))
     with scene.consume() as consumer:
         await settled(consumer, 300, reason="invalid")
@@ -94,7 +94,7 @@ async def test_metadata_of_too_many_tiny_fields(scene: Scene) -> None:
 
 
 async def test_texts_of_wide_letters_while_pendo_is_down(scene: Scene) -> None:
-    """One letter of a text makes each of the others take four bytes."""
+    """One wide letter in a text makes each of its letters take four bytes."""
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     await asyncio.to_thread(produce_all, scene, wide_letters(2_500))
     with scene.consume() as consumer:
@@ -103,7 +103,7 @@ async def test_texts_of_wide_letters_while_pendo_is_down(scene: Scene) -> None:
 
 
 async def test_events_with_many_headers_while_pendo_is_down(scene: Scene) -> None:
-    """A header of two bytes takes a hundred."""
+    """A header of two bytes takes a hundred bytes in memory."""
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     await asyncio.to_thread(produce_all, scene, many_headers(3_000, 5_000))
     with scene.consume() as consumer:
@@ -112,7 +112,7 @@ async def test_events_with_many_headers_while_pendo_is_down(scene: Scene) -> Non
 
 
 async def test_a_flood_of_unknown_schema_ids(scene: Scene) -> None:
-    """Each of them may be there in a minute: what waits is bounded, and the others go on."""
+    """The registry may know each id a minute later, so the records wait; what waits is bounded in memory."""
     async with registry_that_knows_nothing() as url:
         await asyncio.to_thread(produce_all, scene, unknown_ids(5_000, 40_000))
         with scene.consume(

@@ -1,4 +1,4 @@
-"""Dead letters of the real consumer, put back while it runs."""
+"""Dead letters of the real consumer, replayed while it runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wall_ms() -> int:
 
 
 async def dead_letters(scene: Scene, *arguments: str) -> str:
-    """What the command says on stdout; Pendo answers on this loop meanwhile."""
+    """Run the command in a thread, because Pendo answers on this loop; returns its standard output."""
     command = [str(FLAGPOST), "dead-letters", *arguments]
     done = await asyncio.to_thread(
         lambda: subprocess.run(
@@ -83,7 +83,7 @@ async def test_a_refused_track_goes_back_until_pendo_takes_it_and_its_metadata_i
         assert await listed(scene) == []
         assert (await replay(scene))["matched"] == 0
         assert await consumer.stop() == 0
-    assert len(tracks(received)) == 3  # two refusals, and the one that counts
+    assert len(tracks(received)) == 3  # two were refused, one was accepted
     assert received.recorded(Endpoint.METADATA) == len(received.of(Endpoint.METADATA)) == 1
     assert received.violations == []
 
@@ -106,7 +106,7 @@ async def test_what_was_delivered_meanwhile_is_not_sent_again(scene: Scene) -> N
     assert received.recorded() == 1
 
 
-async def test_after_a_spell_of_refusals_every_visitor_is_delivered_once(scene: Scene) -> None:
+async def test_after_a_time_of_refusals_every_visitor_is_delivered_once(scene: Scene) -> None:
     received, visitors = scene.pendo.received, [f"v{n}" for n in range(150)]
     scene.pendo.faults.outage(422, Endpoint.TRACK)
     scene.publish([decision(visitor, "checkout", "a", occurred_at=wall_ms()) for visitor in visitors])

@@ -1,4 +1,4 @@
-"""A replay that ends anywhere can be run again: nothing is put back twice, nothing is left out."""
+"""A replay that was interrupted anywhere can be run again: nothing is replayed twice, nothing is left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 60.0
 
 @contextmanager
 def replaying(topics: DeadLetterTopics, *, written: int) -> Iterator[subprocess.Popen[str]]:
-    """A `replay` of its own process that has written so many records more."""
+    """Run `replay` as a process; yields it once it has written `written` records, and kills it at the end."""
     with WholeTopic(topics.kafka, topics.events) as events:
         before = sum(events.ends().values())
         process = subprocess.Popen(
@@ -46,7 +46,7 @@ def replaying(topics: DeadLetterTopics, *, written: int) -> Iterator[subprocess.
 
 
 def put_back(topics: DeadLetterTopics) -> set[str]:
-    """What was replayed, once the events topic and the markers have been found to agree on it."""
+    """The sources of the replayed dead letters; checks that the events topic and the markers agree."""
     events = [put.header("flagpost-replay-of") for put in topics.replayed()]
     markers = [marker.header("flagpost-replayed") for marker in topics.markers()]
     assert len(events) == len(set(events)), "put back twice"
@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it_with_a_line_that_says_how_far_it_came(topics: DeadLetter
     assert len(put_back(topics)) == LETTERS
 
 
-def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_ends(
+def test_of_two_replays_at_once_the_later_continues_and_the_earlier_says_why_it_ends(
     topics: DeadLetterTopics,
 ) -> None:
     with replaying(topics, written=1) as earlier:
@@ -113,7 +113,7 @@ def test_of_two_replays_at_once_the_later_goes_on_and_the_earlier_says_why_it_en
     assert f"{LETTERS - later['replayed']:,} of {LETTERS:,} dead letters were replayed" in stderr
 
 
-def test_a_broker_that_dies_meanwhile_costs_nothing_but_another_run(
+def test_after_a_crash_of_the_broker_another_run_replays_the_rest(
     kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topics = DeadLetterTopics(kafka_broker, fresh_name("interrupted"), PARTITIONS)

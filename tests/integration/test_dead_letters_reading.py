@@ -33,7 +33,7 @@ def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> DeadLetterTo
     return DeadLetterTopics(kafka, fresh_name("letters"))
 
 
-def test_list_says_of_each_what_the_contract_names_and_the_oldest_comes_first(
+def test_list_has_the_fields_of_the_contract_and_the_oldest_comes_first(
     topics: DeadLetterTopics,
 ) -> None:
     young, old = topics.bury(
@@ -85,7 +85,7 @@ def test_list_says_of_each_what_the_contract_names_and_the_oldest_comes_first(
         (["--visitor", "nobody"], []),
     ],
 )
-def test_filters_hold_together(topics: DeadLetterTopics, filters: list[str], expected: list[int]) -> None:
+def test_filters_are_combined(topics: DeadLetterTopics, filters: list[str], expected: list[int]) -> None:
     ages = {0: 58, 1: 45, 2: 30, 3: 10}
     reasons = ["rejected", "expired", "invalid", "rejected"]
     topics.bury(
@@ -102,8 +102,8 @@ def test_filters_hold_together(topics: DeadLetterTopics, filters: list[str], exp
     assert [line["detail"] for line in topics.listed(*filters)] == [f"number {n}" for n in expected]
 
 
-def test_since_finds_what_died_after_it_wherever_it_lies(topics: DeadLetterTopics) -> None:
-    """The topic's own timestamps only spare reading: what died is told by flagpost-at."""
+def test_since_finds_dead_letters_by_their_time_wherever_they_are(topics: DeadLetterTopics) -> None:
+    """The header flagpost-at has the time of a dead letter; the topic's timestamps only reduce what is read."""
     topics.bury(*(letter(step(str(n), f"v{n}"), at=wall_ms() - n * 60_000) for n in range(20)))
     assert len(topics.listed("--since", "570s")) == 10
 
@@ -121,10 +121,10 @@ def test_records_of_others_are_left_alone_and_reported(topics: DeadLetterTopics)
     assert topics.replay() == {"matched": 1, "replayed": 1, "skipped": 0, "dry_run": False}
 
 
-def test_a_second_copy_of_a_dead_letter_is_none_and_a_new_topics_record_is_one(
+def test_a_second_copy_of_a_dead_letter_is_ignored_but_a_new_topics_record_is_not(
     topics: DeadLetterTopics,
 ) -> None:
-    """A producer that had to be replaced may write a dead letter twice: both were listed, and both replayed."""
+    """A producer that was replaced may write a dead letter twice; before, both copies were listed and replayed."""
     first, other = step("e1"), step("of a topic made anew")
     topics.bury(
         letter(first, source="events/0/7", at=1_000),
@@ -154,7 +154,7 @@ def test_an_empty_topic_is_an_empty_list(topics: DeadLetterTopics) -> None:
     assert topics.replay() == {"matched": 0, "replayed": 0, "skipped": 0, "dry_run": False}
 
 
-def test_show_gives_headers_and_the_event_that_preview_reads(topics: DeadLetterTopics) -> None:
+def test_show_prints_headers_and_the_event_that_preview_reads(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(DECISION, original=[("trace", b"abc"), ("tag", b"1"), ("tag", None)]))
     document = orjson.loads(topics.run("show", place, "--json").stdout)
     assert {key: document[key] for key in topics.listed()[0]} == topics.listed()[0]
@@ -177,7 +177,7 @@ def test_show_gives_headers_and_the_event_that_preview_reads(topics: DeadLetterT
         (b"\xc3\x01" + bytes(8), "upgrade Flagpost"),
     ],
 )
-def test_show_gives_what_cannot_be_decoded_in_base64_and_says_why(
+def test_show_prints_what_cannot_be_decoded_in_base64_and_says_why(
     topics: DeadLetterTopics, value: bytes, why: str
 ) -> None:
     (place,) = topics.bury(letter(value, kind="unknown", reason="undecodable"))
@@ -187,7 +187,7 @@ def test_show_gives_what_cannot_be_decoded_in_base64_and_says_why(
     assert "reason:    undecodable" in shown
 
 
-def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
+def test_show_says_what_is_at_a_place_without_a_dead_letter(topics: DeadLetterTopics) -> None:
     (place,) = topics.bury(letter(step("e1")))
     assert topics.replay()["replayed"] == 1
     marker = topics.markers()[0]
@@ -195,7 +195,7 @@ def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
     expected = {
         place: None,
         f"{partition}/{marker.offset}": f"is not a dead letter: it marks {place} as replayed",
-        # Behind it lies the end of the transaction, which is no record.
+        # The next offset is the transaction's end marker, which is no record.
         f"{partition}/{marker.offset + 1}": "there are gaps between offsets",
         f"{partition}/99": f"partition {partition} holds offsets 0 to ",
         f"{(partition + 1) % 3}/0": "holds nothing",
@@ -208,7 +208,7 @@ def test_show_says_what_is_there_instead(topics: DeadLetterTopics) -> None:
     assert "replayed:  True" in topics.run("show", place).stdout
 
 
-def test_show_wants_a_place() -> None:
+def test_show_needs_a_partition_and_an_offset() -> None:
     result = CliRunner().invoke(flagpost, ["dead-letters", "show", "3-17"])
     assert result.exit_code == 2, result.output
     assert "give PARTITION/OFFSET, like 3/17" in result.stderr

@@ -1,4 +1,4 @@
-"""`flagpost dead-letters replay` against a real Kafka: what is put back, what is left, and that it is once."""
+"""`flagpost dead-letters replay` against a real Kafka: what is replayed, what is left, and nothing twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TTL_MS = 1_800_000
 
 
 def decision(visitor: str = "v1", **fields: Any) -> DecisionEvent:
-    """A decision of now."""
+    """A decision that occurs now, unless `fields` says otherwise."""
     given = {"event_id": "d", "occurred_at": wall_ms(), "flag_key": "checkout", "enabled": True, **fields}
     return DecisionEvent(visitor_id=visitor, variation_key="b", decision_event_dispatched=True, **given)
 
@@ -63,7 +63,7 @@ def test_the_original_goes_back_and_the_dead_letter_is_marked(topics: DeadLetter
     assert marker.headers == [("flagpost-replayed", place.encode())]
 
 
-def test_what_was_replayed_is_listed_no_more_and_not_replayed_again(topics: DeadLetterTopics) -> None:
+def test_a_replayed_dead_letter_is_not_listed_and_not_replayed_again(topics: DeadLetterTopics) -> None:
     topics.bury(letter(step("a", "v1")), letter(step("b", "v2")))
     assert topics.replay("--visitor", "v1") == counts(1, 1)
     assert [line["key"] for line in topics.listed()] == ["v2"]
@@ -129,7 +129,7 @@ def test_a_track_is_skipped_only_if_the_same_was_delivered_within_the_ttl_by_eve
 
 
 def test_a_delivery_before_the_dead_letter_counts_as_well(topics: DeadLetterTopics) -> None:
-    """What died before it could be read was never compared with what had been delivered."""
+    """An event that was dead-lettered before it could be read was never compared with earlier deliveries."""
     event = decision()
     topics.settle(settled(step("e", occurred_at=event.occurred_at), decision_key("v1", "checkout", "b")))
     topics.bury(letter(event, at=wall_ms() + 60_000))
@@ -146,7 +146,7 @@ def test_without_a_ttl_there_are_no_duplicates(topics: DeadLetterTopics) -> None
     assert topics.replay(dedupe__ttl_seconds=0) == counts(2, 2)
 
 
-def test_what_another_group_delivered_is_not_ours(topics: DeadLetterTopics) -> None:
+def test_deliveries_of_another_group_do_not_count(topics: DeadLetterTopics) -> None:
     event = step("e1")
     topics.bury(letter(event))
     topics.settle(settled(event, event_key("e1")), group="another")
@@ -159,7 +159,7 @@ def test_of_two_duplicates_only_one_is_replayed_at_a_time(topics: DeadLetterTopi
     result = topics.run("replay")
     assert "skipped 1: it is a duplicate of one that is replayed now" in result.stdout
     assert places[1] in result.stdout
-    # The first dies again: it may go back again, and the second still waits.
+    # The first becomes a dead letter again: it may be replayed again, and the second still waits.
     topics.bury(letter(first, source="events/0/8"))
     assert topics.replay() == counts(2, 1, 1)
 
@@ -179,7 +179,7 @@ def test_a_damaged_ledger_record_is_reported_and_one_of_a_later_release_ends_the
     assert len(topics.replayed()) == 1
 
 
-def test_what_cannot_go_back_is_left_and_named_with_the_reason(topics: DeadLetterTopics) -> None:
+def test_what_cannot_be_replayed_is_left_and_reported_with_the_reason(topics: DeadLetterTopics) -> None:
     confluent = encode_confluent(step("c", "v5"), 77)
     old = wall_ms() - 601_000_000
     left = {
@@ -197,7 +197,7 @@ def test_what_cannot_go_back_is_left_and_named_with_the_reason(topics: DeadLette
     assert len(topics.listed()) == 4
 
 
-def test_metadata_does_not_grow_too_old(topics: DeadLetterTopics) -> None:
+def test_metadata_is_never_too_old_to_be_replayed(topics: DeadLetterTopics) -> None:
     values = VisitorMetadata(event_id="m", occurred_at=1_000, visitor_id="v1", values={"plan": "pro"})
     topics.bury(
         letter(values, kind="visitor_metadata"),
@@ -207,7 +207,7 @@ def test_metadata_does_not_grow_too_old(topics: DeadLetterTopics) -> None:
     assert topics.replay() == counts(3, 2, 1)
 
 
-def test_without_visitor_metadata_a_decisions_metadata_stays_for_only_its_track_would_be_planned(
+def test_without_visitor_metadata_a_decisions_metadata_is_not_replayed(
     topics: DeadLetterTopics,
 ) -> None:
     topics.bury(letter(decision(), kind="visitor_metadata"))
@@ -215,7 +215,7 @@ def test_without_visitor_metadata_a_decisions_metadata_stays_for_only_its_track_
 
 
 @pytest.mark.parametrize("value", [b"\xffnonsense", b"\xc3\x01" + bytes(8), b"", None])
-def test_what_the_consumer_could_not_read_is_the_consumers_to_judge_again(
+def test_a_record_that_the_consumer_could_not_read_is_replayed_unchanged(
     topics: DeadLetterTopics, value: bytes | None
 ) -> None:
     topics.bury(letter(value, kind="unknown", reason="undecodable"))
@@ -225,7 +225,7 @@ def test_what_the_consumer_could_not_read_is_the_consumers_to_judge_again(
     assert put.header("flagpost-replay-kind") == "unknown"
 
 
-def test_of_a_now_readable_record_only_the_part_that_is_not_a_duplicate_is_planned(
+def test_of_a_record_that_can_be_read_now_only_what_is_no_duplicate_is_replayed(
     topics: DeadLetterTopics,
 ) -> None:
     event = decision()
@@ -236,7 +236,7 @@ def test_of_a_now_readable_record_only_the_part_that_is_not_a_duplicate_is_plann
     assert kinds == {b"v1": "visitor_metadata", b"v2": "unknown"}
 
 
-def test_one_that_the_events_topic_finds_too_large_does_not_keep_the_others(
+def test_a_dead_letter_too_large_for_the_events_topic_does_not_stop_the_others(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topics = DeadLetterTopics(kafka, fresh_name("large"), max_message_bytes=20_000)
@@ -272,7 +272,7 @@ def test_a_replay_that_begins_later_fences_the_one_before(topics: DeadLetterTopi
 def test_a_transaction_that_was_left_open_hides_nothing_from_the_next_replay(
     topics: DeadLetterTopics,
 ) -> None:
-    """Its records were never committed; behind it lie dead letters that readers cannot see yet."""
+    """Its records were never committed; readers do not see the dead letters behind them until it ends."""
     producer = ReplayProducer(topics.kafka)
     producer.open()
     (first,) = topics.bury(letter(step("e1", "v1")))
@@ -292,7 +292,7 @@ def test_a_transaction_that_was_left_open_hides_nothing_from_the_next_replay(
     assert len(topics.replayed()) == len(topics.markers()) == 2
 
 
-def test_kafka_that_is_not_there_is_exit_code_1_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_kafka_ends_it_with_exit_code_1_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "OPEN_SECONDS", 0.5)
     result = run_dead_letters({"kafka.bootstrap_servers": "127.0.0.1:1"}, "replay", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -332,7 +332,7 @@ def test_before_everything_is_replayed_a_person_is_asked(
 ) -> None:
     monkeypatch.setattr(asking, "at_a_terminal", lambda: True)
     topics.bury(letter(step("e1")), letter(step("e2")))
-    refused = topics.run("replay")  # stdin is empty: no answer is no
+    refused = topics.run("replay")  # stdin is empty: no answer means no
     assert refused.exit_code == 1, refused.output
     assert "Replay everything: 2 dead letters of all reasons and times?" in refused.stderr
     assert topics.replayed() == []

@@ -20,7 +20,7 @@ SCHEMA = ROOT / "schemas" / "avro" / "Settlements.avsc"
 
 
 def properties(place: Path, /, **values: object) -> str:
-    """A file of Java's; returns its name."""
+    """Write a Java properties file, with two underscores for each dot of a name; returns its path."""
     place.write_text("".join(f"{name.replace('__', '.')}={value}\n" for name, value in values.items()))
     return str(place)
 

@@ -1,7 +1,7 @@
 """examples/: the same decisions, published from several languages, are the same requests to Pendo.
 
-Each program has a topic and a consumer of its own, and the same users; what its SDK decides, and what Pendo gets, is
-compared with what optimizely-sdk decides here and with docs/contract.md#requests-to-pendo, written out by hand.
+Each program has a topic and a consumer of its own, and the same users. Its SDK's decisions are compared with those of
+optimizely-sdk here, and the requests to Pendo with docs/contract.md#requests-to-pendo, written out by hand.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from traffic import tracks
 pytestmark = pytest.mark.thorough
 
 CARRIED = ["plan", "seats", "score", "beta"]
-"""The attributes that every example carries."""
+"""The attributes that every example puts into its events."""
 
 VISITS = [
-    Visit("v"),  # lengths that end in each branch of murmur2's tail
+    Visit("v"),  # the lengths cover each branch of murmur2's tail
     Visit("v2"),
     Visit("v-3"),
     Visit("größe-✓-訪問者-😀", {"plan": 'größer "als" ✓', "seats": 3, "score": 0.5, "beta": True}),
@@ -58,7 +58,7 @@ TYPES = {
     "vip": "delivery",
     "bare": "none",
 }
-"""What decides each flag."""
+"""The type of the rule that decides each flag."""
 
 
 Shown = dict[tuple[str, str], tuple[bool, str | None, str | None]]
@@ -67,7 +67,7 @@ Shown = dict[tuple[str, str], tuple[bool, str | None, str | None]]
 
 @pytest.fixture
 async def scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIterator[Scene]:
-    """With a Pendo that takes a visitor's events at any pace: the pace is not what is looked at here."""
+    """A scene whose Pendo accepts a visitor's events at any pace, as these tests are not about the pace."""
     async with PendoStandIn(StandInConfig(visitor_interval_seconds=0)) as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
         yield Scene(kafka, pendo, fresh_name("example"))
@@ -92,7 +92,7 @@ SHOWN = decided_here(optimizely_client(experiments=FLAGS["experiments"], feature
 
 
 def carried(visitor: str) -> dict[str, object]:
-    """Attributes that are on the list and are what Avro's Scalar holds."""
+    """The visitor's attributes that are in CARRIED and that the schema's type Scalar can hold."""
     (attributes,) = (visit.attributes for visit in VISITS if visit.visitor_id == visitor)
     return {
         name: attributes[name]
@@ -152,7 +152,7 @@ async def test_the_same_decisions_are_the_same_requests_and_visitors_have_the_sa
     assert sorted(ran.said) == sorted(
         f"{visitor} {flag} {as_sent((visitor, flag))}" for visitor, flag in SHOWN
     )
-    # The Python listener takes the time itself; the others are told it.
+    # The Python listener reads the clock itself; the others take the time from OCCURRED_AT.
     span = range(began, now_ms() + 1) if language == "python" else range(began - 60_000, began - 59_999)
     records = await asyncio.to_thread(read_topic, scene.kafka.bootstrap_servers, scene.topic)
     moments = check_records(records, scene.partitions, f"example-{language}")
@@ -161,7 +161,7 @@ async def test_the_same_decisions_are_the_same_requests_and_visitors_have_the_sa
 
 
 def check_records(records: list[Read], partitions: int, service: str | None) -> dict[tuple[str, str], int]:
-    """Headers, keys, partitions and what only the records show; returns when each decision was."""
+    """Check the schema header, key, partition, source and attributes of each record; returns each decision's time."""
     header = single_object_header(schema_of(DecisionEvent).fingerprint)
     decoder = Decoder()
     moments: dict[tuple[str, str], int] = {}
@@ -209,7 +209,7 @@ async def test_held_out_visitors_are_distinguished_from_others_if_the_sdk_knows_
 
 
 async def check_requests(scene: Scene, moments: dict[tuple[str, str], int]) -> None:
-    """What Pendo gets of the topic: track requests byte for byte, and every visitor's metadata."""
+    """Consume the topic and check what Pendo received: track requests byte for byte, and all visitors' metadata."""
     received = scene.pendo.received
     with scene.consume(
         delivery__visitor_interval_seconds=0,

@@ -1,4 +1,4 @@
-"""examples/payment-webhook: what a payment provider tells becomes an account's metadata at Pendo."""
+"""examples/payment-webhook: a payment provider's notifications become an account's metadata at Pendo."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def receiving(gateway_url: str) -> AsyncIterator[Client]:
 
 
 def notification(identity: str, created: int, plan: str, **changes: object) -> bytes:
-    """As the provider sends it, without what is not looked at."""
+    """A notification as the provider sends it, without the fields that the webhook ignores."""
     subscription = {
         "id": "sub_1",
         "status": "active",
@@ -119,7 +119,7 @@ BAD: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_what_is_not_the_provider_s_or_not_fresh_is_refused(what: str) -> None:
+async def test_a_notification_without_a_valid_and_fresh_signature_is_refused(what: str) -> None:
     async with receiving(NOBODY) as client:
         status, why = await tell(client, BODY, BAD[what](now()))
     assert status == 400
@@ -130,7 +130,7 @@ async def test_a_secret_may_be_changed_while_notifications_come() -> None:
     both = f"t={now()},v1={signature(BODY, now(), 'the old secret')},v1={signature(BODY, now())}"
     async with receiving(NOBODY) as client:
         status, _ = await tell(client, BODY, both)
-    assert status == 503  # it was let in, and there is no gateway
+    assert status == 503  # the signature was accepted, and there is no gateway
 
 
 @pytest.mark.kafka
@@ -141,14 +141,14 @@ async def test_the_provider_is_asked_to_retry_while_the_gateway_takes_nothing(sc
     assert (status, why) == (503, "not accepted; send it again later")
 
 
-async def test_a_subscription_without_an_account_is_named() -> None:
+async def test_a_subscription_without_an_account_is_refused_with_the_reason() -> None:
     async with receiving(NOBODY) as client:
         status, why = await tell(client, notification("evt_1", now(), "starter", metadata={}))
     assert status == 422
     assert "account_id" in why
 
 
-async def test_other_notifications_are_passed_over() -> None:
+async def test_notifications_of_other_types_are_ignored() -> None:
     body = BODY.replace(b"customer.subscription.updated", b"invoice.paid")
     async with receiving(NOBODY) as client:
         assert await tell(client, body) == (200, "nothing to do")

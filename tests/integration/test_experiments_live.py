@@ -1,5 +1,5 @@
-"""The sample ratio of experiments as a running consumer tells it, against the traffic allocation that a publisher
-reports; and without a word of it where the topic is not there.
+"""A running consumer's metrics of experiments: visitors are compared with the traffic allocation that a publisher
+reports, or only counted if the topic of these reports does not exist.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ VISITORS = 60
 
 @pytest.fixture
 def reports(scene: Scene) -> str:
-    """The topic of impressions."""
+    """Create the topic of impressions; returns its name."""
     topic = scene.topic.replace("events", "impressions")
     scene.kafka.create_topics(topic, partitions=2)
     return topic
 
 
 def decide(scene: Scene, reports: str) -> Counter[str | None]:
-    """The visitors that the real SDK puts into each variation; their publisher reports the split at its end."""
+    """Publish the real SDK's decisions, and the split when the publisher closes; returns visitors by variation."""
     shown: Counter[str | None] = Counter()
     client = optimizely_client()
     with Publisher(
@@ -47,7 +47,7 @@ def decide(scene: Scene, reports: str) -> Counter[str | None]:
 
 
 def series(consumer: RunningConsumer, name: str, **labels: str | None) -> float:
-    """A series of the experiment; 0 where it is not told."""
+    """The value of a series of the experiment; 0 if it is not exported."""
     found = {"flag": "checkout", "rule": "checkout_test", **labels}
     return consumer.scrape().get((name, tuple(sorted(found.items()))), 0.0)  # type: ignore[arg-type]
 
@@ -55,7 +55,7 @@ def series(consumer: RunningConsumer, name: str, **labels: str | None) -> float:
 def told(
     consumer: RunningConsumer, variations: Iterable[str | None]
 ) -> dict[str | None, tuple[float, float]]:
-    """The visitors of each variation, and the share that is expected of it."""
+    """The number of visitors and the expected share of each variation."""
     return {
         each: (
             series(consumer, "flagpost_experiment_visitors", variation=each),
@@ -69,7 +69,7 @@ def evidence(consumer: RunningConsumer) -> float:
     return series(consumer, "flagpost_sample_ratio_evidence")
 
 
-async def test_visitors_are_held_against_the_split_that_their_publisher_reports(
+async def test_visitors_are_compared_with_the_split_that_their_publisher_reports(
     scene: Scene, reports: str
 ) -> None:
     shown = await asyncio.to_thread(decide, scene, reports)
@@ -78,7 +78,7 @@ async def test_visitors_are_held_against_the_split_that_their_publisher_reports(
         await eventually(lambda: told(consumer, shown) == expected)
         assert evidence(consumer) < SKEWED_FROM
 
-        # Somebody else's decisions tip the scales; and a later datafile says that this is meant.
+        # Decisions that another service published skew the ratio; then a later datafile says that it is intended.
         scene.publish(
             [
                 decision(f"x{n}", variation="treatment", rule_key="checkout_test", rule_type="experiment")

@@ -1,4 +1,4 @@
-"""`flagpost explain` as a process, on a real Kafka, with a real consumer before it and a Pendo that answers."""
+"""`flagpost explain` as a process, on a real Kafka, after a real consumer has run, with the Pendo stand-in."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def history(scene: Scene) -> History:
 
 
 async def explained(history: History, *arguments: str, code: int = 0, **settings: object) -> dict[str, Any]:
-    """The document of `explain --json`; Pendo answers on this loop meanwhile."""
+    """Run `explain --json` in a thread, because Pendo answers on this loop; returns the document."""
     done = await asyncio.to_thread(history.run, "explain", *arguments, "--json", **settings)
     assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
     found: dict[str, Any] = orjson.loads(done.stdout)
@@ -62,7 +62,7 @@ def delivery(document: dict[str, Any], event_id: str, kind: str = "track") -> di
     return dict(found)
 
 
-async def test_each_end_is_shown_with_its_reason_and_what_pendo_has(history: History) -> None:
+async def test_each_settlement_is_shown_with_its_reason_and_what_pendo_has(history: History) -> None:
     scene, now = history.scene, wall_ms()
     scene.pendo.faults.visitor(VISITOR, 503, 200, 422, afterwards=200)
     scene.publish(
@@ -76,7 +76,7 @@ async def test_each_end_is_shown_with_its_reason_and_what_pendo_has(history: His
             decision("another", "checkout", "b", occurred_at=now, event_id="not asked for"),
         ]
     )
-    with scene.consume() as consumer:  # at the pace that the stand-in demands
+    with scene.consume() as consumer:  # at the pace that the stand-in requires
         await consumer.caught_up(scene.partitions)
         assert await consumer.stop() == 0
     document = await explained(history, VISITOR)
@@ -89,7 +89,7 @@ async def test_each_end_is_shown_with_its_reason_and_what_pendo_has(history: His
         "refused": ("track", "dead_lettered", "rejected"),
         "denied": ("track", "dropped", "no_consent"),
     }
-    # The second value of a field may come before the first one has been sent, or after.
+    # The second value of a field may arrive before the first one is sent, or after.
     values = ("visitor_metadata", "duplicate", "superseded"), ("visitor_metadata", "delivered", "ok")
     assert {ends["first"][1], ends["again"][1]} <= {*values, ("visitor_metadata", "duplicate", "unchanged")}
     assert ends["denied"][1] == ("visitor_metadata", "dropped", "no_consent")

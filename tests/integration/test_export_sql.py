@@ -1,4 +1,4 @@
-"""`flagpost export` and `flagpost sql` as processes, on a real Kafka: the numbers of reconcile and tail."""
+"""`flagpost export` and `flagpost sql` as processes, on a real Kafka: they agree with the ledger and reconcile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def history(scene: Scene) -> History:
 
 
 def exported(history: History, file: Path, *arguments: str) -> list[dict[str, Any]]:
-    """The rows of a file that was exported."""
+    """Export to a file; returns the file's rows."""
     done = history.run("export", "--to", str(file), *arguments)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     if file.suffix == ".jsonl":
@@ -49,7 +49,7 @@ def offsets(rows: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return sorted((int(row["partition"]), int(row["offset"])) for row in rows)
 
 
-def test_every_form_holds_the_ledgers_settlements_and_those_that_are_asked_for(
+def test_every_format_has_all_settlements_or_those_that_the_filters_select(
     history: History, tmp_path: Path
 ) -> None:
     history.write(0, [entry(1, flag_key="f", visitor_id="v"), entry(2, flag_key="g")])
@@ -69,7 +69,7 @@ def test_every_form_holds_the_ledgers_settlements_and_those_that_are_asked_for(
     ]
 
 
-def test_the_window_is_the_ledgers_time(history: History, tmp_path: Path) -> None:
+def test_the_window_selects_by_the_time_of_the_ledgers_records(history: History, tmp_path: Path) -> None:
     now_ms = time.time_ns() // 1_000_000
     for offset, age_ms in ((1, 3 * HOUR_MS), (2, 2 * HOUR_MS), (3, 0)):
         history.write(0, [entry(offset)], timestamp_ms=now_ms - age_ms)
@@ -100,7 +100,7 @@ def test_what_sql_says_of_flags_is_what_reconcile_counts(history: History) -> No
             ended = entry(each.offset, "track", "dropped", reason="no_consent", **fields)
             history.write(each.partition, [ended])
     history.commit_all()
-    counted = history.reconcile(code=1)  # the metadata deliveries were left out
+    counted = history.reconcile(code=1)  # the metadata deliveries have no settlements here
     rows = {row["variation_key"]: row for row in asked(history, "select * from flags")}
     assert rows.keys() == {"a", "b"}
     for row in counted["rows"]:
@@ -129,7 +129,7 @@ def test_without_kafka_nothing_is_left_behind(history: History, tmp_path: Path) 
     assert history.run("sql", "select 1", kafka__ledger_topic="nowhere").returncode == 1
 
 
-def test_a_query_comes_from_stdin_as_well(history: History) -> None:
+def test_a_query_may_come_from_stdin(history: History) -> None:
     done = subprocess.run(
         history.command("sql", "-", "--csv"),
         input="select count(*) as n from settlements",

@@ -1,4 +1,4 @@
-"""The gateway and a real Kafka: what is answered 202 is on the topic exactly once, whatever happens to either."""
+"""The gateway and a real Kafka: each event answered with 202 is on the topic once, whatever happens to either."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def ids_on(kafka: KafkaBroker, topic: str) -> Counter[str]:
 
 
 class Traffic:
-    """Requests of two events each, several at a time, until it is told to stop; keeps the answers."""
+    """Sends requests of two events each, several at a time, while `flow` is entered; counts the answers."""
 
     def __init__(self, gateway: RunningGateway) -> None:
         self._gateway = gateway
@@ -72,7 +72,7 @@ class Traffic:
             except (aiohttp.ClientError, ConnectionError):
                 if not self._gateway.is_running:
                     return
-                await asyncio.sleep(0.01)  # it takes no connections any more, and ends soon
+                await asyncio.sleep(0.01)  # the gateway accepts no new connections, and ends soon
                 continue
             self._note(status, headers, (str(event["event_id"]) for event in pair))
             if status == 503:
@@ -131,7 +131,7 @@ async def test_all_four_records_reach_pendo(scene: Scene) -> None:
     assert bodies["v2"]["properties"] == {"total": 12.5, "ship_city": "Bern"}
 
 
-async def test_a_broker_that_stands_still_or_dies_gives_503_and_nothing_acknowledged_is_lost(
+async def test_a_frozen_or_killed_broker_is_answered_503_and_nothing_acknowledged_is_lost(
     kafka_broker: OwnBroker,
 ) -> None:
     kafka_broker.create_topics("events")
@@ -206,7 +206,7 @@ async def test_confluents_format_with_a_registry(scene: Scene, schema_registry: 
         assert await consumer.stop() == 0
 
 
-async def test_a_registry_that_is_away_is_waited_for(
+async def test_while_the_registry_is_absent_the_gateway_waits_and_answers_503(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topic = fresh_name("registry")
@@ -220,7 +220,7 @@ async def test_a_registry_that_is_away_is_waited_for(
         assert await gateway.stop() == 0
 
 
-async def test_visitors_lie_where_every_client_puts_them(
+async def test_records_have_the_keys_that_every_client_uses(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topic = fresh_name("keys")

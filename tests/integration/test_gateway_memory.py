@@ -1,7 +1,7 @@
-"""What a gateway's requests take in memory, measured on a real process.
+"""The memory that a gateway's requests take, measured on a real process.
 
-Before, one request of 2 KB of gzip, within every limit, took hundreds of megabytes: what a batch shares was written
-out for each of its messages. The chart gives a gateway 256 MiB.
+Before the fix, one request of 2 KB of gzip, within every limit, took hundreds of megabytes: what the messages of a
+batch share was copied for each of them. The chart's memory limit of a gateway is 256 MiB.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ pytestmark = [
 ]
 
 MAY_TAKE_BYTES = 256 * 1024 * 1024
-"""All of it, from the start of the process: what the chart gives."""
+"""The memory of the whole process since its start: the chart's limit."""
 EVENT = {"type": "track", "visitor_id": "v", "event": "E"}
 
 
 def peak_bytes(process_id: int) -> int:
-    """The most that the process has had in memory so far."""
+    """The peak of the process's resident memory so far, in bytes."""
     status = Path(f"/proc/{process_id}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
@@ -53,7 +53,7 @@ def small_objects() -> bytes:
 
 
 def repaired_for_each_message() -> bytes:
-    """57 KB of gzip that kept the loop for a minute."""
+    """57 KB of gzip that blocked the event loop for a minute before the fix."""
     message = {"type": "track", "userId": "u", "event": "E"}
     shared = {f"m{number}": {"t": "\ud800"} for number in range(8_000)}
     return json.dumps({"batch": [message] * 4_000, "context": shared}).encode()
@@ -103,7 +103,7 @@ async def test_no_request_takes_more_than_the_chart_gives() -> None:
 
 
 async def test_requests_that_wait_for_kafka_take_no_more_either() -> None:
-    """Hundreds at once, each of them well-formed and with events as small as they get, while Kafka is silent."""
+    """Hundreds of valid requests at once, with the smallest possible events, while Kafka does not answer."""
     body = gzip.compress(json.dumps([EVENT] * 9_000).encode())
     with EmbeddedKafka({"flagpost.events": 4}) as kafka:
         settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers}

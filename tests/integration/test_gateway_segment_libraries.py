@@ -1,7 +1,7 @@
-"""Segment's server libraries, as they come from their registries, through the gateway to Pendo.
+"""Segment's server libraries, as published in their registries, through the gateway to Pendo.
 
-Only their host is another one. On the way a relay refuses some requests and loses the answers of others, so that the
-libraries send again what is already in Kafka.
+Only their host is changed. A relay before the gateway refuses some requests and loses the answers to others, so that
+the libraries send again what is already in Kafka.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from traffic import tracks
 CALLS = 1_000
 KINDS = ("track", "identify", "group", "page", "screen")
 CLOCK_TOLERANCE_MS = 60_000
-"""Between a batch's sentAt and its receipt, on a busy machine; timestamps of neighbouring calls differ by less."""
+"""The time between a batch's sentAt and its receipt may shift its timestamps by as much on a busy machine."""
 
 
 def calls(began: float) -> Iterator[Call]:
-    """A thousand calls, all kinds in turn, each of a visitor or account of its own, some time ago."""
+    """A thousand calls of all kinds in turn, each with its own visitor or account; the first was an hour ago."""
     for number in range(CALLS):
         kind = KINDS[number % len(KINDS)]
         arguments = {"userId": f"u{number}", **_BODIES[kind](number)}
@@ -76,7 +76,7 @@ _BODIES: dict[str, Callable[[int], dict[str, Any]]] = {
 
 
 def expected_track(number: int) -> dict[str, Any]:
-    """What Pendo is to be sent of a track, page or screen call, but for its time."""
+    """The body that Pendo must receive for a track, page or screen call, without its timestamp."""
     own: dict[str, dict[str, Any]] = {
         "track": {
             "event": "purchase",
@@ -108,7 +108,7 @@ def of_kinds(*kinds: str) -> list[int]:
 
 
 def check_tracks(received: ReceivedLog, began: float) -> None:
-    """Each track, page and screen call was sent to Pendo once, mapped, with its own time."""
+    """Check that each track, page and screen call was sent to Pendo once, mapped, with its own time."""
     sent = [orjson.loads(request.body) for request in tracks(received)]
     times = {event["visitorId"]: event.pop("timestamp") for event in sent}
     numbers = of_kinds("track", "page", "screen")
@@ -121,7 +121,7 @@ def check_tracks(received: ReceivedLog, began: float) -> None:
 
 
 def check_metadata(received: ReceivedLog) -> None:
-    """Each identify and group call was sent to Pendo once, mapped."""
+    """Check that each identify and group call was sent to Pendo once, mapped."""
     records = [record for request in received.of(Endpoint.METADATA) for record in orjson.loads(request.body)]
     by_visitor = [
         {"visitorId": f"u{number}", "values": {"plan": "pro", "tags": ["a", "b"], "company_size": number}}
@@ -149,7 +149,7 @@ async def test_a_thousand_calls_arrive_once_and_mapped(scene: Scene, library: Ca
 
 
 async def test_a_thousand_calls_of_javas_library_arrive_mapped(scene: Scene) -> None:
-    """Not through the relay: it would wait for a minute before it sends again."""
+    """Not through the relay, because this library waits for a minute before it retries."""
     sender = await asyncio.to_thread(java_library)
     began = time.time()
     async with gateway_of(scene) as gateway:
@@ -169,7 +169,7 @@ async def gateway_of(scene: Scene) -> AsyncIterator[RunningGateway]:
 
 
 async def check_delivered(scene: Scene, taken: float, began: float) -> None:
-    """Of so many events that were taken, each call was sent to Pendo once; the others were duplicates."""
+    """Consume the accepted events; checks that each call was sent to Pendo once, and the others were duplicates."""
     with scene.consume(delivery__visitor_interval_seconds=0) as consumer:
         await eventually(
             lambda: total(consumer.scrape(), "flagpost_deliveries_total") == taken, 60, what="all are settled"
@@ -184,8 +184,8 @@ async def check_delivered(scene: Scene, taken: float, began: float) -> None:
 
 
 async def test_the_kotlin_library_sends_its_batches_with_the_key_in_the_body(scene: Scene) -> None:
-    """gzip to /v1/b, as text/plain; twenty events a batch."""
-    key = f"kotlin-{uuid.uuid4()}"  # what it stores is kept by key
+    """The library sends gzip to /v1/b, as text/plain, twenty events a batch."""
+    key = f"kotlin-{uuid.uuid4()}"  # the library stores its events by key
     settings = {
         "kafka.bootstrap_servers": scene.kafka.bootstrap_servers,
         "kafka.topic": scene.topic,

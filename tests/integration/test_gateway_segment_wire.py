@@ -1,4 +1,4 @@
-"""Requests as those of Segment's libraries write them that cannot be had here (.NET, PHP, Ruby), to Kafka."""
+"""Requests in the form of Segment's libraries that cannot run here (.NET, PHP, Ruby), sent to the gateway."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def gateway(kafka: EmbeddedKafka) -> AsyncIterator[RunningGateway]:
 
 
 async def raw(gateway: RunningGateway, request: bytes) -> bytes:
-    """What is answered to the bytes of one request on a connection."""
+    """Send the bytes of one request on a new connection; returns the answer."""
     host, port = gateway.url.removeprefix("http://").rsplit(":", 1)
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(request)
@@ -87,8 +87,8 @@ async def test_phps_empty_maps_are_lists_and_all_its_messages_are_taken(
     assert await gateway.value("flagpost_gateway_set_aside_total", reason="malformed") == 0
 
 
-async def test_rubys_times_and_symbols_are_read(gateway: RunningGateway, kafka: EmbeddedKafka) -> None:
-    """analytics-ruby: timestamps with offset and three decimals, `"integrations": null`, a trailing newline."""
+async def test_rubys_times_numbers_and_nulls_are_read(gateway: RunningGateway, kafka: EmbeddedKafka) -> None:
+    """analytics-ruby: a time with a zone's name, a number as user id, `"integrations": null`, a trailing newline."""
     message = {
         "type": "identify", "userId": 7, "messageId": "r-1", "anonymousId": None, "integrations": None,
         "traits": {"plan": "gold", "since": "2025-11-20T10:00:00.000+00:00"},
@@ -130,7 +130,7 @@ async def test_native_events_stay_all_or_nothing(gateway: RunningGateway, kafka:
     assert await events_of(kafka) == []
 
 
-async def test_the_path_that_javas_library_writes_is_there(gateway: RunningGateway) -> None:
+async def test_the_path_that_javas_library_uses_exists(gateway: RunningGateway) -> None:
     batch = {"batch": [{"type": "track", "userId": "u", "event": "e"}]}
     assert (await gateway.post("/v1/import/", batch))[0] == 200
 

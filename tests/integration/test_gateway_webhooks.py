@@ -1,4 +1,4 @@
-"""Pendo's webhooks through the gateway onto their topic of a real Kafka."""
+"""Pendo's webhooks, through the gateway, to their topic on a real Kafka."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class WebhookScene:
         )
 
     async def receive(self, body: bytes, *, secret: str = "the-first-secret") -> tuple[int, Any]:
-        """Send what Pendo would send."""
+        """Send a body signed as Pendo signs it; returns the answer's status and document."""
         signature = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers = {"x-pendo-signature": signature, "content-type": "application/json"}
         status, document, _ = await self.gateway.post(PATH, headers=headers, data=body)
@@ -52,7 +52,7 @@ class WebhookScene:
         return [(read.key, read.value) for read in read_topic(self.kafka.bootstrap_servers, self.topic)]
 
     def headers(self) -> dict[str, bytes]:
-        """Those of the only record."""
+        """The headers of the only record."""
         (read,) = read_topic(self.kafka.bootstrap_servers, self.topic)
         reader = Consumer({"bootstrap.servers": self.kafka.bootstrap_servers, "group.id": "headers"})
         reader.assign([TopicPartition(self.topic, read.partition, read.offset)])
@@ -78,7 +78,7 @@ def webhook(age_seconds: float = 0, **members: object) -> bytes:
 
 
 @pytest.mark.kafka_core
-async def test_a_right_webhook_is_on_the_topic_once_byte_for_byte(scene: WebhookScene) -> None:
+async def test_a_valid_webhook_is_on_the_topic_once_byte_for_byte(scene: WebhookScene) -> None:
     body = webhook(data={"visitorId": "v-é", "answer": 9})
     assert await scene.receive(body) == (200, {"published": True})
     assert await scene.receive(body) == (200, {"published": False})
@@ -96,7 +96,7 @@ async def test_a_right_webhook_is_on_the_topic_once_byte_for_byte(scene: Webhook
     assert counted == [1, 1]
 
 
-async def test_what_is_wrongly_signed_or_stale_is_not_published(scene: WebhookScene) -> None:
+async def test_a_wrongly_signed_or_stale_webhook_is_not_published(scene: WebhookScene) -> None:
     status, document = await scene.receive(webhook(), secret="the-other-secret")
     assert (status, document["fix"].split(",")[0]) == (
         401,
@@ -115,14 +115,16 @@ async def test_a_new_secret_is_taken_up_without_a_restart(scene: WebhookScene) -
     deadline = time.monotonic() + stretched(30)
     while (await scene.receive(body, secret="the-second-secret"))[0] != 200:
         assert time.monotonic() < deadline, "the new secret is not taken up"
-    assert (await scene.receive(body, secret="the-first-secret"))[0] == 200  # both, while Pendo is told
+    assert (await scene.receive(body, secret="the-first-secret"))[
+        0
+    ] == 200  # both are valid until Pendo uses the new one
     scene.secret_file.write_text("the-second-secret\n")
     while (await scene.receive(body, secret="the-first-secret"))[0] != 401:
         assert time.monotonic() < deadline, "the old secret is not forgotten"
     assert scene.values() == [(None, body)]
 
 
-async def test_without_its_file_no_webhook_is_let_in(scene: WebhookScene) -> None:
+async def test_without_the_secret_file_no_webhook_is_accepted(scene: WebhookScene) -> None:
     body = webhook()
     assert (await scene.receive(body))[0] == 200
     scene.secret_file.unlink()

@@ -13,7 +13,7 @@ from running import RunningConsumer, eventually
 from traffic import tracks
 
 RECORDS = 300
-"""So many that Python specializes the code that reads them, which is when the null pointer is not noticed."""
+"""Enough for Python to specialize the bytecode that reads them: only then is a header's null pointer not noticed."""
 
 
 async def test_a_record_with_such_a_header_is_delivered_like_any_other() -> None:

@@ -1,4 +1,4 @@
-"""Commands that print what lies on the topics, where somebody has put there what a terminal would obey."""
+"""Commands that print the topics' contents, if these contain control sequences that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ABSURD = (2**63 - 1, -(2**63), 0)
 
 @pytest.fixture
 def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> DeadLetterTopics:
-    """A visitor, a flag, a variation, a detail and headers that are all hostile, and numbers that are no times."""
+    """Topics with a hostile visitor, flag, variation, detail and headers, and with numbers that are no times."""
     topics = DeadLetterTopics(kafka, fresh_name("hostile"))
     publish(
         kafka.bootstrap_servers, topics.events, [decision(HOSTILE, flag_key=HOSTILE, variation_key=HOSTILE)]
@@ -75,7 +75,7 @@ async def run(topics: DeadLetterTopics, *arguments: str) -> tuple[str, str]:
     ],
 )
 @pytest.mark.parametrize("as_json", [(), ("--json",)], ids=["plain", "json"])
-async def test_no_command_prints_what_a_terminal_would_obey(
+async def test_no_command_prints_control_sequences_that_a_terminal_would_obey(
     topics: DeadLetterTopics, command: str, as_json: tuple[str, ...]
 ) -> None:
     (place, *_) = topics.sources()

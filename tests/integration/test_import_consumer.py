@@ -1,4 +1,4 @@
-"""`flagpost import`, the real consumer and Pendo: a second run changes nothing, whatever became of the first."""
+"""`flagpost import`, the real consumer and Pendo: a second run sends nothing twice, however the first one ended."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How one import ended."""
+    """One import's exit code and the document that it printed."""
 
     code: int
     document: dict[str, Any]
 
 
 async def import_file(scene: Scene, path: Path, type_name: str, *arguments: str) -> Done:
-    """Run the command; Pendo answers on this loop meanwhile."""
+    """Run the command in a thread, because Pendo answers on this loop."""
     done = await asyncio.to_thread(
         subprocess.run,
         [str(FLAGPOST), "import", str(path), "--type", type_name, "--json", *arguments],
@@ -50,7 +50,7 @@ async def import_file(scene: Scene, path: Path, type_name: str, *arguments: str)
 
 
 def fed_by_hand(scene: Scene) -> subprocess.Popen[str]:
-    """An import of track events that the test writes to it."""
+    """Start an import of track events whose rows the test writes to its standard input."""
     return subprocess.Popen(
         [str(FLAGPOST), "import", "-", "--format", "csv", "--type", "track"],
         env=environment(scene.settings),
@@ -61,7 +61,7 @@ def fed_by_hand(scene: Scene) -> subprocess.Popen[str]:
 
 
 async def settled(consumer: RunningConsumer, kind: str, count: int) -> None:
-    """Wait until so many deliveries of a kind have ended."""
+    """Wait until `count` deliveries of a kind are settled."""
     await eventually(
         lambda: total(consumer.scrape(), "flagpost_deliveries_total", kind=kind) == count,
         SECONDS,
@@ -153,7 +153,7 @@ async def test_track_events_and_a_second_run_that_sends_none(scene: Scene, tmp_p
 async def test_after_kill_9_a_second_run_brings_the_rest_and_repeats_nothing(
     scene: Scene, tmp_path: Path
 ) -> None:
-    """The first run is fed by hand, so that it is killed with some rows in Kafka and some not read."""
+    """The test writes the first run's rows, so that it is killed with some rows in Kafka and some not read."""
     now = time.time_ns() // 1_000_000
     rows = [f"v{n},Clicked,{now - n}\n" for n in range(400)]
     path = tmp_path / "events.csv"
@@ -174,14 +174,16 @@ async def test_after_kill_9_a_second_run_brings_the_rest_and_repeats_nothing(
     assert scene.pendo.received.recorded() == 400
 
 
-async def test_a_row_that_kafka_refuses_is_named_and_the_others_are_in(scene: Scene, tmp_path: Path) -> None:
+async def test_a_row_that_kafka_refuses_is_named_and_the_others_are_imported(
+    scene: Scene, tmp_path: Path
+) -> None:
     letters = random.Random(7)
     large = ",".join("".join(chr(letters.randrange(0x4E00, 0x9FFF)) for _ in range(90_000)) for _ in range(5))
     header = "visitor_id," + ",".join(f"f{n}" for n in range(5)) + "\n"
     small = [f"v{n},a,b,c,d,e\n" for n in range(100)]
     path = tmp_path / "visitors.csv"
     path.write_text("".join([header, *small[:50], f"large,{large}\n", *small[50:]]))
-    scene.settings["kafka.max_event_bytes"] = 2_000_000  # more than the topic takes
+    scene.settings["kafka.max_event_bytes"] = 2_000_000  # more than the topic accepts
     done = await import_file(scene, path, "visitor")
     assert (done.code, done.document["imported"], done.document["complete"]) == (1, 100, True)
     (refused,) = done.document["refused"]

@@ -1,4 +1,4 @@
-"""`flagpost import` and Kafka (the embedded one): what is counted, and how it ends before its time."""
+"""`flagpost import` and Kafka (the embedded one): what is counted, and how an import ends that cannot finish."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 class Importing:
-    """A `flagpost import -` that is fed as the test goes."""
+    """A running `flagpost import -` whose rows the test writes."""
 
     def __init__(self, process: subprocess.Popen[str], stdin: IO[str]) -> None:
         self.process = process
@@ -94,7 +94,7 @@ def test_what_is_counted_as_imported_is_in_kafka(kafka: EmbeddedKafka) -> None:
     assert sorted(published(kafka)) == sorted(f"v{number}" for number in range(5000))
 
 
-def test_a_full_queue_is_waited_for_and_a_visitors_rows_stay_in_order(kafka: EmbeddedKafka) -> None:
+def test_the_import_waits_for_a_full_queue_and_a_visitors_rows_stay_in_order(kafka: EmbeddedKafka) -> None:
     properties = {"queue.buffering.max.messages": "10", "linger.ms": "1"}
     with importing(kafka, "--json", **{"kafka.properties": properties}) as process:
         process.feed(HEADER + "".join(f"v{n % 7},plan-{n}\n" for n in range(2000)))

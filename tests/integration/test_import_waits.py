@@ -1,4 +1,4 @@
-"""`flagpost import --wait` on a real Kafka: how each row ended, also where nobody delivers and where nobody waits."""
+"""`flagpost import --wait` on a real Kafka: how each row ended, also without a consumer and after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 120.0
 
 
 async def run(scene: Scene, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command; Pendo answers on this loop meanwhile."""
+    """Run the command in a thread, because Pendo answers on this loop."""
     return await asyncio.to_thread(scene.flagpost, "import", *map(str, arguments))
 
 
@@ -69,7 +69,7 @@ async def test_each_row_is_reported_as_it_ended(scene: Scene, tmp_path: Path) ->
     }
 
 
-async def test_when_all_is_there_the_exit_code_is_0_and_a_second_run_says_so_too(
+async def test_the_exit_code_is_0_when_pendo_has_every_row_also_in_a_second_run(
     scene: Scene, tmp_path: Path
 ) -> None:
     path, ends = tmp_path / "visitors.csv", tmp_path / "ends.csv"
@@ -84,7 +84,7 @@ async def test_when_all_is_there_the_exit_code_is_0_and_a_second_run_says_so_too
     assert ends.read_text().count(",duplicate,unchanged,") == 50
 
 
-async def test_where_no_consumer_runs_it_says_so_and_gives_up(scene: Scene, tmp_path: Path) -> None:
+async def test_without_a_consumer_it_says_so_and_gives_up(scene: Scene, tmp_path: Path) -> None:
     path, ends = tmp_path / "events.csv", tmp_path / "ends.jsonl"
     path.write_text("visitorId,event\nv1,Seen\nv2,Seen\n")
     arguments = ("--type", "track", "--wait", "--wait-seconds", "7", "--report", ends)
@@ -105,7 +105,7 @@ async def test_ctrl_c_ends_the_waiting_and_reports_the_rest(scene: Scene, tmp_pa
     waiting = begin(scene, path, "--type", "track", "--wait", "--report", ends)
     assert waiting.stderr is not None
     try:
-        # It says so once nothing has ended for a while: by then it waits.
+        # The command reports that it is waiting once no row has ended for a while.
         line = await asyncio.to_thread(waiting.stderr.readline)
         while "waiting" not in line:
             assert line, "the command has ended"

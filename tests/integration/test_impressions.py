@@ -1,4 +1,4 @@
-"""Impressions of the real SDK, reported by publishers, held against what they published, on a real Kafka."""
+"""The real SDK's impressions, reported by publishers, compared with what they published, on a real Kafka."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VISITORS = 30
 
 
 class Told:
-    """A client with the SDK's own event processor, and what it told Optimizely, counted apart from the publisher."""
+    """A client with the SDK's own event processor; counts the impressions for Optimizely, without the publisher."""
 
     def __init__(self) -> None:
         centre = NotificationCenter()
@@ -48,7 +48,7 @@ class Told:
 
 @pytest.fixture
 def reports(scene: Scene) -> str:
-    """The topic of impressions."""
+    """Create the topic of impressions, also in the settings; returns its name."""
     topic = scene.topic.replace("events", "impressions")
     scene.kafka.create_topics(topic, partitions=1)
     scene.settings["kafka.impressions_topic"] = topic
@@ -60,7 +60,7 @@ def known_only(_user_id: str, attributes: Mapping[str, Any]) -> str | None:
 
 
 def decide(scene: Scene, reports: str, told: Told) -> None:
-    """Each visitor is decided for twice, every third has no id, and the one flag has no impression at all."""
+    """Decide twice for each visitor. Every third visitor has no id, and the flag `bare` has no impressions."""
     publisher = Publisher(
         bootstrap_servers=scene.kafka.bootstrap_servers,
         topic=scene.topic,
@@ -106,7 +106,7 @@ async def test_every_impression_is_published_a_duplicate_or_refused(scene: Scene
         )
     ]
     assert code == 0
-    # The split is that of the datafile, as its publisher reported it.
+    # The expected split is the datafile's, as the publisher reported it.
     ratio = next(each for each in document["sample_ratio"] if each["flag_key"] == "checkout")
     assert (ratio["expected_from"], ratio["skewed"]) == ("datafile", False)
     assert ratio["expected"] == {"control": known / 2, "treatment": known / 2}
@@ -118,7 +118,7 @@ async def test_every_impression_is_published_a_duplicate_or_refused(scene: Scene
     )
 
 
-async def test_events_that_never_came_to_kafka_are_the_difference(scene: Scene, reports: str) -> None:
+async def test_decisions_that_were_not_published_are_the_difference(scene: Scene, reports: str) -> None:
     told = Told()
     publisher = Publisher(
         bootstrap_servers=scene.kafka.bootstrap_servers,
@@ -128,7 +128,7 @@ async def test_events_that_never_came_to_kafka_are_the_difference(scene: Scene, 
     )
 
     def lose_some() -> None:
-        """An application that publishes another client's impressions, and loses a third of its decisions."""
+        """Decide once for each visitor; the publisher gets every impression, but not a third of the decisions."""
         with publisher:
             publisher.attach(told.client)
             on_decision = told.client.notification_center.notification_listeners[NotificationTypes.DECISION]
@@ -150,7 +150,7 @@ async def test_events_that_never_came_to_kafka_are_the_difference(scene: Scene, 
     )
 
 
-async def test_without_a_topic_of_impressions_events_go_as_ever_and_nothing_waits(scene: Scene) -> None:
+async def test_without_a_topic_of_impressions_events_are_published_and_nothing_waits(scene: Scene) -> None:
     told = Told()
     missing = scene.topic.replace("events", "nowhere")
     await asyncio.to_thread(decide, scene, missing, told)

@@ -1,4 +1,4 @@
-"""The ledger on a real Kafka: what a consumer reads back, what it holds, and offsets that are gone."""
+"""The ledger on a real Kafka: what a consumer reads from it, what makes it hold a partition, and deleted offsets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STALLED = "flagpost_stalled"
 
 
 def decisions(count: int, flag: str = "checkout") -> list[DecisionEvent]:
-    """Decisions of as many visitors, made now."""
+    """Decisions made now, one by each of `count` visitors."""
     now_ms = time.time_ns() // 1_000_000
     return [decision(f"visitor-{number}", flag, occurred_at=now_ms) for number in range(count)]
 
@@ -42,7 +42,7 @@ def write_ledger(scene: Scene, partition: int, *values: bytes) -> None:
 
 
 def settled(published: Published, scene: Scene, **changes: Any) -> bytes:
-    """A ledger record that says that an event's track delivery was delivered."""
+    """A ledger record that settles an event's track delivery as delivered, by default."""
     event = published.event
     assert isinstance(event, DecisionEvent)
     entry = LedgerEntry(
@@ -63,7 +63,7 @@ def commit(scene: Scene, offsets: dict[int, int], metadata: str = "") -> None:
 
 
 def delete_before(scene: Scene, offsets: dict[int, int]) -> None:
-    """Let the events topic begin at these offsets, as retention does."""
+    """Delete the events topic's records before these offsets, as retention does."""
     admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
     wanted = [TopicPartition(scene.topic, number, offset) for number, offset in offsets.items()]
     for future in admin.delete_records(wanted).values():
@@ -101,10 +101,10 @@ async def test_what_the_ledger_settles_is_not_sent_again(scene: Scene) -> None:
     assert sent == {f"visitor-{number}" for number in range(4, 12)}
 
 
-async def test_a_commit_that_names_what_the_ledger_does_not_have_begins_at_its_beginning(
+async def test_if_a_commit_names_a_missing_ledger_offset_the_ledger_is_read_from_its_beginning(
     scene: Scene,
 ) -> None:
-    """The ledger was deleted and made anew: what has been written to it since is read all the same."""
+    """The ledger was deleted and recreated: the settlements written to it since then are still read."""
     published = scene.publish(decisions(8))
     first = published[0]
     commit(scene, dict.fromkeys(range(scene.partitions), 0), "v1:5000")
@@ -116,7 +116,7 @@ async def test_a_commit_that_names_what_the_ledger_does_not_have_begins_at_its_b
     assert len(tracks(scene.pendo.received)) == 7
 
 
-async def test_a_damaged_ledger_record_is_passed_over_and_counted(scene: Scene) -> None:
+async def test_a_damaged_ledger_record_is_skipped_and_counted(scene: Scene) -> None:
     published = scene.publish(decisions(8))
     record = settled(published[0], scene)
     write_ledger(scene, published[0].partition, b"junk", record[:30], record)
@@ -164,7 +164,7 @@ async def test_offsets_that_were_deleted_before_a_start_become_a_gap(scene: Scen
     count = sum(each.partition == place for each in published)
     commit(scene, {place: 1})
     delete_before(scene, {place: count - 2})
-    for _ in range(2):  # the second time the ledger tells of it, and it is not counted again
+    for _ in range(2):  # at the second start the gap is already in the ledger, and it is not counted again
         with scene.consume() as consumer:
             await consumer.caught_up(scene.partitions)
             assert await consumer.stop() == 0
@@ -177,7 +177,7 @@ async def test_offsets_that_were_deleted_before_a_start_become_a_gap(scene: Scen
 async def test_offsets_that_are_deleted_while_intake_waits_become_a_gap(scene: Scene) -> None:
     scene.settings |= {"delivery.max_pending": 4, "decisions.visitor_metadata": False}
     shown = decisions(800)
-    # In many batches, so that little of it is read ahead.
+    # In several batches, so that few of the records are read ahead.
     published = [each for begin in range(0, 800, 200) for each in scene.publish(shown[begin : begin + 200])]
     place = published[0].partition
     count = sum(each.partition == place for each in published)

@@ -1,4 +1,4 @@
-"""Offsets that are missing in the log: holes, which are not a loss and cost nothing, and gaps, which are told of."""
+"""Offsets that are missing in the log: holes, which are no loss and cost no time, and gaps, which are reported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def event(number: int) -> TrackEvent:
 
 
 def publish_in_transactions(scene: Scene, count: int) -> None:
-    """Every record in a transaction of its own: each is followed by a marker, which takes an offset."""
+    """Publish each record in a transaction of its own: the marker after each record takes an offset."""
     producer = Producer(
         {
             "bootstrap.servers": scene.kafka.bootstrap_servers,
@@ -48,7 +48,7 @@ def publish_in_transactions(scene: Scene, count: int) -> None:
 
 
 def delete_before(scene: Scene, partition: int, offset: int) -> None:
-    """Let a partition of the events topic begin at an offset, as retention does."""
+    """Delete a partition's records before an offset, as retention does."""
     admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
     for future in admin.delete_records([TopicPartition(scene.topic, partition, offset)]).values():
         future.result(stretched(20))
@@ -61,8 +61,8 @@ def gaps_told(scene: Scene) -> list[Gap]:
 
 
 async def test_transactions_of_one_record_each_are_read_as_fast_as_any(scene: Scene) -> None:
-    """Each hole cost half a second of asking where the log begins: 300 records took 150 s, and the probe of
-    life failed after 61 s.
+    """Before, each hole cost half a second to ask where the log begins: 300 records took 150 s, and the liveness
+    probe failed after 61 s.
     """
     scene.settings["decisions.visitor_metadata"] = False
     await asyncio.to_thread(publish_in_transactions, scene, RECORDS)
@@ -76,9 +76,9 @@ async def test_transactions_of_one_record_each_are_read_as_fast_as_any(scene: Sc
     assert gaps_told(scene) == []
 
 
-async def test_records_that_are_deleted_while_they_are_in_hand_are_not_lost(scene: Scene) -> None:
-    """What retention deletes just now may have been fetched before: of 250 records in hand 200 were called
-    lost, as a hole among them made the consumer ask where the log begins now.
+async def test_records_that_are_deleted_after_they_were_fetched_are_not_lost(scene: Scene) -> None:
+    """Records that retention deletes now may already have been fetched. Before, 200 of 250 fetched records were
+    reported as lost, because a hole among them made the consumer ask where the log begins now.
     """
     scene.settings |= {"decisions.visitor_metadata": False, "delivery.max_pending": 20}
     await asyncio.to_thread(publish_in_transactions, scene, 200)
@@ -100,8 +100,8 @@ async def test_records_that_are_deleted_while_they_are_in_hand_are_not_lost(scen
 
 
 async def test_the_lag_grows_while_intake_is_paused(scene: Scene) -> None:
-    """It froze: the client learns of ends as it fetches, and of paused partitions it fetches nothing. 200 unread
-    events showed as 2, in every outage.
+    """Before, it froze: the client learns the end of a partition as it fetches, and it fetches nothing from paused
+    partitions. In every outage, 200 unread events showed as 2.
     """
     scene.settings |= {"decisions.visitor_metadata": False, "delivery.max_pending": 10}
     scene.pendo.faults.outage(503)

@@ -1,4 +1,4 @@
-"""The consumer's log and /status while its surroundings do not cooperate: lines are plain, and losses are told."""
+"""The consumer's log and /status while its environment fails: the fields are plain, and losses are reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def events(prefix: str, count: int, **more: Any) -> list[Event]:
 
 
 async def said(consumer: RunningConsumer, event: str, **fields: object) -> dict[str, Any]:
-    """Wait for a line with these fields."""
+    """Wait for a log line of this event with these fields; returns the newest one."""
 
     def fitting() -> list[dict[str, Any]]:
         return [line for line in consumer.logged(event) if fields.items() <= line.items()]
@@ -42,7 +42,7 @@ async def said(consumer: RunningConsumer, event: str, **fields: object) -> dict[
     return fitting()[-1]
 
 
-async def test_what_happens_is_in_the_log_in_plain_fields_through_every_state(
+async def test_each_change_of_state_is_in_the_log_in_plain_fields(
     kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
     async with PendoStandIn() as pendo:
@@ -58,7 +58,7 @@ async def test_what_happens_is_in_the_log_in_plain_fields_through_every_state(
             assert "pendo.track_secret=***" in start["settings"]
             assert start["pendo_track_host"] == "127.0.0.1"
 
-            # Lost on the way: no consent, no visitor, what nobody can decode, what Pendo rejects.
+            # Some are not delivered: no consent, duplicates, an undecodable record, an event that Pendo rejects.
             pendo.faults.visitor("bad0", 422)
             await asyncio.to_thread(
                 scene.publish,
@@ -76,7 +76,7 @@ async def test_what_happens_is_in_the_log_in_plain_fields_through_every_state(
             assert totals["dead_lettered"] == {"undecodable": 1, "rejected": 1}
             assert totals["duplicate"] == {"dedupe": 3}
 
-            # The secret is another one, and then the right one again.
+            # Pendo's secret changes, and changes back.
             right = pendo.keys
             pendo.keys = replace(right, track_secret="another")
             await asyncio.to_thread(scene.publish, events("later", 30))
@@ -89,13 +89,13 @@ async def test_what_happens_is_in_the_log_in_plain_fields_through_every_state(
             pendo.keys = right
             await said(consumer, "Pendo's state changed", endpoint="track", state="ok")
 
-            # Another member comes and goes.
+            # Another member joins the group and leaves it.
             with scene.consume(**settings) as second:
                 await said(second, "assigned")
                 await said(consumer, "revoked")
                 assert await second.stop() == 0
 
-            # Kafka goes, and comes back.
+            # Kafka is killed, and comes back.
             await asyncio.to_thread(kafka_broker.kill)
             await said(consumer, "waiting for Kafka")
             await asyncio.to_thread(kafka_broker.restart)

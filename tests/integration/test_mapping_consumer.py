@@ -1,4 +1,4 @@
-"""What TrackEvents become at Pendo: event mapping, identity mapping, consent (docs/contract.md#requests-to-pendo)."""
+"""How TrackEvents are sent to Pendo: event and identity mapping, consent (docs/contract.md#requests-to-pendo)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sent(visitor: str, event: str, properties: str, context: str = "{}", account
 
 
 async def bodies(scene: Scene, count: int, **settings: object) -> tuple[dict[str, str], dict[str, float]]:
-    """Deliver what is on the topic: bodies by visitor, and counts by reason."""
+    """Deliver the events on the topic; returns the bodies by visitor, and the counts of deliveries by reason."""
     with scene.consume(**settings) as consumer:
         await scene.pendo.received.until(lambda: scene.pendo.received.recorded() == count, 30)
         await consumer.caught_up(scene.partitions)
@@ -108,13 +108,13 @@ async def test_names_can_be_mapped_otherwise_and_identities_become_properties(sc
     context = '{"ip":"203.0.113.7","userAgent":"Mozilla/5.0","url":"https://shop.test/c","title":"Cart"}'
     assert found == {
         "v1": sent("v1", "signup", '{"plan":"pro","locale":"en","anonymous_id":"a1"}', context),
-        # The map given stands in the place of the default one: page is no page_view any more.
+        # The configured map replaces the default one, so page does not become page_view.
         "v2": sent("v2", "page", '{"path":"/x","locale":"de"}'),
         "a3": sent("a3", "Opened", '{"anonymous_id":"a3"}'),
     }
 
 
-async def test_anonymous_visitors_go_as_pendos_own_agent_names_them_and_every_command_knows_them(
+async def test_anonymous_visitors_are_sent_as_pendos_agent_names_them_and_erase_finds_both_names(
     scene: Scene,
 ) -> None:
     events = [

@@ -1,4 +1,4 @@
-"""Visitors and accounts, groups custom and agent, upserts, and fields that Pendo gets later."""
+"""Metadata of visitors and accounts, groups custom and agent, upserts, and fields that are added to Pendo later."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def account(number: int, group: MetadataGroup, **values: MetadataValue) -> Accou
 
 
 async def test_both_kinds_and_both_groups_in_one_window(scene: Scene) -> None:
-    """Four requests, although all four are of one id; a later value of a field takes the place of an earlier."""
+    """Four requests, although all have the same id; a later value of a field replaces an earlier one."""
     custom, agent = MetadataGroup.CUSTOM, MetadataGroup.AGENT
     await asyncio.to_thread(
         scene.publish,
@@ -121,7 +121,7 @@ async def test_one_missing_field_never_fails_the_rest_and_is_found_once_it_is_th
             await eventually(lambda: settled(service) == {"ok": 1, "field_missing": 2}, 60)
             pendo.metadata.declare([MetadataField("optimizely_banner", "[Optimizely] banner")])
             schemas = len(pendo.received.of(Endpoint.SCHEMA))
-            # Both kinds are asked for in turn: after the fourth, one whole catalogue is new.
+            # The fields of both kinds are requested in turn: after four requests, one complete round is new.
             await pendo.received.until(lambda: len(pendo.received.of(Endpoint.SCHEMA)) >= schemas + 4, 30)
             publish(kafka.bootstrap_servers, "flagpost.events", decisions("banner", "search"))
             await eventually(lambda: settled(service) == {"ok": 2, "field_missing": 3}, 60)
@@ -165,7 +165,7 @@ def decisions(*flags: str) -> list[DecisionEvent]:
 
 
 def settled(service: Service) -> dict[str, int]:
-    """Metadata deliveries by reason."""
+    """The counts of visitor metadata deliveries by reason."""
     accounts = service.engine.accounts.settled
     return {
         reason.value: count

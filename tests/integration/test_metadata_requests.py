@@ -1,4 +1,4 @@
-"""How few requests metadata takes, and what one bad record in a batch of a thousand costs."""
+"""The number of metadata requests: for many visitors, and for a batch of a thousand with one bad record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scenes import Scene
 VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
 BATCH = 1_000
 LINGER_SECONDS = 30
-"""A full batch does not wait for it; so a thousand records are one batch however slowly they come."""
+"""So long that a thousand records are one batch however slowly they arrive; a full batch does not wait for it."""
 
 
 def value(visitor: str, field: str, content: str = "treatment") -> VisitorMetadata:
@@ -31,7 +31,7 @@ def value(visitor: str, field: str, content: str = "treatment") -> VisitorMetada
 
 
 def flag_after_flag() -> Iterator[Event]:
-    """The hardest order: a visitor's five values arrive as far apart as can be."""
+    """The hardest order: a visitor's five values arrive as far apart as possible."""
     for flag in range(FLAGS):
         for number in range(VISITORS):
             yield value(f"v{number}", f"[Optimizely] flag{flag}")
@@ -70,7 +70,7 @@ def requests(consumer: RunningConsumer) -> float:
 
 
 async def delivered_but_one(scene: Scene, consumer: RunningConsumer) -> dict[str, str]:
-    """Wait until all have ended; returns the headers of the one dead letter, and checks that 999 were stored."""
+    """Wait until all are settled; checks that all but one were stored, and returns the dead letter's headers."""
     await consumer.caught_up(scene.partitions)
     series = consumer.scrape()
     assert total(series, "flagpost_deliveries_total", outcome="delivered") == BATCH - 1

@@ -1,7 +1,8 @@
-"""PROMETHEUS_MULTIPROC_DIR of the surroundings: it is meant for services beside us, and does nothing to our metrics.
+"""PROMETHEUS_MULTIPROC_DIR in the environment is meant for other services, and does not change our metrics.
 
-Before, the Prometheus client took it at import: the programs ended at their first metric where the directory was not
-there, and else kept counters in files, which the next process of the same id (1, in a container) went on from.
+Before the fix, the Prometheus client read it at import. If the directory did not exist, the programs ended at their
+first metric; otherwise they kept counters in files, which the next process with the same id (1, in a container)
+continued.
 """
 
 from __future__ import annotations

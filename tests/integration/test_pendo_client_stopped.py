@@ -20,11 +20,11 @@ pytestmark = pytest.mark.thorough
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 REQUESTS = 64
 TIMEOUT_SECONDS = 5.0
-"""Long beside what it takes to stop the process once its requests are here."""
+"""Much longer than it takes to stop the process after its requests have arrived."""
 
 
 def test_answers_that_came_while_the_process_was_stopped_are_read_before_anything_times_out() -> None:
-    """Before: every request was called timed out, with its answer in the socket buffer, and sent again."""
+    """Before the fix, every request timed out although its answer was in the socket buffer, and was sent again."""
     program = Path(__file__).parents[1] / "pendo_client_process.py"
     with server_in_thread(REQUESTS, OK) as server:
         arguments = [server.url, str(REQUESTS), str(TIMEOUT_SECONDS)]

@@ -1,4 +1,4 @@
-"""`flagpost check` says which fields the traffic sets that Pendo lacks, also where the settings name no flag."""
+"""`flagpost check` lists the fields that the traffic sets and Pendo lacks, also if the settings name no flag."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def traffic() -> list[Event]:
 
 
 async def check(scene: Scene) -> dict[str, str]:
-    """What `flagpost check --json` says of the fields."""
+    """Run `flagpost check --json`; returns its check of the fields."""
     scene.pendo.faults.restore(Endpoint.SCHEMA)
     environ = {name: value for name, value in environment(scene.settings).items() if "FLAGPOST" in name}
     result: Result = await asyncio.to_thread(CliRunner().invoke, flagpost, ["check", "--json"], env=environ)

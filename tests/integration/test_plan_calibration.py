@@ -1,4 +1,4 @@
-"""What work costs here: the real consumer measured, and costs fitted to what was measured."""
+"""What work costs on this machine: the real consumer is measured, and costs are fitted to the measurements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("DELIVERED", "SPREAD", "DUPLICATES", "LOW", "METADATA", "UNCHANGED", "I
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
-    """Make the trials small; their figures mean nothing then."""
+    """Make the trials small; their figures are then meaningless."""
     for name in NAMES:
         trial: Trial = getattr(calibration, name)
         few = replace(trial.load, backlog=min(backlog, trial.load.backlog))
@@ -34,7 +34,9 @@ def shrink(monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
     monkeypatch.setattr(calibration, "SIMULATED_PART", 1)
 
 
-def test_a_machine_is_measured_and_plans_go_by_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_is_measured_and_plans_use_its_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shrink(monkeypatch, 300)
     file = tmp_path / "costs.json"
     result = CliRunner().invoke(flagpost, ["plan", "--calibrate", "--calibration", str(file)])

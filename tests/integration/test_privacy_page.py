@@ -1,4 +1,4 @@
-"""docs/privacy.md, word for word: its commands are run in their order against a real Kafka, and do what it says."""
+"""docs/privacy.md, word for word: its commands run in their order against a real Kafka, and do what the page says."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ exec java -XX:TieredStopAtLevel=1 -cp '{jars}/*' kafka.admin.ConfigCommand "$@"
 
 
 def blocks() -> list[str]:
-    """What a reader would paste, in the order of the page."""
+    """The page's shell blocks, in order."""
     return [
         textwrap.dedent(block)
         for block in re.findall(r"^ *```sh\n(.*?)^ *```", PAGE, re.DOTALL | re.MULTILINE)
@@ -47,7 +47,7 @@ def blocks() -> list[str]:
 
 
 class World:
-    """A whole installation with the topics' default names, and a shell to paste into."""
+    """A complete installation with the topics' default names, and a shell to paste into."""
 
     def __init__(self, kafka: KafkaBroker, pendo: PendoStandIn, tools: Path) -> None:
         self.kafka, self.pendo = kafka, pendo
@@ -79,7 +79,7 @@ class World:
         return done.stdout
 
     def first_lines(self, count: int, *arguments: str) -> list[dict[str, Any]]:
-        """What a command that goes on without end prints first."""
+        """Run a command that does not end by itself; returns the first JSON lines that it prints."""
         command = [str(FLAGPOST), *arguments]
         with subprocess.Popen(command, env=environment(self.settings), stdout=subprocess.PIPE) as running:
             assert running.stdout is not None
@@ -96,7 +96,7 @@ class World:
         await asyncio.to_thread(publish, self.kafka.bootstrap_servers, "flagpost.events", events)
 
     async def deliver(self, *visitors: str) -> None:
-        """Publish, and let a consumer settle all there is."""
+        """Publish, and run a consumer until everything is settled."""
         await self.publish(*visitors)
         with RunningConsumer(self.settings) as consumer:
             await consumer.caught_up(4, SECONDS)
@@ -180,7 +180,7 @@ async def test_a_ledger_with_hashed_ids_is_usable_until_its_key_is_destroyed(
     written = b"".join(each.value or b"" for each in ledger)
     assert b"keyed:" in written
     assert b"jane" not in written
-    # A restart goes on with what the ledger says: what was sent is a duplicate.
+    # After a restart the ledger still counts: an event that was sent before is a duplicate.
     sent = len(tracks(world.pendo.received))
     await world.deliver("jane", "john")
     assert len(tracks(world.pendo.received)) == sent

@@ -19,7 +19,7 @@ from scenes import Scene
 
 
 def broken(rule: Rule) -> TrackEvent:
-    """One visitor a rule, so that nothing waits for its turn."""
+    """An event that breaks a rule; each rule has its own visitor, so that no event waits for its turn."""
     return TrackEvent(
         event_id=rule.value,
         occurred_at=time.time_ns() // 1_000_000,
@@ -30,7 +30,7 @@ def broken(rule: Rule) -> TrackEvent:
 
 
 def preview(event: TrackEvent) -> tuple[str, Counter[str]]:
-    """The body that would be sent, and the rules of the repairs."""
+    """Run `flagpost preview`; returns the body that would be sent, and the number of repairs by rule."""
     document = {
         "type": "track",
         "event_id": event.event_id,
@@ -51,7 +51,7 @@ def trimmed(consumer: RunningConsumer) -> Counter[str]:
 
 
 async def agree(scene: Scene, consumer: RunningConsumer, rule: Rule) -> None:
-    """Send one event that breaks a rule, and hold what came of it against its preview."""
+    """Publish one event that breaks a rule; checks that the request, the counter and the preview agree."""
     received, before, event = scene.pendo.received, trimmed(consumer), broken(rule)
     await asyncio.to_thread(scene.publish, [event])
     await received.until(lambda: received.recorded() == 1 + list(Rule).index(rule), 30)
@@ -79,7 +79,7 @@ async def test_reject_dead_letters_each_with_its_rule(scene: Scene) -> None:
         assert await consumer.stop() == 0
     details = {letter["key"].decode(): letter["headers"] for letter in letters}
     assert {headers["flagpost-reason"] for headers in details.values()} == {"invalid"}
-    for rule in set(Rule) - {Rule.NAME_COLLISION}:  # what collides has broken another rule before
+    for rule in set(Rule) - {Rule.NAME_COLLISION}:  # a colliding name breaks another rule first
         assert f"rule {rule.value}: " in details[f"v-{rule.value}"]["flagpost-detail"]
     assert "rule name_characters: " in details["v-name_collision"]["flagpost-detail"]
     assert scene.pendo.received.recorded() == 0

@@ -1,4 +1,4 @@
-"""The real Optimizely SDK, a broker, and what lies on the topic afterwards."""
+"""The real Optimizely SDK, the publisher and a broker: which events are on the topic afterwards."""
 
 import json
 import subprocess
@@ -123,7 +123,7 @@ def test_every_kind_of_decision_arrives_as_the_sdk_reported_it(kafka: EmbeddedKa
     assert publisher.stats() == PublisherStats(accepted=8, delivered=8)
 
 
-def test_a_global_holdout_is_carried(kafka: EmbeddedKafka, topic: str) -> None:
+def test_a_global_holdout_is_published(kafka: EmbeddedKafka, topic: str) -> None:
     client = optimizely_client(holdouts=[holdout("h9", "everybody", EVERYONE)])
     with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic) as publisher:
         publisher.attach(client)
@@ -173,13 +173,13 @@ def test_decisions_of_a_detached_client_are_not_published(kafka: EmbeddedKafka, 
     assert [event.visitor_id for event in decisions(kafka, topic)] == ["w"]
 
 
-def test_a_visitors_partition_is_javas(kafka: EmbeddedKafka) -> None:
+def test_a_visitors_partition_is_that_of_the_java_client(kafka: EmbeddedKafka) -> None:
     with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic="partitioned") as publisher:
         for visitor in ("21", "foobar", "ünï"):
             publisher.track(visitor, "page")
         publisher.account("21", {"plan": "gold"})
 
-    # Kafka's UtilsTest.testMurmur2 gives the hashes of "21" and "foobar".
+    # Kafka's UtilsTest.testMurmur2 has the hashes of "21" and "foobar".
     expected = {
         b"21": (-973932308 & 0x7FFFFFFF) % PARTITIONS,
         b"foobar": (-790332482 & 0x7FFFFFFF) % PARTITIONS,
@@ -220,7 +220,7 @@ def test_track_visitor_and_account_carry_what_they_are_given(kafka: EmbeddedKafk
     )
 
 
-def test_published_events_go_as_they_are(kafka: EmbeddedKafka, topic: str) -> None:
+def test_published_events_are_sent_unchanged(kafka: EmbeddedKafka, topic: str) -> None:
     event = TrackEvent(event_id="mine", occurred_at=5, anonymous_id="a", event="page")
     with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic) as publisher:
         assert publisher.publish(event)
@@ -298,14 +298,14 @@ publisher.close(0)
 
 
 def attaching(client: str = "object()", *, without_sdk: bool = False, more: str = "") -> tuple[str, str]:
-    """What a program prints that attaches and has not set up logging."""
+    """Run a program that attaches without setting up logging; returns its standard output and standard error."""
     program = ATTACHING.format(client=client, without_sdk=without_sdk, more=more)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout, done.stderr
 
 
 def test_a_mistake_in_attaching_is_seen_without_any_logging_set_up() -> None:
-    """attach(object()) gave -1 and printed nothing."""
+    """Before, attach(object()) returned -1 and printed nothing."""
     returned, said = attaching()
     assert returned == "-1"
     assert (
@@ -319,7 +319,7 @@ def test_a_mistake_in_attaching_is_seen_without_any_logging_set_up() -> None:
     assert attaching(more="on_error=lambda error: None")[1] == ""
 
 
-def test_without_the_sdk_it_is_the_sdk_that_is_missing() -> None:
+def test_without_the_sdk_the_error_says_that_it_is_missing() -> None:
     _, said = attaching(without_sdk=True)
     assert "the Optimizely SDK is not installed; pip install 'flagpost-publisher[optimizely]'" in said
 
@@ -334,15 +334,15 @@ def test_attaching_twice_is_reported_and_publishes_once(kafka: EmbeddedKafka, to
     assert len(decisions(kafka, topic)) == 1
 
 
-def test_a_full_queue_refuses_and_forgets() -> None:
+def test_a_full_queue_refuses_events_and_does_not_remember_them() -> None:
     told: list[Exception] = []
     publisher = Publisher(bootstrap_servers=NOBODY, queue_max_messages=5, on_error=told.append)
     client = optimizely_client()
     publisher.attach(client)
     for visitor in range(8):
         user_of(client, f"v{visitor}").decide("banner")
-    user_of(client, "v7").decide("banner")  # refused before, so no duplicate
-    user_of(client, "v0").decide("banner")  # waits in the queue: a duplicate
+    user_of(client, "v7").decide("banner")  # it was refused before, so it is no duplicate
+    user_of(client, "v0").decide("banner")  # it waits in the queue, so it is a duplicate
 
     assert publisher.stats() == PublisherStats(accepted=5, queued=5, refused=4, duplicates=1)
     assert publisher.close(0) == 5
@@ -354,7 +354,7 @@ def test_a_full_queue_refuses_and_forgets() -> None:
     assert publisher.close(0) == 0
 
 
-def test_what_kafka_did_not_take_is_counted_and_forgotten() -> None:
+def test_what_kafka_did_not_accept_is_counted_and_not_remembered() -> None:
     told: list[Exception] = []
     publisher = Publisher(
         bootstrap_servers=NOBODY,
@@ -389,7 +389,7 @@ def test_an_event_too_large_for_kafka_is_refused(kafka: EmbeddedKafka, topic: st
 
 def test_an_event_too_large_that_waited_fails_and_holds_up_nothing(kafka: EmbeddedKafka, topic: str) -> None:
     publisher = Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic, max_event_bytes=20_000_000)
-    with publisher._here().output._lock:  # the thread cannot open the direct way: both wait
+    with publisher._here().output._lock:  # the thread cannot switch to sending directly: both wait
         publisher.track("v", "page", {"text": "x" * 2_000_000})
         publisher.track("v", "page")
     publisher.close()
@@ -427,7 +427,7 @@ def test_order_is_kept_across_the_wait_for_the_producer(kafka: EmbeddedKafka, to
 
 
 class StandInRegistry(BaseHTTPRequestHandler):
-    """A schema registry of which `failures` requests fail first; ids are 70, 71, …"""
+    """A schema registry whose first requests fail with the statuses in `failures`; ids are 70, 71, …"""
 
     schemas: dict[str, dict[str, Any]]
     seen: list[tuple[str, str | None]]
@@ -454,7 +454,7 @@ class StandInRegistry(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""
+        """Do not log requests."""
 
 
 @pytest.fixture
@@ -468,7 +468,7 @@ def registry() -> Iterator[tuple[str, type[StandInRegistry]]]:
         thread.join()
 
 
-def test_with_a_registry_events_wait_for_ids_and_go_in_confluents_format(
+def test_with_a_registry_events_wait_for_ids_and_are_sent_in_confluents_format(
     kafka: EmbeddedKafka, topic: str, registry: tuple[str, type[StandInRegistry]]
 ) -> None:
     address, stand_in = registry
@@ -497,7 +497,7 @@ def test_with_a_registry_events_wait_for_ids_and_go_in_confluents_format(
     assert not any("p@ss" in str(error) or "p%40ss" in str(error) for error in told)
 
 
-def test_a_registry_that_knows_the_schemas_is_only_asked(
+def test_a_registry_that_knows_the_schemas_is_only_queried(
     kafka: EmbeddedKafka, topic: str, registry: tuple[str, type[StandInRegistry]]
 ) -> None:
     address, stand_in = registry
@@ -526,7 +526,7 @@ def test_without_an_answer_from_the_registry_the_buffer_is_bounded_and_counted()
     assert publisher.stats() == PublisherStats(accepted=3, failed=3, refused=2)
 
 
-def test_what_waits_is_bounded_in_bytes_too() -> None:
+def test_the_waiting_events_are_bounded_in_bytes_too() -> None:
     publisher = Publisher(
         bootstrap_servers=NOBODY, schema_registry_url="http://127.0.0.1:1", max_event_bytes=20_000_000
     )

@@ -1,4 +1,4 @@
-"""A record at which the engine itself fails costs two engines and no process: a real Kafka, the real service."""
+"""A record on which the engine itself fails ends two engines but no process: a real Kafka, the real service."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from traffic import tracks
 SECONDS = 30.0
 
 
-async def test_a_record_at_which_the_engine_fails_is_quarantined_and_the_others_go_on(
+async def test_a_record_on_which_the_engine_fails_is_quarantined_and_the_others_continue(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before, the process ended with 1, met the record again after each restart, and its partition stood still."""
+    """Before, the process ended with code 1 and read the record again after each restart: its partition was stuck."""
     push, failures = Lanes.push, []
 
     def failing(lanes: Lanes[Any], visitor_id: str, *arguments: Any) -> None:
@@ -44,7 +44,7 @@ async def test_a_record_at_which_the_engine_fails_is_quarantined_and_the_others_
     try:
         await eventually(lambda: len({each.visitor_id for each in tracks(scene.pendo.received)}) == 20)
         (letter,) = await asyncio.to_thread(scene.read_dead_letters, 1)
-    finally:  # as a platform does: Kafka's thread leaves the group while the loop still runs
+    finally:  # like a platform: Kafka's thread leaves the group while the loop still runs
         os.kill(os.getpid(), signal.SIGTERM)
         code = await asyncio.wait_for(running, stretched(SECONDS))
     assert code == 0

@@ -1,4 +1,4 @@
-"""A Kafka client that returns none of the records that there are, on a real broker."""
+"""A Kafka client that returns no records although there are some, on a real broker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PARTITIONS = 2
 
 
 class Reader:
-    """Reads every partition from its beginning, and knows nothing of the ids of topics."""
+    """Reads every partition from its beginning, without knowing the ids of topics."""
 
     def __init__(self, kafka: KafkaBroker, topic: str) -> None:
         environment = {
@@ -101,14 +101,14 @@ def publish(kafka: KafkaBroker, topic: str, value: bytes, count: int) -> None:
 
 
 @pytest.mark.parametrize("after", [20, 200], ids=["shorter", "longer"])
-async def test_a_client_that_holds_on_to_a_leader_that_is_gone_is_replaced(
+async def test_a_client_that_still_uses_a_leader_that_is_gone_is_replaced(
     kafka_broker: OwnBroker,
     fresh_name: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
     after: int,
 ) -> None:
-    """Nothing of a new topic whose leaders have lower epochs was read, and neither a lag nor anything else told of
-    it. Here nobody tells the id of the topic, as with brokers before 3.1: only the silence shows.
+    """Before, nothing of a new topic whose leaders have lower epochs was read, and neither the lag nor anything else
+    showed it. Here the topic's id is unknown, as with brokers before 3.1: only the silence shows it.
     """
     monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 5.0)
     monkeypatch.setattr(topic_watch, "ENDS_SECONDS", 0.5)

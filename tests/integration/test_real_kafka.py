@@ -1,4 +1,4 @@
-"""The real broker of the tests: what other tests rely on."""
+"""The tests' real broker: the properties that other tests rely on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _produce(broker: KafkaBroker, topic: str, value: bytes) -> None:
 
 
 def _read(broker: KafkaBroker, topic: str, group: str) -> tuple[bytes, int]:
-    """The next value of the group, and the offset that it had committed before; commits after it."""
+    """Read the group's next value and commit it; returns the value, and the offset that was committed before."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": group})
     try:
         (committed,) = consumer.committed([TopicPartition(topic, 0)], timeout=stretched(20))
@@ -81,7 +81,7 @@ sys.stdin.read()
 
 
 def user_of_the_shared_one(run: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """A process of a test run that needs the shared broker, and the ports that it was told."""
+    """Start a process of a test run that needs the shared broker; returns it, and the broker's ports."""
     process = subprocess.Popen(
         [sys.executable, "-c", USER_OF_IT, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -90,7 +90,7 @@ def user_of_the_shared_one(run: Path) -> tuple[subprocess.Popen[str], list[int]]
 
 
 @pytest.mark.thorough
-async def test_a_shared_broker_ends_with_the_last_process_that_needs_it_and_a_new_one_can_be_had(
+async def test_a_shared_broker_ends_with_the_last_process_that_needs_it_and_a_new_one_can_start(
     tmp_path: Path,
 ) -> None:
     need_java()

@@ -1,4 +1,4 @@
-"""The real broker's rights: what the tests of missing rights stand on."""
+"""The real broker's rights, which the tests of missing rights rely on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_user_may_do_what_a_test_allows_and_no_longer(
     kafka.create_topics(topic)
 
     def answer() -> int | None:
-        # A producer of its own each time: one that was refused remembers it.
+        # A new producer each time, because a producer that was refused remembers it.
         producer = Producer({**kafka.user_properties, "bootstrap.servers": kafka.users_bootstrap_servers})
         codes: list[int | None] = []
 

@@ -1,4 +1,4 @@
-"""`flagpost reconcile` and `tail` over what the real consumer did: crash, lost answers, dead letters, replay."""
+"""`flagpost reconcile` and `tail` after runs of the real consumer: crash, lost answers, dead letters, replay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def wall_ms() -> int:
 
 
 def traffic() -> list[Event]:
-    """Two variations and `off`, each decision twice; a track event, one without a visitor, an account."""
+    """Decisions for two variations, each twice, and for `off`; a track event, one without a visitor, an account."""
     now = wall_ms()
     shown: list[Event] = [
         decision(
@@ -49,7 +49,7 @@ def traffic() -> list[Event]:
 
 
 async def reconciled(history: History, *arguments: str, code: int = 0) -> dict[str, Any]:
-    """The document; Pendo answers on this loop meanwhile."""
+    """Run `reconcile` in a thread, because Pendo answers on this loop; returns the document."""
     return await asyncio.to_thread(lambda: history.reconcile(*arguments, code=code))
 
 
@@ -70,7 +70,7 @@ async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: 
         assert half["unexplained"] == 0
         consumer.signal(signal.SIGKILL)
         await consumer.wait()
-    # An answer lost before the crash would be forgotten with it; this one's record reaches the ledger.
+    # An answer lost before the crash would leave no trace; this one is lost afterwards and reaches the ledger.
     scene.publish([decision("late", "checkout", "a", occurred_at=wall_ms())])
     with scene.consume(**SHORT_SESSION) as consumer:
         await consumer.caught_up(scene.partitions)
@@ -87,7 +87,7 @@ async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: 
     for row in rows.values():
         counted = row["pendo"]["counted"]
         assert counted == scene.pendo.received.decisions["checkout", row["variation_key"]]
-        # What the crash sent again is in no ledger (its answer was lost with the process).
+        # What was sent again after the crash is not in the ledger (its first answer was lost with the process).
         assert row["pendo"]["expected_min"] == row["delivered"] <= counted
     assert rows["a"]["pendo"]["expected_max"] > rows["a"]["delivered"]  # the lost answer
     (ratio,) = found["sample_ratio"]
@@ -95,7 +95,7 @@ async def test_what_the_consumer_did_is_explained_to_the_last_delivery(history: 
     assert ratio["delivered"] == {"a": 20, "b": 19}
 
 
-async def test_a_replayed_dead_letter_is_shown_with_its_first_end(history: History) -> None:
+async def test_a_replayed_dead_letter_is_shown_with_its_first_settlement(history: History) -> None:
     scene = history.scene
     scene.pendo.faults.visitor("v", 422)
     scene.publish([decision("v", "checkout", "a", occurred_at=wall_ms())])
@@ -123,8 +123,8 @@ async def test_a_replayed_dead_letter_is_shown_with_its_first_end(history: Histo
     assert (found["metadata"]["published"], found["unexplained"]) == (1, 0)
 
 
-async def test_what_is_unexplained_is_delivered_once_the_group_is_taken_back(history: History) -> None:
-    """As docs/reconcile.md says; here somebody had moved the group past records that it had not read."""
+async def test_what_is_unexplained_is_delivered_after_the_groups_offsets_are_reset(history: History) -> None:
+    """As docs/reconcile.md says; here the group's commits were moved past records that it had not read."""
     scene = history.scene
     first = scene.publish([decision(f"v{n}", "checkout", "a", occurred_at=wall_ms()) for n in range(8)])
     with scene.consume() as consumer:
@@ -176,7 +176,7 @@ async def test_tail_shows_what_the_consumer_settles(history: History) -> None:
     )
 
 
-async def test_pendos_counts_are_compared_and_their_lack_fails(history: History) -> None:
+async def test_pendos_counts_are_compared_and_it_fails_without_them(history: History) -> None:
     scene = history.scene
     scene.publish([decision(f"v{n}", "checkout", "a", occurred_at=wall_ms()) for n in range(3)])
     with scene.consume() as consumer:
@@ -185,11 +185,11 @@ async def test_pendos_counts_are_compared_and_their_lack_fails(history: History)
     even = await reconciled(history, "--pendo")
     assert even["rows"][0]["pendo"] == {"counted": 3, "expected_min": 3, "expected_max": 3}
     assert even["warnings"] == []
-    scene.pendo.reset()  # Pendo forgets
+    scene.pendo.reset()  # Pendo loses its counts
     fewer = await reconciled(history, "--pendo")
     assert fewer["rows"][0]["pendo"]["counted"] == 0
     assert fewer["warnings"][0] == "checkout, a: Pendo counts 0, but 3 are expected."
-    assert len(fewer["warnings"]) == 2  # the other says what may explain it
+    assert len(fewer["warnings"]) == 2  # the other warning names possible explanations
     scene.pendo.faults.outage(403, Endpoint.AGGREGATION)
     refused = await asyncio.to_thread(lambda: history.run("reconcile", "--json", "--pendo"))
     assert refused.returncode == 1

@@ -30,7 +30,7 @@ def history(scene: Scene) -> History:
 
 
 class Tail:
-    """A `flagpost tail` that runs, and what it has written."""
+    """A running `flagpost tail`, and what it has written."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:
         self.process, self._out, self._err = process, out, err
@@ -80,7 +80,7 @@ def tailing(history: History, directory: Path, *arguments: str) -> Iterator[Tail
 
 
 def keep_writing(history: History, tail: Tail, visitor: str) -> None:
-    """Settle until the tail, which begins at a moment of its own, has seen one."""
+    """Write settlements until the tail shows one, because it is not known when the tail begins to read."""
 
     def seen() -> bool:
         history.write(1, [entry(5, visitor_id=visitor)])
@@ -99,7 +99,7 @@ def test_it_begins_now_and_ends_with_an_interrupt(history: History, tmp_path: Pa
         assert tail.said == ""
 
 
-def test_the_past_is_shown_on_request_and_filters_hold(history: History, tmp_path: Path) -> None:
+def test_the_past_is_shown_on_request_and_filters_apply(history: History, tmp_path: Path) -> None:
     history.write(0, [entry(1, visitor_id="a", flag_key="f"), entry(2, visitor_id="a", flag_key="g")])
     history.write(2, [entry(3, "track", "dropped", visitor_id="a", flag_key="f"), entry(4, visitor_id="b")])
     history.write(2, [entry(9, visitor_id="a", flag_key="f")], group="another")
@@ -117,7 +117,7 @@ def test_the_past_is_shown_on_request_and_filters_hold(history: History, tmp_pat
 
 
 def told(history: History, *arguments: str) -> list[int]:
-    """The offsets that a tail which follows nothing tells, in its order."""
+    """Run a `tail` that does not follow; returns the offsets that it shows, in their order."""
     done = history.run("tail", "--json", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
     return [orjson.loads(line)["offset"] for line in done.stdout.splitlines()]
@@ -148,7 +148,7 @@ def test_settlements_are_shown_by_time_across_partitions(
     assert decoded == [0, 1, 2, 3, 4], "the same where hardly anything is held at a time"
 
 
-def test_reasons_and_kinds_are_looked_for_too(history: History) -> None:
+def test_reasons_and_kinds_are_filters_too(history: History) -> None:
     history.write(
         0, [entry(0), entry(1, "track", "dropped", reason="no_consent"), entry(2, "visitor_metadata")]
     )

@@ -18,7 +18,7 @@ COUNTS = {
     "sent_again": 0, "pending": 0, "unexplained": 0,
 }  # fmt: skip
 REASONS = {"duplicate": "dedupe", "dropped": "no_consent", "dead_lettered": "rejected"}
-"""As `History` settles."""
+"""The reason with which `History` settles each outcome."""
 
 
 def now_ms() -> int:
@@ -41,7 +41,7 @@ def history(scene: Scene) -> History:
     return found
 
 
-def test_the_document_is_the_contracts(history: History) -> None:
+def test_the_document_is_that_of_the_contract(history: History) -> None:
     begin = now_ms()
     decisions = history.scene.publish(
         [decision(f"v{n}", "checkout", "treatment", occurred_at=now_ms()) for n in range(4)]

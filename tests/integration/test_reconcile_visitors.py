@@ -1,6 +1,6 @@
-"""The analyst's question on a real Kafka: which visitors did Pendo not get, and why? `reconcile` alone answers.
+"""`reconcile` answers the analyst's question, on a real Kafka: which visitors did Pendo not get, and why?
 
-Every number is held against an independent count: of what was published, and of what the stand-in received.
+Every number is compared with an independent count: of what was published, and of what the stand-in received.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def history(scene: Scene) -> History:
 
 
 class Traffic:
-    """Decisions of an experiment, some of which Pendo is never to hear of, and the reason of each visitor."""
+    """Decisions of an experiment; some visitors must not reach Pendo, and `lost` has the reason of each of them."""
 
     def __init__(self) -> None:
         self.events: list[DecisionEvent] = []
@@ -46,7 +46,7 @@ class Traffic:
         self.refused: list[str] = []
         self._now_ms = time.time_ns() // 1_000_000
         for number in range(60):
-            self._decide(f"v{number}", times=1 + number % 3)  # repeats within the ttl
+            self._decide(f"v{number}", times=1 + number % 3)  # duplicates within the ttl
         for number in range(5):
             self._lose(f"denied{number}", "no_consent", consent={"analytics": False})
         for number in range(3):
@@ -54,12 +54,12 @@ class Traffic:
         for number in range(4):
             self._lose(f"refused{number}", "rejected")
             self.refused.append(f"refused{number}")
-        # Consent that was given after it was denied, and a decision that was late once, lose nobody.
+        # A visitor who denied consent and then gave it is not lost, nor is one whose first decision was too late.
         self._decide("changed", consent={"analytics": False})
         self._decide("changed", consent={"analytics": True})
         self._decide("twice", occurred_at=self._now_ms - 8 * DAY_MS)
         self._decide("twice")
-        # Of two reasons the nearest to delivery: Pendo was asked.
+        # Of two reasons, the one nearest to delivery counts: here Pendo's refusal.
         self._decide("refused0", consent={"analytics": False})
 
     def _decide(self, visitor: str, times: int = 1, **fields: Any) -> None:
@@ -80,20 +80,20 @@ class Traffic:
         return "treatment" if int(visitor[-1], 36) % 2 else "control"
 
     def decided(self) -> Mapping[Variation, set[str]]:
-        """Whom services decided for."""
+        """The visitors with a decision, by variation."""
         found: dict[Variation, set[str]] = defaultdict(set)
         for event in self.events:
             found[event.variation_key or ""].add(event.visitor_id)
         return found
 
     def by_reason(self, variation: Variation) -> Mapping[str, int]:
-        """How many were lost for each reason."""
+        """The number of the variation's lost visitors, by reason."""
         reasons = [reason for visitor, reason in self.lost.items() if self.variation(visitor) == variation]
         return {reason: reasons.count(reason) for reason in set(reasons)}
 
 
 def received(scene: Scene) -> Mapping[Variation, set[str]]:
-    """Whom Pendo recorded something of."""
+    """The visitors of whom Pendo recorded a track event, by variation."""
     found: dict[Variation, set[str]] = defaultdict(set)
     for each in scene.pendo.received.of(Endpoint.TRACK):
         if each.fate is Fate.RECORDED:
@@ -127,7 +127,7 @@ async def test_each_visitor_whom_pendo_did_not_get_has_its_reason(history: Histo
 
 
 def in_all_forms(history: History, rows: list[dict[str, Any]]) -> None:
-    """The same numbers as text, as CSV, by reason, day and source."""
+    """Check that the numbers are the same as text, as CSV, and split by reason, day and source."""
     shown = history.run("reconcile", "--pendo")
     assert shown.returncode == 0, shown.stderr
     assert max(map(len, shown.stdout.splitlines())) <= 80
@@ -149,7 +149,7 @@ def in_all_forms(history: History, rows: list[dict[str, Any]]) -> None:
             assert sum(part["published"] for part in split) == row["published"]
             assert sum(part["delivered"] for part in split) == row["delivered"]
         assert {part["service"] for part in source_row["parts"]} == {"shop", "checkout"}
-        # A visitor of one service: parts add up. By day two of them decided on two days, and are in both.
+        # Each visitor has one service, so these parts add up. By day they need not: a visitor may be in two parts.
         assert sum(part["visitors"]["decided"] for part in source_row["parts"]) == visitors["decided"]
         assert sum(part["visitors"]["lost"] for part in source_row["parts"]) == visitors["lost"]
         assert len(day_row["parts"]) >= 2
@@ -188,7 +188,7 @@ async def test_a_replay_and_what_waits_are_counted_separately(history: History) 
 
 @pytest.mark.kafka_core
 def test_a_duplicate_of_a_delivery_before_the_window_counts_as_delivered(history: History) -> None:
-    """The window holds the repeat alone; what it repeats was published, and settled, before."""
+    """The window has only the duplicate; the delivery that it duplicates was published and settled before."""
     now = time.time_ns() // 1_000_000
     value = encode_single_object(decision("v", occurred_at=now))
     first = history.put(history.scene.topic, 0, value, timestamp_ms=now - 20 * 60_000)
@@ -202,7 +202,7 @@ def test_a_duplicate_of_a_delivery_before_the_window_counts_as_delivered(history
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One decision as the SDK told Optimizely of it."""
+    """One decision as the SDK reported it to Optimizely."""
 
     visitor_id: str
     variation_id: str
@@ -211,7 +211,7 @@ class Told:
 
 
 def export_of(told: list[Told], file: Path) -> Path:
-    """A Parquet file as Optimizely's export has them."""
+    """Write decisions to a Parquet file in the form of Optimizely's export; returns its path."""
     database = duckdb.connect(":memory:")
     database.execute(
         "create table decisions (uuid text, visitor_id text, experiment_id text, variation_id text, "
@@ -251,7 +251,7 @@ async def test_three_ways_each_missing_visitor_has_its_cause(history: History, t
     told = [Told(visitor, "1", "python-sdk", now) for visitor in visitors if visitor not in lost]
     told += [Told(visitor, "1", "node-sdk", now) for visitor in silent]
     file = str(export_of(told, tmp_path / "part-0.parquet"))
-    # The window is a minute wider than the decisions on either side.
+    # The window is five minutes wider than the decisions on either side.
     since, until = (
         datetime.fromtimestamp(ms / 1000, UTC).isoformat() for ms in (now - 300_000, now + 300_000)
     )

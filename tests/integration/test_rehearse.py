@@ -1,4 +1,4 @@
-"""`flagpost rehearse` over what the real consumer did: nothing differs, and each changed setting does as it says."""
+"""`flagpost rehearse` after runs of the real consumer: nothing differs, and a changed setting has just its effect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shown(visitor: str, flag: str, occurred_at: int, **fields: object) -> Decisi
 
 
 def first_wave(now: int) -> list[Event]:
-    """Of everything that a setting tells apart a number of its own."""
+    """Events of each kind that a setting distinguishes, mostly in different numbers."""
     return [
         *(shown(f"v{n}", "checkout", now - 200_000) for n in range(10)),
         *(shown(f"s{n}", "search", now) for n in range(5)),
@@ -61,7 +61,7 @@ def first_wave(now: int) -> list[Event]:
 
 
 def second_wave(now: int) -> list[Event]:
-    """The first decisions again, 100 s later by their own times."""
+    """The first ten decisions again, 100 s later by event time."""
     return [shown(f"v{n}", "checkout", now - 100_000) for n in range(10)]
 
 
@@ -111,7 +111,7 @@ def history(scene: Scene) -> History:
 
 
 async def rehearsed(history: History, *arguments: str, **settings: object) -> tuple[int, dict[str, Any]]:
-    """Exit code and document."""
+    """Run `rehearse --json`; returns the exit code and the document."""
     done = await asyncio.to_thread(lambda: history.run("rehearse", "--json", *arguments, **settings))
     assert done.stdout, done.stderr
     return done.returncode, orjson.loads(done.stdout)
@@ -130,7 +130,7 @@ def told(found: dict[str, Any]) -> dict[str, int]:
 
 
 def kept(history: History) -> dict[tuple[str, int], object]:
-    """Where each partition of the topics ends, and what the group has committed."""
+    """Each partition's watermarks and the group's committed offset, to see that nothing was written."""
     scene = history.scene
     consumer = Consumer(
         {

@@ -1,4 +1,4 @@
-"""Stops and dead letters where Kafka itself is in the way."""
+"""A stop while Kafka is absent, and dead letters of which Kafka refuses a batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_a_stop_while_kafka_is_away_takes_no_longer_than_the_drain(
 async def test_a_dead_letter_loses_its_value_only_for_its_own_size(
     kafka_broker: OwnBroker, fresh_name: Callable[[str], str]
 ) -> None:
-    """docs/contract.md#dead-letters: one refused for its size loses its value; those beside it do not."""
+    """docs/contract.md#dead-letters: one refused for its own size loses its value; others of its batch do not."""
     async with PendoStandIn() as pendo:
         scene = Scene(kafka_broker, pendo, fresh_name("batch"), partitions=1)
         limit_records(kafka_broker, scene.dead_letters, 200_000)

@@ -1,4 +1,4 @@
-"""Programs whose user may not write yet, on a real broker: they wait, and go on without a restart."""
+"""Programs whose user may not write yet, on a real broker: they wait, and continue without a restart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENTS = 20
 
 
 def as_user(scene: Scene) -> dict[str, object]:
-    """Settings with which a consumer is the user whose rights count."""
+    """Settings that connect a consumer as the user whose rights are checked."""
     return {
         "kafka.bootstrap_servers": scene.kafka.users_bootstrap_servers,
         "kafka.properties": scene.kafka.user_properties,
@@ -34,7 +34,7 @@ def as_user(scene: Scene) -> dict[str, object]:
 
 
 def let_read(scene: Scene) -> None:
-    """Allow all that a consumer needs but to write."""
+    """Allow all that a consumer needs, except writing."""
     for topic in (scene.topic, scene.ledger, scene.suppressions):
         scene.kafka.allow("topic", topic, "describe", "read")
     scene.kafka.allow("topic", scene.dead_letters, "describe")
@@ -48,15 +48,15 @@ def produce_undecodable(scene: Scene) -> None:
 
 @pytest.fixture
 async def scene(kafka_broker: OwnBroker) -> AsyncIterator[Scene]:
-    """On a broker of its own: only a user who may write to no topic at all meets the fatal error."""
+    """A scene on its own broker, because only a user who may write to no topic at all gets the fatal error."""
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
         yield Scene(kafka_broker, pendo, "rights")
 
 
 async def test_a_consumer_that_may_not_write_goes_on_once_it_may(scene: Scene) -> None:
-    """librdkafka's error is fatal without any right to write: the dead producers stayed, green on every probe, and
-    after a restart everything was delivered again.
+    """Without any right to write, librdkafka's error is fatal. Before, the dead producers stayed while every probe
+    was green, and after a restart everything was delivered again.
     """
     let_read(scene)
     now = time.time_ns() // 1_000_000
@@ -72,7 +72,7 @@ async def test_a_consumer_that_may_not_write_goes_on_once_it_may(scene: Scene) -
         await consumer.caught_up(scene.partitions, SECONDS)
         sent = Counter(track.visitor_id for track in tracks(scene.pendo.received))
         assert sent == Counter({f"v{number}": 1 for number in range(EVENTS)})
-        # Rights that are taken and given back while it runs.
+        # Rights that are removed and granted again while it runs.
         for topic in (scene.ledger, scene.dead_letters):
             scene.kafka.disallow("topic", topic, "write")
         scene.publish(decision(f"w{number}", occurred_at=now) for number in range(EVENTS))
@@ -92,7 +92,7 @@ async def test_a_consumer_that_may_not_write_goes_on_once_it_may(scene: Scene) -
 async def test_a_publisher_that_may_not_write_publishes_once_it_may(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
-    """The thread ended without a word, and after the right was given everything was refused."""
+    """Before, the thread ended silently, and every event was refused even after the right was granted."""
     topic = fresh_name("events")
     kafka.create_topics(topic, partitions=1)
     told: list[Exception] = []

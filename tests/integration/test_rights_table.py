@@ -1,6 +1,6 @@
 """The table of rights in docs/security.md, on a real broker with an authorizer.
 
-With what a row lists, a program does its work; without any one of it, it names that right.
+With the rights that its row lists, a program does its work; without any one of them, it names that right.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher", "flagpost web")
 
 
 class Stage:
-    """One test's topics with something on each, and the settings of programs that are the user whose rights count."""
+    """One test's topics, each with a record, and settings that connect as the user whose rights are checked."""
 
     def __init__(self, kafka: KafkaBroker, name: str, pendo: PendoStandIn, directory: Path) -> None:
         self.kafka = kafka
@@ -99,7 +99,7 @@ class Stage:
         self._file.write_text("visitor_id,plan\nv1,free\n")
 
     def needs(self, program: str) -> list[Right]:
-        """The rights that the page lists for a program, on this test's topics (or on those that are to be made)."""
+        """The rights that the page lists for a program, on this test's topics (or on those that it will create)."""
         if program == "flagpost topics create":
             made = {key: f"{name}.new" for key, name in self.settings.items() if key.endswith("topic")}
             self.settings.update(made)
@@ -118,7 +118,7 @@ class Stage:
         return [meant.get(part, part) for part in COMMANDS[program].split()]
 
     async def run(self, program: str) -> tuple[int, str]:
-        """A command as its users run it: exit code, and all that it says."""
+        """Run a command as a process; returns the exit code and all that it prints."""
         process = await asyncio.create_subprocess_exec(
             FLAGPOST,
             *self.arguments(program),
@@ -132,20 +132,20 @@ class Stage:
 
 
 def make_fit(kafka: KafkaBroker, topic: str) -> None:
-    """Have a topic as `flagpost check` wants it."""
+    """Configure a topic as `flagpost check` requires it."""
     config = {"retention.ms": str(30 * DAY_MS), "max.message.bytes": str(MAX_BYTES[topic.rpartition(".")[2]])}
     entries = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         for name, value in config.items()
     ]
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
-    admin = kafka.admin()  # what it was asked ends with it
+    admin = kafka.admin()  # in a variable, because its requests end with it
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(stretched(SECONDS))
 
 
 def acl(right: Right) -> tuple[str, str, str]:
-    """A right as the broker's rights take it: the kind of resource, its name, the operation."""
+    """The arguments of `KafkaBroker.allow` for a right: the kind of resource, its name, the operation."""
     kinds = {Resource.TOPIC: "topic", Resource.GROUP: "group", Resource.TRANSACTIONAL_ID: "transactional_id"}
     operation = "describe_configs" if right.operation is Operation.DESCRIBE_CONFIGS else right.operation
     return kinds[right.resource], right.name, operation.lower()
@@ -156,7 +156,7 @@ async def stage(kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: 
     name = fresh_name("stage")
     async with PendoStandIn() as pendo:
         yield Stage(kafka, name, pendo, tmp_path)
-    # There are a hundred stages, and a broker with a thousand topics answers nobody in time.
+    # There are a hundred stages, and a broker with a thousand topics answers too late.
     admin = kafka.admin()
     left = [topic for topic in admin.list_topics(timeout=stretched(SECONDS)).topics if topic.startswith(name)]
     for future in admin.delete_topics(left, operation_timeout=stretched(SECONDS)).values():
@@ -164,7 +164,7 @@ async def stage(kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: 
 
 
 def cases(names: Iterable[str]) -> list[tuple[str, int]]:
-    """A row, and one of the rights that it lists."""
+    """Each program with the index of each right that its row lists."""
     return [(name, index) for name in names for index, _ in enumerate(rights_of(name, SAMPLE))]
 
 
@@ -252,7 +252,9 @@ async def test_a_command_names_the_right_that_is_missing(stage: Stage, case: tup
 
 
 def only_looked_at(case: tuple[str, int]) -> bool:
-    """A rehearsal has the window of a reconciliation, and reads no dead letters of it."""
+    """Whether a program only looks at the entry: the right is not Read or Write, or it is `rehearse`'s right on the
+    dead letters, which the command needs for its window but does not read.
+    """
     right = rights_of(case[0], SAMPLE)[case[1]]
     return right.operation not in IMPLY_DESCRIBE or (case[0], right.name) == (
         "flagpost rehearse",
@@ -262,7 +264,7 @@ def only_looked_at(case: tuple[str, int]) -> bool:
 
 @pytest.mark.parametrize("case", [case for case in cases(COMMANDS) if not only_looked_at(case)], ids=told)
 async def test_looking_at_an_entry_does_not_count_as_using_it(stage: Stage, case: tuple[str, int]) -> None:
-    """With Describe alone a topic shows, and only reading and writing it fails."""
+    """With Describe alone a topic is visible, and only reading or writing it fails."""
     program, index = case
     needed = stage.needs(program)
     missing = needed[index]
@@ -323,7 +325,7 @@ async def test_the_gateway_logs_the_right_that_is_missing_and_goes_on_once_it_is
 
 
 def the_page_needs(stage: Stage) -> list[Right]:
-    """What all but one of its pages need."""
+    """The rights that all pages but one need."""
     suppressions = stage.settings["kafka.suppressions_topic"]
     return [right for right in stage.needs("flagpost web") if right.name != suppressions]
 

@@ -1,4 +1,4 @@
-"""The registry client against a real registry, and against servers that answer otherwise."""
+"""The registry client against a real registry, and against servers that answer differently."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def _fetch(url: str, settings: SchemaRegistrySettings | None = None, schem
 
 @pytest.mark.kafka_core
 @pytest.mark.registry
-async def test_a_real_registry_gives_what_was_registered(
+async def test_a_real_registry_returns_what_was_registered(
     schema_registry: RealRegistry, fresh_name: Callable[[str], str]
 ) -> None:
     schema_id = await asyncio.to_thread(schema_registry.register, fresh_name("subject"), SCHEMA)
@@ -73,7 +73,7 @@ async def test_a_wrong_path_at_a_real_registry_is_reported_as_such(schema_regist
     assert not isinstance(refused.value, SchemaDoesNotExist)
 
 
-async def test_the_schema_is_given_as_it_is() -> None:
+async def test_the_schema_is_returned_unchanged() -> None:
     async with _serving(_json({"schema": SCHEMA})) as url:
         assert await _fetch(url + "/") == SCHEMA
 
@@ -100,10 +100,10 @@ async def test_an_unknown_id_does_not_exist() -> None:
         (_json({}, 410), "status 410"),
     ],
 )
-async def test_any_4xx_about_the_id_is_a_refusal_and_only_the_registrys_404_says_not_there(
+async def test_any_4xx_about_the_id_is_a_refusal_and_only_the_registrys_404_means_no_schema(
     answer: Handler, says: str
 ) -> None:
-    """Without a known error code they were asked for without end, and every partition waited."""
+    """Before, an id refused without a known error code was requested without end, and every partition waited."""
     async with _serving(answer) as url:
         with pytest.raises(SchemaRefused, match=says) as refused:
             await _fetch(url)
@@ -147,14 +147,14 @@ async def test_schemas_that_no_record_can_be_read_with_are_unusable(answer: obje
     assert str(unusable.value).isprintable()
 
 
-async def test_nobody_listens() -> None:
+async def test_a_registry_that_does_not_listen_is_no_answer() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         with pytest.raises(RegistryNotAnswering):
             await _fetch(f"http://127.0.0.1:{unheard.getsockname()[1]}")
 
 
-async def test_no_answer_is_waited_for_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_wait_for_an_answer_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter, "TIMEOUT_SECONDS", 0.1)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

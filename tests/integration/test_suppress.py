@@ -1,4 +1,4 @@
-"""`flagpost suppress` against a real Kafka: what is read, what waits, what restarts, what died before."""
+"""`flagpost suppress` against a real Kafka: new events, waiting deliveries, restarts and earlier dead letters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def create_topic(scene: Scene) -> None:
 @pytest.fixture
 def suppressible(scene: Scene) -> Scene:
     create_topic(scene)
-    # A member that a busy machine let leave without a word is missed soon.
+    # On a busy machine a member may leave the group silently: with a short session this is noticed soon.
     scene.settings |= {"kafka.session_timeout_seconds": 15, "pendo.request_timeout_seconds": 5}
     return scene
 
@@ -62,7 +62,7 @@ def _fields(event: Any) -> dict[str, Any]:
 
 
 def told_of(scene: Scene) -> set[str]:
-    """Everybody whom any request of either kind named."""
+    """The visitors that any track or metadata request named."""
     named = {each.visitor_id for each in tracks(scene.pendo.received)}
     for request in scene.pendo.received.of(Endpoint.METADATA):
         named |= {each["visitorId"] for each in orjson.loads(request.body)}
@@ -74,7 +74,7 @@ def dropped(consumer: RunningConsumer, kind: str) -> float:
 
 
 async def settled(consumer: RunningConsumer, count: int) -> None:
-    """So many track deliveries have ended, and nothing is pending."""
+    """Wait until `count` track deliveries are settled and nothing is pending."""
 
     def done() -> bool:
         series = consumer.scrape()
@@ -99,7 +99,7 @@ async def test_what_comes_after_a_suppression_is_dropped_and_after_its_undo_is_s
         assert told_of(scene) == {"stays"}
         assert (dropped(consumer, "track"), dropped(consumer, "visitor_metadata")) == (3, 3)
         assert "no longer suppressed" in await suppress(scene, "gone", "--undo")
-        # Consumers hear of it within a second; what is published until then may still be dropped.
+        # Consumers read it within a second; what is published until then may still be dropped.
         number = 0
         while "gone" not in told_of(scene):
             number += 1
@@ -116,7 +116,7 @@ async def test_what_comes_after_a_suppression_is_dropped_and_after_its_undo_is_s
 async def test_what_waits_when_the_suppression_comes_is_not_sent_after_a_restart_either(
     suppressible: Scene,
 ) -> None:
-    """Pendo is away: lines, batches and retries are full as somebody asks to be forgotten."""
+    """Pendo is down, so lanes, batches and retries are full when the visitor is suppressed."""
     scene = suppressible
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     metadata = VisitorMetadata(event_id="m", occurred_at=now_ms(), visitor_id="gone", values={"plan": "pro"})
@@ -138,14 +138,14 @@ async def test_what_waits_when_the_suppression_comes_is_not_sent_after_a_restart
         await settled(consumer, 0)
         assert told_of(scene) == {"stays"}
         assert await consumer.stop() == 0
-    # The first consumer may have heard of the suppression before it stopped, and have dropped some of them itself.
+    # The first consumer may have read the suppression before it stopped, and dropped some of them itself.
     done = await asyncio.to_thread(
         scene.flagpost, "tail", "--json", "--no-follow", "--reason", "suppressed", "--kind", "track"
     )
     assert len(done.stdout.splitlines()) == 5
 
 
-async def test_a_consumer_at_work_hears_of_a_suppression_and_drops_what_waits(suppressible: Scene) -> None:
+async def test_a_running_consumer_reads_a_suppression_and_drops_what_waits(suppressible: Scene) -> None:
     scene = suppressible
     scene.pendo.faults.outage(503, Endpoint.TRACK, Endpoint.METADATA)
     with scene.consume() as consumer:
@@ -179,7 +179,7 @@ async def test_dead_letters_of_a_suppressed_visitor_are_skipped_and_named(suppre
 
 
 async def test_without_the_topic_a_consumer_works_and_suppress_says_what_to_do(scene: Scene) -> None:
-    """An installation that has none suppresses nobody; one that is made later is followed at once."""
+    """An installation without the topic suppresses nobody; a topic that is created later is followed at once."""
     done = await asyncio.to_thread(scene.flagpost, "suppress", "gone")
     assert done.returncode == 1
     assert "flagpost topics create" in done.stderr
@@ -201,7 +201,7 @@ async def test_without_the_topic_a_consumer_works_and_suppress_says_what_to_do(s
 async def test_a_consumer_that_may_not_read_the_topic_sends_nothing_and_says_why(
     kafka_broker: OwnBroker,
 ) -> None:
-    """A missing right is not a missing topic: nobody here can tell who is suppressed."""
+    """A missing right is not a missing topic: the consumer cannot know who is suppressed."""
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
         scene = Scene(kafka_broker, pendo, "unreadable")
@@ -248,7 +248,7 @@ async def test_damaged_records_stop_nothing_and_suppress_whom_they_name(suppress
         assert await consumer.stop() == 0
 
 
-async def test_a_topic_made_anew_takes_no_suppression_back_while_consumers_run(suppressible: Scene) -> None:
+async def test_a_recreated_topic_undoes_no_suppression_while_consumers_run(suppressible: Scene) -> None:
     scene = suppressible
     await suppress(scene, "gone")
     with scene.consume() as consumer:
@@ -268,7 +268,7 @@ async def test_a_topic_made_anew_takes_no_suppression_back_while_consumers_run(s
 def test_suppress_refuses_more_than_consumers_remember(
     kafka: KafkaBroker, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One more would stop every consumer; who is there already may be suppressed once more, or no longer."""
+    """One more would stop every consumer. Visitors who are suppressed already may be suppressed again, or undone."""
     monkeypatch.setattr(suppressed, "Suppressions", partial(Suppressions, max_bytes=1000))
     topic = fresh_name("suppressions")
     kafka.create_topics(topic, partitions=1, config={"cleanup.policy": "compact"})

@@ -26,7 +26,7 @@ EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS, SUPPRESSIONS = (
 
 
 class Topics:
-    """Five topics of the test's own, and the command that makes them."""
+    """The names of five topics of the test's own, and the command that creates them."""
 
     def __init__(self, broker: KafkaBroker, fresh_name: Callable[[str], str]) -> None:
         self.broker = broker
@@ -104,7 +104,7 @@ def test_a_topic_of_impressions_is_created_where_one_is_named_and_checked(
     assert check() == "ok"
 
 
-def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None:
+def test_missing_topics_are_created_and_existing_ones_are_left_unchanged(topics: Topics) -> None:
     topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
     result = topics.create("--partitions", "2", "--replication", "1", "--json")
     assert result.exit_code == 0, result.output
@@ -123,7 +123,7 @@ def test_what_is_missing_is_created_beside_what_is_there(topics: Topics) -> None
         (EVENTS, {"cleanup.policy": "compact"}, "cleanup.policy compact", "cleanup.policy=delete"),
     ],
 )
-def test_what_exists_and_does_not_fit_is_exit_code_1_and_named_with_its_remedy(
+def test_an_existing_topic_that_does_not_fit_is_exit_code_1_and_named_with_its_fix(
     topics: Topics, key: str, config: dict[str, str], detail: str, fix: str
 ) -> None:
     fitting = {"retention.ms": str(14 * DAY_MS)} if key == EVENTS else {"retention.ms": str(26 * DAY_MS)}
@@ -165,7 +165,7 @@ def test_with_fewer_brokers_than_replicas_there_are_as_many_replicas_as_brokers_
     assert (again.exit_code, again.stderr) == (0, "")
 
 
-def test_more_replicas_than_brokers_when_asked_for_is_one_line_that_says_what_to_give(topics: Topics) -> None:
+def test_requesting_more_replicas_than_brokers_is_one_line_that_says_what_to_do(topics: Topics) -> None:
     result = topics.create("--partitions", "2", "--replication", "3")
     assert result.exit_code == 1, result.output
     assert len(result.stderr.splitlines()) == 1
@@ -173,10 +173,10 @@ def test_more_replicas_than_brokers_when_asked_for_is_one_line_that_says_what_to
     assert topics.states() == {}
 
 
-def test_a_topic_that_somebody_makes_meanwhile_is_found_to_exist(
+def test_a_topic_that_is_created_meanwhile_is_reported_as_existing(
     topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the first look and the creation, and before every broker has heard of it."""
+    """It is created after the first look; the second look does not find it, as a broker may not know it yet."""
     topics.broker.create_topics(topics.names[LEDGER], partitions=2, config={"retention.ms": "-1"})
     seen = KafkaAdmin.partitions
     blind_looks = [topics.names[LEDGER]] * 2

@@ -1,4 +1,4 @@
-"""A topic that is deleted and made anew under its old name while consumers run."""
+"""A topic that is deleted and recreated under its old name while consumers run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 
 def events_of(count: int, name: str) -> list[TrackEvent]:
-    """Events of as many visitors."""
+    """`count` events, each of its own visitor."""
     now_ms = time.time_ns() // 1_000_000
     return [
         TrackEvent(
@@ -47,7 +47,7 @@ def replaced(consumers: list[RunningConsumer], topic: str) -> float:
 
 
 def sent(scene: Scene, name: str) -> set[int]:
-    """The numbers of the events of a name that Pendo has."""
+    """The numbers of the events with this name that Pendo received."""
     requests = tracks(scene.pendo.received)
     parsed: list[Any] = [request.parsed for request in requests]
     return {each["properties"]["n"] for each in parsed if each["event"] == name}
@@ -60,7 +60,7 @@ def started(scene: Scene) -> Callable[[str], RunningConsumer]:
         "kafka.session_timeout_seconds": 20,
         "pendo.request_timeout_seconds": 2,
         "delivery.visitor_interval_seconds": 0.05,
-        # What is told of a deleted topic is told soon.
+        # The Kafka client notices soon that a topic was deleted.
         "kafka.properties": {"topic.metadata.refresh.interval.ms": 2000},
     }
     return lambda protocol: scene.consume(kafka__group_protocol=protocol)
@@ -71,8 +71,8 @@ def started(scene: Scene) -> Callable[[str], RunningConsumer]:
 async def test_what_a_new_topic_of_the_old_name_holds_is_delivered(
     scene: Scene, started: Callable[[str], RunningConsumer], protocol: str, before: int, after: int
 ) -> None:
-    """0 of the new topic's events were delivered: their offsets lay below the position. With more records than
-    before, those below the old position were passed over. The lag was 0, and no counter told of it.
+    """Before, none of a shorter new topic's events were delivered, because their offsets were below the position; of
+    a longer one, those below the old position were skipped. The lag was 0, and no counter showed it.
     """
     with started(protocol) as first, started(protocol) as second:
         both = [first, second]
@@ -81,7 +81,7 @@ async def test_what_a_new_topic_of_the_old_name_holds_is_delivered(
         await asyncio.to_thread(scene.publish, events_of(before, "before"))
         await eventually(lambda: len(sent(scene, "before")) == before, SECONDS)
         await eventually(partial(has_nothing_pending, both), SECONDS)
-        if after > before:  # no consumer sees the new topic while it is shorter: no offset surprises any
+        if after > before:  # so that no consumer sees the new topic while it is shorter
             for consumer in both:
                 consumer.signal(signal.SIGSTOP)
         await asyncio.to_thread(scene.kafka.make_anew, scene.topic, scene.partitions)
@@ -123,16 +123,15 @@ async def test_a_topic_made_anew_under_traffic_loses_nothing_of_what_it_holds(
                 f"{len(sent(scene, 'after'))} of 400 delivered: {[c.status() for c in both]}"
             ) from None
         await eventually(partial(has_nothing_pending, both), SECONDS)
-        for (
-            consumer
-        ) in both:  # the group has come to rest; a member that leaves while it does not waits for it
+        # Wait until the group is stable: a member that leaves during a rebalance waits for its end.
+        for consumer in both:
             await eventually(partial(consumer.value, "flagpost_partitions_assigned"), SECONDS)
         for consumer in both:
             assert await consumer.stop() == 0
 
 
 async def test_claims_outlive_the_topic(scene: Scene, started: Callable[[str], RunningConsumer]) -> None:
-    """A decision that was sent is a duplicate in the new topic too: claims speak of keys and times."""
+    """A decision that was sent is a duplicate in the new topic too: claims consist of keys and times, not offsets."""
     now_ms = time.time_ns() // 1_000_000
     shown: list[DecisionEvent] = [decision(f"visitor-{n}", occurred_at=now_ms) for n in range(40)]
     scene.pendo.faults.outage(503, Endpoint.SCHEMA)
@@ -157,8 +156,8 @@ async def test_claims_outlive_the_topic(scene: Scene, started: Callable[[str], R
 async def test_a_ledger_made_anew_is_counted_and_read_from_its_beginning(
     scene: Scene, started: Callable[[str], RunningConsumer]
 ) -> None:
-    """Commits went on to name offsets of the ledger that was deleted: what its successor has there is another
-    thing, and what lies before it was never read.
+    """Before, commits still named offsets of the deleted ledger: the new one has other records at these offsets, and
+    its records before them were never read.
     """
     now_ms = time.time_ns() // 1_000_000
     shown = [decision(f"visitor-{n}", occurred_at=now_ms) for n in range(80)]
@@ -187,8 +186,8 @@ async def test_a_ledger_made_anew_is_counted_and_read_from_its_beginning(
 
 
 def cut_log(kafka: OwnBroker, topic: str, batches: int) -> int:
-    """Let a partition's log end after so many batches, as a machine leaves it that loses power, or a replica that
-    was behind when it became the leader; returns the offset at which it ends now.
+    """Cut a partition's log after some batches, as a power failure does, or a replica that was behind when it became
+    the leader; returns the offset at which the log ends now.
     """
     (directory,) = kafka.data_directories(f"{topic}-0")
     segment = directory / "00000000000000000000.log"
@@ -211,8 +210,8 @@ def cut_log(kafka: OwnBroker, topic: str, batches: int) -> int:
 async def test_a_log_that_went_back_is_read_from_there(
     kafka_broker: OwnBroker, fresh_name: Callable[[str], str], is_running: bool
 ) -> None:
-    """What was written where the log went back to had offsets below the position: it was dropped in silence,
-    and what the ledger says of these offsets is about records that are gone.
+    """Before, records written after the log went back had offsets below the position and were dropped silently. The
+    ledger's settlements of these offsets are about records that no longer exist.
     """
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
@@ -243,7 +242,7 @@ async def test_a_log_that_went_back_is_read_from_there(
 
 
 async def settled_after(scene: Scene, consumer: RunningConsumer) -> None:
-    """What came after the log went back is sent, and nothing again."""
+    """Check that the events after the log went back are sent, and nothing is sent twice; stops the consumer."""
     await eventually(lambda: len(sent(scene, "after")) == 30, SECONDS)
     await eventually(partial(has_nothing_pending, [consumer]), SECONDS)
     assert replaced([consumer], scene.topic) == 1
@@ -255,9 +254,9 @@ async def settled_after(scene: Scene, consumer: RunningConsumer) -> None:
 async def test_a_new_topic_whose_leaders_have_lower_epochs_is_read(
     kafka_broker: OwnBroker, fresh_name: Callable[[str], str], protocol: str
 ) -> None:
-    """Each restart of a broker raises the epochs of its leaders, and those of a new topic begin at 0. Kafka's client
-    takes no word of a leader whose epoch is below what it knows of a topic of this name: nothing of the new topic
-    was read until the epochs had passed the old ones, live and ready, without a lag.
+    """Each restart of a broker raises the epochs of its leaders, and those of a new topic begin at 0. The Kafka
+    client ignores a leader whose epoch is below the one that it knows for a topic of this name. Before, nothing of
+    the new topic was read until its epochs had passed the old ones; the consumer was live and ready, without a lag.
     """
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)

@@ -1,4 +1,4 @@
-"""Batches in the log that become more than a consumer may hold."""
+"""Batches in the log that take more memory than a consumer may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORDS = 800_000
 
 
 def publish_as_one_batch(scene: Scene, count: int, value: bytes, compression: str) -> None:
-    """Produce equal records so that they lie in the log as one compressed batch, or as few as can be."""
+    """Produce equal records to partition 0 as one compressed batch, or as few batches as possible."""
     producer = Producer(
         {
             "bootstrap.servers": scene.kafka.bootstrap_servers,
@@ -49,7 +49,7 @@ def publish_as_one_batch(scene: Scene, count: int, value: bytes, compression: st
 
 
 def flowing(name: str, count: int) -> list[TrackEvent]:
-    """Events of as many visitors."""
+    """`count` events, each of its own visitor."""
     now_ms = time.time_ns() // 1_000_000
     return [
         TrackEvent(
@@ -65,7 +65,7 @@ def flowing(name: str, count: int) -> list[TrackEvent]:
 
 @pytest.mark.timeout(300)
 async def test_a_batch_that_becomes_too_large_is_passed_over_as_a_gap(scene: Scene) -> None:
-    """31 KB of zstd became 1.7 GB in the consumer: a message of every few bytes, each held at once."""
+    """Before, 31 KB of zstd became 1.7 GB in the consumer: every few bytes a message, all of them held at once."""
     scene.settings["decisions.visitor_metadata"] = False
     await asyncio.to_thread(scene.publish, flowing("before", 40))
     await asyncio.to_thread(publish_as_one_batch, scene, RECORDS, b"0123456789", "zstd")
@@ -84,7 +84,7 @@ async def test_a_batch_that_becomes_too_large_is_passed_over_as_a_gap(scene: Sce
 
 
 def allow_batches_of(scene: Scene, size_bytes: int) -> None:
-    """Let the events topic take such batches."""
+    """Let the events topic accept batches of this size."""
     entry = ConfigEntry("max.message.bytes", str(size_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, scene.topic, incremental_configs=[entry])
     admin = AdminClient({"bootstrap.servers": scene.kafka.bootstrap_servers})
@@ -93,7 +93,7 @@ def allow_batches_of(scene: Scene, size_bytes: int) -> None:
 
 
 def publish_large(scene: Scene, size_bytes: int) -> None:
-    """Produce one large record, as soon as the broker has heard that it may be so large."""
+    """Produce one large record; retries until the broker applies the new limit."""
     deadline = time.monotonic() + stretched(30)
     while True:
         try:
@@ -110,8 +110,8 @@ def publish_large(scene: Scene, size_bytes: int) -> None:
 async def test_a_batch_larger_than_the_consumers_limit_stops_no_partition(
     scene: Scene, protocol: str
 ) -> None:
-    """0 of 560 events of any partition were read behind a batch of 6 MB in one of them, with green probes: Kafka's
-    client refused the broker's answer, and asked for the same again.
+    """Before, 0 of 560 events in any partition were read after a batch of 6 MB in one of them, with green probes: the
+    Kafka client refused the broker's answer, and requested the same again.
     """
     scene.settings |= {"decisions.visitor_metadata": False, "kafka.group_protocol": protocol}
     await asyncio.to_thread(allow_batches_of, scene, 20_000_000)
@@ -119,7 +119,7 @@ async def test_a_batch_larger_than_the_consumers_limit_stops_no_partition(
     with scene.consume() as consumer:
         await asyncio.to_thread(scene.publish, flowing("behind", 40))
         await eventually(lambda: len(tracks(scene.pendo.received)) == 40, 120)
-        # One that comes later and is larger still.
+        # A later batch that is even larger.
         await asyncio.to_thread(publish_large, scene, 12_000_000)
         await asyncio.to_thread(scene.publish, flowing("later", 40))
         await eventually(lambda: len(tracks(scene.pendo.received)) == 80, 120)

@@ -1,6 +1,6 @@
-"""`flagpost web` in a real browser, over a real Kafka and what the real consumer did.
+"""`flagpost web` in a real browser, with a real Kafka and a real consumer.
 
-With WEB_PICTURES=DIRECTORY (`make pictures`) the pictures of docs/web.md are taken anew.
+With WEB_PICTURES=DIRECTORY (`make pictures`) the pictures of docs/web.md are taken again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Opened:
     browser: Tab
 
     def paths(self) -> dict[str, str]:
-        """Every kind of page."""
+        """The path of each kind of page, by name."""
         (first, *_) = self.page.table("dead-letters")
         lost, _ = next(iter(story().lost))
         return {
@@ -92,7 +92,7 @@ async def picture(browser: Tab, name: str) -> None:
         await browser.picture(Path(directory) / f"{name}.png")
 
 
-async def test_what_flows_is_shown_live_and_can_be_paused(opened: Opened) -> None:
+async def test_the_live_part_is_updated_and_can_be_paused(opened: Opened) -> None:
     browser = opened.browser
     await opened.open("/")
     await browser.until("document.getElementById('live-status').textContent === 'live'")
@@ -106,7 +106,7 @@ async def test_what_flows_is_shown_live_and_can_be_paused(opened: Opened) -> Non
     assert browser.complaints == []
 
 
-async def test_without_scripts_everything_but_the_live_part_is_there(opened: Opened) -> None:
+async def test_without_scripts_everything_but_the_live_part_is_shown(opened: Opened) -> None:
     browser = opened.browser
     for path in opened.paths().values():
         await browser.scripts(on=True)
@@ -122,7 +122,7 @@ async def test_without_scripts_everything_but_the_live_part_is_there(opened: Ope
     assert await browser.look("document.getElementById('live-pause').hidden")
 
 
-async def test_by_keyboard_alone_a_flag_is_opened(opened: Opened) -> None:
+async def test_a_flag_can_be_opened_with_the_keyboard_alone(opened: Opened) -> None:
     browser = opened.browser
     await opened.open("/")
     await browser.press("Tab")
@@ -138,7 +138,7 @@ async def test_by_keyboard_alone_a_flag_is_opened(opened: Opened) -> None:
     await browser.until(f"document.querySelector('h1')?.textContent === 'Flag {FLAG}'")
 
 
-async def test_names_of_others_are_texts_and_nothing_but_texts(opened: Opened) -> None:
+async def test_hostile_names_are_shown_as_plain_text(opened: Opened) -> None:
     browser = opened.browser
     hostile = "<img src=x onerror=document.title='owned'>\u202e\"'&"
     now = time.time_ns() // 1_000_000

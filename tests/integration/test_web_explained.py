@@ -1,4 +1,4 @@
-"""A visitor explained on the page, and a letter opened, over a real Kafka: with ids shown, and hidden."""
+"""The page explains a visitor and opens a dead letter, with a real Kafka: with ids shown, and hidden."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ TOLD_OF_SUPPRESSED = "The visitor is suppressed"
 
 @pytest.fixture
 def topics(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> DeadLetterTopics:
-    """One partition, so that it is known where things lie."""
+    """Topics with one partition, so that the places of records are known."""
     found = DeadLetterTopics(kafka, fresh_name("explained"), partitions=1)
     found.settings["kafka.suppressions_topic"] = f"{found.events}.suppressions"
     return found
 
 
 def tell(topics: DeadLetterTopics) -> str:
-    """Two events of a visitor, one delivered and one refused in words that name another; gives the letter's place."""
+    """Write two events of a visitor, one delivered, and one that Pendo refused in words that name another visitor;
+    returns the dead letter's place.
+    """
     delivered, refused = (step(each, VISITOR, account_id=ACCOUNT) for each in ("e1", "e2"))
     publish(topics.kafka.bootstrap_servers or "", topics.events, [delivered, refused])
     topics.settle(
@@ -62,7 +64,7 @@ def who(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("show_ids", [True, False])
-async def test_a_visitor_is_explained_and_a_letter_opened(
+async def test_a_visitor_is_explained_and_a_dead_letter_opened(
     topics: DeadLetterTopics,
     show_ids: bool,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every number of the page, against what was published and what the stand-in for Pendo received."""
+"""Every number of the page, compared with what was published and what the Pendo stand-in received."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OLD = "these numbers are old"
 
 @pytest.fixture
 async def told(scene: Scene) -> AsyncIterator[tuple[Scene, Story, RunningWeb]]:
-    """The story, delivered as far as it can be, and the page that shows it."""
+    """The story, delivered as far as possible, and the page that shows it."""
     told = story()
     tell(scene, told)
     with scene.consume(**SETTINGS) as consumer:
@@ -73,7 +73,7 @@ async def test_the_numbers_are_those_of_reconcile(told: tuple[Scene, Story, Runn
 
 
 async def test_the_steps_of_time_add_up_to_the_table(told: tuple[Scene, Story, RunningWeb]) -> None:
-    """All came within one step, or two; in each step a visitor counts once."""
+    """All decisions are in one step, or in two; in each step a visitor counts once."""
     _, _, page = told
     variations = await asyncio.to_thread(rows_of, page, "variations", "Variation", flag=FLAG)
     steps = await asyncio.to_thread(page.table, "steps", flag=FLAG)
@@ -90,7 +90,7 @@ async def test_dead_letters_by_reason_and_one_opened(told: tuple[Scene, Story, R
     by_reason = await asyncio.to_thread(page.table, "dead-letters-by-reason")
     rejected = [visitor for (visitor, _), reason in what.lost.items() if reason == "rejected"]
     shown = {(row["Reason"], row["Kind"]): int(row["Waiting"]) for row in by_reason}
-    # A duplicate waits for what it repeats, and is no letter of its own where that ends as one.
+    # A duplicate read after its original was dead-lettered is sent, and becomes a dead letter of its own.
     assert shown["rejected", "track"] >= len(rejected)
     letters = await asyncio.to_thread(page.table, "dead-letters", reason="rejected")
     assert len(letters) == sum(count for (reason, _), count in shown.items() if reason == "rejected")
@@ -131,8 +131,8 @@ async def test_later_settlements_and_replays_are_shown(told: tuple[Scene, Story,
     ]
 
 
-async def test_sample_ratios_are_held_against_the_split_that_publishers_report(scene: Scene) -> None:
-    """Nine of ten are meant to see the treatment: an even split, of which nobody told, they would not fit."""
+async def test_sample_ratios_are_compared_with_the_split_that_publishers_report(scene: Scene) -> None:
+    """Nine of ten visitors are meant to see the treatment; without a report, an even split would be expected."""
     reports = scene.topic.replace("events", "impressions")
     scene.kafka.create_topics(reports, partitions=2)
     shown = ["control"] * 6 + ["treatment"] * 54
@@ -157,7 +157,7 @@ async def test_sample_ratios_are_held_against_the_split_that_publishers_report(s
         assert await page.stop() == 0
 
 
-async def test_a_topic_that_was_made_anew_is_read_from_its_beginning(scene: Scene) -> None:
+async def test_a_topic_that_was_recreated_is_read_from_its_beginning(scene: Scene) -> None:
     def published() -> int:
         answer = page.get("/csv/flags")
         return len(answer.text.splitlines()) - 1 if answer.status == 200 else 0
@@ -185,7 +185,7 @@ async def test_through_a_restart_of_the_broker_the_numbers_stay_those_of_reconci
             await consumer.caught_up(scene.partitions)
             await settled(page, scene)
             await asyncio.to_thread(kafka_broker.kill)
-            # What was read is shown, and that it is old.
+            # The page still shows what it has read, and says that it is old.
             await eventually(lambda: OLD in page.get("/").text, SECONDS)
             await asyncio.to_thread(kafka_broker.restart)
             tell(scene, second)

@@ -1,4 +1,4 @@
-"""A window that takes more memory than it may: what is shown, what is said of it, and what the process takes."""
+"""A window that would take too much memory: what is shown, what the page reports, and how much the process takes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from web_running import READ_ANEW, RunningWeb
 pytestmark = pytest.mark.kafka
 
 SPREAD_SECONDS = 7_200
-"""Over how long the events lie: a small part of the window, so that half of the window would hold all of them."""
+"""The time over which the events are spread: a small part of the window, so that half of it would have them all."""
 EVENTS = 80_000
 FLAGS = 20
 BATCH = 500
 LEAST_BYTES = 33_554_432
-"""As little as `web.max_bytes` may be."""
+"""The smallest value of `web.max_bytes`."""
 BESIDE_BYTES = 256 * 2**20
-"""What the chart gives besides."""
+"""The memory that the chart adds to `web.max_bytes`."""
 SETTLED_PARTITIONS = (0, 1)
 LONG = "x" * 200
 
 
 def fill(scene: Scene) -> list[tuple[int, str, str]]:
-    """Every visitor in twenty flags, with long ids; half of it is settled.
+    """Publish a decision of every visitor for each of twenty flags, with long ids, and settle half of the decisions.
 
-    Gives when each was published, epoch ms, its flag and its visitor.
+    Returns the time of each decision (epoch ms), its flag and its visitor.
     """
     producer = Producer({"bootstrap.servers": scene.kafka.bootstrap_servers, "linger.ms": 20})
     begin_ms = (int(time.time()) - SPREAD_SECONDS) * 1000 + 60_000
@@ -68,7 +68,7 @@ def fill(scene: Scene) -> list[tuple[int, str, str]]:
 
 
 def begins_at(page: RunningWeb) -> str:
-    """Where the window begins, as the page says it to programs."""
+    """The beginning of the window, from the page's attribute `datetime`."""
     first, *_ = re.findall(r'<time datetime="([^"]+)"', page.get("/").text)
     assert isinstance(first, str)
     return first

@@ -1,7 +1,7 @@
-"""`flagpost web` behind the real oauth2-proxy, with the options that docs/web.md shows, and a login of our own.
+"""`flagpost web` behind the real oauth2-proxy, with the options that docs/web.md shows, and an issuer of our own.
 
-`make login-test` runs this file. It is not among what `make test` collects (its name begins otherwise): Go builds
-oauth2-proxy first, which takes minutes.
+`make login-test` runs this file. `make test` does not collect it (its name does not begin with test_), because Go
+builds oauth2-proxy first, which takes minutes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ pytestmark = pytest.mark.timeout(2 * oauth2_proxy.BUILD_SECONDS)
 HOST = "flags.example.com"
 SOMEBODY = "somebody@example.com"
 UPSTREAM_SECONDS = 2
-"""How long the proxy waits for an answer to begin; the live part goes on for longer."""
+"""How long the proxy waits for an answer to begin; the live part lasts longer."""
 
 
 class Browser:
-    """Somebody's browser: keeps cookies, follows redirects, and knows the page as https://flags.example.com."""
+    """A user's browser: keeps cookies, follows redirects, and opens the page as https://flags.example.com."""
 
     def __init__(self, session: aiohttp.ClientSession, proxy: str) -> None:
         self._session = session
@@ -41,7 +41,7 @@ class Browser:
         self._cookies: dict[str, str] = {}
 
     async def get(self, url: str, method: str = "GET") -> aiohttp.ClientResponse:
-        """An answer; those that redirect are followed. What ends TLS stands before the proxy, so it hears http."""
+        """Send a request and follow redirects; returns the answer. The proxy gets HTTP, as TLS ends before it."""
         while True:
             answer = await self._ask(url, method)
             if answer.status not in (302, 303):
@@ -84,7 +84,7 @@ async def page(scene: Scene) -> AsyncIterator[RunningWeb]:
 
 
 async def behind(page: RunningWeb, directory: Path, issuer: OidcIssuer) -> tuple[list[str], str]:
-    """oauth2-proxy's options, and where it listens."""
+    """oauth2-proxy's options, and the address where it will listen."""
     client, cookie = directory / "client-secret", directory / "cookie-secret"
     client.write_text(issuer.client_secret)
     cookie.write_text(secrets.token_hex(16))
@@ -100,7 +100,7 @@ async def behind(page: RunningWeb, directory: Path, issuer: OidcIssuer) -> tuple
     return options, address
 
 
-async def test_nobody_sees_the_page_before_the_login_and_afterwards_all_of_it(
+async def test_the_page_is_hidden_before_the_login_and_complete_after_it(
     page: RunningWeb, scene: Scene, tmp_path: Path
 ) -> None:
     async with OidcIssuer(SOMEBODY) as issuer, aiohttp.ClientSession() as session:
@@ -108,7 +108,7 @@ async def test_nobody_sees_the_page_before_the_login_and_afterwards_all_of_it(
         async with oauth2_proxy.running(options, address):
             browser = Browser(session, address)
             before = await browser.get(f"https://{HOST}/")
-            assert before.status == 403  # with a button to log in
+            assert before.status == 403  # a page with a button to log in
             assert "checkout" not in await before.text()
 
             home = await browser.get(f"https://{HOST}/oauth2/start?rd=/")
@@ -122,7 +122,9 @@ async def test_nobody_sees_the_page_before_the_login_and_afterwards_all_of_it(
 
 
 async def live_part_comes_through(browser: Browser, scene: Scene) -> None:
-    """Each piece as it comes, also when the stream has lasted longer than an answer may take to begin."""
+    """Check that the proxy passes on each piece at once, also after the stream has lasted longer than
+    UPSTREAM_SECONDS.
+    """
     stream = await browser.get(f"https://{HOST}/live")
     assert (stream.status, stream.content_type) == (200, "text/event-stream")
     assert await asyncio.wait_for(stream.content.readline(), stretched(30))
@@ -135,7 +137,7 @@ async def live_part_comes_through(browser: Browser, scene: Scene) -> None:
     stream.close()
 
 
-async def test_somebody_of_another_domain_is_not_let_in(page: RunningWeb, tmp_path: Path) -> None:
+async def test_somebody_of_another_domain_is_refused(page: RunningWeb, tmp_path: Path) -> None:
     async with OidcIssuer("somebody@elsewhere.example") as issuer, aiohttp.ClientSession() as session:
         options, address = await behind(page, tmp_path, issuer)
         async with oauth2_proxy.running(options, address):

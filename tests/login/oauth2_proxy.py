@@ -1,4 +1,4 @@
-"""oauth2-proxy as a process, started by the very command that docs/web.md shows.
+"""oauth2-proxy as a process, started with the command that docs/web.md shows.
 
 In: the issuer, the page's address. Out: the address where it listens. It is built by Go, once, into `.cache`.
 """
@@ -28,7 +28,7 @@ START_SECONDS: Final = 60.0
 
 
 def built() -> Path:
-    """The program; Go makes it the first time, which takes minutes."""
+    """The program's path; Go builds it the first time, which takes minutes."""
     directory = ROOT / ".cache" / f"oauth2-proxy-{VERSION}"
     program = directory / "oauth2-proxy"
     if not program.exists():
@@ -57,7 +57,7 @@ def documented(**instead: str) -> list[str]:
 
 @asynccontextmanager
 async def running(options: list[str], address: str) -> AsyncIterator[None]:
-    """The program, as long as the block lasts; it answers when the block begins. The issuer runs on this loop."""
+    """Run the program during the block, and wait first until it answers; the issuer runs on this loop."""
     process = await asyncio.create_subprocess_exec(
         str(built()), *options, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -76,7 +76,7 @@ async def running(options: list[str], address: str) -> AsyncIterator[None]:
 
 
 def free_address() -> str:
-    """Where it can listen."""
+    """A free address where the proxy can listen."""
     return f"127.0.0.1:{free_port()}"
 
 

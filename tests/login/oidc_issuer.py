@@ -1,4 +1,4 @@
-"""An OpenID Connect issuer on 127.0.0.1: everybody who comes is logged in as one person.
+"""An OpenID Connect issuer on 127.0.0.1 that logs everybody in as the same person.
 
 In: a person's e-mail address. Out: discovery, keys, authorization codes and signed tokens, as a login needs them.
 """
@@ -30,7 +30,7 @@ def _number(value: int) -> str:
 
 
 class OidcIssuer:
-    """An async context manager; `url` is the issuer."""
+    """The issuer, as an async context manager; `url` is its address."""
 
     def __init__(self, email: str) -> None:
         self.email = email
@@ -38,7 +38,7 @@ class OidcIssuer:
         self.url = ""
         self._key = generate_private_key(65_537, 2_048)
         self._nonces: dict[str, str | None] = {}
-        """By code that was given out."""
+        """The nonce of the login, by the authorization code that was issued."""
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -81,7 +81,7 @@ class OidcIssuer:
         return web.json_response({"keys": [{**key, "n": _number(numbers.n), "e": _number(numbers.e)}]})
 
     async def _authorize(self, request: web.Request) -> web.Response:
-        """Whoever comes has been logged in."""
+        """Redirect back with a code at once: everybody counts as logged in."""
         asked = request.query
         assert asked["client_id"] == CLIENT
         code = secrets.token_urlsafe()
