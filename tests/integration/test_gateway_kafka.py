@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from flagpost_consumer.core.planning.partitioner import partition_of
 from flagpost_schemas import Decoder
 from gateway_running import AUTHORIZED, WRITE_KEY, RunningGateway
 from kafka_reading import read_topic
@@ -22,6 +23,8 @@ from real_kafka.registry import SchemaRegistry
 from running import eventually, total
 from scenes import Scene
 from traffic import tracks
+
+PARTITIONS = 8
 
 
 def gateway_on(kafka: KafkaBroker, topic: str, **settings: object) -> RunningGateway:
@@ -53,10 +56,11 @@ class Traffic:
 
     @asynccontextmanager
     async def flow(self, senders: int = 8) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(self._send()) for _ in range(senders)]
-        yield
-        self._going = False
-        await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(senders):
+                tasks.create_task(self._send())
+            yield
+            self._going = False
 
     async def see(self, status: int) -> None:
         """Wait for twenty more answers with this status."""
@@ -224,7 +228,7 @@ async def test_records_have_the_keys_that_every_client_uses(
     kafka: KafkaBroker, fresh_name: Callable[[str], str]
 ) -> None:
     topic = fresh_name("keys")
-    kafka.create_topics(topic, partitions=8)
+    kafka.create_topics(topic, partitions=PARTITIONS)
     events = [
         {**clicked(1), "visitor_id": "v", "anonymous_id": "a"},
         {"type": "track", "anonymous_id": "a", "event": "Clicked"},
@@ -235,5 +239,7 @@ async def test_records_have_the_keys_that_every_client_uses(
         assert (await gateway.post("/v1/events", events, headers=AUTHORIZED))[0] == 202
         assert await gateway.stop() == 0
     read = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, topic)
-    assert {each.key for each in read} == {b"v", b"a", b"acme"}
+    assert {each.key: each.partition for each in read} == {
+        key: partition_of(key, PARTITIONS) for key in (b"v", b"a", b"acme")
+    }
     assert WRITE_KEY not in "\n".join(gateway.lines)

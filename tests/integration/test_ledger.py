@@ -204,8 +204,3 @@ async def test_offsets_that_are_deleted_while_intake_waits_become_a_gap(scene: S
     assert code == 1
     assert document["lost_offsets"] == lost
     assert document["unexplained"] == 0
-
-
-def has_caught_up(consumer: RunningConsumer, scene: Scene) -> bool:
-    lags = [lag for (name, _), lag in consumer.scrape().items() if name == "flagpost_consumer_lag"]
-    return lags == [0.0] * scene.partitions

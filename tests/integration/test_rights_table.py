@@ -63,6 +63,8 @@ COMMANDS = {
     "flagpost suppress": "suppress v9",
     "flagpost erase --dry-run": "erase v1 --dry-run",
 }
+PAGE_RIGHTS = 4
+"""How many rights `the_page_needs` returns."""
 SERVICES = ("flagpost consume", "flagpost-gateway", "Publisher", "flagpost web")
 
 
@@ -331,6 +333,7 @@ def the_page_needs(stage: Stage) -> list[Right]:
 
 
 async def test_with_what_the_page_lists_the_web_page_shows_numbers(stage: Stage) -> None:
+    assert len(the_page_needs(stage)) == PAGE_RIGHTS
     stage.give(stage.needs("flagpost web"))
     with RunningWeb(stage.settings) as page:
         await page.until_read(SECONDS)
@@ -339,7 +342,7 @@ async def test_with_what_the_page_lists_the_web_page_shows_numbers(stage: Stage)
         assert await page.stop() == 0
 
 
-@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("index", range(PAGE_RIGHTS))
 async def test_the_web_page_names_the_right_that_is_missing_and_goes_on_once_it_is_given(
     stage: Stage, index: int
 ) -> None:

@@ -260,15 +260,11 @@ def test_a_sample_gives_the_same_result_as_the_whole() -> None:
 
 
 def test_the_decisions_of_a_partition_do_not_depend_on_the_other_partitions() -> None:
+    alone = Decisions(SMALL, Visitors(SMALL), 5, seed=1, start_ms=START_MS)
     visitors = Visitors(SMALL)
-    events = [
-        [each.take() for _ in range(50)]
-        for each in (
-            Decisions(SMALL, visitors, 5, seed=1, start_ms=START_MS),
-            Decisions(SMALL, Visitors(SMALL), 5, seed=1, start_ms=START_MS),
-        )
-    ]
-    assert events[0] == events[1]
+    with_others = [Decisions(SMALL, visitors, number, seed=1, start_ms=START_MS) for number in range(6)]
+    taken = [[each.take() for each in with_others] for _ in range(50)]
+    assert [alone.take() for _ in taken] == [events[5] for events in taken]
 
 
 @pytest.mark.parametrize("most_decisions", [1_000, 3_000, 100_000])

@@ -223,7 +223,9 @@ def test_if_every_lost_visitor_is_listed_no_others_are_mentioned() -> None:
     three_way = ThreeWay(exported("full", "gone", "came"))
     publish(three_way, 0, "came", Reason.OK)
     three_way.lost = lost_at_shop(("refused", "queue_full", 1, "full"))
-    assert not [line for line in sentences(compared(three_way, SINCE, UNTIL)) if "of this variation" in line]
+    told = list(sentences(compared(three_way, SINCE, UNTIL)))
+    assert "    1 refused: full (1 by shop: queue_full)" in told
+    assert not [line for line in told if "not every visitor is listed" in line]
 
 
 def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:

@@ -24,8 +24,6 @@ from mock_kafka import MockKafka
 from running import eventually
 
 TOPIC = "flagpost.suppressions"
-METADATA = 3
-LIST_OFFSETS = 2
 """Kafka's numbers of these requests."""
 
 
