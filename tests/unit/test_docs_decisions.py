@@ -1,4 +1,4 @@
-"""docs/decisions: every record has its number, one form, and a name that says what was decided."""
+"""docs/decisions: every decision has a number, the same form, and a name that says what was decided."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
         ("schemas/avro/Settlements.avsc", "repository/schemas/avro/Settlements.avsc.md"),
     ],
 )
-def test_what_the_repository_has_has_one_page(path: str, page: str) -> None:
+def test_each_path_of_the_repository_has_one_page(path: str, page: str) -> None:
     assert repository_pages.page_of(path) == page
 
 
