@@ -65,12 +65,12 @@ def send_due(batches: MetadataBatches[None], now: float) -> int:
 
 @pytest.mark.simulated_hours
 @pytest.mark.parametrize("order", [visitor_after_visitor, flag_after_flag, shuffled])
-def test_from_500_changes_a_second_on_at_most_sixty(order: Callable[[], list[Change]]) -> None:
+def test_at_500_changes_a_second_there_are_at_most_sixty_requests(order: Callable[[], list[Change]]) -> None:
     assert requests_for(order(), per_second=500) <= MOST_REQUESTS
 
 
 @pytest.mark.thorough
-def test_below_that_it_is_one_request_a_linger() -> None:
+def test_at_a_lower_rate_there_is_one_request_for_each_linger_time() -> None:
     arriving_seconds, linger_seconds = 500, 2.0
     per_second = CHANGES / arriving_seconds
     assert requests_for(flag_after_flag(), per_second, linger_seconds) == arriving_seconds / linger_seconds
