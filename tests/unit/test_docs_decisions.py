@@ -12,7 +12,7 @@ from documentation import decisions
 RECORDS = decisions.records()
 
 
-def test_they_are_numbered_without_a_gap() -> None:
+def test_the_decisions_are_numbered_without_a_gap() -> None:
     assert [path.name[:4] for path in RECORDS] == [f"{number:04}" for number in range(1, len(RECORDS) + 1)]
 
 

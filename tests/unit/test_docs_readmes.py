@@ -24,7 +24,7 @@ IMPORTED_AS = {
     "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
 }
-"""The names under which packages are imported, where they differ from the packages' names."""
+"""The names under which some packages are imported."""
 
 
 def test_the_numbers_in_headings_are_right() -> None:

@@ -39,7 +39,7 @@ def raising_for(visitor: str, work: Callable[..., Any], visitor_of: Callable[...
 
 
 def test_a_record_on_which_planning_raises_is_dead_lettered_and_delays_no_other(monkeypatch: Any) -> None:
-    """Before the fix, the process ended, and met the record again after each restart."""
+    """Before the fix, the process ended, and read the record again after each restart."""
     plan = raising_for("strange", Planner.plan, lambda _, event, __: event.visitor_id)
     monkeypatch.setattr(Planner, "plan", plan)
     world = World(TRACKS_ONLY, Random(1))
@@ -88,7 +88,7 @@ def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_lane_goes_on(monkey
 
 
 def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkeypatch: Any) -> None:
-    """An engine that failed while it changed its state is not used again: the next one knows the record."""
+    """An engine that failed while it changed its state is not used again; `Suspects` names the record to the next."""
     push = raising_for("strange", Lanes.push, lambda _, visitor, *__: visitor)
     monkeypatch.setattr(Lanes, "push", push)
     suspects = Suspects()
@@ -109,7 +109,7 @@ def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkey
     assert engine.accounts.quarantined == 1
 
 
-def test_a_record_that_fails_before_it_is_decoded_is_not_looked_at_a_third_time(monkeypatch: Any) -> None:
+def test_a_record_that_fails_before_it_is_decoded_is_not_handled_a_third_time(monkeypatch: Any) -> None:
     take = raising_for("strange", Repeats.take, lambda _, undecoded, *__: undecoded.key.decode())
     monkeypatch.setattr(Repeats, "take", take)
     suspects = Suspects()

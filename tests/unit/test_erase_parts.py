@@ -82,7 +82,7 @@ def test_an_event_belongs_to_the_visitor_of_its_key_or_of_its_contents(
     assert count(Role.DEAD_LETTERS, key, value, who=who) == found
 
 
-def test_settlements_are_counted_one_by_one_plain_and_keyed() -> None:
+def test_settlements_with_plain_and_keyed_ids_are_counted_one_by_one() -> None:
     ids = LedgerIds(b"k" * 32)
     names = ["v1", "v2", ids.of("v1"), "v1"]
     entries = [

@@ -126,7 +126,7 @@ def test_a_dead_letter_shows_its_own_detail() -> None:
     )
 
 
-def test_a_record_that_could_not_be_decoded_gave_one_delivery_whatever_can_be_read_now() -> None:
+def test_a_record_that_could_not_be_decoded_has_one_delivery_even_if_it_can_be_decoded_now() -> None:
     ends = [entry(0, "unknown", "dead_lettered", reason="unknown_schema")]
     (story,) = told(found([at(0, decision("v"))], ends, committed=1))
     assert states(story) == [(Kind.UNKNOWN, State.DEAD_LETTERED)]

@@ -203,7 +203,7 @@ async def test_a_body_of_unknown_length_has_the_same_limit(gateway: RunningGatew
         assert answer.status == 413
 
 
-async def test_a_bomb_takes_no_memory(gateway: RunningGateway) -> None:
+async def test_a_compression_bomb_takes_no_memory(gateway: RunningGateway) -> None:
     deflated = zlib.compressobj(9, wbits=31)
     bomb = b"".join([*(deflated.compress(b" " * 1_000_000) for _ in range(60)), deflated.flush()])
     process = psutil.Process(gateway.process_id)

@@ -1,4 +1,4 @@
-"""The gateway's parts alone: reading bodies, limiting how much is done at once, and writing to Kafka."""
+"""The gateway's parts alone: reading bodies, limiting requests and bytes in progress, and writing to Kafka."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_body_that_keeps_the_pace_has_more_time_than_one_that_does_not(
     assert refused.value.status == 408
 
 
-# Limits of what is done at once
+# Limits of the requests and bytes in progress
 
 
 def test_requests_beyond_the_bound_are_503_with_retry_after() -> None:

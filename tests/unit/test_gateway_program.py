@@ -196,7 +196,7 @@ async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
 
 
 def test_permanent_objects_are_excluded_from_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the fix, it walked through them while a long document was parsed, and took ten times as long as that."""
+    """Before the fix, the collector checked them while a long document was parsed: ten times the parsing time."""
 
     class Counting:
         def __init__(self, *_: object) -> None:

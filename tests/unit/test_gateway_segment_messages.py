@@ -317,7 +317,7 @@ def test_a_malformed_shared_part_of_a_batch_costs_all_of_its_messages(
     assert (reading.events, reading.set_aside) == ([], {SetAside.MALFORMED: 2})
 
 
-def test_an_empty_list_is_read_as_the_empty_map_that_php_writes_so() -> None:
+def test_an_empty_list_from_php_is_read_as_an_empty_map() -> None:
     reading = read_batch(
         {
             "batch": [

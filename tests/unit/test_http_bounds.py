@@ -44,7 +44,7 @@ def test_many_parties_together_lose_the_oldest_of_all() -> None:
     assert crowd.opened(6, "new") == [0]
 
 
-def test_many_at_once_are_left_alone_for_a_while() -> None:
+def test_many_new_connections_are_left_alone_for_a_while() -> None:
     """A service opens a hundred connections when it starts, and uses each of them."""
     crowd, clock = crowd_of((1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a"))
     assert len(crowd) == 5

@@ -115,7 +115,7 @@ class Clock:
 
 @pytest.fixture
 def slow_brokers(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], KafkaAdmin]:
-    """An admin whose brokers know the new topic "late" only after some seconds."""
+    """Makes an admin client whose brokers know the new topic "late" only after some seconds."""
     clock = Clock()
     monkeypatch.setattr(kafka_admin, "time", clock)
 

@@ -20,7 +20,7 @@ from flagpost_consumer.core.records import Gap
 
 
 class NotingConsumer:
-    """Notes which partitions are paused."""
+    """A consumer that notes which partitions are paused."""
 
     def __init__(self) -> None:
         self.paused: set[int] = set()
@@ -414,7 +414,7 @@ async def test_the_first_offset_of_each_leader_is_reported_before_its_records() 
 
 
 async def test_a_log_that_went_back_while_nobody_read_it_is_read_from_there() -> None:
-    """The ledger settles 10 to 14, beyond the commit; the present record 12 has a later leader than that one."""
+    """The ledger settles 10 to 14, beyond the commit; the log's record 12 is of a later leader than the ledger's."""
     intake, heard = reading_intake()
     intake._partitions.readings[0] = PartitionReading(Start(10, 3, "t", "l", {2: 9, 3: 14}))
     messages = [message(10, epoch=3), message(11, epoch=3), message(12, epoch=4), message(13, epoch=4)]

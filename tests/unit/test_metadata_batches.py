@@ -72,7 +72,7 @@ def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
 
 
 def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
-    """Send all that is due, and let Pendo take it; returns the bodies."""
+    """Send everything that is due, and let Pendo accept it; returns the bodies."""
     bodies: list[bytes] = []
     while (sent := send(batches, now)) is not None:
         batches.accepted(sent[0], sent[0].ids, now)

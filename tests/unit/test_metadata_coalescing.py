@@ -15,7 +15,7 @@ from flagpost_consumer.core.planning.mapping import Metadata
 VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
 CHANGES = VISITORS * FLAGS
 Change = tuple[int, int]
-"""A visitor and a flag."""
+"""The numbers of a visitor and of a flag."""
 
 
 def visitor_after_visitor() -> list[Change]:
@@ -54,7 +54,7 @@ def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: f
 
 
 def send_due(batches: MetadataBatches[None], now: float) -> int:
-    """Send what is due; returns the number of requests."""
+    """Send the batches that are due; returns the number of requests."""
     sent = 0
     while (batches.due_at(now) or now + 1) <= now and (batch := batches.take(now)) is not None:
         batches.gather(batch, now)

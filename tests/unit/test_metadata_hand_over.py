@@ -102,7 +102,7 @@ def carried(attempt: Attempt) -> dict[str, MetadataValue]:
 
 
 def carried_last(owner: Owner, *records: Record) -> dict[str, MetadataValue]:
-    """The last value of each field that the next owner sends, which begins with the first unsettled record."""
+    """Let the next owner read from the first unsettled record on; returns the last value it sends of each field."""
     owner = Owner(owner)
     owner.receive(*records[owner.first_unsettled() :])
     sent: dict[str, MetadataValue] = {}
@@ -267,7 +267,7 @@ def test_a_long_series_of_values_is_settled_without_a_deep_stack() -> None:
     assert carried(last) == {"p": 1_999}
 
 
-def test_fields_that_nothing_unsettled_sets_do_not_wait() -> None:
+def test_fields_without_unsettled_deliveries_do_not_wait() -> None:
     owner = Owner()
     owner.send(values(0, p="A"))
     owner.receive(values(1, q=1), values(2, q=2))

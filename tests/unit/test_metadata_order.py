@@ -82,7 +82,7 @@ def test_a_delivery_is_handed_back_if_one_of_those_that_it_follows_was(is_return
     assert len(order) == 0
 
 
-def test_a_delivery_that_another_partition_handed_back_hands_nothing_back() -> None:
+def test_a_delivery_handed_back_with_another_partition_takes_no_other_with_it() -> None:
     order: Order = SettlingOrder()
     gone, kept = begin(order, "p", partition=1), begin(order, "p", partition=0)
     end(order, kept)

@@ -125,7 +125,7 @@ HOARDING = Policy(
 
 
 def hoarding(policy: Policy) -> Engine:
-    """The first value of an id hangs, and 24 more have come in second 10."""
+    """An engine in which the first value of an id hangs, and 24 more have come at 10 s."""
     engine = engine_with(policy)
     receive(engine, "v", seconds=5.0)
     assert len(attempts_at(engine, 5.0)) == 1
