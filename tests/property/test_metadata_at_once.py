@@ -1,4 +1,4 @@
-"""What ends a metadata delivery at once says the same as the long way, whatever waits, flies or was sent before.
+"""A metadata delivery that `is_unchanged` ends at once would end the same way if it were offered.
 
 Two coordinators get the same deliveries and the same answers; one of them asks `is_unchanged` first.
 """
@@ -21,7 +21,7 @@ TTL_SECONDS = 10.0
 STEPS = 60
 CONTENTS: tuple[MetadataValue, ...] = ("a", "b", "1", 1, 1.0, True, ["a"], "long" * 50)
 Told = dict[int, Reason]
-"""By offset, how each delivery ended."""
+"""How each delivery ended, by offset."""
 
 
 class Side:
@@ -56,7 +56,7 @@ class Side:
 
 
 def answers(draw: Random) -> Callable[[MetadataBatches[int]], None]:
-    """What comes of the next batch, the same for both sides."""
+    """A function that takes a side's next batch and answers it, in the same way for both sides."""
     kind = draw.choice(("accepted", "accepted", "refused", "again"))
 
     def give(batches: MetadataBatches[int]) -> None:
@@ -98,9 +98,9 @@ def run(seed: int) -> Side:
 
 
 @given(seed=st.integers(min_value=0, max_value=2**32))
-def test_what_is_ended_at_once_ends_the_same_the_long_way(seed: int) -> None:
+def test_a_delivery_that_ends_at_once_ends_the_same_way_if_it_is_offered(seed: int) -> None:
     run(seed)
 
 
-def test_some_of_these_are_ended_at_once() -> None:
+def test_some_deliveries_end_at_once() -> None:
     assert sum(run(seed).at_once for seed in range(15)) > 6

@@ -1,7 +1,7 @@
 """One partition's metadata that goes from owner to owner, in any order of answers, acknowledgements and hand-backs.
 
-The engine is real. Kafka keeps what it acknowledges in the order in which it was written, but for dead letters,
-which it may take at any later time; Pendo keeps the value that arrived last.
+The engine is real. Kafka keeps settlements in the order in which they were written, except for dead letters, which it
+may accept at any later time. Pendo keeps the value that arrived last.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class HandOvers:
         self.attempts: list[tuple[Attempt, Answer]] = []
         self.dead_letters: list[Settlement] = []
         self.written: list[Settlement] = []
-        """Given to the ledger, and not there yet."""
+        """Given to the ledger's producer, and not in the ledger yet."""
         self.unacknowledged: list[Settlement] = []
-        """There, and the owner does not know it yet."""
+        """In the ledger, and the owner does not know it yet."""
         self.revoked = False
         (partition,) = self.engine.assign([0], 1, self.instant)
         restoration = Restoration(self.committed, self.policy.dedupe)
@@ -130,7 +130,7 @@ class HandOvers:
             self.written.append(self.dead_letters.pop(self.draw.randrange(len(self.dead_letters))))
 
     def write(self) -> None:
-        """Kafka takes the oldest settlements; what was handed back meanwhile is not written."""
+        """Kafka accepts the oldest settlements, without those of deliveries that were handed back meanwhile."""
         for _ in range(min(len(self.written), self.draw.randint(1, 3))):
             settlement = self.written.pop(0)
             if settlement.delivery.stage is Stage.SETTLED:
@@ -154,7 +154,7 @@ class HandOvers:
         self.revoked = True
 
     def leave(self) -> None:
-        """Everything that Kafka took is heard of before the partition is given up."""
+        """The owner learns of all acknowledgements, commits and leaves; the next owner takes over."""
         while self.unacknowledged:
             self.acknowledge()
         self.commit()
@@ -169,7 +169,7 @@ class HandOvers:
     def check_books(self) -> None:
         assert self.engine.accounts.difference(Kind.VISITOR_METADATA) == 0
 
-    # A whole life
+    # The whole run
 
     def run(self) -> None:
         often: list[Callable[[], None]] = [
@@ -191,7 +191,7 @@ class HandOvers:
         assert self.committed == RECORDS, "everything is settled in the end"
 
     def check_settled_in_order(self) -> None:
-        """Whoever takes over finds, for each field, the oldest records settled, and the newest not."""
+        """For each field, no record is settled before an older one: a new owner sends the newest value last."""
         settled = {settlement.delivery.record.offset for settlement in self.ledger}
         open_fields: set[tuple[str, str]] = set()
         for made in self.records:
@@ -202,7 +202,7 @@ class HandOvers:
                 open_fields |= fields
 
     def check_values(self) -> None:
-        """Pendo has the newest value of each field of a visitor of whom nothing died."""
+        """Pendo has the newest value of each visitor's field, unless one of its values became a dead letter."""
         died = {
             key
             for settlement in self.ledger

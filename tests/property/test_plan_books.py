@@ -1,4 +1,4 @@
-"""Whatever is planned, every decision is in one place, at every moment of the simulation."""
+"""Whatever is planned, every decision is counted in one place, at every moment of the simulation."""
 
 from __future__ import annotations
 

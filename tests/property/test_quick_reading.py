@@ -1,4 +1,4 @@
-"""The compiled readers of event bodies against fastavro: the same event, or fastavro is asked."""
+"""The compiled readers of bodies return the same as fastavro, or return nothing, so that fastavro is asked."""
 
 import random
 from collections.abc import Callable
@@ -39,7 +39,7 @@ TRACK = TrackEvent(event_id="e", occurred_at=1, visitor_id="v", event="x", prope
 
 
 def as_told(event: Event) -> str:
-    """The fields with their types: True is not 1 here, and nan is nan."""
+    """The fields as a text, with their types: True differs from 1, and nan equals nan."""
     told = asdict(event)
     if "group" in told:
         told["group"] = told["group"].value
@@ -55,7 +55,7 @@ def by_fastavro(event_type: type[Event], body: bytes) -> str | None:
 
 @given(events)
 @example(TRACK)
-def test_what_is_written_here_is_read_here(event: Event) -> None:
+def test_an_event_that_was_written_is_read(event: Event) -> None:
     event_type, body = type(event), encode_body(event)
     found = READERS[event_type](body, 0)
     assert found is not None
@@ -64,7 +64,9 @@ def test_what_is_written_here_is_read_here(event: Event) -> None:
 
 
 @given(events, st.randoms(use_true_random=False))
-def test_damage_is_read_as_fastavro_reads_it_or_left_to_it(event: Event, source: random.Random) -> None:
+def test_a_damaged_event_is_read_as_fastavro_reads_it_or_left_to_it(
+    event: Event, source: random.Random
+) -> None:
     event_type, body = type(event), damage(encode_body(event), source)
     found = READERS[event_type](body, 0)
     if found is not None:
@@ -120,13 +122,13 @@ read_settlements = compile_reading(Settlements, LEDGER_SCHEMA.parsed, {"Settleme
 
 
 @given(records)
-def test_what_is_written_to_the_ledger_is_read_here(record: Settlements) -> None:
+def test_a_ledger_record_that_was_written_is_read(record: Settlements) -> None:
     body = encode_settlements(record)[10:]
     assert read_settlements(body, 0) == record == ledger_by_fastavro(body)
 
 
 @given(records, st.randoms(use_true_random=False))
-def test_damage_to_the_ledger_is_read_as_fastavro_reads_it_or_left_to_it(
+def test_a_damaged_ledger_record_is_read_as_fastavro_reads_it_or_left_to_it(
     record: Settlements, source: random.Random
 ) -> None:
     body = damage(encode_settlements(record)[10:], source)
@@ -143,7 +145,7 @@ def test_any_bytes_of_a_ledger_are_read_as_fastavro_reads_them_or_left_to_it(bod
 
 
 def outcomes_of(settlements: Settlements) -> Settlements:
-    """The record without what `decode_outcomes` passes over."""
+    """The record without the fields that `decode_outcomes` skips."""
     entries = [
         LedgerEntry(*entry[:4], duplicate_of=entry.duplicate_of, unseen=entry.unseen)
         for entry in settlements.entries
@@ -164,7 +166,7 @@ def test_outcomes_are_those_of_the_whole_record(record: Settlements) -> None:
 
 
 @given(records, st.randoms(use_true_random=False))
-def test_what_is_damaged_for_the_whole_record_is_damaged_for_its_outcomes(
+def test_outcomes_can_be_read_exactly_if_the_whole_record_can(
     record: Settlements, source: random.Random
 ) -> None:
     value = encode_settlements(record)
@@ -175,7 +177,7 @@ def test_what_is_damaged_for_the_whole_record_is_damaged_for_its_outcomes(
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 200, 20_000])
-def test_a_text_that_is_passed_over_has_to_be_one(length: int) -> None:
+def test_a_text_that_is_skipped_has_to_be_valid(length: int) -> None:
     entry = LedgerEntry(7, "track", "delivered", "ok", event_id="e", visitor_id="v" * length, event="x")
     record = Settlements(group="g", member="m", settled_at=1, entries=[entry], gaps=[])
     value = encode_settlements(record)
@@ -202,7 +204,9 @@ def test_a_source_that_recurs_is_one_object() -> None:
 
 
 @pytest.mark.parametrize("byte", [b"\x00", b"\x02", b"\xff"])
-def test_what_is_not_a_source_is_none_for_a_reader_that_has_read_nothing(byte: bytes) -> None:
+def test_a_new_reader_reads_bytes_that_are_no_source_as_fastavro_does_or_leaves_them_to_it(
+    byte: bytes,
+) -> None:
     read = compile_reading(TrackEvent, schema_of(TrackEvent).parsed)
     whole = encode_body(replace(TRACK, source=Source(service="service")))
     before = whole[: whole.index(b"\x0eservice") - 1]

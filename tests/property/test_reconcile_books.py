@@ -1,4 +1,4 @@
-"""The counting of `flagpost reconcile`, driven by random histories and held against a naive model."""
+"""The counts of `flagpost reconcile` for random histories are compared with those of a naive model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Identity = tuple[int, Kind]
 
 @dataclass
 class History:
-    """What one partition has seen: records, settlements in the order of the ledger, a commit."""
+    """The history of one partition: records, settlements in the order of the ledger, a commit."""
 
     records: list[Published] = field(default_factory=list)
     entries: list[LedgerEntry] = field(default_factory=list)
@@ -57,7 +57,7 @@ def settle(offset: int, kind: Kind, outcome: str, unseen: int = 0) -> LedgerEntr
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
-    """Each record is settled, by zombies perhaps twice, or it is not below the commit. Offsets have holes."""
+    """Each delivery below the commit is settled, perhaps repeatedly by former members. Offsets have holes."""
     history = History()
     offset = draw(st.integers(0, 5))
     below = draw(st.integers(0, 25))
@@ -66,7 +66,7 @@ def histories(draw: st.DrawFn) -> History:
         kinds = draw(KINDS)
         row = draw(ROWS) if Kind.TRACK in kinds else None
         history.records.append(Published(0, offset, kinds, row))
-        # What is handed back (returned) is in no ledger; another member settles it later, or it stays pending.
+        # A delivery that is handed back (returned) is in no ledger: another member settles it, or it stays pending.
         for kind in kinds:
             for _ in range(draw(st.integers(1 if number < below else 0, 3))):
                 ending = draw(ENDINGS)

@@ -1,4 +1,4 @@
-"""The rehearsal of what the engine did in random worlds: with the same settings nothing would end otherwise."""
+"""The rehearsal of what the engine did in random worlds: with the same settings, nothing would end differently."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def policy_of(draw: Random) -> Policy:
 
 
 def any_event(draw: Random, number: int, moment: float) -> Event | DecodeFailure:
-    """Of every kind, some of them late."""
+    """An event of any kind, or a bad record; some of them are late."""
     late = draw.choice((0, 0, 0, draw.randrange(int(TTL_SECONDS * 900))))
     make = draw.choices(EVENTS, (60, 12, 15, 6, 5))[0]
     return make(draw, number, START_MS + int(moment * 1000) - late)
 
 
 def any_visitor(draw: Random) -> str:
-    """One of them publishes more than it may send."""
+    """A visitor's id. One visitor publishes more than may be sent."""
     return "hot" if draw.random() < 0.3 else f"v{draw.randrange(8)}"
 
 
@@ -99,7 +99,7 @@ def an_accounts_metadata(draw: Random, number: int, occurred_at: int) -> Event:
 
 
 def a_bad_record(draw: Random, number: int, occurred_at: int) -> Event | DecodeFailure:
-    """One that is too far ahead, has no visitor, or cannot be read."""
+    """A record that is too far ahead, has no visitor, or cannot be read."""
     return draw.choice(
         (
             decision("v1", occurred_at=occurred_at + 330_000, event_id=f"f{number}"),
@@ -120,14 +120,14 @@ def publish_traffic(world: RecordedWorld, draw: Random, events: int, seconds: fl
 
 
 def suppress_some(world: RecordedWorld, draw: Random, seconds: float) -> None:
-    """Now and then somebody suppresses a visitor, or undoes it."""
+    """Suppress a visitor now and then, or undo it."""
     for _ in range(draw.choice((0, 6))):
         suppress = partial(world.suppress, any_visitor(draw), is_suppressed=draw.random() < 0.7)
         world.at(draw.uniform(0, seconds), suppress)
 
 
 def faulty(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-    """A Pendo that fails in every way, also for good."""
+    """A Pendo that fails in every way, some of them permanent."""
     answers = (
         OK, Answer(500), Answer(503, "2"), Answer(429), Answer(429, "1"), Answer(400, body=b"no"), TIMED_OUT, BROKEN,
         REFUSED_CONNECTION,
@@ -159,7 +159,7 @@ def restless_world(seed: int) -> RecordedWorld:
 
     def crash() -> None:
         freed = world.crash(world.members[-1])
-        # The group notices after the session time-out, which no request outlives.
+        # The group notices after the session time-out; no request takes that long.
         world.at(world.now + 6.0, lambda: world.join(freed))
 
     def hand_over() -> None:
@@ -176,7 +176,7 @@ def restless_world(seed: int) -> RecordedWorld:
 @pytest.mark.parametrize("made", [faulty_world, restless_world])
 @given(seed=SEEDS)
 @settings(deadline=None, max_examples=examples(30))
-def test_nothing_would_end_otherwise(made: Callable[[int], RecordedWorld], seed: int) -> None:
+def test_nothing_would_end_differently(made: Callable[[int], RecordedWorld], seed: int) -> None:
     world = made(seed)
     found = rehearse(world)
     assert told(found) == {}
@@ -187,7 +187,7 @@ def test_nothing_would_end_otherwise(made: Callable[[int], RecordedWorld], seed:
 
 
 class RecordedHostileWorld(RecordedWorld, HostileWorld):
-    """Troubles of every kind but two: a ledger that tells wrong times, and one of two topics."""
+    """Troubles of every kind except two: clocks that jump (wrong times in the ledger), and topics made anew."""
 
     def do_jump(self) -> None:
         """The wall clocks stay right."""
@@ -197,7 +197,7 @@ class RecordedHostileWorld(RecordedWorld, HostileWorld):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_nothing_would_end_otherwise_after_outages_freezes_and_crashes(seed: int) -> None:
+def test_nothing_would_end_differently_after_outages_freezes_and_crashes(seed: int) -> None:
     world = RecordedHostileWorld(seed)
     world.run_all()
     found = rehearse(world)
@@ -208,7 +208,7 @@ def test_nothing_would_end_otherwise_after_outages_freezes_and_crashes(seed: int
 
 @given(seed=SEEDS)
 @settings(deadline=None, max_examples=examples(30))
-def test_a_flag_that_is_left_out_takes_exactly_its_deliveries(seed: int) -> None:
+def test_a_denied_flag_changes_exactly_its_own_deliveries(seed: int) -> None:
     world = faulty_world(seed)
     without = world.policy.model_copy(update={"decisions": DecisionsSettings(flags_deny=["sea*"])})
     found = rehearse(world, without)

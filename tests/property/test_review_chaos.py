@@ -32,7 +32,7 @@ from flagpost_schemas import AccountMetadata, DecisionEvent, Event, VisitorMetad
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 CALM_FROM = 60.0
-"""From this moment on Pendo takes everything and nothing happens to the members."""
+"""From this moment on, Pendo accepts everything, and nothing happens to the members."""
 PARTITIONS = 5
 
 Weighted = list[tuple[Answer, float]]
@@ -49,7 +49,7 @@ FINAL: Weighted = [(Answer(400), 2), (Answer(422, body=b"\xff\xfe"), 1)]
 
 
 class Chaos(World):
-    """A world in which members come to harm."""
+    """A world in which members crash, drain, join, and lose or hand over partitions."""
 
     def __init__(self, seed: int, policy: Policy, bad: Weighted) -> None:
         self.draw = Random(seed)
@@ -58,9 +58,9 @@ class Chaos(World):
         super().__init__(policy, self.draw, partitions=PARTITIONS, answering=Chaos.answer, batch=7)
         self.planned: dict[tuple[int, int], set[Kind]] = {}
         self.moving: set[int] = set()
-        """Partitions that are nobody's just now."""
+        """Partitions that no member owns at present."""
         self.assignments: dict[int, Partition] = {}
-        """The number of a track sight to the assignment of its partition: each one is an object of its own."""
+        """The assignment of the partition of each track sight, by the sight's number; each one is another object."""
 
     @staticmethod
     def answer(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
@@ -90,14 +90,14 @@ class Chaos(World):
             self.assignments[len(self.sights)] = attempt.lane.queue[0].partition
         super()._send(member, attempt)
 
-    # Harm
+    # Troubles
 
     def any_member(self) -> Member:
         living = [member for member in self.members if member.alive]
         return self.draw.choice(living) if living else self.join(set())
 
     def give(self, partitions: set[int]) -> None:
-        """Give partitions that are nobody's to somebody."""
+        """Assign partitions that no member owns."""
         self.moving -= partitions
         if partitions:
             self.assign(self.any_member(), partitions)
@@ -112,7 +112,7 @@ class Chaos(World):
         self.revoke(member, partitions, lambda: self.give(partitions))
 
     def do_lose(self) -> None:
-        """The session is over: the member hears of it, and somebody (perhaps itself) gets the partitions."""
+        """A member's session ends: it learns of it, and a member (perhaps the same) is assigned its partitions."""
         member = self.any_member()
         partitions, member.assigned = member.assigned, set()
         self.moving |= partitions
@@ -159,14 +159,14 @@ class Chaos(World):
     # What must hold in the end
 
     def check_ended(self) -> None:
-        """Nothing is left anywhere: no delivery, no request, no lane, no target, no entry that nobody counts."""
+        """Nothing is left anywhere: no delivery, request, lane or target, and no entry that is not counted."""
         self.check_nothing_lost()
         for member in self.members:
             if member.alive:
                 check_empty(member)
 
     def check_order(self) -> None:
-        """For as long as a partition is a member's, each visitor's requests come in the order of the offsets."""
+        """As long as a member has a partition, each visitor's requests come in the order of the offsets."""
         reached: dict[tuple[int, Partition, str], int] = defaultdict(int)
         for number, sight in sorted(enumerate(self.sights), key=lambda entry: entry[1].arrived_at):
             if sight.offset is not None:
@@ -175,7 +175,7 @@ class Chaos(World):
                 reached[key] = sight.offset
 
     def check_one_request_an_id(self) -> None:
-        """Within one member no two metadata requests of an id are under way at once."""
+        """Within one member, no two metadata requests of an id are in flight at once."""
         busy: dict[tuple[int, str, str], float] = {}
         for sight in sorted(self.sights, key=lambda sight: sight.arrived_at):
             for entry in sight.parsed if sight.endpoint is EndpointName.METADATA else []:  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ class Chaos(World):
                 busy[key] = sight.answered_at
 
     def check_values(self) -> None:
-        """Pendo has the newest value of each field, where nothing of that visitor died."""
+        """Pendo has the newest value of each field of the visitors and accounts that have no dead letters."""
         died = {
             self.log[partition][offset].key
             for (partition, offset, _), settlements in self.settled.items()
@@ -219,7 +219,7 @@ class Chaos(World):
 
 
 def was_taken(answer: Answer) -> bool:
-    """Pendo takes what it answers with 200, and half of what it breaks off."""
+    """Whether Pendo accepted a request that arrived; it also accepts one whose answer breaks off or times out."""
     return answer.status == 200 or answer is BROKEN or answer is TIMED_OUT
 
 
@@ -278,7 +278,7 @@ def check_empty(member: Member) -> None:
     partitions = engine._partitions.values()
     assert engine.dedupe_counts.entries == sum(len(p.dedupe) for p in partitions)
     if not engine.assigned:
-        return  # Without a partition there is no budget: what is left, empty by now, goes once there is one.
+        return  # Without a partition there is no budget: empty lanes and targets stay until there is one.
     lanes, batches = engine._tracks.lanes, engine._metadata._batches
     assert (len(lanes), lanes.waiting, lanes._ready, lanes._delayed) == (0, 0, [], [])
     assert (batches._targets, batches._not_yet) == ({}, {})

@@ -1,4 +1,4 @@
-"""For any event: the bytes are Avro's, and come back; for any bytes: an event or a DecodeError."""
+"""Any event becomes the bytes of Avro, and is decoded again; any bytes become an event or a DecodeError."""
 
 import io
 import random
@@ -86,7 +86,7 @@ DECODER = _decoder()
 
 
 @given(events)
-def test_an_event_comes_back(event: Event) -> None:
+def test_an_encoded_event_is_decoded_again(event: Event) -> None:
     assert DECODER.decode(encode_single_object(event)) == event
 
 
@@ -106,7 +106,7 @@ def test_a_decision_from_its_fields_has_the_same_bytes(event: DecisionEvent) -> 
 
 
 def damage(value: bytes, source: random.Random) -> bytes:
-    """Flip, insert, delete and copy a few bytes, mostly behind the header."""
+    """Replace, insert and delete a few bytes, mostly after the header."""
     damaged = bytearray(value)
     for _ in range(source.randint(1, 6)):
         place = (

@@ -18,12 +18,12 @@ from flagpost_schemas import VisitorMetadata
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 ON_ITS_WAY_SECONDS = 0.01
-"""What started before a suppression arrives so much later at most."""
+"""A request that started before a suppression arrives at most this much later."""
 SECONDS = 30.0
 
 
 def failing(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-    """A Pendo that is away now and then, and refuses some."""
+    """A Pendo that is down now and then, and refuses some requests."""
     del attempt
     random = world.random
     if 8.0 < world.now % 15.0 < 12.0:
@@ -34,7 +34,7 @@ def failing(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
 
 
 def suppressed_world(seed: int) -> World:
-    """Members that crash and hand over, and visitors that are suppressed and sent again at any moment."""
+    """Members that crash and hand over, and visitors that are suppressed, and allowed again, at any moment."""
     draw = Random(seed)
     policy = Policy(
         delivery=DeliverySettings(
@@ -66,7 +66,7 @@ def suppressed_world(seed: int) -> World:
         world.at(draw.uniform(0, SECONDS), suppress)
 
     def crash() -> None:
-        if world.members[-1].assigned:  # and not in the middle of a hand-over
+        if world.members[-1].assigned:  # not in the middle of a hand-over
             freed = world.crash(world.members[-1])
             world.at(world.now + 6.0, lambda: world.join(freed))
 
@@ -82,7 +82,7 @@ def suppressed_world(seed: int) -> World:
 
 
 def was_suppressed(world: World, visitor_id: str, moment: float) -> bool:
-    """Whether a visitor was suppressed at a moment and for as long before as a request is on its way."""
+    """Whether a visitor was suppressed at a moment, and for `ON_ITS_WAY_SECONDS` before it."""
     told = world.suppressed_at[visitor_id]
     before = [is_suppressed for at, is_suppressed in told if at <= moment - ON_ITS_WAY_SECONDS]
     lately = [is_suppressed for at, is_suppressed in told if moment - ON_ITS_WAY_SECONDS < at <= moment]

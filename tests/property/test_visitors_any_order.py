@@ -1,4 +1,4 @@
-"""The counting of visitors, fed in every order and held against a naive model."""
+"""The counts of visitors, whatever the order of the facts, are compared with those of a naive model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Settlement = tuple[int, Kind, str, str, int | None]
 
 @dataclass
 class Story:
-    """What happened in one partition."""
+    """The history of one partition."""
 
     published: dict[int, tuple[Group, str]] = field(default_factory=dict)
     settled: list[Settlement] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Story:
     commits: list[int] = field(default_factory=list)
 
     def told(self, order: Callable[[list[Callable[[Visitors[Group]], None]]], None]) -> Visitors[Group]:
-        """All of it, in an order; the commits stay in theirs."""
+        """Tell a `Visitors` everything in an order, with the commits in their own order; returns it."""
         facts: list[Callable[[Visitors[Group]], None]] = []
         for offset, (group, visitor) in self.published.items():
             facts.append(lambda v, o=offset, g=group, i=visitor: v.publish(7, o, g, i))  # type: ignore[misc]
@@ -52,7 +52,7 @@ class Story:
         return visitors
 
     def modelled(self) -> dict[Group, Counter[str]]:
-        """How each visitor stands, by going through everything again and again."""
+        """The number of visitors of each group by standing; everything is looked through for every event."""
         stands: dict[tuple[Group, str], int] = {}
         for offset, who in self.published.items():
             stands[who] = max(stands.get(who, -1), self._standing(offset))
@@ -89,9 +89,9 @@ class Story:
 
 @st.composite
 def stories(draw: st.DrawFn) -> Story:
-    """Published with holes, settled by nobody, once or by zombies too; duplicates repeat what was before them."""
+    """Offsets have holes; a record is settled never, once, or repeatedly; duplicates name an earlier offset."""
     story = Story()
-    offset = draw(st.integers(4090, 4100))  # a page ends there
+    offset = draw(st.integers(4090, 4100))  # a page of offsets ends at 4096
     first = offset
     for _ in range(draw(st.integers(1, 14))):
         offset += draw(st.integers(1, 3))
@@ -132,7 +132,7 @@ def test_the_reasons_add_up_to_the_difference(story: Story, random: object) -> N
         assert (counts.decided, counts.lost) == (len(decided), sum(counts.by_reason.values()))
 
 
-def test_every_reason_of_the_ledger_has_its_place() -> None:
+def test_every_reason_of_the_ledger_has_a_standing() -> None:
     assert set(Reason) <= set(STANDINGS)
     assert len(set(STANDINGS)) == len(STANDINGS) < 255
     assert [standing_of(reason.outcome.value, reason.value) for reason in Reason] == [*Reason]

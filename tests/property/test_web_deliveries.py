@@ -1,4 +1,4 @@
-"""Deliveries counted while they come, in any order, against the counting of the whole."""
+"""Deliveries that are counted one by one, in any order, have the same counts as those of `flagpost reconcile`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = st.sampled_from(
     [(Kind.TRACK, Kind.VISITOR_METADATA), (Kind.TRACK,), (Kind.ACCOUNT_METADATA,), (Kind.UNKNOWN,)]
 )
 FIRST = PAGE_OFFSETS - 4
-"""A page ends soon."""
+"""A few offsets before the end of a page."""
 OFFSETS = st.integers(FIRST, FIRST + 9)
 
 
@@ -82,7 +82,7 @@ def stories(draw: st.DrawFn) -> Story:
 
 
 @given(stories(), st.randoms(use_true_random=False))
-def test_the_counts_are_those_of_reconcile_whatever_came_first(story: Story, random: Random) -> None:
+def test_the_counts_are_those_of_reconcile_in_any_order(story: Story, random: Random) -> None:
     books, deliveries = story.books(), story.deliveries(random)
     shown = {row: counts for row, counts in deliveries.rows.items() if counts.published}
     assert shown == {row: counts for row, counts in books.rows.items() if counts.published}

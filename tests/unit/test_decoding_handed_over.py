@@ -1,4 +1,7 @@
-"""What waits to be decoded when its partition is taken away: it is forgotten, and never passes for a later one's."""
+"""Messages that wait to be decoded are forgotten when their partition is taken away.
+
+They are never taken for records of a later assignment.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,20 @@ from flagpost_schemas import DecisionEvent, encode_confluent, encode_single_obje
 from running import eventually
 
 SECONDS = 30.0
-"""How long a test waits for what must come."""
+"""How long a test waits for a condition that must become true."""
 SCHEMA_ID = 7
 EVENT = decision("v", occurred_at=clock().wall_ms)
 
 
 class SlowRegistry:
-    """A schema registry that answers when it is told to."""
+    """A schema registry that answers once `go` is set."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.go = asyncio.Event()
         self.url = ""
         self.services: list[Service] = []
-        """Who asks it: each keeps its connection."""
+        """The services that ask it. Each keeps a connection open."""
         application = web.Application()
         application.router.add_get("/schemas/ids/{id}", self._answer)
         self._runner = web.AppRunner(application)
@@ -67,7 +70,7 @@ async def registry() -> AsyncIterator[SlowRegistry]:
 
 
 class Intake:
-    """Stands for the Kafka thread: what it is told to do does nothing here."""
+    """Stand-in for the Kafka thread: every call does nothing."""
 
     def __getattr__(self, _: str) -> Any:
         return lambda *_, **__: None
@@ -90,7 +93,7 @@ def service_with(registry: SlowRegistry) -> Service:
 
 
 def take_over(service: Service, *numbers: int) -> None:
-    """Partitions are assigned, and restored from offset 0 on."""
+    """Assign partitions, and restore them from offset 0."""
     service.calls.on_assigned(list(numbers), 2, 1)
     for number in numbers:
         partition = service.engine.current(number)
@@ -127,10 +130,10 @@ async def give_up(service: Service, how: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoked", "lost"])
-async def test_what_waited_for_its_schema_does_not_pass_for_a_record_of_the_next_assignment(
+async def test_a_message_that_waited_for_its_schema_is_not_taken_into_the_next_assignment(
     registry: SlowRegistry, how: str
 ) -> None:
-    """The partition comes back at its committed offset 0: were offset 5 taken in, 0 to 4 would be passed over."""
+    """The partition comes back at its committed offset 0: if offset 5 were taken in, 0 to 4 would be skipped."""
     service = service_with(registry)
     take_over(service, 0)
     service.calls.on_messages([message(UNKNOWN_YET, 5), message(KNOWN, 6)], lambda: None)
@@ -147,9 +150,7 @@ async def test_what_waited_for_its_schema_does_not_pass_for_a_record_of_the_next
 
 
 @pytest.mark.parametrize("how", ["revoked", "lost"])
-async def test_what_waits_of_partitions_that_stay_is_decoded_all_the_same(
-    registry: SlowRegistry, how: str
-) -> None:
+async def test_messages_of_partitions_that_stay_are_still_decoded(registry: SlowRegistry, how: str) -> None:
     service = service_with(registry)
     take_over(service, 0, 1)
     done: list[bool] = []

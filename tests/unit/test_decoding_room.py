@@ -1,7 +1,7 @@
-"""Messages for which there is no room: they wait as they are, in their order, and cost what their bytes cost.
+"""Messages for which there is no room wait undecoded and in order, so they take only the memory of their bytes.
 
-A batch was decoded whole, and the batches behind it that were handed over already, too: 8 MiB of records with many
-fields became 500 MB before intake paused.
+Before the fix, a batch was decoded whole, and so were the batches behind it that had already been handed over: 8 MiB
+of records with many fields became 500 MB before intake paused.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from registry_world import FakeMessage, RegistryWorld, messages
 GOOD = encode_single_object(decision("v"))
 LARGE = encode_single_object(decision("v" * 25_000))
 PART = -(-PART_BYTES // (len(LARGE) + 1))
-"""As many of the large ones make a part."""
+"""How many messages of `LARGE` make a part."""
 
 
 class Room:
-    """What may be taken in yet."""
+    """The number of records for which there is room."""
 
     def __init__(self, records: float) -> None:
         self.records = records
@@ -88,7 +88,7 @@ def test_a_part_has_no_more_records_than_answers_may_wait_for() -> None:
     assert world.changes == 1, "there is nothing more"
 
 
-def test_who_reads_waits_for_no_room_and_for_no_pause() -> None:
+def test_the_reader_is_not_kept_waiting_for_room_or_during_a_pause() -> None:
     room = Room(0)
     world = world_with(room)
     done: list[str] = []
@@ -120,7 +120,7 @@ def test_messages_wait_until_they_are_wanted() -> None:
 
 
 def test_headers_count_by_their_number() -> None:
-    """A header of two bytes takes a hundred."""
+    """A small header takes `HEADER_BYTES` of memory, many times its own length."""
     world = world_with(Room(1))
     headers = [("h", b"")] * (PART_BYTES // HEADER_BYTES)
     with_headers = [FakeMessage(GOOD, offset).with_headers(headers) for offset in range(3)]
@@ -128,7 +128,7 @@ def test_headers_count_by_their_number() -> None:
     assert world.offsets(0) == [0]
 
 
-def test_what_comes_in_turn_waits_for_the_messages_before_it() -> None:
+def test_a_call_in_turn_waits_for_the_messages_before_it() -> None:
     room = Room(0)
     world = world_with(room)
     world.take(*messages(GOOD, GOOD))
@@ -142,7 +142,7 @@ def test_what_comes_in_turn_waits_for_the_messages_before_it() -> None:
     assert world.offsets(0) == [0, 1, 2]
 
 
-def test_what_waits_of_a_partition_that_is_taken_away_is_forgotten() -> None:
+def test_messages_of_a_partition_that_is_taken_away_are_forgotten() -> None:
     room = Room(0)
     world = world_with(room)
     world.take(*messages(GOOD), *messages(GOOD, partition=1))
@@ -158,7 +158,7 @@ def test_what_waits_of_a_partition_that_is_taken_away_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("behind", [1, 3])
-def test_what_a_partition_holds_for_the_registry_waits_for_room_too(behind: int) -> None:
+def test_messages_that_waited_for_the_registry_wait_for_room_too(behind: int) -> None:
     room = Room(9)
     world = world_with(room, Found(schema_of(DecisionEvent).text))
     world.take(*messages(encode_confluent(decision("v"), 7), *[GOOD] * behind))
@@ -171,7 +171,7 @@ def test_what_a_partition_holds_for_the_registry_waits_for_room_too(behind: int)
 
 
 def test_an_engine_takes_in_no_more_than_a_part_beyond_its_limit() -> None:
-    """2 MiB of records with a thousand fields of six bytes each held 150 MB, whatever the limit was."""
+    """Before the fix, 2 MiB of records with a thousand fields of six bytes each took 150 MB, whatever the limit."""
     most = 1_000_000
     engine = engine_with(Policy(delivery=DeliverySettings(max_pending_bytes=most)))
     fields: dict[str, MetadataValue] = {f"{number:x}": True for number in range(MAX_METADATA_FIELDS)}

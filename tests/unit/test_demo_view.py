@@ -1,4 +1,4 @@
-"""The demo's picture: what fits on a terminal of 80 columns and 24 lines, and what it says."""
+"""The demo's picture fits on a terminal of 80 columns and 24 lines, and says what is real and what is simulated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def drawn(numbers: Numbers, width: int) -> list[str]:
 
 @pytest.mark.parametrize("numbers", [Numbers(), LONGEST], ids=["first", "longest"])
 @pytest.mark.parametrize("width", [80, 140])
-def test_the_picture_and_what_stands_above_it_fit_on_the_screen(numbers: Numbers, width: int) -> None:
+def test_the_picture_and_the_text_above_it_fit_on_the_screen(numbers: Numbers, width: int) -> None:
     opening = Options(20, 50, 200, None).opening.splitlines()
     lines = drawn(numbers, width)
     assert len(opening) + 1 + len(lines) <= 24
@@ -52,7 +52,7 @@ def test_a_real_event_is_followed_from_the_decision_to_the_answer() -> None:
         assert text[:60] in line
 
 
-def test_it_says_what_stands_in_and_that_the_errors_are_injected() -> None:
+def test_it_names_the_stand_ins_and_says_that_errors_are_injected() -> None:
     opening = Options(20, 50, 200, None).opening
     assert re.search(r"Stand-ins: for Kafka.*;\nfor Pendo", opening)
     assert "503, on purpose" in opening
@@ -60,7 +60,7 @@ def test_it_says_what_stands_in_and_that_the_errors_are_injected() -> None:
     assert "503: 2 %, on purpose" in "\n".join(drawn(LONGEST, 80))
 
 
-def test_it_speaks_of_duplicates_as_all_of_flagpost_does() -> None:
+def test_it_says_duplicates_like_the_rest_of_flagpost() -> None:
     file = io.StringIO()
     terminal = Terminal(file=file, width=80)
     print_table(terminal, Reconciliation(rows={("checkout_redesign", "treatment"): Counts()}))
@@ -88,6 +88,6 @@ def test_no_heading_of_the_table_is_cut_at_80_columns(rare: dict[str, int]) -> N
     ("is_terminal", "term", "drawn"),
     [(True, "xterm-256color", True), (True, "dumb", False), (False, "xterm-256color", False)],
 )
-def test_where_nothing_can_be_drawn_over_there_are_lines(is_terminal: bool, term: str, drawn: bool) -> None:
+def test_a_terminal_that_cannot_redraw_gets_lines(is_terminal: bool, term: str, drawn: bool) -> None:
     terminal = Terminal(file=io.StringIO(), force_terminal=is_terminal, _environ={"TERM": term})
     assert shows_picture(terminal) is drawn

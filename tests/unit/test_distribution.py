@@ -1,4 +1,4 @@
-"""A distribution tells what prometheus_client's own histogram tells of the same seconds."""
+"""A distribution has the same samples as prometheus_client's own histogram of the same seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drawings of the rooms in docs/architecture.md are the imports that there are, and run downwards."""
+"""The drawings in docs/architecture.md show the actual imports between rooms, and every import runs downwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a company and a contributor look for first: it is there, and a form of issues is one that can be filled in."""
+"""The pages that a company and a contributor look for first exist, and each issue form can be filled in."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def form(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_readme_leads_there_and_nobody_is_invented(name: str) -> None:
+def test_the_readme_links_the_page_and_the_page_has_no_invented_address(name: str) -> None:
     text = (ROOT / name).read_text()
     assert f"]({name})" in (ROOT / "README.md").read_text()
     assert not re.search(r"[\w.]+@[\w.]+\.\w+", text), "an address that nobody reads"
 
 
-def test_a_vulnerability_goes_by_the_repository_and_not_into_an_issue() -> None:
+def test_a_vulnerability_is_reported_privately_and_not_in_an_issue() -> None:
     assert "private vulnerability reporting" in " ".join((ROOT / "SECURITY.md").read_text().split())
     bug = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text()
     assert "SECURITY.md" in bug

@@ -41,7 +41,7 @@ def test_all_five_sources_are_covered() -> None:
     assert named == SOURCES
 
 
-def test_what_is_out_of_scope_says_why() -> None:
+def test_each_thing_out_of_scope_has_a_reason() -> None:
     outside = PAGE.read_text().partition("## Out of scope")[2]
     told = [line.strip("| ").split(" | ") for line in outside.splitlines() if line.startswith("| ")]
     assert len(told) > 1

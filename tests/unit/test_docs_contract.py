@@ -1,4 +1,4 @@
-"""docs/contract.md is what the programs have; code cites headings that exist."""
+"""docs/contract.md agrees with the programs, and code cites only pages, headings and decisions that exist."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sources() -> Iterator[Path]:
 
 
 def wrong_citations(text: str) -> list[str]:
-    """What a text cites and the repository does not have."""
+    """The citations in a text that name nothing in the repository."""
     wrong = [match[0] for match in ELSEWHERE.finditer(text)]
     for match in CITED.finditer(text):
         page = ROOT / "docs" / match[1]
@@ -62,7 +62,7 @@ def wrong_citations(text: str) -> list[str]:
     return wrong + [match[0] for match in DECISION.finditer(text) if match[1] not in decisions]
 
 
-def test_what_code_cites_is_in_the_repository() -> None:
+def test_citations_in_code_exist_in_the_repository() -> None:
     found = {str(path.relative_to(ROOT)): wrong_citations(path.read_text()) for path in sources()}
     assert len(found) > 500
     assert {path: wrong for path, wrong in found.items() if wrong} == {}
@@ -82,7 +82,7 @@ def test_a_citation_that_leads_nowhere_is_found(text: str, wrong: list[str]) -> 
     assert wrong_citations(text) == wrong
 
 
-def test_what_is_made_of_the_contract_is_up_to_date() -> None:
+def test_the_generated_parts_of_the_contract_are_up_to_date() -> None:
     text = contract.PAGE.read_text()
     assert contract.page(text) == text, "run: make contract"
     assert set(made_parts.names(text, "contract")) == set(contract.PARTS)
@@ -101,8 +101,8 @@ def test_every_command_has_its_exit_codes() -> None:
     assert missing == set()
 
 
-def test_settings_say_the_defaults_that_the_programs_have() -> None:
-    """Where the page has a value; words (required, by region) are for people."""
+def test_the_page_of_settings_has_the_defaults_of_the_programs() -> None:
+    """Only where the page has a value: words (required, by region) are for people, and are not compared."""
     page = (ROOT / "docs" / "settings.md").read_text()
     told = dict(re.findall(r"^\| `([a-z_.]+)` \| ([^|]+) \|", page, re.MULTILINE))
     for model in (Settings, GatewaySettings):
@@ -146,7 +146,7 @@ def is_taken(event: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=json.dumps)
-def test_the_schema_of_an_event_says_what_the_gateway_does(event: dict[str, Any]) -> None:
+def test_the_schema_of_an_event_accepts_what_the_gateway_accepts(event: dict[str, Any]) -> None:
     document = gateway_openapi.document()
     schema = {"$ref": "#/components/schemas/Event", "components": document["components"]}
     jsonschema.Draft202012Validator.check_schema(schema["components"]["schemas"]["Event"])

@@ -1,4 +1,4 @@
-"""docs/decisions: every record has its number, one form, and a name that says what was decided."""
+"""docs/decisions: every decision has a number, the same form, and a name that says what was decided."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from documentation import decisions
 RECORDS = decisions.records()
 
 
-def test_they_are_numbered_without_a_gap() -> None:
+def test_the_decisions_are_numbered_without_a_gap() -> None:
     assert [path.name[:4] for path in RECORDS] == [f"{number:04}" for number in range(1, len(RECORDS) + 1)]
 
 

@@ -1,4 +1,4 @@
-"""docs/guarantees.md names a test that exists for each promise, and no promise stands without one."""
+"""docs/guarantees.md names a test for each promise, and each named test exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every page: its links lead somewhere, and its commands can be given."""
+"""The links of every page lead to something that exists, and its commands are valid."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def anchors_in(page: Path) -> set[str]:
 
 
 def shell_blocks(page: Path) -> Iterator[str]:
-    """What a reader would paste; a line that goes on is one line."""
+    """The shell commands of a page, as a reader pastes them: continued lines are joined into one."""
     for indent, block in SHELL.findall(page.read_text()):
         lines = [line.removeprefix(indent) for line in block.splitlines()]
         yield "\n".join(lines).replace("\\\n", " ")
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_to_something_that_exists(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text()):
         path = (page.parent / target).resolve() if target else page
         assert path.exists(), f"{target} does not exist"
@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)
-def test_commands_can_be_given(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in shell_blocks(page):
@@ -63,7 +63,7 @@ def test_commands_can_be_given(page: Path, tmp_path: Path, monkeypatch: pytest.M
         for line in FLAGPOST.findall(block):
             arguments = shlex.split(line.partition("#")[0])[1:]
             for name in filter(FILE.fullmatch, arguments):
-                Path(name).touch()  # the reader has it
+                Path(name).touch()  # the reader has this file
             try:
                 parse(flagpost, arguments)
             except click.UsageError as error:
@@ -71,7 +71,7 @@ def test_commands_can_be_given(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("page", pages(), ids=named)
-def test_an_install_line_says_what_exists(page: Path) -> None:
+def test_an_install_line_names_packages_that_exist(page: Path) -> None:
     for line in page.read_text().splitlines():
         for packages in re.findall(r"pip install ([^`#]*)", line):
             ours = {word.strip("'\"") for word in packages.split() if "flagpost-" in word}
@@ -85,7 +85,7 @@ def test_there_are_commands_to_check() -> None:
 
 
 def parse(command: click.Command, arguments: list[str]) -> None:
-    """Take arguments apart as the command would, and run nothing. Raises click.UsageError."""
+    """Parse arguments as the command does, without running it. Raises click.UsageError."""
     context = command.make_context(command.name, list(arguments))
     if isinstance(command, click.Group):
         name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])

@@ -1,4 +1,4 @@
-"""The README pages list what there is, and as much of it as they say."""
+"""The README pages list everything that exists, and the numbers in their headings are right."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ IMPORTED_AS = {
     "prometheus-client": "prometheus_client",
     "pyyaml": "yaml",
 }
-"""Where a package's import is not called as the package is."""
+"""The names under which some packages are imported."""
 
 
-def test_headings_that_count_count_right() -> None:
+def test_the_numbers_in_headings_are_right() -> None:
     counted = COUNTED.findall((ROOT / "README.md").read_text())
     assert len(counted) >= 2
     for number, block in counted:
@@ -56,18 +56,18 @@ def imported(member: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_what_a_distribution_requires_it_imports(member: str) -> None:
+def test_a_distribution_imports_everything_that_it_requires(member: str) -> None:
     used = set(imported(member))
     names = {re.split(r"[\[=<>;~! ]", each)[0] for each in declared(member)}
     assert {name for name in names if IMPORTED_AS.get(name, name) not in used} == set()
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_what_a_distribution_requires_has_a_version(member: str) -> None:
+def test_everything_that_a_distribution_requires_has_a_version(member: str) -> None:
     assert [each for each in declared(member) if not re.search(r"[=<>]", each.partition(";")[0])] == []
 
 
-def test_a_priority_class_says_who_goes_last_and_not_whom_to_evict() -> None:
+def test_the_chart_says_that_a_priority_class_is_evicted_last() -> None:
     chart = (ROOT / "helm" / "flagpost" / "README.md").read_text()
     told = re.findall(r"^\| `\w+\.priorityClassName` \|.*\| (.*) \|$", chart, re.MULTILINE)
     assert len(told) == 3

@@ -1,4 +1,4 @@
-"""What the runbooks' jq lines print of settlements of every kind: no line says null, and none is empty."""
+"""The jq commands of the runbooks print no null and no empty line, whatever the kind of the settlements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JQ = re.compile(r"^jq .*(?:settled\.jsonl|explained\.json)\b.*$", re.MULTILINE)
 
 
 def lines() -> list[tuple[str, str]]:
-    """Each line that reads a file which the line above it wrote, and its page."""
+    """Each jq command that reads a file which the command above it has written, with the name of its page."""
     found = []
     for page in sorted(RUNBOOKS.glob("*.md")):
         for block in SH.findall(page.read_text()):
@@ -68,7 +68,7 @@ EVENTS: list[Event] = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what the commands above the lines have written."""
+    """A folder with the files that the commands above the jq commands write."""
     if shutil.which("jq") is None:
         assert "CI" not in os.environ, "no jq"
         pytest.skip("no jq")
@@ -80,12 +80,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_there_are_lines_to_try() -> None:
+def test_there_are_commands_to_try() -> None:
     assert len(LINES) >= 4
 
 
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[page for page, _ in LINES])
-def test_a_line_prints_something_and_never_null(page: str, line: str, folder: Path) -> None:
+def test_a_command_prints_something_and_never_null(page: str, line: str, folder: Path) -> None:
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", line], cwd=folder, capture_output=True, text=True, check=False
     )

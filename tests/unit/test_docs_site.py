@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
         ("schemas/avro/Settlements.avsc", "repository/schemas/avro/Settlements.avsc.md"),
     ],
 )
-def test_what_the_repository_has_has_one_page(path: str, page: str) -> None:
+def test_each_path_of_the_repository_has_one_page(path: str, page: str) -> None:
     assert repository_pages.page_of(path) == page
 
 
@@ -65,10 +65,10 @@ def test_a_file_is_shown_whole_whatever_it_holds() -> None:
         ('<script src="assets/x.js"></script><img src="../x.png">', []),
     ],
 )
-def test_what_a_page_loads_from_elsewhere_is_found(html: str, loads: list[str]) -> None:
+def test_everything_that_a_page_loads_from_elsewhere_is_found(html: str, loads: list[str]) -> None:
     assert self_contained.loaded_by_page(html) == loads
 
 
-def test_what_a_style_loads_from_elsewhere_is_found() -> None:
+def test_everything_that_a_style_loads_from_elsewhere_is_found() -> None:
     css = '@import "https://fonts.example/a.css"; a { background: url("//example.com/b") } b { color: url(c.svg) }'
     assert self_contained.loaded_by_style(css) == ["https://fonts.example/a.css", "//example.com/b"]

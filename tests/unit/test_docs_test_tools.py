@@ -1,4 +1,4 @@
-"""The examples of docs/test-tools.md are run as somebody would who has installed the packages."""
+"""The examples of docs/test-tools.md are run as by a user who has installed the packages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_fixture_comes_with_the_package() -> None:
     assert found.value == "flagpost_consumer.demo.pytest_plugin"
 
 
-def test_the_plugin_imports_nothing_that_takes_time() -> None:
+def test_the_plugin_imports_no_slow_modules() -> None:
     program = "import sys, flagpost_consumer.demo.pytest_plugin; sys.stdout.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"aiohttp", "pydantic", "confluent_kafka", "rich"} & set(done.stdout.split())

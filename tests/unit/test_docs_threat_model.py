@@ -1,4 +1,4 @@
-"""docs/threat-model.md names a test that exists for each thing that somebody can send."""
+"""docs/threat-model.md names an existing test for each thing that somebody can send."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rows() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row[0]}: {row[1]}"[:60])
-def test_what_can_be_sent_has_a_bound_and_a_test_that_exists(row: list[str]) -> None:
+def test_each_thing_that_can_be_sent_has_a_bound_and_an_existing_test(row: list[str]) -> None:
     who, sent, cost, proof = row
     assert who
     assert sent
@@ -27,7 +27,7 @@ def test_what_can_be_sent_has_a_bound_and_a_test_that_exists(row: list[str]) -> 
     assert not missing_tests(proof)
 
 
-def test_every_port_is_there() -> None:
+def test_every_port_is_on_the_page() -> None:
     assert len(rows()) > 20
     for setting in ("gateway.port", "gateway.admin_port", "admin.port", "web.port"):
         assert f"`{setting}`" in PAGE

@@ -1,4 +1,4 @@
-"""What the programs at the edge remember, driven to its bound: a number of entries, and bytes for each."""
+"""The memory of the programs at the edge has a bound: a number of entries, and a number of bytes for each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ A = DecisionEvent(
 
 @contextmanager
 def grows_by_at_most(most_bytes: int) -> Iterator[None]:
-    """Fails when what was made in the block, and is still there at its end, takes more."""
+    """Fail if the objects that were made in the block, and still exist at its end, take more bytes."""
     tracemalloc.start()
     try:
         yield
@@ -59,19 +59,19 @@ LONG_TEXTS: list[Callable[[int], DecisionEvent]] = [
 def test_a_publishers_memory_of_duplicates_is_bounded_in_bytes(
     event_of: Callable[[int], DecisionEvent],
 ) -> None:
-    """It was in entries only: a hundred thousand ids of 50 KB took 5 GB."""
+    """Before the fix, only the entries were limited: a hundred thousand ids of 50 KB took 5 GB."""
     duplicates = Duplicates(60, 1_000)
     with grows_by_at_most(1_500_000):
         assert all(duplicates.is_news(claim_of(event_of(number))) for number in range(1_500))
 
         assert not duplicates.is_news(claim_of(event_of(1_499)))
-        assert duplicates.is_news(claim_of(event_of(0)))  # forgotten: the oldest went
+        assert duplicates.is_news(claim_of(event_of(0)))  # the oldest was forgotten
     duplicates.forget(claim_of(event_of(1_499)))
     assert duplicates.is_news(claim_of(event_of(1_499)))
 
 
-def test_an_id_that_is_not_text_is_refused_by_its_field() -> None:
-    """Not by the memory, which is asked first."""
+def test_the_memory_of_duplicates_lets_an_id_that_is_not_text_through() -> None:
+    """The memory of duplicates is asked first, and must not raise."""
     for wrong in (5, b"x" * 300):
         claim = claim_of(replace(A, visitor_id=wrong))  # type: ignore[arg-type]
         assert Duplicates(60, 10).is_news(claim)
@@ -95,7 +95,7 @@ def test_long_claims_are_distinguished() -> None:
 def test_the_bytes_of_recurring_fields_are_kept_while_they_are_short(
     event_of: Callable[[int], DecisionEvent],
 ) -> None:
-    """1,024 flag keys of 50 KB, each with its bytes, took 100 MB, of the gateway's 256."""
+    """Before the fix, 1,024 flag keys of 50 KB, each with its bytes, took 100 MB of the gateway's 256 MB."""
     with grows_by_at_most(1_000_000):
         for number in range(KEPT + 200):
             encode_body(event_of(number))
@@ -105,7 +105,7 @@ def test_the_bytes_of_recurring_fields_are_kept_while_they_are_short(
 
 
 def test_the_import_keeps_few_shapes_of_rows_and_no_long_ones() -> None:
-    """JSON lines whose members are named anew in each line, up to a megabyte of names."""
+    """JSON lines may have other member names in each line, up to a megabyte of names."""
     roles = RoleFinder("visitor", None)
     with grows_by_at_most(1_000_000):
         for number in range(2 * KEPT_SHAPES):
@@ -130,7 +130,7 @@ async def test_webhooks_that_were_seen_are_forgotten_beyond_a_number() -> None:
         assert await send(str(number))
 
     assert not await send("149")
-    assert await send("0")  # forgotten, and readers of the topic compare the digest
+    assert await send("0")  # forgotten: it is published again, and readers of the topic compare the digest
     assert len(once._seen) == 100
     assert len(once._under_way) == 0
 

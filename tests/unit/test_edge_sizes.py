@@ -1,7 +1,8 @@
-"""How large an event may be, and how much a request may become: refused at the edge, counted, and said in numbers.
+"""An event that is too large, or a request that becomes too large, is refused at the edge with the size in the error.
 
-Before, the publisher and the import took events of a megabyte, and a gateway's request of 500 KB became hundreds of
-megabytes: names of nested objects are repeated for each member, and what a batch shares for each message.
+Before the fix, the publisher and the import took events of a megabyte, and a gateway's request of 500 KB became
+hundreds of megabytes: names of nested objects are repeated for each member, and the shared part of a batch for each
+message.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MOST = 65_536
 
 
 def event_of(size_bytes: int) -> TrackEvent:
-    """A track event whose key and value have so many bytes together."""
+    """A track event whose key and value have this many bytes together."""
     empty = TrackEvent(event_id="e", occurred_at=0, visitor_id="v", event="E", properties={"p": "x" * 20_000})
     missing = size_bytes - len(encode_single_object(empty)) - len(partition_key(empty) or b"")
     event = TrackEvent(
@@ -39,7 +40,7 @@ def event_of(size_bytes: int) -> TrackEvent:
 
 
 @pytest.mark.parametrize(("size_bytes", "most"), [(MOST, None), (MOST + 1, None), (40_001, 40_000)])
-def test_a_publisher_refuses_what_is_larger(size_bytes: int, most: int | None) -> None:
+def test_a_publisher_refuses_an_event_that_is_larger(size_bytes: int, most: int | None) -> None:
     told: list[PublisherError] = []
     limit = {} if most is None else {"max_event_bytes": most}
     publisher = Publisher(bootstrap_servers="127.0.0.1:1", on_error=told.append, **limit)  # type: ignore[arg-type]
@@ -68,7 +69,7 @@ def test_a_decision_refused_for_its_size_is_not_a_duplicate_later() -> None:
     publisher.close(0)
 
 
-def test_the_environment_may_say_how_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_can_set_the_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLAGPOST_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
     monkeypatch.setenv("FLAGPOST_KAFKA__MAX_EVENT_BYTES", "1000")
     with Publisher.from_env() as publisher:
@@ -100,8 +101,8 @@ def nested(levels: int, name: str, members: int) -> dict[str, object]:
     return inner
 
 
-def test_names_that_are_repeated_do_not_make_a_request_grow_without_bound() -> None:
-    """A few hundred bytes of JSON become 65 KB, and there may be a thousand of them."""
+def test_repeated_names_do_not_make_a_request_grow_without_bound() -> None:
+    """Less than 2 KB of JSON become about 60 KB, and a request may have hundreds of such events."""
     event = {"type": "track", "visitor_id": "v", "event": "E", "properties": nested(20, "n" * 40, 70)}
     document = [event] * 200
     assert len(json.dumps(document)) < 500_000
@@ -112,7 +113,7 @@ def test_names_that_are_repeated_do_not_make_a_request_grow_without_bound() -> N
     assert 40 < (refused.value.index or 0) < 60
 
 
-def test_what_a_batch_shares_does_not_make_it_grow_without_bound() -> None:
+def test_the_shared_part_of_a_batch_does_not_make_it_grow_without_bound() -> None:
     message = {"type": "track", "userId": "u", "event": "E"}
     document = {"batch": [message] * 5_000, "context": {"page": {"url": "x" * 60_000}}}
 
@@ -120,7 +121,7 @@ def test_what_a_batch_shares_does_not_make_it_grow_without_bound() -> None:
         read_by(segment.FRONTS["/v1/batch"], document)
 
 
-def test_what_one_request_usually_holds_is_far_from_the_bound() -> None:
+def test_a_usual_request_is_far_from_the_bound() -> None:
     events = [{"type": "track", "visitor_id": "v", "event": "E", "event_id": new_event_id()}] * 10_000
 
     reading = read_by(native.read_events, events)
@@ -137,7 +138,7 @@ def read(body: bytes, hold: list[int]) -> bytes:
 
 
 def test_a_body_of_many_gzip_members_is_refused() -> None:
-    """Each of them, empty and 20 bytes long, cost as much as a long one: 28,000 fit into one body."""
+    """A member of 20 bytes with nothing in it costs as much as a long one, and 28,000 of them fit into one body."""
     member = zlib.compress(b"", wbits=31)
 
     assert read(member * bodies.MAX_MEMBERS, []) == b""
@@ -146,7 +147,7 @@ def test_a_body_of_many_gzip_members_is_refused() -> None:
     assert refused.value.status == 400
 
 
-def test_what_decompressing_takes_is_counted() -> None:
+def test_the_memory_for_decompressing_is_counted() -> None:
     held: list[int] = []
 
     assert read(zlib.compress(b"x" * 900, wbits=31), held) == b"x" * 900

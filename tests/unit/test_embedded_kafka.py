@@ -1,4 +1,4 @@
-"""The embedded broker, used as a real one is: by confluent-kafka clients over TCP."""
+"""The embedded broker is used like a real one: by confluent-kafka clients over TCP."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def consumer(kafka: EmbeddedKafka, group: str, topic: str) -> Iterator[Consumer]
 
 
 def consume_until(condition: Callable[[list[Message]], bool], *members: Consumer) -> list[Message]:
-    """What the members received until the condition held of it."""
+    """Consume until the received records meet a condition; returns the records."""
     received: list[Message] = []
     deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
     while not condition(received):
@@ -182,6 +182,6 @@ def test_a_child_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp
     package = tmp_path / "confluent_kafka"
     package.mkdir()
     (package / "__init__.py").touch()
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # shadows the real one in the child
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # shadows the real package in the child
     with pytest.raises(EmbeddedKafkaError, match=r"did not start: .* --bootstrap-servers"):
         EmbeddedKafka({"t": 1}).__enter__()

@@ -1,4 +1,4 @@
-"""A local clock that is wrong condemns nothing, as long as Kafka's timestamps show that it is wrong."""
+"""A wrong local clock makes no event invalid or expired, as long as Kafka's timestamps show that it is wrong."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAY = 86_400.0
 
 
 class Process:
-    """An engine whose wall clock is `wrong_seconds` ahead of the world's."""
+    """An engine whose wall clock is `wrong_seconds` ahead of the right time."""
 
     def __init__(self, wrong_seconds: float) -> None:
         self.wrong_seconds = wrong_seconds
@@ -39,7 +39,7 @@ class Process:
     def event(
         self, visitor: str, *, partition: int = 0, age: float = 0.0, stamped: float = 0.0, fresh: bool = True
     ) -> Record:
-        """An event of `age` seconds, whose record Kafka has since `stamped` seconds."""
+        """The record of an event that is `age` seconds old; its timestamp in Kafka is `stamped` seconds old."""
         at = START_MS + int((self.now - age) * 1000)
         offset = self._next[partition]
         self._next[partition] += 1
@@ -67,7 +67,7 @@ class Process:
 
 
 def test_a_backlog_does_not_hide_that_a_clock_is_behind() -> None:
-    """Its records are minutes old: against them a clock that is seven minutes behind seems right."""
+    """The backlog's records are minutes old: compared with them, a clock that is seven minutes behind seems right."""
     process = Process(wrong_seconds=-420.0)
     process.receive(*(process.event(f"v{number}", partition=1) for number in range(3)))
     backlog = [process.event(f"v{number}", age=240.0, stamped=240.0, fresh=False) for number in range(40)]
@@ -76,8 +76,8 @@ def test_a_backlog_does_not_hide_that_a_clock_is_behind() -> None:
     assert process.engine.stalled == {0: Stall.CLOCK, 1: Stall.CLOCK}
 
 
-def test_a_clock_that_is_behind_dead_letters_nothing_as_too_far_ahead() -> None:
-    """Before, every event was dead-lettered `invalid` while the clock was more than five minutes behind."""
+def test_with_a_clock_that_is_behind_no_event_is_too_far_ahead() -> None:
+    """Before the fix, every event was dead-lettered as `invalid` while the clock was over five minutes behind."""
     process = Process(wrong_seconds=-600.0)
     process.receive(*(process.event(f"v{number}") for number in range(40)))
     assert process.reasons == {}
@@ -86,7 +86,7 @@ def test_a_clock_that_is_behind_dead_letters_nothing_as_too_far_ahead() -> None:
     assert process.wake_at == process.now + CLOCK_SECONDS, "nobody else would look again"
     process.go(250.0)
     assert process.reasons == {}
-    process.go(60.0)  # now the events are within what is allowed, by the wrong clock too
+    process.go(60.0)  # now the wrong clock, too, finds the events within the allowance
     assert set(process.reasons.values()) == {Reason.OK}
     assert len(process.reasons) == 40
     assert process.engine.stalled == {}
@@ -102,7 +102,7 @@ def test_a_clock_that_is_set_right_is_believed_at_once() -> None:
 
 
 def test_a_clock_that_is_ahead_expires_nothing() -> None:
-    """Before, a clock of next week dead-lettered every event as expired."""
+    """Before the fix, a clock that was a week ahead dead-lettered every event as expired."""
     process = Process(wrong_seconds=8 * DAY)
     process.receive(*(process.event(f"v{number}") for number in range(40)))
     assert process.reasons == {}
@@ -112,7 +112,7 @@ def test_a_clock_that_is_ahead_expires_nothing() -> None:
     assert set(process.reasons.values()) == {Reason.OK}
 
 
-def test_what_waits_in_its_line_does_not_expire_by_a_clock_that_jumps() -> None:
+def test_events_that_wait_in_a_lane_do_not_expire_when_the_clock_jumps() -> None:
     process = Process(wrong_seconds=0.0)
     process.receive(*(process.event(f"v{number}") for number in range(5)))
     hot = [process.event("hot"), process.event("hot")]
@@ -125,7 +125,7 @@ def test_what_waits_in_its_line_does_not_expire_by_a_clock_that_jumps() -> None:
     assert len(process.reasons) == 7
 
 
-def test_a_backlog_that_is_old_by_right_expires() -> None:
+def test_a_backlog_that_is_really_old_expires() -> None:
     process = Process(wrong_seconds=0.0)
     old = [process.event(f"v{n}", age=8 * DAY, stamped=8 * DAY, fresh=False) for n in range(40)]
     process.receive(*old)
@@ -147,7 +147,7 @@ def test_a_wrong_time_in_the_event_alone_is_the_events_fault() -> None:
     assert set(process.reasons.values()) == {Reason.INVALID}
 
 
-def test_the_first_batch_is_not_condemned_before_anything_is_known() -> None:
+def test_the_first_batch_is_held_while_nothing_is_known_about_the_clock() -> None:
     process = Process(wrong_seconds=-600.0)
     process.receive(*(process.event(f"v{number}") for number in range(3)))
     assert process.reasons == {}
@@ -163,7 +163,7 @@ def test_the_other_partition_goes_on_and_order_is_kept_in_the_held_one() -> None
 
 
 @pytest.mark.parametrize("drain", [True, False])
-def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: bool) -> None:
+def test_records_held_for_the_clock_are_forgotten_with_their_partition(drain: bool) -> None:
     process = Process(wrong_seconds=-600.0)
     process.receive(*(process.event(f"v{number}") for number in range(10)))
     if drain:
@@ -175,7 +175,7 @@ def test_what_waits_for_the_clock_is_not_taken_when_its_partition_leaves(drain: 
     assert (process.reasons, process.engine.pending_records, process.engine.stalled) == ({}, 0, {})
 
 
-def test_a_partition_that_is_lost_is_stalled_no_more() -> None:
+def test_a_partition_that_is_lost_is_no_longer_stalled() -> None:
     process = Process(wrong_seconds=-600.0)
     process.receive(*(process.event(f"v{number}") for number in range(10)))
     process.engine.forget([0], process.instant)

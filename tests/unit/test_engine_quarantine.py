@@ -1,4 +1,4 @@
-"""A record that makes our own code raise costs itself, and not its partition (docs/guarantees.md#progress)."""
+"""A record on which our own code raises is given up, and its partition continues (docs/guarantees.md#progress)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def instant(seconds: float) -> Instant:
 
 
 def raising_for(visitor: str, work: Callable[..., Any], visitor_of: Callable[..., str]) -> Callable[..., Any]:
-    """Work that has a defect which one visitor's events meet."""
+    """The function `work` with a defect: it raises KeyError for one visitor's events."""
 
     def defective(*arguments: Any) -> Any:
         if visitor_of(*arguments) == visitor:
@@ -38,8 +38,8 @@ def raising_for(visitor: str, work: Callable[..., Any], visitor_of: Callable[...
     return defective
 
 
-def test_a_record_that_planning_cannot_take_is_dead_lettered_and_delays_no_other(monkeypatch: Any) -> None:
-    """Before, the process ended, and met the record again after each restart."""
+def test_a_record_on_which_planning_raises_is_dead_lettered_and_delays_no_other(monkeypatch: Any) -> None:
+    """Before the fix, the process ended, and read the record again after each restart."""
     plan = raising_for("strange", Planner.plan, lambda _, event, __: event.visitor_id)
     monkeypatch.setattr(Planner, "plan", plan)
     world = World(TRACKS_ONLY, Random(1))
@@ -88,7 +88,7 @@ def test_a_body_that_cannot_be_made_is_dead_lettered_and_its_lane_goes_on(monkey
 
 
 def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkeypatch: Any) -> None:
-    """An engine that fails within its own state is not used again: the next one knows what it was at."""
+    """An engine that failed while it changed its state is not used again; `Suspects` names the record to the next."""
     push = raising_for("strange", Lanes.push, lambda _, visitor, *__: visitor)
     monkeypatch.setattr(Lanes, "push", push)
     suspects = Suspects()
@@ -109,7 +109,7 @@ def test_a_record_at_which_two_engines_failed_is_not_handled_a_third_time(monkey
     assert engine.accounts.quarantined == 1
 
 
-def test_a_record_that_fails_before_it_is_decoded_is_not_looked_at_a_third_time(monkeypatch: Any) -> None:
+def test_a_record_that_fails_before_it_is_decoded_is_not_handled_a_third_time(monkeypatch: Any) -> None:
     take = raising_for("strange", Repeats.take, lambda _, undecoded, *__: undecoded.key.decode())
     monkeypatch.setattr(Repeats, "take", take)
     suspects = Suspects()
@@ -125,7 +125,7 @@ def test_a_record_that_fails_before_it_is_decoded_is_not_looked_at_a_third_time(
     assert settlement.ending.reason is Reason.INVALID
 
 
-def test_the_record_whose_answer_cannot_be_handled_is_the_one_to_blame(monkeypatch: Any) -> None:
+def test_the_record_whose_answer_cannot_be_handled_is_blamed(monkeypatch: Any) -> None:
     def defective(*_: object) -> None:
         raise KeyError
 
@@ -165,7 +165,7 @@ def test_a_failure_after_a_duplicate_was_recognised_does_not_blame_it() -> None:
     assert not suspects.blame(KeyError())
 
 
-def test_suspects_are_forgotten_beyond_their_number_the_oldest_first() -> None:
+def test_beyond_the_limit_the_oldest_suspects_are_forgotten() -> None:
     suspects = Suspects()
     for offset in range(MAX_SUSPECTS + 1):
         for _ in range(2):

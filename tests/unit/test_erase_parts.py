@@ -1,4 +1,4 @@
-"""What a record has of a visitor, and what of a partition can be deleted."""
+"""Which records are about a visitor, and which part of a partition can be deleted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VALUES = Values(SchemaRegistrySettings())
 
 
 class Put:
-    """A message, as far as it is looked at."""
+    """A message, with the parts that are read."""
 
     def __init__(self, key: bytes | None, value: bytes | None, partition: int = 0, offset: int = 0) -> None:
         self._parts = key, value, partition, offset
@@ -75,14 +75,14 @@ TRACK = TrackEvent(event_id="1", occurred_at=START_MS, visitor_id="v1", anonymou
         ),
     ],
 )
-def test_an_event_is_the_visitors_by_its_key_or_by_what_it_says(
+def test_an_event_belongs_to_the_visitor_of_its_key_or_of_its_contents(
     who: str, key: bytes | None, value: bytes | None, found: int
 ) -> None:
     assert count(Role.EVENTS, key, value, who=who) == found
     assert count(Role.DEAD_LETTERS, key, value, who=who) == found
 
 
-def test_settlements_are_counted_one_by_one_plain_and_keyed() -> None:
+def test_settlements_with_plain_and_keyed_ids_are_counted_one_by_one() -> None:
     ids = LedgerIds(b"k" * 32)
     names = ["v1", "v2", ids.of("v1"), "v1"]
     entries = [
@@ -98,7 +98,7 @@ def test_settlements_are_counted_one_by_one_plain_and_keyed() -> None:
     assert count(Role.LEDGER, None, b"v1") == 0
 
 
-def test_a_settlement_is_an_anonymous_visitors_by_either_name() -> None:
+def test_a_settlement_belongs_to_an_anonymous_visitor_by_either_name() -> None:
     ids = LedgerIds(b"k" * 32)
     names = ["anon", "_PENDO_T_anon", ids.of("_PENDO_T_anon"), "_PENDO_T_other"]
     entries = [
@@ -122,7 +122,7 @@ def test_a_settlement_is_an_anonymous_visitors_by_either_name() -> None:
         (None, None, 0),
     ],
 )
-def test_a_webhook_is_the_visitors_by_its_key_or_its_body(
+def test_a_webhook_belongs_to_the_visitor_of_its_key_or_of_its_body(
     key: bytes | None, body: bytes | None, found: int
 ) -> None:
     assert count(Role.WEBHOOKS, key, body) == found
@@ -139,7 +139,7 @@ def take(end: _OlderEnd, *theirs: bool, partition: int = 0) -> int:
     )
 
 
-def test_only_what_lies_before_everybody_elses_can_be_deleted() -> None:
+def test_only_records_before_the_first_of_another_visitor_can_be_deleted() -> None:
     end = older_end(Role.DEAD_LETTERS)
     assert take(end, True, True, False, True) == 2
     assert take(end, False, True, partition=1) == 0
@@ -154,7 +154,7 @@ def test_events_that_are_not_settled_stay() -> None:
 
 
 @pytest.mark.parametrize("role", [Role.LEDGER, Role.SUPPRESSIONS])
-def test_what_is_needed_is_never_deleted(role: Role) -> None:
+def test_the_ledger_and_the_suppressions_are_never_deleted(role: Role) -> None:
     end = older_end(role, {0: 100})
     assert take(end, True, True) == 0
     assert end.below == {}

@@ -1,4 +1,4 @@
-"""What became of a record, what it waits for, and how Pendo's values compare: decided without I/O."""
+"""How a record ended, what it waits for, and how its values compare with Pendo's: decided without I/O."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def found(
     settled_at: int = START_MS + 1_000,
     **fields: Any,
 ) -> Found:
-    """What Kafka has of one visitor on partition 0."""
+    """The records and settlements of one visitor in partition 0, as they were found in Kafka."""
     settled: dict[tuple[int, int], list[Settled]] = {}
     for each in entries:
         settled.setdefault((0, each.offset), []).append(Settled(each, settled_at))
@@ -60,14 +60,14 @@ def states(story: Story) -> list[tuple[Kind, State]]:
     return [(delivery.kind, delivery.state) for delivery in story.deliveries]
 
 
-# Stories.
+# Stories
 
 
 def test_every_reason_has_its_meaning() -> None:
     assert set(MEANINGS) == {reason.value for reason in Reason}
 
 
-def test_a_delivery_that_was_settled_twice_ends_as_it_ended_best_and_says_that_it_was_sent_again() -> None:
+def test_a_delivery_that_was_settled_twice_shows_its_best_ending_and_that_it_was_sent_again() -> None:
     ends = [entry(0, outcome="dropped", reason="no_consent"), entry(0), entry(0, attempts=3)]
     (story,) = told(found([at(0, decision("v"))], ends, committed=1))
     track = story.deliveries[0]
@@ -92,7 +92,7 @@ def test_a_delivery_without_a_settlement_says_why(
     assert states(story) == [(kind, state) for kind in BOTH]
 
 
-def test_what_was_dropped_has_the_detail_of_these_settings_where_they_drop_it_for_the_same_reason() -> None:
+def test_a_dropped_delivery_is_explained_by_these_settings_if_they_drop_it_for_the_same_reason() -> None:
     event = decision("v", consent={"analytics": False})
     ends = [entry(0, outcome="dropped", reason="no_consent")]
     (story,) = told(found([at(0, event)], ends))
@@ -126,7 +126,7 @@ def test_a_dead_letter_shows_its_own_detail() -> None:
     )
 
 
-def test_a_record_that_could_not_be_decoded_gave_one_delivery_whatever_can_be_read_now() -> None:
+def test_a_record_that_could_not_be_decoded_has_one_delivery_even_if_it_can_be_decoded_now() -> None:
     ends = [entry(0, "unknown", "dead_lettered", reason="unknown_schema")]
     (story,) = told(found([at(0, decision("v"))], ends, committed=1))
     assert states(story) == [(Kind.UNKNOWN, State.DEAD_LETTERED)]
@@ -140,10 +140,10 @@ def test_the_story_of_a_record_that_is_gone_comes_from_the_ledger() -> None:
     assert states(kept) == [(kind, State.PENDING) for kind in BOTH]
 
 
-# Whose an event is.
+# The visitor or account of an event
 
 
-def test_an_event_is_the_subjects_by_the_id_that_counts() -> None:
+def test_an_event_belongs_to_the_visitor_or_account_for_which_it_is_sent() -> None:
     shown = decision("v")
     account = AccountMetadata(event_id="e", occurred_at=0, account_id="v", values={})
     anonymous = TrackEvent(event_id="e", occurred_at=0, anonymous_id="v", event="x")
@@ -173,7 +173,7 @@ def test_an_anonymous_visitor_is_found_by_pendos_name_and_by_the_services() -> N
     assert Subject.of("_PENDO_T_", LedgerIds(), is_account=False).keys == {b"_PENDO_T_"}
 
 
-# What waits.
+# Waiting deliveries
 
 
 def consumer(
@@ -187,7 +187,10 @@ def consumer(
 def waiting(
     *consumers: ConsumerState, held: Mapping[int, bool] | None = None, tried_at: int | None = None
 ) -> list[Wait]:
-    """The waits of two decisions without metadata, of which neither has ended; one before them may have."""
+    """What the track events of two unsettled decisions wait for.
+
+    `tried_at`: when an earlier decision was settled after one attempt, in ms; None: there is no earlier one.
+    """
     records = [at(offset, decision("v", f"f{offset}")) for offset in (0, 1, 2)]
     ends = [] if tried_at is None else [entry(0, attempts=1)]
     what = found(records[len(ends) == 0 :], ends, settled_at=tried_at or 0, committed=len(ends))
@@ -219,19 +222,19 @@ def test_the_consumer_of_the_partition_reports_what_its_first_delivery_waits_for
     assert wait.expires_at == START_MS + 600_000_000
 
 
-def test_the_next_one_waits_for_the_pace_of_the_one_before() -> None:
+def test_the_next_delivery_waits_an_interval_after_the_one_before() -> None:
     first, second = waiting(consumer())
     assert (first.cause, first.not_before) == (Cause.TURN, None)
     assert (second.cause, second.not_before) == (Cause.PACE, START_MS + 1_000)
 
 
-def test_the_pace_counts_from_the_request_before() -> None:
+def test_the_interval_counts_from_the_last_request() -> None:
     first, second = waiting(consumer(), tried_at=START_MS - 400)
     assert (first.cause, first.not_before) == (Cause.PACE, START_MS + 600)
     assert second.not_before == START_MS + 1_600
 
 
-def test_without_a_consumers_word_it_is_not_guessed() -> None:
+def test_without_an_answer_from_a_consumer_the_cause_is_not_guessed() -> None:
     assert [wait.cause for wait in waiting()] == [Cause.UNKNOWN, Cause.PACE]
     assert [wait.cause for wait in waiting(held={0: True})] == [Cause.UNKNOWN, Cause.PACE]
     assert {wait.cause for wait in waiting(held={0: False})} == {Cause.NO_CONSUMER}
@@ -253,7 +256,7 @@ def test_a_consumer_is_asked_where_it_listens(
     assert admin_urls(given, AdminSettings(**admin)) == urls
 
 
-# What Pendo has.
+# Pendo's values
 
 
 def compared(what: Found, metadata: Mapping[str, Any], fields: Mapping[str, str] | None = None) -> FieldStory:
@@ -275,7 +278,7 @@ def sent(offset: int, outcome: str = "delivered", reason: str = "ok") -> LedgerE
     return entry(offset, "visitor_metadata", outcome, reason=reason)
 
 
-def test_a_field_is_the_same_by_its_newest_value_that_was_delivered() -> None:
+def test_a_field_is_compared_by_its_newest_delivered_value() -> None:
     what = found([values(0, "new", 1), values(1, "old", 0)], [sent(0), sent(1)], committed=2)
     field = compared(what, {"plan_api": "new"}, {"plan": "plan_api"})
     assert (field.verdict, field.api_name, field.sent) == (Verdict.SAME, "plan_api", "new")
@@ -286,7 +289,7 @@ def test_a_field_is_the_same_by_its_newest_value_that_was_delivered() -> None:
 @pytest.mark.parametrize(
     ("ours", "pendos"), [(5, "5"), (5, 5.0), (True, "true"), (None, None), (None, ""), (["a"], ["a"])]
 )
-def test_a_value_may_have_become_another_type(ours: Any, pendos: Any) -> None:
+def test_a_value_may_have_another_type_at_pendo(ours: Any, pendos: Any) -> None:
     assert (
         compared(found([values(0, ours)], [sent(0)], committed=1), {"plan": pendos}).verdict is Verdict.SAME
     )
@@ -305,6 +308,6 @@ def test_a_field_that_was_never_sent_says_why() -> None:
     assert field.detail.startswith("field_missing: ")
 
 
-def test_a_value_that_was_unchanged_is_one_that_pendo_has() -> None:
+def test_a_value_that_was_settled_as_unchanged_counts_as_delivered() -> None:
     what = found([values(0, "x"), values(1, "x", 1)], [sent(1, "duplicate", "unchanged")], committed=2)
     assert compared(what, {"plan": "x"}).verdict is Verdict.SAME

@@ -1,4 +1,4 @@
-"""When the service walks through all that lives, for cyclic garbage."""
+"""When the service runs a garbage collection of all objects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flagpost_consumer.service.garbage import (
 
 
 class Knot:
-    """Garbage that only the collector finds."""
+    """An object in a reference cycle, which only the garbage collector frees."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -34,7 +34,7 @@ def calm() -> Iterator[None]:
 
 @pytest.fixture
 def old_garbage() -> list[int]:
-    """The ids of what a collection of everything frees, and one of the young does not."""
+    """The ids of garbage that a full collection frees, and a collection of the younger generations does not."""
     knots = [Knot() for _ in range(3)]
     ids = [id(knot) for knot in knots]
     gc.collect(0)
@@ -69,5 +69,5 @@ def test_all_objects_are_collected_while_there_are_few(
 
 
 @pytest.mark.usefixtures("calm")
-def test_python_itself_walks_through_everything_after_very_many_steps() -> None:
+def test_python_itself_runs_a_full_collection_only_after_very_many_steps() -> None:
     assert gc.get_threshold()[2] == HELD_BACK_STEPS

@@ -1,4 +1,4 @@
-"""Which pages may send, and read the answers, as browsers ask and are told."""
+"""Which web pages may send events and read the answers, as browsers learn it from CORS headers."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ async def gateway() -> AsyncIterator[RunningGateway]:
 
 
 async def asked(gateway: RunningGateway, origin: str) -> tuple[int, Mapping[str, str]]:
-    """What a browser is told that asks if a page may send."""
+    """Send a browser's preflight request; returns the answer's status and headers."""
     async with gateway.session.options(f"{gateway.url}/v1/t", headers={"origin": origin, **ASKING}) as answer:
         return answer.status, answer.headers
 
 
 async def sent(gateway: RunningGateway, document: object, **headers: str) -> tuple[int, Mapping[str, str]]:
-    """A page's request, as the library and sendBeacon write it."""
+    """Send a page's request as the library and sendBeacon write it; returns the answer's status and headers."""
     body = json.dumps(document).encode()
     status, _, answered = await gateway.post(
         "/v1/t", data=body, headers={"content-type": "text/plain;charset=UTF-8", **headers}
@@ -68,7 +68,7 @@ async def test_a_page_of_another_origin_may_not(gateway: RunningGateway) -> None
     assert await gateway.value("flagpost_gateway_key_events_total", key="web", outcome="accepted") == 0
 
 
-async def test_a_public_key_is_limited_by_address_and_a_page_can_read_for_how_long(
+async def test_a_public_key_is_limited_by_address_and_a_page_can_read_retry_after(
     gateway: RunningGateway,
 ) -> None:
     batch = {"batch": [{**TRACK, "type": "track"}] * 60, "writeKey": PUBLIC_KEY}

@@ -1,6 +1,7 @@
-"""What a request costs the gateway: no more than it weighs, and than it becomes.
+"""The cost of a request for the gateway is proportional to its length and to the size of its events.
 
-Costs are counted in calls, not in seconds: a machine may be slow, and a product of two sizes is a product anywhere.
+Costs are counted in calls, not in seconds: a slow machine makes no difference, and a cost that is the product of two
+sizes is found on any machine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from flagpost_publisher.gateway.slices import SHORT_BYTES, Slices
 from fronts_reading import ANY_KEY, read_batch, read_by, read_call
 
 CALLS_A_BYTE = 8.0
-"""A message of 40 bytes takes about 150 calls of its own; what was shared and made anew for each took thousands."""
+"""A message of 40 bytes takes about 150 calls. It took thousands when its shared parts were made for each message."""
 MESSAGE = {"type": "track", "userId": "u", "event": "E"}
 EVENT = {"type": "track", "visitor_id": "v", "event": "E"}
 
@@ -60,7 +61,7 @@ def nested_names() -> dict[str, Any]:
 
 
 def colliding_names() -> dict[str, Any]:
-    """All of them become `a_b` or `a_b_<number>`, the numbers taken beforehand."""
+    """Two names that both become `a_b`, while 2,000 names `a_b_<number>` are already taken."""
     return {**{f"a_b_{number}": 0 for number in range(2_000)}, "a_b": 0, "a": {"b": 0}}
 
 
@@ -87,7 +88,7 @@ HOSTILE: list[tuple[str, Front, object]] = [
 @pytest.mark.parametrize(
     ("front", "document"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE]
 )
-def test_what_a_request_costs_is_in_proportion_to_its_length_and_to_what_it_becomes(
+def test_the_cost_of_a_request_is_proportional_to_its_length_and_to_the_size_of_its_events(
     front: Front, document: object
 ) -> None:
     body = json.dumps(document).encode()
@@ -99,12 +100,12 @@ def test_what_a_request_costs_is_in_proportion_to_its_length_and_to_what_it_beco
             for _ in front(parsed, reading):
                 pass
         except DocumentError:
-            pass  # then nothing is published; what it cost until then is what counts
+            pass  # then nothing is published, but the calls until then count
 
     assert meter.calls < CALLS_A_BYTE * (len(body) + reading.size_bytes)
 
 
-def test_what_a_batch_shares_is_counted_before_it_is_written_out() -> None:
+def test_the_shared_part_of_a_batch_is_counted_before_it_is_written_out() -> None:
     shared = {"consent": {"categoryPreferences": numbered(5_000, value=True)}}
 
     reading = Reading(0, ANY_KEY)
@@ -114,7 +115,7 @@ def test_what_a_batch_shares_is_counted_before_it_is_written_out() -> None:
     assert (reading.events, reading.size_bytes) == ([], 0)
 
 
-def test_consent_of_a_batch_is_that_of_the_messages_that_say_nothing_of_their_own() -> None:
+def test_the_consent_of_a_batch_applies_to_the_messages_without_their_own() -> None:
     own = {"consent": {"categoryPreferences": {"a": False}}}
     messages = [MESSAGE, {**MESSAGE, "context": own}, {**MESSAGE, "context": {"consent": None}}]
     shared = {"consent": {"categoryPreferences": {"a": True, "b": 1}}}
@@ -125,7 +126,7 @@ def test_consent_of_a_batch_is_that_of_the_messages_that_say_nothing_of_their_ow
 
 
 def message_of(size: int) -> dict[str, Any]:
-    """A message of so many bytes of JSON."""
+    """A message of `size` bytes of JSON."""
     empty = {**MESSAGE, "properties": {"t": ""}}
     left = size - len(json.dumps(empty, separators=(",", ":")))
     return {**MESSAGE, "properties": {"t": "x" * left}}
@@ -153,7 +154,7 @@ def test_a_message_that_becomes_more_than_an_event_may_have_costs_a_batch_only_i
 
     assert len(reading.events) == 1
     assert reading.set_aside == {SetAside.TOO_LARGE: 1}
-    assert reading.size_bytes > 80_000  # what was made of it counts, too
+    assert reading.size_bytes > 80_000  # the events made of the refused message count, too
 
 
 @pytest.mark.parametrize("seconds", [0.004, 0.006])
@@ -176,7 +177,7 @@ async def test_a_long_document_lets_the_loop_go_on_after_each_slice(seconds: flo
     assert len(ticks) >= (10 if seconds > 0.005 else 5)
 
 
-async def test_one_long_document_is_read_at_a_time_and_short_ones_meanwhile() -> None:
+async def test_one_long_document_is_read_at_a_time_and_short_ones_do_not_wait_for_it() -> None:
     slices = Slices(slice_seconds=1e-9)
     async with asyncio.timeout(stretched(10)), slices.turn("a", SHORT_BYTES + 1) as reading:
         second = asyncio.create_task(take(slices, SHORT_BYTES + 1))
@@ -192,7 +193,7 @@ async def take(slices: Slices, size_bytes: int) -> None:
         pass
 
 
-def test_a_front_lets_pause_after_each_message() -> None:
+def test_a_front_can_pause_after_each_message() -> None:
     def steps(front: Front, document: object) -> Iterator[None]:
         return front(document, Reading(0, ANY_KEY))
 

@@ -1,4 +1,4 @@
-"""The gateway as its clients see it: who may publish, what is refused and how it is said.
+"""The gateway as its clients see it: who may publish, what is refused, and with which error.
 
 One gateway and one embedded broker serve the whole module.
 """
@@ -67,7 +67,9 @@ async def refusal(gateway: RunningGateway, body: bytes, **headers: str) -> tuple
     "headers",
     [AUTHORIZED, {"authorization": f"bearer {WRITE_KEY}"}, basic(WRITE_KEY), basic(WRITE_KEY, "anything")],
 )
-async def test_a_write_key_lets_in(gateway: RunningGateway, headers: Mapping[str, str]) -> None:
+async def test_a_client_with_a_write_key_may_publish(
+    gateway: RunningGateway, headers: Mapping[str, str]
+) -> None:
     assert (await gateway.post("/v1/events", EVENT, headers=headers))[:2] == (202, {"accepted": 1})
 
 
@@ -87,7 +89,9 @@ async def test_a_write_key_lets_in(gateway: RunningGateway, headers: Mapping[str
         basic("anybody", WRITE_KEY),
     ],
 )
-async def test_nothing_else_does(gateway: RunningGateway, headers: Mapping[str, str]) -> None:
+async def test_a_client_without_a_write_key_gets_401(
+    gateway: RunningGateway, headers: Mapping[str, str]
+) -> None:
     status, answer, told = await gateway.post("/v1/events", EVENT, headers=headers)
     assert status == 401
     assert told["www-authenticate"].startswith("Bearer")
@@ -103,7 +107,7 @@ async def test_a_body_without_a_key_is_not_read(gateway: RunningGateway) -> None
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"])
-async def test_other_methods_are_405_and_no_browser_is_let_in(gateway: RunningGateway, method: str) -> None:
+async def test_other_methods_are_405_and_have_no_cors_headers(gateway: RunningGateway, method: str) -> None:
     asked = {"origin": "https://shop.example", "access-control-request-method": "POST", **AUTHORIZED}
     async with gateway.session.request(method, gateway.url + "/v1/events", headers=asked) as answer:
         assert answer.status == 405
@@ -151,7 +155,7 @@ async def test_other_codings_are_415(gateway: RunningGateway, coding: str) -> No
     ],
     ids=["gzip", "two members", "capitals", "deflate", "identity"],
 )
-async def test_codings_are_undone(gateway: RunningGateway, coding: str, body: bytes) -> None:
+async def test_encoded_bodies_are_decoded(gateway: RunningGateway, coding: str, body: bytes) -> None:
     headers = {**JSON, "content-type": "application/json; charset=utf-8", "content-encoding": coding}
     assert (await gateway.post("/v1/events", data=body, headers=headers))[0] == 202
 
@@ -199,7 +203,7 @@ async def test_a_body_of_unknown_length_has_the_same_limit(gateway: RunningGatew
         assert answer.status == 413
 
 
-async def test_a_bomb_takes_no_memory(gateway: RunningGateway) -> None:
+async def test_a_compression_bomb_takes_no_memory(gateway: RunningGateway) -> None:
     deflated = zlib.compressobj(9, wbits=31)
     bomb = b"".join([*(deflated.compress(b" " * 1_000_000) for _ in range(60)), deflated.flush()])
     process = psutil.Process(gateway.process_id)
@@ -274,7 +278,7 @@ async def test_the_failing_item_is_named_and_nothing_is_produced(
     assert await gateway.value("flagpost_gateway_kafka_acknowledged_total") == before
 
 
-async def test_ids_and_times_are_made_where_there_are_none(gateway: RunningGateway) -> None:
+async def test_missing_ids_and_times_are_added(gateway: RunningGateway) -> None:
     marked = {"type": "track", "anonymous_id": "made", "event": "Clicked"}
     assert (await gateway.post("/v1/events", [marked, marked]))[0] == 202
     servers = gateway.settings["kafka.bootstrap_servers"]
@@ -287,7 +291,7 @@ async def test_ids_and_times_are_made_where_there_are_none(gateway: RunningGatew
 # Metrics
 
 
-async def test_series_exist_from_the_start_and_tell_what_happened(gateway: RunningGateway) -> None:
+async def test_series_exist_from_the_start_and_count_what_happens(gateway: RunningGateway) -> None:
     before = await gateway.scrape()
     await gateway.post("/v1/events", [EVENT, {"type": "account", "account_id": "a", "values": {}}])
     await gateway.post("/nowhere", EVENT)
@@ -312,7 +316,7 @@ async def test_series_exist_from_the_start_and_tell_what_happened(gateway: Runni
     assert not [labels for _, labels in after if "v-secret" in str(labels) or WRITE_KEY in str(labels)]
 
 
-# The pages
+# The commands of the pages
 
 
 def commands_in(page: str) -> list[str]:

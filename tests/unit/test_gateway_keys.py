@@ -1,4 +1,4 @@
-"""Write keys: by which name they are known, what becomes of bad files, and how fast may be sent with them."""
+"""Write keys: their names, files that cannot be used, and their rate limits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def name_of(ring: KeyRing, text: str) -> str | None:
 # Names
 
 
-def test_every_way_to_give_a_key_gives_it_its_name(tmp_path: Path) -> None:
+def test_a_key_has_its_name_however_it_is_set(tmp_path: Path) -> None:
     file = tmp_path / "partner"
     file.write_text(f"{TWO}\n")
     ring = KeyRing(
@@ -72,7 +72,7 @@ def test_every_way_to_give_a_key_gives_it_its_name(tmp_path: Path) -> None:
     assert sorted(ring.names) == ["checkout", "hashed", "key-1", "key-2", "partner"]
 
 
-def test_what_may_be_sent_with_a_key_is_in_the_settings() -> None:
+def test_the_settings_say_what_may_be_sent_with_a_key() -> None:
     ring = KeyRing(
         gateway_settings(
             keys={
@@ -129,14 +129,14 @@ def test_a_key_that_cannot_be_used_is_named_and_not_shown(keys: object, key: str
     assert told in said
 
 
-def test_a_name_that_a_line_of_write_keys_has_is_refused() -> None:
+def test_a_name_that_an_unnamed_key_already_has_is_refused() -> None:
     said = refused(keys={"key-1": {"key": HUNTER}}, write_keys=[ONE])
     assert said.startswith("gateway.keys.key-1")
     assert KeyRing(gateway_settings(keys={"key-1": {"key": HUNTER}})).names == ["key-1"]
 
 
 @pytest.mark.parametrize("setting", ["write_keys", "webhook_secret"])
-def test_keys_and_secrets_have_a_least_length(setting: str) -> None:
+def test_keys_and_secrets_have_a_minimum_length(setting: str) -> None:
     short = {"write_keys": ["hunter2-hun"], "webhook_secret": "hunter2-hun"}[setting]
     needed: dict[str, Any] = {} if setting == "write_keys" else {"write_keys": [ONE]}
     assert "12 characters or more" in refused(**needed, **{setting: short})
@@ -154,7 +154,7 @@ def wrong_in(ring: KeyRing) -> list[int]:
 
 
 def refreshed(ring: KeyRing) -> list[str]:
-    """What is logged of the next look at the files."""
+    """Read the files again; returns the lines that are logged."""
     with capture_logs() as lines:
         ring.refresh()
     assert not [key for key in (ONE, TWO, THREE) if key in str(lines)]
@@ -185,7 +185,7 @@ def test_a_file_that_no_longer_has_a_key_admits_nobody_and_is_reported(ruin: str
     assert refreshed(ring) == [SAID_WRONG, SAID_CHANGED]
     assert name_of(ring, ONE) is None
     assert wrong_in(ring) == [1]
-    assert refreshed(ring) == []  # once, not every second
+    assert refreshed(ring) == []  # logged once, not every second
     if file.is_dir():
         file.rmdir()
     file.write_text(f"{TWO}\n")
@@ -194,7 +194,7 @@ def test_a_file_that_no_longer_has_a_key_admits_nobody_and_is_reported(ruin: str
     assert wrong_in(ring) == [0]
 
 
-def test_a_partly_bad_file_means_the_keys_that_are_in_it(tmp_path: Path) -> None:
+def test_the_valid_keys_of_a_partly_bad_file_are_used(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"\n" + ONE.encode() + b"\r\nshort\n\xff" + TWO.encode() + b"\n" + THREE.encode())
     with capture_logs() as lines:
@@ -214,7 +214,7 @@ def test_a_removed_key_is_unknown_even_if_another_line_is_bad(tmp_path: Path) ->
     assert [name_of(ring, key) for key in (ONE, TWO)] == [None, "key-2"]
 
 
-def test_the_log_says_by_name_which_keys_came_and_went(tmp_path: Path) -> None:
+def test_the_log_names_the_keys_that_were_added_and_removed(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(f"{ONE}\n")
     ring = KeyRing(gateway_settings(keys={"checkout": {"key_file": str(file)}, "other": {"key": TWO}}))
@@ -245,7 +245,7 @@ class Clock:
 
 
 def retry_after(rates: Rates, key: Key, address: str = "a", events: int = 1) -> str | None:
-    """What is answered to so many events: None, or after how many seconds to come again."""
+    """The `retry-after` header (in seconds) that a request with this many events gets; None: it is accepted."""
     try:
         rates.check(key, address)
         rates.count(key, address, events)
@@ -264,7 +264,7 @@ def test_a_key_may_send_its_rate_and_above_it_gets_a_time_to_retry() -> None:
     assert [retry_after(rates, key) for _ in range(6)] == [None] * 5 + ["1"]
 
 
-def test_a_batch_is_taken_whole_and_waited_for_after() -> None:
+def test_a_batch_is_accepted_whole_and_the_wait_comes_after_it() -> None:
     clock = Clock()
     rates, key = Rates(clock), Key("k", events_per_second=10)
     assert retry_after(rates, key, events=100) is None
@@ -301,7 +301,7 @@ def test_a_public_key_is_limited_by_address() -> None:
     assert retry_after(rates, web, "2.2.2.2") is None
 
 
-def test_no_more_addresses_are_remembered_than_stated() -> None:
+def test_no_more_addresses_are_remembered_than_allowed() -> None:
     rates, web = Rates(Clock()), Key("web", PUBLIC_TYPES, origins=frozenset({"https://a.b"}))
     for number in range(MAX_ADDRESSES + 100):
         assert retry_after(rates, web, str(number)) is None
@@ -316,7 +316,7 @@ def keys_for(limited: list[str], **keys: Mapping[str, Any]) -> WriteKeys:
     return WriteKeys(ring, Rates(Clock()), lambda key: limited.append(key.name))
 
 
-def test_a_key_in_the_document_counts_only_where_no_header_is() -> None:
+def test_a_key_in_the_document_counts_only_without_a_header() -> None:
     keys = keys_for([], one={"key": ONE}, two={"key": TWO})
     assert keys.require_if_given({}, "") is None
     assert keys.require_in({"writeKey": TWO}, {}, "").name == "two"
@@ -341,7 +341,7 @@ def test_a_public_key_is_for_pages_of_its_origins() -> None:
     assert keys.require_in({"writeKey": TWO}, {"origin": "null"}, "").name == "server"
 
 
-def test_who_is_limited_is_counted_and_logged_by_name_once_in_a_while() -> None:
+def test_a_limited_key_is_counted_each_time_and_logged_by_name_only_now_and_then() -> None:
     limited: list[str] = []
     keys = keys_for(limited, slow={"key": ONE, "events_per_second": 1})
     key = keys.require_in({"writeKey": ONE}, {}, "")

@@ -1,4 +1,4 @@
-"""The gateway's parts by themselves: how bodies come in, how much at once, and what the way to Kafka refuses."""
+"""The gateway's parts alone: reading bodies, limiting requests and bytes in progress, and writing to Kafka."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_body_is_the_same_however_it_is_cut(
 
 
 @pytest.mark.parametrize("coding", ["", "deflate", "gzip"])
-def test_no_more_is_undone_than_allowed(coding: str) -> None:
+def test_no_more_is_decoded_than_allowed(coding: str) -> None:
     compress: dict[str, Callable[[bytes], bytes]] = {"deflate": zlib.compress, "gzip": gzip.compress}
     undoing = Undoing(coding, 1000)
     with pytest.raises(Refusal) as refused:
@@ -69,7 +69,7 @@ def test_no_more_is_undone_than_allowed(coding: str) -> None:
 
 def test_an_encoded_body_without_contents_is_limited_too() -> None:
     undoing = Undoing("gzip", 1000)
-    empty = b"\0\0\0\xff\xff"  # a block of deflate that holds nothing
+    empty = b"\0\0\0\xff\xff"  # an empty block of deflate
     undoing.feed(gzip.compress(b"")[:10])
     for _ in range((1000 + bodies.OVERHEAD_BYTES - 10) // len(empty)):
         assert undoing.feed(empty) == b""
@@ -90,7 +90,7 @@ async def test_a_slow_client_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None
     assert refused.value.headers == {"connection": "close"}
 
 
-def test_a_body_must_come_at_a_least_rate_and_within_its_time() -> None:
+def test_a_body_must_come_at_a_minimum_rate_and_within_its_time() -> None:
     pace = Pace(began=100.0, most_seconds=bodies.READ_SECONDS)
     grace, rate = bodies.GRACE_SECONDS, bodies.LEAST_BYTES_A_SECOND
     assert pace.until(0) == 100 + grace
@@ -103,7 +103,7 @@ def test_a_body_must_come_at_a_least_rate_and_within_its_time() -> None:
 async def test_a_body_that_keeps_the_pace_has_more_time_than_one_that_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A chunk every hundredth of a second, for longer than the first seconds are."""
+    """A chunk comes every hundredth of a second, for longer than `GRACE_SECONDS`."""
     monkeypatch.setattr(bodies, "GRACE_SECONDS", 0.05)
 
     async def chunks(size: int) -> AsyncIterator[bytes]:
@@ -117,10 +117,10 @@ async def test_a_body_that_keeps_the_pace_has_more_time_than_one_that_does_not(
     assert refused.value.status == 408
 
 
-# How much at once
+# Limits of the requests and bytes in progress
 
 
-def test_requests_beyond_the_bound_are_to_be_sent_again() -> None:
+def test_requests_beyond_the_bound_are_503_with_retry_after() -> None:
     admission = Admission(max_requests=1)
     with admission.request("a"):
         with pytest.raises(Refusal) as refused, admission.request("b"):
@@ -130,7 +130,7 @@ def test_requests_beyond_the_bound_are_to_be_sent_again() -> None:
         assert admission.requests == 1
 
 
-def test_bytes_beyond_the_bound_are_to_be_sent_again_and_are_given_back() -> None:
+def test_bytes_beyond_the_bound_are_503_and_are_released_at_the_end() -> None:
     admission = Admission(max_bytes=100)
     with admission.request("a") as first, admission.request("b") as second:
         first.hold(50)
@@ -176,7 +176,7 @@ def test_strangers_have_a_small_share_and_each_a_part_of_it() -> None:
     assert (admissions.requests, admissions.held_bytes) == (0, 0)
 
 
-async def test_idle_is_awaited() -> None:
+async def test_until_idle_waits_for_the_requests() -> None:
     admission = Admission()
     await admission.until_idle()
     with admission.request("a"):
@@ -186,7 +186,7 @@ async def test_idle_is_awaited() -> None:
     await waiting
 
 
-# The way to Kafka
+# Writing to Kafka
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ async def test_many_records_at_once_are_acknowledged_together(kafka: EmbeddedKaf
     assert sorted(int(read.value or b"") for read in found) == list(range(1000))
 
 
-async def test_nothing_is_taken_before_kafka_is_reached() -> None:
+async def test_nothing_is_accepted_before_kafka_is_reached() -> None:
     config = writer_config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     writer = KafkaWriter(config, ["events"], lambda: pytest.fail("the producer cannot go on"))
     writer.start()
@@ -227,7 +227,9 @@ async def test_nothing_is_taken_before_kafka_is_reached() -> None:
     assert await writer.stop(10)
 
 
-async def test_what_may_wait_is_bounded(kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_records_that_may_wait_are_bounded(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kafka_writer, "MAX_QUEUED_RECORDS", 3)
     monkeypatch.setattr(kafka_writer, "MAX_QUEUED_BYTES", 1000)
     writer = await writer_on(kafka)
@@ -243,7 +245,7 @@ async def test_what_may_wait_is_bounded(kafka: EmbeddedKafka, monkeypatch: pytes
     assert await writer.stop(10)
 
 
-async def test_what_is_not_acknowledged_in_time_is_503_and_the_next_is_at_once(
+async def test_a_record_not_acknowledged_in_time_is_503_and_the_next_is_503_at_once(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka_writer, "ACKNOWLEDGE_SECONDS", 1.0)
@@ -271,8 +273,8 @@ async def test_a_record_that_its_topic_refuses_does_not_stop_other_requests(kafk
     assert await writer.stop(10)
 
 
-async def test_a_client_that_comes_to_its_end_costs_no_request_in_flight() -> None:
-    """The thread died of the error, which never came by error_cb: requests timed out, livez failed after 30 s."""
+async def test_a_fatal_error_of_the_kafka_client_costs_no_request_in_flight() -> None:
+    """Before the fix, the thread died of the error, which error_cb does not get, and livez failed after 30 s."""
     with MockKafka({"events": 1}) as kafka:
         config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
         writer = KafkaWriter(config, ["events"], lambda: pytest.fail("the process need not end"))
@@ -291,7 +293,7 @@ async def test_a_client_that_comes_to_its_end_costs_no_request_in_flight() -> No
         assert await writer.stop(10)
 
 
-async def test_without_any_right_the_gateway_says_so_until_it_has_one() -> None:
+async def test_without_any_right_in_kafka_the_gateway_says_so_until_it_has_one() -> None:
     with MockKafka({"events": 1}) as kafka:
         kafka.answer(INIT_PRODUCER_ID, *[KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 3)
         config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
@@ -309,7 +311,7 @@ async def test_without_any_right_the_gateway_says_so_until_it_has_one() -> None:
 async def test_a_thread_that_fails_is_no_longer_alive_and_ends_the_process(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody heard of it for half a minute."""
+    """Before the fix, nothing reported this for half a minute."""
     ended = asyncio.Event()
     config = writer_config(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers))
     writer = KafkaWriter(config, ["events"], ended.set)

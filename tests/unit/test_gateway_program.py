@@ -1,4 +1,4 @@
-"""The gateway as a process: how it starts, takes up new keys, ends, and what it says when it cannot."""
+"""The gateway as a process: how it starts, loads new keys and stops, and its errors when it cannot start."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def started(kafka: EmbeddedKafka, **settings: object) -> RunningGateway:
 
 
 def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
-    """The command, until it ends by itself."""
+    """Run the command until it ends by itself; returns its exit code and output."""
     return subprocess.run(
         [str(GATEWAY), *arguments],
         env=environment({key.replace("__", "."): value for key, value in settings.items()}),
@@ -90,7 +90,7 @@ async def test_an_event_larger_than_kafka_takes_is_413_with_its_index(kafka: Emb
         assert await gateway.value("flagpost_gateway_kafka_acknowledged_total") == 0
 
 
-async def test_write_keys_are_taken_up_from_a_kubernetes_mount_without_a_restart(
+async def test_write_keys_of_a_kubernetes_mount_are_loaded_again_without_a_restart(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
     mount(tmp_path, "the-old-write-key\n")
@@ -111,7 +111,7 @@ async def test_write_keys_are_taken_up_from_a_kubernetes_mount_without_a_restart
         assert not [line for line in gateway.lines if "the-newest-write-key" in line]
 
 
-async def test_a_file_of_keys_that_is_gone_lets_nobody_in_and_is_counted(
+async def test_a_missing_file_of_keys_lets_nobody_in_and_is_counted(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
     keys, named = tmp_path / "keys", tmp_path / "named"
@@ -137,7 +137,7 @@ async def test_a_file_of_keys_that_is_gone_lets_nobody_in_and_is_counted(
         assert not [line for line in gateway.lines if "-write-key" in line]
 
 
-async def test_a_key_sends_what_it_may_as_fast_as_it_may_and_is_counted_by_name(kafka: EmbeddedKafka) -> None:
+async def test_a_keys_types_and_rate_are_limited_and_it_is_counted_by_name(kafka: EmbeddedKafka) -> None:
     keys = {
         "slow": {"key": "the-slow-write-key", "events_per_second": 0.01},
         "narrow": {"key": "the-narrow-write-key", "types": ["track"]},
@@ -174,7 +174,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def mount(directory: Path, content: str) -> None:
-    """The way kubelet swaps a secret: `..data` is a link to a directory, and is replaced as a whole."""
+    """Replace a secret as kubelet does: `..data` is a link to a directory, and is replaced as a whole."""
     version = directory / f"..version-{len(list(directory.iterdir()))}"
     version.mkdir()
     (version / "keys").write_text(content)
@@ -192,11 +192,11 @@ async def until_status(gateway: RunningGateway, key: str, status: int) -> None:
             await asyncio.sleep(0.05)
 
 
-# What it says when it cannot
+# The start, and its errors
 
 
 def test_permanent_objects_are_excluded_from_garbage_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The garbage collector did so while a long document was parsed: ten times as long as the parsing itself."""
+    """Before the fix, the collector checked them while a long document was parsed: ten times the parsing time."""
 
     class Counting:
         def __init__(self, *_: object) -> None:

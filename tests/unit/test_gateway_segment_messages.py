@@ -1,4 +1,4 @@
-"""What each kind of Segment message becomes: an event, or a reason."""
+"""Each kind of Segment message becomes an event, or is set aside with a reason."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def reasons(reading: Reading) -> dict[SetAside, int]:
     return {SetAside(reason): count for reason, count in reading.set_aside.items()}
 
 
-def test_track_gives_a_track_event_with_all_that_segment_says() -> None:
+def test_track_becomes_a_track_event_with_all_its_members() -> None:
     event = event_of(
         "track",
         messageId="m1",
@@ -84,7 +84,7 @@ def test_track_gives_a_track_event_with_all_that_segment_says() -> None:
     )
 
 
-def test_a_decision_of_optimizelys_name_is_a_track_event_like_any_other() -> None:
+def test_a_track_event_named_like_optimizelys_decisions_is_an_ordinary_one() -> None:
     assert track_of(event="Experiment Viewed", properties={"flag_key": "f"}).event == "Experiment Viewed"
 
 
@@ -108,7 +108,7 @@ def test_a_page_is_one_event_with_its_name_first_and_the_referrer() -> None:
     assert event.context == Context(url="https://a.example", title="Hi")
 
 
-def test_a_pages_own_properties_go_before_what_surrounds_them() -> None:
+def test_a_pages_own_properties_come_before_those_of_the_context() -> None:
     event = track_of(
         "page",
         name="Outer",
@@ -129,7 +129,7 @@ def test_a_screen_is_one_event_with_its_name_as_a_property() -> None:
     assert event.context == Context()
 
 
-def test_identify_gives_a_visitors_metadata() -> None:
+def test_identify_becomes_a_visitors_metadata() -> None:
     event = event_of(
         "identify",
         messageId="m2",
@@ -148,7 +148,7 @@ def test_identify_gives_a_visitors_metadata() -> None:
     )
 
 
-def test_group_gives_an_accounts_metadata() -> None:
+def test_group_becomes_an_accounts_metadata() -> None:
     event = event_of("group", messageId="m3", userId="u1", groupId="acme", traits={"employees": 420})
     assert event == AccountMetadata(
         event_id="m3",
@@ -182,7 +182,7 @@ def test_group_gives_an_accounts_metadata() -> None:
         ("track", {"integrations": {"all": False, "Amplitude": True}}, SetAside.NOT_FOR_PENDO),
     ],
 )
-def test_what_gives_no_event_is_set_aside_with_a_reason(
+def test_a_message_that_becomes_no_event_is_set_aside_with_a_reason(
     kind: str, members: dict[str, Any], reason: SetAside
 ) -> None:
     assert reasons(call(kind, **members)) == {reason: 1}
@@ -192,7 +192,7 @@ def test_what_gives_no_event_is_set_aside_with_a_reason(
     "integrations",
     [None, {}, {"All": True}, {"All": False, "Pendo": True}, {"All": False, "Pendo": {"region": "eu"}}],
 )
-def test_what_is_meant_for_pendo_passes(integrations: object) -> None:
+def test_a_message_for_pendo_passes(integrations: object) -> None:
     assert track_of(integrations=integrations).visitor_id == "u1"
 
 
@@ -229,11 +229,11 @@ def test_only_true_grants_consent() -> None:
 
 
 @pytest.mark.parametrize("consent", [None, "yes", {}, {"categoryPreferences": ["analytics"]}])
-def test_without_preferences_there_is_no_word_on_consent(consent: object) -> None:
+def test_without_preferences_consent_is_not_set(consent: object) -> None:
     assert track_of(context={"consent": consent}).consent is None
 
 
-def test_a_long_message_id_gives_the_same_event_id_each_time() -> None:
+def test_a_long_message_id_becomes_the_same_event_id_each_time() -> None:
     first, again = track_of(messageId="m" * 129), track_of(messageId="m" * 129)
     assert first.event_id == again.event_id
     assert len(first.event_id) == 64
@@ -302,22 +302,22 @@ def test_a_message_that_cannot_be_understood_costs_only_itself(message: Any) -> 
 @pytest.mark.parametrize(
     "message", [each for each in MALFORMED if isinstance(each, dict) and each.get("type")]
 )
-def test_alone_it_is_accepted_and_set_aside_too(message: dict[str, Any]) -> None:
+def test_a_malformed_message_alone_is_accepted_and_set_aside_too(message: dict[str, Any]) -> None:
     kind = message["type"] if isinstance(message["type"], str) else "track"
     reading = read_call(kind, {**message, "type": kind}, RECEIVED)
     assert len(reading.events) + reading.set_aside[SetAside.MALFORMED] == 1
 
 
 @pytest.mark.parametrize("shared", [{"context": "here"}, {"integrations": 7}])
-def test_what_a_batch_shares_and_cannot_be_understood_costs_all_of_its_messages(
+def test_a_malformed_shared_part_of_a_batch_costs_all_of_its_messages(
     shared: dict[str, Any],
 ) -> None:
-    """It may be what denies consent, or switches Pendo off."""
+    """The shared part may be the one that denies consent, or switches Pendo off."""
     reading = read_batch({"batch": [{"type": "track", "userId": "u", "event": "e"}] * 2, **shared}, RECEIVED)
     assert (reading.events, reading.set_aside) == ([], {SetAside.MALFORMED: 2})
 
 
-def test_an_empty_map_that_php_writes_as_a_list_is_one() -> None:
+def test_an_empty_list_from_php_is_read_as_an_empty_map() -> None:
     reading = read_batch(
         {
             "batch": [
@@ -341,7 +341,7 @@ def test_an_empty_map_that_php_writes_as_a_list_is_one() -> None:
     assert reading.set_aside == {SetAside.NO_TRAITS: 1}
 
 
-def test_what_a_key_may_not_send_costs_only_itself() -> None:
+def test_a_message_that_a_key_may_not_send_costs_only_itself() -> None:
     key = Key("web", frozenset({SentType.TRACK, SentType.PAGE}))
     batch = [
         {"type": kind, "userId": "u", "event": "e", "groupId": "g", "traits": {"a": 1}} for kind in KINDS
@@ -373,7 +373,7 @@ def test_a_batch_is_read_in_order_and_shares_its_members() -> None:
     assert (page.visitor_id, page.context) == ("u2", Context(ip="192.0.2.1", locale="fr"))
 
 
-def test_a_messages_own_context_goes_before_the_batchs() -> None:
+def test_a_messages_own_context_comes_before_that_of_the_batch() -> None:
     message = {"type": "track", "userId": "u1", "event": "one", "context": {"ip": "192.0.2.9"}}
     (event,) = read_batch(
         {"batch": [message], "context": {"ip": "192.0.2.1", "locale": "fr"}}, RECEIVED
@@ -381,7 +381,7 @@ def test_a_messages_own_context_goes_before_the_batchs() -> None:
     assert event.context == Context(ip="192.0.2.9", locale="fr")
 
 
-def test_an_empty_batch_gives_nothing() -> None:
+def test_an_empty_batch_has_no_events() -> None:
     assert read_batch({"batch": []}, RECEIVED) == Reading(RECEIVED, ANY_KEY)
 
 

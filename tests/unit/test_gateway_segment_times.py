@@ -1,4 +1,4 @@
-"""When a Segment message happened, by the gateway's clock."""
+"""The time at which a Segment message happened, by the gateway's clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_without_sent_at_the_timestamp_is_kept(sent_at: object) -> None:
 
 
 @pytest.mark.parametrize("timestamp", [None, "", "yesterday", True, []])
-def test_without_a_readable_timestamp_it_happened_on_receipt(timestamp: object) -> None:
+def test_without_a_readable_timestamp_the_time_of_receipt_is_used(timestamp: object) -> None:
     assert occurred_at(timestamp=timestamp, sentAt="2027-01-15T00:00:00Z") == RECEIVED
 
 

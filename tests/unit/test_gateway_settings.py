@@ -109,7 +109,7 @@ def test_impossible_values_are_named(key: str, value: object, tmp_path: Path) ->
     assert HUNTER not in repr(caught.value)
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_settings_are_named() -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {})
     assert [problem.key for problem in caught.value.problems] == [
@@ -173,22 +173,22 @@ def test_no_repr_shows_a_key() -> None:
     assert HUNTER not in repr(settings) + str(settings) + settings.model_dump_json()
 
 
-# The file that is shared
+# The file that both programs read
 
 
-def test_every_section_is_one_programs_or_shared() -> None:
+def test_every_section_belongs_to_one_program_or_is_shared() -> None:
     assert {*ConsumerSettings.model_fields, *Settings.model_fields, "publisher"} == set(SECTIONS)
     assert GatewayTopics.model_fields.keys() < GatewaySettings.model_fields.keys()
 
 
-def test_what_is_the_consumers_is_accepted_unchecked(tmp_path: Path) -> None:
+def test_the_consumers_sections_are_accepted_unchecked(tmp_path: Path) -> None:
     others = sorted(set(SECTIONS) - Settings.model_fields.keys())
     tree: dict[str, Any] = {name: {"any": HUNTER} for name in others}
     environ = {f"FLAGPOST_{name.upper()}__WHATEVER": HUNTER for name in others}
     assert load(yaml.safe_dump(tree), tmp_path, environ) == load_settings(None, NEEDED)
 
 
-def test_what_is_the_consumers_in_the_kafka_section_is_accepted(tmp_path: Path) -> None:
+def test_the_consumers_settings_in_the_kafka_section_are_accepted(tmp_path: Path) -> None:
     text = "kafka: {group_id: g, ledger_topic: l, dead_letter_topic: d, group_protocol: consumer}"
     assert load(text, tmp_path, {"FLAGPOST_KAFKA__SESSION_TIMEOUT_SECONDS": "60"}).kafka.group_id == "g"
 

@@ -1,4 +1,4 @@
-"""Turns are fair: what others want costs a sender no more than as long again as it is served itself."""
+"""Turns are fair: each other sender makes a sender wait for at most about as long as it is served itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 async def ends(jobs: Mapping[str, list[float]], slice_seconds: float) -> dict[str, list[float]]:
-    """When each sender's jobs end, all wanted at once, in the order of the map."""
+    """Request all jobs at once, in the order of the map; returns when each sender's jobs end, in seconds."""
     turns, clock = Turns(slice_seconds), Clock()
     ended: dict[str, list[float]] = {sender: [] for sender in jobs}
 
@@ -44,10 +44,10 @@ async def ends(jobs: Mapping[str, list[float]], slice_seconds: float) -> dict[st
 async def test_a_flood_of_one_sender_at_most_doubles_the_time_of_another() -> None:
     ended = await ends({"greedy": [0.005] * 1_000, "modest": [0.005] * 10}, 0.005)
     assert ended["modest"][-1] <= 2 * 0.05 + 0.01
-    assert ended["greedy"][-1] == pytest.approx(5.05)  # nothing is lost by it
+    assert ended["greedy"][-1] == pytest.approx(5.05)  # the sum of all jobs: no time is lost
 
 
-async def test_long_turns_of_one_count_for_what_they_take() -> None:
+async def test_long_turns_of_one_sender_count_by_their_time() -> None:
     ended = await ends({"long": [0.1] * 50, "short": [0.001] * 100}, 0.005)
     assert ended["short"][-1] <= 2 * 0.1 + 0.1 + 0.001
 
@@ -60,7 +60,7 @@ async def test_long_turns_of_one_count_for_what_they_take() -> None:
     ),
     st.sampled_from([0.001, 0.005, 1.0]),
 )
-def test_each_sender_is_done_after_its_share_whoever_else_waits(
+def test_each_sender_is_done_in_its_share_of_time_whoever_else_waits(
     jobs: dict[str, list[float]], slice_seconds: float
 ) -> None:
     ended = asyncio.run(ends(jobs, slice_seconds))
@@ -68,7 +68,7 @@ def test_each_sender_is_done_after_its_share_whoever_else_waits(
     for sender, all_seconds in jobs.items():
         own = sum(all_seconds)
         others = sum(min(sum(each), own + longest) for name, each in jobs.items() if name != sender)
-        # What is given before the loop has been round once is given to whoever came first.
+        # In the first slice, before the loop has run the other tasks, every turn goes to the sender that came first.
         assert ended[sender][-1] <= own + others + slice_seconds + longest + 1e-9
 
 
@@ -96,7 +96,7 @@ async def test_a_sender_that_gives_up_costs_nobody_a_turn() -> None:
     await turns.take("a")
     waiting = [asyncio.create_task(turns.take(sender)) for sender in "bc"]
     await asyncio.sleep(0)
-    turns.give("a", 2.0)  # the loop goes round, and the turn is b's
+    turns.give("a", 2.0)  # in the loop's next round, it is b's turn
     await asyncio.sleep(0)
     waiting[0].cancel()
     async with asyncio.timeout(stretched(10)):
@@ -106,13 +106,13 @@ async def test_a_sender_that_gives_up_costs_nobody_a_turn() -> None:
         await turns.take("d")
 
 
-async def test_no_more_senders_are_remembered_than_stated() -> None:
+async def test_no_more_senders_are_remembered_than_allowed() -> None:
     turns = Turns(0.005)
 
     at_once = asyncio.Semaphore(200)
 
     async def serve(sender: str) -> None:
-        async with at_once:  # there is always somebody who waits
+        async with at_once:  # there is always a sender that waits
             await turns.take(sender)
             turns.give(sender, 0.001)
         assert len(turns._served) <= MAX_REMEMBERED + 201
@@ -125,7 +125,7 @@ async def test_no_more_senders_are_remembered_than_stated() -> None:
     assert not turns._served
 
 
-async def test_short_documents_of_one_key_do_not_shut_out_anothers() -> None:
+async def test_short_documents_of_one_key_do_not_delay_those_of_another() -> None:
     clock = Clock()
     slices = Slices(timer=clock)
     done: list[str] = []

@@ -1,4 +1,4 @@
-"""Pendo's webhooks: signatures, ages, and what they are about."""
+"""Reading Pendo's webhooks: signature, age, visitor and kind."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_kinds_are_few_whatever_pendo_sends(members: dict[str, object], kind: We
     assert read_document(**members).kind is kind
 
 
-def test_while_a_secret_is_changed_both_the_old_and_the_new_sign() -> None:
+def test_while_a_secret_is_changed_signatures_of_the_old_and_the_new_are_accepted() -> None:
     for secret in ("old", "new"):
         assert is_signed(BODY, [signature(BODY, secret)], ["old", "new"])
     assert not is_signed(BODY, [signature(BODY, "other")], ["old", "new"])

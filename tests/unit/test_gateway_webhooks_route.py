@@ -1,4 +1,4 @@
-"""Pendo's webhooks onto their topic: each body once, and none that Kafka did not take is taken for published."""
+"""Pendo's webhooks are published to their topic once for each body, and again if Kafka did not accept the body."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "a-shared-secret"
 
 
 class Topic:
-    """Takes publications as soon as it is open."""
+    """A topic that accepts publications as soon as it is open."""
 
     def __init__(self) -> None:
         self.records: list[KafkaRecord] = []
@@ -108,7 +108,7 @@ async def test_a_name_that_pendo_invents_is_published_and_counted_as_other(open_
 
 
 @pytest.mark.parametrize("signatures", [("sha256=00",), (signature(b"other"),), (signature(webhook()),) * 2])
-async def test_what_is_wrongly_signed_is_neither_published_nor_remembered(
+async def test_a_wrongly_signed_body_is_neither_published_nor_remembered(
     open_topic: Topic, signatures: tuple[str, ...]
 ) -> None:
     gateway = Gateway(open_topic)
@@ -126,14 +126,14 @@ async def test_without_a_secret_the_route_is_off_and_says_what_to_set(topic: Top
     assert "gateway.webhook_secret" in str(refused.value.document["fix"])
 
 
-async def test_what_no_record_can_hold_is_refused(topic: Topic) -> None:
+async def test_a_body_too_large_for_a_record_is_refused(topic: Topic) -> None:
     body = webhook(visitorId="v" * 600_000)
     with pytest.raises(Refusal) as refused:
         await Gateway(topic).receive(body)
     assert refused.value.status == 413
 
 
-async def test_a_body_that_comes_again_meanwhile_is_published_once(topic: Topic) -> None:
+async def test_a_body_that_comes_again_while_it_is_published_is_published_once(topic: Topic) -> None:
     once = Once(60)
     both = [asyncio.create_task(once.publish("digest", topic.publish)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -144,7 +144,7 @@ async def test_a_body_that_comes_again_meanwhile_is_published_once(topic: Topic)
     assert topic.published == 2
 
 
-async def test_what_kafka_did_not_take_is_published_by_the_next_one(open_topic: Topic) -> None:
+async def test_a_body_that_kafka_did_not_accept_is_published_by_the_next_request(open_topic: Topic) -> None:
     once = Once(60)
 
     async def fail() -> None:
@@ -160,7 +160,7 @@ async def test_what_kafka_did_not_take_is_published_by_the_next_one(open_topic: 
     assert open_topic.published == 1
 
 
-async def test_digests_are_forgotten_beyond_their_number_and_after_their_time(open_topic: Topic) -> None:
+async def test_digests_are_forgotten_beyond_a_number_and_after_a_time(open_topic: Topic) -> None:
     now = [0.0]
     once = Once(60, max_entries=2, timer=lambda: now[0])
     published = [await once.publish(digest, open_topic.publish) for digest in ("a", "b", "c", "c")]

@@ -1,4 +1,4 @@
-"""A client that hears nothing more of its group, although Kafka answers, is replaced; what looks like it is not."""
+"""A client whose group no longer answers although Kafka does is replaced, and similar cases cause no replacement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 120.0
 
 
 class Member:
-    """Looks once a second, and asks Kafka when it should."""
+    """A member that checks its group once a second, and asks Kafka when `GroupSilence` says so."""
 
     def __init__(self) -> None:
         self.silence = GroupSilence(SESSION_SECONDS)
@@ -76,7 +76,7 @@ def test_a_commit_that_gets_through_ends_the_silence() -> None:
     assert not member.silence.is_silent(member.now)
 
 
-def test_an_outage_of_kafka_is_no_silence_of_the_group_and_its_end_is_none_either() -> None:
+def test_neither_an_outage_of_kafka_nor_its_end_is_a_silence_of_the_group() -> None:
     member = Member()
     member.live(1000, commits=False, answers=False)
     assert not member.silence.is_silent(member.now)
@@ -95,8 +95,8 @@ def test_a_member_without_partitions_asks_its_group_once_a_session() -> None:
     assert member.asked == [], "what is owned since a moment ago has had no commit yet"
 
 
-def test_a_group_that_does_not_answer_who_owns_nothing_is_silent_too() -> None:
-    """A member without partitions makes no commit: nothing told it that it had lost its group."""
+def test_a_group_that_does_not_answer_a_member_without_partitions_is_silent_too() -> None:
+    """A member without partitions makes no commit, so before the fix nothing showed that it had lost its group."""
     member = Member()
     member.live(30, owns=False)
     assert not member.silence.is_silent(member.now)
@@ -111,7 +111,7 @@ def test_a_member_without_partitions_whose_group_is_silent_joins_again() -> None
     assert member.silence.is_silent(member.now)
 
 
-def test_a_new_client_gets_three_sessions_of_its_own() -> None:
+def test_a_new_client_has_three_sessions_of_its_own() -> None:
     member = Member()
     member.live(31, owns=False)
     member.silence.begin()
@@ -119,8 +119,8 @@ def test_a_new_client_gets_three_sessions_of_its_own() -> None:
     assert not member.silence.is_silent(member.now)
 
 
-def test_a_thread_that_stood_still_begins_anew() -> None:
-    """A hand-over, or a frozen process: nobody has looked, and nothing was committed."""
+def test_a_thread_that_stood_still_starts_to_count_again() -> None:
+    """During a hand-over, or while the process is frozen, nothing is checked and nothing is committed."""
     member = Member()
     member.live(5, commits=True)
     member.now += 1000.0
@@ -129,7 +129,7 @@ def test_a_thread_that_stood_still_begins_anew() -> None:
 
 
 class Client:
-    """A Kafka client whose commits fail for want of a coordinator while its brokers answer."""
+    """A Kafka client whose commits fail because there is no coordinator; its brokers answer if `answers` is true."""
 
     def __init__(self) -> None:
         self.answers = True
@@ -154,7 +154,7 @@ class Client:
 async def test_a_client_whose_commits_never_get_through_is_replaced(
     monkeypatch: pytest.MonkeyPatch, answers: bool
 ) -> None:
-    """It went on for ever: "Local: Waiting for coordinator" every 46 s, ready and live."""
+    """Before the fix, it logged "Local: Waiting for coordinator" every 46 s for ever, and was ready and live."""
     now = 0.0
     for module in (client_health, offset_commits):
         monkeypatch.setattr(module, "clock", lambda: Instant(now, 0))
@@ -183,7 +183,7 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
 
 
 class Heard:
-    """What the loop hears of a real client. Each partition is released as it comes."""
+    """Notes what a real client reports to the loop, and releases each partition when it is assigned."""
 
     def __init__(self) -> None:
         self.assignments = 0
@@ -236,7 +236,7 @@ def member_of(config: dict[str, Any], heard: Heard) -> KafkaIntake:
 async def test_a_real_client_that_owns_nothing_and_loses_its_coordinator_joins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It made no commit that could have failed: once the others had gone, nobody would have read anything."""
+    """Such a client makes no commit that could fail: once the other members leave, nobody would read anything."""
     monkeypatch.setattr(group_silence, "ASK_SECONDS", 0.5)
     with MockKafka({"events": 1}) as kafka:
         kafka.set_group_coordinator("g", there=True)
@@ -273,7 +273,7 @@ async def commit_again_and_again(intake: KafkaIntake) -> None:
 async def test_a_real_client_that_has_lost_its_coordinator_joins_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """librdkafka's own KIP-848 client waits for it without end, calls nothing lost, and says nothing."""
+    """librdkafka's own KIP-848 client waits for the coordinator for ever, and reports neither a loss nor an error."""
     monkeypatch.setattr(group_silence, "ASK_SECONDS", 0.5)
     with MockKafka({"events": 1}) as kafka:
         kafka.set_group_coordinator("g", there=True)
@@ -295,7 +295,7 @@ async def test_a_real_client_that_has_lost_its_coordinator_joins_anew(
 
 
 async def committed(intake: KafkaIntake, heard: Heard) -> None:
-    """Wait until a commit has got through."""
+    """Make a commit, and wait until one has succeeded."""
     before = len(heard.commits)
     intake.commit({0: Position(0, 0, 0)})
     await eventually(lambda: len(heard.commits) > before and heard.commits[-1] is not None, PATIENCE_SECONDS)

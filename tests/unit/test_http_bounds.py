@@ -1,4 +1,4 @@
-"""Who is served, and who is dropped for whom; where requests come from; what is told of drops."""
+"""Which connections are dropped when there are too many, the address of a request's client, and reports of drops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock:
 
 
 def crowd_of(*opened: tuple[int, str | None]) -> tuple[Crowd[int], Clock]:
-    """Connections by number, each with its party, all over the grace."""
+    """A crowd with these connections (number, party), all older than the grace period; returns its clock, too."""
     clock = Clock()
     crowd = Crowd[int](LIMITS, clock)
     for number, party in opened:
@@ -44,7 +44,7 @@ def test_many_parties_together_lose_the_oldest_of_all() -> None:
     assert crowd.opened(6, "new") == [0]
 
 
-def test_many_at_once_are_left_alone_for_a_while() -> None:
+def test_many_new_connections_are_left_alone_for_a_while() -> None:
     """A service opens a hundred connections when it starts, and uses each of them."""
     crowd, clock = crowd_of((1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "a"))
     assert len(crowd) == 5
@@ -55,7 +55,7 @@ def test_many_at_once_are_left_alone_for_a_while() -> None:
     assert crowd.opened(9, "a") == []
 
 
-def test_memory_has_a_bound_that_knows_no_grace() -> None:
+def test_connections_are_bounded_during_the_grace_period_too() -> None:
     crowd = Crowd[int](LIMITS, Clock())
     dropped = [crowd.opened(number, f"p{number}") for number in range(10)]
     assert dropped == [[]] * 8 + [[0], [1]]
@@ -83,12 +83,12 @@ def test_closing_twice_and_showing_a_key_too_late_change_nothing() -> None:
 
 
 def test_a_key_with_very_many_connections_leaves_room_for_others_to_show_theirs() -> None:
-    """Before, 900 idle connections of one service shut everybody else out, and itself."""
+    """Before the fix, 900 idle connections of one service shut out everybody else, and the service itself."""
     crowd = Crowd[int](LIMITS, Clock())
     for number in range(LIMITS.known):
         assert crowd.opened(number, None) == []
         assert crowd.known(number, "many" if number else "first") == []
-    assert crowd.known(1, "many") == []  # used again: now 2 is the one that was used least lately
+    assert crowd.known(1, "many") == []  # used again: now 2 is the least recently used
     assert crowd.opened(20, None) == []
     assert crowd.known(20, "another") == [2]
     assert len(crowd) == LIMITS.known
@@ -123,18 +123,22 @@ def test_an_ipv6_address_is_in_brackets(host: str, written: str) -> None:
         ("", ""),
     ],
 )
-def test_a_party_is_an_address_or_a_network_of_ipv6(address: str, party: str) -> None:
+def test_a_party_is_an_address_or_an_ipv6_network(address: str, party: str) -> None:
     assert party_of(address) == party
 
 
 @pytest.mark.parametrize(
     ("peer", "forwarded", "client"),
     [
-        ("192.0.2.9", ["198.51.100.1"], "192.0.2.9"),  # not a proxy: its word is not taken
+        ("192.0.2.9", ["198.51.100.1"], "192.0.2.9"),  # not a trusted proxy: its header is ignored
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["203.0.113.7, 198.51.100.1"], "198.51.100.1"),  # the first is the sender's invention
+        (
+            "10.0.0.1",
+            ["203.0.113.7, 198.51.100.1"],
+            "198.51.100.1",
+        ),  # the sender may have invented the first address
         ("10.0.0.1", ["203.0.113.7", "198.51.100.1, 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
         (
@@ -146,11 +150,11 @@ def test_a_party_is_an_address_or_a_network_of_ipv6(address: str, party: str) ->
             "10.0.0.1",
             ["203.0.113.7", "10.0.0.2," * 900 + "10.0.0.2"],
             "10.0.0.2",
-        ),  # no more is looked at than proxies are
+        ),  # only the last few addresses are looked at
         ("10.0.0.1", ["what"], "what"),
     ],
 )
-def test_where_a_request_comes_from_is_what_trusted_proxies_say(
+def test_the_clients_address_is_the_one_that_trusted_proxies_report(
     peer: str, forwarded: list[str], client: str
 ) -> None:
     assert Proxies((ip_network("10.0.0.0/8"),)).client(peer, forwarded) == client

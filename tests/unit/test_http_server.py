@@ -1,4 +1,4 @@
-"""A port of ours, and what strangers try on it."""
+"""Flagpost's HTTP server, with malformed, slow and hostile clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "key-4711"
 
 
 class Port:
-    """A running server that answers every path with its body's length, and `/large` with much."""
+    """A running server. It answers with the length of the body, on `/large` with 20 MB, and raises on `/defect`."""
 
     def __init__(self, limits: CrowdLimits = ADMIN_LIMITS) -> None:
         self.dropped = Counter[Drop]()
@@ -57,7 +57,7 @@ async def serving(limits: CrowdLimits = ADMIN_LIMITS) -> AsyncIterator[Port]:
 
 
 def fields(count: int, length: int) -> bytes:
-    """So many headers of so many bytes each."""
+    """This many header lines of this many bytes each."""
     lines = (f"x{number:04}: " for number in range(count))
     return b"".join(line.encode() + b"v" * (length - len(line) - 2) + b"\r\n" for line in lines)
 
@@ -77,7 +77,7 @@ MALFORMED = [
 
 @pytest.mark.parametrize("sent", MALFORMED)
 async def test_malformed_requests_get_one_fixed_answer_and_are_not_logged(sent: bytes) -> None:
-    """aiohttp wrote all of it to the log, with the key, and back to whoever had sent it."""
+    """Before the fix, aiohttp wrote the whole request, with the key, to the log, and back to its sender."""
     with capture_logs() as lines:
         async with serving() as port:
             answer = await answer_to(port.url, sent)
@@ -94,7 +94,7 @@ async def test_malformed_requests_get_one_fixed_answer_and_are_not_logged(sent: 
     assert len(lines) == 1
 
 
-async def test_a_defect_is_reported_only_by_its_kind() -> None:
+async def test_a_defect_is_reported_only_by_the_type_of_its_error() -> None:
     with capture_logs() as lines:
         async with serving() as port:
             answer = await answer_to(port.url, head("GET", "/defect"))
@@ -112,10 +112,10 @@ async def test_headers_up_to_the_limit_are_accepted_and_longer_ones_are_not() ->
         start = b"GET / HTTP/1.1\r\nhost: a\r\n"
         assert (await answer_to(port.url, start + fields(7, 4_000) + b"\r\n")).startswith(b"HTTP/1.1 200 ")
         assert port.dropped == {}
-        refused = await answer_to(port.url, start + fields(12, 4_000))  # and they do not end
+        refused = await answer_to(port.url, start + fields(12, 4_000))  # too long, and without an end
         assert not refused or refused.startswith(
             b"HTTP/1.1 400 "
-        )  # or its end came before its answer was read
+        )  # or the connection ended before its answer was read
         assert port.dropped == {Drop.HEADERS_TOO_LONG: 1}
 
 
@@ -128,7 +128,7 @@ async def test_the_headers_of_each_request_of_a_connection_are_bounded() -> None
 
 
 async def test_trailers_are_headers_as_well() -> None:
-    """They follow a chunked body, whoever reads it or not; without a bound each connection held a megabyte."""
+    """They follow a chunked body, whether it is read or not; without a bound each connection held a megabyte."""
     async with serving() as port:
         start = head("POST", "/", transfer_encoding="chunked") + b"3\r\nabc\r\n0\r\n"
         few = await answer_to(port.url, start + fields(4, 4_000) + b"\r\n")
@@ -139,12 +139,16 @@ async def test_trailers_are_headers_as_well() -> None:
         await eventually(lambda: port.server.connections == 0)
 
 
-async def test_headers_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_whose_headers_do_not_come_in_time_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(connection, "HEADER_SECONDS", 0.05)
     async with serving() as port:
         assert await answer_to(port.url, b"GET / HTTP/1.1\r\nhost") == b""
         assert port.dropped == {Drop.HEADERS_TOO_SLOW: 1}
-        assert await answer_to(port.url, b"") == b""  # opened in advance: ended, and no reason to complain
+        assert (
+            await answer_to(port.url, b"") == b""
+        )  # a connection opened in advance: closed, and not counted
         assert port.dropped == {Drop.HEADERS_TOO_SLOW: 1}
         assert port.server.connections == 0
 
@@ -164,10 +168,10 @@ async def test_an_idle_connection_may_be_used_again_and_its_next_headers_have_th
         assert port.dropped == {Drop.HEADERS_TOO_SLOW: 1}
 
 
-# Requests upon requests, and answers that nobody reads
+# Many requests on one connection, and answers that nobody reads
 
 
-async def test_requests_are_not_piled_up() -> None:
+async def test_requests_on_one_connection_are_not_piled_up() -> None:
     async with serving() as port:
         waiting = head("POST", "/", content_length="1")  # its body does not come
         async with holding(port.url, waiting + b"", 1):
@@ -216,7 +220,7 @@ async def test_a_slow_reader_gets_the_whole_answer() -> None:
 # Connections
 
 
-async def test_a_crowd_of_strangers_is_thinned_out_and_newcomers_are_heard() -> None:
+async def test_too_many_strangers_are_dropped_and_newcomers_are_served() -> None:
     limits = CrowdLimits(connections=20, known=0, strangers_at_once=10, strangers=5, strangers_a_party=5)
     async with serving(limits) as port, holding(port.url, b"GET / HT", 30):
         await eventually(lambda: port.dropped[Drop.TOO_MANY] == 20)
@@ -234,7 +238,7 @@ async def test_closing_does_not_wait_for_strangers() -> None:
 # Pages
 
 
-async def test_pages_are_those_there_are() -> None:
+async def test_only_existing_pages_are_served() -> None:
     async def fine(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(text="fine")
 

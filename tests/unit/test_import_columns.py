@@ -1,4 +1,4 @@
-"""What a CSV's header may say, and what becomes of cells by their column's type."""
+"""The names and types in a CSV's header, and how a cell is read by its column's type."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_header_gives_names_and_types() -> None:
     ]
 
 
-def test_types_may_be_given_apart_from_the_header() -> None:
+def test_types_may_be_given_separately_from_the_header() -> None:
     assert read_columns(["id", "age", "score:integer"], ["age:integer", "score:number"]) == [
         Column("id"),
         Column("age", ColumnType.INTEGER),
@@ -134,7 +134,7 @@ def test_a_cell_that_does_not_fit_is_refused_without_its_value(column_type: str,
         (" 2026-01-31T13:00:00.5+01:00 ", 1_769_860_800_500),
     ],
 )
-def test_when_an_event_occurred(cell: str, moment_ms: int) -> None:
+def test_the_time_of_an_event_is_read_as_milliseconds(cell: str, moment_ms: int) -> None:
     assert read_occurred_at(cell) == moment_ms
 
 

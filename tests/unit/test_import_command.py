@@ -1,4 +1,4 @@
-"""The command line of `flagpost import`: options, what is said where, exit codes. Without Kafka, by --dry-run."""
+"""The command line of `flagpost import`, without Kafka: options, output and exit codes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_no_value_is_shown() -> None:
         assert "secret" not in result.output + result.stderr
 
 
-def test_refused_rows_are_written_to_a_file_that_is_the_owners(tmp_path: Path) -> None:
+def test_refused_rows_are_written_to_a_file_that_only_its_owner_can_read(tmp_path: Path) -> None:
     path = tmp_path / "refused.jsonl"
     result = dry_run(ROWS.encode() + b"v5,\xff\n", "--refused", path)
     assert result.exit_code == 1, result.output
@@ -198,13 +198,13 @@ def test_no_kafka_is_one_line_and_nothing_on_stdout(monkeypatch: pytest.MonkeyPa
     assert "Error: Kafka: 127.0.0.1:1" in result.stderr
 
 
-def test_kafka_must_be_set_but_for_a_dry_run() -> None:
+def test_kafka_must_be_set_except_for_a_dry_run() -> None:
     result = run("-", "--format", "csv", "--type", "visitor", text=ROWS)
     assert result.exit_code == 2, result.output
     assert "kafka.bootstrap_servers: is required" in result.stderr
 
 
-def test_a_terminal_is_not_drowned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_only_the_first_refused_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -220,7 +220,7 @@ def test_a_terminal_is_not_drowned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--refused FILE" in lines[-1]
 
 
-def test_elsewhere_every_refused_row_is_named() -> None:
+def test_without_a_terminal_every_refused_row_is_named() -> None:
     result = dry_run("visitor_id,age:integer\n" + "v1,x\n" * 3000)
     assert result.stderr.count("column age") == 3000
 
@@ -263,7 +263,7 @@ def test_refused_rows_of_json_lines_carry_their_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("age_ms", "said"), [(1_700_000, False), (1_900_000, True)])
-def test_events_that_a_second_run_may_repeat_are_reported(age_ms: int, said: bool) -> None:
+def test_events_that_a_second_run_may_deliver_again_are_reported(age_ms: int, said: bool) -> None:
     row = f"visitor_id,event,timestamp\nv1,e,{time.time_ns() // 1_000_000 - age_ms}\n"
     result = run("-", "--format", "csv", "--type", "track", "--dry-run", text=row)
     assert result.exit_code == 0, result.output

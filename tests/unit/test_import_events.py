@@ -1,4 +1,4 @@
-"""What a row becomes: which column is what, the event's id, and what the consumer would refuse."""
+"""How a row becomes an event: the meaning of its columns, its id, and the events that the consumer would refuse."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_track_events_of_json_lines_are_flattened() -> None:
     assert NOW_MS <= event.occurred_at <= time.time_ns() // 1_000_000
 
 
-def test_events_in_the_gateways_form_are_taken_too() -> None:
+def test_events_in_the_gateways_form_are_accepted_too() -> None:
     rows = jsonl(
         {
             "visitor_id": "v1",
@@ -227,7 +227,7 @@ def test_events_that_the_consumer_would_refuse(row: str, column: str, told: str)
     assert imported.lines == [3]
 
 
-def test_a_refused_column_bears_the_files_name_for_it() -> None:
+def test_a_refused_column_is_named_as_in_the_file() -> None:
     content = f"Visitor ID,Event,Timestamp\nv1,e,1\n,e,{NOW_MS}\nv2,,{NOW_MS}\n"
     imported = import_bytes(content.encode(), "track")
     assert imported.refused == [(2, "Timestamp"), (3, "Visitor ID"), (4, "Event")]
@@ -245,7 +245,7 @@ def test_anonymous_events_go_where_the_settings_send_them() -> None:
         assert imported.records[0][1].key == b"a1"
 
 
-def test_consent_that_is_required_is_asked_for_at_once() -> None:
+def test_required_consent_is_checked_by_the_import() -> None:
     settings = Settings.model_validate({"consent": {"required": True}})
     rows = jsonl(
         {"visitor_id": "v1", "plan": "gold"},
@@ -260,7 +260,7 @@ def test_consent_that_is_required_is_asked_for_at_once() -> None:
     ]
 
 
-def test_properties_that_the_policy_rejects_are_refused_at_once() -> None:
+def test_properties_that_the_policy_rejects_are_refused_by_the_import() -> None:
     settings = Settings.model_validate({"mapping": {"properties_policy": "reject"}})
     content = b"visitor_id,event,Order Total\nv1,e,5\n"
     imported = import_bytes(content, "track", settings=settings)

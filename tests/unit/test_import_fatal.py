@@ -1,4 +1,4 @@
-"""An import whose Kafka client comes to its end, or may not write."""
+"""An import whose Kafka client has a fatal error, may not write, or gets no answer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def offer_all(producer: RowProducer, count: int) -> None:
 
 
 def test_a_fatal_error_costs_no_row(kafka: MockKafka) -> None:
-    """The command ended with a traceback, and of the rows that were on their way nobody knew."""
+    """Before the fix, the command ended with a traceback that did not say which of the last rows were written."""
     producer, refused = producer_on(kafka)
     kafka.answer(PRODUCE, 0, FATAL)
     offer_all(producer, 3000)
@@ -53,7 +53,7 @@ def test_without_a_right_the_command_ends_and_says_so(kafka: MockKafka) -> None:
         offer_all(producer, 10)
 
 
-def test_a_kafka_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, kafka: MockKafka) -> None:
+def test_a_kafka_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, kafka: MockKafka) -> None:
     monkeypatch.setattr(producing, "STALLED_SECONDS", 0.2)
     producer, _ = producer_on(kafka)
     for partition in range(2):

@@ -1,4 +1,4 @@
-"""Which rows a file holds: lines, quotes, delimiters, encodings, and what is not a row."""
+"""Reading the rows of a file: lines, quotes, delimiters, encodings, and broken rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def values(imported: Imported) -> list[tuple[str, dict[str, MetadataValue]]]:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_delimiters_line_ends_and_byte_order_marks_are_found_out(
+def test_delimiters_line_ends_and_byte_order_marks_are_detected(
     delimiter: str, line_end: str, mark: str
 ) -> None:
     rows = [["visitor_id", "plan", "zip"], ["v1", "gold", "03012"], ["v2", "silver", "0"]]
@@ -81,7 +81,7 @@ def test_an_empty_cell_leaves_the_field_alone_or_clears_it() -> None:
     ]
 
 
-def test_rows_that_hold_nothing_are_passed_over() -> None:
+def test_empty_rows_are_skipped() -> None:
     content = b"visitor_id,plan\n,\nv1,gold\n\n,,,,\n"
     imported = import_bytes(content, "visitor", empty="clear")
     assert (imported.lines, imported.refused) == ([3], [])
@@ -117,7 +117,7 @@ def test_a_row_without_end_is_not_read_into_memory() -> None:
 
 
 @pytest.mark.parametrize("column", ["visitor_id", "plan", "tags"])
-def test_bytes_that_are_not_utf_8_cost_their_row_and_name_its_column(column: str) -> None:
+def test_a_row_with_bytes_that_are_not_utf_8_is_refused_with_its_column(column: str) -> None:
     cells = {"visitor_id": b"v2", "plan": b"gold", "tags": b"a|b"} | {column: b"caf\xe9"}
     content = b"visitor_id,plan,tags:list\n" + b",".join(cells.values()) + "\nv3,café,\n".encode()
     imported = import_bytes(content, "visitor")
@@ -210,7 +210,7 @@ def test_a_line_that_is_not_a_row_affects_no_other(line: bytes, told: str) -> No
     assert told in imported.refusals[0].problem
 
 
-def test_a_refusal_carries_the_row_as_it_stands() -> None:
+def test_a_refusal_has_the_unchanged_row() -> None:
     imported = import_bytes(b'visitor_id,plan\n v1,"a\nb"\nv2,"open\nv3,gold\n', "visitor")
     assert [refusal.text for refusal in imported.refusals] == [' v1,"a\nb"\n', 'v2,"open\n']
 

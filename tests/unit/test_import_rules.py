@@ -1,4 +1,4 @@
-"""Which room may import which (pyproject.toml, tool.importlinter): kept, and a planted upward import is found."""
+"""The import rules (pyproject.toml, tool.importlinter) are kept, and planted imports that break them are found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = {
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    """import-linter over the packages that lie in a folder."""
+    """Run import-linter on the packages in a folder."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     command += ["--config", str(ROOT / "pyproject.toml")]
     environment = {"PYTHONPATH": str(folder), "PATH": "", "COLUMNS": "200"}
@@ -66,7 +66,7 @@ def test_planted_upward_imports_are_found_by_name(tmp_path: Path) -> None:
         assert f"{importer} -> {imported}" in " ".join(result.stdout.split()), result.stdout
 
 
-def test_a_new_room_has_to_say_where_it_stands(tmp_path: Path) -> None:
+def test_a_new_room_has_to_be_in_a_contract(tmp_path: Path) -> None:
     tree = copied(tmp_path)
     room = tree / "flagpost_consumer" / "core" / "attic"
     room.mkdir()

@@ -1,4 +1,4 @@
-"""What `import --wait` remembers of its rows, its report, and the fields that Pendo lacks."""
+"""`import --wait`: the rows that it waits for, its report, and its question about fields that Pendo does not have."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DELIVERED = LedgerEntry(
 DROPPED = LedgerEntry(offset=8, kind="visitor_metadata", outcome="dropped", reason="field_missing")
 
 
-def test_rows_end_once_and_others_settlements_are_not_theirs() -> None:
+def test_rows_end_once_and_other_records_settlements_are_ignored() -> None:
     awaited = Awaited()
     for line, partition, offset in [(2, 0, 5), (3, 1, 5), (4, 0, 9), (5, 0, 7)]:  # one out of order
         awaited.add(line, partition, offset)
@@ -83,7 +83,7 @@ def test_the_report_has_every_row_as_csv_or_as_json_lines(tmp_path: Path) -> Non
     assert not report.is_well
 
 
-def test_a_spreadsheet_takes_no_cell_of_a_report_for_a_formula(tmp_path: Path) -> None:
+def test_no_cell_of_a_report_is_a_formula_for_a_spreadsheet(tmp_path: Path) -> None:
     for name in ("ends.csv", "ends.jsonl"):
         report = RowReport(str(tmp_path / name))
         report.refuse(Refusal(2, None, "=HYPERLINK(1) is no id", "=HYPERLINK(1)"))
@@ -105,9 +105,7 @@ class Terminal:
 
 
 @pytest.mark.parametrize(("answer", "goes_on"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_at_a_terminal_an_answer_is_waited_for(
-    answer: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_a_terminal_the_user_is_asked(answer: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(sys, "stderr", Terminal())
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""The Kafka thread and partitions that are not ours any more: nothing of them is committed, nothing handed on."""
+"""The Kafka thread commits nothing and hands over nothing of partitions that its process no longer owns."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from running import eventually
 TOPIC = "events"
 PARTITIONS = 3
 SECONDS = 30.0
-"""How long a test waits for what must come."""
+"""How long a test waits for a condition that must become true."""
 
 Rebalance = Callable[["ScriptedConsumer", list[TopicPartition]], None]
 
 
 class Message:
-    """A record as confluent-kafka gives it."""
+    """A record as confluent-kafka returns it."""
 
     def __init__(self, partition: int, offset: int) -> None:
         self._partition, self._offset = partition, offset
@@ -60,19 +60,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Step:
-    """What one read of the thread brings."""
+    """What one read of the Kafka thread returns, and what happens during it."""
 
     call: Callable[[], object] = lambda: None
-    """Made inside of poll(), as librdkafka makes its rebalance callbacks."""
+    """Called inside poll(), as librdkafka calls its rebalance callbacks."""
     messages: tuple[Message, ...] = ()
     meanwhile: Callable[[], object] = lambda: None
-    """Made between the first message and the others: inside of consume()."""
+    """Called between the first message and the others, inside consume()."""
 
 
 class ScriptedConsumer:
-    """Plays confluent-kafka's Consumer: each poll takes the next step of a script, on the thread that polls.
+    """Stand-in for confluent-kafka's Consumer: each poll takes the next step of a script, on the thread that polls.
 
-    Whatever is called on it beyond that is answered and does nothing.
+    Every other method does nothing, and returns an empty list.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ def partitions(*numbers: int) -> list[TopicPartition]:
 
 
 class Running:
-    """A Kafka thread on a scripted consumer, and what the loop hears of it."""
+    """A Kafka thread with a scripted consumer, and what it reports to the loop."""
 
     def __init__(self, consumer: ScriptedConsumer) -> None:
         self.consumer = consumer
@@ -139,7 +139,7 @@ class Running:
         self.handler.on_messages.side_effect = self._take
         self.handed_over: list[tuple[int, int]] = []
         self.left_positions: dict[int, Position] = {}
-        """What the loop wants to be committed of partitions that are revoked."""
+        """The positions of revoked partitions that the loop wants to be committed."""
         self.intake = KafkaIntake({"group.id": "flagpost"}, TOPIC, self.handler, asyncio.get_running_loop())
 
     def is_joined(self) -> bool:
@@ -153,7 +153,7 @@ class Running:
         done()
 
     async def assign(self, *numbers: int) -> None:
-        """Partitions are assigned, and released to be read from offset 0."""
+        """Assign partitions, and release them to be read from offset 0."""
         calls = len(self.handler.on_assigned.call_args_list)
         self.consumer.steps.put(Step(lambda: self.consumer.on_assign(self.consumer, partitions(*numbers))))
         await eventually(lambda: len(self.handler.on_assigned.call_args_list) > calls, SECONDS)
@@ -175,7 +175,7 @@ class Running:
         await self.idle()
 
     async def idle(self) -> None:
-        """Wait until the thread has taken all its steps and carried out all that the loop asked of it."""
+        """Wait until the thread has taken all its steps and carried out all requests of the loop."""
         reached = asyncio.Event()
         self.consumer.steps.put(Step(lambda: self.intake._loop.call_soon_threadsafe(reached.set)))
         await asyncio.wait_for(reached.wait(), stretched(SECONDS))
@@ -202,21 +202,21 @@ async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
 # Commits
 
 
-async def test_what_is_ours_is_committed(running: Running) -> None:
+async def test_partitions_that_are_ours_are_committed(running: Running) -> None:
     await running.assign(0, 1)
     await running.commit(0, 1)
     assert running.consumer.committed == [{0: 10, 1: 11}]
 
 
-async def test_of_a_partition_that_was_lost_nothing_is_committed_any_more(running: Running) -> None:
-    """It is another member's already: a commit would move that one's position back."""
+async def test_a_partition_that_was_lost_is_no_longer_committed(running: Running) -> None:
+    """Another member owns it already: a commit would move that member's position back."""
     await running.assign(0, 1)
     await running.lose(1)
     await running.commit(0, 1)
     assert running.consumer.committed == [{0: 10}]
 
 
-async def test_a_commit_of_nothing_that_is_ours_is_not_made_and_proves_nothing(running: Running) -> None:
+async def test_a_commit_without_any_partition_of_ours_is_not_made_and_is_no_success(running: Running) -> None:
     await running.assign(0, 1)
     await running.lose(0, 1)
     await running.commit(0, 1)
@@ -231,7 +231,7 @@ async def test_a_partition_that_was_never_ours_is_not_committed(running: Running
     assert running.consumer.committed == [{0: 10}]
 
 
-async def test_a_partition_that_is_revoked_is_committed_once_and_then_no_more(running: Running) -> None:
+async def test_a_partition_that_is_revoked_is_committed_once_more_and_then_never(running: Running) -> None:
     await running.assign(0, 1)
     running.left_positions = {1: Position(41, None), 2: Position(42, None)}
     await running.revoke(1)
@@ -255,7 +255,7 @@ async def test_a_partition_that_comes_back_is_committed_again(running: Running) 
 async def test_messages_of_a_partition_that_is_taken_away_while_they_are_read_are_left_out(
     running: Running, how: str
 ) -> None:
-    """The loop has given the partition up by then: they would be the next member's to deliver, too."""
+    """The loop has given the partition up by then, and the next member delivers these messages."""
     await running.assign(0, 1)
     consumer = running.consumer
 
@@ -272,7 +272,7 @@ async def test_messages_of_a_partition_that_is_taken_away_while_they_are_read_ar
 async def test_messages_of_a_partition_that_is_taken_away_and_given_back_in_one_read_are_left_out(
     running: Running,
 ) -> None:
-    """What came back begins anew at its committed offset, once the ledger has been read."""
+    """The partition that came back is read from its committed offset, once its ledger has been read."""
     await running.assign(0, 1)
     consumer = running.consumer
 
@@ -305,7 +305,7 @@ async def test_messages_of_partitions_that_stay_are_handed_over_in_order(running
 async def test_a_new_topic_is_read_by_a_new_client_and_nothing_of_the_old_one_is_committed(
     running: Running,
 ) -> None:
-    """The old client takes no word of leaders with lower epochs, and what it read was another log."""
+    """The old client ignores leaders with lower epochs, and the records that it has read are of another log."""
     await running.assign(0, 1)
     assert running.is_joined()
     running.left_positions = {0: Position(70, None), 1: Position(71, None)}
@@ -339,8 +339,8 @@ async def test_a_release_of_the_old_topic_does_not_count_for_the_new_one(running
     assert running.consumer.committed == []
 
 
-async def test_what_was_not_revoked_when_the_old_client_left_is_lost(running: Running) -> None:
-    """Whoever waits for the end of a commit of the old client hears that it failed: nobody else will say so."""
+async def test_partitions_that_were_not_revoked_when_the_old_client_closed_are_lost(running: Running) -> None:
+    """An unfinished commit of the old client is reported as failed, since nothing else will report its end."""
     await running.assign(0, 1)
     await running.commit(0)
     running.intake.begin_anew()
@@ -350,7 +350,7 @@ async def test_what_was_not_revoked_when_the_old_client_left_is_lost(running: Ru
     running.handler.on_commit_ended.assert_called_once_with(None)
 
 
-async def test_topics_that_are_made_anew_again_and_again_replace_no_client_again_and_again(
+async def test_a_topic_that_is_recreated_again_and_again_does_not_replace_the_client_each_time(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_replacement, "APART_SECONDS", 1_000.0)
@@ -365,7 +365,7 @@ async def test_topics_that_are_made_anew_again_and_again_replace_no_client_again
 async def test_a_client_that_returns_none_of_the_records_is_replaced(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For as long as the topic's leaders had lower epochs than before, nothing was read, and nothing said so."""
+    """Before the fix, nothing was read or reported while the topic's leaders had lower epochs than before."""
     monkeypatch.setattr(lag_reports, "LAG_SECONDS", 0.0)
     monkeypatch.setattr(reading_silence, "SILENT_SECONDS", 0.0)
     await running.assign(0, 1)
@@ -398,7 +398,7 @@ async def test_a_paused_partition_is_not_waited_for(
 async def test_an_end_that_the_client_does_not_know_comes_from_another_client(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lag was not known at all, so that neither it nor what stands still was told."""
+    """Before the fix, the lag was unknown, so neither the lag nor a stalled partition was reported."""
     monkeypatch.setattr(lag_reports, "LAG_SECONDS", 0.0)
     monkeypatch.setattr(ScriptedConsumer, "get_watermark_offsets", lambda *_, **__: (-1001, -1001))
     await running.assign(0)

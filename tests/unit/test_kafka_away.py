@@ -1,4 +1,4 @@
-"""What commands say of a Kafka that is not there: also why, as librdkafka has told it beside."""
+"""Commands that cannot reach Kafka say why, by the reason that librdkafka reports apart from its error."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def by_administering() -> None:
 def test_the_reason_why_kafka_is_unreachable_is_reported(
     ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`tail` and `reconcile` said "Broker transport failure", also of a certificate that nobody trusts."""
+    """Before the fix, `tail` and `reconcile` only said "Broker transport failure", whatever the reason."""
     for module in (kafka_admin, topic_reading):
         monkeypatch.setattr(module, "CALL_SECONDS", 1.0)
     with pytest.raises(KafkaUnavailable, match="Connection refused"):
         ask()
 
 
-def test_the_demo_says_why_a_kafka_of_ones_own_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sentence ended in nothing."""
+def test_the_demo_says_why_the_users_own_kafka_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fix, its message ended without the reason."""
     monkeypatch.setattr(own_kafka, "SECONDS", 1.0)
     result = CliRunner().invoke(flagpost, ["demo", "--bootstrap-servers", "127.0.0.1:1"])
     assert result.exit_code == 1, result.output
@@ -51,8 +51,8 @@ def test_the_demo_says_why_a_kafka_of_ones_own_does_not_answer(monkeypatch: pyte
     assert (empty.exit_code, "give HOST:PORT" in empty.stderr) == (2, True)
 
 
-def test_a_future_that_never_ends_has_its_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its TimeoutError was a traceback."""
+def test_the_reason_is_reported_for_a_future_that_never_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fix, its TimeoutError ended the command with a traceback."""
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
     spec = TopicSpec(Role.EVENTS, "flagpost.events", None)
     with pytest.raises(KafkaUnavailable, match="Connection refused"):
@@ -63,7 +63,7 @@ def test_a_future_that_never_ends_has_its_reason_too(monkeypatch: pytest.MonkeyP
 def test_a_waiting_program_says_soon_what_it_waits_for_and_why(
     ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They were silent for 10 seconds."""
+    """Before the fix, the commands were silent for 10 seconds."""
     for module in (kafka_admin, topic_reading):
         monkeypatch.setattr(module, "CALL_SECONDS", 2.0)
     with pytest.raises(KafkaUnavailable):
@@ -89,7 +89,7 @@ def test_a_call_that_only_times_out_is_logged_once_and_retried(capsys: pytest.Ca
     assert capsys.readouterr().err == "waiting for up to 10 s for Kafka at broker:9092: no answer yet\n"
 
 
-def test_an_answer_that_is_a_refusal_is_not_waited_for() -> None:
+def test_a_refusal_is_not_retried() -> None:
     def call(timeout: float) -> None:
         given.append(timeout)
         raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
@@ -101,7 +101,7 @@ def test_an_answer_that_is_a_refusal_is_not_waited_for() -> None:
 
 
 class Clock:
-    """A clock that sleeping alone moves."""
+    """A clock that only `sleep` moves."""
 
     def __init__(self) -> None:
         self.seconds = 1_000.0
@@ -115,7 +115,7 @@ class Clock:
 
 @pytest.fixture
 def slow_brokers(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], KafkaAdmin]:
-    """An admin whose brokers know the new topic "late" only after some seconds."""
+    """Makes an admin client whose brokers know the new topic "late" only after some seconds."""
     clock = Clock()
     monkeypatch.setattr(kafka_admin, "time", clock)
 
@@ -135,7 +135,7 @@ def slow_brokers(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], KafkaAdmi
 def test_a_new_topic_that_slow_brokers_learn_of_late_is_waited_for(
     slow_brokers: Callable[[float], KafkaAdmin], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After ten seconds `topics create` failed, on a machine that was busy."""
+    """Before the fix, `topics create` failed after ten seconds on a busy machine."""
     assert [*slow_brokers(40.0).awaited_states(["there", "late"])] == ["there", "late"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "waiting for up to 60 s until Kafka's brokers know what was created: late"

@@ -32,7 +32,7 @@ CONFIGS = [consumer_config, restore_config, stand_in_config]
         {"queued.min.messages": "1"},
     ],
 )
-def test_librdkafka_takes_them_whatever_is_set(
+def test_librdkafka_accepts_them_whatever_the_user_sets(
     config: Callable[[KafkaSettings], dict[str, Any]], properties: dict[str, str]
 ) -> None:
     made = config(KafkaSettings(bootstrap_servers="127.0.0.1:1", properties=properties))
@@ -41,8 +41,8 @@ def test_librdkafka_takes_them_whatever_is_set(
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_what_a_consumer_holds_is_bounded(config: Callable[[KafkaSettings], dict[str, Any]]) -> None:
-    """31 KB of zstd became 1.7 GB: a batch might become 100 MB, and each 7 bytes of it a message."""
+def test_the_memory_of_a_consumer_is_bounded(config: Callable[[KafkaSettings], dict[str, Any]]) -> None:
+    """Before the fix, 31 KB of zstd became 1.7 GB: a batch might become 100 MB, and each 7 bytes of it a message."""
     made = config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     assert int(made["receive.message.max.bytes"]) == RECEIVE_BYTES
     assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
@@ -50,7 +50,7 @@ def test_what_a_consumer_holds_is_bounded(config: Callable[[KafkaSettings], dict
 
 
 def test_a_reader_of_long_stretches_fetches_little_ahead_and_reads_whatever_is_there() -> None:
-    """By default 100,000 messages of each partition wait in memory: 300 MB in 24 of them."""
+    """By default, 100,000 messages of each partition wait in memory: 300 MB for 24 partitions."""
     made = stretch_config(KafkaSettings(bootstrap_servers="127.0.0.1:1"))
     assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
     assert int(made["queued.min.messages"]) <= 2_000

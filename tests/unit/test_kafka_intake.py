@@ -1,4 +1,4 @@
-"""The Kafka thread's rules, against a consumer that notes what is asked of it."""
+"""The rules of the Kafka thread, with a consumer that notes the calls of its methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flagpost_consumer.core.records import Gap
 
 
 class NotingConsumer:
-    """Notes which partitions are paused."""
+    """A consumer that notes which partitions are paused."""
 
     def __init__(self) -> None:
         self.paused: set[int] = set()
@@ -35,7 +35,7 @@ class NotingConsumer:
         self.paused -= {partition.partition for partition in partitions}
 
 
-async def test_partitions_that_are_named_are_paused_besides() -> None:
+async def test_named_partitions_are_paused_in_addition() -> None:
     handler = cast("IntakeHandler", SimpleNamespace())
     intake = KafkaIntake({"group.id": "flagpost"}, "events", handler, asyncio.get_running_loop())
     intake._partitions.readings.update({number: PartitionReading(Start(0)) for number in range(3)})
@@ -58,7 +58,7 @@ async def test_partitions_that_are_named_are_paused_besides() -> None:
 
 
 class Heard:
-    """What the loop heard, in order."""
+    """Notes what is reported to the loop, in order."""
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
@@ -86,7 +86,7 @@ class Heard:
 
 
 class Log:
-    """A consumer that knows where the log begins, and notes how it was asked."""
+    """A consumer that knows where the log begins, and notes the calls of its methods."""
 
     def __init__(self, cached: int, now: int) -> None:
         self.cached, self.now = cached, now
@@ -141,7 +141,7 @@ async def go_on() -> None:
 
 
 async def test_holes_ask_the_client_once_a_batch_and_no_broker() -> None:
-    """Each hole asked the broker, half a second each."""
+    """Before the fix, the broker was asked for each hole, which took half a second each time."""
     intake, heard = reading_intake()
     log = Log(cached=0, now=0)
     intake._reader._hand_over(cast("Any", log), [message(offset) for offset in range(0, 100, 2)])
@@ -152,7 +152,7 @@ async def test_holes_ask_the_client_once_a_batch_and_no_broker() -> None:
 
 
 async def test_a_gap_ends_at_the_first_offset_that_is_there() -> None:
-    """Retention goes on while records are in hand: it ended where the log begins now, beyond those."""
+    """Retention may delete records just read. Before the fix, the gap ended where the log begins now, after them."""
     intake, heard = reading_intake(10)
     intake._reader._hand_over(cast("Any", Log(cached=400, now=400)), [message(50), message(51)])
     await go_on()
@@ -160,14 +160,14 @@ async def test_a_gap_ends_at_the_first_offset_that_is_there() -> None:
     assert heard.offsets == [50, 51]
 
 
-async def test_what_follows_the_gap_and_is_a_hole_is_not_lost() -> None:
+async def test_a_hole_after_the_gap_does_not_count_as_lost() -> None:
     intake, heard = reading_intake(10)
     intake._reader._hand_over(cast("Any", Log(cached=30, now=30)), [message(50)])
     await go_on()
     assert heard.gaps == [Gap(10, 30)]
 
 
-async def test_a_broker_that_does_not_return_where_logs_begin_is_asked_rarely() -> None:
+async def test_a_broker_is_rarely_asked_where_a_log_begins_that_the_client_does_not_know() -> None:
     now = [0.0]
     lows = LogBeginnings("events", lambda: now[0])
     log = Log(cached=-1001, now=7)
@@ -182,7 +182,7 @@ async def test_a_broker_that_does_not_return_where_logs_begin_is_asked_rarely() 
 
 
 async def test_offsets_below_the_position_begin_the_partition_anew() -> None:
-    """They were dropped in silence, and the old position was committed over and over."""
+    """Before the fix, they were dropped silently, and the old position was committed again and again."""
     intake, heard = reading_intake(200)
     log = Log(cached=0, now=0)
     consumer = cast("Consumer", cast("Any", log))
@@ -202,7 +202,7 @@ async def test_offsets_below_the_position_begin_the_partition_anew() -> None:
 
 
 async def test_large_messages_are_handed_over_in_small_numbers() -> None:
-    """250 messages of 450 KB at a time made 541 MB."""
+    """Before the fix, 250 messages of 450 KB at a time took 541 MB."""
     intake, heard = reading_intake()
     assert intake._reader._batch.messages == BATCH_MESSAGES
     intake._reader._hand_over(cast("Any", Log(0, 0)), [message(offset, 450_000) for offset in range(4)])
@@ -219,8 +219,10 @@ async def test_large_messages_are_handed_over_in_small_numbers() -> None:
 
 
 async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
-    """Kafka's client unpacks headers as it is read from: 250 messages with 20,000 each took 400 MB before anyone
-    looked at their size, which counted none of them.
+    """Kafka's client unpacks headers when a message is read from it.
+
+    Before the fix, 250 messages with 20,000 headers each took 400 MB before their size was looked at, and the size
+    did not include headers.
     """
 
     class Flood(Log):
@@ -250,7 +252,7 @@ async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
 
 
 async def test_the_end_of_a_paused_partition_is_found_by_another_client() -> None:
-    """The client learns of ends as it fetches: of 200 unread records 2 were told while intake was paused."""
+    """The client learns an end when it fetches. Before the fix, 2 of 200 unread records were reported in a pause."""
     told: list[Mapping[int, Lag]] = []
     handler = SimpleNamespace(on_lag=told.append)
     intake = KafkaIntake(
@@ -267,8 +269,8 @@ async def test_the_end_of_a_paused_partition_is_found_by_another_client() -> Non
     assert intake.ends_wanted == {0}
 
 
-async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_handed_over() -> None:
-    """The partition may be released before the hand-over has ended: what lies between would be taken for a hole."""
+async def test_records_that_a_stand_in_reads_of_a_partition_that_begins_anew_are_not_handed_over() -> None:
+    """The partition may be released before the hand-over has ended: offsets not read would be taken for a hole."""
     intake, heard = reading_intake(130)
     member, stand_in = Log(cached=0, now=0), Log(cached=0, now=0)
     intake._partitions.handing_over, intake._partitions.displaced = True, {0}
@@ -288,12 +290,12 @@ async def test_what_a_stand_in_reads_of_a_partition_that_begins_anew_is_not_hand
     assert heard.offsets == [130, 40]
 
 
-async def test_what_the_member_had_in_hand_when_a_stand_in_took_over_is_dropped() -> None:
+async def test_records_that_the_member_had_read_when_a_stand_in_took_over_are_dropped() -> None:
     intake, heard = reading_intake(10)
 
     class Member(Log):
         def poll(self, _: float) -> Any:
-            return message(5)  # read again by the stand-in, which has come to 10
+            return message(5)  # read again by the stand-in, whose position is 10
 
         def consume(self, count: int, _: float) -> list[Any]:
             assert count == READ_AT_ONCE
@@ -310,7 +312,7 @@ async def test_what_the_member_had_in_hand_when_a_stand_in_took_over_is_dropped(
 
 
 class Unreadable(Log):
-    """A consumer before whose log a batch lies that it cannot read, from 100 to 163."""
+    """A consumer whose log has a batch that cannot be read, from offset 100 to 163."""
 
     def __init__(self) -> None:
         super().__init__(cached=0, now=0)
@@ -327,13 +329,13 @@ class Unreadable(Log):
 
 
 def failing(offset: int) -> Any:
-    """What the client says of a batch that becomes too large."""
+    """The client's error for a batch that becomes too large when it is decompressed."""
     error = KafkaError(KafkaError._BAD_COMPRESSION)
     return SimpleNamespace(partition=lambda: 0, offset=lambda: offset, error=lambda: error)
 
 
-async def test_a_batch_that_cannot_be_read_is_passed_over_exactly() -> None:
-    """The client gives the same error for it again and again, and goes no further."""
+async def test_exactly_the_batch_that_cannot_be_read_is_skipped() -> None:
+    """The client returns the same error for the batch again and again, and reads no further."""
     intake, heard = reading_intake(90)
     log = Unreadable()
     consumer = cast("Any", log)
@@ -348,7 +350,7 @@ async def test_a_batch_that_cannot_be_read_is_passed_over_exactly() -> None:
 
 
 async def test_a_pause_during_the_search_begins_it_anew() -> None:
-    """The client reads on from where it last gave something, and not from the place that was tried."""
+    """After a pause, the client goes on after the last message that it returned, not at the offset that was tried."""
     intake, heard = reading_intake(90)
     log = Unreadable()
     consumer = cast("Any", log)
@@ -380,7 +382,7 @@ class Polled:
 
 
 async def test_polls_are_rare_while_nothing_comes() -> None:
-    """Each poll costs CPU; what the loop asks for waits for the end of one."""
+    """Each poll costs CPU time; but requests of the loop wait until the present poll ends."""
     intake, _ = reading_intake()
     polled = Polled()
     consumer = cast("Consumer", cast("Any", polled))
@@ -402,7 +404,7 @@ async def test_polls_are_rare_while_nothing_comes() -> None:
     assert next_wait() == POLL_SECONDS, "a partition is about to be released"
 
 
-async def test_where_each_leaders_records_begin_is_reported_before_they_come() -> None:
+async def test_the_first_offset_of_each_leader_is_reported_before_its_records() -> None:
     intake, heard = reading_intake()
     messages = [message(0, epoch=3), message(1, epoch=3), message(2, epoch=5)]
     intake._reader._hand_over(cast("Consumer", cast("Any", Log(0, 0))), messages)
@@ -412,7 +414,7 @@ async def test_where_each_leaders_records_begin_is_reported_before_they_come() -
 
 
 async def test_a_log_that_went_back_while_nobody_read_it_is_read_from_there() -> None:
-    """The ledger settles 10 to 14, beyond the commit; 12 was written by a later leader than what it settles there."""
+    """The ledger settles 10 to 14, beyond the commit; the log's record 12 is of a later leader than the ledger's."""
     intake, heard = reading_intake()
     intake._partitions.readings[0] = PartitionReading(Start(10, 3, "t", "l", {2: 9, 3: 14}))
     messages = [message(10, epoch=3), message(11, epoch=3), message(12, epoch=4), message(13, epoch=4)]
@@ -422,9 +424,11 @@ async def test_a_log_that_went_back_while_nobody_read_it_is_read_from_there() ->
     assert heard.began_anew == [([0], 1, {0: Start(12, 4, "t", "l")})]
 
 
-async def test_what_a_member_settled_of_a_log_that_is_gone_settles_nothing_though_it_came_late() -> None:
-    """It stood still while the log went back, and another committed 1, of the new log: the ledger settles 1 and 2, by
-    what it wrote of the old one, and the commit's epoch is that of the record.
+async def test_late_settlements_of_a_log_that_is_gone_settle_nothing() -> None:
+    """A member was frozen while the log went back, and another member committed offset 1 of the new log.
+
+    The frozen member's late settlements are of offsets 1 and 2 of the old log. The epoch of the commit is that of the
+    new record.
     """
     intake, heard = reading_intake()
     intake._partitions.readings[0] = PartitionReading(Start(1, 2, "t", "l", {0: 2}))
@@ -434,7 +438,7 @@ async def test_what_a_member_settled_of_a_log_that_is_gone_settles_nothing_thoug
     assert heard.began_anew == [([0], 1, {0: Start(1, 2, "t", "l")})]
 
 
-async def test_another_leader_that_has_everything_is_no_log_that_went_back() -> None:
+async def test_a_new_leader_that_has_every_record_is_no_log_that_went_back() -> None:
     intake, heard = reading_intake()
     intake._partitions.readings[0] = PartitionReading(Start(10, 3, "t", "l", {3: 11, 4: 14}))
     messages = [message(10, epoch=3), message(11, epoch=3), message(12, epoch=4), message(15, epoch=6)]

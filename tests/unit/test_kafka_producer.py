@@ -1,4 +1,4 @@
-"""The producer of the event loop: it goes on asking for reports, whatever a report meets."""
+"""The producer of the event loop goes on polling for delivery reports, whatever happens in one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from running import eventually
 
 
 class Raw:
-    """A librdkafka producer that acknowledges when the test says so."""
+    """A librdkafka producer that acknowledges records once `is_well` is set."""
 
     def __init__(self) -> None:
         self.is_well = False
@@ -43,8 +43,8 @@ def raw(monkeypatch: pytest.MonkeyPatch) -> Raw:
     return raw
 
 
-async def test_a_report_that_raises_does_not_end_the_asking_for_reports(raw: Raw) -> None:
-    """Nobody asked any more, and the next write did not begin again: `_serving` stayed true."""
+async def test_a_report_that_raises_does_not_end_the_polling(raw: Raw) -> None:
+    """Before the fix, polling ended, and the next write did not start it again: `_serving` stayed true."""
     raised: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
     producer = KafkaProducer({}, "topic", "tests")
@@ -62,8 +62,8 @@ async def test_a_report_that_raises_does_not_end_the_asking_for_reports(raw: Raw
     await eventually(lambda: len(heard) == 2)
 
 
-async def test_a_kafka_that_says_nothing_is_asked_less_often(raw: Raw) -> None:
-    """It was asked 500 times a second for as long as one partition had no leader."""
+async def test_a_kafka_that_does_not_answer_is_polled_less_often(raw: Raw) -> None:
+    """Before the fix, it was polled 500 times a second for as long as one partition had no leader."""
     producer = KafkaProducer({}, "topic", "tests")
     heard: list[int] = []
     producer.produce(b"1", lambda _, offset: heard.append(offset))

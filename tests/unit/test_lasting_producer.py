@@ -1,4 +1,4 @@
-"""The producer that outlasts fatal errors, on errors that librdkafka raises and reports itself."""
+"""The producer that survives fatal errors, with errors that librdkafka itself raises and reports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRec
 from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
 
 PATIENCE_SECONDS = 60.0
-"""How long a test waits for what must come."""
+"""How long a test waits for a condition that must become true."""
 
 SILENT = logging.getLogger("test, librdkafka")
 SILENT.addHandler(logging.NullHandler())
@@ -26,7 +26,7 @@ ROOMY = Limits(records=100_000, bytes=2**26)
 
 
 class Heard:
-    """What a producer told."""
+    """Notes what a producer reports."""
 
     def __init__(self) -> None:
         self.offsets: list[tuple[bytes | None, int]] = []
@@ -47,7 +47,7 @@ def kafka() -> Iterator[MockKafka]:
 
 
 def lasting(kafka: MockKafka, heard: Heard, **properties: object) -> LastingProducer:
-    """A producer; dots of properties are written as underscores."""
+    """A producer with these properties of librdkafka; the dots in their names are written as underscores."""
     config = {
         "bootstrap.servers": kafka.bootstrap_servers,
         "enable.idempotence": True,
@@ -81,11 +81,11 @@ def numbered(count: int) -> list[bytes]:
 
 
 def first_seen(found: list[bytes | None]) -> list[bytes | None]:
-    """Without what comes again."""
+    """The values without duplicates, in order."""
     return list(dict.fromkeys(found))
 
 
-def test_after_a_fatal_error_what_was_not_acknowledged_is_written_again_in_order(kafka: MockKafka) -> None:
+def test_after_a_fatal_error_unacknowledged_records_are_written_again_in_order(kafka: MockKafka) -> None:
     heard = Heard()
     producer = lasting(kafka, heard, batch_num_messages=10)
     kafka.answer(PRODUCE, 0, 0, 0, FATAL)
@@ -104,7 +104,7 @@ def test_after_a_fatal_error_what_was_not_acknowledged_is_written_again_in_order
     producer.close()
 
 
-def test_what_is_handed_over_is_written_again_before_anything_newer(kafka: MockKafka) -> None:
+def test_records_that_were_handed_over_are_written_again_before_newer_ones(kafka: MockKafka) -> None:
     heard = Heard()
     producer = lasting(kafka, heard, batch_num_messages=10, delivery_report_only_error=True)
     kafka.answer(PRODUCE, 0, 0, FATAL)
@@ -122,7 +122,7 @@ def test_what_is_handed_over_is_written_again_before_anything_newer(kafka: MockK
     producer.close()
 
 
-def test_a_producer_that_may_not_begin_is_replaced_until_it_may(kafka: MockKafka) -> None:
+def test_a_producer_without_the_right_to_write_is_replaced_until_it_has_it(kafka: MockKafka) -> None:
     """A user without any right to write: librdkafka's error is fatal, and Kafka may grant the right later."""
     heard = Heard()
     kafka.answer(INIT_PRODUCER_ID, *[KafkaError.CLUSTER_AUTHORIZATION_FAILED] * 2)
@@ -157,7 +157,7 @@ def test_the_owner_of_a_record_decides_what_its_refusal_means(kafka: MockKafka) 
     producer.produce("events", b"refused", heard.report, partition=0)
     poll_until(producer, lambda: heard.failed)
     assert heard.failed == [(b"refused", KafkaError.TOPIC_AUTHORIZATION_FAILED)]
-    while not heard.offsets:  # until librdkafka has asked again how it stands with the topic
+    while not heard.offsets:  # until librdkafka has asked for the topic again
         before = len(heard.failed)
         producer.produce("events", b"taken", heard.report, partition=0)
         poll_until(producer, lambda before=before: heard.offsets or len(heard.failed) > before)  # type: ignore[misc]
@@ -166,7 +166,7 @@ def test_the_owner_of_a_record_decides_what_its_refusal_means(kafka: MockKafka) 
     producer.close()
 
 
-def test_what_is_handed_over_waits_for_rights(kafka: MockKafka) -> None:
+def test_records_that_were_handed_over_wait_for_rights(kafka: MockKafka) -> None:
     heard = Heard()
     producer = lasting(kafka, heard, delivery_report_only_error=True)
     kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 2)
@@ -228,7 +228,7 @@ def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]
 
 
 class Written:
-    """A record that a producer of `Backwards` was given; the time it says it took is wrong."""
+    """A record that was given to a `Backwards` producer; the latency that it reports is wrong."""
 
     def __init__(self, topic: str, value: bytes, key: bytes, _partition: int, report: Any) -> None:
         self.parts = (topic, value, key)
@@ -283,7 +283,7 @@ class Backwards:
         pass
 
 
-def test_the_order_in_which_records_were_handed_over_does_not_depend_on_that_of_the_reports() -> None:
+def test_records_are_written_again_in_their_order_whatever_the_order_of_the_reports() -> None:
     heard, clock = Heard(), Clock()
     Backwards.made = []
     producer = LastingProducer(
@@ -298,7 +298,7 @@ def test_the_order_in_which_records_were_handed_over_does_not_depend_on_that_of_
     for value in numbered(50):
         producer.hand_over("events", value, b"k")
     producer.produce("events", b"50", heard.report, key=b"k")
-    producer.poll()  # all come back, the last one first
+    producer.poll()  # all are reported as failed, the newest first
     producer.hand_over("events", b"51", b"k")
     clock.now = 100.0
     producer.poll()
@@ -309,7 +309,7 @@ def test_the_order_in_which_records_were_handed_over_does_not_depend_on_that_of_
     assert heard.failed == []
 
 
-def test_what_waits_for_a_producer_is_bounded_in_number_and_bytes() -> None:
+def test_records_that_wait_for_a_producer_are_bounded_in_number_and_bytes() -> None:
     heard = Heard()
     producer, _ = dead_producer(Limits(records=3, bytes=1000), heard)
     for value in numbered(3):
@@ -325,7 +325,7 @@ def test_what_waits_for_a_producer_is_bounded_in_number_and_bytes() -> None:
     assert producer.held_bytes == 901
 
 
-def test_what_is_too_old_is_given_up_even_while_no_producer_can_be_had() -> None:
+def test_records_that_are_too_old_are_given_up_even_without_a_producer() -> None:
     heard = Heard()
     producer, clock = dead_producer(Limits(records=10, bytes=1000, give_up_seconds=300), heard)
     producer.hand_over("events", b"old", b"k")
@@ -348,7 +348,7 @@ def test_producers_that_die_at_once_are_replaced_less_and_less_often() -> None:
     for _ in range(60_000):
         clock.now += 0.01
         producer.poll()
-    # 600 s: a few at first, and then one in 5 to 10 s.
+    # In 600 s: a few at first, and then one every 5 to 10 s.
     assert 60 <= Dead.made <= 140
     assert len(producer) == 1
 
@@ -365,7 +365,7 @@ def test_after_close_everything_has_been_reported() -> None:
         producer.hand_over("events", b"3", b"k")
 
 
-def test_what_was_not_sent_can_be_recalled(kafka: MockKafka) -> None:
+def test_records_that_were_not_sent_can_be_recalled(kafka: MockKafka) -> None:
     heard = Heard()
     producer = lasting(kafka, heard)
     producer.produce("events", b"sent", heard.report, partition=0)
@@ -373,7 +373,7 @@ def test_what_was_not_sent_can_be_recalled(kafka: MockKafka) -> None:
     kafka.set_leader("events", 0, there=False)
     producer.produce("events", b"not sent", heard.report, partition=0)
 
-    def recalled() -> bool:  # repeated: what has just been sent to the leader of before comes back
+    def recalled() -> bool:  # repeated: a record just sent to the former leader is queued again later
         producer.recall()
         return bool(heard.failed)
 
@@ -386,7 +386,7 @@ def test_what_was_not_sent_can_be_recalled(kafka: MockKafka) -> None:
     producer.close()
 
 
-def test_what_waits_for_a_producer_can_be_recalled_too() -> None:
+def test_records_that_wait_for_a_producer_can_be_recalled_too() -> None:
     heard = Heard()
     producer, clock = dead_producer(Limits(records=10, bytes=1000), heard)
     producer.produce("events", b"1", heard.report)
@@ -401,9 +401,10 @@ def test_what_waits_for_a_producer_can_be_recalled_too() -> None:
     assert len(producer) == 0
 
 
-def test_a_producer_is_replaced_that_holds_on_to_leaders_of_a_topic_that_is_gone() -> None:
-    """librdkafka takes no word of a leader whose epoch is below the one that it knows, and a new topic's begin anew:
-    it went on looking for it where the old one was.
+def test_a_producer_that_keeps_to_the_leaders_of_a_deleted_topic_can_be_replaced() -> None:
+    """librdkafka ignores a leader whose epoch is below the one that it knows, and a new topic's epochs start again.
+
+    Before the fix, it went on looking for the new topic at the old topic's leader.
     """
     heard = Heard()
     with MockKafka({"events": 1}) as later:
@@ -424,7 +425,7 @@ def test_a_producer_is_replaced_that_holds_on_to_leaders_of_a_topic_that_is_gone
 
 
 def leader_of_events(producer: LastingProducer) -> int | None:
-    """The leader that Kafka tells; None: it does not answer."""
+    """The leader that Kafka reports; None: Kafka does not answer."""
     try:
         return producer.list_topics("events", 1.0).topics["events"].partitions[0].leader
     except (KafkaException, KeyError):

@@ -1,4 +1,4 @@
-"""The ledger where topics are not the ones that they were: what it settles, and where a restart begins."""
+"""The ledger when a topic was created again or a log went back: what it settles, and where a restart begins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AT_MS = 1_700_000_000_000
 DELIVERED: Settled = (6, Kind.TRACK, Outcome.DELIVERED, KEY, AT_MS)
 
 
-def test_what_is_about_another_topic_settles_nothing_and_keeps_its_claims() -> None:
+def test_settlements_of_another_topic_settle_nothing_and_keep_their_claims() -> None:
     restoration = Restoration(5, Policy().dedupe)
     restoration.take_claims(0, [DELIVERED])
     assert restoration.settled.kinds(6) == frozenset()
@@ -49,7 +49,7 @@ def test_what_is_about_another_topic_settles_nothing_and_keeps_its_claims() -> N
     assert restoration.window.oldest_needed(5, AT_MS + 1) == 1, "and nothing else of it"
 
 
-def test_what_was_written_before_the_log_went_back_settles_nothing() -> None:
+def test_settlements_written_before_the_log_went_back_settle_nothing() -> None:
     restoration = Restoration(5, Policy().dedupe, settles_from=3)
     restoration.take(2, [DELIVERED])
     assert restoration.settled.kinds(6) == frozenset()
@@ -59,8 +59,8 @@ def test_what_was_written_before_the_log_went_back_settles_nothing() -> None:
     assert restoration.window.settles_from == 3
 
 
-def test_a_ledger_that_is_made_anew_is_needed_from_its_beginning() -> None:
-    """Its offsets begin at 0: a commit that named one of the old ledger would pass over what is needed."""
+def test_a_ledger_that_is_created_again_is_needed_from_its_beginning() -> None:
+    """Its offsets begin at 0: a commit that named an offset of the old ledger would skip records that are needed."""
     window = LedgerWindow()
     window.note(50_000, 1, AT_MS, 10)
     window.note(3, 1, AT_MS, 11)
@@ -85,7 +85,7 @@ def start_of(
     ledger_id: str | None = "ledger",
     went_back_to: Start | None = None,
 ) -> tuple[Start, Gap | None, int, list[str]]:
-    """What LedgerRestore makes of a log whose ledger ends at 900; and what it told."""
+    """How LedgerRestore starts on a log whose ledger ends at 900: start, gap, `settles_from`, and its reports."""
     told: list[str] = []
     handler = SimpleNamespace(
         on_other_topic=lambda *_: told.append("other"), on_log_back=lambda *_: told.append("back")
@@ -119,14 +119,14 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
         (log_of(0, 100, 50), {}, Start(50, None, "now", "ledger"), None, 0, []),
         (log_of(7, 100, -1001), {}, Start(7, None, "now", "ledger"), None, 0, []),
         (log_of(60, 100, 50, topic_id="now"), {}, Start(60, None, "now", "ledger"), Gap(50, 60), 0, []),
-        # Another topic, be it shorter or longer than the one before.
+        # Another topic, whether it is shorter or longer than the one before.
         (log_of(0, 100, 50, topic_id="then"), {}, Start(0, None, "now", "ledger"), None, 0, ["other"]),
         (log_of(0, 10, 50, topic_id="then"), {}, Start(0, None, "now", "ledger"), None, 0, ["other"]),
-        # Beyond the end: Kafka's client finds by the epoch where the log went back.
+        # The commit is beyond the end: Kafka's client finds by its epoch where the log went back.
         (log_of(0, 10, 50, 4, topic_id="now"), {}, Start(50, 4, "now", "ledger"), None, 0, []),
-        # The same where no id is told.
+        # The same without a topic id and an epoch.
         (log_of(0, 10, 50), {"topic_id": None}, Start(0, None, None, "ledger"), None, 900, ["other"]),
-        # Nobody tells the id yet: it is taken to be the commit's until somebody does.
+        # The broker has not returned the id yet: until it does, the commit's is used.
         (
             log_of(0, 100, 50, 4, topic_id="then"),
             {"topic_id": None},
@@ -144,7 +144,7 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             [],
         ),
         (log_of(7, 100, -1001), {"topic_id": None}, Start(7, None, None, "ledger"), None, 0, []),
-        # It went back while it was read.
+        # The log went back while it was read.
         (
             log_of(0, 60, 50, topic_id="now"),
             {"went_back_to": Start(40, None, "now")},
@@ -153,7 +153,7 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             900,
             ["back"],
         ),
-        # What is not committed below that place was handed back as the partition was begun anew: it is read again.
+        # Uncommitted records below that offset were handed back when the partition was reset: they are read again.
         (
             log_of(0, 60, 30, topic_id="now"),
             {"went_back_to": Start(40, None, "now")},
@@ -162,7 +162,7 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             900,
             ["back"],
         ),
-        # It may go back once more before it is read: by the commit's epoch Kafka's client finds that out, too.
+        # It may go back once more before it is read: Kafka's client finds that by the commit's epoch, too.
         (
             log_of(0, 60, 30, 4, topic_id="now"),
             {"went_back_to": Start(40, None, "now")},
@@ -203,7 +203,7 @@ def log_of(low: int, high: int, committed: int, epoch: int | None = None, **said
             0,
             ["other"],
         ),
-        # It went back before: the ledger says so until its old records are out of sight.
+        # It went back before: the commit says from where on the ledger counts, if the ledger is still the same.
         (
             log_of(0, 60, 50, topic_id="now", ledger_id="ledger", settles_from=70),
             {},
@@ -237,7 +237,7 @@ def test_where_a_restart_begins(
 
 
 def ledger_message(topic_id: str | None, offset: int) -> Any:
-    """A ledger record that settles the record at an offset of such a topic; each record has another key."""
+    """A ledger record that settles one offset of the topic with this id; each has another dedupe key."""
     delivered = entry(offset, dedupe_key=bytes([offset]) * 16, occurred_at=AT_MS)
     record = Settlements(
         group="flagpost", topic_id=topic_id, member="m", settled_at=AT_MS, entries=[delivered], gaps=[]
@@ -247,7 +247,7 @@ def ledger_message(topic_id: str | None, offset: int) -> Any:
 
 
 def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
-    """What is read of a ledger whose record at each offset settles the record at the same offset of such a topic."""
+    """Read a ledger with one record for each of `topics`; each settles its own offset, of the topic with that id."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     restore = LedgerRestore(kafka, DedupeSettings(), Mock(), Mock(), cast("TopicIds", None))
     partition = Partition(0, 0.0, Dedupe(1.0, 1, DedupeCounts()))
@@ -262,13 +262,13 @@ def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
     ("known", "topics", "settled", "taken_for"),
     [
         ("now", ["then", "now", None, "then"], {1, 2}, "now"),
-        # Nobody tells the id yet, and there is no commit: Kafka deletes a topic's commits with it.
+        # The id is not known yet, and there is no commit: Kafka deletes the commits of a topic with the topic.
         (None, ["then", "then"], {0, 1}, "then"),
         (None, [None, "then", "now"], {0, 1}, "then"),
         (None, [None, None], {0, 1}, None),
     ],
 )
-def test_the_ledger_says_which_topic_it_speaks_of_where_nobody_else_does(
+def test_the_ledger_tells_the_topic_id_if_nothing_else_does(
     known: str | None, topics: list[str | None], settled: set[int], taken_for: str | None
 ) -> None:
     reading = read_of(Start(0, None, known), topics)
@@ -280,11 +280,11 @@ def test_the_ledger_says_which_topic_it_speaks_of_where_nobody_else_does(
         assert claimed == offset, "claims are kept of every topic"
 
 
-# Who tells
+# The broker's answers
 
 
 class Described:
-    """A broker that tells these ids, in turn; None: it does not answer."""
+    """A broker that returns these ids, one answer after the other; None: it does not answer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: dict[str, str] | None) -> None:
         self.answers = list(answers)
@@ -302,7 +302,7 @@ def ids_of(told: list[tuple[str, str, str | None]]) -> TopicIds:
 
 
 def test_a_new_id_is_reported_once_and_silence_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One question that was not answered was a reason never to ask again."""
+    """Before the fix, the broker was never asked again after one request without an answer."""
     told: list[tuple[str, str, str | None]] = []
     Described(monkeypatch, None, {"events": "a"}, None, {"events": "a"}, {"events": "b"})
     ids = ids_of(told)
@@ -331,7 +331,7 @@ def test_a_broker_that_returns_no_ids_is_asked_less_often_but_never_given_up(
     assert pauses[-1] <= MOST_IDS_SECONDS + ENDS_SECONDS
 
 
-async def test_a_watch_that_cannot_look_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     described = Described(monkeypatch, {"events": "a"})
     monkeypatch.setattr("flagpost_consumer.adapters.kafka.topic_watch.ENDS_SECONDS", 0.01)
     looked = asyncio.Event()

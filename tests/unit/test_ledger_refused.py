@@ -1,4 +1,4 @@
-"""The ledger on a Kafka that does not take it: each partition by itself, until it does."""
+"""The ledger when Kafka does not accept its records: each partition waits by itself, until Kafka accepts them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kafka() -> Iterator[MockKafka]:
 
 
 class Written:
-    """What the ledger has, by partition."""
+    """The offsets whose settlements the ledger reports as written, by partition."""
 
     def __init__(self) -> None:
         self.offsets: dict[int, list[int]] = {}
@@ -58,7 +58,7 @@ def offsets_in(kafka: MockKafka, partition: int) -> list[list[int]]:
 
 
 async def test_a_fatal_error_costs_no_settlement(kafka: MockKafka) -> None:
-    """Nothing was acknowledged any more: after a second sending stopped for good, green on every probe."""
+    """Before the fix, nothing was acknowledged any more: sending stopped for good, while every probe passed."""
     written = Written()
     writer = writer_on(kafka, written)
     engine = DeadEngine(3)
@@ -102,7 +102,7 @@ async def test_a_partition_that_cannot_be_written_holds_up_no_other(
     assert 1 not in written.offsets
     await eventually(lambda: writer.stalled, SECONDS)
     assert set(writer.stalled) == {1}
-    # Little of it is in librdkafka, and the rest is put together to large records.
+    # Only a little of it is in librdkafka; the rest is combined into large records.
     assert len(writer._producer._producer) <= 10
     kafka.set_leader(TOPIC, 1, there=True)
     await eventually(lambda: len(written.offsets.get(1, [])) == 2000, SECONDS)
@@ -113,10 +113,10 @@ async def test_a_partition_that_cannot_be_written_holds_up_no_other(
     assert writer.stalled == {}
 
 
-async def test_what_is_handed_over_and_was_not_sent_is_not_written(
+async def test_settlements_that_were_handed_over_and_not_sent_are_not_written(
     kafka: MockKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ "What was handed back still written to the ledger": it waited for a partition to be well again."""
+    """Before the fix, settlements that were handed back were written when the partition had a leader again."""
     monkeypatch.setattr(write_line, "MAX_SENT_BYTES", 1)
     written = Written()
     writer = writer_on(kafka, written)

@@ -1,4 +1,4 @@
-"""What is written to the ledger, on the embedded Kafka: what is settled here, and nothing that was handed back."""
+"""The ledger on the embedded Kafka: settlements are written to it, and nothing that was handed back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from running import eventually
 
 TOPIC = "ledger"
 SECONDS = 30.0
-"""How long a test waits for what must come."""
+"""How long a test waits for a condition that must become true."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def kafka() -> Iterator[EmbeddedKafka]:
 
 
 class Written:
-    """A ledger, and what it has told."""
+    """A ledger writer, and the settlements that it has reported as written, each list with its ledger offset."""
 
     def __init__(self, kafka: EmbeddedKafka, write_at: int = 1_000) -> None:
         self.told: list[tuple[list[Settlement | Duplicates], int]] = []
@@ -48,13 +48,13 @@ class Written:
 
 
 def settled(engine: Engine, partition: int, *offsets: int) -> list[Settlement]:
-    """Records that have ended."""
+    """Settlements of damaged records, which end without an answer of Pendo."""
     engine.receive([damaged(offset, partition) for offset in offsets], instant(0.0))
     return engine.poll(instant(0.0)).settlements
 
 
 def answered(engine: Engine, *offsets: int) -> list[Settlement]:
-    """Records that have ended by an answer of Pendo."""
+    """Settlements of decisions that Pendo has accepted."""
     engine.receive([record(decision(f"v{offset}"), offset) for offset in offsets], instant(0.0))
     assert answer_all(engine, 2.0, OK) == len(offsets)
     return engine.poll(instant(2.0)).settlements
@@ -77,7 +77,7 @@ async def test_settlements_of_a_partition_are_one_record_on_the_same_partition(k
     assert await asyncio.to_thread(in_kafka, kafka) == [(0, [3, 4]), (1, [7])]
 
 
-async def test_a_ledger_record_names_the_leaders_that_wrote_what_it_settles(
+async def test_a_ledger_record_names_the_leaders_that_wrote_the_settled_records(
     kafka: EmbeddedKafka,
 ) -> None:
     engine, written = engine_with(TRACKS_ONLY), Written(kafka)
@@ -93,8 +93,8 @@ async def test_a_ledger_record_names_the_leaders_that_wrote_what_it_settles(
     assert [list(each.headers) for each in read] == [[], [(EPOCHS_HEADER, b"6:5,7:6")]]
 
 
-async def test_what_was_handed_back_before_it_was_written_is_not_written(kafka: EmbeddedKafka) -> None:
-    """docs/contract.md#accounting: returned is never in the ledger. The next member begins it anew."""
+async def test_settlements_handed_back_before_they_were_written_are_not_written(kafka: EmbeddedKafka) -> None:
+    """docs/contract.md#accounting: returned is never in the ledger. The next member starts the delivery again."""
     engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka)
     gone, kept = settled(engine, 0, 3), settled(engine, 1, 7)
     written.write([*gone, *kept])
@@ -104,7 +104,9 @@ async def test_what_was_handed_back_before_it_was_written_is_not_written(kafka: 
     assert await asyncio.to_thread(in_kafka, kafka) == [(1, [7])]
 
 
-async def test_when_all_was_handed_back_nothing_is_written_and_writing_goes_on(kafka: EmbeddedKafka) -> None:
+async def test_when_everything_was_handed_back_nothing_is_written_and_writing_goes_on(
+    kafka: EmbeddedKafka,
+) -> None:
     engine, written = engine_with(TRACKS_ONLY, partitions=[0, 1]), Written(kafka, write_at=2)
     gone = settled(engine, 0, 3, 4)
     engine.forget([0], instant(0.0))
@@ -116,7 +118,7 @@ async def test_when_all_was_handed_back_nothing_is_written_and_writing_goes_on(k
 
 
 async def test_enough_answers_are_written_without_waiting_for_more(kafka: EmbeddedKafka) -> None:
-    """Sending waits for them (docs/guarantees.md#sent-twice): what comes later goes into a record of its own."""
+    """Sending waits for them (docs/guarantees.md#sent-twice): later settlements go into another record."""
     engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
     written.write(answered(engine, 1, 2, 3, 4, 5))
     await written.has_told_of(5)
@@ -125,14 +127,14 @@ async def test_enough_answers_are_written_without_waiting_for_more(kafka: Embedd
 
 
 async def test_settlements_without_an_answer_wait_for_a_larger_batch(kafka: EmbeddedKafka) -> None:
-    """No sending waits for it, and a record for every few costs more than the settlements in it."""
+    """No sending waits for them, and a record for every few of them costs more than the settlements in it."""
     engine, written = engine_with(TRACKS_ONLY), Written(kafka, write_at=3)
     written.write(settled(engine, 0, 1, 2, 3, 4, 5))
     await written.has_told_of(5)
     assert await asyncio.to_thread(in_kafka, kafka) == [(0, [1, 2, 3, 4, 5])]
 
 
-async def test_no_record_is_longer_than_it_may_be(kafka: EmbeddedKafka) -> None:
+async def test_no_record_has_more_settlements_than_allowed(kafka: EmbeddedKafka) -> None:
     engine, written = engine_with(TRACKS_ONLY), Written(kafka)
     written.write(settled(engine, 0, *range(2 * MAX_BATCH_SETTLEMENTS + 1)))
     await written.has_told_of(2 * MAX_BATCH_SETTLEMENTS + 1)

@@ -1,4 +1,4 @@
-"""Log lines hold plain fields, and nothing that Python's repr() wrote: what is logged, and what becomes of it."""
+"""Log lines have plain fields, and nothing that Python's repr() wrote: in the calls, and in the lines."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Colour(StrEnum):
 
 
 class Unknown:
-    """Has a repr() with an address."""
+    """Its repr() has an address."""
 
 
 def logged(**fields: object) -> dict[str, Any]:
-    """The fields as a line of JSON has them."""
+    """The fields as they are in a line of JSON."""
     stream = io.StringIO()
     configure_logging(LogSettings(), stream)
     structlog.get_logger(OURS).info("a line", **fields)
@@ -88,7 +88,7 @@ def test_on_a_terminal_no_repr_of_our_classes_is_shown_either() -> None:
     assert "0x" not in stream.getvalue()
 
 
-async def test_what_asyncio_reports_has_neither_reprs_nor_the_errors_own_words() -> None:
+async def test_an_error_that_asyncio_reports_is_logged_without_reprs_and_without_its_text() -> None:
     import asyncio
 
     stream = io.StringIO()
@@ -117,7 +117,7 @@ async def test_what_asyncio_reports_has_neither_reprs_nor_the_errors_own_words()
 
 
 def log_calls() -> Iterator[tuple[str, ast.Call]]:
-    """Every call of a logger in the three distributions, and where it stands."""
+    """Every call of a logger in the three distributions, with its place."""
     for distribution in ("consumer", "publisher", "schemas"):
         for path in sorted((ROOT / distribution / "src").rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -159,10 +159,10 @@ def _name(function: ast.expr) -> str:
         '{"a": [[1]]}',
     ],
 )
-def test_the_check_of_the_running_programs_lines_finds_what_is_not_plain(text: str) -> None:
+def test_the_check_of_a_running_programs_lines_finds_fields_that_are_not_plain(text: str) -> None:
     with pytest.raises(AssertionError):
         require_plain([text])
 
 
-def test_and_lets_pass_what_is_not_a_line_of_ours() -> None:
+def test_the_check_accepts_plain_lines_and_ignores_lines_that_are_not_ours() -> None:
     require_plain(["admin http://127.0.0.1:1", '{"a": ["1/2"], "b": null}', '{"cut off'])

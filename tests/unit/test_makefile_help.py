@@ -1,4 +1,4 @@
-"""`make help` lists every target that somebody may ask for, in one line each."""
+"""`make help` lists every target that a user may call, in one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of messages are read in one place: anywhere else a hostile header's name may end the process."""
+"""Headers of messages are read in one place: anywhere else, a hostile name of a header could end the process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCES = [
 
 
 def calls_headers(path: Path) -> bool:
-    """Whether a module calls `.headers()`, as one would of a message."""
+    """Whether a module calls `.headers()` without arguments, as it is called on a message."""
     return any(
         isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
@@ -27,6 +27,6 @@ def calls_headers(path: Path) -> bool:
     )
 
 
-def test_nobody_else_asks_a_message_for_its_headers() -> None:
+def test_no_other_module_asks_a_message_for_its_headers() -> None:
     assert Path(message_headers.__file__) in SOURCES
     assert [path for path in SOURCES if calls_headers(path)] == []

@@ -1,4 +1,4 @@
-"""A 400 that names its records: those end, the others go out once more without them."""
+"""A 400 that names records: their deliveries end, and the others are sent once more without them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNT, BAD = 100, "37"
 
 
 def event(kind: Kind, number: int) -> VisitorMetadata | AccountMetadata:
-    """Of a visitor or account whose id is a number in digits."""
+    """An event of the visitor or account whose id is this number in digits."""
     if kind is Kind.VISITOR_METADATA:
         return VisitorMetadata(
             event_id=f"e{number}", occurred_at=START_MS, visitor_id=str(number), values={"plan": "pro"}
@@ -91,7 +91,7 @@ def test_an_answer_of_another_form_names_no_record(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("missing", [None, True, 1.0, ["1"], {"id": "1"}])
-def test_what_is_no_id_names_no_record(missing: object) -> None:
+def test_a_value_that_is_no_id_names_no_record(missing: object) -> None:
     body = orjson.dumps({"missing": [missing], "errors": [{"id": missing}]})
     assert read_errors(body, ["", "None", "True", "1.0", "1"]).refused == {}
 
@@ -123,14 +123,14 @@ def test_an_error_that_names_an_id_of_the_request_and_an_index_is_about_the_id()
     ("failed", "unnamed"),
     [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (-1, 0), (True, 0), ("3", 0), (2.0, 0), (None, 0)],
 )
-def test_the_failed_that_are_not_named_are_counted_up_to_the_size_of_the_request(
+def test_failed_records_that_are_not_named_are_counted_up_to_the_size_of_the_request(
     failed: object, unnamed: int
 ) -> None:
     body = orjson.dumps({"failed": failed, "errors": [{"id": "a"}]})
     assert read_errors(body, ["a", "b", "c"]).unnamed == unnamed
 
 
-def test_what_pendo_says_of_a_record_is_shortened() -> None:
+def test_the_text_of_pendo_about_a_record_is_shortened() -> None:
     body = orjson.dumps({"errors": [{"id": "a", "error": "x" * 1_000}]})
     (detail,) = read_errors(body, ["a"]).refused.values()
     assert len(detail) <= len("Pendo: ") + MAX_DETAIL_CHARACTERS

@@ -61,7 +61,7 @@ def offer(
 
 
 def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
-    """Start what is due: a batch, and the body of its request."""
+    """Start the batch that is due; returns it with the body of its request, or None."""
     for _ in range(MOST_TURNS):
         due = batches.due_at(now)
         if due is None or due > now or (batch := batches.take(now)) is None:
@@ -72,7 +72,7 @@ def send(batches: Batches, now: float = 0.0) -> tuple[Batch, bytes] | None:
 
 
 def send_all(batches: Batches, now: float = 0.0) -> list[bytes]:
-    """Send all that is due, and let Pendo take it; returns the bodies."""
+    """Send everything that is due, and let Pendo accept it; returns the bodies."""
     bodies: list[bytes] = []
     while (sent := send(batches, now)) is not None:
         batches.accepted(sent[0], sent[0].ids, now)
@@ -97,7 +97,7 @@ def test_the_deliveries_of_a_batch_are_each_named_once() -> None:
     assert batches.items(sent[0]) == items[2:]
 
 
-# Whose batch goes first
+# Which batch is sent first
 
 
 def ids_of(batch: Batch | None) -> list[str]:
@@ -128,7 +128,7 @@ def failed(batches: Batches, now: float, wait_seconds: float = 0.0) -> None:
 
 
 def test_while_ids_wait_a_failed_batch_gets_one_of_eight_requests() -> None:
-    """Before, it waited for a moment at which no id waited, which may never come where requests are few."""
+    """Before the fix, it waited until no id waited, which may never happen if few requests are allowed."""
     batches = batches_of(batch_size=1)
     offer(batches, 0, "a", {"f": 1})
     failed(batches, 0.0, wait_seconds=1.0)
@@ -161,7 +161,7 @@ def test_a_failed_batch_waits_although_it_is_its_turn_if_it_failed_last() -> Non
     assert ids_of(batches.take(0.0)) == ["a"]
 
 
-def test_probes_are_of_ids_that_wait_and_of_those_that_failed_in_turns() -> None:
+def test_probes_alternate_between_ids_that_wait_and_ids_that_failed() -> None:
     batches = batches_of()
     for offset, visitor in enumerate("abc"):
         offer(batches, offset, visitor, {"f": 1})
@@ -184,7 +184,7 @@ def test_a_single_id_is_probed_although_it_failed_last() -> None:
     assert batches.take_probe(0.0) is None
 
 
-def test_a_probe_of_waiting_ids_is_one_id_also_when_it_is_the_turn_of_failed_batches() -> None:
+def test_a_probe_of_waiting_ids_is_one_id_even_when_it_is_the_turn_of_failed_batches() -> None:
     batches = batches_of()
     for offset, visitor in enumerate("abc"):
         offer(batches, offset, visitor, {"f": 1})
@@ -206,7 +206,7 @@ def test_a_probe_of_a_failed_batch_takes_its_first_id_and_leaves_the_others_toge
     assert nothing(batches)
 
 
-def test_a_batch_that_does_not_wait_is_dropped_without_a_trace() -> None:
+def test_dropping_a_batch_that_does_not_wait_changes_nothing() -> None:
     retries, batch = Retries(), Batch("visitor", "custom", ["a"])
     retries.drop(batch)
     retries.push(3.0, batch)
@@ -218,8 +218,8 @@ def test_a_batch_that_does_not_wait_is_dropped_without_a_trace() -> None:
 # Bytes
 
 
-def test_a_batch_has_at_most_the_bytes_that_it_may_have() -> None:
-    """A thousand records of 196 KB made one request of 196 MB."""
+def test_a_batch_has_at_most_the_allowed_bytes() -> None:
+    """Before the fix, a thousand records of 196 KB became one request of 196 MB."""
     batches = batches_of(batch_bytes=1_000_000)
     for offset in range(100):
         offer(batches, offset, f"v{offset}", {f"f{number}": "x" * 5_000 for number in range(10)})
@@ -231,7 +231,7 @@ def test_a_batch_has_at_most_the_bytes_that_it_may_have() -> None:
 
 
 def test_the_values_of_one_visitor_go_in_several_requests_when_they_are_too_many() -> None:
-    """Each event may be small; together they made one record of any size."""
+    """Each event may be small. Before the fix, together they became one record of any size."""
     batches = batches_of(batch_bytes=100_000)
     for offset in range(100):
         offer(batches, offset, "v", {f"f{offset}": "x" * 9_000})
@@ -246,7 +246,7 @@ def test_the_values_of_one_visitor_go_in_several_requests_when_they_are_too_many
 
 
 def test_a_delivery_of_several_fields_is_never_in_two_requests() -> None:
-    """Its offset would be settled late: what a newer value supersedes in it must not wait for another request."""
+    """Otherwise its offset would be settled late: one of its fields would wait for another request."""
     batches = batches_of(batch_bytes=1_000)
     for offset in range(6):
         offer(batches, offset, "v", {f"f{offset}": "x" * 200, f"g{offset}": "x" * 200})
@@ -281,7 +281,7 @@ def test_ids_that_do_not_fit_in_a_batch_do_not_linger_again() -> None:
     assert sum(len(visitors_in(body)) for body in send_all(batches, 60.0)) == 10
 
 
-def test_a_record_that_no_request_holds_is_invalid_and_supersedes_nothing() -> None:
+def test_a_record_larger_than_a_request_is_invalid_and_supersedes_nothing() -> None:
     batches = batches_of(batch_bytes=1_000)
     offer(batches, 0, "v", {"f": "small"})
     offer(batches, 1, "v", {"f": "x" * 1_000})
@@ -307,9 +307,7 @@ def test_a_record_may_fill_a_request_to_the_last_byte() -> None:
 
 
 @pytest.mark.parametrize(("bytes_more", "sent"), [(2, [["f", "g"], ["h"]]), (1, [["f"], ["g"], ["h"]])])
-def test_of_one_id_as_many_deliveries_go_as_fill_a_request_to_the_last_byte(
-    bytes_more: int, sent: list[list[str]]
-) -> None:
+def test_deliveries_of_one_id_fill_a_request_to_the_last_byte(bytes_more: int, sent: list[list[str]]) -> None:
     roomy = batches_of()
     offer(roomy, 0, "v", {"f": "x" * 100})
     offer(roomy, 1, "v", {"g": "x" * 100})
@@ -323,7 +321,7 @@ def test_of_one_id_as_many_deliveries_go_as_fill_a_request_to_the_last_byte(
 
 @pytest.mark.parametrize("is_enough", [True, False])
 def test_ids_that_fill_a_request_to_the_last_byte_go_together(is_enough: bool) -> None:
-    """Each record is counted with a comma, and the body with brackets and one comma less."""
+    """Each record is counted with a comma after its last field and one after itself, and the body with brackets."""
     roomy = batches_of()
     for offset, visitor in enumerate("ab"):
         offer(roomy, offset, visitor, {"f": "x" * 100})
@@ -348,10 +346,10 @@ def test_ids_that_fill_a_request_to_the_last_byte_go_together(is_enough: bool) -
     seed=st.integers(0, 1000),
 )
 @settings(deadline=None, max_examples=examples(100))
-def test_what_is_counted_is_what_is_sent(
+def test_the_counted_bytes_are_those_that_are_sent(
     ids: list[str], names: list[str], values: list[MetadataValue], seed: int
 ) -> None:
-    """The bytes that are added up are those of the body, but for a comma at each end."""
+    """The counted bytes are those of the body, and a comma after each record's last field and the last record."""
     draw = Random(seed)
     batches = batches_of()
     for offset in range(20):
@@ -388,7 +386,7 @@ def test_bytes_that_were_handed_back_do_not_fill_a_batch() -> None:
     assert batches._queues["visitor", "custom"]._bytes == 0
 
 
-# Company
+# Lingering
 
 
 def test_an_id_waits_in_the_batch_of_each_of_its_groups() -> None:
@@ -417,7 +415,7 @@ def test_an_id_whose_partition_may_send_from_now_on_does_not_linger_anew() -> No
 
 
 def test_a_busy_kind_of_metadata_does_not_starve_another() -> None:
-    """Visitors' batches went first, for as long as there was a full one."""
+    """Before the fix, visitors' batches went first for as long as one of them was full."""
     batches = batches_of(batch_size=10, linger_seconds=1.0)
     for offset in range(30):
         offer(batches, offset, f"v{offset}", {"f": 1}, now=offset / 10)
@@ -431,16 +429,16 @@ def test_a_busy_kind_of_metadata_does_not_starve_another() -> None:
     assert kinds == ["visitor", "visitor", "account", "visitor"]
 
 
-# What Pendo has
+# Pendo's values
 
 
 def ended(batches: Batches) -> dict[int, Reason]:
-    """How each offset ended since the last call."""
+    """How deliveries have ended since the last call, by offset."""
     return {item.offset: ending.reason for item, ending in batches.take_ended()}
 
 
 def values_in(body: bytes) -> dict[str, MetadataValue]:
-    """Of the one record of a request."""
+    """The values of the only record in a request."""
     (entry,) = orjson.loads(body)
     found: dict[str, MetadataValue] = entry["values"]
     return found
@@ -466,7 +464,7 @@ def test_a_value_older_than_one_that_was_found_unchanged_is_superseded() -> None
 
 
 def test_a_value_is_sent_again_after_a_request_with_another_one_failed() -> None:
-    """Pendo may have taken the other one although the request failed."""
+    """Pendo may have accepted the other value although the request failed."""
     batches = batches_of()
     offer(batches, 0, "v", {"f": 1})
     send_all(batches)
@@ -488,21 +486,21 @@ def test_a_value_is_sent_again_after_pendo_refused_another_one() -> None:
     assert [values_in(body) for body in send_all(batches)] == [{"f": 1}]
 
 
-def test_of_two_partitions_values_of_the_same_age_the_one_that_came_last_is_sent() -> None:
+def test_of_equally_old_values_of_two_partitions_the_last_one_offered_is_sent() -> None:
     batches = batches_of()
     offer(batches, 0, "v", {"f": 1}, partition=0)
     offer(batches, 0, "v", {"f": 2}, partition=1)
     assert [values_in(body) for body in send_all(batches)] == [{"f": 2}]
 
 
-# What is given up
+# Deliveries that are given up
 
 
 def exhausted(_: Item[None]) -> Ending:
     return Ending(Reason.ATTEMPTS_EXHAUSTED)
 
 
-def test_what_else_waits_for_an_id_goes_once_its_batch_is_given_up() -> None:
+def test_other_values_of_an_id_are_sent_once_its_batch_is_given_up() -> None:
     batches = batches_of()
     offer(batches, 0, "v", {"f": 1})
     sent = send(batches)
@@ -545,7 +543,7 @@ def test_a_scout_is_one_id_and_the_others_go_without_it() -> None:
 
 
 def test_an_id_of_a_newly_assigned_partition_holds_back_no_other() -> None:
-    """The first of the queue said when it leaves, and the first was one that may not leave yet."""
+    """Before the fix, the first id decided when the queue is due, although it could not be sent yet."""
     batches = batches_of(linger_seconds=0.5)
     offer(batches, 0, "new", {"f": 1}, now=0.0, send_from=100.0, partition=1)
     offer(batches, 0, "old", {"f": 1}, now=0.0)
@@ -564,8 +562,8 @@ def test_an_id_of_two_partitions_waits_for_the_later_one() -> None:
     assert [orjson.loads(body)[0]["values"] for body in send_all(batches, 100.0)] == [{"f": 1, "g": 1}]
 
 
-def test_what_comes_back_does_not_follow_what_was_handed_back_before() -> None:
-    """The delivery of the assignment before still waits for another partition's; the new one is settled."""
+def test_a_delivery_that_comes_back_does_not_follow_the_one_handed_back_before() -> None:
+    """The old delivery, handed back, still waits for one of another partition; the new one is settled."""
     batches = batches_of()
     offer(batches, 0, "v", {"f": 1, "g": 1}, partition=1)
     gone = offer(batches, 1, "v", {"f": 2}, partition=0)
@@ -577,7 +575,7 @@ def test_what_comes_back_does_not_follow_what_was_handed_back_before() -> None:
 
 
 def test_a_busy_id_of_a_newly_assigned_partition_waits_for_its_interval_too() -> None:
-    """Once its request was answered it went with the next batch, whatever its partition's interval."""
+    """Before the fix, once its request was answered, it was sent with the next batch, whatever the interval."""
     batches = batches_of()
     abandoned = offer(batches, 0, "v", {"f": 1})
     sent = send(batches)
@@ -590,8 +588,8 @@ def test_a_busy_id_of_a_newly_assigned_partition_waits_for_its_interval_too() ->
 
 
 @pytest.mark.parametrize("drains", [False, True])
-def test_a_batch_that_is_sent_again_leaves_out_what_may_not_go_yet(drains: bool) -> None:
-    """It took the newest values of its ids, of a partition that had come back a moment before, too."""
+def test_a_batch_that_is_sent_again_leaves_out_ids_that_may_not_be_sent_yet(drains: bool) -> None:
+    """Before the fix, it took the newest values of its ids, even of a partition that had just come back."""
     batches = batches_of()
     gone = offer(batches, 0, "moved", {"f": 1}, partition=1)
     offer(batches, 0, "stays", {"f": 1})
@@ -639,7 +637,7 @@ def attempts_at(engine: Engine, seconds: float) -> list[Attempt]:
 
 
 def sizes(batches: Batches) -> dict[str, int]:
-    """What is held, by the name of its collection."""
+    """The number of entries in each collection."""
     return {
         "targets": len(batches._targets),
         "queued": sum(map(len, batches._queues.values())),
@@ -654,8 +652,8 @@ def nothing(batches: Batches) -> bool:
     return set(sizes(batches).values()) <= {0}
 
 
-def test_what_was_handed_back_leaves_nothing_behind_while_pendo_is_down() -> None:
-    """The ids of batches that waited to be sent again stayed: each hand-over during an outage added to them."""
+def test_deliveries_handed_back_while_pendo_is_down_leave_nothing_behind() -> None:
+    """Before the fix, the ids of batches that waited for a retry stayed, more with each hand-over in an outage."""
     batches = batches_of(batch_size=10)
     offer(batches, 0, "stays", {"f": 1}, partition=1)
     first = send(batches)
@@ -676,7 +674,7 @@ def test_what_was_handed_back_leaves_nothing_behind_while_pendo_is_down() -> Non
     assert len(batches.take_ended()) == len(batches.take_returned()) == 0
 
 
-def test_a_batch_of_which_something_is_left_goes_on() -> None:
+def test_the_rest_of_a_batch_is_sent_after_most_of_it_was_handed_back() -> None:
     batches = batches_of()
     items = [offer(batches, offset, f"v{offset}", {"f": 1}) for offset in range(10)]
     sent = send(batches)
@@ -792,13 +790,13 @@ def test_nothing_is_left_once_all_has_ended(seed: int) -> None:
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """How many lines of our code a piece of work takes: the same on every machine."""
+    """The number of lines of our code that a piece of work runs: the same on every machine."""
     lines = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal lines
         if "flagpost_consumer" not in frame.f_code.co_filename:
-            return None  # Whatever the garbage collector calls just now.
+            return None  # The garbage collector may call something just now.
         lines += event == "line"
         return trace
 
@@ -819,7 +817,7 @@ def waiting_batches(ids: int, *, send_from: float = 0.0) -> Batches:
 
 
 @pytest.mark.parametrize("send_from", [0.0, 50.0], ids=["sendable", "not yet"])
-def test_what_a_poll_costs_does_not_grow_with_what_waits(send_from: float) -> None:
+def test_the_cost_of_a_poll_does_not_grow_with_the_ids_that_wait(send_from: float) -> None:
     def work(ids: int) -> list[int]:
         batches = waiting_batches(ids, send_from=send_from)
         moments = (0.0, 0.0, 10.0)
@@ -830,7 +828,7 @@ def test_what_a_poll_costs_does_not_grow_with_what_waits(send_from: float) -> No
     assert work(50) == work(1_000)
 
 
-def test_what_a_batch_costs_does_not_grow_with_what_else_waits() -> None:
+def test_the_cost_of_a_batch_does_not_grow_with_the_other_ids_that_wait() -> None:
     def work(batches: Batches) -> int:
         sent = send(batches, 2.0)
         assert sent is not None
@@ -848,8 +846,8 @@ def test_what_a_batch_costs_does_not_grow_with_what_else_waits() -> None:
     assert work(waiting_batches(50)) == work(waiting_batches(1_000))
 
 
-def test_what_a_value_costs_does_not_grow_with_those_that_its_visitor_has() -> None:
-    """An id with ten thousand fields took a hundred million steps."""
+def test_the_cost_of_a_value_does_not_grow_with_the_visitors_other_values() -> None:
+    """Before the fix, an id with ten thousand fields took a hundred million steps."""
 
     def work(fields: int) -> int:
         batches = batches_of(linger_seconds=60.0)
@@ -857,14 +855,14 @@ def test_what_a_value_costs_does_not_grow_with_those_that_its_visitor_has() -> N
             offer(batches, offset, "v", {f"f{offset}": 1})
         return steps_of(lambda: offer(batches, fields, "v", {"one more": 1}))
 
-    work(1)  # Names are kept in a cache, too.
+    work(1)  # This fills the cache of names.
     assert work(10) == work(1_000)
 
 
-# What the engine makes of it
+# In the engine
 
 
-def test_a_record_that_no_request_holds_is_dead_lettered_invalid() -> None:
+def test_a_record_larger_than_a_request_is_dead_lettered_as_invalid() -> None:
     policy = Policy(
         metadata=MetadataSettings(batch_bytes=65_536, linger_seconds=0.0),
         limits=EndpointLimits(metadata_requests_per_minute=None),

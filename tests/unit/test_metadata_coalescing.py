@@ -15,7 +15,7 @@ from flagpost_consumer.core.planning.mapping import Metadata
 VISITORS, FLAGS, MOST_REQUESTS = 10_000, 5, 60
 CHANGES = VISITORS * FLAGS
 Change = tuple[int, int]
-"""A visitor and a flag."""
+"""The numbers of a visitor and of a flag."""
 
 
 def visitor_after_visitor() -> list[Change]:
@@ -54,7 +54,7 @@ def requests_for(changes: Iterable[Change], per_second: float, linger_seconds: f
 
 
 def send_due(batches: MetadataBatches[None], now: float) -> int:
-    """Send what is due; returns the number of requests."""
+    """Send the batches that are due; returns the number of requests."""
     sent = 0
     while (batches.due_at(now) or now + 1) <= now and (batch := batches.take(now)) is not None:
         batches.gather(batch, now)
@@ -65,12 +65,12 @@ def send_due(batches: MetadataBatches[None], now: float) -> int:
 
 @pytest.mark.simulated_hours
 @pytest.mark.parametrize("order", [visitor_after_visitor, flag_after_flag, shuffled])
-def test_from_500_changes_a_second_on_at_most_sixty(order: Callable[[], list[Change]]) -> None:
+def test_at_500_changes_a_second_there_are_at_most_sixty_requests(order: Callable[[], list[Change]]) -> None:
     assert requests_for(order(), per_second=500) <= MOST_REQUESTS
 
 
 @pytest.mark.thorough
-def test_below_that_it_is_one_request_a_linger() -> None:
+def test_at_a_lower_rate_there_is_one_request_for_each_linger_time() -> None:
     arriving_seconds, linger_seconds = 500, 2.0
     per_second = CHANGES / arriving_seconds
     assert requests_for(flag_after_flag(), per_second, linger_seconds) == arriving_seconds / linger_seconds

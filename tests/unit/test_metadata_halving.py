@@ -1,4 +1,4 @@
-"""Batches that fail: a bad record costs only itself, in few requests and in minutes; an outage breaks no batch up."""
+"""Batches that fail: a bad record is found in few requests and minutes, and an outage hardly splits batches."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def value(visitor: str, number: int = 0, **values: MetadataValue) -> VisitorMeta
 
 
 class Pendo:
-    """Answers by what a request holds; a time-out takes as long as the setting says."""
+    """Answers each request by its ids; a time-out takes as long as the setting says."""
 
     def __init__(self, script: Script, *, seconds: float = 0.05) -> None:
         self.script = script
@@ -68,13 +68,13 @@ def publish_batch(world: World, size: int) -> None:
 
 
 def publish_others(world: World, minutes: int) -> None:
-    """A healthy visitor every five seconds, whose requests pass."""
+    """Publish a value of another healthy visitor every five seconds."""
     for number in range(12 * minutes):
         world.publish_at(5.0 * number, value(f"o{number}"))
 
 
 def endings(world: World) -> dict[str, Reason]:
-    """By visitor."""
+    """How each visitor's delivery ended."""
     return {
         (settlements[0].delivery.record.key or b"").decode(): settlements[0].ending.reason
         for settlements in world.settled.values()
@@ -82,7 +82,7 @@ def endings(world: World) -> dict[str, Reason]:
 
 
 def settled_seconds(world: World, visitor: str) -> float:
-    """When a visitor's first delivery had ended, in virtual seconds; raises if it has not."""
+    """When a visitor's first delivery was settled, in virtual seconds; raises if it was not."""
     return next(
         (settlement.settled_at_ms - START_MS) / 1000
         for settlements in world.settled.values()
@@ -92,7 +92,7 @@ def settled_seconds(world: World, visitor: str) -> float:
 
 
 def others_settled_at(world: World) -> float:
-    """When the last of the others had ended, in virtual seconds."""
+    """When the last delivery of the healthy visitors was settled, in virtual seconds."""
     return max(
         (settlement.settled_at_ms - START_MS) / 1000
         for settlements in world.settled.values()
@@ -110,7 +110,7 @@ def check_only_the_bad_one_died(world: World, reason: Reason, size: int) -> None
 
 @pytest.mark.parametrize("answer", [Answer(500), Answer(408)])
 def test_a_record_that_pendo_fails_on_costs_only_itself(answer: Answer) -> None:
-    """All of a batch were dead-lettered as attempts_exhausted."""
+    """Before the fix, the whole batch was dead-lettered as attempts_exhausted."""
     world = world_with(one_bad(answer))
     world.join()
     publish_batch(world, 101)
@@ -123,7 +123,7 @@ def test_a_record_that_pendo_fails_on_costs_only_itself(answer: Answer) -> None:
 
 
 SIZES = [(250, 8), pytest.param(1000, 10, marks=pytest.mark.simulated_hours)]
-"""Of a batch, and how often it is halved until one record is left."""
+"""The size of a batch, and how often it is halved until one record is left."""
 
 
 @pytest.mark.parametrize("answer", [Answer(500), Answer(403)])
@@ -131,9 +131,9 @@ SIZES = [(250, 8), pytest.param(1000, 10, marks=pytest.mark.simulated_hours)]
 def test_a_bad_record_among_a_thousand_is_found_in_few_requests_when_nobody_else_is_there(
     answer: Answer, size: int, halvings: int
 ) -> None:
-    """The batch twice, and two parts of it for each time that it is halved. They were sent again whole, without end.
+    """The batch is sent twice, and then two parts of it for each halving. Before the fix, it was sent whole for ever.
 
-    The bad one itself waits: no attempt counts, since nobody else's request passes.
+    The bad record itself waits: none of its attempts counts, since no other visitor's request passes.
     """
     pendo = one_bad(answer)
     world = world_with(pendo)
@@ -151,7 +151,7 @@ def test_a_bad_record_among_a_thousand_is_found_in_few_requests_when_nobody_else
 def test_a_record_on_which_pendo_hangs_holds_the_others_for_minutes_not_for_hours(
     size: int, halvings: int
 ) -> None:
-    """Each request with it takes 60 s, and both halves go at once. They were sent again whole, without end."""
+    """Each request with it takes 60 s, and both halves go at once. Before the fix, the batch went whole for ever."""
     world = world_with(one_bad(TIMED_OUT), request_timeout_seconds=METADATA_TIMEOUT_SECONDS)
     world.join()
     publish_batch(world, size)
@@ -191,7 +191,7 @@ def test_several_bad_records_cost_only_themselves() -> None:
 def test_many_bad_records_and_nobody_else_hold_the_others_for_a_minute_or_twenty_time_outs(
     answer: Answer, seconds: float
 ) -> None:
-    """Where both halves held a bad one, each waited for twice as many failures, minutes for each step."""
+    """Before the fix, if both halves had a bad record, each step waited for twice as many failures, for minutes."""
     bad = {f"v{number}" for number in range(0, 28, 4)}
     world = world_with(Pendo(lambda _, ids: answer if ids & bad else OK))
     world.join()
@@ -203,8 +203,8 @@ def test_many_bad_records_and_nobody_else_hold_the_others_for_a_minute_or_twenty
 
 @pytest.mark.simulated_hours
 @pytest.mark.parametrize("answer", [Answer(503), Answer(403), Answer(429)])
-def test_an_outage_of_a_day_breaks_batches_up_but_little(answer: Answer) -> None:
-    """What waits goes in few requests afterwards: ten batches of a hundred visitors as at most 200, not as 1,000."""
+def test_an_outage_of_a_day_splits_batches_only_a_little(answer: Answer) -> None:
+    """Afterwards, the ten batches of a hundred visitors are sent in at most 200 requests, not in 1,000."""
     over = 24 * 3600.0
     pendo = Pendo(lambda world, _: answer if world.now < over else OK)
     world = world_with(pendo, batch_size=100)
@@ -220,7 +220,7 @@ def test_an_outage_of_a_day_breaks_batches_up_but_little(answer: Answer) -> None
 
 
 def test_failures_at_random_cost_few_more_requests() -> None:
-    """One request in five fails: a batch is halved now and then, and never broken up."""
+    """One request in five fails: a batch is halved now and then, and never split into single records."""
     random = Random(3)
     pendo = Pendo(lambda *_: Answer(503) if random.random() < 0.2 else OK)
     world = world_with(pendo, batch_size=20)
@@ -236,7 +236,7 @@ def test_failures_at_random_cost_few_more_requests() -> None:
 
 
 def sizes_of_requests(script: Script, size: int, seconds: float = 300.0) -> list[int]:
-    """How many ids each request of a batch has, and of what follows it, when nobody else is there."""
+    """Publish one batch and nothing else; returns the number of ids in each request."""
     pendo = Pendo(script)
     world = world_with(pendo)
     world.join()
@@ -250,7 +250,7 @@ def sizes_of_requests(script: Script, size: int, seconds: float = 300.0) -> list
 def test_a_batch_with_a_bad_record_is_tried_twice_then_without_one_id_then_in_halves(
     answer: Answer, size: int, sizes: list[int]
 ) -> None:
-    """Of two halves the one that failed is halved at once: the other one passed. Then the bad one waits alone."""
+    """The half that failed is halved at once, since the other half passed. Then the bad record waits alone."""
     found = sizes_of_requests(lambda _, ids: answer if BAD in ids else OK, size)
     assert found[: len(sizes)] == sizes
     assert set(found[len(sizes) :]) == {1}
@@ -266,7 +266,7 @@ def test_a_batch_with_a_bad_record_is_tried_twice_then_without_one_id_then_in_ha
     ],
 )
 @pytest.mark.parametrize("answer", [Answer(500), Answer(403)])
-def test_after_two_failures_one_id_goes_ahead(
+def test_after_two_failures_one_id_is_sent_ahead(
     answer: Answer, fails: int, size: int, sizes: list[int]
 ) -> None:
     answers = [answer] * fails
@@ -274,7 +274,7 @@ def test_after_two_failures_one_id_goes_ahead(
 
 
 def test_halves_that_both_fail_are_sent_again_before_they_are_halved() -> None:
-    """None of the two shows that Pendo works: it may be an outage."""
+    """Neither of them shows that Pendo works: it may be an outage."""
     bad = {"v1", "v6"}
     pendo = Pendo(lambda _, ids: Answer(500) if ids & bad else OK)
     world = world_with(pendo)
@@ -299,7 +299,7 @@ def test_a_request_that_passed_before_the_batch_was_made_does_not_count_against_
 
 
 def test_a_request_that_passes_before_the_retry_does_not_halve_the_batch() -> None:
-    """Everything may have failed in that moment: the batch is halved only if it fails again."""
+    """Everything may have failed at that moment: the batch is halved only if it fails again."""
     answers = [Answer(500), OK]
     pendo = Pendo(lambda *_: answers.pop(0) if answers else OK, seconds=1.0)
     world = world_with(pendo)
@@ -311,7 +311,7 @@ def test_a_request_that_passes_before_the_retry_does_not_halve_the_batch() -> No
     assert pendo.sizes == [4, 1, 4]
 
 
-def test_a_batch_that_is_told_to_wait_stays_as_it_is() -> None:
+def test_a_batch_that_gets_a_429_is_not_split() -> None:
     sizes = sizes_of_requests(lambda world, _: Answer(429) if world.now < 60.0 else OK, 4)
     assert len(sizes) > 3
     assert set(sizes) == {4}
@@ -322,11 +322,11 @@ def test_a_batch_that_is_refused_for_good_is_halved_at_once() -> None:
     assert sizes == [8, 4, 4, 2, 2, 1, 1]
 
 
-# Whose success is another's
+# Successes of other visitors
 
 
 def test_a_visitors_own_success_does_not_make_an_attempt_count() -> None:
-    """Only another visitor's 2xx does; the failure counted, since the visitor's own request passed before it."""
+    """Only another visitor's 2xx does. Before the fix, the failure counted because of the visitor's own success."""
     answers = [OK, Answer(500), Answer(500)]
     pendo = Pendo(lambda *_: answers.pop(0) if answers else OK, seconds=5.0)
     world = world_with(pendo, max_attempts=1)
@@ -351,8 +351,8 @@ def test_an_attempt_counts_once_another_visitors_request_passed() -> None:
     assert {sight.endpoint for sight in world.sights} == {EndpointName.METADATA}
 
 
-def test_a_failed_batch_is_retried_although_new_ones_take_all_requests_that_are_allowed() -> None:
-    """Before, a batch that had failed once waited until there were no new visitors, and held all offsets after it."""
+def test_a_failed_batch_is_retried_although_new_ones_take_all_allowed_requests() -> None:
+    """Before the fix, a failed batch waited until there were no new visitors, and held up all offsets after it."""
     answers = iter([Answer(503)])
     pendo = Pendo(lambda _world, _ids: next(answers, OK))
     policy = Policy(

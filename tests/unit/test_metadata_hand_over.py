@@ -1,4 +1,4 @@
-"""Metadata of one partition when it is handed over: what one owner settles, and what it leaves to the next."""
+"""Metadata of a partition that is handed over: what one owner settles, and what it leaves to the next owner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def values(offset: int, **fields: MetadataValue) -> Record:
 
 
 class Owner:
-    """An engine that owns the partition, with what Kafka acknowledges at once unless it is told otherwise."""
+    """An engine that owns the partition, and the ledger. Kafka acknowledges at once while `acknowledges` is true."""
 
     def __init__(self, before: Owner | None = None) -> None:
         self.engine = Engine(POLICY, Random(1).random)
@@ -66,7 +66,7 @@ class Owner:
         self.engine.receive(records, self.instant)
 
     def act(self, after_seconds: float = 0.0) -> list[Attempt]:
-        """What starts now; what is settled goes to the ledger."""
+        """Start the requests that are due, and write settlements to the ledger; returns the attempts."""
         self.seconds += after_seconds
         attempts = []
         for _ in range(3):
@@ -81,7 +81,7 @@ class Owner:
         self.engine.answered(attempt, answer, self.instant)
 
     def send(self, *records: Record) -> Attempt:
-        """Take records in, and start the one request that they make."""
+        """Take records in, and start the one request that they cause."""
         self.receive(*records)
         (attempt,) = self.act()
         return attempt
@@ -102,7 +102,7 @@ def carried(attempt: Attempt) -> dict[str, MetadataValue]:
 
 
 def carried_last(owner: Owner, *records: Record) -> dict[str, MetadataValue]:
-    """What the next owner sends of the records from the first on that is not settled."""
+    """Let the next owner read from the first unsettled record on; returns the last value it sends of each field."""
     owner = Owner(owner)
     owner.receive(*records[owner.first_unsettled() :])
     sent: dict[str, MetadataValue] = {}
@@ -116,7 +116,7 @@ def carried_last(owner: Owner, *records: Record) -> dict[str, MetadataValue]:
 
 @pytest.mark.parametrize("how", ["revoked", "killed"])
 def test_a_value_found_unchanged_is_not_settled_before_one_that_it_supersedes(how: str) -> None:
-    """The last record was settled `unchanged` at once; the one before was sent after it, and Pendo kept B."""
+    """Before the fix, the last record was settled at once, and the one before was sent later: Pendo kept B."""
     records = values(0, p="A"), values(1, p="B", q="X"), values(2, p="A")
     owner = Owner()
     owner.deliver(records[0])
@@ -129,7 +129,7 @@ def test_a_value_found_unchanged_is_not_settled_before_one_that_it_supersedes(ho
 
 
 def test_a_value_that_drains_after_one_that_failed_is_handed_back_with_it() -> None:
-    """The second record was delivered and settled while the first, handed back, was sent anew by the next owner."""
+    """Before the fix, the second record was settled, and the next owner sent the first one, which was handed back."""
     records = values(0, q="x", r=1), values(1, q="x", r=2)
     owner = Owner()
     first = owner.send(records[0])
@@ -144,8 +144,8 @@ def test_a_value_that_drains_after_one_that_failed_is_handed_back_with_it() -> N
     assert carried_last(owner, *records) == {"q": "x", "r": 2}
 
 
-def test_what_follows_a_delivery_that_was_handed_back_is_handed_back_although_pendo_took_it() -> None:
-    """The record in the middle waits for no answer of its own: revoked, it would have come back as the last."""
+def test_deliveries_after_one_that_was_handed_back_are_handed_back_although_pendo_took_them() -> None:
+    """The middle record has no request of its own: if only it were handed back, its value would be sent last."""
     records = values(0, p=1, q="X"), values(1, p=2), values(2, p=3)
     owner = Owner()
     attempt = owner.send(*records)
@@ -185,7 +185,7 @@ FOLLOWING = values(0, p=1, q="x"), values(1, p=2), values(2, p=3)
 
 
 def drained_while_the_first_fails(owner: Owner) -> None:
-    """Nothing has been asked of the engine since."""
+    """Drain the owner while its first request fails; the engine has not been polled since."""
     attempt = owner.send(FOLLOWING[0])
     owner.receive(*FOLLOWING[1:])
     owner.engine.drain(owner.instant)
@@ -205,7 +205,7 @@ def test_a_superseded_value_is_handed_back_with_the_one_that_it_waited_for() -> 
     assert carried_last(owner, *FOLLOWING) == {"p": 3, "q": "x"}
 
 
-def test_what_is_to_be_handed_back_when_its_partition_is_lost_is_handed_back_once() -> None:
+def test_deliveries_to_be_handed_back_when_their_partition_is_lost_are_handed_back_once() -> None:
     owner = Owner()
     drained_while_the_first_fails(owner)
     assert owner.engine.forget([0], owner.instant) == 0, "nothing is in flight any more"
@@ -215,7 +215,7 @@ def test_what_is_to_be_handed_back_when_its_partition_is_lost_is_handed_back_onc
 
 
 def test_a_newer_value_waits_until_the_dead_letter_of_an_older_one_is_written() -> None:
-    """Until then the older one may come again, and would be sent last."""
+    """Until then, the older value may be read again, and would be sent last."""
     records = values(0, p="bad"), values(1, p="good")
     owner = Owner()
     owner.acknowledges = False
@@ -254,7 +254,7 @@ def test_an_owner_whose_partition_comes_back_does_not_rely_on_what_it_sent_befor
     assert carried(owner.send(values(1, p="A"))) == {"p": "A"}
 
 
-def test_a_long_line_of_values_is_settled_without_a_deep_stack() -> None:
+def test_a_long_series_of_values_is_settled_without_a_deep_stack() -> None:
     """Two thousand values of one field follow one another, twice as many as calls may be nested."""
     owner = Owner()
     attempt = owner.send(values(0, p=0, q="X"))
@@ -267,7 +267,7 @@ def test_a_long_line_of_values_is_settled_without_a_deep_stack() -> None:
     assert carried(last) == {"p": 1_999}
 
 
-def test_fields_that_nothing_unsettled_sets_do_not_wait() -> None:
+def test_fields_without_unsettled_deliveries_do_not_wait() -> None:
     owner = Owner()
     owner.send(values(0, p="A"))
     owner.receive(values(1, q=1), values(2, q=2))

@@ -1,4 +1,4 @@
-"""Metadata of one id that hangs, or comes too fast, does not fill the memory of all."""
+"""One id whose metadata hangs, or comes too fast, does not fill the memory that all ids share."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def item(who: str, flying: int = 0) -> Item[None]:
     return made
 
 
-def test_nothing_is_left_of_what_has_ended() -> None:
+def test_nothing_is_left_of_deliveries_that_have_ended() -> None:
     draw = Random(4)
     holdings: Holdings[None] = Holdings(room_of(Holding(10, 10**9), Holding(5, 10**9)))
     held: list[Item[None]] = []
@@ -57,7 +57,7 @@ def test_nothing_is_left_of_what_has_ended() -> None:
 
 
 def holdings_of(room: Room, **counts: int) -> tuple[Holdings[None], dict[str, list[Item[None]]]]:
-    """So many deliveries of ten bytes for each id; the newest of `flying` is in flight."""
+    """This many deliveries of ten bytes for each id; the newest one of the id "flying" is in flight."""
     holdings: Holdings[None] = Holdings(room)
     items = {who: [item(who) for _ in range(count)] for who, count in counts.items()}
     for who, of_one in items.items():
@@ -75,15 +75,15 @@ def test_the_newest_deliveries_of_the_largest_holders_are_cut_except_those_in_fl
     assert list(holdings.beyond_fair_share(0.0)) == []
 
 
-def test_what_is_in_flight_stays_however_much_it_is() -> None:
-    """A request may carry a value of each of an id's deliveries."""
+def test_deliveries_in_flight_stay_however_many_they_are() -> None:
+    """A request may have a value of each of an id's deliveries."""
     holdings, items = holdings_of(room_of(Holding(12, 10**9), Holding(2, 10**9)), carried=10, other=10)
     for each in items["carried"][1:]:
         each.flying = 1
     assert list(holdings.beyond_fair_share(0.0)) == [items["carried"][0], *items["other"][9:6:-1]]
 
 
-def test_whoever_holds_bytes_is_judged_by_bytes() -> None:
+def test_an_id_with_many_bytes_is_limited_by_bytes() -> None:
     room = room_of(Holding(1000, 80), Holding(100, 30))
     holdings, items = holdings_of(room, small=3, first=7, second=7)
     assert list(holdings.beyond_fair_share(0.0)) == [*items["first"][6:4:-1], *items["second"][6:4:-1]]
@@ -112,14 +112,14 @@ def test_an_id_that_holds_little_by_now_has_no_share_of_what_the_others_hold() -
 
 
 def test_a_backlog_of_many_ids_with_a_few_deliveries_each_is_no_hoard() -> None:
-    """Ten thousand visitors with five flags lost a third of their values to fair shares of nothing."""
+    """Before the fix, ten thousand visitors with five flags each lost a third of their values."""
     room = room_of(Holding(30, 10**9), Holding(5, 10**9))
     holdings, _ = holdings_of(room, **{f"v{number}": 6 for number in range(100)})
     assert list(holdings.beyond_fair_share(0.0)) == []
 
 
-def test_what_came_just_now_is_not_a_hoard() -> None:
-    """In a backlog an id's values come at once; its newest were dead-lettered before the first request was made."""
+def test_deliveries_that_have_just_come_are_not_a_hoard() -> None:
+    """In a backlog, all values of an id come at once. Before the fix, the newest ones became dead letters at once."""
     room = room_of(Holding(12, 10**9), Holding(5, 10**9))
     holdings, items = holdings_of(room, one=10, other=10)
     assert list(holdings.beyond_fair_share(-0.1)) == []
@@ -133,7 +133,7 @@ def test_one_id_alone_may_fill_the_room_and_no_more() -> None:
 
 
 def test_an_id_whose_metadata_hangs_stops_nobody() -> None:
-    """Values of a field are settled in order: before, all that followed a hanging one filled the memory."""
+    """Values of a field are settled in order. Before the fix, those that followed a hanging one filled the memory."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
         hangs = isinstance(attempt, MetadataAttempt) and "hangs" in attempt.batch.ids
@@ -155,8 +155,8 @@ def test_an_id_whose_metadata_hangs_stops_nobody() -> None:
 
 
 @pytest.mark.parametrize("written_first", [True, False])
-def test_what_follows_a_delivery_that_was_given_up_waits_for_its_dead_letter(written_first: bool) -> None:
-    """A crash would plan the dead letter's record again: its older value must not be the last that is sent."""
+def test_deliveries_after_one_that_was_given_up_wait_for_its_dead_letter(written_first: bool) -> None:
+    """After a crash, a record without its dead letter is read again: its older value must not be sent last."""
     order: SettlingOrder[None] = SettlingOrder()
     first, given_up, last = (item("v") for _ in range(3))
     for each in (first, given_up, last):

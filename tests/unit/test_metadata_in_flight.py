@@ -1,4 +1,4 @@
-"""A metadata value that is offered while another one of its field is on its way to Pendo."""
+"""A metadata value that is offered while another value of its field is in flight."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def values(attempt: Attempt) -> dict[str, object]:
 
 
 def in_flight(engine: Engine, event: VisitorMetadata) -> Attempt:
-    """Let the first value go."""
+    """Send the first value; returns its attempt."""
     engine.receive([record(event, 0)], instant(2.0))
     (attempt,) = engine.poll(instant(2.0)).attempts
     return attempt
 
 
 def let_pendo_take(engine: Engine, attempt: Attempt) -> tuple[list[dict[str, object]], dict[int, Reason]]:
-    """Let Pendo take this and all that follows; returns what followed, and how each offset ended."""
+    """Let Pendo accept this and all later attempts; returns the later values, and how each offset ended."""
     engine.answered(attempt, OK, instant(3.0))
     sent: list[dict[str, object]] = []
     settled: dict[int, Settlement] = {}
@@ -49,7 +49,7 @@ def let_pendo_take(engine: Engine, attempt: Attempt) -> tuple[list[dict[str, obj
 
 
 def test_a_value_older_than_one_found_unchanged_in_flight_is_superseded() -> None:
-    """A at 1 s is on its way, A at 5 s needs no request of its own: B at 3 s is older than what Pendo then has."""
+    """A at 1 s is in flight, A at 5 s needs no request of its own: B at 3 s is older than Pendo's value then."""
     engine = engine_with(POLICY)
     attempt = in_flight(engine, metadata("v", 1_000, plan="a"))
     engine.receive([record(metadata("v", 5_000, plan="a"), 1)], instant(2.1))

@@ -23,7 +23,7 @@ def begin(order: Order, *names: str, partition: int = 0) -> Item[None]:
 
 
 def end(order: Order, *items: Item[None], reason: Reason | None = None) -> None:
-    """All fields of these end: accepted, unless a reason is given."""
+    """End all fields of these deliveries: accepted, unless a reason is given."""
     for item in items:
         item.open_fields = 0
         if reason is None:
@@ -82,7 +82,7 @@ def test_a_delivery_is_handed_back_if_one_of_those_that_it_follows_was(is_return
     assert len(order) == 0
 
 
-def test_what_another_partition_handed_back_hands_nothing_back() -> None:
+def test_a_delivery_handed_back_with_another_partition_takes_no_other_with_it() -> None:
     order: Order = SettlingOrder()
     gone, kept = begin(order, "p", partition=1), begin(order, "p", partition=0)
     end(order, kept)
@@ -90,7 +90,7 @@ def test_what_another_partition_handed_back_hands_nothing_back() -> None:
     assert (settled(order), order.returned) == ([kept], [])
 
 
-def test_a_delivery_that_is_handed_back_while_it_waits_lets_nobody_go_before_its_turn() -> None:
+def test_a_delivery_that_is_handed_back_while_it_waits_lets_no_later_one_go_too_early() -> None:
     order: Order = SettlingOrder()
     first, gone, last = (begin(order, "p") for _ in range(3))
     order.give_back([gone])

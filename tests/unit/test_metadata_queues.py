@@ -1,4 +1,4 @@
-"""Ids that wait to be batched: when the first of them go, and in which order."""
+"""Ids that wait to be batched: when the first of them are sent, and in which order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_bytes_of_an_id_that_does_not_wait_are_not_counted() -> None:
     assert queue.leaves_at(5.0) == 15.0, "nine bytes wait"
 
 
-def test_an_id_that_already_waited_goes_before_all_others_and_at_once() -> None:
+def test_an_id_that_already_waited_is_sent_before_all_others_and_at_once() -> None:
     queue = Queue(batch_size=NEVER_FULL, batch_bytes=NEVER_FULL)
     queue.enter("a", 1, since=10.0)
     queue.enter_first("b", 1)
@@ -47,7 +47,7 @@ def test_an_id_that_already_waited_goes_before_all_others_and_at_once() -> None:
     assert due < 0.0
 
 
-def test_an_empty_queue_never_goes() -> None:
+def test_an_empty_queue_is_never_due() -> None:
     queue = Queue(batch_size=1, batch_bytes=1)
     assert queue.leaves_at(0.0) is None
     queue.enter("a", 1, since=10.0)

@@ -1,4 +1,4 @@
-"""Batches that wait to be sent again: which is due, and that those which no longer wait leave little behind."""
+"""Batches that wait for a retry: which one is due, and how little is left of those that no longer wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_batch_is_due_from_its_moment_on() -> None:
     assert (len(retries), retries.first_at(), retries.pop(9.0)) == (0, None, None)
 
 
-def test_the_first_due_goes_first_and_of_those_due_at_once_the_one_that_came_first() -> None:
+def test_batches_are_sent_in_the_order_of_their_due_times_and_then_of_their_arrival() -> None:
     retries = Retries()
     late, early, same = batch("late"), batch("early"), batch("same")
     retries.push(5.0, late)
@@ -42,8 +42,8 @@ def test_once_they_are_hurried_all_are_due_in_the_order_in_which_they_came() -> 
 
 
 @pytest.mark.parametrize("dropped", [27, 28])
-def test_there_are_at_most_sixteen_places_more_than_twice_as_many_as_batches_wait(dropped: int) -> None:
-    """They are looked through once for many batches: 37 or 38 places are left for 11 batches, and 10 for 10."""
+def test_the_heap_has_at_most_twice_as_many_places_as_batches_wait_and_sixteen_more(dropped: int) -> None:
+    """The heap is cleaned once for many dropped batches: 37 or 38 places for 11 batches, then 10 for 10."""
     retries = Retries()
     waiting, gone = [batch() for _ in range(10)], [batch() for _ in range(dropped)]
     for number, each in enumerate([*gone, *waiting]):

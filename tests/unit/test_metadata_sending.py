@@ -1,4 +1,4 @@
-"""What the metadata room does with deliveries and answers, driven step by step through the engine."""
+"""How the metadata room handles deliveries and answers, driven step by step through the engine."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def ids(attempt: Attempt) -> list[str]:
 
 
 def receive(engine: Engine, *visitors: str, seconds: float = 1.0) -> None:
-    """A value of each of these, at offsets from 0 on."""
+    """Take in a value of each of these visitors, at offsets from 0 on."""
     for offset, visitor in enumerate(visitors):
         engine.receive([record(metadata(visitor, offset, plan="pro"), offset)], instant(seconds))
 
 
-# What comes in
+# Deliveries that come in
 
 
-def test_a_delivery_of_which_a_field_is_missing_says_so_although_the_rest_is_unchanged() -> None:
+def test_a_delivery_with_a_missing_field_says_so_although_the_rest_is_unchanged() -> None:
     engine = engine_with(NO_LINGER)
     engine.know_fields({("visitor", "custom"): {"plan": "plan"}})
     engine.receive([record(metadata("v", 0, plan="pro"), 0)], instant(1.0))
@@ -61,7 +61,7 @@ def test_a_value_is_unchanged_in_the_partition_in_which_it_was_sent() -> None:
     assert not sending_of(engine).is_unchanged(value, 1, START_MS, 1)
 
 
-# What goes out
+# Requests that go out
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_metadata_takes_half_of_the_connections_and_at_most_four(connections: in
     assert len(attempts_at(engine, 1.0)) == at_once
 
 
-def test_all_that_waits_goes_without_lingering_once_the_process_drains() -> None:
+def test_everything_that_waits_is_sent_without_lingering_once_the_process_drains() -> None:
     engine = engine_with(Policy(metadata=MetadataSettings(linger_seconds=300.0)))
     receive(engine, "failed", seconds=10.0)
     (attempt,) = attempts_at(engine, 310.0)
@@ -85,7 +85,7 @@ def test_all_that_waits_goes_without_lingering_once_the_process_drains() -> None
 
 
 @pytest.mark.parametrize(("visitors", "passed"), [("a", 0), ("ab", 1), ("abc", 1)])
-def test_a_request_for_several_ids_that_passes_is_anothers_for_each_of_them(
+def test_a_request_for_several_ids_that_passes_counts_as_anothers_for_each_of_them(
     visitors: str, passed: int
 ) -> None:
     engine = engine_with(NO_LINGER)
@@ -96,7 +96,7 @@ def test_a_request_for_several_ids_that_passes_is_anothers_for_each_of_them(
 
 
 def test_an_endpoint_that_refuses_everybody_is_tried_with_one_id_after_the_other() -> None:
-    """The id that failed last was tried again before others had their turn."""
+    """Before the fix, the id that failed last was retried before others had their turn."""
     tried: list[str] = []
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
@@ -113,7 +113,7 @@ def test_an_endpoint_that_refuses_everybody_is_tried_with_one_id_after_the_other
     assert sorted(tried[2:6]) == sorted(tried[6:10]) == list("abcd")
 
 
-# What takes more than its share
+# Ids that take more than their share
 
 
 HOARDING = Policy(
@@ -125,7 +125,7 @@ HOARDING = Policy(
 
 
 def hoarding(policy: Policy) -> Engine:
-    """The first value of an id hangs, and 24 more have come in second 10."""
+    """An engine in which the first value of an id hangs, and 24 more have come at 10 s."""
     engine = engine_with(policy)
     receive(engine, "v", seconds=5.0)
     assert len(attempts_at(engine, 5.0)) == 1
@@ -142,27 +142,27 @@ def given_up_at(engine: Engine, seconds: float) -> int:
     return [settlement.ending.reason for settlement in settlements].count(Reason.VISITOR_BACKLOG)
 
 
-def test_what_one_id_has_beyond_its_share_is_given_up_after_a_while() -> None:
+def test_deliveries_of_one_id_beyond_its_share_are_given_up_after_a_while() -> None:
     engine = hoarding(HOARDING)
     assert given_up_at(engine, 5.0 + HOARD_SECONDS - 0.1) == 0
     assert given_up_at(engine, 5.0 + HOARD_SECONDS) == 9
     assert given_up_at(engine, 5.0 + HOARD_SECONDS) == 0
 
 
-def test_nothing_is_given_up_where_an_id_may_have_as_much_as_it_wants() -> None:
+def test_nothing_is_given_up_if_an_id_has_no_limit() -> None:
     delivery = HOARDING.delivery.model_copy(update={"max_pending_per_visitor": 0})
     assert given_up_at(hoarding(HOARDING.model_copy(update={"delivery": delivery})), 60.0) == 0
 
 
 def answer_each(engine: Engine, seconds: float, answer: Callable[[str], Answer | None]) -> None:
-    """Answer what starts at a moment by its first id; None: it hangs."""
+    """Answer the attempts that start at a moment, each by its first id; None: the request hangs."""
     for attempt in attempts_at(engine, seconds):
         if (given := answer(ids(attempt)[0])) is not None:
             engine.answered(attempt, given, instant(seconds))
 
 
 def test_nothing_is_given_up_until_pendo_has_accepted_metadata_for_a_while() -> None:
-    """While Pendo accepts nothing everybody's metadata waits, and nobody is to blame."""
+    """While Pendo accepts nothing, the metadata of every id waits, and no id is the cause."""
     engine = hoarding(HOARDING)
     endpoint = sending_of(engine).endpoint
     for offset in range(25, 35):
@@ -183,7 +183,7 @@ def test_nothing_is_given_up_until_pendo_has_accepted_metadata_for_a_while() -> 
 
 
 def answered(answer: Answer, *, later: bool = False) -> tuple[Engine, dict[int, Ending]]:
-    """The only value of an id gets an answer, while a newer one waits if `later`; returns how offsets ended."""
+    """Answer the only value of an id, while a newer one waits if `later`; returns how each offset ended."""
     engine = engine_with(NO_LINGER)
     receive(engine, "v", seconds=1.0)
     (attempt,) = attempts_at(engine, 1.0)
@@ -208,12 +208,12 @@ def test_a_record_that_pendo_refuses_without_naming_it_says_what_pendo_answered(
 
 
 @pytest.mark.parametrize("body", [b"", b'{"missing": ["v"]}'])
-def test_what_waits_for_an_id_goes_after_its_record_was_refused(body: bytes) -> None:
+def test_newer_values_of_an_id_are_sent_after_its_record_was_refused(body: bytes) -> None:
     engine, _ = answered(Answer(400, body=body), later=True)
     assert [ids(attempt) for attempt in attempts_at(engine, 3.0)] == [["v"]]
 
 
-def test_an_answer_about_what_was_handed_back_meanwhile_is_ignored() -> None:
+def test_an_answer_about_a_delivery_handed_back_meanwhile_is_ignored() -> None:
     engine = engine_with(NO_LINGER)
     receive(engine, "v")
     (attempt,) = attempts_at(engine, 1.0)
@@ -238,7 +238,7 @@ def test_after_a_429_the_request_is_retried_when_pendo_asks_for_it_whatever_fail
 
 
 def test_a_probe_whose_attempts_are_exhausted_ends() -> None:
-    """Another visitor's request passed before all failed: each failure after it counts."""
+    """Another visitor's request passed before all others failed, so each failure after it counts."""
     policy = SINGLY.model_copy(
         update={"delivery": DeliverySettings(visitor_interval_seconds=0.0, max_attempts=1)}
     )

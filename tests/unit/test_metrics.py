@@ -1,4 +1,4 @@
-"""The metrics: every name of docs/contract.md#metrics is there from the start, with its labels, at 0."""
+"""The metrics: every name of docs/contract.md#metrics exists from the start, with its labels."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ NAMES = [
 
 
 def scrape(**lag: Lag) -> str:
-    """A page of metrics; `lag` by partition, as `p0=`."""
+    """A page of metrics; the lag of partition 0 is given as `p0=`."""
     engine = Engine(Policy(), lambda: 0.5)
     metrics = Metrics(engine, lambda: Instant(time.monotonic(), time.time_ns() // 1_000_000), topic="t")
     metrics.observed.lag = {int(name.removeprefix("p")): each for name, each in lag.items()}
@@ -103,7 +103,7 @@ ADDED = {
     "flagpost_pendo_budget_per_minute",
     "flagpost_topic_partitions",
 }
-"""Those that no test here asks for by their series; docs/metrics.md tells what they are for."""
+"""The metrics that are not in `NAMES`; docs/metrics.md says what they are for."""
 
 
 def test_every_metric_is_on_the_page_of_metrics() -> None:
@@ -174,7 +174,7 @@ def variations_of(metrics: Metrics, flag: str) -> dict[str, float]:
 
 
 def test_a_flag_has_a_hundred_variations_at_most_then_other() -> None:
-    """Each name that anybody published was a series for as long as the process ran."""
+    """Before the fix, each published name was a series for as long as the process ran."""
     metrics = Metrics(
         Engine(Policy(), lambda: 0.5), lambda: Instant(0.0, 0), topic="t", flags=["checkout", "search"]
     )
@@ -190,7 +190,7 @@ def test_a_flag_has_a_hundred_variations_at_most_then_other() -> None:
 
 
 def experiment_series(metrics: Metrics) -> dict[str, float]:
-    """Those of experiments, by name and labels."""
+    """The series of experiments, by name and labels."""
     return {
         f"{sample.name} {' '.join(sample.labels.values())}": sample.value
         for family in metrics.collect()

@@ -1,4 +1,4 @@
-"""Records that another partitioner placed are told of, in the lines that are looked at."""
+"""Records that another partitioner placed are counted, in the lanes that are checked."""
 
 from __future__ import annotations
 

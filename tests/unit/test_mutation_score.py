@@ -1,4 +1,4 @@
-"""What `make mutation` says of what mutmut left: names that stay, wording apart, explanations that must be true."""
+"""What `make mutation` reports of mutmut's results: stable names, wording counted apart, and true explanations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ HALF = "pendo/budget.py _half: return 'half' if a / 2 else 'none' -> return 'hal
 
 
 def mutants(folder: Path, spend: int | None = 0, half: int | None = 1) -> list[Mutant]:
-    """What is read of a folder in which two mutants ended with these codes of pytest's."""
+    """The mutants that are read from a folder in which two of four ended with these exit codes of pytest."""
     file = folder / "mutants" / "src" / MODULE
     file.parent.mkdir(parents=True)
     file.write_text(MUTATED, "utf-8")
@@ -107,7 +107,7 @@ def test_an_explained_survivor_counts_as_alive_and_is_no_fault(tmp_path: Path) -
     assert score.percent == pytest.approx(200 / 3)
 
 
-def test_an_explanation_of_what_no_longer_survives_fails_the_run(tmp_path: Path) -> None:
+def test_an_explanation_of_a_mutant_that_no_longer_survives_fails_the_run(tmp_path: Path) -> None:
     score = Score.of(
         "pendo", mutants(tmp_path, spend=1), {HALF: "a reason", "books/dedupe.py x: a -> b": "other"}
     )
@@ -116,7 +116,7 @@ def test_an_explanation_of_what_no_longer_survives_fails_the_run(tmp_path: Path)
     assert report([score]) == 1
 
 
-def test_a_mutant_that_was_not_tried_to_an_end_fails_the_run(tmp_path: Path) -> None:
+def test_a_mutant_whose_tests_did_not_finish_fails_the_run(tmp_path: Path) -> None:
     score = Score.of("pendo", mutants(tmp_path, half=None), {SPEND: "a reason"})
     assert len(score.unjudged) == 1
     assert report([score]) == 1
@@ -135,6 +135,6 @@ def test_every_module_of_the_core_is_in_one_room_that_has_tests() -> None:
     assert all(held_by(room) for room in rooms())
 
 
-def test_every_explanation_is_of_a_module_that_there_is() -> None:
+def test_every_explanation_is_of_a_module_that_exists() -> None:
     listed = {each.relative_to(CORE).as_posix() for room in rooms() for each in modules(room)}
     assert {key.partition(" ")[0] for key in read_explanations()} <= listed
