@@ -389,7 +389,7 @@ def _judge_plans(soak: Soak, verdict: Verdict) -> None:
 
 
 def _judge_rules(soak: Soak, verdict: Verdict) -> None:
-    """Pendo's other rules are kept. `_judge_turns` judges the pace; an id may be in flight twice if a member ended."""
+    """Pendo's other rules are kept. `_judge_turns` judges the pace; ids may be in flight twice if a member ended."""
     excused = (Rule.PACE, Rule.METADATA_ID_IN_FLIGHT)
     broken = Counter(v.rule for v in soak.pendo.received.violations if v.rule not in excused)
     verdict.none_of(list(broken.items()), "of Pendo's rules were broken")
