@@ -66,7 +66,7 @@ def _recorded(requests: list[Received]) -> dict[tuple[str, str], list[Received]]
 
 
 def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]], *, allowed: bool) -> int:
-    """Each event was sent again only after a lost answer, or because it was in flight or unacknowledged at a kill.
+    """An event may be sent again only after a lost answer, or if it was in flight or unacknowledged at a kill.
 
     Returns how often Pendo recorded an event again.
     """

@@ -165,7 +165,7 @@ async def suffer_at_random(soak: Soak) -> None:
 
 
 async def settle(soak: Soak) -> None:
-    """Stop publishing and heal Pendo; wait until all records are settled, or so long that the oracle may complain."""
+    """Stop publishing and heal Pendo; wait until all records are settled, at most SETTLE_SECONDS."""
     soak.heal()
     await asyncio.to_thread(soak.traffic.stop)
     await asyncio.to_thread(soak.published.tail.catch_up)

@@ -1,4 +1,4 @@
-"""Runs `flagpost web` for an hour under load and through restarts of the broker: its numbers must be `reconcile`'s.
+"""Runs `flagpost web` for an hour under load and broker restarts: its numbers must equal those of `reconcile`.
 
     make web-soak ARGS="--minutes 60 --rate 100 --seed 7"
 

@@ -124,7 +124,7 @@ class Peer:
                 await turns()
 
     async def flood(self, piece: bytes) -> None:
-        """Send the same bytes until the client closes the connection; after ENDLESS_BYTES it is `held`."""
+        """Send the same bytes until the client closes the connection; sets `held` after ENDLESS_BYTES."""
         said = 0
         while not self._writer.is_closing():
             self._writer.write(piece)

@@ -178,7 +178,7 @@ def tunnel(context: ssl.SSLContext, *extra: bytes) -> Script:
 
 
 def by_header(request: bytes) -> tuple[bytes, frozenset[tuple[bytes, bytes]]]:
-    """A request without the order of its headers.
+    """A request in a form that ignores the order of its headers.
 
     The adapter puts a proxy's login before the other headers, the session after them.
     """

@@ -33,7 +33,7 @@ NAMESPACE: Final = "tracking"
 
 CASES: Final = ROOT / "tests" / "cases"
 NAMES: Final = tuple((CASES / "helm-names.txt").read_text().split())
-"""Names of releases and namespaces that look like numbers, booleans or null, and one of the greatest length."""
+"""Names of releases and namespaces that look like numbers, booleans or null, and the longest that Helm allows."""
 LONGEST_NAME: Final = max(NAMES, key=len)
 
 WARNING: Final = 2
@@ -43,7 +43,7 @@ Object = Mapping[str, Any]
 """A Kubernetes object: apiVersion, kind, metadata and the rest."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
+class Refused(Exception):  # noqa: N818 - an expected answer, not an error
     """Helm refuses values; the text is what `helm template` would print."""
 
 

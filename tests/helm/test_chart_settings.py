@@ -196,7 +196,7 @@ def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
-def test_settings_come_out_as_they_went_in(section: dict[str, Any]) -> None:
+def test_settings_are_rendered_unchanged(section: dict[str, Any]) -> None:
     """The section is one that neither program describes; test_settings_schema.py tests the settings that they do."""
     config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "publisher": section}
     assert _settings_file(rendered({"config": config})) == config

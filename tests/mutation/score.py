@@ -18,7 +18,7 @@ class Score:
     mutants: int
     killed: int
     timed_out: int
-    """The killed mutants for which a test only used up its CPU time."""
+    """The killed mutants for which no test failed, but one used up its CPU time."""
     wording: int
     explained: int
     unexplained: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""`make release` in a clean checkout: its artefacts contain the commit, and install and run elsewhere."""
+"""`make release` in a clean checkout: its artefacts are made from the commit, and install and run elsewhere."""
 
 from __future__ import annotations
 

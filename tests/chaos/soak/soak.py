@@ -1,4 +1,4 @@
-"""A soak: consumers work while troubles as in production are drawn from one seed.
+"""A soak: consumers work while troubles that occur in production are drawn from one seed.
 
 In: a broker, a Pendo stand-in, a lying registry, a seed. Out: what was published, what Pendo received, what the
 ledger says, what was done and when: for the watch, which measures meanwhile, and for the oracle at the end.
