@@ -48,7 +48,7 @@ class Score:
 
     @property
     def percent(self) -> float:
-        """The share of killed mutants among those that change more than wording; explained survivors count as alive."""
+        """The percentage that are killed of the mutants that change more than wording; explained ones count as alive."""
         return 100.0 * self.killed / self.mutants if self.mutants else 100.0
 
     @property
