@@ -48,7 +48,7 @@ class Score:
 
     @property
     def percent(self) -> float:
-        """The percentage that are killed of the mutants that change more than wording; explained ones count as alive."""
+        """The percentage of killed mutants, without those that change only wording; explained ones count as alive."""
         return 100.0 * self.killed / self.mutants if self.mutants else 100.0
 
     @property
