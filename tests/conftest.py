@@ -68,7 +68,7 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by mark
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that need a real server as thorough, except a core. Stretch a test's timeout like its deadlines."""
+    """Mark tests that need a real server as thorough, except `kafka_core`. Stretch timeouts like deadlines."""
     usual = float(config.getini("timeout"))
     for item in items:
         if _needs_real_server(item) and not item.get_closest_marker("kafka_core"):

@@ -101,7 +101,7 @@ class Put:
 
 
 def run_dead_letters(settings: Mapping[str, object], *arguments: str) -> Result:
-    """`flagpost dead-letters …`."""
+    """Run `flagpost dead-letters …`."""
     environ: dict[str, str | None] = {**environment(settings), "FLAGPOST_CONFIG": None}
     return CliRunner().invoke(flagpost, ["dead-letters", *arguments], env=environ)
 
@@ -174,7 +174,7 @@ class DeadLetterTopics:
         self._produce(self.ledger, [(None, value, [])])
 
     def run(self, *arguments: str, **settings: object) -> Result:
-        """`flagpost dead-letters …`; a setting's dots are written as two underscores."""
+        """Run `flagpost dead-letters …`; a setting's dots are written as two underscores."""
         given = {key.replace("__", "."): value for key, value in settings.items()}
         result = run_dead_letters({**self.settings, **given}, *arguments)
         if arguments[0] == "replay" and result.exit_code == 0:

@@ -108,7 +108,7 @@ class RunningProgram:
         return code
 
     async def stop(self, seconds: float = 60.0) -> int:
-        """SIGTERM, and wait; returns the exit code."""
+        """Send SIGTERM, and wait for the end; returns the exit code."""
         self.signal(signal.SIGTERM)
         return await self.wait(seconds)
 

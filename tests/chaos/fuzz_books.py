@@ -1,6 +1,6 @@
-"""The fuzz's own books, kept apart from the consumer's, and the verdict on both.
+"""The fuzz's own accounts, separate from the consumer's, and the comparison of both.
 
-In: what was published, each settlement, the dead-letter topic, the ledger. Out: what is wrong, a line each.
+In: what was published, each settlement, the dead-letter topic, the ledger. Out: what is wrong, one line each.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ Digest = bytes
 
 
 def digest(key: bytes | None, value: bytes | None, headers: Headers) -> Digest:
-    """What tells records apart; records that are alike may stand for one another."""
+    """Identifies a record by its content; records with the same content count as the same."""
     return hashlib.blake2b(repr((key, value, headers)).encode(), digest_size=16).digest()
 
 
 def as_read(headers: Headers) -> Headers:
-    """What the consumer sees of a record's headers: confluent-kafka gives none where a name is not UTF-8."""
+    """The headers that the consumer sees: confluent-kafka returns none if the name of one is not UTF-8."""
     return () if any(isinstance(name, bytes) for name, _ in headers) else headers
 
 
 def as_held(mutant: Mutant) -> tuple[bytes | None, bytes | None]:
-    """What the consumer keeps of a record's key and value: of a large one no value, and no large key."""
+    """The key and value that the consumer keeps: of a record that is too large no value, and no large key."""
     key, value = mutant.key, mutant.value
     if len(key or b"") + len(value or b"") <= KafkaSettings().max_event_bytes:
         return key, value
@@ -56,12 +56,12 @@ def as_held(mutant: Mutant) -> tuple[bytes | None, bytes | None]:
 
 
 def as_kept(headers: Headers) -> Headers:
-    """What a dead letter keeps of a record's headers."""
+    """The headers of a record that its dead letter keeps."""
     return tuple(header for header in headers if not str(header[0]).startswith(PREFIX))
 
 
 def personal_texts(decoded: Event | DecodeFailure) -> list[str]:
-    """The ids and values of a record; flags, event names and properties' names may be named."""
+    """The ids and values of a record. Flag keys, event names and property names are not personal."""
     if isinstance(decoded, DecodeFailure):
         return []
     event = asdict(decoded)
@@ -72,7 +72,7 @@ def personal_texts(decoded: Event | DecodeFailure) -> list[str]:
 
 
 def decoder_of_the_registry() -> Decoder:
-    """A decoder that knows what the fuzz's registry knows."""
+    """A decoder that knows the good schemas of the fuzz's registry."""
     decoder = Decoder()
     for event_type, number in SCHEMA_IDS.items():
         decoder.add_schema(number, schema_of(event_type).text)
@@ -98,12 +98,12 @@ class Letter:
     reason: str
     detail: str
     content: Digest
-    """Of its record's key, value and headers."""
+    """The digest of its record's key, value and headers."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """All that is noted along the way."""
+    """Everything that was noted during the run."""
 
     published: Counter[Digest] = field(default_factory=Counter)
     mutation: dict[Digest, str] = field(default_factory=dict)
@@ -112,15 +112,15 @@ class Seen:
     wanted: Counter[Letter] = field(default_factory=Counter)
     """The dead letters that there should be."""
     letters: Counter[Letter] = field(default_factory=Counter)
-    """Those on the topic."""
+    """The dead letters on the topic."""
     ledger: Counter[tuple[Place, str, str, str]] = field(default_factory=Counter)
-    """Its entries: kind, outcome and reason."""
+    """The ledger's entries: place, kind, outcome and reason."""
     wrong: Counter[str] = field(default_factory=Counter)
-    """What must not be, with how often it was."""
+    """Errors, and how often each occurred."""
     decoder: Decoder = field(default_factory=decoder_of_the_registry)
 
     def settle(self, settled: Settled) -> None:
-        """A delivery has ended, and Kafka has acknowledged it."""
+        """Note a delivery whose settlement Kafka has acknowledged."""
         record, kind, ending, _ = settled
         place = (record.partition, record.offset)
         self.record[place] = digest(record.key, record.value, record.headers)
@@ -138,7 +138,7 @@ class Seen:
             return DecodeFailure(Reason.UNDECODABLE, str(error))
 
     def take_letter(self, message: Message) -> None:
-        """A record of the dead-letter topic."""
+        """Note a record of the dead-letter topic."""
         headers = headers_of(message)
         ours = {name: (value or b"").decode() for name, value in headers if name.startswith(PREFIX)}
         content = digest(message.key(), message.value(), as_kept(headers))
@@ -148,13 +148,13 @@ class Seen:
         self.letters[Letter(source, kind, reason, detail, content)] += 1
 
     def take_ledger(self, message: Message) -> None:
-        """A record of the ledger."""
+        """Note a record of the ledger."""
         partition = cast("int", message.partition())
         for entry in decode_settlements(message.value()).entries:
             self.ledger[(partition, entry.offset), entry.kind, entry.outcome, entry.reason] += 1
 
     def publish(self, mutant: Mutant) -> None:
-        """A record is on its way."""
+        """Note a record that is about to be published."""
         identity = digest(*as_held(mutant), as_read(mutant.headers))
         self.published[identity] += 1
         self.mutation.setdefault(identity, mutant.mutation)
@@ -168,7 +168,7 @@ def _letter_for(settled: Settled) -> Letter:
 
 
 class TopicReader:
-    """Reads a topic beside the consumer, which keeps the newest records only."""
+    """Reads a topic while the consumer runs, because the mock cluster keeps only the newest records."""
 
     def __init__(self, bootstrap_servers: str, topic: str, take: Callable[[Message], None]) -> None:
         self._take = take
@@ -192,7 +192,7 @@ class TopicReader:
                 self._take(message)
 
     def close(self) -> None:
-        """Done with reading."""
+        """Close the Kafka client."""
         self._consumer.close()
 
     def _positions(self) -> list[TopicPartition]:
@@ -203,7 +203,7 @@ class TopicReader:
 
 
 def judge(seen: Seen, service: Service, violations: Iterable[Violation], code: int) -> list[str]:
-    """What is wrong, a line each."""
+    """Compare the accounts; returns what is wrong, one line each."""
     found = [f"{count} x {text}" for text, count in seen.wrong.items()]
     if code != 0:
         found.append(f"the service ended with exit code {code}")

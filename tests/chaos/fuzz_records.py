@@ -1,4 +1,4 @@
-"""A hundred thousand broken and hostile records through the real consumer: does each one come out accounted for?
+"""Sends 100,000 broken and hostile records through the real consumer, and checks that each is accounted for.
 
     .venv/bin/python tests/chaos/fuzz_records.py --records 100000 --seed 1 [--real]
 
@@ -28,7 +28,9 @@ import structlog
 import uvloop
 from confluent_kafka import Producer
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a program: what the tests share is one folder up
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # run as a program: the tests' shared modules are one folder up
 
 from chaos.fuzz_books import Seen, TopicReader, as_read, judge
 from chaos.fuzz_world import (
@@ -50,9 +52,9 @@ from flagpost_consumer.service.service import Service
 
 CHUNK_RECORDS = 1_000
 CHUNK_BYTES = 1_500_000
-"""The mock cluster keeps the newest 5 MiB of a partition: what is under way must be less."""
+"""The mock cluster keeps only the newest 5 MiB of a partition, so the unread records must be less than that."""
 UNDER_WAY_RECORDS = 300
-"""Published and not settled when the next chunk is: some wait for another try."""
+"""How many records may be unsettled when the next chunk is published: some wait for a retry."""
 STUCK_SECONDS = 60.0
 MAX_EXAMPLES = 20
 
@@ -116,7 +118,7 @@ class Fuzz:
         raw.close()
 
     async def _settled(self, running: asyncio.Task[int], all_but: int) -> None:
-        """Wait until what was published is settled, `all_but` so many records; ends the run where nothing moves."""
+        """Wait until at most `all_but` records are unsettled; end the run if none is settled for STUCK_SECONDS."""
         before, deadline = -1, 0.0
         while (left := self._left()) > all_but and not running.done():
             if left != before:
@@ -128,7 +130,7 @@ class Fuzz:
             await asyncio.sleep(0.02)
 
     def _left(self) -> int:
-        """Records that are not seen to be settled, or not settled in every part."""
+        """How many records are not fully settled."""
         return max(self._published - len(self._seen.record), self._service.engine.pending_records)
 
     def _note_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -148,7 +150,7 @@ def _produce(mutant: Mutant, producer: Producer, raw: RawProducer) -> None:
 
 
 def print_table(seen: Seen) -> None:
-    """What was done to records, and how their deliveries ended."""
+    """Print what was done to records, and how their deliveries ended."""
     rows: Counter[tuple[str, str, str, str]] = Counter()
     details: Counter[tuple[Reason, str]] = Counter()
     for place, endings in seen.ended.items():
@@ -174,7 +176,7 @@ def print_table(seen: Seen) -> None:
 
 
 async def main(records: int, seed: int, bootstrap_servers: str) -> int:
-    """Run, print, judge; returns the exit code."""
+    """Run the fuzz, judge it and print the result; returns the exit code."""
     seen, started = Seen(), time.monotonic()
     async with registry() as registry_url, pendo(seed) as stand_in:
         settings = settings_for(bootstrap_servers, registry_url, stand_in)
@@ -192,7 +194,7 @@ async def main(records: int, seed: int, bootstrap_servers: str) -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,6 +1,6 @@
-"""What stands around the consumer while it is fuzzed: Kafka, a schema registry, Pendo, settings.
+"""The fuzzed consumer's environment: Kafka, a schema registry, Pendo and settings.
 
-In: which Kafka. Out: addresses, and the settings of a consumer between them.
+In: which Kafka. Out: addresses, and the settings that connect a consumer to them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from served import served
 
 PARTITIONS = 4
 MAX_BYTES = 4_000_000
-"""Of a record: a megabyte of text may be its key, too."""
+"""The limit of a record: a megabyte of text may be in its key, too."""
 EVENTS, LEDGER, DEAD_LETTERS = "fuzz.events", "fuzz.ledger", "fuzz.dead-letters"
 FAULTS = ((0.003, 503), (0.003, 422))
-"""Pendo's part in it: something is to be retried, something is refused."""
+"""Pendo's errors by share of the requests: a 503 is retried, a 422 refuses the event."""
 
 SCHEMA_IDS = {event_type: number for number, event_type in enumerate(EVENT_TYPES, 1)}
 ODD_SCHEMAS: dict[int, dict[str, Any]] = {
@@ -50,7 +50,7 @@ async def _answer_schema(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def registry() -> AsyncIterator[str]:
-    """A schema registry with the four good schemas, and some that nobody should read; returns its URL."""
+    """Run a schema registry with the four good schemas, and some that the consumer must reject; yields its URL."""
     app = web.Application()
     app.router.add_get("/schemas/ids/{id}", _answer_schema)
     async with served(app) as url:
@@ -59,7 +59,7 @@ async def registry() -> AsyncIterator[str]:
 
 @contextmanager
 def kafka(*, real: bool) -> Iterator[str]:
-    """A broker with the topics; returns its address."""
+    """Run a broker with the topics; yields its address."""
     if not real:
         with EmbeddedKafka(dict.fromkeys((EVENTS, LEDGER, DEAD_LETTERS), PARTITIONS)) as embedded:
             yield embedded.bootstrap_servers
@@ -75,7 +75,7 @@ def kafka(*, real: bool) -> Iterator[str]:
 
 @asynccontextmanager
 async def pendo(seed: int) -> AsyncIterator[PendoStandIn]:
-    """A Pendo that knows one account field, and whose visitor fields cannot be read: those are sent as they come."""
+    """Run a Pendo that knows one account field. Its visitor fields cannot be read, so those are sent unchecked."""
     config = StandInConfig(
         keep_bodies=False,
         newest_kept=100,
@@ -89,7 +89,7 @@ async def pendo(seed: int) -> AsyncIterator[PendoStandIn]:
 
 
 def settings_for(bootstrap_servers: str, registry_url: str, pendo: PendoStandIn) -> Settings:
-    """No pace and no budget: the records are what is tried here."""
+    """The consumer's settings, without pace and budget, because only the records are tested here."""
     given: dict[str, object] = {
         "kafka.bootstrap_servers": bootstrap_servers,
         "kafka.group_id": "fuzz",

@@ -1,9 +1,9 @@
 """Records as broken or hostile producers write them.
 
-In: a random source, the time, the ids that the registry gave the four schemas. Out: mutants: key, value, headers and
-timestamp of one record, and the name of what was done to it. Half of them are events whose fields are hostile and
-whose bytes are good Avro, so that planning, mapping, Pendo's rules and bodies get their share; the others are
-good events with damaged bytes, keys or headers. The same seed gives the same mutants.
+In: a seed, the time, the registry's ids of the four schemas. Out: mutants: key, value, headers and timestamp of one
+record, and the name of the mutation. About half of them have hostile fields in valid Avro, which tests planning,
+mapping, Pendo's rules and request bodies; the others are good events with damaged bytes, keys or headers, and a few
+are left unchanged. The same seed and time produce the same mutants.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flagpost_schemas import (
 )
 
 Headers = tuple[tuple[str | bytes, bytes | None], ...]
-"""A name that is bytes is not UTF-8."""
+"""A header's name is `bytes` only if it is not valid UTF-8."""
 
 DAY_MS = 86_400_000
 MEGABYTE = 1_000_000
@@ -52,7 +52,7 @@ class Mutant:
 
 
 def sample_event(random: Random, now_ms: int) -> Event:
-    """An event as a service would publish it; ids come from small pools, so that events repeat one another."""
+    """An event as a service would publish it; ids come from small pools, so that some events are duplicates."""
     visitor_id = f"visitor-{random.randrange(5_000):05d}"
     shared: dict[str, Any] = {
         "event_id": f"{random.getrandbits(128):032x}",
@@ -104,7 +104,7 @@ MAP_FIELDS = frozenset({"attributes", "properties", "values"})
 
 
 def _with(event: Event, changes: Mapping[str, object]) -> Event:
-    """A copy; nothing holds the changes to the fields' types."""
+    """A copy of the event with changes, whose types are not checked."""
     return replace(event, **cast("dict[str, Any]", changes))
 
 
@@ -115,7 +115,7 @@ def _field(random: Random, event: Event, among: frozenset[str]) -> str:
 def _text(random: Random) -> str:
     if random.random() < 0.7:
         return random.choice(TEXTS)
-    beyond = random.choice((0x20, 0x80, 0x800, 0xD800))  # there the surrogates begin
+    beyond = random.choice((0x20, 0x80, 0x800, 0xD800))  # surrogates begin at 0xD800
     return "".join(chr(random.randrange(beyond)) for _ in range(random.randrange(60)))
 
 
@@ -143,7 +143,7 @@ def _null_fields(random: Random, event: Event) -> Event:
 
 
 def _at(event: Event, moment_ms: int) -> Event:
-    """An Avro long has 64 bits, also after two mutations."""
+    """A copy with another time, which is kept within an Avro long's 64 bits even after two mutations."""
     return replace(event, occurred_at=max(-(2**63), min(moment_ms, 2**63 - 1)))
 
 
@@ -207,7 +207,7 @@ EVENT_MUTATIONS: dict[str, EventMutation] = {
 # Damaged bytes
 
 GIANT = b"\xff" * 8 + b"\x7f"
-"""2**62 as Avro writes it, and as much below 0."""
+"""-(2**62) as Avro writes it."""
 LENGTHS = (GIANT, b"\xfe" + b"\xff" * 8 + b"\x01", b"\xff" * 9 + b"\x01", b"\x01", b"\x03", b"\xff" * 20)
 NOT_UTF8 = (b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82")
 
@@ -292,7 +292,7 @@ HEADERS: dict[str, tuple[Headers, ...]] = {
 
 
 class Mutants:
-    """An endless supply."""
+    """An endless iterator of mutants."""
 
     def __init__(self, seed: int, now_ms: int, schema_ids: Mapping[type[Event], int]) -> None:
         self._random = Random(seed)

@@ -1,6 +1,6 @@
-"""Judges a storm: what was published, what Pendo got, and what the ledger says must be one story.
+"""Judges a storm: what was published, what Pendo received, and what the ledger says must agree.
 
-In: a storm that is over. Out: figures; an AssertionError that says what does not fit.
+In: a storm that is over. Out: figures, or an AssertionError that says what does not agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from traffic import tracks
 UNACKNOWLEDGED_SECONDS = 1.0
 """How old the oldest unacknowledged answer may get before sending stops (docs/guarantees.md#sent-twice)."""
 LATE_SECONDS = 0.5
-"""How late the stand-in, which shares this process, may note an arrival."""
+"""How late the stand-in may note an arrival: it shares this process."""
 REPEATS_A_KILL = 3 * MAX_CONNECTIONS
 
 
@@ -33,7 +33,7 @@ class Story:
 
 
 def judge(storm: Storm, *, repeats_allowed: bool = True) -> Story:
-    """Hold everything against everything else."""
+    """Compare what was published, what Pendo received and what the ledger says; returns the figures."""
     requests = tracks(storm.pendo.received)
     recorded = _recorded(requests)
     lost, invented = storm.traffic.unique - set(recorded), set(recorded) - storm.traffic.unique
@@ -66,12 +66,15 @@ def _recorded(requests: list[Received]) -> dict[tuple[str, str], list[Received]]
 
 
 def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]], *, allowed: bool) -> int:
-    """Every repeat follows a lost answer, or a request that was under way or unacknowledged at a kill."""
+    """An event may be sent again only after a lost answer, or if it was in flight or unacknowledged at a kill.
+
+    Returns how often Pendo recorded an event again.
+    """
     by_kill: dict[object, int] = defaultdict(int)
     for sightings in recorded.values():
         for earlier, _ in pairwise(sightings):
             if earlier.status != 200:
-                continue  # its answer was lost: nobody can know that it was taken
+                continue  # its answer was lost: the consumer cannot know that Pendo recorded it
             assert allowed, f"sent again without a reason: {_sender(earlier)} at {earlier.at_seconds}"
             by_kill[_kill_of(storm, earlier)] += 1
     assert all(count <= REPEATS_A_KILL for count in by_kill.values()), by_kill
@@ -93,14 +96,14 @@ def _kill_of(storm: Storm, request: Received) -> object:
 
 
 def _stalled_seconds(storm: Storm, since: float, until: float) -> float:
-    """For how long the ledger took nothing meanwhile: what was sent before waited that much longer."""
+    """How long the ledger accepted nothing in this time: earlier answers were unacknowledged that much longer."""
     return sum(
         stall.ended - stall.began for stall in storm.stalls if stall.began <= until and stall.ended >= since
     )
 
 
 def _check_order(requests: list[Received]) -> None:
-    """A visitor's events come for the first time in the order of their offsets, which is that of their steps."""
+    """The first requests of a visitor's events come in the order of their offsets, which is that of their steps."""
     newest: dict[str, str] = defaultdict(str)
     seen: set[tuple[str, str]] = set()
     for request in requests:

@@ -1,7 +1,7 @@
-"""Records that confluent-kafka's own producer cannot make: headers whose names are not UTF-8.
+"""Produces records that confluent-kafka's own producer cannot: with header names that are not UTF-8.
 
-In: a topic, key, value, and headers with names as bytes. Out: records in Kafka, by librdkafka's C interface; a
-client of another language may write the like.
+In: a topic, key, value, and headers with names as bytes. Out: records in Kafka, through librdkafka's C interface;
+clients in other languages may write such records.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Argument(ctypes.Structure):
 
 
 class RawProducer:
-    """A producer whose headers' names are bytes."""
+    """A producer that takes header names as bytes."""
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._library = ctypes.CDLL(str(library_path()))
@@ -72,7 +72,7 @@ class RawProducer:
     def produce(
         self, topic: str, key: bytes | None, value: bytes, headers: Sequence[tuple[bytes, bytes]]
     ) -> None:
-        """Hand a record to librdkafka."""
+        """Pass a record to librdkafka."""
         arguments = [_Argument(TOPIC, _Union(text=topic.encode())), _Argument(FLAGS, _Union(number=COPY))]
         arguments.append(_Argument(VALUE, _Union(memory=_Memory(value, len(value)))))
         if key is not None:
@@ -86,7 +86,7 @@ class RawProducer:
         assert not error, "librdkafka took no record"
 
     def close(self) -> None:
-        """Wait until Kafka has everything."""
+        """Wait until Kafka has acknowledged every record."""
         left = self._library.rd_kafka_flush(self._client, 30_000)
         self._library.rd_kafka_destroy(self._client)
         assert left == 0, f"{left} records were not written"

@@ -1,7 +1,7 @@
-"""A storm: consumers under load while things go wrong, and what happened to each of them.
+"""A storm: consumers under load while things go wrong, and notes of what was done to each of them.
 
-In: a broker, a Pendo stand-in, a seed. Out: consumers that can be killed, frozen and started; traffic that goes on
-meanwhile; and the record of it all for the oracle. The same seed draws the same traffic and the same moments.
+In: a broker, a Pendo stand-in, a seed. Out: consumers that can be killed, frozen and started; traffic that continues
+meanwhile; and notes for the oracle. The same seed draws the same traffic and the same moments.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from running import RunningConsumer, is_caught_up
 from scenes import Scene
 
 LONG = os.environ.get("CHAOS") == "long"
-"""Whether the storms are to last: `make chaos`."""
+"""Whether to run the long form: `make chaos`."""
 
 INTERVAL_SECONDS = 0.05
 SESSION_SECONDS = 4.0
@@ -43,7 +43,7 @@ def seed() -> int:
 
 
 class Stall(NamedTuple):
-    """A time in which the ledger took nothing; monotonic seconds."""
+    """A time in which the ledger accepted nothing, in monotonic seconds."""
 
     began: float
     ended: float
@@ -51,25 +51,25 @@ class Stall(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """The end, or the freezing, of a consumer."""
+    """A moment that interrupted a consumer: its kill, its freeze, or the freeze of its broker."""
 
     sender: str
     at_seconds: float
-    """Monotonic, as the stand-in notes arrivals."""
+    """In monotonic seconds, as the stand-in notes arrivals."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """What has been published: for each visitor one flag after the other, some decisions twice."""
+    """What has been published: for each visitor one flag after the other, with some duplicates."""
 
     random: Random
     steps: dict[str, int] = field(default_factory=dict)
     acknowledged: int = 0
     unique: set[tuple[str, str]] = field(default_factory=set)
-    """(visitor, flag) of what Kafka has."""
+    """(visitor, flag) of the decisions that Kafka has acknowledged."""
 
     def next(self) -> DecisionEvent:
-        """The next decision; about one in six repeats the visitor's last."""
+        """The next decision; about one in six is a duplicate of the visitor's last one."""
         visitor = f"visitor-{min(int(self.random.expovariate(0.08)), VISITORS - 1)}"
         step = self.steps.get(visitor, 0)
         if step == 0 or self.random.random() > 1 / 6:
@@ -88,7 +88,7 @@ class Traffic:
 
 
 class Storm(Scene, AbstractAsyncContextManager["Storm"]):
-    """Two consumers or more of one group, and traffic."""
+    """The consumers of one group, and their traffic."""
 
     def __init__(
         self,
@@ -133,11 +133,11 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
     # Consumers
 
     async def start(self) -> str:
-        """Start a consumer; its name is in the query of what it sends."""
+        """Start a consumer, and return its name, which is in the query of its track requests."""
         self._started += 1
         name = f"c{self._started}"
         url = f"{self.pendo.track_url}?by={name}"
-        # Pendo answers on this loop: nothing may block it.
+        # The Pendo stand-in answers on this event loop: nothing may block it.
         self.consumers[name] = await asyncio.to_thread(partial(self.consume, pendo__track_url=url))
         return name
 
@@ -151,37 +151,37 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         return restored and all(assigned) and sum(map(len, assigned)) == self.partitions
 
     async def kill(self, name: str) -> None:
-        """kill -9."""
+        """Kill a consumer with SIGKILL."""
         consumer = self.consumers.pop(name)
         self.kills.append(Kill(name, time.monotonic()))
         consumer.signal(signal.SIGKILL)
         await asyncio.to_thread(consumer.__exit__, None, None, None)
 
     def freeze(self, name: str) -> None:
-        """SIGSTOP; `thaw` lets it go on."""
+        """Freeze a consumer with SIGSTOP; `thaw` lets it continue."""
         self.kills.append(Kill(name, time.monotonic()))
         self.consumers[name].signal(signal.SIGSTOP)
 
     def note_trouble(self) -> None:
-        """Something ends for all consumers what they have under way."""
+        """Note that all consumers were interrupted: what they have in flight may be sent again."""
         self.kills += [Kill(name, time.monotonic()) for name in self.consumers]
 
     def thaw(self, name: str) -> None:
-        """SIGCONT."""
+        """Let a frozen consumer continue, with SIGCONT."""
         self.consumers[name].signal(signal.SIGCONT)
 
     async def stopped_sending(self, seconds: float = 40.0) -> int:
-        """Wait until Pendo has heard nothing for a while, although traffic goes on; returns how much it has heard."""
+        """Wait until Pendo gets no requests for 6 s, although traffic continues; returns how many it has got."""
         deadline, heard = time.monotonic() + stretched(seconds), -1
         while heard != self.deliveries_sent:
             assert time.monotonic() < deadline, f"Pendo is still sent requests after {stretched(seconds)} s"
             heard = self.deliveries_sent
-            await asyncio.sleep(6.0)  # a busy machine may be silent for two
+            await asyncio.sleep(6.0)  # on a busy machine two seconds may pass without a request
         return heard
 
     @property
     def deliveries_sent(self) -> int:
-        """Requests of Pendo but for questions which fields it has: these go on while nothing may be sent."""
+        """The number of requests to Pendo, without those for its fields, which continue while nothing may be sent."""
         received = self.pendo.received
         return received.total - len(received.of(Endpoint.SCHEMA))
 
@@ -190,7 +190,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         await self._until(self._is_done, seconds, "everything is settled")
 
     async def _until(self, reached: Callable[[], bool], seconds: float, what: str) -> None:
-        """Ask the consumers, off the loop, until it is so."""
+        """Check a condition again and again, outside of the event loop; raises AssertionError when time is up."""
         deadline = time.monotonic() + stretched(seconds)
         while not await asyncio.to_thread(reached):
             if time.monotonic() > deadline:
@@ -210,7 +210,7 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         self._thread.start()
 
     async def publish_no_more(self) -> None:
-        """End the traffic, and wait until Kafka has all of it."""
+        """Stop publishing, and wait until Kafka has acknowledged everything."""
         self._publishing.clear()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 120)

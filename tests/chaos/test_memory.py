@@ -1,4 +1,4 @@
-"""A consumer at the default settings in the long floods, each of which has killed one: `make chaos`.
+"""A consumer's memory at the default settings in long floods, each of which once killed a consumer: `make chaos`.
 
 The short forms are in tests/integration/test_consumer_memory.py.
 """
@@ -48,7 +48,7 @@ MAX_ENTRIES = 2_000_000
 
 @pytest.fixture
 async def wide_scene(kafka: KafkaBroker, fresh_name: Callable[[str], str]) -> AsyncIterator[Scene]:
-    """A scene with as many partitions as the default, and the linger of the default."""
+    """A scene with the default number of partitions and the default linger."""
     async with PendoStandIn() as pendo:
         pendo.faults.outage(503, Endpoint.SCHEMA)
         scene = Scene(kafka, pendo, fresh_name("memory"), partitions=PARTITIONS)
@@ -65,13 +65,13 @@ async def settled(consumer: RunningConsumer, count: int, **labels: str) -> None:
 
 
 async def paused(consumer: RunningConsumer, seconds: float = 20.0) -> None:
-    """Wait until intake has paused, and for a while, in which nothing may pile up."""
+    """Wait until intake has paused, and then for some seconds, in which memory must not grow."""
     await eventually(lambda: any("intake paused" in line for line in consumer.lines), SECONDS)
     await asyncio.sleep(seconds)
 
 
 def take_nothing(scene: Scene, operation: AlterConfigOpType) -> None:
-    """SET: the dead-letter topic refuses each write. DELETE: it takes them again."""
+    """SET makes the dead-letter topic refuse each write, DELETE makes it accept them again."""
     entry = ConfigEntry("max.message.bytes", "1", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, scene.dead_letters, incremental_configs=[entry])
     admin = scene.kafka.admin()
@@ -89,7 +89,7 @@ def begin_import(scene: Scene, path: Path) -> subprocess.Popen[bytes]:
 
 
 async def test_an_import_of_a_million_visitors(wide_scene: Scene, tmp_path: Path) -> None:
-    """It took 579 MB: a million visitors with five columns."""
+    """A million visitors with five columns; before the fix the consumer needed 579 MB for them."""
     path = tmp_path / "visitors.csv"
     with path.open("w", newline="") as file:
         table = csv.writer(file)
@@ -106,7 +106,7 @@ async def test_an_import_of_a_million_visitors(wide_scene: Scene, tmp_path: Path
 
 
 async def test_decisions_and_claims_up_to_max_entries(wide_scene: Scene) -> None:
-    """Two million claims of a ledger, and then decisions that make the oldest go."""
+    """Two million claims from a ledger, and then decisions that push out the oldest claims."""
     await asyncio.to_thread(write_claims, wide_scene, MAX_ENTRIES)
     await asyncio.to_thread(produce_all, wide_scene, decisions(50_000))
     with wide_scene.consume() as consumer:
@@ -125,7 +125,7 @@ async def test_20_000_events_of_60_kb_while_pendo_is_down(wide_scene: Scene) -> 
 
 
 async def test_20_000_records_with_20_000_tiny_fields(wide_scene: Scene) -> None:
-    """Each is invalid, and costs no more than its bytes."""
+    """Each record is invalid, and takes no more memory than its bytes."""
     await asyncio.to_thread(produce_all, wide_scene, tiny_fields(20_000, 10_000))
     with wide_scene.consume() as consumer:
         await settled(consumer, 20_000, reason="invalid")
@@ -150,7 +150,7 @@ async def test_metadata_that_becomes_large_while_pendo_is_down(
 
 
 async def test_unknown_ids_whose_dead_letters_are_not_taken(wide_scene: Scene) -> None:
-    """The records wait in the consumer, and their copies in Kafka's client."""
+    """The records wait in the consumer, and their copies wait in Kafka's client."""
     take_nothing(wide_scene, AlterConfigOpType.SET)
     await asyncio.to_thread(produce_all, wide_scene, unknown_ids(20_000, 60_000))
     with wide_scene.consume() as consumer:
@@ -158,5 +158,5 @@ async def test_unknown_ids_whose_dead_letters_are_not_taken(wide_scene: Scene) -
         check_memory(consumer)
         take_nothing(wide_scene, AlterConfigOpType.DELETE)
         await settled(consumer, 5_000, reason="unknown_schema")
-        # Now a gigabyte runs through it, from a client that reads ahead to one that packs what it writes.
+        # Now a gigabyte runs through the consumer, from a client that reads ahead to one that batches its writes.
         check_memory(consumer, CHART_BYTES)

@@ -1,8 +1,8 @@
-"""A soak: all troubles drawn at random while consumers work, and an oracle that finds nothing amiss.
+"""A soak: troubles of all kinds, drawn at random, while consumers work; an oracle finds nothing wrong.
 
 `make chaos` runs the long form, 30 minutes: `SOAK_MINUTES` makes it longer or shorter, `CHAOS_SEED` repeats the
-troubles of a run and their moments. The short form makes a fixed small set of troubles, and judges everything but
-how long it took.
+troubles of a run and their moments. The short form makes a small, fixed set of troubles, and judges everything but
+the durations.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from running import eventually
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "30"))
 CHOSEN = os.environ.get("SOAK_TROUBLES", "")
-"""Names of troubles, with commas between: only these are drawn, to find out which one does it."""
+"""Names of troubles, separated by commas: only these are drawn, to find out which one causes a failure."""
 TROUBLES_A_ROUND = (3, 4, 5)
 SETTLE_SECONDS = 300.0
 START_SECONDS = 120.0
@@ -79,7 +79,7 @@ async def soak(broker: OwnBroker, tmp_path: Path, fresh_name: Callable[[str], st
 
 
 def logs_in(directory: Path) -> Path:
-    """Where the members' logs, and what they said when something was late, are kept."""
+    """The directory for the members' logs, and for the reports of their states when deliveries were late."""
     chosen = Path(os.environ.get("SOAK_LOGS", directory / "logs"))
     chosen.mkdir(parents=True, exist_ok=True)
     return chosen
@@ -103,9 +103,9 @@ async def test_everything_goes_on_whatever_goes_wrong(soak: Soak, tmp_path: Path
 
 
 def check_that_the_oracle_sees(soak: Soak) -> None:
-    """It misses what is taken out of the ledger, or out of what Pendo got, and finds what was sent twice."""
+    """The oracle finds a settlement missing in the ledger, an event that Pendo did not get, and one sent again."""
     requests = soak.pendo.received.of(Endpoint.TRACK)
-    # What was tried before, and its answer lost, may be sent again.
+    # An event with an earlier attempt whose answer was lost may be sent again.
     excused = unseen_steps(soak)
     entry, request = next(
         (entry, request)
@@ -124,7 +124,7 @@ def check_that_the_oracle_sees(soak: Soak) -> None:
 
 
 def once_recorded(soak: Soak, requests: list[Received]) -> Iterator[tuple[Entry, Received]]:
-    """Events that Pendo got once."""
+    """Events that Pendo recorded exactly once."""
     recorded = recorded_steps(requests)
     for entry in soak.published.entries:
         sightings = recorded.get((entry.content.visitor, entry.content.step or 0), [])
@@ -139,7 +139,7 @@ def assert_complains(soak: Soak, requests: list[Received], what: str) -> None:
 
 @contextlib.asynccontextmanager
 async def watching(watch: Watch) -> AsyncIterator[None]:
-    """The watch is on during the block; its own failure ends the test."""
+    """Run the watch during the block; if the watch itself fails, the test fails at the end of the block."""
     task = asyncio.create_task(watch.run())
     try:
         yield
@@ -150,7 +150,7 @@ async def watching(watch: Watch) -> AsyncIterator[None]:
 
 
 async def suffer_at_random(soak: Soak) -> None:
-    """Rounds of troubles, each followed by a calm in which everything must come to go on; all kinds come up."""
+    """Make rounds of troubles, each followed by a calm in which everything must continue; all kinds are drawn."""
     ends_at = time.monotonic() + 60 * MINUTES
     drawn: list[Trouble] = []
     while time.monotonic() < ends_at:
@@ -165,7 +165,7 @@ async def suffer_at_random(soak: Soak) -> None:
 
 
 async def settle(soak: Soak) -> None:
-    """Nothing is published any more, and nothing is wrong: everything comes to its end, or the oracle tells."""
+    """Stop publishing and heal Pendo; wait until all records are settled, at most SETTLE_SECONDS."""
     soak.heal()
     await asyncio.to_thread(soak.traffic.stop)
     await asyncio.to_thread(soak.published.tail.catch_up)

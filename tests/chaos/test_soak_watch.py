@@ -1,4 +1,4 @@
-"""What the soak's watch calls late, and what it takes for an excuse."""
+"""Which deliveries the soak's watch reports as late, and which troubles excuse them."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Scene:
         self.watch = Watch(cast("Any", self.soak), Path("nowhere"))
 
     def trouble(self, name: str, began: float, ended: float | None) -> float:
-        """A trouble that was; returns its grace."""
+        """Add a trouble, with its times in seconds after T0; returns its grace in seconds."""
         (trouble,) = named(name)
         self.soak.episodes.append(Episode(trouble, T0 + began, None if ended is None else T0 + ended))
         return trouble.grace_seconds
 
     def answer(self, status: int, after: float, endpoint: Endpoint = Endpoint.TRACK) -> None:
-        """Pendo answers the event's request."""
+        """Add a request about the event, `after` seconds after T0, and Pendo's answer."""
         track = {"visitorId": STEP[0], "properties": {"step": STEP[1]}}
         self.requests.append(
             Received(
@@ -70,13 +70,13 @@ class Scene:
         return bool(self.watch.late) or bool(self.watch.minutes[-1].late)
 
 
-def test_what_is_not_delivered_in_time_is_late() -> None:
+def test_a_delivery_that_is_not_made_in_time_is_late() -> None:
     scene = Scene()
     assert not scene.is_late(DELIVERY_SECONDS - 1)
     assert scene.is_late(DELIVERY_SECONDS + 1)
 
 
-def test_what_is_delivered_or_settled_is_not() -> None:
+def test_a_delivery_that_is_made_or_settled_is_not_late() -> None:
     delivered, settled = Scene(), Scene()
     delivered.answer(200, after=1)
     settled.soak.ledger.settled["id", 0, 7, Kind.TRACK] = ["a dead letter"]
@@ -94,13 +94,13 @@ def test_a_trouble_that_holds_all_is_an_excuse_until_its_grace_is_over() -> None
 
 
 @pytest.mark.parametrize("name", ["hot visitors", "bombs", "dead letters not writable", "Pendo 429 by share"])
-def test_what_should_hold_nothing_is_no_excuse(name: str) -> None:
+def test_a_trouble_that_should_hold_nothing_is_no_excuse(name: str) -> None:
     scene = Scene()
     scene.trouble(name, 1, None)
     assert scene.is_late(DELIVERY_SECONDS + 1)
 
 
-def test_the_registry_excuses_its_partition_only() -> None:
+def test_a_trouble_of_the_registry_excuses_only_the_registrys_partition() -> None:
     its_own, another = Scene(partition=REGISTRY_PARTITION), Scene(partition=0)
     for scene in (its_own, another):
         scene.trouble("registry silent", 1, None)
@@ -108,7 +108,7 @@ def test_the_registry_excuses_its_partition_only() -> None:
     assert another.is_late(DELIVERY_SECONDS + 1)
 
 
-def test_a_visitor_whom_pendo_failed_has_one_longest_pause() -> None:
+def test_a_failed_request_excuses_its_visitor_for_one_longest_pause() -> None:
     scene = Scene()
     scene.answer(500, after=2)
     assert not scene.is_late(2 + RETRY_SECONDS + DELIVERY_SECONDS - 1)

@@ -1,6 +1,7 @@
-"""Consumers, a broker and a Pendo that fail under load, and an oracle that finds nothing amiss.
+"""Consumers, a broker and a Pendo that fail under load, and an oracle that finds nothing wrong.
 
-`make chaos` runs the long form. The seed is printed; `CHAOS_SEED=… make chaos` repeats a run's traffic and moments.
+`make chaos` runs the long form. The seed is printed; `CHAOS_SEED=… make chaos` repeats the traffic and the moments of
+a run.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ OUTAGE_SECONDS = 60.0 if LONG else 6.0
 LONG_OUTAGE_SECONDS = 600.0 if LONG else 12.0
 LATENCY_SECONDS = 0.02
 FUTILE_REQUESTS = MAX_CONNECTIONS + 36
-"""What an outage may cost a consumer and endpoint: what is in flight, ten failures, and the probes."""
+"""The most requests that an outage may cost a consumer per endpoint: those in flight, ten failures, and probes."""
 FULL = "max.message.bytes"
 """With this set to 1, a topic answers every write with an error."""
 FAULTS = {
@@ -72,7 +73,7 @@ def storm(kafka: KafkaBroker, pendo: PendoStandIn, fresh_name: Callable[[str], s
 
 @asynccontextmanager
 async def under_load(storm: Storm) -> AsyncIterator[Storm]:
-    """Two consumers at work; at the end of the block all traffic is settled."""
+    """Run two consumers under traffic; at the end of the block wait until all of it is settled."""
     async with storm:
         await storm.start()
         await storm.start()
@@ -89,7 +90,7 @@ async def under_load(storm: Storm) -> AsyncIterator[Storm]:
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_kill_9(storm: Storm, protocol: str) -> None:
-    """One of the consumers is killed, at any moment, again and again."""
+    """A random consumer is killed at a random moment, several times."""
     storm.settings["kafka.group_protocol"] = protocol
     async with under_load(storm):
         for _ in range(KILLS):
@@ -102,7 +103,7 @@ async def test_kill_9(storm: Storm, protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"] if LONG else ["classic"])
 async def test_a_zombie_sends_nothing_out_of_turn(storm: Storm, protocol: str) -> None:
-    """A consumer is frozen until its partitions are another's, and then goes on."""
+    """A consumer is frozen until the group has given its partitions to another one, and then continues."""
     storm.settings["kafka.group_protocol"] = protocol
     async with under_load(storm):
         for _ in range(FREEZES):
@@ -133,7 +134,7 @@ async def test_a_broker_that_is_killed_and_comes_back(
 async def test_a_kafka_that_stands_still(
     kafka_broker: OwnBroker, pendo: PendoStandIn, fresh_name: Callable[[str], str]
 ) -> None:
-    """Nothing is acknowledged, so nothing more is sent."""
+    """A frozen Kafka acknowledges nothing, so sending stops."""
     storm = Storm(kafka_broker, pendo, fresh_name("storm"))
     async with under_load(storm):
         kafka_broker.freeze()
@@ -148,8 +149,10 @@ async def test_a_kafka_that_stands_still(
 
 
 async def test_a_ledger_that_takes_nothing(storm: Storm) -> None:
-    """Every write is answered with an error, as by a full disk: sending stops, and nothing is committed."""
-    storm.settings["decisions.visitor_metadata"] = False  # a single request may carry a thousand values
+    """Kafka answers every write to the ledger with an error, as with a full disk: sending and commits stop."""
+    storm.settings["decisions.visitor_metadata"] = (
+        False  # one request may carry a thousand values: more than the bound below
+    )
     async with under_load(storm):
         configure(storm, storm.ledger, FULL, "1")
         sent, committed = await storm.stopped_sending(), positions(storm)
@@ -162,7 +165,7 @@ async def test_a_ledger_that_takes_nothing(storm: Storm) -> None:
 
 
 async def test_dead_letters_that_kafka_does_not_take(storm: Storm) -> None:
-    """A dead letter that cannot be written holds its offset; all others go on."""
+    """A dead letter that cannot be written holds back its offset; all other deliveries go on."""
     async with under_load(storm):
         configure(storm, storm.dead_letters, FULL, "1")
         await asyncio.sleep(1.0)
@@ -190,7 +193,7 @@ async def test_a_pendo_that_is_away(storm: Storm, fault: str) -> None:
 
 
 async def test_a_pendo_that_is_away_for_long(storm: Storm) -> None:
-    """Memory stays flat meanwhile, and everything is caught up with afterwards."""
+    """Memory stays flat during the outage, and everything is delivered afterwards."""
     storm.rate = 60.0
     storm.settings["delivery.max_pending"] = 1000
     async with under_load(storm):
@@ -215,7 +218,7 @@ async def test_a_pendo_that_flaps(storm: Storm) -> None:
 
 
 async def test_everything_at_once(storm: Storm) -> None:
-    """A Pendo that fails in every way by chance, consumers that are killed and frozen, a ledger that stalls."""
+    """Pendo fails at random in every way, consumers are killed and frozen, and the ledger stalls."""
     storm.pendo.faults.mix(
         storm.seed,
         [
@@ -245,7 +248,7 @@ async def test_everything_at_once(storm: Storm) -> None:
 
 
 def check_that_a_loss_is_found(storm: Storm) -> None:
-    """With one record taken out of the ledger, reconcile finds what it settled, and exits 1."""
+    """With one record removed from the ledger, reconcile reports what it settled as unexplained, and exits with 1."""
     records = [each for each in read_topic(storm.kafka.bootstrap_servers, storm.ledger) if each.value]
     removed = storm.random.choice([r for r in records if decode_settlements(r.value).entries])
     copy = f"{storm.ledger}-less-one"
@@ -264,7 +267,7 @@ def check_that_a_loss_is_found(storm: Storm) -> None:
 
 
 async def strike(storm: Storm, fault: Fault, seconds: float) -> None:
-    """Let a fault strike all that is sent for a while; it must cost few requests."""
+    """Make all requests fail with a fault for some seconds; the outage must cost few requests."""
     faults, received = storm.pendo.faults, storm.pendo.received
     before = {endpoint: len(received.of(endpoint)) for endpoint in (Endpoint.TRACK, Endpoint.METADATA)}
     faults.outage(fault, *before)
@@ -277,7 +280,7 @@ async def strike(storm: Storm, fault: Fault, seconds: float) -> None:
 
 
 def configure(storm: Storm, topic: str, name: str, value: str | None) -> None:
-    """Change a topic's configuration; None: back to the default."""
+    """Set an entry of a topic's configuration; None resets it to the default."""
     operation = AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
     entry = ConfigEntry(name, value or "", incremental_operation=operation)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
@@ -287,7 +290,7 @@ def configure(storm: Storm, topic: str, name: str, value: str | None) -> None:
 
 
 def positions(storm: Storm) -> dict[int, int]:
-    """What the group has committed."""
+    """The group's committed offset of each partition."""
     kafka = KafkaSettings(
         bootstrap_servers=storm.kafka.bootstrap_servers, group_id=str(storm.settings["kafka.group_id"])
     )
@@ -301,5 +304,5 @@ def unacknowledged(storm: Storm) -> float:
 
 
 def memory(storm: Storm) -> int:
-    """Bytes that the consumers hold."""
+    """The resident memory of all consumers, in bytes."""
     return sum(psutil.Process(consumer.process_id).memory_info().rss for consumer in storm.consumers.values())

@@ -1,7 +1,7 @@
-"""Which dead letters a person understands.
+"""Checks that a person can understand a dead letter.
 
 In: a dead letter's reason and detail, and the texts of its record. Out: what is wrong with the detail, if anything.
-A person has read each of the sentences below; a new sentence in the code fails the fuzz until it is read, too.
+A person has read each of the sentences below; the fuzz fails on a new sentence until it is read and added here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from flagpost_consumer.core.outcomes import Reason
 
 MAX_CHARACTERS = 300
 TELLING_CHARACTERS = 6
-"""A shorter text may stand in a sentence by chance."""
+"""A shorter id or value may occur in a sentence by chance."""
 
 STRANGER = "; look for what writes to this topic besides Flagpost's publisher and gateway"
 AGAIN = r"(; Flagpost asks for it again after \d+ s)?"
@@ -100,7 +100,7 @@ _PATTERNS = {reason: re.compile("|".join(sentences)) for reason, sentences in SE
 
 
 def complaints(reason: Reason, detail: str, personal: Iterable[str]) -> Iterator[str]:
-    """What keeps a person from understanding a dead letter, or should not be in it.
+    """Yields what is hard to understand in a dead letter, and what must not be in it.
 
     `personal`: the record's ids and values.
     """

@@ -1,13 +1,12 @@
-"""`flagpost web` for an hour under load and through restarts of the broker: its numbers are `reconcile`'s.
+"""Runs `flagpost web` for an hour under load and broker restarts: its numbers must equal those of `reconcile`.
 
     make web-soak ARGS="--minutes 60 --rate 100 --seed 7"
 
-A real Apache Kafka, two consumers, the stand-in for Pendo, which refuses some visitors, and the page. Decisions of
-visitors, flags and consents that the seed chooses are published all the time; every five minutes the broker is killed
-and started again. After each restart publishing pauses until all is settled, and then the page's tables are held
-against `flagpost reconcile --json`; and the page must have read its window once, and no part of it again. Exit code 1
-with the first difference. Not run by CI;
-`tests/integration/test_web_numbers.py` has the short form.
+It uses a real Apache Kafka, two consumers, the web page, and a stand-in for Pendo that refuses some visitors.
+Decisions are published all the time, with visitors, flags and consents drawn from the seed; every five minutes the
+broker is killed and started again. After each restart publishing pauses until everything is settled; then the page's
+tables are compared with `flagpost reconcile --json`, and the page must have read no part of its window twice. Exit
+code 1 at the first difference. Not run by CI; `tests/integration/test_web_numbers.py` has the short form.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from web_comparing import same_as_reconcile, settled
 from web_running import READ_ANEW, RunningWeb
 
 AROUND_RESTART_SECONDS = 15.0
-"""So long before a comparison the broker is killed."""
+"""The broker is killed this long before publishing pauses for a comparison."""
 AWAY_SECONDS = 3.0
 SETTLE_SECONDS = 300.0
 VISITORS = 5_000
@@ -43,7 +42,7 @@ FLAGS = 7
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how many decisions a second, and how often the broker is restarted."""
+    """How long to run, how many decisions to publish a second, and how often to restart the broker."""
 
     minutes: float
     rate: float
@@ -52,7 +51,7 @@ class Plan:
 
 
 def decisions(chance: random.Random) -> Iterator[DecisionEvent]:
-    """Decisions that occur as they are taken, without end; one in eleven is without consent."""
+    """Yields decisions without end, which occur at the present time; about one in eleven is without consent."""
     number = 0
     while True:
         visitor = chance.randrange(VISITORS)
@@ -69,7 +68,7 @@ def decisions(chance: random.Random) -> Iterator[DecisionEvent]:
 
 
 async def load(scene: Scene, events: Iterator[DecisionEvent], rate: float, until: float) -> int:
-    """Publish so many decisions a second until a moment, or, where Kafka was away, as soon as it takes them."""
+    """Publish `rate` decisions a second until a monotonic time, and catch up if Kafka was down. Returns how many."""
     began, published = time.monotonic(), 0
     while time.monotonic() < until:
         due = round(rate * (time.monotonic() - began)) - published
@@ -80,7 +79,7 @@ async def load(scene: Scene, events: Iterator[DecisionEvent], rate: float, until
 
 
 async def soak(plan: Plan) -> None:
-    """Run it."""
+    """Run the soak."""
     with tempfile.TemporaryDirectory() as directory:
         kafka = OwnBroker(Path(directory))
         try:
@@ -94,7 +93,7 @@ async def soak(plan: Plan) -> None:
 
 
 async def rounds(kafka: OwnBroker, scene: Scene, plan: Plan) -> None:
-    """Load, a restart in the middle of it, and a comparison; again and again."""
+    """In each round publish, restart the broker meanwhile, and compare, until the time is over."""
     events = decisions(random.Random(plan.seed))
     ends, total, restarts = time.monotonic() + 60 * plan.minutes, 0, 0
     quick = {"delivery__visitor_interval_seconds": 0.0, "dedupe__ttl_seconds": 60}

@@ -1,6 +1,6 @@
-"""One case of the contract: what a server does to two requests, and what either client has to make of it.
+"""One case of the contract: what a server does with two requests, and what each client must return.
 
-In: a case. Out: that each client saw what the case says, and sent the same bytes.
+In: a case. Out: an AssertionError, unless each client returned what the case says and both sent the same bytes.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from pendo_client import BODY, GENEROUS_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one client makes of two requests, one after the other."""
+    """What one client returned for two requests, one after the other."""
 
     first: Answer
     second: Answer
     connections: int
-    """How many the two took: one, if it could be used again."""
+    """How many connections the two requests took: one, if it could be used again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a server does, and what comes of it."""
+    """What a server does, and what each client must return."""
 
     script: Script
     adapter: Seen
     session: Seen
     why: str
-    """Why the adapter differs from the session; empty: it does not."""
+    """Why the adapter differs from the session; empty if it does not."""
     body: bytes
 
 
 def same(
     script: Script, first: Answer, connections: int = 1, *, second: Answer | None = None, body: bytes = BODY
 ) -> Case:
-    """Both clients make the same of it; the second answer is as the first, if not given."""
+    """A case in which both clients return the same; `second` is the same as `first` if not given."""
     seen = Seen(first, second or first, connections)
     return Case(script, seen, seen, "", body)
 
@@ -59,12 +59,12 @@ def differs(
     connections: tuple[int, int],
     body: bytes = BODY,
 ) -> Case:
-    """The adapter answers both requests with `ours`, the session with `theirs`; `connections` of either."""
+    """A case in which the adapter returns `ours` for both requests, the session `theirs`; `connections` of each."""
     return Case(script, Seen(ours, ours, connections[0]), Seen(theirs, theirs, connections[1]), why, body)
 
 
 async def hold_to(case: Case) -> None:
-    """Both clients, one after the other, to the same server."""
+    """Check a case with both clients, one after the other, on the same server."""
     async with scripted(case.script) as server:
         await compare(case, server, server.url, DIRECT)
 
@@ -76,7 +76,7 @@ async def compare(
     outbound: Outbound,
     wire: Callable[[bytes], object] = bytes,
 ) -> None:
-    """Both clients, one after the other, to a URL behind which is the server; `wire`: what of a request is equal."""
+    """Check a case with both clients at a URL that leads to the server; `wire`: the part of a request to compare."""
     ours = await _exchange(adapter, server, case.adapter, case.body, url, outbound)
     theirs = await _exchange(session, server, case.session, case.body, url, outbound)
     if case.why:
@@ -91,19 +91,19 @@ async def compare(
 async def _exchange(
     make: MakeClient, server: ScriptedServer, expected: Seen, body: bytes, url: str, outbound: Outbound
 ) -> list[list[bytes]]:
-    """What one client sent, by connection; it must have seen what was expected."""
+    """What one client sent, by connection, after a check that it returned what was expected."""
     server.connections = []
     async with make(url, outbound) as client:
         first = await post(client, server, body, expected.first)
         second = await post(client, server, body, expected.second)
-        # What a failure is told as is the adapter's alone.
+        # Only the adapter describes a failure.
         seen = Seen(first._replace(detail=""), second._replace(detail=""), len(server.connections))
         assert seen == expected, f"{seen}, not {expected}"
     return server.connections
 
 
 async def post(client: Client, server: ScriptedServer, body: bytes, expected: Answer) -> Answer:
-    """One request; its time is over once nothing more can come, and the adapter has received what is expected."""
+    """Make one request; it times out once nothing more can come and the adapter has received what is expected."""
     server.held.clear()
     posting = asyncio.create_task(client.post(body))
     holding = asyncio.create_task(server.held.wait())

@@ -1,7 +1,7 @@
-"""The HTTP adapter and our HTTP server on another aiohttp than the locked one (`make test-next-aiohttp`).
+"""Tests the HTTP adapter and our HTTP server with another aiohttp than the locked one (`make test-next-aiohttp`).
 
-In: a requirement; `aiohttp` is the newest that there is, also one before its release. Out: pytest's exit code;
-0 where that is the locked one, which all other tests run on.
+In: a requirement; `aiohttp` is the newest version, including pre-releases. Out: pytest's exit code; 0 if that version
+is the locked one, with which all other tests run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ UV = ".tools/uv/bin/uv"
 ENVIRONMENT = Path(".tools/next-aiohttp")
 PYTHON = str(ENVIRONMENT / "bin/python")
 SERVER = "tests/unit/test_http_server.py"
-"""Of our HTTP server, which is built on the insides of aiohttp's connections."""
+"""The tests of our HTTP server, which is built on inner parts of aiohttp's connections."""
 
 
 def resolved(requirement: str) -> str:
-    """The version that a requirement comes to."""
+    """The version that a requirement resolves to."""
     compiled = subprocess.run(
         [
             UV,
@@ -42,12 +42,12 @@ def resolved(requirement: str) -> str:
 
 
 def uv(*arguments: str) -> None:
-    """Run uv; what it says of an error is enough to read."""
+    """Run uv, which prints its own errors."""
     subprocess.run([UV, *arguments], check=True)
 
 
 def make_environment(aiohttp_version: str) -> None:
-    """Everything as it is locked, but for aiohttp."""
+    """Make an environment with the locked versions of everything except aiohttp."""
     locked = str(ENVIRONMENT / "locked.txt")
     uv("venv", "--quiet", "--clear", "--python", sys.executable, "--no-python-downloads", str(ENVIRONMENT))
     uv(
@@ -66,7 +66,7 @@ def make_environment(aiohttp_version: str) -> None:
 
 
 def main(requirement: str, *pytest_arguments: str) -> int:
-    """Say which version it is, and try it."""
+    """Print the version and run the tests with it; returns the exit code."""
     locked, wanted = version("aiohttp"), resolved(requirement)
     if wanted == locked:
         sys.stdout.write(f"{requirement} is {locked}, the release that is locked: there is no other to try\n")

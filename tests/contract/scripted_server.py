@@ -1,7 +1,7 @@
-"""A TCP server that does what a script says, byte by byte, and keeps what it was sent.
+"""A TCP server that does what a script says, byte by byte, and keeps the requests that it received.
 
-In: a script, which is run anew for each connection. Out: the server's URL, and the requests of each connection as
-they were on the wire. A script waits for conditions only: a request is here, the client has hung up.
+In: a script, which runs once for each connection. Out: the server's URL, and the requests of each connection as they
+were on the wire. A script waits only for conditions: a request is here, the client has closed the connection.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from running import eventually
 Script = Callable[["Peer"], Awaitable[None]]
 
 TURNS = 10
-"""So many turns of the loop are enough to receive what is in a socket of this machine; see `turns`."""
+"""This many turns of the loop are enough to receive what is in a socket of this machine; see `turns`."""
 ENDLESS_BYTES = 3_000_000
 """More than any limit of the adapter."""
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER of no time: closing resets the connection."""
+"""SO_LINGER with a time of zero: closing resets the connection."""
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -36,11 +36,11 @@ class ScriptedServer:
         self.connections: list[list[bytes]] = []
         """The requests of each connection, as they were on the wire."""
         self.held = asyncio.Event()
-        """A script has said all that it will; a client that still waits would wait for ever."""
+        """Set when a script will send nothing more: a client that still waits would wait for ever."""
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Run the script on a connection; it ends when the client hangs up, or with the script."""
+        """Run the script on a connection, until the script ends or the client closes the connection."""
         task = asyncio.current_task()
         assert task is not None
         requests: list[bytes] = []
@@ -49,7 +49,7 @@ class ScriptedServer:
         try:
             with suppress(asyncio.IncompleteReadError):
                 await self._script(peer)
-        except OSError:  # the client has hung up in the middle of it, and may wait all the same
+        except OSError:  # the client has closed the connection during the script, and may still wait
             if not peer.waits_for_a_request:
                 await turns()
                 self.held.set()
@@ -61,7 +61,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The server's URL."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -70,13 +70,13 @@ class ScriptedServer:
         return all(peer.waits_for_a_request for peer in self._peers.values())
 
     async def at_rest(self) -> None:
-        """Wait until nothing will happen before the next request, and either end has received all that was sent."""
+        """Wait until nothing will happen before the next request, and both ends have received all that was sent."""
         await turns()
         await eventually(lambda: self.is_at_rest, GENEROUS_SECONDS)
         await turns()
 
     async def end(self) -> None:
-        """Wait for the scripts, whose clients have hung up."""
+        """Wait until all scripts have ended; their clients have closed the connections."""
         await eventually(lambda: not self._peers, GENEROUS_SECONDS)
 
 
@@ -97,15 +97,15 @@ class Peer:
         self.waits_for_a_request = False
 
     async def request(self) -> bytes:
-        """Wait for a request, whole. Raises IncompleteReadError: the client has hung up."""
+        """Wait for a whole request. Raises IncompleteReadError if the client has closed the connection."""
         return await self._receive(read_request(self._reader))
 
     async def head(self) -> bytes:
-        """Wait for the head of a request, and leave its body where it is."""
+        """Wait for the head of a request, and leave its body unread."""
         return await self._receive(self._reader.readuntil(END_OF_HEAD))
 
     async def greeting(self) -> None:
-        """Wait for whatever the client says first, of which nothing is kept."""
+        """Wait for the client's first bytes, and discard them."""
         await self._reader.read(65_536)
 
     async def _receive(self, reading: Awaitable[bytes]) -> bytes:
@@ -116,7 +116,7 @@ class Peer:
         return request
 
     async def say(self, *pieces: bytes) -> None:
-        """Send bytes; the client receives each piece by itself."""
+        """Send bytes; the client receives each piece separately."""
         for piece in pieces:
             self._writer.write(piece)
             await self._writer.drain()
@@ -124,7 +124,7 @@ class Peer:
                 await turns()
 
     async def flood(self, piece: bytes) -> None:
-        """Send the same bytes until the client hangs up; one that still listens then has no more time."""
+        """Send the same bytes until the client closes the connection; sets `held` after ENDLESS_BYTES."""
         said = 0
         while not self._writer.is_closing():
             self._writer.write(piece)
@@ -134,18 +134,18 @@ class Peer:
                 self._server.held.set()
 
     async def finish(self) -> None:
-        """Say that nothing more will be sent, and wait until the client has hung up."""
+        """Close the sending side, and wait until the client has closed the connection."""
         self._writer.write_eof()
         await turns()
         await self.hold()
 
     async def hold(self) -> None:
-        """Say nothing more, until the client gives up."""
+        """Send nothing more, and wait until the client gives up."""
         self._server.held.set()
         await self.hung_up()
 
     async def hung_up(self) -> None:
-        """Wait until the client has hung up."""
+        """Wait until the client has closed the connection."""
         while await self._reader.read(65_536):
             pass
 
@@ -157,14 +157,14 @@ class Peer:
         self._writer.transport.abort()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Go on over TLS, as the server."""
+        """Continue over TLS, as the TLS server."""
         await self._writer.start_tls(context)
 
 
 async def turns() -> None:
     """Let the client, which is on the same loop, receive what has been sent.
 
-    On one machine what was sent is in the other's socket at once, and each turn of a loop reads all sockets.
+    On one machine sent bytes are in the receiver's socket at once, and each turn of a loop reads all sockets.
     """
     for _ in range(TURNS):
         await asyncio.sleep(0)
@@ -174,7 +174,7 @@ async def turns() -> None:
 async def scripted(
     script: Script, host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[ScriptedServer]:
-    """A server while it is needed; at the end all clients must have hung up."""
+    """Run a server during the block; at its end all clients must have closed their connections."""
     server = ScriptedServer(script)
     listener = await asyncio.start_server(server.serve, host, port, ssl=context)
     server.port = listener.sockets[0].getsockname()[1]

@@ -1,4 +1,7 @@
-"""What the adapter uses of aiohttp's inner parts is named in its two modules, is there, and is used nowhere else."""
+"""aiohttp's inner parts that the HTTP adapter uses are named in its two modules and exist.
+
+Nothing else uses inner parts, except our HTTP server.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,11 @@ PARTS: dict[type, dict[str, list[str] | None]] = {
     aiohttp.StreamReader: {"total_bytes": None},
     BaseProtocol: {"pause_reading": ["self"], "resume_reading": ["self", "resume_parser"]},
 }
-"""The parts, what is used of each, and the arguments where those are told in Python."""
+"""The parts, the members that are used of each, and a member's arguments; None: these are not compared."""
 
 
 def inner_imports(path: Path) -> set[str]:
-    """What a file imports of aiohttp's modules that are not public."""
+    """The names that a file imports from aiohttp's modules that are not public."""
     return {
         alias.name
         for node in ast.walk(ast.parse(path.read_text()))
@@ -56,14 +59,14 @@ def inner_imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_says_what_inner_parts_it_uses(module: ModuleType) -> None:
+def test_a_module_names_the_inner_parts_that_it_uses(module: ModuleType) -> None:
     told = set(re.findall(r"`(?:\w+\.)*(\w+)`", module.__doc__ or ""))
-    # Both are documented: a payload's reader, and what connect() returns.
+    # aiohttp documents both: a payload's reader, and what connect() returns.
     documented = {"StreamReader", "Connection"}
     assert inner_imports(Path(str(module.__file__))) - documented <= told
 
 
-def test_all_parts_that_are_told_are_there_and_take_the_same_arguments() -> None:
+def test_all_parts_that_are_named_exist_and_take_the_same_arguments() -> None:
     told = set()
     for module in MODULES:
         told |= set(re.findall(r"`([\w.]+)`", (module.__doc__ or "").partition("inner parts")[2]))

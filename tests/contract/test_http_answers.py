@@ -1,7 +1,6 @@
-"""What a server may answer, cut and end: the adapter makes of it what aiohttp's session makes of it, on every loop.
+"""Whatever a server answers, cuts short or closes, the adapter returns what aiohttp's session returns, on every loop.
 
-Where it differs, the case says why. Each case is two requests, so that what becomes of the connection
-is seen as well.
+Where it differs, the case says why. Each case makes two requests, to see also whether the connection is used again.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 PACKED = gzip.compress(b'{"updated":1}' * 10)
 LARGE = b"x" * 8_000_000
-"""A request that no socket takes at once."""
+"""A request body that no socket accepts at once."""
 
 TAKEN = Answer(200, body=b"{}")
 TOO_LARGE = Answer(413, body=b"{}")
@@ -73,7 +72,7 @@ def resets(*pieces: bytes) -> Script:
 
 
 def holds(*pieces: bytes) -> Script:
-    """Answers each request with these bytes, and says nothing more."""
+    """Answers one request with these bytes, and sends nothing more."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -84,7 +83,7 @@ def holds(*pieces: bytes) -> Script:
 
 
 def floods(beginning: bytes, piece: bytes) -> Script:
-    """Answers with a beginning, and then the same without end."""
+    """Answers with `beginning`, and then sends `piece` without end."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -95,17 +94,17 @@ def floods(beginning: bytes, piece: bytes) -> Script:
 
 
 def one_by_one(raw: bytes) -> list[bytes]:
-    """Bytes in pieces of one."""
+    """Bytes, split into pieces of one byte."""
     return [raw[i : i + 1] for i in range(len(raw))]
 
 
 def status_alone(script: Script, answer: Answer, session: Answer = BROKEN) -> Case:
-    """What the session fails at has a status, which is the answer; the connection is not used again by either."""
+    """A case in which the session fails, and the adapter returns the status; neither uses the connection again."""
     return differs(script, answer, session, STATUS, connections=(2, 2))
 
 
 def length(content: bytes) -> bytes:
-    """The end of a head, and a body with its length."""
+    """The end of a head, with the length of the body, and the body."""
     return b"Content-Length: %d\r\n\r\n%s" % (len(content), content)
 
 
@@ -124,7 +123,7 @@ async def stale_when_reset(peer: Peer) -> None:
 
 
 def early(ends: Callable[[Peer], Awaitable[None]]) -> Script:
-    """Answers as soon as the head is here; the request's body is left where it is."""
+    """Answers as soon as the request's head is here; its body is left unread."""
 
     async def script(peer: Peer) -> None:
         await peer.head()
@@ -392,5 +391,5 @@ CASES = {
 @pytest.mark.filterwarnings("ignore:Sending a large body")
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_either_client_makes_the_same_of_it(case: Case, run: Callable[[Any], None]) -> None:
+def test_each_client_returns_what_the_case_says(case: Case, run: Callable[[Any], None]) -> None:
     run(hold_to(case))

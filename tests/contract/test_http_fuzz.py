@@ -1,6 +1,6 @@
-"""Any bytes, cut anywhere: the adapter makes of them what aiohttp's session makes of them, or has the status alone.
+"""For any bytes, split anywhere, the adapter returns what aiohttp's session returns, or only the status.
 
-Each stream is what a server says to one request; a second request shows what becomes of the connection.
+Each stream is a server's answer to one request; a second request shows whether the connection is used again.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ JUNK = (TOKENS | st.binary(min_size=1, max_size=20)).filter(lambda junk: junk.st
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """An answer, of which something was taken out, put in or said twice."""
+    """An answer in which some bytes were removed, replaced or doubled."""
     raw = draw(ANSWERS)
     for _ in range(draw(st.integers(0, 3))):
         begin, end = sorted((draw(st.integers(0, len(raw))), draw(st.integers(0, len(raw)))))
@@ -74,7 +74,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def cut(draw: st.DrawFn, streams: st.SearchStrategy[bytes]) -> list[bytes]:
-    """A stream in pieces."""
+    """A stream, split into pieces."""
     raw = draw(streams)
     places = draw(st.lists(st.integers(0, len(raw)), max_size=6).map(sorted))
     return [
@@ -101,11 +101,11 @@ def says_always(pieces: list[bytes]) -> Script:
 
 
 NOTHING = Answer()
-"""The adapter has no need of a time-out: where the session would wait for ever, it has ended."""
+"""Nothing is expected at a time-out: where the session would wait for ever, the adapter has already ended."""
 
 
 async def two_answers(make: MakeClient, server: ScriptedServer) -> tuple[list[Answer], list[list[bytes]]]:
-    """What a client makes of two requests, and what it sent, by connection."""
+    """What a client returned for two requests, and what it sent, by connection."""
     server.connections = []
     async with make(server.url, DIRECT) as client:
         seen = [await post(client, server, BODY, NOTHING) for _ in range(2)]
@@ -114,7 +114,7 @@ async def two_answers(make: MakeClient, server: ScriptedServer) -> tuple[list[An
 
 @given(cut(damaged()))
 @settings(deadline=None, max_examples=examples(200))
-def test_a_stream_is_the_same_to_both_or_its_status_alone(pieces: list[bytes]) -> None:
+def test_both_clients_return_the_same_or_the_adapter_returns_only_the_status(pieces: list[bytes]) -> None:
     async def history() -> None:
         async with scripted(says_once(pieces)) as server:
             ours, sent = await two_answers(adapter, server)

@@ -1,4 +1,4 @@
-"""The ways to a server: names, IPv6, TLS and proxies. The adapter goes them as aiohttp's session does."""
+"""Names, IPv6, TLS and proxies: the adapter reaches a server in the same ways as aiohttp's session."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def closes(peer: Peer) -> None:
 
 
 async def without_a_goodbye(peer: Peer) -> None:
-    """The end of a body is the end of the connection, of which TLS is told nothing."""
+    """Ends a body with the end of the connection, without TLS's close_notify."""
     await peer.request()
     await peer.say(b"HTTP/1.1 200 OK\r\n\r\n{}")
     await peer.reset()
@@ -113,7 +113,7 @@ def test_a_certificate_that_is_not_trusted(
 
 @ON_EVERY_LOOP
 def test_a_server_that_wants_our_certificate(authority: Authority, trusting: Outbound, run: Run) -> None:
-    """With TLS 1.3 it says so after the client's side of the handshake has ended, and the request has gone."""
+    """With TLS 1.3 the server says so after the client's handshake has ended and the request has been sent."""
     context = authority.server_context("localhost", asks_clients=True)
 
     async def history() -> None:
@@ -166,7 +166,7 @@ def test_a_handshake_that_fails(trusting: Outbound, case: Case, run: Run) -> Non
 
 
 def tunnel(context: ssl.SSLContext, *extra: bytes) -> Script:
-    """A proxy's tunnel, at the end of which the proxy itself is the server."""
+    """A proxy's tunnel; the proxy itself is the server at its end."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -178,7 +178,10 @@ def tunnel(context: ssl.SSLContext, *extra: bytes) -> Script:
 
 
 def by_header(request: bytes) -> tuple[bytes, frozenset[tuple[bytes, bytes]]]:
-    """A request with a proxy's login, which the adapter puts before the other headers, and the session after them."""
+    """A request in a form that ignores the order of its headers.
+
+    The adapter puts a proxy's login before the other headers, the session after them.
+    """
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.split(b"\r\n")
     headers = (line.split(b": ", 1) for line in lines)
@@ -190,7 +193,7 @@ def by_header(request: bytes) -> tuple[bytes, frozenset[tuple[bytes, bytes]]]:
 def test_a_tunnel(
     authority: Authority, trusting: Outbound, monkeypatch: pytest.MonkeyPatch, login: str, run: Run
 ) -> None:
-    """CONNECT and the requests within, as they are on the wire."""
+    """CONNECT and the requests in the tunnel are the same on the wire."""
 
     async def history() -> None:
         script = tunnel(authority.server_context(PENDO))
@@ -208,7 +211,7 @@ def test_a_tunnel(
 
 
 def refuses(*said: bytes) -> Script:
-    """A proxy that says this to CONNECT."""
+    """A proxy that answers CONNECT with these bytes."""
 
     async def script(peer: Peer) -> None:
         await peer.request()
@@ -329,7 +332,7 @@ def has_ipv6() -> bool:
 
 
 class Names:
-    """What the names are that the clients look up, and on what clock they remember it."""
+    """Answers the clients' name look-ups, and sets the clock by which aiohttp remembers them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.address = "127.0.0.1"
@@ -354,13 +357,13 @@ class Names:
 
 
 REMEMBERED_SECONDS = 10.0
-"""How long aiohttp remembers addresses, unless it is told otherwise."""
+"""How long aiohttp remembers addresses by default."""
 
 
 @ON_EVERY_LOOP
 @pytest.mark.parametrize("make", [adapter, session])
 def test_addresses_that_change(monkeypatch: pytest.MonkeyPatch, make: MakeClient, run: Run) -> None:
-    """A connection stays where it is; a new one goes to the new address, once the old one is not remembered."""
+    """An open connection keeps its address; a new one goes to the new address once the old one is forgotten."""
     names = Names(monkeypatch)
 
     async def history() -> None:
@@ -392,7 +395,7 @@ async def closes_at_second(peer: Peer) -> None:
 
 
 @ON_EVERY_LOOP
-def test_a_request_for_a_document_is_on_the_wire_as_the_sessions(run: Run) -> None:
+def test_a_get_request_is_the_same_on_the_wire_as_the_sessions(run: Run) -> None:
     async def history() -> None:
         async with scripted(answers) as server:
             async with pendo(server.url) as (http, _):

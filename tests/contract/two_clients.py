@@ -1,6 +1,6 @@
-"""The two sides of the contract: Flagpost's HTTP adapter, and aiohttp's session as its documentation says.
+"""The two clients of the contract: Flagpost's HTTP adapter, and aiohttp's session, used as its documentation says.
 
-In: where to, and what to say, to either in the same words. Out: what each makes of it, in the adapter's words.
+In: a URL and a request's body, the same for both. Out: what each client returns, as the adapter's `Answer`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pendo_client import GENEROUS_SECONDS, Clock, client
 from running import eventually
 
 HEADERS = {**IDENTITY, "x-track": "track-secret", "content-type": "application/json"}
-"""What a track request says for itself; the other headers are aiohttp's."""
+"""The headers that Flagpost sets on a track request; aiohttp adds the others."""
 NOT_SAID = ("Accept", "User-Agent")
-"""What the session would say unasked, and the adapter does not: nobody at Pendo reads it."""
+"""Headers that the session would add by itself, and the adapter does not: Pendo does not read them."""
 
 
 class Client(ABC):
-    """One side."""
+    """One of the two clients."""
 
     @abstractmethod
     async def post(self, body: bytes) -> Answer:
@@ -39,7 +39,7 @@ class Client(ABC):
 
     @abstractmethod
     async def time_is_over(self, known: Answer) -> None:
-        """End what is under way as its time-out would, once the adapter has received `known`."""
+        """End the request as a time-out would, once the adapter has received `known`."""
 
 
 MakeClient = Callable[[str, Outbound], AbstractAsyncContextManager[Client]]
@@ -60,7 +60,7 @@ class _Adapter(Client):
         self._clock.seconds += GENEROUS_SECONDS
 
     def _has_received(self, known: Answer) -> bool:
-        """Whether so much of the answer is here, or it has ended of itself."""
+        """Whether this much of the answer has arrived, or the request has ended by itself."""
         for request in self._http._under_way[EndpointName.TRACK]:
             reply = None if request.exchange is None else request.exchange.reply()
             return (reply and (reply.status, reply.body)) == (known.status and (known.status, known.body))
@@ -69,7 +69,7 @@ class _Adapter(Client):
 
 @asynccontextmanager
 async def adapter(url: str, outbound: Outbound = DIRECT) -> AsyncIterator[Client]:
-    """Flagpost's side, of which each attempt has exactly one answer."""
+    """Flagpost's adapter; at the end of the block each attempt must have had exactly one answer."""
     clock = Clock()
     async with client(url, GENEROUS_SECONDS, outbound, clock) as (http, answers):
         yield _Adapter(http, answers, clock)
@@ -109,7 +109,7 @@ class _Session(Client):
 
 @asynccontextmanager
 async def session(url: str, outbound: Outbound = DIRECT) -> AsyncIterator[Client]:
-    """aiohttp's side: with the adapter's headers, limits and certificates, and no more."""
+    """aiohttp's session with the adapter's headers, limits and certificates, and nothing else."""
     traces = aiohttp.TraceConfig()
     traces.on_request_headers_sent.append(_note_that_it_is_sent)
     async with aiohttp.ClientSession(

@@ -1,8 +1,8 @@
-"""What the API server would say of an object's form, without one.
+"""Validates the form of an object as the API server would, without a server.
 
-In: a Kubernetes object. Out: `ValidationError` where a field is missing, unknown or of the wrong type. Kubernetes'
-own kinds are judged by the schemas that kubernetes-validate carries, in their strict form; those of others by the
-definitions in schemas/, closed in the same way.
+In: a Kubernetes object. Out: `ValidationError` if a field is missing, unknown or of the wrong type. Kubernetes' own
+kinds are validated with the strict schemas of kubernetes-validate; other kinds with the definitions in schemas/,
+which refuse unknown fields in the same way.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ except ModuleNotFoundError as error:
 
 DEFINITIONS: Final = Path(__file__).parent / "schemas"
 VERSIONS: Final = ("1.32", "1.37")
-"""Of Kubernetes: the oldest and the newest whose schemas are at hand."""
+"""The versions of Kubernetes whose schemas an object must fit: an old one, and the newest of kubernetes-validate."""
 
-# Each call would read them anew, a megabyte for each object.
+# Without a cache each call would read the schemas again, a megabyte for each object.
 for _reading in ("schema_contents", "all_versions"):
     setattr(utils, _reading, cache(getattr(utils, _reading)))
 
 
 def require_valid(candidate: Object, versions: Iterable[str] = VERSIONS) -> None:
-    """Judge an object, by these versions of Kubernetes.
+    """Validate an object for these versions of Kubernetes.
 
     Raises:
         kubernetes_validate.ValidationError, jsonschema.ValidationError: what is wrong, and where.
@@ -61,7 +61,7 @@ def _definitions() -> dict[tuple[str, str], Draft202012Validator]:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema with unknown fields refused, as the API server refuses them of what is applied strictly."""
+    """The schema with unknown fields refused, as the API server does when it validates strictly."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,6 +1,6 @@
-"""What becomes of a test whose tools are not installed.
+"""Skips a test whose tools are not installed.
 
-In: what is missing. Out: a skip that names it, or, where CI is set, a failure: there nothing may go unnoticed.
+In: what is missing. Out: a skip that names it; if CI is set, a failure, because CI must run every test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 
 def do_without(missing: str, how: str = "make deploy-tools") -> NoReturn:
-    """Skip, or fail in CI; also while a module is being imported. `how` says what to do about it."""
+    """Skip, or fail in CI; also while a module is being imported. `how`: the command that installs the tools."""
     text = f"the chart's tests need {missing}: {how}"
     if "CI" in os.environ:
         pytest.fail(text)

@@ -1,8 +1,8 @@
-"""A container's files and environment, as a node would lay them out.
+"""Writes a container's files and environment as a node would provide them.
 
-In: a release, a pod of it, a container of that, and a directory that stands for the container's root. Out: the files
-of its volumes, and the environment, whose paths lead into that directory. What the release itself does not hold (an
-existing Secret, a volume of the user's) is filled with texts that tell where they are from.
+In: a release, one of its pods, a container of that pod, and a directory that stands for the container's root. Out:
+the files of its volumes, and the environment, whose paths lead into that directory. What is not in the release itself
+(an existing Secret, a user's volume) is filled with texts that name their source.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from helm.rendering import Object, Rendered
 
 PATH: Final = re.compile(r"(?<![\w/.:])/[\w./-]+")
-"""A path from the root, within a variable's text."""
+"""An absolute path in a variable's text."""
 
 SECRETS: Final = "/run/secrets/flagpost/"
 """Where the chart mounts secrets; settings may name files there."""
@@ -24,14 +24,14 @@ SECRETS: Final = "/run/secrets/flagpost/"
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """What a program finds in its container."""
+    """The configuration file and the environment that a program finds in its container."""
 
     config: Path
     environ: dict[str, str]
 
 
 def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mounted:
-    """Lay out the container's files under `root`."""
+    """Write the container's files under `root`."""
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     variables = {each["name"]: _variable_text(each) for each in container["env"]}
     for mount in container["volumeMounts"]:
@@ -48,7 +48,7 @@ def mounted(release: Rendered, pod: Object, container: Object, root: Path) -> Mo
 
 
 def _held(release: Rendered, volume: Object) -> Iterator[tuple[str, str]]:
-    """The files of a volume that the chart makes: paths within it, and texts."""
+    """The files of a volume that the chart fills: paths within it, and texts."""
     for each in release.all_of("ConfigMap"):
         if volume.get("configMap") == {"name": each["metadata"]["name"]}:
             yield from each.get("data", {}).items()
@@ -74,7 +74,7 @@ def _secret_text(release: Rendered, name: str, key: str) -> str:
 
 
 def _write_what_is_named(mount_path: str, variables: dict[str, str], root: Path) -> None:
-    """Fill a volume of the user's with the files that variables say to be there."""
+    """Fill a user's volume with the files that variables name."""
     for text in variables.values():
         for path in PATH.findall(text):
             if path.startswith(f"{mount_path}/"):

@@ -1,8 +1,8 @@
-"""The chart as Helm renders it.
+"""Renders the chart with Helm.
 
-In: values. Out: the Kubernetes objects, as maps, and the notes. It is Helm's own engine, called as a library: a set
-of values takes milliseconds, and a refusal is an exception with Helm's text. What it writes is read strictly: no key
-twice, and the same by the rules of YAML 1.1 and of 1.2.
+In: values. Out: the Kubernetes objects, as maps, and the notes. This calls Helm's own engine as a library: a set of
+values takes milliseconds, and a refusal is an exception with Helm's text. The output is read strictly: no duplicate
+keys, and the same meaning in YAML 1.1 and in 1.2.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ NAMESPACE: Final = "tracking"
 
 CASES: Final = ROOT / "tests" / "cases"
 NAMES: Final = tuple((CASES / "helm-names.txt").read_text().split())
-"""Names of releases and namespaces that look like something else, and one as long as Helm allows it to be."""
+"""Names of releases and namespaces that look like numbers, booleans or null, and the longest that Helm allows."""
 LONGEST_NAME: Final = max(NAMES, key=len)
 
 WARNING: Final = 2
-"""Of Helm's severities, which are 1 to 3."""
+"""A warning's severity; Helm's severities are 1 to 3."""
 
 Object = Mapping[str, Any]
 """A Kubernetes object: apiVersion, kind, metadata and the rest."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """Helm says no to values; the text is what `helm template` would print."""
+class Refused(Exception):  # noqa: N818 - an expected answer, not an error
+    """Helm refuses values; the text is what `helm template` would print."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A release that is not installed."""
+    """A rendered release, which is not installed."""
 
     objects: tuple[Object, ...]
     notes: str
@@ -59,17 +59,17 @@ class Rendered:
         return [each for each in self.objects if each["kind"] == kind]
 
     def one(self, kind: str, ending: str = "") -> Object:
-        """The only object of a kind whose name ends so."""
+        """The only object of a kind whose name ends with `ending`."""
         (found,) = (each for each in self.all_of(kind) if each["metadata"]["name"].endswith(ending))
         return found
 
     def pod_spec(self, component: str) -> Object:
-        """What the pods of a Deployment are to be."""
+        """The pod spec in a component's Deployment."""
         spec: Object = self.one("Deployment", component)["spec"]["template"]["spec"]
         return spec
 
     def container(self, component: str) -> Object:
-        """Flagpost's own container of those pods."""
+        """Flagpost's own container in that pod spec."""
         own: Object = self.pod_spec(component)["containers"][0]
         return own
 
@@ -89,7 +89,7 @@ class Rendered:
 
 
 def value_sets() -> list[str]:
-    """The names of the sets in values/, and of the one in cases/."""
+    """The names of the sets of values in values/, and of the one in cases/."""
     return sorted([*(path.stem for path in VALUES.glob("*.yaml")), "helm-values-labels"])
 
 
@@ -102,7 +102,7 @@ def values_of(name: str) -> dict[str, Any]:
 
 @cache
 def rendered_set(name: str, release: str = RELEASE, namespace: str = NAMESPACE) -> Rendered:
-    """A set of values, rendered once."""
+    """Render a set of values, once per name."""
     return rendered(values_of(name), release, namespace)
 
 
@@ -112,7 +112,7 @@ def rendered(
     namespace: str = NAMESPACE,
     chart: Chart | None = None,
 ) -> Rendered:
-    """Render the chart, or one that it is a part of.
+    """Render the chart, or a chart that contains it.
 
     Raises:
         Refused: the schema or a template refuses the values.
@@ -129,7 +129,7 @@ def rendered(
 
 
 def complaints(values: Mapping[str, Any]) -> list[str]:
-    """What `helm lint --strict` says of the chart with these values, recommendations left out."""
+    """The errors and warnings of `helm lint --strict` for these values, without its recommendations."""
     report: dict[str, Any] = lint(CHART, dict(values), strict=True, namespace=NAMESPACE)
     errors: list[str] = report["errors"]
     warnings = [message["error"] for message in report["messages"] if message["severity"] >= WARNING]
@@ -142,7 +142,7 @@ def _chart() -> Chart:
 
 
 def load_chart(path: Path) -> Chart:
-    """A chart, as Helm loads it from a folder."""
+    """Load a chart from a folder."""
     return Chart.load(path)
 
 
@@ -154,10 +154,10 @@ def _strictly_read(text: str) -> list[Object]:
 
 
 class _Yaml11(yaml.CSafeLoader):
-    """PyYAML's own loader, but for keys that come twice."""
+    """PyYAML's own loader, which also refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A map whose keys all differ."""
+        """Construct a map; raises ConstructorError if it has a duplicate key."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if len(keys) != len(set(keys)):
             raise ConstructorError(None, None, f"a key twice among {keys}", node.start_mark)

@@ -1,6 +1,6 @@
-"""Checkov finds nothing in any set of values that findings.yaml does not answer, and each answer is still needed.
+"""findings.yaml has an answer to each of Checkov's findings in the sets of values, and each answer is still needed.
 
-Checkov wants other versions of libraries than Flagpost, so it has an environment of its own (`make deploy-tools`).
+Checkov needs other versions of libraries than Flagpost, so it has an environment of its own (`make deploy-tools`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from helm.rendering import NAMES, RELEASE, ROOT, rendered_set, value_sets
 CHECKOV: Final = ROOT / ".tools" / "checkov" / "bin" / "checkov"
 CHECKOV_SECONDS: Final = 240
 OF_OTHER_NAMES: Final = ("helm-values-labels", "scaled-gateway")
-"""Sets that are also looked at under names that look like numbers, and under the longest."""
+"""Sets that are also checked with release names that look like other types, and with the longest name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Why a check's findings about some objects stand; `about` is a pattern of kind and name."""
+    """Why a check's findings about some objects are accepted; `about` is a pattern of kind and name."""
 
     check: str
     about: str
@@ -86,6 +86,6 @@ def _found(directory: Path) -> Iterator[Finding]:
 
 
 def _about(resource: str) -> str:
-    """`Deployment flagpost-consumer`, of `Deployment.tracking.flagpost-consumer` and what checkov appends to it."""
+    """`Deployment flagpost-consumer` for `Deployment.tracking.flagpost-consumer` and what checkov appends to it."""
     kind, _, name, *_ = resource.split(".")
     return f"{kind} {name}"

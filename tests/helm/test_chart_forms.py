@@ -1,4 +1,4 @@
-"""Every set of values gives objects that the API server takes; values that nobody knows are refused by name."""
+"""Every set of values renders objects that the API server would accept; wrong values are refused by name."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_objects_are_what_the_api_server_takes(name: str) -> None:
+def test_the_api_server_would_accept_the_objects(name: str) -> None:
     objects = rendered_set(name).objects
     assert objects
     for each in objects:
@@ -71,12 +71,12 @@ def test_objects_are_what_the_api_server_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_helms_linter_has_nothing_to_say(name: str) -> None:
+def test_helms_linter_finds_nothing(name: str) -> None:
     assert complaints(values_of(name)) == []
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_what_an_object_refers_to_is_there(name: str) -> None:
+def test_objects_refer_only_to_objects_of_the_release(name: str) -> None:
     release = rendered_set(name)
     templates = dict(release.templates())
     for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
@@ -99,8 +99,8 @@ def test_wrong_values_are_refused_by_name(values: dict[str, Any], told: str) -> 
     assert told in str(refusal.value)
 
 
-def test_a_field_that_a_definition_lacks_is_seen() -> None:
-    """The judge itself: a slip in a kind that Kubernetes does not know, and in one that it does."""
+def test_an_unknown_field_is_refused() -> None:
+    """The check itself finds an unknown field, in Kubernetes' own kinds and in others."""
     release = rendered_set("everything")
     for kind in ("ScaledObject", "PodMonitor", "PrometheusRule", "Deployment"):
         found = release.all_of(kind)[0]

@@ -1,5 +1,5 @@
-"""Names that look like something else, maps that share keys, and what users add: texts stay texts, names stay within
-Kubernetes' limits, and no key comes twice."""
+"""Names that look like other types, maps that share keys, and what users add: texts stay texts, names stay within
+Kubernetes' limits, and there are no duplicate keys."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ OF_ALL_KINDS: Final = (
     "scaled-gateway",
     "where-users-expect-it",
 )
-"""Sets that have every kind of object between them."""
+"""Sets that together have every kind of object."""
 
 NAME_CHARACTERS: Final = {"Deployment": 63, "Service": 63, "Pod": 63, "Job": 63, "CronJob": 52}
 """Kubernetes' limits; other names may have 253."""
 DNS_1035: Final = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
-"""What a Service may be called."""
+"""The form of a Service's name."""
 TEXTS: Final = {
     "name",
     "namespace",
@@ -62,7 +62,7 @@ TEXT_MAPS: Final = {"labels", "annotations", "matchLabels", "nodeSelector", "dat
         if name in ("4711", LONGEST_NAME) or values in OF_ALL_KINDS
     ],
 )
-def test_names_of_all_kinds_stay_names(values: str, name: str) -> None:
+def test_any_release_name_renders_valid_objects(values: str, name: str) -> None:
     objects = rendered_set(values, name, name).objects
     for each in objects:
         require_valid(each, VERSIONS[-1:])
@@ -81,7 +81,7 @@ def test_names_of_all_kinds_stay_names(values: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("release", ["my.app", "4711.app"])
-def test_a_release_with_dots_gives_a_service_a_name(release: str) -> None:
+def test_a_release_name_with_dots_renders_a_valid_service_name(release: str) -> None:
     name = rendered({"gateway": {"enabled": True}}, release).one("Service")["metadata"]["name"]
     assert DNS_1035.fullmatch(name)
 
@@ -98,7 +98,7 @@ def test_a_dot_and_a_hyphen_are_not_the_same(release: str) -> None:
     assert rendered({}, release).one("ConfigMap") != rendered({}, other).one("ConfigMap")
 
 
-def test_of_maps_that_share_keys_the_closer_wins_and_the_charts_own_stay() -> None:
+def test_the_more_specific_labels_win_and_the_charts_own_stay() -> None:
     release = rendered_set("helm-values-labels")
     pod = release.one("Deployment", "consumer")["spec"]["template"]["metadata"]["labels"]
     assert pod["team"] == "growth-oncall"
@@ -115,8 +115,8 @@ def test_of_maps_that_share_keys_the_closer_wins_and_the_charts_own_stay() -> No
     assert template.items() >= kept.one("Deployment")["spec"]["selector"]["matchLabels"].items()
 
 
-def test_a_text_is_not_quoted_away_by_a_loader_of_either_yaml() -> None:
-    """The judge itself: YAML 1.2 takes 1e3 for a number, YAML 1.1 takes on for true."""
+def test_the_check_finds_ambiguous_yaml_and_duplicate_keys() -> None:
+    """YAML 1.2 reads 1e3 as a number, YAML 1.1 reads `on` as true."""
     for text in ("a: 1e3", "a: on", "a: 1\na: 2"):
         with pytest.raises((AssertionError, yaml.YAMLError)):
             rendered({"extraManifests": [text]})
@@ -124,7 +124,7 @@ def test_a_text_is_not_quoted_away_by_a_loader_of_either_yaml() -> None:
 
 @pytest.fixture
 def umbrella(tmp_path: Path) -> Path:
-    """A chart that this one is a part of."""
+    """A chart that contains this one."""
     dependency = {"name": "flagpost", "version": VERSION, "condition": "flagpost.enabled"}
     chart = {"apiVersion": "v2", "name": "umbrella", "version": "1.0.0", "dependencies": [dependency]}
     copytree(CHART, tmp_path / "charts" / "flagpost")
@@ -132,7 +132,7 @@ def umbrella(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_chart_that_this_one_is_part_of_enables_it_and_has_globals(umbrella: Path) -> None:
+def test_a_parent_chart_can_enable_this_one_and_set_globals(umbrella: Path) -> None:
     chart = load_chart(umbrella)
     shared = {"imageRegistry": "mirror.example.com", "region": "eu"}
     on = rendered({"flagpost": {"enabled": True}, "global": shared}, chart=chart)
@@ -148,11 +148,11 @@ def test_a_dependency_without_a_condition_is_reported(umbrella: Path) -> None:
         rendered({"flagpost": {"enabled": False}}, chart=load_chart(umbrella))
 
 
-def test_globals_are_no_reason_for_anything_else() -> None:
+def test_other_globals_change_nothing() -> None:
     assert rendered({"global": {"region": "eu"}}).objects == rendered({}).objects
 
 
-def test_what_a_user_adds_is_where_users_expect_it() -> None:
+def test_users_additions_are_where_users_expect_them() -> None:
     release = rendered_set("where-users-expect-it")
     given = values_of("where-users-expect-it")
     consumer, gateway = release.pod_spec("consumer"), release.pod_spec("gateway")
@@ -195,7 +195,7 @@ def _variables(container: Object) -> dict[str, Any]:
 
 
 def _texts(node: Any) -> Iterator[Any]:
-    """What must be a text, wherever it is in an object."""
+    """The values that must be texts, anywhere in an object."""
     if isinstance(node, list):
         for each in node:
             yield from _texts(each)

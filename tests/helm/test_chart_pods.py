@@ -77,14 +77,14 @@ def test_topics_are_made_by_a_job_unless_somebody_else_does() -> None:
     ],
 )
 def test_a_job_of_another_content_has_another_name(changed: dict[str, Any]) -> None:
-    """A Job cannot be changed: an upgrade would be refused."""
+    """A Job cannot be changed: with the same name, an upgrade would be refused."""
     before, after = rendered({}).one("Job"), rendered(changed).one("Job")
     assert before["metadata"]["name"] != after["metadata"]["name"]
     assert rendered({"consumer": {"replicas": 3}}).one("Job") == before
 
 
-def test_the_memory_of_the_bounds() -> None:
-    """What the tests of memory hold a process to (memory_floods.CHART_BYTES, and the gateway's 256 MiB)."""
+def test_memory_limits_are_those_of_the_memory_tests() -> None:
+    """The memory tests keep each process within these limits (memory_floods.CHART_BYTES, the gateway's 256 MiB)."""
     release = rendered({"gateway": {"enabled": True}})
     limits = {
         name: pod["containers"][0]["resources"]["limits"]["memory"]
@@ -94,7 +94,7 @@ def test_the_memory_of_the_bounds() -> None:
     assert limits == {"consumer": f"{CHART_BYTES // 2**20}Mi", "gateway": "256Mi"}
 
 
-def test_reconcile_runs_on_time_and_is_not_tried_again() -> None:
+def test_reconcile_runs_on_schedule_and_is_not_retried() -> None:
     spec = rendered_set("everything").one("CronJob")["spec"]
     assert (spec["schedule"], spec["concurrencyPolicy"]) == ("17 * * * *", "Forbid")
     job = spec["jobTemplate"]["spec"]
@@ -105,7 +105,7 @@ def test_reconcile_runs_on_time_and_is_not_tried_again() -> None:
 
 
 def test_only_settings_restart_pods() -> None:
-    """A Secret's content is read again where it is mounted, so neither it nor the chart's version is a reason."""
+    """A new secret restarts no pod, because mounted Secrets are read again; nor does a new version of the chart."""
     secret = {"track-secret": "one", "integration-key": "two"}
     before = rendered({"secrets": {"inline": {"consumer": secret}}})
     rotated = rendered({"secrets": {"inline": {"consumer": {**secret, "track-secret": "new"}}}})
@@ -153,7 +153,7 @@ def test_image_by_tag_digest_and_version_of_the_chart() -> None:
         (None, {"repository": "a.example.com/team/it"}, f"a.example.com/team/it:{VERSION}"),
     ],
 )
-def test_the_registry_of_all_charts_wins(shared: str | None, image: dict[str, Any], expected: str) -> None:
+def test_the_global_image_registry_wins(shared: str | None, image: dict[str, Any], expected: str) -> None:
     release = rendered({"global": {"imageRegistry": shared}, "image": image})
     assert {pod["containers"][0]["image"] for _, pod in release.pods()} == {expected}
 
@@ -202,7 +202,7 @@ def test_a_single_pod_has_no_disruption_budget(values: dict[str, Any]) -> None:
     assert rendered(values).all_of("PodDisruptionBudget") == []
 
 
-def test_hpa_scales_on_what_more_pods_can_work_off() -> None:
+def test_hpa_scales_on_the_backlog_that_more_pods_can_send() -> None:
     release = rendered_set("hpa")
     spec = release.one("HorizontalPodAutoscaler")["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (4, 48)
@@ -230,7 +230,7 @@ def test_keda_asks_prometheus_for_this_release() -> None:
     _require_scaled(release)
 
 
-def test_keda_takes_a_query_and_an_authentication_of_the_clusters() -> None:
+def test_keda_accepts_a_query_and_an_authentication_of_the_cluster() -> None:
     release = rendered_set("keda-shared-authentication")
     (trigger,) = release.one("ScaledObject")["spec"]["triggers"]
     given = values_of("keda-shared-authentication")["consumer"]["autoscaling"]["keda"]
@@ -240,7 +240,7 @@ def test_keda_takes_a_query_and_an_authentication_of_the_clusters() -> None:
 
 
 def _require_scaled(release: Rendered) -> None:
-    """Who scales sets the number; a number here would fight with it at each upgrade."""
+    """The autoscaler sets the number of pods; a number in the Deployment would overwrite it at each upgrade."""
     assert "replicas" not in release.one("Deployment", "consumer")["spec"]
     assert len(release.all_of("HorizontalPodAutoscaler") + release.all_of("ScaledObject")) == 1
 

@@ -1,6 +1,6 @@
-"""A release's pods as processes of this machine: what the chart starts, what it mounts, whom it probes.
+"""Runs a release's pods as processes of this machine, with the chart's commands, mounts and probes.
 
-Only the nodes' part is played: the containers' commands, environments and files are the chart's, Kafka is real, and
+Only the nodes are simulated: the containers' commands, environments and files are the chart's, Kafka is real, and
 Pendo is the stand-in.
 """
 
@@ -71,14 +71,14 @@ class Node:
     session: aiohttp.ClientSession
 
     async def done(self, pod: Object, container: Object) -> None:
-        """Run a container to its end, which must be a good one."""
+        """Run a container to its end; it must end with exit code 0."""
         process = await self._start(pod, container)
         said, _ = await asyncio.wait_for(process.communicate(), stretched(START_SECONDS))
         assert process.returncode == 0, said.decode()
 
     @asynccontextmanager
     async def running(self, pod: Object, container: Object) -> AsyncIterator[None]:
-        """Run a container until it is ready; stopped afterwards, it must end well within its grace period."""
+        """Run a container, which is ready in the block; stopped afterwards, it must end within its grace period."""
         process = await self._start(pod, container)
         said = asyncio.create_task(process.communicate())
         try:

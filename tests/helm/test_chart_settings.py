@@ -23,9 +23,9 @@ WITH_GATEWAY = [name for name in SETS if values_of(name).get("gateway", {}).get(
 
 CHARACTERS = st.characters(codec="utf-8", categories=["L", "M", "N", "P", "S", "Zs"])
 YAML_TEXT = st.text(CHARACTERS, max_size=30).filter(lambda text: text not in ("=", "<<"))
-"""But for two words of YAML 1.1 that Helm does not put in quotes: the program would say which line to fix."""
+"""Without two words of YAML 1.1 that Helm does not quote: the program would report which line to fix."""
 NUMBERS = st.integers(-(2**53), 2**53) | st.floats(0.001, 1e6)
-"""What settings are made of: Helm writes smaller ones as 1e-09, which is a text in YAML 1.1."""
+"""The range of settings' numbers. Helm writes smaller ones as 1e-09, which is a text in YAML 1.1."""
 SCALARS = st.none() | st.booleans() | NUMBERS | YAML_TEXT
 SETTINGS = st.recursive(
     SCALARS,
@@ -58,7 +58,7 @@ def test_gateway_accepts_its_settings(name: str, tmp_path: Path) -> None:
     given = values_of(name).get("secrets", {}).get("gateway", {})
     assert (gateway.webhook_secret_source is None) == (not given.get("webhookSecret"))
     slept = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    # Requests in flight, then Kafka: each may take as long.
+    # First the requests in flight end, then Kafka's client: each may take STOP_SECONDS.
     assert pod["terminationGracePeriodSeconds"] > slept + 2 * STOP_SECONDS
 
 
@@ -96,7 +96,7 @@ PENDO = ["pendo.integration_key", "pendo.track_secret"]
 
 
 def test_each_component_gets_its_own_secrets_and_no_others(tmp_path: Path) -> None:
-    """Pendo's keys are where they are used: nothing but the consumer, and the test that asks Pendo, has them."""
+    """Only the consumer, and the check that asks Pendo, have Pendo's keys."""
     release = rendered_set("everything")
     files = {}
     for component, pod in release.pods():
@@ -157,7 +157,7 @@ def test_each_component_is_a_user_of_its_own_for_kafka(tmp_path: Path) -> None:
     }
 
 
-def test_without_secrets_named_each_component_has_one_of_its_own() -> None:
+def test_without_configured_secrets_each_component_has_its_own() -> None:
     user = {"secretProperties": {"sasl.password": "password"}}
     release = rendered({"gateway": {"enabled": True}, "kafkaUsers": dict.fromkeys(USERS, user)})
     secrets = {
@@ -180,7 +180,7 @@ USERS = ("consumer", "gateway", "topics")
 NONE: dict[str, list[Any]] = {"sources": []}
 
 
-def test_further_files_are_where_a_setting_may_name_them(tmp_path: Path) -> None:
+def test_extra_secret_files_are_mounted_where_settings_can_name_them(tmp_path: Path) -> None:
     release = rendered_set("existing-secrets")
     mounted(release, release.pod_spec("gateway"), release.container("gateway"), tmp_path)
     file = tmp_path / "run/secrets/flagpost/files/extra-key"
@@ -196,8 +196,8 @@ def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
-def test_settings_come_out_as_they_went_in(section: dict[str, Any]) -> None:
-    """Of a section that neither program describes: what they do describe, test_settings_schema.py tries."""
+def test_settings_are_rendered_unchanged(section: dict[str, Any]) -> None:
+    """The section is one that neither program describes; test_settings_schema.py tests the settings that they do."""
     config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "publisher": section}
     assert _settings_file(rendered({"config": config})) == config
 

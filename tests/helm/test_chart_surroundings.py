@@ -1,4 +1,4 @@
-"""What is around the pods: the gateway's way in, the network, monitoring, the notes."""
+"""The objects around the pods: the gateway's Service and Ingress, network policies, monitoring, and the notes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
 NAMES = {("UDP", 53), ("TCP", 53)}
 KAFKA = ("TCP", 9092)
 RUNBOOKS = "https://git.example.com/flagpost/docs/runbooks/"
-"""As values/monitoring.yaml has it."""
+"""The address in values/monitoring.yaml."""
 
 
 def test_requests_reach_the_gateway_and_nothing_reaches_its_admin_port() -> None:
@@ -31,7 +31,7 @@ def test_requests_reach_the_gateway_and_nothing_reaches_its_admin_port() -> None
     assert (rule["host"], path["path"], path["pathType"]) == ("events.example.com", "/v1/", "Prefix")
 
 
-def test_without_a_gateway_there_is_nothing_of_it() -> None:
+def test_without_a_gateway_there_are_no_objects_of_it() -> None:
     ingress = {"enabled": True, "hosts": ["events.example.com"]}
     release = rendered({"gateway": {"ingress": ingress}})
     components = {each["metadata"]["labels"].get("app.kubernetes.io/component") for each in release.objects}
@@ -39,7 +39,7 @@ def test_without_a_gateway_there_is_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in value_sets() if name != "no-networkpolicy"])
-def test_every_pod_has_a_network_policy_that_rules_both_ways(name: str) -> None:
+def test_every_pod_has_a_network_policy_for_both_directions(name: str) -> None:
     release = rendered_set(name)
     ruled = _policies(release)
     assert ruled.keys() == {component for component, _ in release.pods()}
@@ -49,7 +49,7 @@ def test_every_pod_has_a_network_policy_that_rules_both_ways(name: str) -> None:
         assert all(rule["ports"] for rule in spec["egress"])
 
 
-def test_no_network_policy_where_others_rule_the_network() -> None:
+def test_network_policies_can_be_disabled() -> None:
     assert rendered_set("no-networkpolicy").all_of("NetworkPolicy") == []
 
 
@@ -98,7 +98,7 @@ def test_the_network_policy_allows_what_is_named() -> None:
     }
 
 
-def test_nobody_may_scrape_where_nobody_is_named() -> None:
+def test_with_an_empty_metrics_from_nobody_may_scrape() -> None:
     assert _let_in(_policies(rendered({"networkPolicy": {"metricsFrom": []}}))["consumer"]) == {}
 
 
@@ -121,7 +121,7 @@ def test_the_network_policy_follows_the_settings(config: dict[str, Any], ports: 
     assert ("TCP", 9099) in _ports(_policies(rendered(other))["consumer"]["egress"])
 
 
-def test_pods_are_scraped_with_the_label_that_rules_go_by() -> None:
+def test_pods_are_scraped_with_the_label_that_rules_use() -> None:
     release = rendered_set("monitoring")
     monitor = release.one("PodMonitor")
     assert monitor["metadata"]["labels"]["release"] == "kube-prometheus-stack"
@@ -140,7 +140,7 @@ def test_every_rule_is_loaded_as_it_is() -> None:
     assert loaded == [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]
 
 
-def test_alerts_have_runbooks_where_somebody_says_where_these_are() -> None:
+def test_alerts_link_to_runbooks_if_their_address_is_set() -> None:
     """A link that leads nowhere is worse than none."""
     groups = rendered_set("monitoring").one("PrometheusRule")["spec"]["groups"]
     alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
@@ -175,14 +175,14 @@ def test_every_dashboard_is_there_for_the_sidecar() -> None:
             assert {**panel, "links": linked.get("links")} == {**linked, "links": linked.get("links")}
 
 
-def test_nothing_of_monitoring_unless_asked_for() -> None:
+def test_there_are_no_monitoring_objects_by_default() -> None:
     kinds = {each["kind"] for each in rendered_set("default").objects}
     assert kinds == {
         "ConfigMap", "Deployment", "Job", "NetworkPolicy", "PodDisruptionBudget", "Pod", "ServiceAccount"
     }  # fmt: skip
 
 
-def test_objects_bear_a_name_that_is_given() -> None:
+def test_fullname_override_sets_the_objects_names() -> None:
     names = {each["metadata"]["name"] for each in rendered_set("everything").all_of("Deployment")}
     assert names == {"fp-consumer", "fp-gateway"}
 
@@ -223,7 +223,7 @@ def _dashboards(name: str) -> dict[str, tuple[Object, Any]]:
 
 
 def _policies(release: Rendered) -> dict[str, Object]:
-    """The specs, by the component that each is of."""
+    """The specs of the network policies, by component."""
     return {
         each["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]
         for each in release.all_of("NetworkPolicy")

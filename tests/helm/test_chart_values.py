@@ -22,7 +22,7 @@ EXAMPLES = re.findall(
 )
 
 FREE = {"config", "global"}
-"""What values.yaml does not list key by key: the programs' settings, and Helm's own."""
+"""Values whose keys values.yaml does not list: the programs' settings, and Helm's globals."""
 
 
 def test_readme_has_the_table_of_these_values() -> None:
@@ -60,7 +60,7 @@ def test_a_key_without_a_comment_is_named() -> None:
 
 
 def _known(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """The keys of values.yaml, down to where the schema lets everything be."""
+    """The keys of values.yaml, down to the maps in which the schema lists no keys."""
     told = {key.removeprefix(above) for key in _told(SCHEMA) if key.startswith(above)}
     for key, value in values.items():
         yield above + key
@@ -69,7 +69,7 @@ def _known(values: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _told(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """The keys of the schema, but for those in what is free."""
+    """The keys of the schema, without those inside FREE values."""
     for key, inner in _resolved(schema).get("properties", {}).items():
         yield above + key
         if above + key not in FREE:
@@ -77,7 +77,7 @@ def _told(schema: Mapping[str, Any], above: str = "") -> Iterator[str]:
 
 
 def _sections(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The schemas within the schema that list keys."""
+    """The schemas in the schema that list keys."""
     for key, inner in _resolved(schema)["properties"].items():
         resolved = _resolved(inner)
         if key not in FREE and "properties" in resolved:

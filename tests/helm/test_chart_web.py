@@ -1,4 +1,4 @@
-"""The page in the chart: whom it is served to, whom it asks, and that it is not there unless asked for."""
+"""The web page in the chart: who can reach it, what it connects to, and that it is absent by default."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def policy(release: Rendered, component: str) -> Any:
     return found
 
 
-def test_it_is_not_there_unless_asked_for() -> None:
+def test_the_page_is_absent_by_default() -> None:
     release = rendered_set("default")
     assert not any("web" in name or "consumers" in name for name, _ in release.templates())
     assert not any(each["metadata"]["name"].endswith("-consumers") for each in release.all_of("Service"))
 
 
-def test_it_serves_its_name_its_ingress_and_asks_every_consumer() -> None:
+def test_the_page_serves_its_own_hosts_and_asks_every_consumer() -> None:
     release = rendered_set("web")
     container = release.container("web")
     assert container["command"] == ["flagpost", "web"]
@@ -52,7 +52,7 @@ def test_it_serves_its_name_its_ingress_and_asks_every_consumer() -> None:
     assert [rule["host"] for rule in ingress] == ["flags.example.com"]
 
 
-def test_the_token_is_the_pages_alone() -> None:
+def test_only_the_page_has_the_token() -> None:
     release = rendered_set("web")
     assert "FLAGPOST_WEB__TOKEN_FILE" not in environment(release.container("consumer"))
     inline = {"consumer": {"track-secret": "x", "integration-key": "y"}}
@@ -61,7 +61,7 @@ def test_the_token_is_the_pages_alone() -> None:
         rendered({"secrets": secrets, "web": {"enabled": True}})
 
 
-def test_the_network_lets_who_is_named_in_and_the_page_to_kafka_and_the_consumers() -> None:
+def test_only_named_peers_reach_the_page_and_it_reaches_kafka_and_the_consumers() -> None:
     release = rendered_set("web")
     web, consumer = policy(release, "web"), policy(release, "consumer")
     (way_in,) = web["ingress"]
@@ -75,7 +75,7 @@ def test_the_network_lets_who_is_named_in_and_the_page_to_kafka_and_the_consumer
     assert "component" not in json.dumps(policy(rendered_set("default"), "consumer")["ingress"])
 
 
-def test_beside_a_login_in_the_pod_nobody_reaches_the_page_itself() -> None:
+def test_with_a_login_sidecar_only_the_login_can_be_reached() -> None:
     release = rendered_set("web-sidecar")
     assert release.one("Service", "web")["spec"]["ports"][0]["targetPort"] == "login"
     (way_in,) = policy(release, "web")["ingress"]

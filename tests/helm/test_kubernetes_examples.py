@@ -1,4 +1,4 @@
-"""The examples for Kubernetes are objects that their kinds' definitions take, and install this chart."""
+"""The examples for Kubernetes fit the definitions of their kinds, and install this chart."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _documents(name: str) -> list[dict[str, Any]]:
 
 
 def _values() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The chart's values, wherever an example has them."""
+    """The values for the chart in each example that has some."""
     yield "external-secrets", _documents("external-secrets/values.yaml")[0]
     yield "argo-cd", _documents("argo-cd/application.yaml")[0]["spec"]["source"]["helm"]["valuesObject"]
     yield "flux", _documents("flux/release.yaml")[1]["spec"]["values"]
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_an_example_is_what_its_definition_takes(path: Any) -> None:
+def test_an_example_fits_its_definition(path: Any) -> None:
     objects = list(yaml.safe_load_all(path.read_text()))
     assert objects
     for each in objects:

@@ -1,6 +1,7 @@
-"""The chart's schema of `config` and of variables: made of the programs' settings, and as strict as these.
+"""The chart's schema of `config` and of variables is generated from the programs' settings, and as strict as those.
 
-What the chart takes is given to the programs as they would find it, and what they refuse the chart must have refused.
+Values that the chart accepts are given to the programs as they would find them; the chart must refuse whatever the
+programs refuse.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ KAFKA: Final = ("kafka", "bootstrap_servers")
 
 
 def _annotations(model: type[BaseModel], above: KeyPath = ()) -> dict[KeyPath, str]:
-    """Every setting of a program, with what its values are, in the words of its annotation."""
+    """Every setting of a program, with its annotation as a text."""
     found: dict[KeyPath, str] = {}
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -49,7 +50,7 @@ def _annotations(model: type[BaseModel], above: KeyPath = ()) -> dict[KeyPath, s
 SETTINGS: Final = _annotations(ConsumerSettings) | _annotations(GatewaySettings)
 SECRETS: Final = {path for path, kind in SETTINGS.items() if "Secret" in kind}
 OPEN: Final = {path for path in SETTINGS if path not in SECRETS and not path[-1].endswith("_file")}
-"""Files are not tried: whether there is one the chart cannot know."""
+"""The settings to test. Those that name files are left out: the chart cannot know whether a file exists."""
 
 WORDS: Final = st.sampled_from(
     ["", " ", "=", "<<", "~", "null", "on", "No", "1e3", "0x10", "1_000", "12:30:45", "2026-01-01",
@@ -86,7 +87,7 @@ ANYTHING: Final = st.recursive(
 
 
 def _fitting(path: KeyPath) -> st.SearchStrategy[tuple[KeyPath, object]]:
-    """Values of a key's own type, so that more than the types is tried."""
+    """Values of a key's own type, so that more than the types is tested."""
     kind = SETTINGS[path]
     kinds: list[st.SearchStrategy[object]] = [
         values
@@ -119,7 +120,7 @@ KEYS: Final = st.dictionaries(
     | ANYTHING,
     max_size=2,
 )
-"""Keys of the gateway that have a name: maps of maps, which nobody would guess."""
+"""The gateway's named keys: maps of maps, which ANYTHING would not find by chance."""
 
 ENTRIES: Final = st.lists(
     st.tuples(st.just(("gateway", "keys")), KEYS)
@@ -167,8 +168,8 @@ def test_the_chart_refuses_what_the_programs_refuse(entries: list[tuple[KeyPath,
 @settings(deadline=None, max_examples=examples(400))
 @example((("kafka", "schema_registry", "username"), None))
 @example((("kafka", "properties"), {"linger.ms": 5, "enable.ssl.certificate.verification": True}))
-def test_the_chart_takes_what_the_programs_take(entry: tuple[KeyPath, object]) -> None:
-    """But for what STRICTER says."""
+def test_the_chart_accepts_what_the_programs_accept(entry: tuple[KeyPath, object]) -> None:
+    """Except for the values that STRICTER describes."""
     path, value = entry
     try:
         rendered({**VALUES, "config": _tree([entry])})
@@ -180,12 +181,14 @@ STRICTER: Final = (
     re.compile(
         "=|<<|[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]"
     ),  # texts that YAML 1.1 reads as something else
-    re.compile(r"[\x00-\x20]|[^\x00-\x7f]|^[A-Z]+://|[#]|^https?:///"),  # URLs of other letters than these
+    re.compile(
+        r"[\x00-\x20]|[^\x00-\x7f]|^[A-Z]+://|[#]|^https?:///"
+    ),  # URLs with spaces, other letters than ASCII, a scheme in capitals, a fragment, or no host
 )
 
 
 def _is_stricter(path: KeyPath, value: object) -> bool:
-    """Whether this is what a ConfigMap cannot hold as it is meant, or what would not work in a pod."""
+    """Whether a ConfigMap cannot hold a value as it is meant, or the value would not work in a pod."""
     if path[-1].endswith("port"):
         return isinstance(value, int) and value < 1024
     if isinstance(value, float | int) and not isinstance(value, bool):
@@ -196,7 +199,7 @@ def _is_stricter(path: KeyPath, value: object) -> bool:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """A value and all that is in it, as texts: within a list a character is shown by its number."""
+    """A value and all that is in it, as texts; the text of a list shows some characters as escapes."""
     yield str(value)
     if isinstance(value, dict):
         value = [*value, *value.values()]
@@ -217,7 +220,7 @@ def _tree(entries: list[tuple[KeyPath, object]]) -> dict[str, Any]:
 
 
 def _refusals(release: Rendered) -> list[str]:
-    """What the programs say of the settings that a release gives them."""
+    """The problems that the programs report about a release's settings, except those about files."""
     found: list[str] = []
     with TemporaryDirectory() as directory:
         for component, load in (("consumer", _load_consumer), ("gateway", load_gateway_settings)):
@@ -239,7 +242,7 @@ def _about_a_file(problem: str) -> bool:
 
 
 def _refused_by_programs(entry: tuple[KeyPath, object]) -> bool:
-    """Whether the programs refuse a value that the chart never wrote down: read as YAML by a person's hand."""
+    """Whether the programs refuse a value that the chart has refused, if it is written into the YAML file by hand."""
     path, value = entry
     release = rendered(VALUES)
     with TemporaryDirectory() as directory:
@@ -259,7 +262,7 @@ def _write(config: Path, path: KeyPath, value: object) -> None:
     config.write_text(yaml.safe_dump(tree, allow_unicode=False))
 
 
-def test_the_schema_is_what_the_programs_settings_make() -> None:
+def test_the_schema_is_generated_from_the_programs_settings() -> None:
     assert PATH.read_text() == text(PATH.read_text()), "run: make chart-schema"
 
 
@@ -282,7 +285,7 @@ def test_no_named_key_may_be_in_a_config_map() -> None:
 
 
 @pytest.mark.parametrize("section", ["pendo", "kafka.schema_registry"])
-def test_a_proxy_may_be_there_unless_it_has_a_password(section: str) -> None:
+def test_a_proxy_is_accepted_unless_it_has_a_password(section: str) -> None:
     path = (*section.split("."), "proxy")
     for proxy in ("none", "http://proxy.example:3128"):
         given = yaml.safe_load(
@@ -336,13 +339,13 @@ def test_variables_are_checked(variable: dict[str, Any], told: str) -> None:
     assert told in str(refusal.value)
 
 
-def test_a_variable_comes_once() -> None:
+def test_a_variable_that_is_set_twice_is_refused() -> None:
     twice = {"name": "TZ", "value": "UTC"}
     with pytest.raises(Refused, match="extraEnv gives TZ to the consumer"):
         rendered({"extraEnv": [twice], "consumer": {"extraEnv": [twice]}})
 
 
-def test_what_a_program_requires_may_come_from_a_variable() -> None:
+def test_a_required_setting_may_come_from_a_variable() -> None:
     servers = {"name": KAFKA_VARIABLE, "valueFrom": {"configMapKeyRef": {"name": "kafka", "key": "servers"}}}
     values = {"config": {"kafka": {"bootstrap_servers": None}}, "networkPolicy": {"kafkaPorts": [9092]}}
     assert servers in rendered({**values, "extraEnv": [servers]}).container("consumer")["env"]
@@ -409,7 +412,7 @@ KAFKA_VARIABLE: Final = "FLAGPOST_KAFKA__BOOTSTRAP_SERVERS"
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_by_name(values: dict[str, Any], told: str) -> None:
+def test_values_that_contradict_each_other_are_refused_by_name(values: dict[str, Any], told: str) -> None:
     with pytest.raises(Refused) as refusal:
         rendered(values)
     assert told in str(refusal.value)

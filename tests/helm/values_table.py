@@ -1,4 +1,4 @@
-"""The table of values in helm/flagpost/README.md, made of the comments in values.yaml.
+"""Generates the table of values in helm/flagpost/README.md from the comments in values.yaml.
 
 In: values.yaml, where the comment above a key is its documentation. Out: rows; run as a program (`make chart-docs`),
 README.md with the table between its two markers.
@@ -26,7 +26,7 @@ class UndocumentedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A value that can be given, or a section that has something to say of all its values."""
+    """A value that can be set, or a section that has a comment about all its values."""
 
     key: str
     default: str
@@ -40,7 +40,7 @@ def rows(values: str) -> list[Row]:
     """Every value, in the order of the file `values`.
 
     Raises:
-        UndocumentedError: a key has no comment, nor what it is in, nor what is in it.
+        UndocumentedError: a key has no comment; a section's own comment is enough if no key inside has one.
     """
     node = yaml.compose(values)
     assert isinstance(node, yaml.MappingNode)
@@ -51,7 +51,7 @@ def with_table(readme: str, values: str) -> str:
     """The text of README.md with the table as it should be.
 
     Raises:
-        ValueError: a marker is not there.
+        ValueError: a marker is missing.
     """
     before, after = readme[: readme.index(BEGIN)], readme[readme.index(END) :]
     lines = ["| value | default | meaning |", "|---|---|---|", *map(str, rows(values))]

@@ -1,7 +1,6 @@
-"""Flagpost's containers, run as a careful cluster runs them.
+"""Runs Flagpost's containers with the restrictions of a careful cluster.
 
-In: an engine, an image, settings by dotted key. Out: what a command said, or a container that is waited for and
-stopped.
+In: an engine, an image, settings by dotted key. Out: the output of a command, or a container that can be stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _variables(settings: Mapping[str, object]) -> list[str]:
 
 
 def run_once(engine: Engine, image: str, settings: Mapping[str, object], *command: str) -> str:
-    """Run a command to its end; returns its standard output, and raises RuntimeError where it fails."""
+    """Run a command to its end; returns its standard output, and raises RuntimeError if it fails."""
     return engine.docker("run", "--rm", *HARDENED, *_variables(settings), image, *command)
 
 
@@ -53,10 +52,10 @@ class Container:
         self._engine.docker("rm", "--force", self._id)
 
     def stop(self) -> int:
-        """`docker stop`: SIGTERM, and SIGKILL when it takes too long. Gives the exit code."""
+        """`docker stop`: SIGTERM, and SIGKILL if it takes too long. Returns the exit code."""
         self._engine.docker("stop", f"--time={STOP_SECONDS}", self._id)
         return int(self._engine.docker("inspect", "--format={{.State.ExitCode}}", self._id))
 
     def logs(self) -> str:
-        """What it wrote."""
+        """What it wrote to its standard output."""
         return self._engine.docker("logs", self._id)

@@ -1,7 +1,7 @@
-"""A Docker engine of the tests' own, which shares nothing with one that may run here, and ends with them.
+"""The tests' own Docker engine, which shares nothing with another engine on this machine and ends with the tests.
 
-In: how its containers see the network. Out: `Engine`, which runs docker's commands. Debian's docker.io brings all
-that it needs. Nothing is pulled: `image.local_images` makes what containers are made of.
+In: the network of its containers. Out: `Engine`, which runs docker's commands. Debian's package docker.io has all
+that it needs. No image is pulled: `image.local_images` builds them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from real_kafka.parts import CACHE
 from real_kafka.processes import end
 
 IMAGES = CACHE / "docker"
-"""The engine's images and layers: a second run finds them."""
+"""The engine's images and layers, which the next run uses again."""
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 COMMAND_SECONDS = 1200.0
 
 
 class Network(Enum):
-    """What containers see."""
+    """The network of the containers."""
 
     HOST = "host"
     """This machine's network, with `--network host`: builds reach package registries, containers loopback."""
@@ -40,14 +40,14 @@ class Network(Enum):
 
     @property
     def command(self) -> Sequence[str]:
-        """How the daemon is started."""
+        """The command that starts the daemon."""
         if self is Network.HOST:
             return ("dockerd", "--bridge=none", "--iptables=false")
         return ("unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", "dockerd")
 
 
 def missing() -> str | None:
-    """What this machine lacks for an engine of its own; None: nothing."""
+    """What this machine lacks for an engine of the tests' own; None if nothing."""
     needed = {"dockerd": "docker.io", "debootstrap": "debootstrap", "ip": "iproute2", "iptables": "iptables"}
     if os.geteuid() != 0:
         return "a Docker engine of the tests' own needs root"
@@ -73,7 +73,7 @@ def _said(command: Sequence[str]) -> str:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    """Ours, without what names another engine."""
+    """The environment of this process, without variables that name another engine."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "COMPOSE_"))}
     return {**ours, "DOCKER_BUILDKIT": "1", **more}
 
@@ -82,7 +82,7 @@ class Engine:
     """A running engine."""
 
     def __init__(self, socket: Path, process_id: int) -> None:
-        """`process_id`: of dockerd, which has the network that its published ports are on."""
+        """`process_id`: dockerd's; the published ports are in its network."""
         client = Path(_client() or "docker")
         self._environment = _environment(
             DOCKER_HOST=f"unix://{socket}", PATH=f"{client.parent}{os.pathsep}{os.environ['PATH']}"
@@ -93,7 +93,7 @@ class Engine:
         """Run `docker …`; returns its standard output.
 
         Raises:
-            RuntimeError: it failed; the text has what it said.
+            RuntimeError: it failed; the text contains its output.
         """
         client = _client()
         assert client is not None
@@ -110,11 +110,11 @@ class Engine:
         return done.stdout
 
     def beside(self, *command: str) -> str:
-        """Run a program in the network where containers' published ports are."""
+        """Run a program in the network with the containers' published ports."""
         return self.run(["nsenter", f"--net=/proc/{self._process_id}/ns/net", *command], seconds=60)
 
     def answers(self) -> bool:
-        """Whether the daemon takes commands."""
+        """Whether the daemon accepts commands."""
         try:
             self.docker("version", seconds=START_SECONDS)
         except RuntimeError:
@@ -122,18 +122,18 @@ class Engine:
         return True
 
     def has(self, image: str) -> bool:
-        """Whether there is an image of that name."""
+        """Whether there is an image with that name."""
         return bool(self.docker("image", "ls", "--quiet", image).strip())
 
 
 @contextmanager
 def engine(network: Network) -> Iterator[Engine]:
-    """Start an engine; it is stopped at the end, with what still runs in it."""
+    """Start an engine; at the end it is stopped, with the containers that still run."""
     with ExitStack() as stack:
         IMAGES.mkdir(parents=True, exist_ok=True)
         lock = stack.enter_context(IMAGES.with_suffix(".lock").open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Paths of sockets may not be long.
+        # The path of a socket must be short.
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flagpost-docker-")))
         log = stack.enter_context((place / "dockerd.log").open("w+"))
         process = subprocess.Popen(
@@ -166,7 +166,7 @@ def _await_start(process: subprocess.Popen[bytes], started: Engine, log: Path) -
 
 
 def _unmount_below(place: Path) -> None:
-    """A daemon leaves the mount that holds its network's name."""
+    """Unmount what the daemon leaves mounted below `place`: its network namespace."""
     mounted = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
     for target in mounted:
         if target.startswith(f"{place}/"):
@@ -174,4 +174,4 @@ def _unmount_below(place: Path) -> None:
 
 
 NEEDS_ENGINE = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-"""For tests that start an engine; they are skipped by name where there can be none."""
+"""For tests that start an engine: skips them, and says what is missing, where no engine can run."""

@@ -1,4 +1,4 @@
-"""The image: built from a local base, it runs every program without a shell, root, privileges or a place to write.
+"""The image, built on a local base, runs every program without a shell, root, privileges or a writable directory.
 
 `make image-test` runs this: it starts a Docker engine of its own (`image.engine`) and takes a few minutes the first
 time.
@@ -68,7 +68,7 @@ def inspected(docker: Engine, image: str) -> dict[str, Any]:
     return dict(found)
 
 
-def test_it_says_what_it_is_and_is_nobody(docker: Engine, image: str) -> None:
+def test_the_image_has_labels_and_does_not_run_as_root(docker: Engine, image: str) -> None:
     config = inspected(docker, image)["Config"]
     assert config["User"] == "65532:65532"
     assert (config["Entrypoint"], config["Cmd"]) == (["flagpost"], ["consume"])
@@ -102,7 +102,7 @@ print(json.dumps({
 """
 
 
-def test_there_is_what_the_list_says_compiled_and_no_build_tools(docker: Engine, image: str) -> None:
+def test_the_sbom_is_complete_the_code_compiled_and_no_build_tool_is_left(docker: Engine, image: str) -> None:
     options = (*HARDENED, "--entrypoint=python3")
     inside = json.loads(docker.docker("run", "--rm", *options, image, "-c", LOOK_INSIDE))
     assert inside["installed"] == inside["listed"]
@@ -186,7 +186,7 @@ async def consume(docker: Engine, image: str, settings: dict[str, object], pendo
 
 
 async def eventually_ready(url: str) -> None:
-    """Wait until the probe says so."""
+    """Wait until the readiness probe succeeds."""
     deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
     async with aiohttp.ClientSession() as session:
         while not await is_ready(session, url):

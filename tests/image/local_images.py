@@ -1,6 +1,6 @@
-"""What is built where no registry of images can be reached.
+"""Builds images where no image registry can be reached.
 
-In: an engine that reaches package registries. Out: the names of images: a Debian with Python made by debootstrap, and
+In: an engine that reaches package registries. Out: the names of images: Debian with Python, made by debootstrap, and
 Flagpost's own, built on it from the Dockerfile.
 """
 
@@ -22,7 +22,7 @@ AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def base_image(engine: Engine) -> str:
-    """A Debian with Python, made once: two or three minutes."""
+    """Make an image of Debian with Python, once, which takes two or three minutes; returns its name."""
     if not engine.has(BASE):
         with tempfile.TemporaryDirectory(prefix="flagpost-base-") as place:
             _debootstrap(Path(place) / "root")
@@ -40,19 +40,19 @@ def _debootstrap(root: Path) -> None:
 
 
 def _mirror() -> list[str]:
-    """Where this machine has its own packages of that suite from; none: debootstrap's default."""
+    """The mirror from which this machine gets its packages of SUITE; empty: debootstrap's default."""
     command = ["apt-get", "indextargets", "--format", "$(SITE)", f"Codename: {SUITE}"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return said.split()[:1]
 
 
 def flagpost_image(engine: Engine, tag: str, *options: str) -> str:
-    """Build the Dockerfile on the local base, under a name of the caller's; `options` are `docker build`'s."""
+    """Build the Dockerfile on the local base, and name the image `tag`; `options` are `docker build`'s."""
     return _build(engine, tag, ROOT, *build_options(engine), *options)
 
 
 def build_options(engine: Engine) -> list[str]:
-    """What `docker build` is told, so that the Dockerfile builds on the local base."""
+    """The options with which `docker build` builds the Dockerfile on the local base."""
     authorities = [f"--secret=id=ca-certificates,src={AUTHORITIES}"] if AUTHORITIES.exists() else []
     return ["--network=host", f"--build-arg=PYTHON_IMAGE={base_image(engine)}", *authorities]
 
@@ -64,5 +64,5 @@ def other_image(engine: Engine, tag: str, dockerfile: Path, context: Path) -> st
 
 def _build(engine: Engine, tag: str, context: Path, *options: str) -> str:
     engine.docker("build", "--network=host", f"--tag={tag}", *options, str(context))
-    engine.docker("image", "prune", "--force")  # the one that had the name before
+    engine.docker("image", "prune", "--force")  # removes the image that had the name before
     return tag

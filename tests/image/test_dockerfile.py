@@ -1,4 +1,4 @@
-"""The Dockerfile builds with the tools that `make` uses, and takes in nothing that the image does not need."""
+"""The Dockerfile builds with the tools that `make` uses, and copies nothing that the image does not need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from image.local_images import ROOT
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
-def test_its_tools_are_the_makefiles_and_have_their_hashes() -> None:
+def test_its_tools_are_those_of_the_makefile_with_hashes() -> None:
     made_with = "--require-hashes --requirement "
     assert f"{made_with}release/uv.txt" in (ROOT / "Makefile").read_text()
     assert "COPY release/uv.txt ./" in DOCKERFILE

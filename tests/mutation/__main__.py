@@ -1,7 +1,7 @@
-"""Change the core a little, once for each place, and see whether a test notices: `make mutation`.
+"""Changes the core a little, one place at a time, and checks whether a test fails: `make mutation`.
 
-Prints the score of each room and each mutant that survives. It fails when one survives without an explanation in
-survivors.toml, when an explained one no longer survives, or when a score is below 92 %.
+Prints the score of each room and each mutant that survives. It fails if one survives without an explanation in
+survivors.toml, if an explained one no longer survives, or if a score is below 92 %.
 """
 
 from __future__ import annotations

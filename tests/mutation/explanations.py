@@ -1,4 +1,4 @@
-"""Why mutants may survive: survivors.toml, one reason for each, held to what survives."""
+"""Reads survivors.toml: the mutants that may survive, each with a reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ _FILE = Path(__file__).with_name("survivors.toml")
 
 
 def read_explanations() -> dict[str, str]:
-    """A mutant's key to the reason why no test can, or should, tell it from the code."""
+    """By a mutant's key, the reason why no test can, or should, fail because of it.
+
+    Raises:
+        ValueError: a reason is missing, or a mutant is named twice.
+    """
     explanations: dict[str, str] = {}
     for entry in tomllib.loads(_FILE.read_text("utf-8")).get("survivor", []):
         reason = entry["reason"].strip()

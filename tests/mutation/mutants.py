@@ -1,7 +1,7 @@
-"""Mutants as mutmut leaves them: what each one changes, and whether a test noticed.
+"""Reads mutmut's mutants: what each one changes, and whether a test failed because of it.
 
 In: the folder that mutmut worked in. Out: one `Mutant` for each. A mutant is named by what it changes, and not by
-mutmut's number, which moves with every change of the function.
+mutmut's number, which may change whenever the function changes.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mutation.rooms import CORE
 
 _SURVIVED = 0
 NO_TESTS = 33
-"""No test reaches the function."""
+"""The exit code of a mutant if no test reaches its function."""
 _FAILED = 1
 _TIMED_OUT = {-signal.SIGXCPU, -signal.SIGKILL}
-"""It had used up its CPU time."""
+"""The exit codes of a mutant whose test used up its CPU time."""
 _KILLED = {_FAILED, *_TIMED_OUT}
 _NAME = re.compile(r"^(?P<function>x.*)__mutmut_(?P<number>\d+|orig)$")
 _CLASS_SEPARATOR = "ǁ"
@@ -35,43 +35,43 @@ class Mutant:
 
     mutmut_name: str
     module: Path
-    """Within the core."""
+    """Its path within the core."""
     function: str
     """With its class: `Endpoint.start`."""
     change: str
-    """The lines before, `->`, the lines after, as Python's own printer writes them."""
+    """The lines before, `->`, the lines after, as `ast.unparse` writes them."""
     is_wording: bool
-    """Whether only the words of a sentence differ: a text for people, which no test has to repeat."""
+    """Whether only the words of a sentence differ: a text for people, which no test has to check."""
     exit_code: int | None
 
     @property
     def key(self) -> str:
-        """What the file of explanations calls it."""
+        """Its name in survivors.toml."""
         return f"{self.module.as_posix()} {self.function}: {self.change}"
 
     @property
     def is_judged(self) -> bool:
-        """Whether its tests ran to an end that says something."""
+        """Whether the result is known: it survived, it was killed, or no test reaches it."""
         return self.exit_code in {_SURVIVED, NO_TESTS, *_KILLED}
 
     @property
     def is_killed(self) -> bool:
-        """Whether a test failed because of it."""
+        """Whether a test failed, or used up its CPU time, because of it."""
         return self.exit_code in _KILLED
 
     @property
     def is_timed_out(self) -> bool:
-        """Whether it is killed by nothing but the time that it took."""
+        """Whether it is killed only because a test used up its CPU time."""
         return self.exit_code in _TIMED_OUT
 
 
 def is_noticed_by_a_test(exit_code: int | None) -> bool:
-    """Whether a mutant is killed by more than the time that it took."""
+    """Whether a test failed because of a mutant, other than by using up its CPU time."""
     return exit_code == _FAILED
 
 
 def read_mutants(folder: Path, modules: list[Path]) -> Iterator[Mutant]:
-    """All mutants of these modules; a module without any gives none."""
+    """All mutants of these modules; a module may have none."""
     for module in modules:
         mutated = folder / "mutants" / "src" / module
         meta = mutated.with_name(mutated.name + ".meta")
@@ -110,7 +110,7 @@ def _plain_name(mangled: str) -> str:
 
 
 def _printed(function: ast.FunctionDef) -> list[str]:
-    """The function's lines without its first, where the name stands that mutmut gave it."""
+    """The function's lines, with `_` in place of the name that mutmut gave it."""
     lines = ast.unparse(function).splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("def "))
     lines[first] = re.sub(r"^def \w+", "def _", lines[first])
@@ -132,16 +132,16 @@ def _silent(function: ast.FunctionDef) -> list[str]:
 
 
 class _Silent(ast.NodeTransformer):
-    """Takes the words out of sentences: of each text that has a space between two letters."""
+    """Removes the wording of sentences: of each text that has a space between two letters."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        """A sentence becomes one and the same text."""
+        """Replace each sentence by the same text."""
         if isinstance(node.value, str) and re.search(r"\w\W* \W*\w", node.value):
             return ast.Constant("a sentence")
         return node
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.JoinedStr:
-        """Of an f-string that has a sentence in it, all fixed parts are wording."""
+        """Remove all fixed parts of an f-string if one of them has a space: they are wording."""
         self.generic_visit(node)
         fixed = [each for each in node.values if isinstance(each, ast.Constant)]
         if any(isinstance(each.value, str) and " " in each.value for each in fixed):

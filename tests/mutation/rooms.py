@@ -1,4 +1,4 @@
-"""The rooms of the core, and the quick tests that mutants of it must fail."""
+"""The rooms of the core, and the quick tests that must fail because of a mutant in each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGE = "flagpost_consumer"
 CORE = Path(PACKAGE) / "core"
 VALUES = "values"
-"""The modules that lie in no folder of the core, other than the engine."""
+"""The room of the modules that are in no folder of the core, except the engine."""
 ENGINE = "engine"
 
 TESTS = {
@@ -30,12 +30,12 @@ TESTS = {
     "ledger_window metadata_hand_over mispartitioned partition_reading repeats review_engine settling suppressions "
     "track_sending unacknowledged",
 }
-"""Which unit and property tests hold which room, by their names without `test_` and `core_`. A mutant has to be
-killed by tests of its room: that is quick, and stricter than letting any test of the suite notice it."""
+"""The unit and property tests of each room, by their names without `test_` and `core_`. A mutant has to be killed by
+tests of its room: that is quick, and stricter than accepting any test of the suite."""
 
 
 def rooms() -> list[str]:
-    """The folders of the core, then its modules on the ground, then the engine."""
+    """The names of the rooms: the folders of the core, then the modules in no folder, then the engine."""
     folders = sorted(each.parent.name for each in (_source() / CORE).glob("*/__init__.py"))
     return [*folders, VALUES, ENGINE]
 

@@ -12,20 +12,20 @@ LEAST_PERCENT = 92.0
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a run found in one room. Mutants of a sentence's words are counted apart, killed or not."""
+    """The result of a run in one room. Mutants that change only wording are counted separately, killed or not."""
 
     room: str
     mutants: int
     killed: int
     timed_out: int
-    """Those of the killed that no test failed for: they ran too long."""
+    """The killed mutants for which no test failed, but one used up its CPU time."""
     wording: int
     explained: int
     unexplained: tuple[str, ...]
     unjudged: tuple[str, ...]
     """Mutants whose tests did not run to an end."""
     no_longer: tuple[str, ...]
-    """Explained as survivors, and survivors no more."""
+    """Mutants that are explained as survivors and no longer survive."""
 
     @classmethod
     def of(cls, room: str, found: list[Mutant], explanations: dict[str, str]) -> Score:
@@ -48,12 +48,12 @@ class Score:
 
     @property
     def percent(self) -> float:
-        """The killed among all mutants that change more than wording; explained survivors count as alive."""
+        """The percentage of killed mutants, without those that change only wording; explained ones count as alive."""
         return 100.0 * self.killed / self.mutants if self.mutants else 100.0
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing is left to do here."""
+        """Whether the score is high enough and no mutant needs attention."""
         return self.percent >= LEAST_PERCENT and not (self.unexplained or self.unjudged or self.no_longer)
 
 

@@ -1,10 +1,11 @@
-"""Try mutants, each in a fork of one pytest session: what `Workshop.run` starts in a room's folder.
+"""Tries mutants, each in a fork of one pytest session; `Workshop.run` starts this in a room's folder.
 
 In: the folder, with the source and mutmut's settings; pytest's arguments. Out: each mutant's exit code, in the file
-in which mutmut keeps it: 0 where it survived, 1 where a test failed, negative where it was stopped.
+in which mutmut keeps it: 0 if it survived, 1 if a test failed, 33 if no test reaches it, negative if a signal ended
+it.
 
-mutmut makes the mutants, and switches from one to the other. To begin pytest anew for each takes longer than the
-tests that notice most of them, so the tests are collected once. Of a mutant, those run that reach its function, the
+mutmut makes the mutants, and switches from one to the next. Starting pytest for each would take longer than the tests
+that kill most of them, so the tests are collected once. For a mutant, only the tests that reach its function run, the
 quickest first.
 """
 
@@ -37,9 +38,9 @@ from mutation.mutants import NO_TESTS, is_noticed_by_a_test
 from mutation.rooms import PACKAGE
 
 _LEAST_SECONDS = 5
-"""Of CPU, that each test of a mutant may take in any case."""
+"""The CPU time that each test of a mutant may take in any case."""
 _TIMES_AS_LONG = 10
-"""So many times the CPU time that the test takes without the mutant, it may take as well."""
+"""How many times the CPU time that the test takes without the mutant it may take in addition."""
 _TOLD_AFTER = 100
 
 
@@ -55,10 +56,10 @@ def main() -> int:
 
 
 def _make_mutants() -> None:
-    """What mutmut does before it runs a test; a function that has not changed keeps what is known of its mutants."""
+    """Do what mutmut does before it runs a test; the results for a function that has not changed are kept."""
     set_mutant_under_test("mutant_generation")
     Path("mutants").mkdir(exist_ok=True)
-    with redirect_stdout(StringIO()):  # it names each file of the source
+    with redirect_stdout(StringIO()):  # mutmut prints each file of the source
         mutmut.copy_src_dir()
         mutmut.copy_also_copy_files()
         setup_source_paths()
@@ -75,7 +76,7 @@ class _Trial:
             file: json.loads(file.read_text("utf-8")) for file in Path("src").resolve().rglob("*.meta")
         }
         self._seconds: dict[pytest.Item, float] = {}
-        """What each test takes of CPU."""
+        """The CPU time of each test."""
         self._reaching: dict[str, list[pytest.Item]] = defaultdict(list)
         """The tests that reach a function, by the name that mutmut gave it."""
         self._running: dict[int, tuple[Path, str]] = {}
@@ -83,11 +84,11 @@ class _Trial:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Try all that is to be tried, instead of running the tests."""
+        """Try the mutants, instead of running the tests."""
         self._watch(session.items)
         gc.collect()
         _empty_caches()
-        gc.freeze()  # or each fork would copy what it only looks at
+        gc.freeze()  # otherwise the collector in each fork would copy the memory that it only looks at
         for file, name in list(self._untried()):
             tests = sorted(self._reaching[mangled_name_from_mutant_name(name)], key=self._seconds.__getitem__)
             if not tests:
@@ -101,7 +102,7 @@ class _Trial:
         return True
 
     def _watch(self, items: Sequence[pytest.Item]) -> None:
-        """Run the tests without a mutant, to know what they reach, and how long they take."""
+        """Run the tests without a mutant, to learn which functions they reach, and how long they take."""
         set_mutant_under_test("stats")
         for item in items:
             state()._stats.clear()
@@ -127,18 +128,18 @@ class _Trial:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             set_mutant_under_test(name)
             is_noticed = any(self._is_failing(each) for each in tests)
-        except BaseException:  # noqa: BLE001 - nothing may come back from the fork
+        except BaseException:  # noqa: BLE001 - nothing may return from the fork
             is_noticed = True
         os._exit(1 if is_noticed else 0)
 
     def _is_failing(self, test: pytest.Item) -> bool:
-        """Run a test in the fork. An endless loop uses up what this one may take, however long the others are."""
+        """Run a test in the fork, with its own limit of CPU time, which ends an endless loop."""
         seconds = time.process_time() + _LEAST_SECONDS + _TIMES_AS_LONG * self._seconds[test]
         resource.setrlimit(resource.RLIMIT_CPU, (ceil(seconds), resource.RLIM_INFINITY))
         return bool(_error(test))
 
     def _wait(self) -> None:
-        """Wait for one of those that run."""
+        """Wait until one of the running mutants has ended."""
         child, status = os.wait()
         self._note(*self._running.pop(child), os.waitstatus_to_exitcode(status))
 
@@ -147,21 +148,21 @@ class _Trial:
         meta["exit_code_by_key"][name] = code
         whole = file.with_suffix(".new")
         whole.write_text(json.dumps(meta, indent=4), "utf-8")
-        whole.replace(file)  # who stops the run finds the file whole
+        whole.replace(file)  # so the file is complete even if the run is stopped
         self._tried += 1
         if self._tried % _TOLD_AFTER == 0:
             print(f"{self._tried} mutants tried", flush=True)
 
 
 def _empty_caches() -> None:
-    """Forget what the core keeps of the run without a mutant: a mutant of what is kept would never be asked."""
+    """Clear the core's caches after the run without a mutant: a mutant of a cached function would never be called."""
     for each in gc.get_objects():
         if isinstance(each, _lru_cache_wrapper) and each.__module__.startswith(PACKAGE):
             each.cache_clear()
 
 
 def _error(item: pytest.Item) -> str:
-    """What a test says as it fails; nothing if it passes."""
+    """The error of a test that fails; empty if it passes."""
     reports = runtestprotocol(item, log=False, nextitem=None)
     return next((report.longreprtext or "failed" for report in reports if report.failed), "")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from mutation.rooms import PACKAGE, REPOSITORY, held_by
 
 _COPIED = ["tests", "helm", "benchmarks", "docs"]
-"""What the tests read; their caches and what npm puts there are left behind."""
+"""The folders that the tests read; caches and npm's packages are not copied."""
 _OPTIONS = (
     "-p no:xdist -p no:randomly -p no:cacheprovider -q --capture=no --tb=native --hypothesis-profile quick"
 )
-"""pytest's own traceback takes a tenth of a second, which is more than most mutants take."""
+"""Native tracebacks, because pytest's own take a tenth of a second, which is more than most mutants take."""
 _PYTEST = [*_OPTIONS.split(), "-m", "not (thorough or simulated_hours)"]
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "node_modules", "target")
 
@@ -31,7 +31,7 @@ class Workshop:
         self._tests = held_by(room)
 
     def prepare(self, *, afresh: bool) -> None:
-        """Copy the source and the tests of now, and write mutmut's settings."""
+        """Copy the present source and tests, and write mutmut's settings."""
         if afresh:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ class Workshop:
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:
-        """Copy with the times of the files: mutmut makes mutants anew of a file that is newer than they are."""
+        """Copy with the files' times: mutmut makes new mutants of a file that is newer than its mutants."""
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=_LEFT_BEHIND)
 
     def _settings(self) -> str:
-        """mutmut's settings, and pytest's as the repository has them; both are plain enough for JSON's notation."""
+        """mutmut's settings, and pytest's from the repository; the values of both can be written as JSON."""
         repository = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
         mutmut = {
             "source_paths": ["src"],

@@ -1,6 +1,6 @@
-"""Everything that is asked of Prometheus, wherever it is asked.
+"""Collects all queries to Prometheus.
 
-In: the dashboards, the rules and the runbooks as they are committed. Out: queries, each with the place it is from.
+In: the committed dashboards, rules and runbooks. Out: queries, each with its place.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def recorded() -> set[str]:
 
 
 def panels(dashboard: Document) -> list[Document]:
-    """The panels that show something: rows do not."""
+    """The panels of a dashboard, without its rows."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
@@ -76,7 +76,7 @@ def of_rules() -> list[Asked]:
 
 
 def of_runbooks() -> list[Asked]:
-    """The queries that runbooks advise: fenced blocks of promql, a query a line or more, apart by blank lines."""
+    """The queries in runbooks: fenced blocks of promql, in which blank lines separate the queries."""
     return [
         Asked(f"runbooks/{path.stem}", query.splitlines()[0], query)
         for path in sorted(RUNBOOKS.glob("*.md"))
@@ -86,7 +86,7 @@ def of_runbooks() -> list[Asked]:
 
 
 def everything() -> list[Asked]:
-    """All of them."""
+    """All queries."""
     return [*of_dashboards(), *of_rules(), *of_runbooks()]
 
 

@@ -26,7 +26,7 @@ def prometheus_programs() -> prometheus_parts.Programs:
 
 @pytest.fixture(scope="session")
 def programs_metrics() -> Programs:
-    """What each program tells at its start."""
+    """The metrics of each program at its start."""
     if sys.platform != "linux":
         pytest.skip("process_… metrics are told on Linux only")
     return asyncio.run(scrape_all())

@@ -1,6 +1,6 @@
-"""A load in which every panel means something: what services publish, and what goes wrong at Pendo.
+"""A load that gives every panel data: what services publish, and what goes wrong at Pendo.
 
-In: the number of a round and the time. Out: events of that round; records that no publisher of ours would write; the
+In: the number of a round and the time. Out: events of that round; records that our publishers would not write; the
 faults of the stand-in.
 """
 
@@ -34,10 +34,10 @@ from flagpost_schemas import (
 
 DAY_MS = 86_400_000
 FLAGS = ("checkout", "banner")
-"""Those of metrics.flags; Pendo has a field for the first only."""
+"""The flags in metrics.flags; Pendo has a field for the first only."""
 
 UNLUCKY = tuple(f"unlucky-{number}" for number in range(6))
-"""Visitors of whose requests many fail before they pass."""
+"""Visitors whose requests often fail before one succeeds."""
 
 SETTINGS: dict[str, object] = {
     "metrics.flags": FLAGS,
@@ -65,7 +65,7 @@ PENDO = StandInConfig(
 
 
 def misbehave(faults: Faults) -> None:
-    """Let Pendo answer some visitors otherwise than with 200, from now on."""
+    """Make Pendo fail for some visitors, and for 3 % of all requests, from now on."""
     again = [Fault(status=503), Fault(), Fault(status=429, retry_after_seconds=0.2), Fault()] * 200
     for visitor in UNLUCKY:
         faults.visitor(visitor, *again)
@@ -77,14 +77,14 @@ def misbehave(faults: Faults) -> None:
 
 
 def throttle(faults: Faults) -> None:
-    """Let Pendo ask so many visitors at once to come later that one consumer of two has three of them."""
+    """Make Pendo throttle so many visitors at once that one of two consumers has at least three of them."""
     for visitor in UNLUCKY:
         faults.visitor(visitor, *[Fault(status=429, retry_after_seconds=2)] * 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A record as a program that is not ours writes it."""
+    """A record that was not written by our publisher."""
 
     key: bytes
     value: bytes
@@ -92,7 +92,7 @@ class Raw:
 
 
 def odd_records(partitions: int, now_ms: int) -> list[Raw]:
-    """Bytes that nobody can read, a schema that nobody knows, and a visitor on another partition than its own."""
+    """Records with undecodable bytes, with an unknown schema, and of a visitor on a partition that is not its own."""
     visitor = b"elsewhere"
     misplaced = decision("elsewhere", "checkout", now_ms)
     return [
@@ -127,7 +127,7 @@ def round_of(number: int, now_ms: int) -> Iterator[Event]:
 
 
 def crowd_of_one(length: int, now_ms: int) -> Iterator[Event]:
-    """A visitor who sends much more than one visitor may: a catch-all id."""
+    """Events of a visitor who sends much more than one visitor may: a catch-all id."""
     return (_click("robot", now_ms, {"place": place}) for place in range(length))
 
 

@@ -1,6 +1,6 @@
-"""Whether a query can give anything: its metrics exist, and their labels have such values.
+"""Checks that a query can return data: its metrics exist, and their labels have such values.
 
-In: a query, what the programs tell and what rules record. Out: what is wrong with the query, as sentences.
+In: a query, the programs' metrics and the series that rules record. Out: what is wrong with the query, as sentences.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ OF_OTHERS: Mapping[str, frozenset[str]] = {
     "kube_cronjob_status_last_successful_time": frozenset({"cronjob"}),
     "kube_cronjob_next_schedule_time": frozenset({"cronjob"}),
 }
-"""What kube-state-metrics tells (its docs/metrics/workload), and the labels of it that we ask for."""
+"""Metrics of kube-state-metrics (its docs/metrics/workload), with the labels that our queries use."""
 OF_PROMETHEUS = {"ALERTS"}
-"""What Prometheus itself writes when rules are evaluated."""
+"""Series that Prometheus itself writes when rules are evaluated."""
 
 
 def problems(expr: str, metrics: Mapping[str, Metric], recorded: set[str]) -> list[str]:
-    """What is wrong with a query; nothing: an empty list."""
+    """What is wrong with a query; empty if nothing is."""
     found = [problem for selector in selectors(expr) for problem in _in_selector(selector, metrics, recorded)]
     return found + _in_grouping(expr, metrics, recorded)
 

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md: every metric of every program, and where it is looked at.
+"""Writes docs/metrics.md: every metric of every program, and where it is used.
 
 In: the programs' own /metrics, the dashboards, rules and runbooks. Out: the page; `make docs-metrics` writes it.
 """
@@ -16,12 +16,12 @@ from observability.promql import selectors
 
 PAGE = ROOT / "docs" / "metrics.md"
 MOST_VALUES = 16
-"""A label with more values than this has them counted."""
+"""If a label has more values than this, the page shows only their number."""
 
 UNUSED: Mapping[str, str] = {
     "process_virtual_memory_bytes": "address space, not memory: resident memory tells more",
 }
-"""Metrics that nobody looks at, and why they are there all the same."""
+"""Metrics that no dashboard and no rule uses, and why they exist all the same."""
 
 _TITLES = {
     "consumer": ("Consumer", "`flagpost consume`, `/metrics` on `admin.port` (8080)."),
@@ -45,7 +45,7 @@ def page(programs: Programs) -> str:
 
 
 def places(asked: Iterable[Asked]) -> dict[str, set[str]]:
-    """Where each series is asked for."""
+    """The places whose queries use each series."""
     found: dict[str, set[str]] = {}
     for one in asked:
         for selector in selectors(one.expr):
@@ -54,12 +54,12 @@ def places(asked: Iterable[Asked]) -> dict[str, set[str]]:
 
 
 def seen_in(metric: Metric, looked_at: Mapping[str, set[str]]) -> set[str]:
-    """Where any of a metric's series is asked for."""
+    """The places whose queries use any of a metric's series."""
     return set().union(*(looked_at.get(name, set()) for name in metric.series))
 
 
 def _place(asked: Asked) -> str:
-    """A dashboard by its name, an alert by its own."""
+    """The name of a dashboard, an alert or a recorded series, as the page shows it."""
     folder, name = asked.place.split("/")
     if folder == "dashboards":
         return f"_{name}_"

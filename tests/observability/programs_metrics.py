@@ -1,6 +1,6 @@
-"""What the programs tell Prometheus: their /metrics, scraped from running processes.
+"""The programs' metrics: /metrics, scraped from running processes.
 
-In: nothing; each program is started without a Kafka, for every series exists from the start. Out: each program's
+In: nothing; each program is started without Kafka, because every series exists from the start. Out: each program's
 metrics with their help, type, labels and those labels' values.
 """
 
@@ -29,7 +29,7 @@ ONLY_WITH_TRAFFIC: Mapping[str, tuple[str, ...]] = {
     "flagpost_experiment_expected_share": ("flag", "rule", "variation"),
     "flagpost_sample_ratio_evidence": ("flag", "rule"),
 }
-"""Labels of the metrics whose series only traffic brings; the real run holds that they are these."""
+"""Labels of the metrics that have series only with traffic; test_real_prometheus.py checks them."""
 
 _SERIES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 
@@ -39,11 +39,11 @@ class Metric:
     """One metric of a program."""
 
     name: str
-    """As the program's help has it, without what its type appends."""
+    """As in the HELP line, without the suffix of its type."""
     type: str
     text: str
     labels: Mapping[str, frozenset[str]]
-    """Each label's values; none where only traffic brings them."""
+    """Each label's values; none if they exist only with traffic."""
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def _publisher() -> str:
 
 
 def by_series(programs: Programs) -> dict[str, Metric]:
-    """Each metric by the names that queries use; of what several programs have, the first one's."""
+    """Each metric by the names that queries use; if several programs have one, that of the first."""
     found: dict[str, Metric] = {}
     for metric in _all(programs):
         for name in metric.series:
@@ -116,5 +116,5 @@ def _all(programs: Programs) -> Iterable[Metric]:
 
 
 def sentence(text: str) -> str:
-    """Help as a table's cell has it."""
+    """A help text, as it is written in a cell of a table."""
     return re.sub(r"\s+", " ", text).replace("|", "\\|")

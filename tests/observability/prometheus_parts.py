@@ -1,6 +1,6 @@
-"""Prometheus and promtool: from the path, or unpacked once from Debian's package into .cache/.
+"""Finds Prometheus and promtool: on the path, or unpacked once from Debian's package into .cache/.
 
-In: nothing. Out: where the programs are, or an error that says what is missing.
+In: nothing. Out: the paths of the programs, or an error that says what is missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Programs:
 
 @cache
 def programs() -> Programs:
-    """Prometheus and promtool, fetched if need be. Raises NotToBeHadError."""
+    """Prometheus and promtool, fetched if needed. Raises NotToBeHadError."""
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Programs(Path(found[0]), Path(found[1]))

@@ -27,7 +27,7 @@ from real_kafka.processes import free_port
 SCRAPE_SECONDS = 1
 START_SECONDS = 60.0
 HOLD = "2s"
-"""What every `for` of the rules is here; promtool's tests try the real ones."""
+"""Replaces every `for` of the rules; promtool's tests check the real ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One series of an answer: its labels, and the numbers that it has."""
+    """One series of an answer: its labels and its numbers."""
 
     labels: Mapping[str, str]
     values: tuple[float, ...]
@@ -55,7 +55,7 @@ class RunningPrometheus:
     """One Prometheus. An async context manager: entering it waits until it answers."""
 
     def __init__(self, program: Path, folder: Path) -> None:
-        """`folder` is empty and stays Prometheus' own."""
+        """`folder`: an empty folder, for this Prometheus alone."""
         self._folder = folder
         self._targets = folder / "targets.json"
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -98,13 +98,13 @@ class RunningPrometheus:
         unfinished.rename(self._targets)
 
     async def seen(self, expr: str) -> list[Answer]:
-        """What a query has given at each second since the beginning; only finite numbers."""
+        """The results of a query for each second since the start; only finite numbers."""
         asked = {"query": expr, "start": self.began_at, "end": time.time(), "step": SCRAPE_SECONDS}
         result = (await self._get("query_range", asked))["result"]
         return [_answer(series["metric"], [value for _, value in series["values"]]) for series in result]
 
     async def now(self, expr: str) -> list[Answer]:
-        """What a query gives now."""
+        """The present result of a query."""
         result = (await self._get("query", {"query": expr}))["result"]
         return [_answer(series["metric"], [series["value"][1]]) for series in result]
 
@@ -145,7 +145,7 @@ class RunningPrometheus:
 
 
 def _write_rules(folder: Path) -> None:
-    """The chart's own rules, but for how often they are evaluated and how long they wait."""
+    """Write the chart's own rules, except for their intervals and how long they wait."""
     for path in ALERTS.glob("*.yaml"):
         document = yaml.safe_load(path.read_text())
         for group in document["groups"]:

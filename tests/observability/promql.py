@@ -1,7 +1,7 @@
 """Reads PromQL as far as the tests need: which metrics a query names, with which labels.
 
-In: a query, Grafana's variables and all. Out: its selectors, and the labels that it groups by. What is valid PromQL
-is promtool's business.
+In: a query, with Grafana's variables. Out: its selectors, and the labels that it groups by. promtool checks whether
+it is valid.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Matcher:
     value: str
 
     def admits(self, value: str) -> bool:
-        """Whether a label's value passes."""
+        """Whether a label's value matches."""
         if self.operator in {"=", "!="}:
             return (value == self.value) is (self.operator == "=")
         return bool(re.fullmatch(self.value, value)) is (self.operator == "=~")
@@ -40,14 +40,14 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A metric, and what is asked of its labels."""
+    """A metric, and the matchers of its labels."""
 
     metric: str
     matchers: tuple[Matcher, ...]
 
 
 def concrete(expr: str, **variables: str) -> str:
-    """The query with values for Grafana's variables; those given win."""
+    """The query with values for Grafana's variables; `variables` override the defaults."""
     for name, value in {**_VARIABLES, **{f"${name}": value for name, value in variables.items()}}.items():
         expr = expr.replace(name, value)
     return expr
@@ -79,5 +79,5 @@ def _selected(tokens: list[str]) -> Iterator[tuple[str, tuple[Matcher, ...]]]:
 
 
 def _is_operation(following: str) -> bool:
-    """Whether what follows an identifier says that it is a function or an aggregation."""
+    """Whether the token after an identifier shows that this is a function or an aggregation."""
     return following == "(" or following.lower() in {"by", "without"}

@@ -1,7 +1,7 @@
-"""Everything that Prometheus would scrape, running: two consumers and more, a gateway, services with publishers.
+"""Runs everything that Prometheus would scrape: two consumers or more, a gateway, services with publishers.
 
 In: a broker, a Pendo stand-in, a Prometheus. Out: parts that can be started, stopped and killed while traffic goes
-on. Prometheus is told of each as it comes and goes.
+on. Prometheus scrapes the parts that run at present.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from traffic import produce
 ROUND_SECONDS = 0.5
 WEBHOOK_SECRET = "webhook-secret"
 SLOW_KEY = "slow-key-4711"
-"""A key that may send an event a second."""
+"""A key that may send one event a second."""
 LONGEST_SECONDS = 90.0
-"""For anything that is waited for."""
+"""The longest wait for any query."""
 
 
 class Service:
-    """A service with a publisher, and its numbers on a port of its own."""
+    """A service with a publisher, and its metrics on a port of its own."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def work(self, number: int) -> None:
-        """Publish something, something again, and something that cannot be."""
+        """Publish a decision and its duplicate, a track event, and an event that cannot be encoded."""
         now_ms = time.time_ns() // 1_000_000
         for _ in range(2):
             self.publisher.publish(decision(f"shopper-{number}", "checkout", now_ms))
@@ -72,7 +72,7 @@ class Service:
 
 
 class Stage(Scene):
-    """The running parts: `begin` starts them, and the traffic; `end` ends them, however far that came."""
+    """The running parts: `begin` starts them, and the traffic; `end` ends them, even if `begin` has failed."""
 
     def __init__(
         self, kafka: OwnBroker, pendo: PendoStandIn, prometheus: RunningPrometheus, name: str
@@ -106,7 +106,7 @@ class Stage(Scene):
         await self._stack.enter_async_context(self._traffic())
 
     async def end(self) -> None:
-        """End what runs."""
+        """End the traffic and all parts."""
         await self._stack.aclose()
         for consumer in self._consumers.values():
             consumer.__exit__(None, None, None)
@@ -122,11 +122,11 @@ class Stage(Scene):
         await self.until(f'flagpost_partitions_assigned{{pod="{name}"}} > 0')
 
     async def stop(self, name: str) -> None:
-        """SIGTERM, and wait for the end."""
+        """Stop a consumer with SIGTERM, and wait for its end."""
         await self._end(name, signal.SIGTERM)
 
     async def kill(self, name: str) -> None:
-        """kill -9."""
+        """Kill a consumer with SIGKILL."""
         await self._end(name, signal.SIGKILL)
 
     async def _end(self, name: str, how: signal.Signals) -> None:
@@ -147,21 +147,21 @@ class Stage(Scene):
     # What happens
 
     async def until(self, expr: str) -> None:
-        """Wait until a query gives something."""
+        """Wait until a query returns a series."""
         deadline = time.monotonic() + stretched(LONGEST_SECONDS)
         while not await self.prometheus.now(expr):
             assert time.monotonic() < deadline, f"not in {LONGEST_SECONDS} s: {expr}"
             await asyncio.sleep(0.2)
 
     async def odd_records(self) -> None:
-        """Records that no publisher of ours would write, and a visitor who sends too much."""
+        """Publish records that our publishers would not write, and too many events of one visitor."""
         now_ms = time.time_ns() // 1_000_000
         for raw in odd_records(self.partitions, now_ms):
             await self._produce(self.topic, raw)
         await asyncio.to_thread(self.publish, crowd_of_one(400, now_ms))
 
     async def damage_ledger(self) -> None:
-        """Write to every partition of the ledger what is no settlement."""
+        """Write a record that is no settlement to every partition of the ledger."""
         for partition in range(self.partitions):
             await self._produce(self.ledger, Raw(b"", b"no settlement", partition))
 
@@ -170,7 +170,7 @@ class Stage(Scene):
         await asyncio.to_thread(produce, servers, topic, raw.key, raw.value, partition=raw.partition)
 
     async def replay(self, reason: str) -> int:
-        """Put dead letters back with the command; returns how many."""
+        """Replay dead letters with the command; returns how many."""
         command = [str(FLAGPOST), "dead-letters", "replay", "--reason", reason, "--json"]
         replaying = await asyncio.create_subprocess_exec(
             *command, env=environment(self.settings), stdout=PIPE, stderr=DEVNULL
@@ -181,7 +181,7 @@ class Stage(Scene):
         return replayed
 
     async def delete_unread(self) -> None:
-        """Publish what the group, of which nobody runs, cannot read before Kafka deletes it."""
+        """Publish events, and have Kafka delete them before the group, which has no running member, can read them."""
         await asyncio.to_thread(self.publish, list(round_of(0, time.time_ns() // 1_000_000)))
         await asyncio.to_thread(self._delete_records)
 
@@ -204,7 +204,7 @@ class Stage(Scene):
                 await going
 
     async def _go_on(self) -> None:
-        """A round every half second, whatever else happens."""
+        """Send a round of traffic every half second, whatever else happens."""
         for number in count():
             now_ms = time.time_ns() // 1_000_000
             await asyncio.to_thread(self.publish, list(round_of(number, now_ms)))
@@ -214,7 +214,7 @@ class Stage(Scene):
             await asyncio.sleep(ROUND_SECONDS)  # the pace of the load; nothing is waited for
 
     async def call_gateway(self, number: int) -> None:
-        """What clients send, good and bad."""
+        """Send the good and bad requests of clients."""
         post = self._gateway.post
         opened = {"type": "track", "visitor_id": f"mobile-{number}", "event": "Opened"}
         plan = {"type": "visitor", "visitor_id": f"mobile-{number}", "values": {"plan": "gold"}}
@@ -240,7 +240,7 @@ class Stage(Scene):
 
 
 async def _send_no_http(url: str) -> None:
-    """What a scanner sends; it is answered, and the connection is ended. Whoever is gone meanwhile gets nothing."""
+    """Send what a scanner sends, and wait until the connection is closed; ignore a server that is gone."""
     address = urlsplit(url)
     with suppress(OSError):
         reader, writer = await asyncio.open_connection(address.hostname, address.port)

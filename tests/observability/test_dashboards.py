@@ -1,4 +1,4 @@
-"""The dashboards: made by their source, sound, and asking only for what there is."""
+"""The dashboards are those that their source generates, are well formed, and query only series that exist."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ TITLES = [
     "Visitors and dedupe",
 ]
 UNITS = {"none", "short", "s", "percentunit", "ops", "reqps", "cps", "bytes"}
-"""Of Grafana's, those that we use (packages/grafana-data/src/valueFormats/categories.ts)."""
+"""The units of Grafana that we use (packages/grafana-data/src/valueFormats/categories.ts)."""
 ENDINGS = {"A", "B", "C", "D", "E", "F", "G", "H"}
 
 ALL = pytest.mark.parametrize("dashboard", dashboards().values(), ids=dashboards().keys())
 Dashboard = Mapping[str, Any]
 
 
-def test_the_files_are_what_their_source_makes() -> None:
+def test_the_files_are_what_their_source_generates() -> None:
     files = {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
     assert files == texts(), "run: make dashboards"
 
@@ -58,7 +58,7 @@ def test_all_dashboards_are_there() -> None:
 
 
 @ALL
-def test_a_dashboard_has_what_all_have(dashboard: Dashboard) -> None:
+def test_a_dashboard_has_the_parts_that_all_have(dashboard: Dashboard) -> None:
     assert dashboard["schemaVersion"] >= 39
     assert re.fullmatch("flagpost-[a-z]+", dashboard["uid"])
     assert len(dashboard["description"]) > 30
@@ -100,7 +100,7 @@ def test_every_query_asks_the_chosen_prometheus_and_names_its_series(dashboard: 
 
 
 @ALL
-def test_panels_do_not_overlap_and_titles_are_told_apart(dashboard: Dashboard) -> None:
+def test_panels_do_not_overlap_and_titles_differ(dashboard: Dashboard) -> None:
     places = [(panel["title"], panel["gridPos"]) for panel in dashboard["panels"]]
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
     assert len({title for title, _ in places}) == len(places)
@@ -116,7 +116,7 @@ def test_panels_do_not_overlap_and_titles_are_told_apart(dashboard: Dashboard) -
 
 
 @pytest.mark.parametrize("asked", of_dashboards(), ids=lambda asked: f"{asked.place}/{asked.what}")
-def test_the_variables_choose_in_every_selector(asked: Asked) -> None:
+def test_every_selector_uses_the_variables(asked: Asked) -> None:
     for selector in selectors(asked.expr):
         chosen = {matcher.label for matcher in selector.matchers if matcher.value == ".*"}
         if selector.metric.startswith("flagpost_publisher_"):
@@ -128,14 +128,14 @@ def test_the_variables_choose_in_every_selector(asked: Asked) -> None:
 
 
 def _is_of_a_release(asked: Asked, selector: Selector) -> bool:
-    """Whether the chosen pods say nothing of it: what rules record, and what a partition or a limit is of."""
+    """Whether the choice of pods does not apply: to alerts, to series that rules record, and to two panels."""
     is_recorded = ":" in selector.metric or selector.metric == "ALERTS"
     return is_recorded or asked.what in ("Partitions without a consumer", "Deadline")
 
 
 @pytest.mark.parametrize("asked", of_dashboards(), ids=lambda asked: f"{asked.place}/{asked.what}")
-def test_a_counter_is_asked_for_what_it_gained(asked: Asked) -> None:
-    """Its value is since its process began: a restart would turn a panel green."""
+def test_queries_use_the_increase_of_a_counter(asked: Asked) -> None:
+    """A counter begins at 0 with its process: with its plain value, a restart would turn a panel green."""
     counters = re.findall(r"\bflagpost_\w+_total\b", asked.expr)
     within = re.findall(r"(?:rate|increase|max_over_time)\(flagpost_\w+_total\{[^}]*\}\[", asked.expr)
     known = re.findall(r"(?:and|unless) flagpost_\w+_total\{[^}]*\} offset", asked.expr)
@@ -143,8 +143,8 @@ def test_a_counter_is_asked_for_what_it_gained(asked: Asked) -> None:
 
 
 @ALL
-def test_no_limit_of_a_setting_is_built_in(dashboard: Dashboard) -> None:
-    """A panel that knows the default lies wherever somebody has changed it."""
+def test_no_threshold_is_the_default_of_a_setting(dashboard: Dashboard) -> None:
+    """A panel with a built-in default is wrong wherever the setting was changed."""
     defaults = {str(value) for value in (20_000, 67_108_864, 600_000, 2_000_000, 427_200, 128, 96, 64)}
     for panel in panels(dict(dashboard)):
         steps = {f"{step['value']:g}" for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1:]}
@@ -190,7 +190,7 @@ def test_every_metric_that_is_named_exists(programs_metrics: Programs) -> None:
         ("absent(upp) or vector(0)", "no program has upp"),
     ],
 )
-def test_a_query_for_what_does_not_exist_is_found(
+def test_a_query_for_a_missing_metric_label_or_value_is_found(
     programs_metrics: Programs, expr: str, problem: str
 ) -> None:
     assert problem in problems(expr, by_series(programs_metrics), recorded())

@@ -1,7 +1,7 @@
 """A real Prometheus over running consumers, gateway and publishers: every query of every dashboard has data, the
 rules work, and the alert for a wrong key fires and resolves.
 
-The short form runs with all tests; `make observe` (OBSERVE=long) also lets Kafka stand still, and prints what it saw.
+The short form runs with all tests; `make observe` (OBSERVE=long) also freezes Kafka, and prints what it saw.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from observability.stage import Stage
 from real_kafka.broker import OwnBroker
 
 LONG = os.environ.get("OBSERVE") == "long"
-"""Whether to take all the time it needs: `make observe`."""
+"""Whether to run the long form: `make observe`."""
 
 WRONG_KEY = "FlagpostPendoUnauthorized"
 
@@ -46,7 +46,7 @@ ZERO: Mapping[tuple[str, str], str] = {
 }
 """Panels that show 0, and why."""
 ZERO_IN_SHORT = {("publishers", "Answers 5xx"), ("publishers", "Kafka's answers: failed")}
-"""It takes a Kafka that stands still, as in the long form."""
+"""Panels that show 0 in the short form, which does not freeze Kafka."""
 FLEETING = {
     ("kafka", "Lag: {{release}} sendable"),
     ("overview", "Backlog and lag: sendable"),
@@ -59,8 +59,8 @@ FLEETING = {
     ("kafka", "Seen again: {{pod}}"),
     ("kafka", "Stalled partitions by reason: {{reason}}"),
 }
-"""What is under way for a few milliseconds, or happens before a new process's first scrape: Prometheus may find it,
-or not."""
+"""Panels of values that last a few milliseconds, or occur before a new process's first scrape: Prometheus may see
+them, or not."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_every_query_has_data_and_the_alert_for_a_wrong_key_fires_and_reso
 
 
 async def hurt_visitors(stage: Stage) -> None:
-    """Visitors on wrong partitions, a robot, 429s, rejections, and a replay of these."""
+    """Cause events on wrong partitions, a hot visitor, 429s and rejections, and replay the rejected events."""
     await stage.odd_records()
     throttle(stage.pendo.faults)
     await stage.until('flagpost_pendo_state{state="throttled"} == 1')
@@ -108,7 +108,7 @@ async def hurt_visitors(stage: Stage) -> None:
 
 
 async def move_partitions(stage: Stage) -> None:
-    """A consumer comes and goes, another one dies and comes back to a damaged ledger."""
+    """Start and stop a consumer; kill another one, damage the ledger, and start it again."""
     await stage.start("consumer-2")
     await stage.stop("consumer-2")
     await stage.kill("consumer-1")
@@ -118,7 +118,7 @@ async def move_partitions(stage: Stage) -> None:
 
 
 async def hurt_pendo(stage: Stage) -> None:
-    """Pendo is down for a while."""
+    """Make Pendo fail for a while."""
     stage.pendo.faults.outage(503, Endpoint.TRACK)
     await stage.until('flagpost_pendo_state{state="unreachable"} == 1')
     stage.pendo.faults.restore(Endpoint.TRACK)
@@ -126,7 +126,7 @@ async def hurt_pendo(stage: Stage) -> None:
 
 
 async def lose_offsets(stage: Stage) -> None:
-    """Kafka deletes what nobody has read."""
+    """Have Kafka delete events that were not read."""
     await stage.stop("consumer-0")
     await stage.stop("consumer-1")
     await stage.delete_unread()
@@ -136,7 +136,7 @@ async def lose_offsets(stage: Stage) -> None:
 
 
 async def freeze_kafka(stage: Stage) -> None:
-    """Kafka stands still for as long as the gateway waits for it."""
+    """Freeze Kafka until the gateway answers 503."""
     stage.broker.freeze()
     try:
         await stage.call_gateway(0)
@@ -147,7 +147,7 @@ async def freeze_kafka(stage: Stage) -> None:
 
 
 async def mistake_the_key(stage: Stage) -> None:
-    """Somebody rotates the key at Pendo, and then in the secret."""
+    """Change the key at Pendo until the alert fires, and then change it back."""
     right = stage.pendo.keys
     stage.pendo.keys = replace(right, track_secret="another")
     await stage.until(f'ALERTS{{alertname="{WRONG_KEY}",alertstate="firing"}}')
@@ -161,17 +161,17 @@ async def mistake_the_key(stage: Stage) -> None:
 
 
 async def check_rules(prometheus: RunningPrometheus) -> None:
-    """Every rule is evaluated without an error, and every recorded series is there."""
+    """Every rule is evaluated without an error, and every recorded series has data."""
     health = await prometheus.rule_health()
     assert {rule.what for rule in of_rules()} == health.keys()
     assert set(health.values()) == {"ok"}
     for name in recorded():
-        # Those of CronJobs take kube-state-metrics; the rules' own tests have them.
+        # The series of CronJobs need kube-state-metrics; the rules' own tests cover them.
         assert name.startswith("cronjob:") or await prometheus.seen(name), name
 
 
 async def check_queries(prometheus: RunningPrometheus) -> None:
-    """Every query of every dashboard has given a number, and one that is not 0."""
+    """Every query of every dashboard has returned numbers; all are 0 only where that is expected."""
     numbers = {asked: await numbers_of(asked, prometheus) for asked in of_dashboards()}
     if LONG:
         for asked, found in numbers.items():
@@ -183,7 +183,7 @@ async def check_queries(prometheus: RunningPrometheus) -> None:
 
 
 async def check_labels(prometheus: RunningPrometheus) -> None:
-    """Series that only traffic brings have the labels that docs/metrics.md says."""
+    """Series that exist only with traffic have the labels that docs/metrics.md lists."""
     for name, labels in ONLY_WITH_TRAFFIC.items():
         found = await prometheus.now(f'{{__name__=~"{name}(_total)?"}}')
         assert found, name
@@ -192,17 +192,17 @@ async def check_labels(prometheus: RunningPrometheus) -> None:
 
 
 async def numbers_of(asked: Asked, prometheus: RunningPrometheus) -> list[float]:
-    """What a query gave since the beginning, as a dashboard of that time would ask it."""
+    """The numbers that a query has returned since the start, for a dashboard that shows that time."""
     since = f"{int(time() - prometheus.began_at) + 1}s"
     answers = await prometheus.seen(concrete(asked.expr, __rate_interval="10s", __range=since))
     return [number for answer in answers for number in answer.values]
 
 
 def place_of(asked: Asked) -> tuple[str, str]:
-    """The dashboard, and what there."""
+    """The dashboard, and the panel or annotation in it."""
     return asked.place.removeprefix("dashboards/"), asked.what
 
 
 def span(found: list[float]) -> str:
-    """The least and the greatest."""
+    """The least and the greatest number, as a text."""
     return f"{min(found):g} to {max(found):g}" if found else "nothing"

@@ -1,4 +1,4 @@
-"""The alerts and recording rules: valid, tried, and each with a page that says what to do."""
+"""The alerts and recording rules are valid and tested, and each alert has a runbook that says what to do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_rules_are_valid(prometheus_programs: Programs, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_alerts_fire_and_do_not(prometheus_programs: Programs, path: Path) -> None:
+def test_the_rules_pass_promtools_tests(prometheus_programs: Programs, path: Path) -> None:
     promtool(prometheus_programs, "test", "rules", path)
 
 
@@ -49,7 +49,7 @@ def tried() -> list[Rule]:
 @pytest.mark.parametrize(
     "rule", alerts(), ids=lambda rule: f"{rule['alert']}{rule['labels'].get('burn', '')}"
 )
-def test_every_alert_is_tried_both_ways(rule: Rule) -> None:
+def test_every_alert_is_tested_when_it_fires_and_when_not(rule: Rule) -> None:
     expected = [each["exp_alerts"] for each in tried() if each["alertname"] == rule["alert"]]
     own = [
         [alert for alert in fired if rule["labels"].items() <= alert["exp_labels"].items()]

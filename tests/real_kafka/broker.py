@@ -1,8 +1,8 @@
 """A real Apache Kafka broker (KRaft, a single node) on 127.0.0.1.
 
 `KafkaBroker` is a broker as its clients see it, by its addresses. `OwnBroker` starts one in an empty directory; it
-can be stopped, killed and started again with its data and its addresses. A broker has two addresses: at one everybody
-may do everything; at the other clients are the user `USER`, who may do only what a test allows.
+can be stopped, killed and started again with its data and its addresses. A broker has two addresses: at one every
+client may do everything; at the other clients are the user `USER`, who may do only what a test allows.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ NOT_LED_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
-"""What a broker says of a new topic's partition, at first."""
+"""The errors that a broker returns for a new topic's partition at first."""
 WARM_UP_TOPIC = "warm-up"
 STORAGE, CLASSES = "data", "classes.jsa"
 """Inside a broker's directory."""
 USER = "flagpost"
-"""Who clients are at the address where rights count."""
+"""The user of clients at the address where rights are checked."""
 PASSWORD = "password-of-flagpost"
 
 PROPERTIES = {
@@ -53,7 +53,7 @@ PROPERTIES = {
         f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
     ),
     "auto.create.topics.enable": "false",
-    # One broker holds everything, once.
+    # There is only one broker, so there is only one replica.
     "default.replication.factor": "1",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "1",
@@ -88,7 +88,7 @@ class KafkaBroker:
         self.port, self.users_port = port, users_port
 
     def ports(self) -> list[int]:
-        """What another process needs for the same `KafkaBroker`."""
+        """The arguments with which another process makes the same `KafkaBroker`."""
         return [self.port, self.users_port]
 
     @property
@@ -103,7 +103,7 @@ class KafkaBroker:
 
     @property
     def user_properties(self) -> dict[str, str]:
-        """What librdkafka needs to be `USER`, as `kafka.properties` takes it."""
+        """The properties with which librdkafka connects as `USER`, in the form of `kafka.properties`."""
         return {
             "security.protocol": "SASL_PLAINTEXT",
             "sasl.mechanism": "PLAIN",
@@ -112,15 +112,15 @@ class KafkaBroker:
         }
 
     def allow(self, kind: str, name: str, *operations: str) -> None:
-        """Give `USER` rights (such as "write") on a "topic", a "group" or another resource; they hold on return."""
+        """Give `USER` rights (such as "write") on a "topic", a "group" or another resource; they apply on return."""
         rights.give(self.admin(), USER, kind, name, operations)
 
     def disallow(self, kind: str, name: str, *operations: str) -> None:
-        """Take rights of `USER` away again; they are gone on return."""
+        """Remove rights of `USER`; they are gone on return."""
         rights.take(self.admin(), USER, kind, name, operations)
 
     def admin(self) -> AdminClient:
-        """A client for what this class does not do."""
+        """An admin client, for what this class does not do."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 3})
 
     def create_topics(
@@ -131,7 +131,7 @@ class KafkaBroker:
         admin = self.admin()
         for future in admin.create_topics(new, operation_timeout=stretched(CALL_SECONDS)).values():
             future.result(stretched(CALL_SECONDS))
-        # The broker hears of them from the controller a moment later.
+        # The broker learns of the topics from the controller a moment later.
         deadline = time.monotonic() + stretched(CALL_SECONDS)
         while set(names) - admin.list_topics(timeout=stretched(CALL_SECONDS)).topics.keys():
             if time.monotonic() > deadline:
@@ -139,7 +139,7 @@ class KafkaBroker:
             admin.poll(0.02)
 
     def await_leaders(self, *names: str) -> None:
-        """Wait until the ends of all partitions of these topics can be asked for: a moment after they are shown."""
+        """Wait until the end offsets of these topics' partitions can be read: a moment after the topics are shown."""
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "looking"})
         topics = consumer.list_topics(timeout=stretched(CALL_SECONDS)).topics
         for name in names:
@@ -160,7 +160,7 @@ class KafkaBroker:
                 return
 
     def make_anew(self, name: str, partitions: int) -> None:
-        """Delete a topic and create it anew; it is there on return."""
+        """Delete a topic and create it again; it is there on return."""
         admin = self.admin()
         admin.delete_topics([name], operation_timeout=stretched(CALL_SECONDS))[name].result(
             stretched(CALL_SECONDS)
@@ -174,12 +174,12 @@ class KafkaBroker:
 
 
 class OwnBroker(KafkaBroker):
-    """A broker that its owner starts and ends."""
+    """A broker that its owner starts and stops."""
 
     def __init__(self, directory: Path, properties: Mapping[str, str] | None = None) -> None:
-        """Start with the storage of the first broker of this machine: a second or two.
+        """Start with a copy of the storage of this machine's first broker, which takes a second or two.
 
-        `properties`: the broker's own, besides or in place of `PROPERTIES`.
+        `properties`: the broker's own, in addition to `PROPERTIES` or replacing some of them.
         """
         self._directory = directory
         self._properties_given = dict(properties or {})
@@ -191,24 +191,24 @@ class OwnBroker(KafkaBroker):
         self._warm_up()
 
     def data_directories(self, partition: str) -> list[Path]:
-        """Where a partition's log lies, by `topic-number`; touch it only while the broker is stopped."""
+        """The directories of partitions, by a pattern of `topic-number`; change them only in a stopped broker."""
         return list((self._directory / STORAGE).glob(partition))
 
     def stop(self) -> None:
-        """Shut down in order; nothing happens when it is not running."""
+        """Shut down cleanly; does nothing if the broker is not running."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End at once, as a machine does that loses power."""
+        """Kill the broker with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stand still, connections and all, until `thaw`."""
+        """Freeze the broker with SIGSTOP until `thaw`; its connections stay open."""
         assert self._process is not None
         self._process.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on."""
+        """Let a frozen broker continue."""
         assert self._process is not None
         self._process.send(signal.SIGCONT)
 
@@ -227,7 +227,7 @@ class OwnBroker(KafkaBroker):
         self._write_properties()
 
     def _start_first(self) -> JavaProcess:
-        """Start; once more at other ports where somebody took one of these meanwhile."""
+        """Start; retry once with other ports if another program has taken one of these meanwhile."""
         try:
             return self._start()
         except RuntimeError as error:
@@ -272,7 +272,7 @@ class OwnBroker(KafkaBroker):
             return False
 
     def _warm_up(self) -> None:
-        """The first group on a new broker waits three seconds for its assignment; no test should."""
+        """Make the first group: on a new broker it waits three seconds for its assignment, and no test should."""
         if WARM_UP_TOPIC not in self.admin().list_topics(timeout=stretched(CALL_SECONDS)).topics:
             self.create_topics(WARM_UP_TOPIC, partitions=1)
         consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "warm-up"})
@@ -288,8 +288,8 @@ class OwnBroker(KafkaBroker):
 
 
 class _FirstBroker(OwnBroker):
-    """The first of a machine. What it leaves lets others start in a third of the time: its classes as Java had them
-    in memory, and a storage that has the topics of groups and transactions.
+    """The first broker of a machine. With the files that it leaves, others start in a third of the time: an archive
+    of Java's loaded classes, and a storage that has the topics of groups and transactions.
     """
 
     def _class_sharing(self) -> str:
@@ -304,7 +304,7 @@ class _FirstBroker(OwnBroker):
 
 
 def _prepared() -> Path:
-    """Where the first broker ran, ended in order; Java's version decides whether its classes fit."""
+    """The directory of the first broker, which was shut down cleanly; each version of Java needs its own classes."""
     return fetch_once(CACHE / f"kafka-{KAFKA_VERSION}-java-{java_version()}", _run_first)
 
 

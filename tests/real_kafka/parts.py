@@ -1,6 +1,6 @@
 """The Java parts of the tests, fetched once through Maven into .cache/.
 
-In: the pom beside this file. Out: directories of jars, and a sentence about what is missing where they cannot be.
+In: the pom beside this file. Out: directories of jars, and a text that says what this machine lacks for them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REGISTRY_VERSION = _version("apicurio")
 
 @cache
 def missing() -> str | None:
-    """What this machine lacks for real Java parts; None: nothing."""
+    """What this machine lacks for real Java parts; None if nothing."""
     for program in ("java", "mvn"):
         if shutil.which(program) is None:
             return f"no {program}"
@@ -57,7 +57,7 @@ def registry_jars() -> Path:
 
 @cache
 def java_version() -> str:
-    """Of the Java that tests run, such as 17.0.16."""
+    """The version of the Java that tests run, such as 17.0.16."""
     shown = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
     found = re.search(r'version "([^"]+)"', shown)
     assert found, f"java -version says nothing that we know: {shown}"
@@ -65,7 +65,7 @@ def java_version() -> str:
 
 
 def fetch_once(target: Path, fetch: Callable[[Path], None]) -> Path:
-    """Fetch into `target` unless it is there: by one process, all or nothing."""
+    """Fetch into `target` unless it exists: in one process only, and `target` appears only when it is complete."""
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -79,7 +79,7 @@ def fetch_once(target: Path, fetch: Callable[[Path], None]) -> Path:
 
 
 def copy_jars(pom: Path, into: Path) -> None:
-    """Copy what a pom's program needs to run."""
+    """Copy the jars that a pom's program needs to run."""
     _maven(pom, "dependency:copy-dependencies", "-DincludeScope=runtime", into)
 
 

@@ -1,7 +1,7 @@
-"""Java programs that serve on 127.0.0.1 while tests run.
+"""Runs Java programs that serve on 127.0.0.1 during tests.
 
-In: a command line and a place for its log. Out: a process that is waited for, stopped, and whose last lines are in
-the error when it ends too early.
+In: a command line and a file for its log. Out: a process that is ready and can be stopped; if it ends too early, an
+error with its last lines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ JAVA = ["java", "-Xmx512m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLeve
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """A port on which no program listens at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def end(process: subprocess.Popen[bytes], seconds: float, how: signal.Signals = signal.SIGTERM) -> None:
-    """End a process, and wait until it is gone; after so many seconds it is killed."""
+    """Send a process a signal, and wait until it has ended; after `seconds` it is killed."""
     process.send_signal(how)
     try:
         process.wait(stretched(seconds))
@@ -41,7 +41,7 @@ def end(process: subprocess.Popen[bytes], seconds: float, how: signal.Signals = 
 
 
 class JavaProcess:
-    """One program: started when made, and ready once `is_ready` said so."""
+    """One program: the constructor starts it, and waits until `is_ready` returns True."""
 
     def __init__(self, arguments: list[str], log: Path, is_ready: Callable[[], bool]) -> None:
         self._log = log
@@ -58,11 +58,11 @@ class JavaProcess:
         self._process.send_signal(what)
 
     def end(self, how: signal.Signals) -> None:
-        """End it, and wait until it is gone."""
+        """Send it a signal, and wait until it has ended."""
         end(self._process, STOP_SECONDS, how)
 
     def _await(self, is_ready: Callable[[], bool]) -> None:
-        """`is_ready` blocks for a moment itself where it can; the pause is for when it cannot."""
+        """Wait until `is_ready` returns True; the pause is for when `is_ready` does not block for a moment itself."""
         deadline = time.monotonic() + stretched(START_SECONDS)
         while not is_ready():
             if self._process.poll() is not None:
@@ -76,7 +76,7 @@ class JavaProcess:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections at the port."""
+    """Whether a program accepts connections on the port."""
     with socket.socket() as probe:
         probe.settimeout(0.2)
         return probe.connect_ex(("127.0.0.1", port)) == 0

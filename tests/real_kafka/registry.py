@@ -1,6 +1,6 @@
 """A real schema registry (Apicurio, which speaks Confluent's API) on 127.0.0.1, in memory.
 
-`SchemaRegistry` is one as its clients see it. `OwnRegistry` starts one, with a directory for its log.
+`SchemaRegistry` is a registry as its clients see it. `OwnRegistry` starts one, with a directory for its log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SchemaRegistry:
         """Confluent's API, as `kafka.schema_registry.url` takes it."""
 
     def ports(self) -> list[int]:
-        """What another process needs for the same `SchemaRegistry`."""
+        """The arguments with which another process makes the same `SchemaRegistry`."""
         return [self.port]
 
     def register(self, subject: str, schema: str) -> int:
@@ -47,7 +47,7 @@ class SchemaRegistry:
 
 
 class OwnRegistry(SchemaRegistry):
-    """A registry that its owner starts and ends."""
+    """A registry that its owner starts and stops."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(free_port())

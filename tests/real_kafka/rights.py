@@ -1,7 +1,7 @@
-"""Rights of users on a real broker: given and taken while clients are at work.
+"""Gives users rights on a real broker, and removes them, while clients are at work.
 
-In: an admin client that may do everything, a user, a resource and operations by name. Out: nothing, once the broker
-acts upon them.
+In: an admin client that may do everything, a user, a resource and operations by name. Out: nothing; a call returns
+when the broker applies the change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def give(admin: AdminClient, user: str, kind: str, name: str, operations: Sequen
 
 
 def take(admin: AdminClient, user: str, kind: str, name: str, operations: Sequence[str]) -> None:
-    """Allow operations on a resource no longer."""
+    """Remove the right to operations on a resource."""
     for operation in operations:
         right = _like(user, kind, name, operation)
         for future in admin.delete_acls([right]).values():
@@ -40,7 +40,7 @@ def _like(user: str, kind: str, name: str, operation: str) -> AclBindingFilter:
 
 
 def _await(admin: AdminClient, right: AclBindingFilter, *, there: bool) -> None:
-    """The broker hears of rights from the controller, a moment later."""
+    """Wait until the broker has learned of a change from the controller, which takes a moment."""
     deadline = time.monotonic() + stretched(CALL_SECONDS)
     while bool(admin.describe_acls(right).result(stretched(CALL_SECONDS))) is not there:
         if time.monotonic() > deadline:

@@ -1,8 +1,8 @@
 """One real broker, and one registry, for all processes of a test run.
 
-In: the run's directory, which its processes share, and a kind. Out: the ports. Whoever needs one first starts it; it
-ends with the last of the processes that asked for it, however that one ends: each holds a lock on a file, which the
-system gives back, and the keeper of the program (`python -m real_kafka.shared`) waits for all of them.
+In: the run's directory, which its processes share, and a kind. Out: the ports. The first process that needs one
+starts it; it is stopped when the last process that asked for it has ended, in any way: each holds a lock on a file,
+which the system releases, and the program's keeper (`python -m real_kafka.shared`) waits for all these locks.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TESTS = Path(__file__).parent.parent
 
 
 class Shared(Protocol):
-    """What a keeper can keep."""
+    """A program that a keeper can run."""
 
     def __init__(self, directory: Path) -> None:
-        """Start it; it is ready then."""
+        """Start it, and wait until it is ready."""
 
     def ports(self) -> list[int]:
-        """By which another process makes what its clients see."""
+        """The arguments with which another process makes the class for its clients."""
 
     def stop(self) -> None:
-        """End it in order."""
+        """Stop it cleanly."""
 
 
 KINDS: Final[Mapping[str, type[Shared]]] = {BROKER: OwnBroker, REGISTRY: OwnRegistry}
@@ -43,7 +43,7 @@ _held: dict[Path, IO[str]] = {}
 
 
 def ports_of(kind: str, run: Path) -> list[int]:
-    """Those of the run's broker or registry, which is started unless it is there, and stays as long as its users."""
+    """The ports of the run's broker or registry, which is started if needed, and runs as long as it has users."""
     directory = run / f"shared-{kind}"
     directory.mkdir(exist_ok=True)
     if directory not in _held:
@@ -63,7 +63,7 @@ def _lock(path: Path, how: int) -> IO[str]:
 
 
 def _start(kind: str, directory: Path) -> None:
-    """Have a keeper start it; that goes on by itself when this returns."""
+    """Let a keeper start it; the keeper continues when this returns."""
     log = directory / "keeper.log"
     with log.open("w") as out:
         command = [sys.executable, "-m", "real_kafka.shared", kind, str(directory)]
@@ -75,8 +75,8 @@ def _start(kind: str, directory: Path) -> None:
 
 
 def _keep(kind: str, directory: Path, started: int) -> None:
-    """Start it, say where it is, close `started`, and end it once nobody is left who uses it."""
-    os.setsid()  # Ctrl-C is for the tests, which still use it then
+    """Start it, write its ports to a file, close `started`, and stop it once no process uses it any more."""
+    os.setsid()  # Ctrl-C must only reach the tests, which still use it then
     kept = KINDS[kind](_empty(directory))
     ports, unfinished = directory / "ports.json", directory / "ports.unfinished"
     unfinished.write_text(json.dumps(kept.ports()))
@@ -88,20 +88,20 @@ def _keep(kind: str, directory: Path, started: int) -> None:
 
 
 def _empty(directory: Path) -> Path:
-    """A new one for each start."""
+    """A new directory for each start."""
     empty = directory / f"started-{os.getpid()}"
     empty.mkdir()
     return empty
 
 
 def main(kind: str, directory: Path) -> int:
-    """Leave a keeper behind, once what it keeps is ready; 1: it could not be started."""
+    """Fork a keeper, and return once its program is ready; 1: it could not be started."""
     waiting, started = os.pipe()
     if os.fork() == 0:
         _keep(kind, directory, started)
         return 0
     os.close(started)
-    os.read(waiting, 1)  # until the keeper closes its end, or is gone
+    os.read(waiting, 1)  # until the keeper closes its end of the pipe, or has ended
     return 0 if (directory / "ports.json").exists() else 1
 
 

@@ -1,4 +1,4 @@
-"""The release that all tests beside this file look at."""
+"""The release that all tests in this folder use."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from releasing.releases import Released, release_once
 
 @pytest.fixture(scope="session")
 def released(run_directory: Path) -> Released:
-    """Made once, whichever worker needs it first."""
+    """A release, made once by the first worker that needs it."""
     return release_once(run_directory / "release")

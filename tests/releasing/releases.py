@@ -1,6 +1,6 @@
-"""A release, made in a clean checkout of its own by `make release`, once for all tests that look at it.
+"""A release, made in a clean checkout of its own by `make release`, once for all tests that use it.
 
-In: an empty folder. Out: the checkout, the folder of artefacts, and what `make` said.
+In: an empty folder. Out: the checkout, the folder of artefacts, and the output of `make`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from release.identity import Identity, identity_of
 ROOT: Final = Path(__file__).parents[2]
 RELEASE_SECONDS: Final = 600
 STRAY: Final = Path("schemas") / "src" / "flagpost_schemas" / "stray.py"
-"""What lies about in the checkout, and is not committed."""
+"""A file in the checkout that is not committed."""
 AUTHOR: Final = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
 OURS: Final = ("ARGS", "MAKE", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "FLAGPOST_")
-"""What the beginnings are of variables that this run of the tests has, and a person's shell has not."""
+"""The beginnings of the names of variables that this run of the tests has, and a person's shell does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Released:
         return called(["git", *words], self.checkout).strip()
 
     def program(self, *words: str, umask: int = -1, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a module of the release's own as `make` would, well or badly."""
+        """Run a module with the checkout's Python, as `make` would; it may fail."""
         return subprocess.run(
             [self.checkout / ".venv" / "bin" / "python", "-m", *words],
             cwd=self.checkout,
@@ -76,12 +76,12 @@ class Released:
 
 
 def surroundings() -> Mapping[str, str]:
-    """A shell's variables."""
+    """The variables of a person's shell."""
     return {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
 
 
 def called(command: Sequence[str | Path], cwd: Path) -> str:
-    """Run a program that has to end well; returns all that it said."""
+    """Run a program, which must succeed; returns its output and errors."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -97,7 +97,7 @@ def called(command: Sequence[str | Path], cwd: Path) -> str:
 
 
 def release_once(place: Path) -> Released:
-    """Make it, or find it made by another worker."""
+    """Make the release, or wait until another worker has made it."""
     released = Released(place / "checkout")
     place.mkdir(exist_ok=True)
     with (place / "lock").open("w") as lock:
@@ -111,7 +111,7 @@ def release_once(place: Path) -> Released:
 
 
 def _check_out(checkout: Path) -> None:
-    """A clone, with what is changed here and not yet committed."""
+    """Clone this repository, and commit what is changed here and not yet committed."""
     called(["git", "clone", "--quiet", ROOT, checkout], ROOT)
     changes = subprocess.run(
         ["git", "diff", "--binary", "HEAD"], cwd=ROOT, capture_output=True, check=True

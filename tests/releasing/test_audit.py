@@ -1,4 +1,4 @@
-"""`make audit`: an advisory fails it, and a database that nobody reaches is not taken for one that knows nothing."""
+"""`make audit` fails on an advisory, and reports a database that it cannot reach as not audited."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def database(affected: str) -> Iterator[str]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
@@ -55,7 +55,7 @@ def database(affected: str) -> Iterator[str]:
             thread.join()
 
 
-def test_an_advisory_of_the_oldest_version_that_is_allowed_fails_it(released: Released) -> None:
+def test_an_advisory_for_the_oldest_allowed_version_fails_the_audit(released: Released) -> None:
     with database("orjson==3.11.6") as url:
         audited = released.program("release.audit", "--osv-url", url)
     assert audited.returncode == 1
@@ -65,7 +65,7 @@ def test_an_advisory_of_the_oldest_version_that_is_allowed_fails_it(released: Re
     assert "NOT AUDITED" not in audited.stdout
 
 
-def test_a_database_that_nobody_reaches_is_said_and_fails_where_all_is_asked_for(released: Released) -> None:
+def test_an_unreachable_database_is_reported_and_fails_a_complete_audit(released: Released) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/v1/query"
     audited = released.program("release.audit", "--osv-url", nobody)
     assert audited.returncode == 0, audited.stderr

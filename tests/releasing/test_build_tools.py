@@ -1,4 +1,4 @@
-"""What builds is pinned: the same version everywhere, each file with its hash."""
+"""The build tools are pinned: the same version everywhere, each file with its hash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_uv_is_one_version_and_has_hashes() -> None:
     assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in lines[1:])
 
 
-def test_what_builds_wheels_is_in_the_lock_and_is_what_editable_installs_build_with() -> None:
+def test_the_build_backend_is_locked_and_editable_installs_use_the_same() -> None:
     wanted, seen = ["hatchling"], set()
     while wanted:
         package = locked(wanted.pop())
@@ -42,7 +42,7 @@ def test_what_builds_wheels_is_in_the_lock_and_is_what_editable_installs_build_w
     assert constraints == [f"hatchling=={locked('hatchling')['version']}"]
 
 
-def test_every_member_builds_with_it() -> None:
+def test_every_member_builds_with_that_backend() -> None:
     for member in MEMBERS:
         project = tomllib.loads((ROOT / member / "pyproject.toml").read_text())
         assert project["build-system"] == {

@@ -1,4 +1,4 @@
-"""Version, home and licence are said once: every place that repeats them is told where it differs, and written."""
+"""Version, home and licence are set once: a place that repeats them and differs is named, and can be rewritten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACES = (*MEMBERS, CHART.as_posix())
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The files of this checkout that say what it is."""
+    """A copy of the files of this checkout that contain version, home or licence."""
     for place in (".", *PLACES):
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         for name in ("pyproject.toml", "Chart.yaml", "CHANGELOG.md", *LICENCE):
@@ -36,11 +36,11 @@ def source(checkout: Path, *tags: str, changes: tuple[str, ...] = ()) -> Source:
     return Source(checkout, commit="0" * 40, epoch=1_800_000_000, tags=frozenset(tags), changes=changes)
 
 
-def test_everything_here_says_the_same() -> None:
+def test_all_places_of_this_checkout_agree() -> None:
     assert differences(ROOT) == []
 
 
-def test_a_new_version_and_home_are_carried_everywhere(checkout: Path) -> None:
+def test_a_new_version_and_home_are_written_everywhere(checkout: Path) -> None:
     was = identity_of(checkout)
     change(checkout / "pyproject.toml", f'version = "{was.version}"', 'version = "12.3.4"')
     change(checkout / "pyproject.toml", was.home, "https://git.example.com/flagpost")
@@ -77,14 +77,14 @@ def test_a_place_that_differs_is_named(checkout: Path, place: str, old: str, new
     assert told in difference
 
 
-def test_an_unset_home_is_told_from_one_that_can_exist() -> None:
+def test_a_placeholder_for_the_home_is_recognized() -> None:
     assert not Identity("1.0.0", "https://flagpost.invalid").has_home
     assert not Identity("1.0.0", "https://flagpost.invalid/some/path").has_home
     assert not Identity("1.0.0", "").has_home
     assert Identity("1.0.0", "https://git.example.com/invalid").has_home
 
 
-def test_what_may_not_be_published_is_named_all_at_once(checkout: Path) -> None:
+def test_all_objections_to_publishing_are_reported_at_once(checkout: Path) -> None:
     found = objections(
         source(checkout, "v0.0.9", changes=("README.md",)),
         Identity("0.1.0", "https://flagpost.invalid"),

@@ -1,4 +1,4 @@
-"""The image of a release, where no Docker engine can be had: that is an answer, not a failure."""
+"""The image of a release where there is no Docker engine: NoEngineError says why there is no image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SOURCE = Source(Path("nowhere"), commit="0" * 40, epoch=0, tags=frozenset(), cha
 IDENTITY = Identity("1.0.0", "https://flagpost.invalid")
 
 
-def test_no_docker_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_docker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoEngineError, match="docker is not there"):
         build_image(SOURCE, IDENTITY, tmp_path, [])
 
 
-def test_a_docker_whose_engine_does_not_answer_is_said(
+def test_a_docker_whose_engine_does_not_answer_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker = tmp_path / "docker"

@@ -1,4 +1,4 @@
-"""`make release` in a clean checkout: what it makes is of the commit, installs and runs elsewhere."""
+"""`make release` in a clean checkout: its artefacts are made from the commit, and install and run elsewhere."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_command_is_tried() -> None:
     assert sorted(COMMANDS) == sorted(flagpost.list_commands(click.Context(flagpost)))
 
 
-def test_it_is_of_the_commit_and_not_of_what_lies_about(released: Released) -> None:
+def test_a_release_has_what_is_committed_and_no_other_files(released: Released) -> None:
     assert f"commit {released.git('rev-parse', 'HEAD')[:12]}" in released.said
     assert f"left out, for they are not committed: {STRAY}" in released.said
     with zipfile.ZipFile(released.wheel("schemas")) as archive:
@@ -157,7 +157,7 @@ def test_the_provenance_names_commit_tools_and_every_artefact(released: Released
     assert all(len(each["digest"]["sha256"]) == 64 for each in tools)
 
 
-def test_an_image_is_there_or_it_is_said_why_not(released: Released) -> None:
+def test_the_image_is_there_or_the_reason_why_not_is_reported(released: Released) -> None:
     build = read_json(released.folder / PROVENANCE)["predicate"]["buildDefinition"]
     left_out = build["internalParameters"]["leftOut"]
     image = released.folder / "image" / f"flagpost-{released.identity.version}.tar"
@@ -178,7 +178,7 @@ def test_the_same_commit_gives_the_same_bytes(released: Released, tmp_path: Path
     assert len(first) > 10
 
 
-def test_what_is_installed_carries_decisions_to_pendo(released: Released, tmp_path: Path) -> None:
+def test_an_installed_release_delivers_decisions_to_pendo(released: Released, tmp_path: Path) -> None:
     python = environment(released, tmp_path / "installed")
     released.uv(
         *("pip", "install", "--quiet", "--python", python, "--find-links", released.python),

@@ -1,4 +1,4 @@
-"""The chart of a release: Helm takes the archive for the chart, and pulls the OCI layout from a registry."""
+"""The chart of a release: Helm renders the archive like the folder, and pulls the OCI layout from a registry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def archive_of(released: Released) -> Path:
 
 
 def manifest_in(layout: Path) -> tuple[str, bytes]:
-    """The digest of a layout's only manifest, and what it is."""
+    """The digest of a layout's only manifest, and its bytes."""
     (listed,) = json.loads((layout / "index.json").read_text())["manifests"]
     digest: str = listed["digest"]
     return digest, (layout / "blobs" / digest.replace(":", "/")).read_bytes()
@@ -40,7 +40,7 @@ def manifest_in(layout: Path) -> tuple[str, bytes]:
 
 @contextmanager
 def registry(layout: Path) -> Iterator[str]:
-    """A registry on loopback that has what a layout has, read as the distribution's API says."""
+    """Run a registry on loopback with the content of a layout, which is read by the OCI distribution API."""
     manifest_digest, manifest = manifest_in(layout)
     media_type = json.loads(manifest)["mediaType"]
 
@@ -63,7 +63,7 @@ def registry(layout: Path) -> Iterator[str]:
         do_HEAD = do_GET  # noqa: N815 - the name that the base class looks for
 
         def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
@@ -75,7 +75,7 @@ def registry(layout: Path) -> Iterator[str]:
             thread.join()
 
 
-def test_helm_takes_the_archive_for_the_chart(released: Released) -> None:
+def test_helm_renders_the_archive_like_the_charts_folder(released: Released) -> None:
     packed, folder = Chart.load(archive_of(released)), Chart.load(released.checkout / "helm" / "flagpost")
     assert (packed.name, packed.version) == ("flagpost", released.identity.version)
     for name in value_sets():
@@ -84,7 +84,7 @@ def test_helm_takes_the_archive_for_the_chart(released: Released) -> None:
     assert not lint(archive_of(released), values_of("minimal"), strict=True, namespace="tracking")["errors"]
 
 
-def test_it_has_the_licence(released: Released) -> None:
+def test_the_archive_has_the_licence(released: Released) -> None:
     with tarfile.open(archive_of(released)) as archive:
         for name in LICENCE:
             file = archive.extractfile(f"flagpost/{name}")

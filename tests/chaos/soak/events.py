@@ -1,7 +1,7 @@
-"""What the soak publishes: visitors by the way they behave, and the identity by which an event is found again.
+"""The soak's events: visitors grouped by their behaviour, and the identity by which an event is recognized later.
 
-In: a group of visitors, a step. Out: events and records; of a record's value, who it is about and which deliveries it
-gives. Each visitor takes one step after the other, so its order can be judged wherever its events turn up.
+In: a group of visitors, a step. Out: events and records; of a record, its visitor and the deliveries that it plans.
+Each visitor takes one step after the other, so the order of its events can be judged wherever they are seen.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class Group(Enum):
     STEADY = _Behaviour("steady", 150, healthy=True)
     """A few events a minute each, through an idempotent producer."""
     SERVICE = _Behaviour("service", 20, healthy=True)
-    """Through `flagpost_publisher.Publisher`, as the user whose rights are taken and given."""
+    """Through `flagpost_publisher.Publisher`, as the Kafka user whose rights the troubles remove and restore."""
     TRANSACTION = _Behaviour("transaction", 10, healthy=True)
     """In transactions, some of which are aborted; each leaves holes in the offsets."""
     REGISTRY = _Behaviour("registry", 5, healthy=True, partition=REGISTRY_PARTITION)
-    """In Confluent's format, with ids that the registry is asked for."""
+    """In Confluent's format, with schema ids that a consumer must ask the registry for."""
     LARGE = _Behaviour("large", 3, healthy=True)
     """Events of nearly, or exactly, kafka.max_event_bytes."""
     HOT = _Behaviour("hot", 36)
-    """Many events at once, again and again."""
+    """Many events at once, several times."""
     POISON = _Behaviour("poison", 10)
     """Pendo fails, or hangs, for these for ever."""
     ODD = _Behaviour("odd", 10)
@@ -67,16 +67,16 @@ class Group(Enum):
 
     @property
     def prefix(self) -> str:
-        """With what the ids begin."""
+        """The beginning of the group's visitor ids."""
         return self.value.prefix
 
     @property
     def is_healthy(self) -> bool:
-        """Whether nothing but a trouble that concerns all may hold its events up."""
+        """Whether only a trouble that holds up the whole partition may hold up its events."""
         return self.value.healthy
 
     def visitors(self) -> list[str]:
-        """The ids of the group's visitors, on the partition that the group is bound to."""
+        """The ids of the group's visitors, on the partition of the group if it has one."""
         found: list[str] = []
         number = 0
         while len(found) < self.value.visitors:
@@ -96,7 +96,7 @@ def group_of(visitor_id: str) -> Group:
 
 
 Step = tuple[str, int]
-"""A visitor, and which of its steps."""
+"""A visitor, and the number of its step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +105,18 @@ class Content:
 
     visitor: str
     step: int | None
-    """None: it has none; the record only has to be settled."""
+    """None: the record has no step and only has to be settled."""
     kinds: frozenset[Kind]
-    """The deliveries that must be settled; none named: any."""
+    """The deliveries that must be settled; empty: any one."""
 
 
 def now_ms() -> int:
-    """Epoch milliseconds."""
+    """The present time in epoch milliseconds."""
     return time.time_ns() // 1_000_000
 
 
 def decision(visitor: str, step: int) -> DecisionEvent:
-    """A visitor sees a flag that it has not seen before."""
+    """The decision of a visitor's step: each step has a flag of its own."""
     return DecisionEvent(
         event_id=new_event_id(),
         occurred_at=now_ms(),
@@ -130,7 +130,7 @@ def decision(visitor: str, step: int) -> DecisionEvent:
 
 
 def action(visitor: str, step: int) -> TrackEvent:
-    """A visitor does something. The event's id comes from the step: made again, it is a duplicate."""
+    """The track event of a visitor's step. Its id is made from the step, so a second one is a duplicate."""
     return TrackEvent(
         event_id=f"{visitor}/{step}",
         occurred_at=now_ms(),
@@ -141,14 +141,14 @@ def action(visitor: str, step: int) -> TrackEvent:
 
 
 def plan(visitor: str, value: int) -> VisitorMetadata:
-    """A visitor's newest plan."""
+    """Metadata with a visitor's newest plan."""
     return VisitorMetadata(
         event_id=new_event_id(), occurred_at=now_ms(), visitor_id=visitor, values={PLAN: f"{value:06}"}
     )
 
 
 def sized(visitor: str, step: int, size_bytes: int) -> tuple[bytes, bytes]:
-    """Key and value of an action whose record has exactly so many bytes."""
+    """Key and value of an action whose record has exactly `size_bytes` bytes."""
     key, filling = visitor.encode(), size_bytes - 200
 
     def encoded(characters: int) -> bytes:
@@ -201,7 +201,7 @@ def _content_of(event: Event) -> Content:
 
 
 def plan_in(key: bytes, value: bytes) -> int | None:
-    """The plan that a record of metadata gives; None: it is no such record."""
+    """The plan in a metadata record; None for other records."""
     if group_of(key.decode()) is not Group.STEADY:
         return None
     event = _decoder.decode(value)

@@ -1,7 +1,7 @@
-"""The consumers of the soak as an orchestrator would run them: started, probed, watched, and started again.
+"""The soak's consumers, run as an orchestrator would run them: started, probed, watched and restarted.
 
-In: settings. Out: processes that can be killed, frozen and stopped; their probes, metrics and memory; a record of
-what was done to each, and of what they did unasked.
+In: settings. Out: processes that can be killed, frozen and stopped; their probes, metrics and memory; notes of what
+was done to each, and of what they did without being asked.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from running import FLAGPOST, Series, check_books, environment, read_series
 START_SECONDS = 60.0
 PROBE_SECONDS = 5.0
 LIVENESS_SECONDS = 30.0
-"""After so long without a good answer of /livez a process is killed, as by Kubernetes."""
+"""A process without a good answer of /livez for this long is killed, as Kubernetes does."""
 STOP_SECONDS = 60.0
 CLEAN_EXITS = (0, 1)
 STOPPED = "stopped"
-"""How an ending is called that may cost no repeat."""
+"""The name of an ending after which nothing may be sent again."""
 FROZEN_SHORT = "frozen for a moment"
-"""How a freeze is called that may cost none either: the group does not notice it."""
+"""The name of a freeze that the group does not notice: nothing may be sent again after it either."""
 
 
 class Member:
@@ -53,13 +53,13 @@ class Member:
         self.is_frozen = False
         self.is_leaving = False
         self.live_at = time.monotonic()
-        """When /livez was last good, or could not be asked."""
+        """When /livez was last good, or the process could not be asked (it is frozen, or not running)."""
         self.live = self.ready = True
         self.peak_rss_bytes = 0
         self.rss_bytes = 0
 
     def await_admin(self) -> None:
-        """Block until it says where its probes are."""
+        """Block until it prints the address of its admin server."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.exit_code is None:
             for line in self.log.read_text(errors="replace").splitlines():
@@ -72,12 +72,12 @@ class Member:
 
     @property
     def exit_code(self) -> int | None:
-        """None: it runs."""
+        """None while it runs."""
         return self._process.poll()
 
     @property
     def answers(self) -> bool:
-        """Whether it can be asked anything."""
+        """Whether its admin server can be asked."""
         return bool(self.admin_url) and self.exit_code is None and not self.is_frozen
 
     def send(self, number: signal.Signals) -> None:
@@ -86,12 +86,12 @@ class Member:
             self._process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait."""
+        """Kill it with SIGKILL, and wait until it has ended."""
         self.send(signal.SIGKILL)
         self._process.wait()
 
     def wait(self, seconds: float) -> int | None:
-        """Block until it has ended; returns the exit code, None when it has not."""
+        """Block until it has ended; returns the exit code, or None if it has not ended in time."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ class Member:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """GET of the admin server; status 0 where it does not answer in time."""
+        """GET a path of the admin server; returns status and body, status 0 if it does not answer in time."""
         try:
             with urllib.request.urlopen(self.admin_url + path, timeout=PROBE_SECONDS) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read()
@@ -129,7 +129,7 @@ class Member:
             self.rss_bytes = int(figures["VmRSS"].split()[0]) * 1024
 
     def scrape(self) -> Series | None:
-        """Its metrics, whose books balance; None where it does not answer."""
+        """Its metrics, after a check that its accounts balance; None if it does not answer."""
         status, page = self.get("/metrics")
         if status != 200:
             return None
@@ -138,24 +138,24 @@ class Member:
         return series
 
     def status(self) -> Any:
-        """/status, parsed; None where it does not answer."""
+        """/status, parsed; None if it does not answer."""
         status, page = self.get("/status")
         return orjson.loads(page) if status == 200 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """A process that ended, or was frozen, and why."""
+    """The end or the freeze of a process, and its cause."""
 
     member: str
     how: str
     began: float
     ended: float
-    """Of a freeze: when it went on. Monotonic."""
+    """For a freeze: when the process continued. Both times are monotonic."""
 
 
 class Members:
-    """All of them."""
+    """All consumers of the soak."""
 
     def __init__(self, settings: Mapping[str, object], track_url: str, directory: Path) -> None:
         self._settings = settings
@@ -165,12 +165,12 @@ class Members:
         self.running: dict[str, Member] = {}
         self.endings: list[Ending] = []
         self.unasked: list[str] = []
-        """What they did that nobody had asked for."""
+        """What members did without being asked: they ended, or were not live."""
         self.peak_rss_bytes = 0
         self.log_bytes: dict[str, int] = {}
 
     async def start(self) -> Member:
-        """Start one; its name is in the query of what it sends."""
+        """Start a member; its name is in the query of its track requests."""
         self._started += 1
         name = f"c{self._started}"
         settings = {**self._settings, "pendo.track_url": f"{self._track_url}?by={name}"}
@@ -180,7 +180,7 @@ class Members:
         return member
 
     async def kill(self, member: Member) -> None:
-        """kill -9, and another in its place."""
+        """Kill a member with SIGKILL, and start another in its place."""
         began = time.monotonic()
         self._let_go(member)
         await asyncio.to_thread(member.kill)
@@ -188,7 +188,7 @@ class Members:
         await self.start()
 
     async def terminate(self, member: Member) -> None:
-        """SIGTERM, and another in its place; it must end in time."""
+        """Stop a member with SIGTERM, and start another in its place; it must end in time."""
         began = time.monotonic()
         member.is_leaving = True
         member.send(signal.SIGTERM)
@@ -204,7 +204,7 @@ class Members:
         await self.start()
 
     async def freeze(self, member: Member, seconds: float, how: str) -> None:
-        """SIGSTOP, and SIGCONT after a while."""
+        """Freeze a member with SIGSTOP, and let it continue with SIGCONT after `seconds`."""
         began = time.monotonic()
         member.is_frozen = True
         member.send(signal.SIGSTOP)
@@ -217,7 +217,7 @@ class Members:
         self.endings.append(Ending(member.name, how, began, time.monotonic()))
 
     async def watch(self) -> None:
-        """Probe and measure all; what ended unasked, or is not live for long, is replaced."""
+        """Probe and measure all members; replace those that ended by themselves or are not live for too long."""
         for member in list(self.running.values()):
             member.measure()
             if member.answers:
@@ -226,7 +226,7 @@ class Members:
         self.peak_rss_bytes = max([self.peak_rss_bytes, *(m.peak_rss_bytes for m in self.running.values())])
 
     async def close(self) -> None:
-        """End all."""
+        """Kill all members."""
         for member in self.running.values():
             member.send(signal.SIGCONT)
             await asyncio.to_thread(member.kill)

@@ -1,6 +1,6 @@
-"""Judges a soak that is over: what was published, what Pendo got, and what the ledger says must be one story.
+"""Judges a soak that is over: what was published, what Pendo received, and what the ledger says must agree.
 
-In: a soak whose last life of the events topic is settled. Out: complaints, each a sentence; none: nothing is amiss.
+In: a soak whose last life of the events topic is settled. Out: complaints, each a sentence; none: nothing is wrong.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXAMPLES: Final = 5
 UNACKNOWLEDGED_SECONDS: Final = 1.0
 """How old the oldest unacknowledged answer may get before sending stops (docs/guarantees.md#sent-twice)."""
 LATE_SECONDS: Final = 3.0
-"""How much later than it was sent the stand-in, which shares this process, may note an arrival."""
+"""How late the stand-in may note the arrival of a request: it shares this process."""
 REPEATS_AN_ENDING: Final = 3 * MAX_CONNECTIONS
 OUT_OF_TURN_A_FREEZE: Final = 1
 """A process frozen between its last check and the write to the socket may send once out of turn."""
@@ -40,10 +40,12 @@ TOPIC_ANEW: Final = "topic made anew"
 """The trouble after which two members may own a partition of one number: one of the old topic, one of the new."""
 
 REFUSES_THE_PUBLISHER: Final = frozenset({"events not writable", TOPIC_ANEW})
-"""Troubles in which Kafka refuses batch after batch, and takes the next one as soon as it may."""
+"""Troubles in which Kafka refuses batch after batch, and accepts the next one as soon as the trouble is over."""
 
 OUT_OF_ORDER_A_REFUSAL: Final = 10
-"""What the publisher hands to Kafka's client before it hears of the last refusal may be written before that batch."""
+"""How many events may be written before the last refused batch: those that the publisher passes to Kafka's client
+before it learns of the refusal.
+"""
 
 A_LIFE: Final = 1_000_000_000
 """More offsets than a life of the events topic has."""
@@ -61,13 +63,13 @@ ALLOWED: Final = {
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found."""
+    """The findings: complaints and figures."""
 
     complaints: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
 
     def none_of(self, found: list[Any], what: str) -> None:
-        """Complain unless nothing was found."""
+        """Complain if anything was found."""
         if found:
             self.complaints.append(f"{len(found)} {what}: {found[:EXAMPLES]}")
 
@@ -79,7 +81,7 @@ class Verdict:
 
 
 def judge(soak: Soak, watch: Watch | None) -> Verdict:
-    """Hold everything against everything else. `watch`: whose measurements count; None: none do."""
+    """Compare everything with everything else. `watch`: its measurements count; None: no measurements count."""
     verdict = judge_records(soak, soak.pendo.received.of(Endpoint.TRACK))
     _judge_publisher(soak, verdict)
     _judge_members(soak, watch, verdict)
@@ -88,7 +90,7 @@ def judge(soak: Soak, watch: Watch | None) -> Verdict:
 
 
 def judge_records(soak: Soak, requests: list[Received]) -> Verdict:
-    """Hold what was published, the track requests that Pendo got, and what the ledger says against one another."""
+    """Compare what was published, the track requests that Pendo received, and what the ledger says."""
     verdict = Verdict()
     recorded = recorded_steps(requests)
     verdict.figures |= {
@@ -120,7 +122,7 @@ def _timeline(soak: Soak) -> str:
 
 
 def recorded_steps(requests: list[Received]) -> dict[Step, list[Received]]:
-    """What Pendo has recorded, and how often."""
+    """The steps that Pendo has recorded, each with its requests."""
     found: dict[Step, list[Received]] = defaultdict(list)
     for request in requests:
         if request.fate is Fate.RECORDED:
@@ -133,13 +135,13 @@ def _sender(request: Received) -> str:
     return request.path.partition("?by=")[2]
 
 
-# Every record's end
+# Settlements
 
 
 def _judge_settlements(
     soak: Soak, recorded: dict[Step, list[Received]], requests: list[Received], verdict: Verdict
 ) -> None:
-    """Each record of the topic is settled, as its group may be; what is called delivered is with Pendo."""
+    """Each record is settled in a way that its group allows; Pendo has each event that the ledger calls delivered."""
     answers: dict[Step, list[int]] = defaultdict(list)
     for request in requests:
         parsed: Any = request.parsed
@@ -167,7 +169,7 @@ def _judge_settlements(
             if track in (Outcome.DELIVERED, Outcome.DUPLICATE):
                 due[step] = entry
             elif track == Outcome.DEAD_LETTERED:
-                given_up.add(step)  # its dead letter stands for its duplicates, too
+                given_up.add(step)  # its dead letter covers its duplicates, too
     lost = [_told(soak, e) for step, e in due.items() if step not in recorded and step not in given_up]
     verdict.none_of(unsettled, "records are not settled")
     verdict.none_of(
@@ -195,11 +197,11 @@ _RANKS: Final = {
     Outcome.DEAD_LETTERED.value: 2,
     Outcome.DELIVERED.value: 3,
 }
-"""Which settlement of several stands (docs/contract.md#accounting)."""
+"""Of several settlements of a delivery the one with the highest rank counts (docs/contract.md#accounting)."""
 
 
 def _is_fair(entry: Entry, end: LedgerEntry, answers: dict[Step, list[int]]) -> bool:
-    """Whether a record of this group may end so."""
+    """Whether a record of this group may be settled this way."""
     group = group_of(entry.content.visitor)
     if end.outcome in (Outcome.DELIVERED, Outcome.DUPLICATE):
         return group not in (Group.ODD, Group.ODD_REGISTRY)
@@ -209,7 +211,7 @@ def _is_fair(entry: Entry, end: LedgerEntry, answers: dict[Step, list[int]]) -> 
 
 
 def _pendo_refused(entry: Entry, end: LedgerEntry, answers: dict[Step, list[int]]) -> bool:
-    """Whether Pendo's answers to this event, drawn by chance, made it poison."""
+    """Whether Pendo's answers to this event, drawn at random, justify its dead letter."""
     if entry.content.step is None or end.kind != Kind.TRACK:
         return False
     given = answers.get((entry.content.visitor, entry.content.step), [])
@@ -236,7 +238,7 @@ def _judge_inventions(soak: Soak, recorded: dict[Step, list[Received]], verdict:
 
 
 def _judge_repeats(soak: Soak, recorded: dict[Step, list[Received]], verdict: Verdict) -> None:
-    """Every repeat follows a lost answer, or an ending that took the record of the answer with it."""
+    """Each event that was sent again follows a lost answer, or an ending that lost the answer's settlement."""
     unseen = unseen_steps(soak)
     causes: Counter[Ending | str] = Counter()
     unexplained = []
@@ -289,7 +291,7 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
         if ending.member == _sender(earlier) and ending.began - before <= at <= ending.ended + LATE_SECONDS:
             if ending.how != FROZEN_SHORT:
                 return ending
-            # The answers lie in the socket buffers, and are read; but the ledger may take nothing at the same time.
+            # The answers wait in the socket buffers and are read; but the ledger may accept nothing at the same time.
             was_frozen = True
     for episode in soak.episodes:
         ended = at if episode.ended is None else episode.ended
@@ -302,9 +304,9 @@ def _cause(soak: Soak, earlier: Received, *, was_unseen: bool) -> Ending | str |
 
 
 def _judge_turns(soak: Soak, requests: list[Received], verdict: Verdict) -> None:
-    """A visitor's events come for the first time in the order of the topic, its requests one interval apart.
+    """A visitor's events first arrive in the order of the topic, and its requests are one interval apart.
 
-    Both hold within one topic: until a member notices that it was made anew, it sends what it has of the old one.
+    Both hold within one topic: until a member notices that the topic was recreated, it sends events of the old one.
     """
     places = _places(soak)
     newest: dict[str, int] = defaultdict(lambda: -1)
@@ -334,7 +336,7 @@ def _judge_turns(soak: Soak, requests: list[Received], verdict: Verdict) -> None
 
 
 def _is_of_another_topic(soak: Soak, request: Received, place: int, other: int) -> bool:
-    """Whether two places are of the old topic and of the new one, and a member may not have noticed that yet."""
+    """Whether one place is in the old topic and one in the new topic, and a member may not have noticed that yet."""
     return place // A_LIFE != other // A_LIFE and any(
         each.trouble.name == TOPIC_ANEW
         and each.began <= request.at_seconds <= (each.ended or request.at_seconds) + KAFKA_GRACE
@@ -343,7 +345,7 @@ def _is_of_another_topic(soak: Soak, request: Received, place: int, other: int) 
 
 
 def _places(soak: Soak) -> dict[Step, int]:
-    """Where in its partition each step was first published; one life of the topic comes after the other."""
+    """The place in its partition where each step was first published; a later life of the topic has higher places."""
     places: dict[Step, int] = {}
     for number, life in enumerate(soak.lives):
         for entry in life.entries:
@@ -354,7 +356,7 @@ def _places(soak: Soak) -> dict[Step, int]:
 
 
 def _beyond_freezes(soak: Soak, found: list[tuple[Received, str]]) -> list[str]:
-    """Without those that a process sent as it went on after a freeze: as many as it may."""
+    """The findings without those that a process may have sent when it continued after a freeze."""
     freezes = [ending for ending in soak.members.endings if ending.how.startswith("frozen")]
     left: Counter[Ending] = Counter(dict.fromkeys(freezes, OUT_OF_TURN_A_FREEZE))
     beyond = []
@@ -373,7 +375,7 @@ def _beyond_freezes(soak: Soak, found: list[tuple[Received, str]]) -> list[str]:
 
 
 def _judge_plans(soak: Soak, verdict: Verdict) -> None:
-    """Pendo keeps the newest value of each visitor."""
+    """Pendo has the newest plan of each visitor."""
     newest: dict[str, int] = {}
     for entry in soak.published.entries:
         if entry.plan is not None:
@@ -387,7 +389,7 @@ def _judge_plans(soak: Soak, verdict: Verdict) -> None:
 
 
 def _judge_rules(soak: Soak, verdict: Verdict) -> None:
-    """Pendo's other rules; pace is judged with the turns, and ids may be in flight twice where a member was ended."""
+    """Pendo's other rules are kept. `_judge_turns` judges the pace; ids may be in flight twice if a member ended."""
     excused = (Rule.PACE, Rule.METADATA_ID_IN_FLIGHT)
     broken = Counter(v.rule for v in soak.pendo.received.violations if v.rule not in excused)
     verdict.none_of(list(broken.items()), "of Pendo's rules were broken")
@@ -400,7 +402,7 @@ def _judge_rules(soak: Soak, verdict: Verdict) -> None:
 
 
 def _judge_publisher(soak: Soak, verdict: Verdict) -> None:
-    """What Flagpost's own Publisher took is in Kafka, although it may not write for a while."""
+    """What Flagpost's own Publisher accepted is in Kafka, although for a while it had no right to write."""
     stats = soak.traffic.service.stats()
     verdict.figures["publisher"] = stats
     if stats.accepted != stats.delivered or stats.refused:
@@ -442,7 +444,7 @@ def _judge_members(soak: Soak, watch: Watch | None, verdict: Verdict) -> None:
 
 
 def _judge_books(soak: Soak, verdict: Verdict) -> None:
-    """`flagpost reconcile --json` finds what the oracle finds."""
+    """`flagpost reconcile --json` agrees with the oracle."""
     done = subprocess.run(
         [str(FLAGPOST), "reconcile", "--json"],
         env=environment(soak.settings),

@@ -1,7 +1,7 @@
-"""A schema registry that lies: behind, refusing, failing or silent, as it is told.
+"""A schema registry that lies: it is behind, fails or is silent, as `mood` says, and always refuses some ids.
 
-In: ids as they are asked for. Out: answers in the form of Confluent's API. Every id but those set apart names the
-schema of TrackEvent, once the registry is honest about it.
+In: requests for ids. Out: answers in the form of Confluent's API. Every id outside of the two ranges below is that of
+TrackEvent's schema, and an honest registry returns it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from aiohttp import web
 from flagpost_schemas import TrackEvent, schema_of
 
 UNKNOWN_IDS: Final = range(900_000, 900_100)
-"""404 for ever."""
+"""Ids that are always answered with 404."""
 REFUSED_IDS: Final = range(910_000, 910_100)
-"""403 for ever, as for a subject that the client may not read."""
+"""Ids that are always answered with 403, as for a subject that the client may not read."""
 BEHIND_SECONDS: Final = 2.0
-"""How long a replica that is behind does not know an id that it is asked for."""
+"""How long a replica that is behind does not know an id, from the first request for it."""
 _ERROR_CODES: Final = {404: 40403, 403: 40301}
 
 
@@ -30,7 +30,7 @@ class Mood(StrEnum):
 
     HONEST = "honest"
     BEHIND = "behind"
-    """404 at first for each id that was not asked for before, as a replica answers that lags."""
+    """404 for an id until BEHIND_SECONDS after the first request for it, as from a replica that lags."""
     FAILING = "failing"
     """503."""
     SILENT = "silent"
@@ -69,7 +69,7 @@ class LyingRegistry:
             case Mood.FAILING:
                 return web.Response(status=503)
             case Mood.SILENT:
-                await asyncio.get_running_loop().create_future()  # until the client goes
+                await asyncio.get_running_loop().create_future()  # until the client disconnects
             case Mood.BEHIND if now - asked_at < BEHIND_SECONDS:
                 return _error(404)
             case _:

@@ -1,7 +1,7 @@
-"""A soak: consumers at work while every trouble that production brings is drawn from one seed.
+"""A soak: consumers work while troubles that occur in production are drawn from one seed.
 
-In: a broker, a Pendo stand-in, a lying registry, a seed. Out: what was published, what Pendo got, what the ledger
-says, what was done and when: for the watch, which measures meanwhile, and for the oracle at the end.
+In: a broker, a Pendo stand-in, a lying registry, a seed. Out: what was published, what Pendo received, what the
+ledger says, what was done and when: for the watch, which measures meanwhile, and for the oracle at the end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BROKER: Final = {
     "group.consumer.session.timeout.ms": str(int(SESSION_SECONDS * 1000)),
     "group.consumer.heartbeat.interval.ms": "2000",
 }
-"""What the soak's broker has other than the tests' broker."""
+"""The settings in which the soak's broker differs from the tests' broker."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class Episode:
     trouble: Trouble
     began: float
     ended: float | None = None
-    """None: it is on. Monotonic, both."""
+    """None while it is on. Both times are monotonic."""
 
 
 class Soak(AbstractAsyncContextManager["Soak"]):
@@ -112,11 +112,11 @@ class Soak(AbstractAsyncContextManager["Soak"]):
     # Troubles
 
     def any_member(self, random: Random) -> Member:
-        """One that nothing is being done to."""
+        """A random member to which nothing is being done."""
         return random.choice([m for m in self.members.running.values() if m.answers and not m.is_leaving])
 
     def _poison(self) -> None:
-        """Pendo fails for some visitors from now on, each in one way; for two of them metadata fails, too."""
+        """Make Pendo fail for some visitors from now on, each in one way; for two of them also with metadata."""
         visitors, faults = self.traffic.visitors(Group.POISON), self.pendo.faults
         for number, visitor in enumerate(visitors):
             faults.visitor(visitor, afterwards=POISONS[number % len(POISONS)])
@@ -124,14 +124,14 @@ class Soak(AbstractAsyncContextManager["Soak"]):
         faults.poisoned_ids.add(visitors[1])
 
     def heal(self) -> None:
-        """Nothing is wrong with any visitor any more."""
+        """End Pendo's failures for these visitors."""
         for visitor in self.traffic.visitors(Group.POISON):
             self.pendo.faults.visitor(visitor)
         self.pendo.faults.failing_ids.clear()
         self.pendo.faults.poisoned_ids.clear()
 
     async def suffer(self, troubles: Iterable[Trouble]) -> None:
-        """Make troubles: those of one lane one after the other, the lanes side by side."""
+        """Make troubles: those of one lane one after the other, the lanes in parallel."""
         lanes: dict[Lane, list[Trouble]] = defaultdict(list)
         for trouble in troubles:
             lanes[trouble.lane].append(trouble)
@@ -151,7 +151,7 @@ class Soak(AbstractAsyncContextManager["Soak"]):
                 episode.ended = time.monotonic()
 
     async def make_topic_anew(self) -> None:
-        """Delete the events topic and create it under its name. What was undelivered in it is gone, by this act."""
+        """Delete the events topic and create it again; events in it that were not delivered are lost, as intended."""
         await asyncio.to_thread(self.traffic.stop)
         await asyncio.to_thread(self._make_topic_anew)
         self.traffic.start()

@@ -1,7 +1,7 @@
-"""Reads topics along while the soak is on: what was really published, and how each delivery was settled.
+"""Follows topics during the soak: reads what was really published, and how each delivery was settled.
 
-In: a broker, topics. Out: entries in the order of their arrival. What producers say is not believed: what can be
-read of the topic (read_committed) is what was published.
+In: a broker, topics. Out: entries in the order of their arrival. The producers' reports do not count: an event is
+published if it can be read from the topic (read_committed).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TopicTail:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
-            # A topic may end in a transaction's marker, which no message tells of.
+            # A topic may end with a transaction's marker, which is not returned as a message.
             "enable.partition.eof": True,
             "log_level": 0,
         }
@@ -51,7 +51,7 @@ class TopicTail:
     def catch_up(self) -> None:
         """Block until everything that is in the topic now has been read."""
         deadline = time.monotonic() + CATCH_UP_SECONDS
-        # Not by the client that reads: its calls wait for one another.
+        # Not with the client that reads: its calls wait for one another.
         asking = Consumer({**self._properties, "group.id": f"{self._topic}-ends"})
         try:
             ends = {number: self._end_of(asking, number, deadline) for number in range(PARTITIONS)}
@@ -63,7 +63,7 @@ class TopicTail:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """Read no further."""
+        """Stop reading; raises AssertionError if reading had failed."""
         self._ended.set()
         self._thread.join()
         self._consumer.close()
@@ -83,7 +83,7 @@ class TopicTail:
                 message = self._consumer.poll(POLL_SECONDS)
                 if message is not None:
                     self._note(message)
-        except Exception as error:  # noqa: BLE001 - whoever asks next hears of it
+        except Exception as error:  # noqa: BLE001 - `catch_up` and `close` report it
             self.error = error
 
     def _note(self, message: Message) -> None:
@@ -104,14 +104,14 @@ class Entry:
     partition: int
     offset: int
     seen_at: float
-    """Monotonic: when it could be read."""
+    """Monotonic time when it could be read."""
     content: Content
     plan: int | None
-    """For a record of metadata: the value that counts up."""
+    """The value of PLAN in a metadata record; None in others."""
 
 
 class Published:
-    """One life of the events topic: what it holds."""
+    """The records of one life of the events topic."""
 
     def __init__(self, bootstrap_servers: str, topic: str, topic_id: str) -> None:
         self.topic_id = topic_id
@@ -130,17 +130,17 @@ class Published:
 
 
 Identity = tuple[str | None, int, int, Kind]
-"""Of a delivery: topic id, partition, offset, kind."""
+"""The identity of a delivery: topic id, partition, offset, kind."""
 
 
 class Ledger:
-    """What the ledger says, entry by entry."""
+    """The ledger's entries."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self.settled: dict[Identity, list[LedgerEntry]] = defaultdict(list)
         self.kinds: dict[tuple[str | None, int, int], set[Kind]] = defaultdict(set)
         self.settled_at: dict[Identity, float] = {}
-        """Monotonic: when the ledger told it first."""
+        """Monotonic time when the first settlement was read."""
         self.gaps = 0
         """Offsets that were given up as lost."""
         self.tail = TopicTail(bootstrap_servers, topic, self._take)
@@ -159,6 +159,6 @@ class Ledger:
             self.kinds[settlements.topic_id, partition, entry.offset].add(kind)
 
     def is_settled(self, topic_id: str, entry: Entry) -> bool:
-        """Whether every delivery of a record has ended."""
+        """Whether every delivery of a record is settled."""
         kinds = self.kinds.get((topic_id, entry.partition, entry.offset), set())
         return bool(kinds) and (Kind.UNKNOWN in kinds or kinds >= entry.content.kinds)

@@ -1,7 +1,7 @@
 """The soak's publishers, each in a thread of its own: plain, transactional, and Flagpost's own Publisher.
 
-In: rates, and what is to be thrown in besides. Out: records in Kafka. Nothing here counts as published until it can
-be read of the topic.
+In: rates, and extra records to publish. Out: records in Kafka. A record counts as published only when it can be read
+from the topic.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ REGISTRY_PER_SECOND = 1.0
 POISON_PER_SECOND = 0.8
 REPEATED_SHARE = 1 / 8
 IDS_IN_USE = 20
-"""After so many records in Confluent's format a new id comes up, which nobody has asked for yet."""
+"""After this many records in Confluent's format the next schema id is used, which no consumer has asked for yet."""
 FLUSH_SECONDS = 120.0
 CALL_SECONDS = 5.0
 TRANSACTION_SECONDS = 10.0
 TICK_SECONDS = 0.02
 MAX_BATCH_BYTES = RECEIVE_BYTES // 3
-"""What a batch becomes at most: of a larger one librdkafka may not find the size, and it is a gap, by design. Healthy
-events may be in it.
+"""The limit of a batch. librdkafka may not find the decompressed size of a larger batch, and the consumer then skips
+it as a gap, by design; there may be healthy events in it.
 """
 LARGEST_BOMB_BYTES = MAX_BATCH_BYTES - 10_000
-"""One fits into a batch."""
+"""A bomb of this size fits into a batch."""
 
 Record = tuple[bytes, bytes]
 
@@ -83,7 +83,7 @@ class Traffic:
     # What happens to traffic
 
     def start(self) -> None:
-        """Publish on and on."""
+        """Publish until `stop`."""
         self._on.set()
         for work in (self._publish_plain, self._publish_transactions, self._publish_as_service):
             self._threads.append(threading.Thread(target=self._guarded, args=(work,), daemon=True))
@@ -91,7 +91,7 @@ class Traffic:
             thread.start()
 
     def stop(self) -> None:
-        """Publish no more; returns when Kafka has everything that the plain and transactional producers took."""
+        """Stop; returns when Kafka has everything that the plain and transactional producers accepted."""
         self._on.clear()
         for thread in self._threads:
             thread.join(2 * FLUSH_SECONDS)
@@ -102,7 +102,7 @@ class Traffic:
 
     @contextmanager
     def only_the_sick(self) -> Iterator[None]:
-        """Meanwhile nothing comes of healthy visitors."""
+        """Publish none of the regular events of healthy visitors during the block."""
         self._lull.set()
         try:
             yield
@@ -110,7 +110,7 @@ class Traffic:
             self._lull.clear()
 
     def throw_in(self, records: list[Record]) -> None:
-        """Publish records as they are, keyed, soon."""
+        """Queue keyed records, which are published soon and unchanged."""
         for record in records:
             self._thrown.put(record)
 
@@ -128,7 +128,7 @@ class Traffic:
     def _guarded(self, work: Callable[[Random], None]) -> None:
         try:
             work(Random(self._random.random()))
-        except BaseException as error:  # noqa: BLE001 - `stop` tells of it
+        except BaseException as error:  # noqa: BLE001 - `stop` reports it
             self.failures.append(error)
 
     def _producer(self, **properties: object) -> Producer:
@@ -139,7 +139,7 @@ class Traffic:
                 "enable.idempotence": True,
                 "linger.ms": 5,
                 "compression.type": "zstd",
-                # Bombs are large before they are compressed; a batch stays below what a consumer takes.
+                # Bombs are large before they are compressed; a batch stays below what a consumer accepts.
                 "message.max.bytes": MAX_BATCH_BYTES,
                 "batch.size": MAX_BATCH_BYTES,
                 "log_level": 0,
@@ -196,7 +196,7 @@ class Traffic:
         return _key(event), encode_confluent(event, 1 + self._schema_ids // IDS_IN_USE)
 
     def _step_record(self, visitor: str, random: Random) -> Record:
-        """The visitor's next step, or its last one again."""
+        """The visitor's next step, or a duplicate of its last one."""
         if not self._steps[visitor] or random.random() > REPEATED_SHARE:
             self.step(visitor)
         step = self._steps[visitor]

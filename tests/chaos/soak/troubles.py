@@ -1,7 +1,7 @@
-"""What goes wrong in the soak: each trouble, what it may hold up, and for how long afterwards.
+"""The troubles of the soak: what each does, which events it may hold up, and for how long after its end.
 
-In: the soak, a random source. Out: a trouble that has been made and taken back. While a trouble that holds something
-is on, and for its grace afterwards, those events may wait; nothing else is an excuse.
+In: the soak, a random source. Out: a trouble that was made and ended. While a trouble is on, and during its grace
+afterwards, the events that it holds up may wait; `watch` has the whole rule.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class Trouble:
     lane: Lane
     holds: Holds
     grace_seconds: float
-    """After its end, until everything goes on again."""
+    """How long after its end events may still wait."""
     run: Callable[[Soak, Random], Awaitable[None]]
     loses_answers: bool = False
-    """Whether what Kafka has not acknowledged may be sent again after it, by any member."""
+    """Whether any member may afterwards send again what Kafka has not acknowledged."""
 
 
 # Members
@@ -82,13 +82,13 @@ async def _terminate(soak: Soak, random: Random) -> None:
 
 
 async def _freeze_short(soak: Soak, random: Random) -> None:
-    """Longer than a request may take, and too short for the group to notice."""
+    """Freeze a member for at most 2 s longer than a request may take: too short for the group to notice."""
     seconds = random.uniform(0.5, REQUEST_TIMEOUT_SECONDS + 2)
     await soak.members.freeze(soak.any_member(random), seconds, FROZEN_SHORT)
 
 
 async def _freeze_long(soak: Soak, random: Random) -> None:
-    """Until its partitions are another's."""
+    """Freeze a member until the group has given its partitions to another."""
     seconds = SESSION_SECONDS + random.uniform(2, 5)
     await soak.members.freeze(soak.any_member(random), seconds, "frozen for long")
 
@@ -131,7 +131,7 @@ def _without_right(
 
 
 async def _dead_letters_not_taken(soak: Soak, random: Random) -> None:
-    """Dead letters come up while Kafka takes none."""
+    """Cause dead letters while Kafka accepts none."""
     name = soak.topics["dead letters"]
     await asyncio.to_thread(soak.kafka.disallow, "topic", name, "write")
     try:
@@ -181,7 +181,7 @@ async def _flapping(soak: Soak, random: Random) -> None:
 
 
 async def _lull(soak: Soak, random: Random) -> None:
-    """Nothing comes of healthy visitors, and Pendo is away: only the poisonous are left to probe with."""
+    """Publish nothing of healthy visitors while Pendo is down: only poisonous visitors are left to probe with."""
     with soak.traffic.only_the_sick():
         await asyncio.sleep(random.uniform(3, 6))
         soak.pendo.faults.outage(random.choice([500, 503, 403]), *SENDING)
@@ -207,7 +207,7 @@ def _registry(mood: Mood) -> Callable[..., Awaitable[None]]:
 
 
 async def _ids_not_to_be_had(soak: Soak, random: Random) -> None:
-    """Records of an id that the registry does not have, or refuses, are waited for, and then dead-lettered."""
+    """Publish records of an id that the registry does not have, or refuses: they wait, then become dead letters."""
     schema_id = random.choice([*UNKNOWN_IDS, *REFUSED_IDS])
     visitor = random.choice(soak.traffic.visitors(Group.ODD_REGISTRY))
     body = encode_body(action(visitor, 0))
@@ -219,7 +219,7 @@ async def _ids_not_to_be_had(soak: Soak, random: Random) -> None:
 
 
 async def _hot_visitors(soak: Soak, random: Random) -> None:
-    """Dozens of visitors, each with more than it may send in a quarter of a minute."""
+    """Publish for each of dozens of visitors as many events as it may send in 10 to 17 s."""
     count = random.randrange(40, 70)
     visitors = soak.traffic.visitors(Group.HOT)
     events = [action(*soak.traffic.step(visitor)) for _ in range(count) for visitor in visitors]
@@ -230,7 +230,7 @@ async def _hot_visitors(soak: Soak, random: Random) -> None:
 
 
 async def _big_records(soak: Soak, random: Random) -> None:
-    """Just below the limit, at it, and above it."""
+    """Publish records just below the size limit, at the limit, and above it."""
     for _ in range(3):
         for size in (MAX_EVENT_BYTES - 1, MAX_EVENT_BYTES):
             visitor = random.choice(soak.traffic.visitors(Group.LARGE))
@@ -241,7 +241,7 @@ async def _big_records(soak: Soak, random: Random) -> None:
 
 
 async def _bombs(soak: Soak, random: Random) -> None:
-    """Records that are small in the log, and large in memory."""
+    """Publish records that are small in the log and large in memory."""
     key = random.choice(soak.traffic.visitors(Group.ODD)).encode()
     size = random.randrange(MAX_EVENT_BYTES, LARGEST_BOMB_BYTES)
     soak.traffic.throw_in([(key, b"\xc3\x01" + bytes(size))] * random.randrange(3, 9))
@@ -249,7 +249,7 @@ async def _bombs(soak: Soak, random: Random) -> None:
 
 
 async def _odd_records(soak: Soak, random: Random) -> None:
-    """Undecodable ones, unknown fingerprints, and ids that no registry can have."""
+    """Publish undecodable records, unknown fingerprints, and ids that no registry can have."""
     key = random.choice(soak.traffic.visitors(Group.ODD)).encode()
     unknown = [(key, b"\xc3\x01" + random.randbytes(20)), (key, b"\x00\xff\xff\xff\xff")]
     soak.traffic.throw_in([*_undecodable(soak, random, 3), *unknown])
@@ -262,10 +262,10 @@ def _undecodable(soak: Soak, random: Random, count: int) -> list[tuple[bytes, by
 
 
 MEMBER_GRACE: Final = 30.0
-"""A session that runs out, a hand-over, a restored ledger."""
+"""Enough for a session time-out, a hand-over, and the restore of the ledger."""
 KAFKA_GRACE: Final = 30.0
 PENDO_GRACE: Final = 45.0
-"""The next probe of a Pendo that was away comes after 30 s at most, and what may be in flight grows from 1."""
+"""After an outage of Pendo the next probe comes within 30 s, and the number of requests in flight grows from 1."""
 REGISTRY_GRACE: Final = 30.0
 
 TROUBLES: Final = (

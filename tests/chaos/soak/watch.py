@@ -1,12 +1,13 @@
-"""Watches a soak: second by second whether everything that can go on does, and a row of figures for every minute.
+"""Watches a soak: checks each second that everything that can make progress does, and prints figures each minute.
 
-In: a soak that is on. Out: a table; complaints about what was late.
+In: a running soak. Out: a table; complaints about late deliveries.
 
-The bound: a delivery of a healthy visitor, track or metadata, is made or settled otherwise within DELIVERY_SECONDS of
-the moment from which on nothing excuses its waiting. That is the latest of three: when its record could be read of
-the topic; the end of the last trouble that may hold its partition, and that trouble's grace; and, where Pendo failed
-a request about its own visitor, the longest pause before the next attempt. Nothing else excuses anything: no hot,
-poisonous or large record, no share of requests that Pendo fails, no dead letter that Kafka does not take.
+The bound: a delivery of a healthy visitor, track or metadata, is made or otherwise settled within DELIVERY_SECONDS of
+the moment from which nothing excuses its waiting. That is the latest of three: when its record could be read from the
+topic; the end of the last trouble that may hold its partition, plus that trouble's grace; and, if Pendo failed a
+request about the same visitor, that failure plus the longest pause before the next attempt. Nothing else is an
+excuse: no hot, poisonous or large record, no share of requests that Pendo fails, no dead letter that Kafka does not
+accept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from flagpost_consumer.demo.pendo_stand_in import Endpoint, Fate, Received
 DELIVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = CAP_SECONDS + 5.0
 TELL_EVERY_SECONDS: Final = 20.0
-"""What is late is told, and the members are asked, so often."""
+"""Late deliveries are reported, with the members' states, at most this often."""
 REQUESTS_TOLD: Final = 8
 SCRAPE_EVERY: Final = 5
 """Seconds between two scrapes."""
@@ -54,7 +55,7 @@ class Minute:
     slowest_seconds: float = 0.0
     """The longest that an event waited without an excuse."""
     measured: int = 0
-    """In how many seconds there were events without an excuse to wait."""
+    """How many times a delivery was seen waiting without an excuse; each one counts once a second."""
     late: set[Step] = field(default_factory=set)
     waiting: int = 0
     """Events of healthy visitors that are not delivered, at the end of the minute."""
@@ -74,27 +75,27 @@ class Minute:
 
 
 class Watch:
-    """Measures while the soak is on."""
+    """Measures a running soak."""
 
     def __init__(self, soak: Soak, directory: Path) -> None:
         self._soak = soak
         self._directory = directory
         self._life = 0
         self._read = 0
-        """How many entries of the present life have been taken in."""
+        """How many entries of the present life have been processed."""
         self._received = 0
         self._waiting: dict[Step, Entry] = {}
-        """Track events that Pendo has not got."""
+        """Track events that Pendo has not recorded."""
         self._metadata_waiting: dict[Step, Entry] = {}
         """Records whose metadata may not be settled yet."""
         self._delivered: set[Step] = set()
         self._failed_at: dict[tuple[Endpoint, str], float] = {}
         """When Pendo last failed a visitor's request to an endpoint."""
         self._requests: dict[tuple[Endpoint, str], deque[tuple[float, str]]] = {}
-        """The latest requests about each visitor: when they came, and what became of them."""
+        """The latest requests about each visitor: when they arrived, and how they were answered."""
         self.minutes: list[Minute] = [Minute()]
         self.late: dict[Step, str] = {}
-        """What was late, and what was going on."""
+        """What was late, and what was going on at that time."""
         self.complaints: list[str] = []
         self._episodes = self._endings = 0
         self._log_bytes: dict[str, int] = {}
@@ -132,13 +133,13 @@ class Watch:
         print(minute.row(len(self.minutes)), flush=True)  # noqa: T201
         self.minutes.append(Minute())
 
-    # What came
+    # New requests and records
 
     def take_in(self) -> None:
-        """Read what has come since the last time."""
+        """Process the requests and records that are new since the last call."""
         soak, minute = self._soak, self.minutes[-1]
         if self._life != len(soak.lives) - 1:
-            # What was undelivered in the old topic is gone with it, by the operator's act.
+            # The operator has deleted the old topic, and with it the events that were not delivered.
             self._life, self._read = len(soak.lives) - 1, 0
             self._waiting.clear()
             self._metadata_waiting.clear()
@@ -187,7 +188,7 @@ class Watch:
     # What is late
 
     def judge_waiting(self, now: float) -> dict[Step, Entry]:
-        """Measure how long each delivery has waited without an excuse; returns what has become late."""
+        """Measure how long each delivery has waited without an excuse; returns those that have become late."""
         return {
             **self._judge(now, self._waiting, Endpoint.TRACK, Kind.TRACK),
             **self._judge(now, self._metadata_waiting, Endpoint.METADATA, Kind.VISITOR_METADATA),
@@ -217,7 +218,7 @@ class Watch:
         return new
 
     def _free_at(self, partition: int, now: float) -> float:
-        """From when on nothing excuses that a partition stands still; in the future while something does."""
+        """The moment from which nothing excuses that a partition stands still; in the future while a trouble does."""
         moments = [
             now + 1 if episode.ended is None else episode.ended + episode.trouble.grace_seconds
             for episode in self._soak.episodes
@@ -230,7 +231,7 @@ class Watch:
         return identity in self._soak.ledger.settled
 
     async def _tell_late(self, new: dict[Step, Entry]) -> None:
-        """Note what is late, with what the members say of themselves at that moment."""
+        """Note late deliveries, with the members' states at that moment."""
         soak = self._soak
         partitions = sorted({entry.partition for entry in new.values()})
         recent = [e.trouble.name for e in soak.episodes[-8:]]
@@ -256,7 +257,7 @@ class Watch:
         }
 
     async def _states(self) -> dict[str, object]:
-        """What each member says of itself."""
+        """What each member reports about itself."""
         states: dict[str, object] = {}
         for name, member in list(self._soak.members.running.items()):
             if not member.answers:
@@ -295,7 +296,7 @@ class Watch:
 
 
 def visitors_of(received: Received) -> Iterable[str]:
-    """Whom a request to Pendo is about."""
+    """The visitors that a request to Pendo is about."""
     if received.endpoint is Endpoint.METADATA:
         records = received.parsed
         assert isinstance(records, list)

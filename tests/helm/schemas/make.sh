@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the definitions (CRDs) beside it anew from the Go modules that define them: KEDA's, the Prometheus operator's,
-# Flux's, External Secrets' and Argo CD's. They are committed, so that the tests need no Go. To move on, raise a version
-# here and run this (with the development environment's Python on the path).
+# Makes the definitions (CRDs) in this folder from the Go modules that define them: KEDA's, the Prometheus operator's,
+# Flux's, External Secrets' and Argo CD's. They are committed, so that the tests need no Go. To update one, raise its
+# version here and run this (with the development environment's Python on the path).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 

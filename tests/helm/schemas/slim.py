@@ -1,6 +1,6 @@
-"""Makes a definition (CRD) as short as the tests need it: no texts, no status, no operations, one version.
+"""Shortens a definition (CRD) to what the tests need: no descriptions, no status, no operations, one version.
 
-In: the path of a definition, and the version that is wanted. Out: the definition, on standard output.
+In: the path of a definition, and the version to keep. Out: the definition, on standard output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 NOT_SPECIFIED = ("status", "operation")
-"""What controllers write, and commands: no example has it."""
+"""Fields for what controllers write, and for commands: no example has them."""
 
 
 def slim(schema: Any, *, of_fields: bool = False) -> Any:
@@ -29,7 +29,7 @@ def slim(schema: Any, *, of_fields: bool = False) -> Any:
 
 
 def definition(path: Path, version: str) -> dict[str, Any]:
-    """The definition of that version alone."""
+    """The definition with only that version."""
     found: dict[str, Any] = yaml.safe_load(path.read_text())
     (wanted,) = (each for each in found["spec"]["versions"] if each["name"] == version)
     schema = wanted["schema"]["openAPIV3Schema"]
