@@ -261,7 +261,7 @@ class HostileWorld(World):
         self.at(self.now + self.draw.choice((2.0, 5.0, 20.0)), back)
 
     def do_jump(self) -> None:
-        """A member notices a wrong clock only after it has read fresh records of three visitors."""
+        """Step the wall clock if every member can notice it: after it has read fresh records of three visitors."""
         if any(len(self.fresh_visitors[member.number]) < 3 for member in self.members if member.alive):
             return
         self.wall_step_ms = self.draw.choice((-3_600_000, -400_000, 400_000, 8 * 86_400_000))

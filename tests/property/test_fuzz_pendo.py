@@ -163,7 +163,7 @@ RESPONSES = st.builds(
 
 
 async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]:
-    """The HTTP client's answers and the checks of `flagpost check` for a server that sends these bytes and hangs up."""
+    """The HTTP client's answers and the checks of `flagpost check` if a server sends these bytes and hangs up."""
     left = list(responses)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -141,7 +141,7 @@ def test_random_refusals_kill_no_delivery() -> None:
 
 
 def test_random_throttling_costs_no_throughput() -> None:
-    """Before the fix, three 429s in ten seconds held the endpoint: 0.5 % of them cut 1,103 events a second to 252."""
+    """Before the fix, three 429s in ten seconds held the endpoint: 0.5 % 429s cut 1,103 events a second to 252."""
     draw = Random(3)
     world = world_of(
         policy_of(connections=16),

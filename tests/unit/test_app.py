@@ -1,4 +1,4 @@
-"""The service in this process, on the embedded Kafka: what it publishes about itself, and its exit code on errors."""
+"""The service in this process, on the embedded Kafka: no id or secret is shown, and errors end it with exit code 1."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_no_id_and_no_secret_is_in_logs_metrics_or_status(
             assert hidden not in text
 
 
-async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
+async def test_a_defect_of_the_engine_ends_the_service_with_exit_code_1(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with PendoStandIn() as pendo:

@@ -90,7 +90,7 @@ def test_a_newly_assigned_partition_sends_nothing_for_one_interval() -> None:
     "answer",
     [Answer(500), Answer(429), Answer(429, "3"), Answer(503, "3"), TIMED_OUT, BROKEN, Answer(408)],
 )
-def test_a_retry_goes_before_what_comes_after_it_and_keeps_the_pace(answer: Answer) -> None:
+def test_a_retry_goes_before_later_events_of_its_visitor_and_keeps_the_pace(answer: Answer) -> None:
     events = [decision("v", "one"), decision("v", "two"), decision("w", "three")]
     world = world_of(*events, script=of_visitor({"v": [answer, answer]}))
     world.check_spacing()

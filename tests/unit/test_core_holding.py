@@ -77,7 +77,7 @@ class Run:
 
 
 def test_a_ledger_partition_without_a_leader_holds_its_own_partition_only() -> None:
-    """Before the fix, a second later no partition sent anything."""
+    """Before the fix, no partition sent anything any more after a second."""
     run = Run(0, 1)
     run.deaf = {0}
     run.publish(0, "a0")

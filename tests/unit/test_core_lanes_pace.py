@@ -248,7 +248,7 @@ def test_waiting_and_ready_deliveries_are_counted_separately() -> None:
 
 
 @given(st.integers(0, 2**32))
-def test_whatever_happens_each_line_keeps_its_order_its_pace_and_its_count(seed: int) -> None:
+def test_whatever_happens_each_lane_keeps_its_order_its_pace_and_its_count(seed: int) -> None:
     random = Random(seed)
     subject = lanes()
     expected: dict[str, list[str]] = {visitor: [] for visitor in "abc"}

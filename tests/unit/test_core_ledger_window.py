@@ -113,7 +113,7 @@ def test_the_window_grows_with_the_settlements_not_with_the_records() -> None:
 
 
 def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
-    """Deliver a decision's track event while its metadata waits for others; returns the settlements in the ledger."""
+    """Deliver a decision's track event while its metadata waits in a batch; returns the settlements in the ledger."""
     engine.receive([record(decision("v"))], instant(1.0))
     (attempt,) = engine.poll(instant(1.0)).attempts
     engine.answered(attempt, OK, instant(1.1))
@@ -125,7 +125,7 @@ def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
 def test_a_settled_delivery_of_the_record_at_the_committed_position_is_not_sent_again_after_a_restart() -> (
     None
 ):
-    """Without dedupe only the ledger's settlement at this offset prevents that it is sent twice."""
+    """Without dedupe only the ledger's settlement at this offset prevents sending it twice."""
     policy = Policy(metadata=MetadataSettings(linger_seconds=60.0), dedupe=DedupeSettings(ttl_seconds=0.0))
     first = engine_with(policy)
     ledger = {40: settled_in_part(first, 40)}
@@ -416,7 +416,7 @@ def test_only_the_claims_of_ledger_records_from_before_the_log_went_back_are_tak
     assert restoration.window.oldest_needed(21, START_MS) == 19, "for its claim"
 
 
-def test_nothing_is_needed_for_a_ledger_that_was_empty_when_it_was_replaced() -> None:
+def test_the_beginning_of_a_new_ledger_is_not_needed_if_the_old_one_was_empty() -> None:
     window = LedgerWindow()
     assert window.settles_from == 0
     window.ledger_replaced()

@@ -68,7 +68,7 @@ def test_the_chunk_that_is_asked_for_and_later_ones_are_kept() -> None:
     assert not subject
 
 
-def test_a_partition_that_is_read_from_far_on_needs_memory_only_for_what_is_settled() -> None:
+def test_a_partition_that_is_read_from_a_high_offset_needs_memory_only_for_settled_offsets() -> None:
     subject = SettledBefore()
     far = 10**15
     for offset in range(far, far + 3):

@@ -296,7 +296,7 @@ def test_nothing_is_sent_while_the_suppressions_are_not_known() -> None:
     assert ids_in(actions.attempts) == {"stays"}
 
 
-def test_a_process_that_stops_while_they_are_not_known_hands_back_waiting_metadata() -> None:
+def test_a_process_that_stops_while_suppressions_are_not_known_hands_back_waiting_metadata() -> None:
     engine = engine_with(Policy())
     receive(engine, metadata("stays", plan="pro"))
     engine.follow_suppressions(followed=False)
