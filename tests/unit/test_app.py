@@ -1,4 +1,4 @@
-"""The service in this process, on the embedded Kafka: no id or secret is shown, and errors end it with exit code 1."""
+"""The service in this process, on the embedded Kafka: it shows no id or secret, and errors end it with code 1."""
 
 from __future__ import annotations
 
