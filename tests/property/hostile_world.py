@@ -1,9 +1,9 @@
 """A world that does not cooperate: everything around the engine fails in its own way, and some visitors always do.
 
 In: a seed. Out: a run of ten minutes of virtual time. In the first half troubles come and go: outages of Pendo,
-ledger partitions without a leader, dead letters that are not taken, loops that freeze, members that are cut off from
-Kafka and do not know it yet, wall clocks that jump beyond every allowance, crashes, hand-overs, topics made anew.
-In the second half only what is always there is left: poisonous and hot visitors, and large events.
+ledger partitions without a leader, dead letters that Kafka does not accept, loops that freeze, members that are cut
+off from Kafka and do not know it yet, wall clocks that jump beyond every allowance, crashes, hand-overs, topics
+created anew. In the second half only poisonous and hot visitors and large events remain.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ SESSION_SECONDS = 6.0
 CALM_FROM = 300.0
 END = 600.0
 PROGRESS_SECONDS = 150.0
-"""A healthy visitor's event is settled within this time, while nothing but other visitors is in trouble: the longest
+"""A healthy visitor's event is settled within this time while only other visitors are in trouble: the longest
 pause between probes, the longest wait for a retry, and a few time-outs."""
 POISONOUS = (Answer(500), Answer(404), Answer(403), Answer(302), TIMED_OUT)
-"""What some visitors are always answered."""
+"""Each poisonous visitor always gets one of these answers."""
 FLAKY = (Answer(500), Answer(503, "3"), Answer(429), TIMED_OUT, BROKEN, REFUSED_CONNECTION)
-"""What any visitor may be answered now and then. A delivery that is answered 404 twice by chance is dead-lettered, as
-it should be: `test_random_refusals_kill_no_delivery` counts these."""
+"""Answers that any visitor may get now and then. 404 is none of them: a delivery that gets it twice by chance is
+rightly dead-lettered (`test_random_refusals_kill_no_delivery` counts these)."""
 
 
 def hostile_policy(draw: Random) -> Policy:
@@ -76,7 +76,7 @@ def hostile_policy(draw: Random) -> Policy:
 
 
 class HostileWorld(World):
-    """Runs itself: `run_all` goes from the first event to the end, and checks progress on the way."""
+    """The world; `run_all` runs it from the first event to the end, and checks progress on the way."""
 
     def __init__(self, seed: int) -> None:
         self.draw = Random(seed)
@@ -91,18 +91,18 @@ class HostileWorld(World):
         poisons = self.draw.choice((1, 2, 6))
         self.poison = {f"poison{number}": self.draw.choice(POISONOUS) for number in range(poisons)}
         self.outage: Answer | None = None
-        """What everybody is answered."""
+        """The answer to every request during an outage."""
         self.deaf: dict[int, float] = {}
-        """Partitions whose ledger takes nothing before a moment."""
+        """Partitions whose ledger accepts nothing, each with the moment until which it does not."""
         self.dead_letters_from = 0.0
-        """Before, the dead-letter topic takes nothing."""
+        """The dead-letter topic accepts nothing before this moment."""
         self.published_at: dict[tuple[int, int], float] = {}
         self.topic_of: dict[int, int] = dict.fromkeys(range(PARTITIONS), 0)
-        """How often each partition has been made anew."""
+        """How often each partition has been created anew."""
         self.cut: set[tuple[int, int, int]] = set()
-        """Events that were cut off their line, by topic, partition and offset."""
+        """Events that were cut off their lane, by topic, partition and offset."""
         self.fresh_visitors: dict[int, set[bytes | None]] = {}
-        """For each member, of whom it has read fresh records."""
+        """For each member, the keys of the fresh records that it has read."""
         self.sources: list[tuple[Partition | None, int]] = []
         """For each request that Pendo saw, the assignment of a partition that it came from, and the topic."""
         self.value_bytes = lambda event: (
@@ -126,14 +126,14 @@ class HostileWorld(World):
         answer = world.outage or (poisons[0] if poisons else OK)
         if answer is OK and world.now < CALM_FROM and draw.random() < 0.02:
             answer = draw.choice(FLAKY)
-        # The HTTP client gives each request its answer within its time-out.
+        # The HTTP client answers each request within its time-out.
         late = 1.5 if answer is BROKEN and draw.random() < 0.5 else 0.0
         return answer, draw.uniform(0, 0.01), draw.choice((0.0, 0.02, 0.3)) + late
 
     # Kafka
 
     def join(self, partitions: set[int] | None = None) -> Member:
-        """A new process has a clock that is right: until it has read what is fresh, nothing could tell otherwise."""
+        """A new process has the right clock: before it has read fresh records, it could not notice a wrong one."""
         self._set_clock()
         member = super().join(partitions)
         self.fresh_visitors[member.number] = set()
@@ -157,7 +157,7 @@ class HostileWorld(World):
         super()._read(member)
 
     def write(self, member: Member, settlements: list[Settlement]) -> None:
-        """Each partition's ledger takes what it gets when it can; so does the dead-letter topic, before it."""
+        """Settlements wait until their partition's ledger accepts them; dead letters wait for their topic, too."""
         self.cut.update(
             (
                 self.topic_of[each.delivery.record.partition],
@@ -181,7 +181,7 @@ class HostileWorld(World):
 
         def take() -> None:
             if self.topic_of[number] != topic:
-                return  # the ledger tells of which topic's records it speaks
+                return  # settlements of the earlier topic settle nothing in the new one
             if member.cut_off or self.deaf.get(number, 0.0) > self.now:
                 self.at(self.now + 0.5, take)
             else:
@@ -190,7 +190,7 @@ class HostileWorld(World):
         self.at(moment, take)
 
     def beat(self) -> None:
-        """Members that reach the group prove that they are there; the others lose what they have in the end."""
+        """Members that reach the group prove their membership; the others lose their partitions after a session."""
         for member in self.members:
             if not member.alive or not member.assigned:
                 continue
@@ -204,7 +204,7 @@ class HostileWorld(World):
             self.at(self.now + SESSION_SECONDS / 3, self.beat)
 
     def _expel(self, member: Member) -> None:
-        """The group gives away the partitions of a member that it does not hear of, and that does not know it yet."""
+        """The group gives the partitions of a silent member to others; that member learns of it later."""
         partitions, member.assigned = member.assigned, set()
         member.restored -= partitions
         self.give(partitions, but=member)
@@ -213,7 +213,7 @@ class HostileWorld(World):
             if member.cut_off or self.is_frozen(member):
                 self.at(self.now + 0.5, hear)
             elif member.alive:
-                # What it was given back meanwhile is another assignment.
+                # A partition that it was assigned again meanwhile is another assignment.
                 member.engine.forget(sorted(partitions - member.assigned), self.instant)
                 self._act(member)
 
@@ -261,7 +261,7 @@ class HostileWorld(World):
         self.at(self.now + self.draw.choice((2.0, 5.0, 20.0)), back)
 
     def do_jump(self) -> None:
-        """A clock is only known to be wrong where fresh records of three visitors have been read."""
+        """Step the wall clock if every member can notice it: after it has read fresh records of three visitors."""
         if any(len(self.fresh_visitors[member.number]) < 3 for member in self.members if member.alive):
             return
         self.wall_step_ms = self.draw.choice((-3_600_000, -400_000, 400_000, 8 * 86_400_000))
@@ -282,7 +282,7 @@ class HostileWorld(World):
         self.revoke(member, moved, lambda: self.give(moved, but=member))
 
     def do_replace_topic(self) -> None:
-        """A partition is made anew: what was in it and undelivered is gone with it, and new records begin at 0."""
+        """A partition is created anew: its undelivered records are gone, and new records begin at offset 0."""
         number = self.draw.randrange(PARTITIONS)
         for member in self.members:
             if member.alive and number in member.assigned:
@@ -347,7 +347,7 @@ class HostileWorld(World):
         self.sources += [(stay, topic)] * (len(self.sights) - seen)
 
     def _track_sights(self) -> list[tuple[Sight, Partition | None, int]]:
-        """Each with its assignment and its topic, as they arrived."""
+        """The track requests as they arrived, each with its assignment and its topic."""
         found = [
             (sight, *source)
             for sight, source in zip(self.sights, self.sources, strict=True)
@@ -364,9 +364,9 @@ class HostileWorld(World):
             reached[key] = offset
 
     def check_order_of_deliveries(self) -> None:
-        """Whoever sends it, an event is first delivered after those of its visitor that came before it.
+        """An event is first delivered after the earlier events of its visitor, whichever member sends it.
 
-        Not so one that was cut off its line: its dead letter may be lost, as any settlement may; it is sent later.
+        Except an event that was cut off its lane: if its dead letter is lost, like any settlement, it is sent later.
         """
         reached: dict[tuple[int, int, str], int] = {}
         delivered: set[tuple[int, int, int]] = set()
@@ -383,7 +383,7 @@ class HostileWorld(World):
         return (made.key or b"").startswith(b"v")
 
     def check_progress(self, moment: float) -> None:
-        """Every healthy visitor's event of a while ago is settled, whatever the other visitors do."""
+        """Every healthy visitor's event older than `PROGRESS_SECONDS` is settled, whatever the other visitors do."""
         for number, records in self.log.items():
             for made in records:
                 age = moment - self.published_at[number, made.offset]
@@ -400,7 +400,7 @@ class HostileWorld(World):
                 assert after.arrived_at >= before.answered_at + interval - 1e-6, (before, after)
 
     def repeats_of_sure_deliveries(self) -> list[tuple[int, int]]:
-        """Records that were sent again although the answer to an earlier request was written to the ledger."""
+        """Records that were sent again although an earlier request was answered with 200."""
         seen: set[tuple[int, int]] = set()
         repeats = []
         for sight in sorted(self.track_sights, key=lambda sight: sight.arrived_at):

@@ -1,4 +1,4 @@
-"""The table of bytes, its queue and its growth, against a plain list of entries in the order in which they came."""
+"""The aged table, its queue and its growth, compared with a plain list of entries in the order in which they came."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flagpost_consumer.core.books.aged_table import KEY_BYTES, NEVER_MS, AgedTab
 
 WITHIN_MS = 10
 keys = st.integers(0, 40).map(lambda number: number.to_bytes(KEY_BYTES))
-"""Few, so that they meet again, and alike: one may begin within another and its time."""
+"""Few, so that they occur again, and alike: the bytes of one may begin within another key and its time."""
 times = st.integers(0, 60)
 offsets = st.integers(0, 5)
 Entry = tuple[bytes, int, int]
@@ -26,7 +26,7 @@ def digest(number: int) -> bytes:
 
 
 class ClaimsAgainstAList(RuleBasedStateMachine):
-    """What `Dedupe` does: a key may have several entries, which never change."""
+    """As `Dedupe` uses it: a key may have several entries, which never change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class ClaimsAgainstAList(RuleBasedStateMachine):
 
     @rule(before=times)
     def forget_before(self, before: int) -> None:
-        """Nothing goes that is not old enough, and all goes at last."""
+        """Only older entries are forgotten, until the first one in the queue is not older."""
         while len(self.table) and self.table.oldest_ms < before:
             self.table.forget_before(before, 3)
         forgotten = [entry for entry in self.entries if not self.has(entry)]
@@ -75,7 +75,7 @@ class ClaimsAgainstAList(RuleBasedStateMachine):
     @precondition(lambda self: self.entries)
     @rule()
     def forget_first(self) -> None:
-        """The one that came first; or, where others were removed, perhaps a later one that was claimed anew."""
+        """The entry that came first is forgotten; after removals perhaps a later one, which was claimed again."""
         while not self.table.forget_first():
             pass
         forgotten = [entry for entry in self.entries if not self.has(entry)]
@@ -89,7 +89,7 @@ class ClaimsAgainstAList(RuleBasedStateMachine):
         self.entries = []
 
     def has(self, entry: Entry) -> bool:
-        """Look without changing anything."""
+        """Whether the table has an entry; changes nothing."""
         bucket = self.table._buckets[self.table._number(hash(entry[0]))]
         return self.table._find(bucket, self.table._pack(*entry)) >= 0
 
@@ -101,7 +101,7 @@ class ClaimsAgainstAList(RuleBasedStateMachine):
 
 
 class ValuesAgainstADict(RuleBasedStateMachine):
-    """What `SentValues` does: a key has one entry, which gets other times."""
+    """As `SentValues` uses it: a key has one entry, whose time changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class ValuesAgainstADict(RuleBasedStateMachine):
 
     @rule(before=times)
     def forget_before(self, before: int) -> None:
-        """All that is older goes, unless something newer that was queued first keeps it."""
+        """Only older entries are forgotten; a newer one that was queued first may keep others."""
         while len(self.table) and self.table.oldest_ms < before:
             self.table.forget_before(before, 4)
         kept = {key: entry for key, entry in self.entries.items() if self.table.get(key) is not None}
@@ -140,7 +140,7 @@ TestValuesAgainstADict = ValuesAgainstADict.TestCase
 TestValuesAgainstADict.settings = settings(max_examples=examples(60), stateful_step_count=30, deadline=None)
 
 
-def test_an_entry_takes_less_than_a_hundred_bytes_with_all_that_belongs_to_it() -> None:
+def test_an_entry_takes_less_than_a_hundred_bytes_in_all() -> None:
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
     table = AgedTable("q")
@@ -153,8 +153,8 @@ def test_an_entry_takes_less_than_a_hundred_bytes_with_all_that_belongs_to_it() 
     assert (after - before) / len(table) < 100
 
 
-def test_what_is_added_and_removed_again_and_again_takes_no_room() -> None:
-    """A visitor whose requests are refused claims and releases without end."""
+def test_entries_that_are_added_and_removed_repeatedly_take_no_memory() -> None:
+    """A visitor whose events are rejected claims and releases keys without end."""
     table = AgedTable("q")
     for number in range(1_000):
         table.claim(digest(number), 5_000, WITHIN_MS, number)
@@ -172,8 +172,8 @@ def test_what_is_added_and_removed_again_and_again_takes_no_room() -> None:
     )
 
 
-def test_the_only_entry_may_come_and_go_without_end() -> None:
-    """Its bucket is empty where the queue is shortened."""
+def test_the_only_entry_may_be_added_and_removed_without_end() -> None:
+    """Its bucket is empty when the queue is shortened."""
     table = AgedTable("q")
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
@@ -187,9 +187,9 @@ def test_the_only_entry_may_come_and_go_without_end() -> None:
 
 
 def test_a_key_that_only_begins_within_another_entry_is_not_there() -> None:
-    """Here the second half of a key, with the time after it, is the other key."""
+    """The other key here is the second half of a key and the time after it."""
     beginnings = 0
-    for number in range(256):  # the hash decides whether both lie in one bucket: about each fourth time
+    for number in range(256):  # the hash decides whether both lie in one bucket: about one time in four
         table = AgedTable("q")
         key, at = digest(number), 5_000
         within = key[8:] + at.to_bytes(8, "little")
@@ -205,7 +205,7 @@ def test_a_key_that_only_begins_within_another_entry_is_not_there() -> None:
 
 
 def test_a_full_table_grows_by_one_bucket_at_a_time() -> None:
-    """Nothing is moved but the entries of one bucket, however many there are."""
+    """Only the entries of one bucket are moved, however many entries there are."""
     table = AgedTable("q")
     for number in range(20_000):
         buckets = list(table._buckets)

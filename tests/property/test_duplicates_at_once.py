@@ -1,6 +1,6 @@
-"""Duplicates that are recognised by their bytes end as those that go the long way: the same ledger, the same books.
+"""Duplicates that are recognised by their bytes end as decoded ones do: with the same ledger and the same accounts.
 
-Two engines get the same records and the same answers, one of them before they are decoded.
+Two engines get the same records and the same answers; one of them gets the records undecoded.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ POLICIES = (
 )
 
 FIELDS: tuple[FieldCatalog, ...] = ({}, {("visitor", "custom"): {}})
-"""What Pendo says of its fields: nothing, or that there are none."""
+"""The catalog of Pendo's fields: not known, or known to be empty."""
 
 
 class Reader:
-    """Reads messages, each of which is a record that has been decoded."""
+    """Reads messages, each of which is a record that is already decoded."""
 
     def decode(self, message: Any) -> Record:
         assert isinstance(message, Record)
@@ -73,7 +73,7 @@ class Reader:
 
 
 class Side:
-    """One engine, and what it has told."""
+    """One engine, and the ledger entries that it made."""
 
     def __init__(self, policy: Policy, *, decoded: bool) -> None:
         self.decoded = decoded
@@ -137,7 +137,7 @@ class Side:
 
 
 def read(settlements: Sequence[Settlement], duplicates: Sequence[Duplicates]) -> list[LedgerEntry]:
-    """What a reader of the ledger reads."""
+    """The entries that a reader of the ledger decodes."""
     record = Settlements(
         group="g", member="m", settled_at=1, entries=[entry_of(each) for each in settlements], gaps=[]
     )
@@ -146,7 +146,7 @@ def read(settlements: Sequence[Settlement], duplicates: Sequence[Duplicates]) ->
 
 
 def some_decision(draw: Random, now_ms: int) -> DecisionEvent:
-    """One of few, so that many repeat another; some are out of the ordinary."""
+    """A decision out of few, so that many are duplicates; some are unusual."""
     rare = draw.random() < 0.08
     return decision(
         draw.choice(("v", "w", "x", "", "é", "long" * 40)) if rare else draw.choice("vwx"),
@@ -175,7 +175,7 @@ def some_records(draw: Random, seconds: float, offsets: dict[int, int]) -> list[
         value = encode_single_object(event)
         records.append(Record(partition, offset, event.occurred_at, key, value, (), event))
     if draw.random() < 0.1:
-        records += records[-2:]  # Kafka's client may bring what it brought before
+        records += records[-2:]  # Kafka's client may return the same records again
     return records
 
 
@@ -212,12 +212,12 @@ def test_duplicates_end_the_same_either_way(seed: int) -> None:
     run(seed)
 
 
-def test_many_of_these_end_at_once() -> None:
+def test_many_of_these_duplicates_are_recognised_by_their_bytes() -> None:
     assert sum(run(seed).at_once for seed in range(20)) > 300
 
 
 @given(seed=st.integers(min_value=0, max_value=2**32))
-def test_what_the_quick_reading_finds_is_in_the_event(seed: int) -> None:
+def test_the_fields_that_the_quick_reading_finds_are_those_of_the_event(seed: int) -> None:
     draw = Random(seed)
     event = some_decision(draw, START_MS)
     seen = glance(encode_single_object(event))
@@ -231,8 +231,8 @@ def test_what_the_quick_reading_finds_is_in_the_event(seed: int) -> None:
 
 
 @given(seed=st.integers(min_value=0, max_value=2**32))
-def test_damaged_bytes_are_no_decision_at_a_glance_or_can_be_read(seed: int) -> None:
-    """The rest of a value is sound where an equal one was; so what is before it has to be."""
+def test_damaged_bytes_are_not_recognised_or_can_be_decoded(seed: int) -> None:
+    """The rest of a value is sound if an equal one was decoded before; the bytes before it must be checked."""
     draw = Random(seed)
     value = bytearray(encode_single_object(some_decision(draw, START_MS)))
     sound = glance(bytes(value))

@@ -123,7 +123,7 @@ def test_which_event_is_a_duplicate_depends_on_the_records_not_on_the_time(seed:
 
 
 def by_the_rule(events: list[object], ttl_ms: int) -> list[bool]:
-    """docs/contract.md#settings, dedupe.ttl_seconds, written as plainly as it reads."""
+    """Which events are duplicates, by the rule of docs/contract.md#settings, `dedupe.ttl_seconds`."""
     sent: dict[tuple[str, str, str | None], list[int]] = {}
     duplicates = []
     for event in events:
@@ -191,7 +191,7 @@ def test_a_poisonous_visitor_is_dead_lettered_and_delays_no_other(status: int) -
 
 @given(seed=SEEDS)
 @settings(deadline=None, max_examples=examples(30))
-def test_metadata_ends_as_the_newest_value_and_one_request_an_id(seed: int) -> None:
+def test_pendo_ends_with_the_newest_metadata_and_an_id_has_one_request_at_a_time(seed: int) -> None:
     random = Random(seed)
 
     def answering(world: World, attempt: Attempt) -> tuple[Answer, float, float]:

@@ -1,4 +1,4 @@
-"""Whatever bytes come: one of the documented answers, never 500, and what is answered 202 is in Kafka."""
+"""Any bytes that the gateway receives have one of the documented answers, never 500."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ HEADERS = st.fixed_dictionaries(
 
 
 class Server:
-    """A gateway for many examples, each awaited to its end."""
+    """A gateway that serves many examples; each request is awaited."""
 
     def __init__(self, runner: asyncio.Runner, gateway: RunningGateway) -> None:
         self._runner = runner
@@ -113,7 +113,7 @@ def server() -> Iterator[Server]:
 
 
 def check_answer(status: int, answer: dict[str, Any]) -> None:
-    """Documented, and made to be read by programs."""
+    """Check that an answer is a documented one, in the form for programs."""
     if status in {200, 202}:
         assert answer == {"success": True} or answer["accepted"] >= 1
         return
@@ -131,7 +131,7 @@ def test_any_request_has_a_documented_answer(
     server: Server, path: str, body: bytes, headers: dict[str, str], key: dict[str, str]
 ) -> None:
     usual = {"content-type": "application/json", **key}
-    # With a key, what is called compressed is; without, its bytes are not what they should be.
+    # With a key, a body that is declared as compressed is compressed; without a key, it is not.
     compress = COMPRESS.get(headers.get("content-encoding", ""), bytes) if key else bytes
     status, answer = server.post(path, compress(body), {**usual, **headers})
     check_answer(status, answer)
@@ -171,7 +171,7 @@ Given = TypeVar("Given")
 
 
 def outcome(do: Callable[[Given], Result], given: Given) -> Result | DocumentError | Refusal:
-    """What comes of it, or the refusal; any other exception is a failure."""
+    """The result, or the error that refuses the input; any other exception fails the test."""
     try:
         return do(given)
     except (DocumentError, Refusal) as refused:
@@ -209,7 +209,7 @@ def undone(coding: str, chunk: bytes) -> bytes:
 
 @given(st.sampled_from(list(COMPRESS)), st.binary(max_size=300), st.integers(0, 30))
 @settings(deadline=None, max_examples=examples(200))
-def test_any_bytes_are_undone_or_refused(coding: str, tail: bytes, cut: int) -> None:
+def test_any_bytes_are_decompressed_or_refused(coding: str, tail: bytes, cut: int) -> None:
     begun = COMPRESS[coding](b"x" * 500)[: -cut or None]
     for chunk in (tail, begun + tail):
         whole = outcome(lambda given: undone(coding, given), chunk)

@@ -29,4 +29,4 @@ def test_a_number_without_end_is_given_up_after_ten_bytes(endless: bytes) -> Non
     value = Counted(HEADER + endless)
     with pytest.raises(UndecodableRecord):
         read_part(value)
-    assert value.looked_at < 30  # by each of the two quick readers
+    assert value.looked_at < 30  # by both quick readers together

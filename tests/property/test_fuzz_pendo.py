@@ -75,7 +75,7 @@ def test_every_answer_has_a_verdict_and_a_wait_within_bounds(answer: Answer, now
 
 
 @given(BODIES)
-def test_what_is_read_of_metadata_errors_is_about_our_records(body: bytes) -> None:
+def test_errors_in_a_metadata_answer_are_read_only_for_our_records(body: bytes) -> None:
     errors = read_errors(body, IDS)
     assert set(errors.refused) <= set(IDS)
     assert 0 <= errors.unnamed <= len(IDS) - len(errors.refused)
@@ -83,7 +83,7 @@ def test_what_is_read_of_metadata_errors_is_about_our_records(body: bytes) -> No
 
 
 @given(BODIES)
-def test_what_is_read_of_a_schema_is_names(body: bytes) -> None:
+def test_a_schema_answer_is_read_as_names(body: bytes) -> None:
     groups = parse_schema(body)
     assert set(groups) <= set(GROUPS)
     for fields in groups.values():
@@ -91,13 +91,13 @@ def test_what_is_read_of_a_schema_is_names(body: bytes) -> None:
         assert all(fields[api_name] == api_name for api_name in fields.values())
 
 
-# The engine, whatever is answered
+# The engine, with any answers
 
 
 @given(seed=st.integers(0, 2**32), answers=st.lists(ANSWERS, min_size=1, max_size=40))
 @settings(deadline=None, max_examples=examples(120))
 def test_every_delivery_is_accounted_for_whatever_pendo_answers(seed: int, answers: list[Answer]) -> None:
-    """For a while Pendo answers at random; in the end, as ever."""
+    """Pendo answers at random for a while, and with 200 in the end."""
     left = list(answers)
 
     def answering(world: World, _: Attempt) -> tuple[Answer, float, float]:
@@ -163,7 +163,7 @@ RESPONSES = st.builds(
 
 
 async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]:
-    """What the HTTP client, and `flagpost check`, make of a server that answers so and hangs up."""
+    """The HTTP client's answers and the checks of `flagpost check` if a server sends these bytes and hangs up."""
     left = list(responses)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is given to `flagpost preview`: exit code 0 or 1, one JSON document or one line, never a traceback."""
+"""Any input to `flagpost preview` ends with exit code 0 or 1 and a JSON document or a line, never a traceback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ INPUTS = (
 
 @given(EVENTS)
 @settings(deadline=None)
-def test_what_is_read_as_an_event_can_be_published(document: object) -> None:
+def test_a_document_that_is_read_as_an_event_can_be_published(document: object) -> None:
     try:
         event = event_from_json(document, now_ms=NOW_MS, new_event_id=lambda: "new")
     except EventFormError as error:

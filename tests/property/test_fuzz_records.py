@@ -1,4 +1,4 @@
-"""Broken and hostile records through decoder and engine, under virtual time: each one ends, and says why.
+"""Broken and hostile records in the decoder and the engine, under virtual time: each is settled with a reason.
 
 The long form, a hundred thousand of them through the real consumer, is tests/chaos/fuzz_records.py.
 """
@@ -58,7 +58,7 @@ POLICIES = st.builds(
 
 
 def decode(decoder: Decoder, value: bytes | None) -> Event | DecodeFailure:
-    """As the shell does, with a registry that knows the four schemas and no other."""
+    """Decode as the service does, with a registry that knows the four schemas and no other."""
     while True:
         try:
             return decoder.decode(value)
@@ -84,7 +84,7 @@ def append(world: World, mutant: Mutant, decoder: Decoder) -> None:
 
 
 def breaches(endpoint: EndpointName, body: bytes) -> list[Breach]:
-    """Which of Pendo's rules a request breaks, by the stand-in's own reading of them."""
+    """Pendo's rules that a request breaks, as the stand-in checks them."""
     if endpoint is EndpointName.TRACK:
         return read_track("application/json", body)[1]
     kind = Kind.ACCOUNT if b'"accountId":' in body[:20] else Kind.VISITOR

@@ -1,4 +1,4 @@
-"""Writer schemas as a registry may hold them that anybody writes to, and records that fit them or do not."""
+"""Writer schemas of a registry to which anybody may write, and records that fit them or do not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TYPES: tuple[Any, ...] = (
 
 
 def altered(random: Random, schema: dict[str, Any]) -> dict[str, Any]:
-    """One of our schemas as somebody else might have written it down."""
+    """Change one of our schemas as another writer might have."""
     fields: list[dict[str, Any]] = schema["fields"]
     for _ in range(random.randint(1, 3)):
         field = random.choice(fields)
@@ -63,12 +63,12 @@ def decoded(decoder: Decoder, body: bytes) -> Event | str:
 
 @given(st.integers(0, 2**32))
 @settings(deadline=None, max_examples=examples(200), phases=(Phase.explicit, Phase.reuse, Phase.generate))
-def test_a_strange_writer_schema_gives_events_of_our_types_or_a_reason(seed: int) -> None:
+def test_a_strange_writer_schema_results_in_events_of_our_types_or_a_reason(seed: int) -> None:
     random = Random(seed)
     schema = altered(random, json.loads(schema_of(random.choice(EVENT_TYPES)).text))
     try:
         body = written(schema)
-    except Exception:  # noqa: BLE001 - no schema that a registry would hold: a name defined twice, or the like
+    except Exception:  # noqa: BLE001 - a registry would not accept this schema: a name is defined twice, or the like
         return
     if random.random() < 0.3:
         body = random.choice(list(BYTE_MUTATIONS.values()))(random, body or b"\x00") or b""
@@ -85,7 +85,7 @@ def test_a_strange_writer_schema_gives_events_of_our_types_or_a_reason(seed: int
     st.text(max_size=200)
     | st.sampled_from(['{"type":' * 5_000, "[" * 5_000, '"string"', "{}", "null", "\x00"])
 )
-def test_a_text_that_is_not_a_schema_is_a_reason_for_its_records(text: str) -> None:
+def test_records_of_a_text_that_is_not_a_schema_have_a_reason(text: str) -> None:
     decoder = Decoder()
     decoder.add_schema(7, text)
     assert str(decoded(decoder, b"\x00")).startswith("schema id 7: ")

@@ -1,4 +1,4 @@
-"""Any JSON, as near to Segment's as chance makes it, gives events and reasons, or one error that says where."""
+"""Any JSON, much of it close to Segment's, is read as events and reasons, or as one error that says where."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ BATCHES = JSON | st.fixed_dictionaries(
 
 
 def as_parsed(document: object) -> object:
-    """What a parser makes of the document, escapes of half surrogate pairs and NaN included."""
+    """The document as a parser returns it, with escapes of half surrogate pairs and NaN."""
     return json.loads(json.dumps(document))
 
 
 def check_events(reading: Reading) -> None:
-    """Each event can be written to Kafka, and is read from there as it was."""
+    """Check that each event can be encoded for Kafka and is decoded unchanged."""
     for event in reading.events:
         assert 0 < len(event.event_id) <= 128
         assert Decoder().decode(encode_single_object(event)) == event
@@ -114,7 +114,7 @@ def check_error(error: DocumentError, messages: int) -> None:
 
 
 @given(st.sampled_from(KINDS).flatmap(lambda kind: st.tuples(st.just(kind), message(kind))))
-def test_any_message_gives_one_event_one_reason_or_one_error(posted: tuple[str, object]) -> None:
+def test_any_message_results_in_one_event_one_reason_or_one_error(posted: tuple[str, object]) -> None:
     kind, document = posted
     try:
         reading = read_call(kind, as_parsed(document), RECEIVED)
@@ -126,7 +126,7 @@ def test_any_message_gives_one_event_one_reason_or_one_error(posted: tuple[str, 
 
 
 @given(BATCHES)
-def test_any_batch_gives_one_event_or_reason_a_message_or_one_error(document: object) -> None:
+def test_any_batch_results_in_one_event_or_reason_a_message_or_one_error(document: object) -> None:
     parsed = as_parsed(document)
     messages = parsed.get("batch") if isinstance(parsed, dict) else None
     number = len(messages) if isinstance(messages, list) else 0

@@ -1,4 +1,4 @@
-"""Whatever settings file and environment hold: settings that work, or problems that name a key and no secret."""
+"""Any settings file and environment are loaded as settings that work, or as problems that show no secret."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from flagpost_consumer.core.engine import Engine
 from flagpost_consumer.settings import Needs, Settings, SettingsError, engine_policy, load_settings
 
 SECRET = "hunter2-hunter2"
-"""Stands in every place where a secret may stand, and in no other."""
+"""Used in places where a secret belongs, and nowhere else."""
 
 
 KeyPath = tuple[str, ...]
 
 
 def _paths(model: type[BaseModel], above: KeyPath = ()) -> dict[KeyPath, str]:
-    """Every key and section, with what its values are, in the words of its annotation."""
+    """Every key and section, with the annotation of its values as text."""
     found = {}
     for name, field in model.model_fields.items():
         found[*above, name] = str(field.annotation)
@@ -86,7 +86,7 @@ PIECES = (
 
 
 def _fitting(path: KeyPath) -> st.SearchStrategy[tuple[KeyPath, object]]:
-    """Values of a key's own type, so that more than the types is tried."""
+    """Values of a key's own type, so that not only the check of types is tested."""
     of = PATHS[path]
     kinds: list[st.SearchStrategy[object]] = [
         strategy
@@ -108,7 +108,7 @@ ENTRIES = st.lists(
 
 
 def load(text: str | bytes, environ: dict[str, str], needs: Needs) -> Settings | SettingsError:
-    """What the program would start with, or say."""
+    """The settings with which the program would start, or the error that it would report."""
     with TemporaryDirectory() as directory:
         path = Path(directory) / "flagpost.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
@@ -119,7 +119,7 @@ def load(text: str | bytes, environ: dict[str, str], needs: Needs) -> Settings |
 
 
 def check(loaded: Settings | SettingsError, needs: Needs) -> None:
-    """Settings that are taken work, and a refusal says where and what."""
+    """Check that accepted settings work, and that an error says where and what the problem is."""
     if isinstance(loaded, SettingsError):
         assert loaded.problems
         assert all((problem.key or problem.origin) and problem.text for problem in loaded.problems)

@@ -1,4 +1,4 @@
-"""Whatever Pendo signs is a webhook that Kafka can take, or is refused; nobody else gets that far."""
+"""A body that Pendo signed is a webhook that can be published, or is refused; an unsigned body is always refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read(body: bytes) -> Webhook | Refusal:
 
 
 @given(BODIES)
-def test_what_pendo_signs_can_be_published_or_is_refused(body: bytes) -> None:
+def test_a_body_that_pendo_signed_can_be_published_or_is_refused(body: bytes) -> None:
     result = read(body)
     if isinstance(result, Refusal):
         assert result.status == 400

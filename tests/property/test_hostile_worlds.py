@@ -1,4 +1,4 @@
-"""The engine in surroundings that do not cooperate: nothing is lost, order and pace hold, and the others go on."""
+"""The engine in an environment that does not cooperate: no loss, order and pace hold, healthy visitors go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from property.hostile_world import HostileWorld, metadata_ids_never_overlap
 
 NOT_SHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
-"""Another seed is another world, and no simpler one."""
+"""A smaller seed is not a simpler world: shrinking would not help."""
 
 
 @pytest.mark.thorough

@@ -1,4 +1,4 @@
-"""Whatever a file holds: what csv.writer or json wrote comes back as it was, and any bytes end in named rows."""
+"""Any import file: what csv.writer or json wrote is read unchanged, and any bytes are imported or refused by line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def as_cell(value: object) -> str:
 
 
 def wanted(header: list[str], rows: list[tuple[str, list[object]]]) -> list[tuple[str, dict[str, object]]]:
-    """Ids and values of the rows that say anything; an empty text is an empty cell."""
+    """Ids and values of the rows that have a value; an empty text is an empty cell."""
     names = [column.rpartition(":")[0] for column in header]
     given_values = [
         (visitor, {name: value for name, value in zip(names, row, strict=True) if value not in (None, "")})
@@ -88,7 +88,7 @@ def said(imported: Imported) -> list[tuple[str, dict[str, object]]]:
     st.booleans(),
 )
 @settings(deadline=None)
-def test_what_csv_writer_wrote_comes_back(
+def test_a_file_that_csv_writer_wrote_is_read_unchanged(
     table: tuple[list[str], list[tuple[str, list[object]]]],
     delimiter: str,
     line_end: str,
@@ -105,12 +105,14 @@ def test_what_csv_writer_wrote_comes_back(
     content = text.getvalue().encode()
     imported = import_bytes(gzip.compress(content) if packed else content, "visitor")
     assert said(imported) == wanted(header, rows)
-    assert len(imported.refusals) == len(rows) - len(imported.records)  # those that say nothing
+    assert len(imported.refusals) == len(rows) - len(imported.records)  # rows without a value
 
 
 @given(tables())
 @settings(deadline=None)
-def test_what_json_wrote_comes_back(table: tuple[list[str], list[tuple[str, list[object]]]]) -> None:
+def test_a_file_that_json_wrote_is_read_unchanged(
+    table: tuple[list[str], list[tuple[str, list[object]]]],
+) -> None:
     header, rows = table
     names = [column.rpartition(":")[0] for column in header]
     content = "".join(
@@ -158,7 +160,7 @@ HEADERS = st.sampled_from(
     st.sampled_from([None, "leave", "clear"]),
 )
 @settings(deadline=None, max_examples=examples(300))
-def test_any_bytes_are_imported_or_named(
+def test_any_bytes_are_imported_or_refused_by_line(
     header: bytes, rows: bytes, type_name: str, file_format: str, empty: str | None
 ) -> None:
     content = rows if file_format == "jsonl" else header + rows

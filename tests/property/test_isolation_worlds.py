@@ -1,4 +1,4 @@
-"""Worlds in which some visitors fail, hang, are refused or are hot, and what becomes of all others."""
+"""Worlds in which some visitors fail, hang, are refused or are hot, and all others are served in time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 pytestmark = pytest.mark.thorough
 
 Poison = Callable[[World, str], Answer | None]
-"""What a visitor is answered; None: 200."""
+"""The answer to a visitor's request; None: 200."""
 
 POISONS = [
     pytest.param(answer, id=str(answer.status or "hangs"))
@@ -55,7 +55,7 @@ def delivered_visitors(world: World) -> list[str]:
 
 @pytest.mark.parametrize("answer", POISONS)
 def test_two_poisonous_visitors_and_a_lull_stop_nobody(answer: Answer) -> None:
-    """Before, intake paused with only the two in memory to probe with, until they expired 6.9 days later."""
+    """Before the fix, intake paused with only the two in memory to probe with, until they expired 6.9 days later."""
     poisonous = {"a", "b"}
     world = world_of(policy_of(), lambda _, visitor: answer if visitor in poisonous else None)
     member = world.join()
@@ -72,7 +72,7 @@ def test_two_poisonous_visitors_and_a_lull_stop_nobody(answer: Answer) -> None:
 
 @pytest.mark.parametrize("answer", POISONS)
 def test_a_trickle_of_healthy_visitors_goes_through_among_poisonous_ones(answer: Answer) -> None:
-    """Each healthy event is sent within the longest pause between two probes, and the time-out of one."""
+    """Each healthy event is sent within the longest pause between two probes plus the time-out of one."""
     world = world_of(policy_of(), lambda _, visitor: answer if visitor.startswith("bad") else None)
     world.join()
     for number in range(200):
@@ -103,7 +103,7 @@ def test_in_an_outage_the_probe_is_the_delivery_that_failed_least() -> None:
 @pytest.mark.parametrize("percent", [1, 5])
 @pytest.mark.parametrize("answer", [Answer(500), TIMED_OUT], ids=["500", "hangs"])
 def test_others_keep_nine_tenths_of_their_rate(answer: Answer, percent: int) -> None:
-    """Before, half of the others' events, or a sixth, were sent within the same time."""
+    """Before the fix, half of the others' events, or a sixth, were sent within the same time."""
     visitors, rate, seconds = 200, 100, 100
     world = world_of(
         policy_of(connections=8),
@@ -123,7 +123,7 @@ def test_others_keep_nine_tenths_of_their_rate(answer: Answer, percent: int) -> 
 
 
 def test_random_refusals_kill_no_delivery() -> None:
-    """2 % random 404s dead-lettered 1.4 % of the events when one refusal was enough."""
+    """Before the fix, one refusal was enough: 2 % random 404s dead-lettered 1.4 % of the events."""
     draw = Random(3)
     world = world_of(
         policy_of(connections=16),
@@ -141,7 +141,7 @@ def test_random_refusals_kill_no_delivery() -> None:
 
 
 def test_random_throttling_costs_no_throughput() -> None:
-    """0.5 % random 429s cut it from 1,103 to 252 a second when three in ten seconds held the endpoint."""
+    """Before the fix, three 429s in ten seconds held the endpoint: 0.5 % 429s cut 1,103 events a second to 252."""
     draw = Random(3)
     world = world_of(
         policy_of(connections=16),
@@ -157,7 +157,7 @@ def test_random_throttling_costs_no_throughput() -> None:
 
 
 def test_dozens_of_hot_visitors_hold_back_no_cold_one() -> None:
-    """34 visitors with 600 events each fill the memory at the default settings; here 40 with a tenth of all."""
+    """By default, 34 visitors with 600 events each fill the memory; here 40 do, with limits 20 times lower."""
     policy = policy_of(max_pending=1000, max_pending_per_visitor=30)
     world = world_of(policy, lambda *_: None, latency_seconds=0.01, batch=100)
     world.join()
@@ -213,7 +213,7 @@ def test_a_visitors_order_and_pace_hold_while_it_fails() -> None:
 
 @pytest.mark.parametrize("answer", POISONS)
 def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -> None:
-    """Six of forty visitors were in every batch that tried whether Pendo is back, and nobody's metadata went."""
+    """Before the fix, six of forty visitors were in every batch that probed, and no metadata was delivered."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
         ids = attempt.batch.ids if isinstance(attempt, MetadataAttempt) else []
@@ -237,15 +237,15 @@ def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -
 
 
 def unsent(world: World, prefix: bytes) -> list[bytes | None]:
-    """The visitors of such names whose metadata Pendo has not taken."""
+    """The visitors with this prefix whose metadata Pendo has not accepted."""
     reasons = world.reasons(Kind.VISITOR_METADATA)
     named = [made for made in world.log[0] if (made.key or b"").startswith(prefix)]
     return [made.key for made in named if reasons.get((0, made.offset)) is not Reason.OK]
 
 
 def test_a_new_owner_does_not_probe_with_the_poisonous_first() -> None:
-    """It does not know who has failed before. It tried those first whose events are the oldest, who
-    are those that always fail: the endpoint seemed down, and each probe failed and doubled the pause to the next.
+    """It does not know which visitors have failed before. Before the fix, it probed with the oldest events first,
+    those of visitors that always fail: the endpoint seemed down, and each failed probe doubled the pause to the next.
     """
     world = world_of(
         policy_of(max_attempts=100), lambda _, visitor: Answer(500) if visitor.startswith("bad") else None
@@ -264,7 +264,7 @@ def test_a_new_owner_does_not_probe_with_the_poisonous_first() -> None:
 
 @pytest.mark.parametrize("answer", [Answer(429, "60"), Answer(503, "60")])
 def test_visitors_that_are_to_come_back_later_hold_back_no_others(answer: Answer) -> None:
-    """They publish slowly, so that none is hot, and fail seldom; but their lines do not get shorter either."""
+    """They publish slowly, so that none is hot, and fail seldom; but their lanes do not get shorter either."""
     world = world_of(
         policy_of(max_pending=400, max_pending_per_visitor=60),
         lambda _, visitor: answer if visitor.startswith("slow") else None,
@@ -285,7 +285,7 @@ def test_visitors_that_are_to_come_back_later_hold_back_no_others(answer: Answer
 
 
 def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
-    """They publish slowly, fail never, and still more comes of them than is sent."""
+    """They publish slowly and never fail, but their events still come faster than they are sent."""
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
         assert isinstance(attempt, TrackAttempt)
@@ -311,7 +311,7 @@ def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
 
 @pytest.mark.parametrize("failures", [0, 1])
 def test_old_events_faster_than_pendo_accepts_them_hold_back_no_new_one(failures: int) -> None:
-    """Before, the nearest deadline went first: an event of today waited for all of last week's, or its retry did."""
+    """Before the fix, the nearest deadline went first: an event of today, or its retry, waited for last week's."""
     tries: list[float] = []
 
     def answer(world: World, visitor: str) -> Answer | None:
@@ -333,7 +333,7 @@ def test_old_events_faster_than_pendo_accepts_them_hold_back_no_new_one(failures
     assert tries[-1] < 40.0
 
 
-def test_what_is_about_to_expire_overtakes_what_came_within_the_last_minute() -> None:
+def test_an_event_that_is_about_to_expire_overtakes_those_of_the_last_minute() -> None:
     policy = policy_of(connections=1, max_age_seconds=3600.0)
     world = world_of(policy, lambda _world, _visitor: None, latency_seconds=0.5)
     world.join()

@@ -1,4 +1,4 @@
-"""The ledger's records: bytes are Avro's and come back; any bytes give a record or one typed error."""
+"""Ledger records are encoded as Avro and decoded unchanged; any other bytes are a record or raise a typed error."""
 
 import io
 from dataclasses import asdict, fields
@@ -57,7 +57,7 @@ records = st.builds(
 
 
 @given(records)
-def test_the_bytes_are_avros_and_come_back(record: Settlements) -> None:
+def test_the_bytes_are_avros_and_are_decoded_unchanged(record: Settlements) -> None:
     value = encode_settlements(record)
 
     avros = io.BytesIO()
@@ -68,7 +68,9 @@ def test_the_bytes_are_avros_and_come_back(record: Settlements) -> None:
 
 
 @given(records, st.data())
-def test_damaged_bytes_give_a_record_or_one_typed_error(record: Settlements, data: st.DataObject) -> None:
+def test_damaged_bytes_are_a_record_or_raise_one_typed_error(
+    record: Settlements, data: st.DataObject
+) -> None:
     value = bytearray(encode_settlements(record))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))
@@ -81,7 +83,7 @@ def test_damaged_bytes_give_a_record_or_one_typed_error(record: Settlements, dat
             assert str(error)  # noqa: PT017 - a record may come out as well
 
 
-def test_every_word_of_the_accounting_can_be_written() -> None:
+def test_every_kind_outcome_and_reason_can_be_written() -> None:
     base = {"offset": 1, "kind": "track", "outcome": "delivered", "reason": "ok"}
     for field, words in (("kind", Kind), ("outcome", Outcome), ("reason", Reason)):
         for word in words:
@@ -99,7 +101,7 @@ def test_a_record_of_a_later_release_is_distinguished_from_a_damaged_one() -> No
 
 
 def as_part(record: Settlements) -> LedgerPart:
-    """What a restart needs of a record, taken from what fastavro read."""
+    """The part of a record that a restart needs, taken from the whole record."""
     words = {outcome.value: outcome for outcome in Outcome}
     settled = [
         (entry.offset, Kind(entry.kind), words.get(entry.outcome), entry.dedupe_key, entry.occurred_at)
@@ -116,7 +118,7 @@ def test_a_restart_reads_what_was_written(record: Settlements) -> None:
 
 @given(records, st.data())
 def test_a_restart_detects_the_same_damage_as_other_readers(record: Settlements, data: st.DataObject) -> None:
-    """The quick walk looks at no text, so it may read past one that is not UTF-8; otherwise it agrees."""
+    """The quick reader decodes no text, so it may accept one that is not UTF-8; otherwise it agrees."""
     value = bytearray(encode_settlements(record))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place] ^= data.draw(st.integers(1, 255))
@@ -132,8 +134,8 @@ def test_a_restart_detects_the_same_damage_as_other_readers(record: Settlements,
 
 
 @given(records)
-def test_a_record_of_another_version_is_read_the_slow_way(record: Settlements) -> None:
-    """Blocks with a size in front, as other writers may make them, are Avro as well."""
+def test_a_record_with_sized_blocks_is_read_too(record: Settlements) -> None:
+    """Blocks with their size in front, which other writers may write, are Avro as well."""
     value = encode_settlements(Settlements(**{**plain(record), "gaps": []}))
     assert value.endswith(b"\x00")
     gap = b"\x01\x04\x02\x04\x00"  # one block of -1 items, 2 bytes: from 1 to 2

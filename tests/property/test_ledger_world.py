@@ -1,4 +1,4 @@
-"""The ledger under virtual time: what a member that crashes leaves behind is what the next one goes on with."""
+"""The ledger under virtual time: after a crash, the next member continues with what the ledger contains."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def publish_traffic(world: World, random: Random, events: int, seconds: float) -
 
 
 def slow_at_times(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
-    """A Pendo that takes everything, some of it slowly."""
+    """A Pendo that accepts everything, some of it slowly."""
     del attempt
     return OK, world.random.uniform(0, 0.002), world.random.choice((0.005, 0.01, 0.5))
 
@@ -73,7 +73,7 @@ def unsure(member: Member) -> set[tuple[int, int]]:
 
 
 def with_crashes(seed: int) -> tuple[World, set[tuple[int, int]]]:
-    """Traffic for a minute, and members that crash at any point; returns what may have been sent again."""
+    """Run a minute of traffic with members that crash at any point; returns the world and what may be sent again."""
     random = Random(seed)
     world = World(POLICY, random, partitions=3, answering=slow_at_times, acknowledge_seconds=0.3)
     world.join()
@@ -126,9 +126,9 @@ def test_a_crash_changes_no_judgement_on_duplicates(seed: int) -> None:
 def test_a_restart_reads_only_the_needed_part_of_the_ledger(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ledger offset kept with a commit moves on: a restart is bounded by the ttl, not by history.
+    """The ledger offset in a commit moves on: what a restart reads is bounded by the ttl, not by history.
 
-    Chunks are a tenth as large here: what counts is how many of them are kept.
+    Chunks are a tenth as large here: the test is about how many of them are kept.
     """
     entries = 100
     monkeypatch.setattr(ledger_window, "CHUNK_ENTRIES", entries)
@@ -223,7 +223,7 @@ def test_a_gap_holds_the_commit_until_it_is_in_the_ledger() -> None:
     assert engine.pending_records == 0
 
 
-def test_nothing_starts_that_could_outlast_the_membership() -> None:
+def test_no_request_starts_that_could_outlast_the_membership() -> None:
     """docs/architecture.md#the-fence: now + the time-out < the last proof + the session's time-out."""
     engine = Engine(POLICY, Random(1).random)
     ready(engine, [0], 1, Instant(0.0, START_MS), POLICY)
@@ -267,7 +267,7 @@ def test_the_settled_kinds_of_each_offset_are_returned_once(settled: set[tuple[i
 @given(seed=SEEDS)
 @settings(deadline=None, max_examples=examples(25))
 def test_a_wall_clock_that_steps_costs_no_event_no_order_and_no_pace(seed: int) -> None:
-    """Steps of up to two minutes, either way: what is measured is measured on the other clock."""
+    """Steps of up to two minutes in either direction: durations are measured with the monotonic clock."""
     random = Random(seed)
     world = World(POLICY, random, partitions=3, answering=slow_at_times)
     world.join()

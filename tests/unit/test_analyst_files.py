@@ -1,4 +1,4 @@
-"""Files of settlements: what is in them, that they are whole or not there, and what SQL makes of them."""
+"""Files of settlements: their contents, that they appear only when complete, and SQL queries on them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def row(offset: int = 0, **fields: object) -> Row:
 
 
 def decided(offset: int, visitor: str, reason: str = "ok", **fields: object) -> Row:
-    """How the decision of a visitor ended."""
+    """A row: the track delivery of a visitor's decision, settled for a reason."""
     (outcome,) = [each.outcome.value for each in Reason if each == reason]
     given = {"flag_key": "f", "variation_key": "a", "visitor_id": visitor, **fields}
     return row(offset, outcome=outcome, reason=reason, **given)
 
 
 def ask(query: str, *rows: Row) -> list[tuple[Any, ...]]:
-    """What SQL says of rows."""
+    """Load rows into a database; returns the result of a query."""
     with Database() as database:
         write_json_lines(database.scratch, rows)
         database.load(database.scratch)
@@ -119,7 +119,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_finished(tmp_path: Path, en
 
 
 @pytest.mark.parametrize("ending", WRITERS)
-def test_a_file_takes_the_place_of_another_when_it_is_whole(tmp_path: Path, ending: str) -> None:
+def test_a_file_replaces_another_only_when_it_is_complete(tmp_path: Path, ending: str) -> None:
     target = tmp_path / f"a{ending}"
     target.write_text("what was there before")
     with whole_or_not(target) as place:
@@ -162,7 +162,7 @@ def test_without_duckdb_parquet_and_sql_say_what_to_install(
 # SQL.
 
 
-def test_a_delivery_that_was_settled_twice_counts_once_and_as_it_ended_best() -> None:
+def test_a_delivery_that_was_settled_twice_counts_once_with_its_best_outcome() -> None:
     rows = [decided(1, "v", "rejected"), decided(1, "v"), decided(1, "v"), decided(2, "v", "dedupe")]
     assert ask("select count(*) from settlements", *rows) == [(4,)]
     assert ask('select "offset", outcome from deliveries order by 1', *rows) == [
@@ -218,7 +218,7 @@ def test_a_query_reaches_no_file_no_network_and_no_variable(query: str) -> None:
 
 
 @pytest.mark.thorough
-def test_what_does_not_fit_into_memory_is_spilled_although_files_are_out_of_reach() -> None:
+def test_a_query_that_does_not_fit_into_memory_is_spilled_although_it_may_not_use_files() -> None:
     sorted_rows = """
         select sum(place * a) from (
             select row_number() over (order by hash(a, b)) as place, a
@@ -251,7 +251,7 @@ def test_results_are_a_table_csv_or_json_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("columns", "is_table"), [(200, True), (40, False)])
-def test_a_table_that_the_terminal_is_too_narrow_for_is_shown_row_by_row(
+def test_a_table_too_wide_for_the_terminal_is_shown_row_by_row(
     columns: int, is_table: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as a terminal
@@ -264,7 +264,7 @@ def test_a_table_that_the_terminal_is_too_narrow_for_is_shown_row_by_row(
     assert any(r"\x1b[2J" in line for line in lines)
 
 
-def test_every_type_of_duckdbs_can_be_printed(tmp_path: Path) -> None:
+def test_every_duckdb_type_can_be_printed(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     write_json_lines(file, [])
     query = (
@@ -296,7 +296,7 @@ def test_more_rows_than_a_table_shows_are_reported(tmp_path: Path) -> None:
     assert len(of_file("select * from range(1001)", file, "--csv").output.splitlines()) == 1002
 
 
-def test_a_query_that_cannot_be_run_ends_with_a_line(tmp_path: Path) -> None:
+def test_a_query_that_fails_is_reported_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     write_json_lines(file, [])
     done = of_file("select nonsense from settlements", file)
@@ -312,7 +312,7 @@ def test_an_empty_query_is_reported(tmp_path: Path, query: str) -> None:
     assert "the query is empty" in of_file(query, file).stderr
 
 
-def test_files_can_be_reached_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_query_may_read_files_with_the_option_allow_files(tmp_path: Path) -> None:
     file, other = tmp_path / "a.jsonl", tmp_path / "other.csv"
     write_json_lines(file, [])
     other.write_text("a,b\n1,2\n")
@@ -321,7 +321,7 @@ def test_files_can_be_reached_where_that_is_asked_for(tmp_path: Path) -> None:
     assert orjson.loads(of_file(query, file, "--json", "--allow-files").stdout) == {"b": 2}
 
 
-def test_a_file_of_something_else_is_reported(tmp_path: Path) -> None:
+def test_a_file_that_export_did_not_write_is_reported(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl"):
         (tmp_path / name).write_text("no such file\n")
         done = of_file("select 1", tmp_path / name)

@@ -1,4 +1,4 @@
-"""The service in this process, on the embedded Kafka: what it tells, and how it ends when something is broken."""
+"""The service in this process, on the embedded Kafka: it shows no id or secret, and errors end it with code 1."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_no_id_and_no_secret_is_in_logs_metrics_or_status(
             assert hidden not in text
 
 
-async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
+async def test_a_defect_of_the_engine_ends_the_service_with_exit_code_1(
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with PendoStandIn() as pendo:
@@ -83,7 +83,7 @@ async def test_a_defect_of_the_engine_ends_the_process_instead_of_hiding(
         assert await asyncio.wait_for(running, stretched(30)) == 1
 
 
-async def test_an_admin_port_that_is_taken_ends_with_a_word_on_it(
+async def test_a_taken_admin_port_ends_the_service_with_an_error_that_names_the_setting(
     kafka: EmbeddedKafka, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

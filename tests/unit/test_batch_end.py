@@ -17,7 +17,7 @@ MOST_PLACES = 60
     unreadable_behind=st.integers(0, 5),
 )
 def test_the_end_is_found_exactly_and_soon(base: int, size: int, behind: int, unreadable_behind: int) -> None:
-    """What lies behind the batch may be a batch that cannot be read either, or nothing."""
+    """After the batch there may be another one that cannot be read, or nothing."""
     end, log_end = base + size, base + size + behind
     search = BatchEnd(base, log_end)
     places = 0

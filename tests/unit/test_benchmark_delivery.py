@@ -47,7 +47,7 @@ def test_the_receiver_finds_nothing_wrong_with_visitors_whose_events_come_in_ord
     assert receiving.recorded["hottest"] == 3
 
 
-def test_the_receiver_counts_what_goes_back_and_what_comes_twice(command: Sequence[str]) -> None:
+def test_the_receiver_counts_events_out_of_order_and_duplicates(command: Sequence[str]) -> None:
     with receiver(command, 0.0, expect=4) as receiving:
         post(receiving, ("a", 2), ("a", 1), ("b", 5), ("b", 5))
     assert receiving.recorded["order_violations"] == 2
@@ -77,7 +77,7 @@ def test_the_receiver_reports_the_first_request_and_the_last_answer(command: Seq
         receiving.wait_for("done", lambda: None, 30)
 
 
-def test_zipf_visitors_have_the_shares_that_zipf_gives_them() -> None:
+def test_zipf_visitors_have_the_shares_of_the_zipf_distribution() -> None:
     drawn = Counter(draw(Skew.ZIPF, 100_000))
     total = sum(rank**-1.1 for rank in range(1, VISITORS + 1))
     for rank in (1, 2, 10):
@@ -91,7 +91,7 @@ def test_uniform_visitors_have_about_as_many_events_each() -> None:
     assert max(drawn.values()) < 3 * 100_000 / VISITORS
 
 
-def test_fewer_events_are_the_beginning_of_more() -> None:
+def test_a_smaller_draw_is_the_beginning_of_a_larger_one() -> None:
     assert draw(Skew.ZIPF, 2_000)[:500] == draw(Skew.ZIPF, 500)
 
 
@@ -104,7 +104,7 @@ def test_the_events_of_a_visitor_are_numbered_in_their_order() -> None:
 
 
 @pytest.mark.parametrize("row", EVERY_ROW, ids=str)
-def test_a_row_is_read_from_what_it_is_called(row: Row) -> None:
+def test_a_row_is_parsed_from_its_name(row: Row) -> None:
     assert Row.parse(str(row)) == row
 
 
@@ -124,7 +124,7 @@ def test_a_row_of_strict_order_has_no_more_events_than_the_hottest_visitor_can_t
     assert row.events * row.skew.hottest_share * 0.005 == pytest.approx(SECONDS, rel=0.01)
 
 
-def test_figures_are_by_event_and_the_receiver_is_described() -> None:
+def test_figures_are_per_event_and_include_those_of_the_receiver() -> None:
     used = {"cpu_seconds": 2.0, "working_cpu_seconds": 1.0, "peak_mb": 50.0}
     recorded = {
         "seconds": 10.0,
@@ -145,7 +145,7 @@ def test_figures_are_by_event_and_the_receiver_is_described() -> None:
     }
 
 
-def test_the_bound_is_what_the_hottest_visitors_answers_alone_take() -> None:
+def test_the_bound_is_the_time_of_the_hottest_visitors_answers_alone() -> None:
     figures = of_order({"seconds": 10.0, "hottest_seconds": 8.0, "cycle_ms": 6.0})
     assert figures == {"hottest_cycle_ms": 6.0, "percent_of_bound": pytest.approx(80)}
 

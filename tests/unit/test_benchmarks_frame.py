@@ -1,4 +1,4 @@
-"""What all benchmarks share: percentiles, ratios, and how the figures of all of them come together."""
+"""The code that all benchmarks share: percentiles, ratios, and merging the figures into one document."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_percentile_of_one_value_is_that_value() -> None:
     assert {percentile([7.0], percent) for percent in (1, 50, 99.9)} == {7.0}
 
 
-def test_the_figures_of_all_benchmarks_come_into_one_document_and_those_without_are_named() -> None:
+def test_the_figures_of_all_benchmarks_are_merged_into_one_document_that_names_those_without() -> None:
     outcomes = [
         Outcome("fine", 0, [COMPARISON.as_json()]),
         Outcome("no_kafka", NOT_TO_BE_HAD, last_line="left out: it needs a real Apache Kafka: no java"),
@@ -49,7 +49,7 @@ def test_the_figures_of_all_benchmarks_come_into_one_document_and_those_without_
     }
 
 
-def test_the_table_of_all_shows_ratios_what_was_left_out_and_what_failed() -> None:
+def test_the_table_of_all_benchmarks_shows_ratios_omissions_and_failures() -> None:
     outcomes = [
         Outcome("fine", 0, [COMPARISON.as_json()]),
         Outcome("other_form", 0, {"decide": []}),
@@ -74,10 +74,10 @@ def test_the_table_of_all_shows_ratios_what_was_left_out_and_what_failed() -> No
     ]
 
 
-def test_what_a_benchmark_wrote_is_what_is_merged(
+def test_the_figures_that_a_benchmark_wrote_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Three scripts in place of benchmarks: with figures, without what it needs, and broken."""
+    """Scripts replace the benchmarks: one writes figures, one lacks a requirement, one is broken, one is absent."""
     figures = tmp_path / "figures.json"
     report([COMPARISON], figures)
     script = "import shutil, sys; shutil.copy({!r}, sys.argv[sys.argv.index('--json') + 1])"

@@ -1,4 +1,4 @@
-"""What `flagpost check` says of a ledger."""
+"""How `flagpost check` judges a ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which services put events on another partition than their visitors' others."""
+"""`flagpost check` names the services whose events are not on the partitions of their keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judged(*events: PlacedEvent) -> tuple[Status, str]:
     return check.status, check.detail
 
 
-def test_events_where_their_keys_belong_are_well() -> None:
+def test_events_on_the_partitions_of_their_keys_are_ok() -> None:
     account = AccountMetadata(event_id="e", occurred_at=5, account_id="acme", values={"tier": 2})
     anonymous, nobody = seen(None, anonymous_id="a"), seen(None)
     events = [
@@ -43,7 +43,7 @@ def test_events_where_their_keys_belong_are_well() -> None:
     assert judged(*events) == (Status.OK, "the newest 4 events are on the partitions of their keys")
 
 
-def test_the_services_whose_events_are_elsewhere_are_named() -> None:
+def test_services_with_events_on_other_partitions_are_named() -> None:
     wrong = [placed(seen("v"), b"v", 1), placed(seen("w"), b"w", 2), placed(seen("v", "search"), b"another")]
     status, detail = judged(*wrong, placed(seen("v", None), b"v", 1), placed(seen("v"), b"v"))
     assert status is Status.WARN
@@ -57,5 +57,5 @@ def test_many_services_are_counted() -> None:
 
 
 @pytest.mark.parametrize("unread", ["Kafka does not answer"])
-def test_what_was_not_read_is_not_judged(unread: str) -> None:
+def test_a_sample_that_could_not_be_read_is_not_judged(unread: str) -> None:
     assert judge_partitioning(Sample(unread=unread)) == []

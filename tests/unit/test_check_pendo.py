@@ -37,7 +37,7 @@ def _settings(stand_in: PendoStandIn, **sections: dict[str, Any]) -> Settings:
         "integration_key": KEYS.integration_key,
         **sections.pop("pendo", {}),
     }
-    # Port 0: nobody knows where a consumer could be asked.
+    # Port 0: the address of a running consumer is unknown, so none is asked.
     return Settings.model_validate({"pendo": own, "admin": {"port": 0}, **sections})
 
 
@@ -108,14 +108,14 @@ async def test_a_key_that_may_write_is_good() -> None:
     ).status is Status.OK
 
 
-async def test_no_answer_is_waited_for_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_answer_is_reported_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pendo_api, "TIMEOUT_SECONDS", 0.2)
     check = await _key_check(HANG)
     assert check.status is Status.FAIL
     assert "no answer within 0.2 s" in check.detail
 
 
-async def test_nobody_listens() -> None:
+async def test_an_address_at_which_nothing_listens_is_reported() -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
@@ -179,5 +179,5 @@ async def test_a_schema_that_cannot_be_read_is_a_warning() -> None:
         ({"decisions": {"visitor_metadata": False}, "metrics": {"flags": ["a"]}}, []),
     ],
 )
-def test_flags_that_need_a_field_are_those_named_and_sent(sections: dict[str, Any], flags: list[str]) -> None:
+def test_a_flag_needs_a_field_if_it_is_named_and_sent(sections: dict[str, Any], flags: list[str]) -> None:
     assert [flag for flag, _ in named_flags(Settings.model_validate(sections))] == flags

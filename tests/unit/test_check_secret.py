@@ -1,4 +1,4 @@
-"""Whether the track secret works: the test event, and what a consumer says where one can be asked."""
+"""The check of the track secret: with a test event, and with the status of a running consumer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_the_event_goes_through_the_proxy_and_trusts_the_file_of_certifica
         assert "user:other" not in check.detail + check.fix
 
 
-# What a consumer says
+# The status of a running consumer
 
 
 def status_of(track: Mapping[str, object], group: str = "flagpost") -> bytes:
@@ -106,7 +106,7 @@ def status_of(track: Mapping[str, object], group: str = "flagpost") -> bytes:
 
 
 async def asked(body: bytes) -> dict[str, Check]:
-    """The checks where this is what answers at the admin address."""
+    """Run the checks while a server at the admin address answers with this body."""
     async with answering_server(None, body) as (port, _):
         settings = settings_of({}, admin={"host": "127.0.0.1", "port": port})
         return {check.name: check for check in await check_track_secret(settings, None)}
@@ -123,7 +123,7 @@ async def test_a_consumer_that_delivers_says_that_its_secret_works() -> None:
     ("state", "status"),
     [("unauthorized", Status.FAIL), ("unreachable", Status.FAIL), ("throttled", Status.WARN)],
 )
-async def test_a_consumer_that_pendo_does_not_answer_well_says_why(state: str, status: Status) -> None:
+async def test_a_consumer_whose_requests_fail_says_why(state: str, status: Status) -> None:
     checks = await asked(status_of({"state": state, "status": "403", "to_do": "set it right"}))
     told = checks["consumer, pendo track"]
     assert (told.status, told.fix) == (status, "set it right")
@@ -132,7 +132,7 @@ async def test_a_consumer_that_pendo_does_not_answer_well_says_why(state: str, s
     assert checks["consumer, pendo metadata"].status is Status.OK
 
 
-async def test_before_the_first_event_the_secret_is_untried() -> None:
+async def test_before_the_first_event_the_secret_is_untested() -> None:
     checks = await asked(status_of({"successes": 0}))
     assert checks[TRACK_SECRET].status is Status.WARN
 
@@ -141,7 +141,7 @@ async def test_before_the_first_event_the_secret_is_untried() -> None:
     "body",
     [b"", b"[]", b"<html>", b'{"group": "flagpost"}', status_of({}, "another"), status_of({"state": 1})],
 )
-async def test_what_is_no_consumer_of_the_group_says_nothing(body: bytes) -> None:
+async def test_an_answer_that_is_not_from_a_consumer_of_the_group_is_ignored(body: bytes) -> None:
     checks = await asked(body)
     assert set(checks) == {TRACK_SECRET}
     assert checks[TRACK_SECRET].status is Status.WARN

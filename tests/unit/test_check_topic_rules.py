@@ -1,4 +1,4 @@
-"""What topics must be like: every rule of docs/contract.md#topics, kept and broken by a hair."""
+"""Every rule for topics (docs/contract.md#topics), each with values just within it and just outside."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_topics_are_those_of_the_contract() -> None:
     }
 
 
-def test_retention_means_what_it_says_to_a_day() -> None:
+def test_segments_last_at_most_a_day_so_that_retention_is_exact_to_a_day() -> None:
     for spec in topic_specs(SETTINGS):
         assert 0 < int(spec.config(3)["segment.ms"]) <= DAY_MS
         assert spec.config(1)["cleanup.policy"] == ("compact" if spec.name == SUPPRESSIONS else "delete")
@@ -67,7 +67,7 @@ def test_suppressions_that_would_be_deleted_do_not_fit(policy: str) -> None:
     assert misfit.fix.endswith(f"--entity-name {SUPPRESSIONS} --add-config cleanup.policy=compact")
 
 
-def test_suppressions_may_have_any_number_of_partitions_and_get_one() -> None:
+def test_the_suppressions_topic_may_have_any_number_of_partitions_and_is_created_with_one() -> None:
     cluster = _cluster()
     cluster[SUPPRESSIONS] = replace(cluster[SUPPRESSIONS], partitions=24)
     assert TopicRules(SETTINGS, 24).misfits(cluster) == []
@@ -80,7 +80,7 @@ def test_suppressions_may_have_any_number_of_partitions_and_get_one() -> None:
     }
 
 
-def test_impressions_have_a_topic_where_one_is_named_with_any_number_of_partitions() -> None:
+def test_an_impressions_topic_is_checked_if_it_is_named_and_may_have_any_number_of_partitions() -> None:
     settings = Settings(kafka=KafkaSettings(impressions_topic="counts"))
     (spec,) = [each for each in topic_specs(settings) if each not in topic_specs(SETTINGS)]
     assert (spec.name, spec.retention_ms) == ("counts", 14 * DAY_MS)
@@ -91,7 +91,7 @@ def test_impressions_have_a_topic_where_one_is_named_with_any_number_of_partitio
     assert misfit.topic == "counts"
 
 
-def test_the_names_are_the_settings() -> None:
+def test_the_names_of_topics_come_from_the_settings() -> None:
     kafka = KafkaSettings(topic="a", ledger_topic="b", dead_letter_topic="c")
     assert [spec.name for spec in topic_specs(Settings(kafka=kafka))][:3] == ["a", "b", "c"]
 
@@ -101,7 +101,7 @@ def test_a_write_survives_the_loss_of_a_replica_where_there_are_three(replicatio
     assert topic_specs(SETTINGS)[0].config(replication)["min.insync.replicas"] == in_sync
 
 
-def test_what_is_created_fits() -> None:
+def test_created_topics_fit() -> None:
     assert TopicRules(SETTINGS, 24).misfits(_cluster()) == []
     assert TopicRules(SETTINGS).misfits(_cluster()) == []
 
@@ -112,7 +112,7 @@ def test_topics_that_are_not_there_are_not_judged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [LEDGER, DEAD_LETTERS, WEBHOOKS])
-def test_partitions_must_be_those_of_the_events_topic(name: str) -> None:
+def test_topics_must_have_as_many_partitions_as_the_events_topic(name: str) -> None:
     cluster = _cluster()
     cluster[name] = replace(cluster[name], partitions=12)
     (misfit,) = TopicRules(SETTINGS).misfits(cluster)
@@ -121,7 +121,7 @@ def test_partitions_must_be_those_of_the_events_topic(name: str) -> None:
     assert misfit.fix == f"kafka-topics.sh --bootstrap-server k:1 --alter --topic {name} --partitions 24"
 
 
-def test_partitions_that_are_too_many_are_kept() -> None:
+def test_more_partitions_than_requested_are_kept() -> None:
     misfits = TopicRules(SETTINGS, 12).misfits(_cluster())
     assert {misfit.topic for misfit in misfits} == {EVENTS, LEDGER, DEAD_LETTERS, WEBHOOKS}
     assert all("flagpost topics create --partitions 24" in misfit.fix for misfit in misfits)
@@ -168,7 +168,7 @@ def test_dead_letters_have_room_for_headers(extra_bytes: int, *, fits: bool) -> 
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
-def test_compaction_would_take_records_away(policy: str) -> None:
+def test_compaction_does_not_fit_because_it_would_delete_records(policy: str) -> None:
     cluster = _cluster()
     cluster[EVENTS] = replace(cluster[EVENTS], cleanup_policy=policy)
     (misfit,) = TopicRules(SETTINGS).misfits(cluster)
@@ -183,7 +183,7 @@ def test_compaction_would_take_records_away(policy: str) -> None:
 def test_batches_that_the_consumer_would_not_read_are_doubted(
     properties: dict[str, str], largest_bytes: int
 ) -> None:
-    """Before, a topic could allow batches of any size, and `check` found it well."""
+    """Before the fix, `check` accepted a topic that allows batches of any size."""
     rules = TopicRules(Settings(kafka=KafkaSettings(bootstrap_servers="k:1", properties=properties)))
     cluster = _cluster()
     assert rules.doubts(cluster) == []

@@ -1,4 +1,4 @@
-"""The command line: what is listed, what is imported when, and how errors end."""
+"""The command line: the list of commands, what each command imports, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAVY = ("confluent_kafka", "aiohttp", "rich", "prometheus_client", "fastavro")
 
 
 def _imported_by(*command_lines: Sequence[str]) -> list[set[str]]:
-    """What is there after each of these, run one after the other in one new process."""
+    """The modules that are loaded after each command line; they run one after the other in one new process."""
     program = (
         "import sys\n"
         "from flagpost_consumer.commands.cli import flagpost\n"
@@ -34,7 +34,7 @@ def _imported_by(*command_lines: Sequence[str]) -> list[set[str]]:
     return [set(line.split()) for line in done.stderr.splitlines()]
 
 
-def test_the_version_is_the_distributions() -> None:
+def test_the_version_is_that_of_the_distribution() -> None:
     result = CliRunner().invoke(flagpost, ["--version"])
     assert (result.exit_code, result.output) == (0, f"flagpost, version {__version__}\n")
 
@@ -45,8 +45,8 @@ def test_nothing_heavy_is_imported_to_list_the_commands(arguments: tuple[str, ..
     assert not imported & set(HEAVY)
 
 
-def test_no_command_imports_what_its_help_does_without() -> None:
-    """An HTTP client and server, metrics and the SDK take most of a second: they are imported where they are used."""
+def test_no_command_imports_packages_that_its_help_does_not_need() -> None:
+    """An HTTP client and server, metrics and the SDK take most of a second to import."""
     after_each = _imported_by(*([name, "--help"] for name in COMMANDS))
     assert len(after_each) == len(COMMANDS)
     for name, imported in zip(COMMANDS, after_each, strict=True):
@@ -91,7 +91,7 @@ def test_a_word_unlike_any_command_gets_no_suggestion() -> None:
 
 
 @pytest.mark.parametrize("group", ["dead-letters", "topics"])
-def test_a_groups_help_is_whole_and_so_without_a_command(group: str) -> None:
+def test_a_groups_help_is_complete_and_printed_without_a_command_too(group: str) -> None:
     asked = CliRunner().invoke(flagpost, [group, "--help"])
     assert asked.exit_code == 0, asked.output
     assert "..." not in asked.stdout.partition("Commands:")[2]
@@ -179,7 +179,7 @@ def test_a_shell_completes_commands_options_and_values(typed: list[str], complet
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_line_for_a_shell_is_as_the_page_says(shell: str) -> None:
+def test_the_documented_line_sets_up_completion_in_a_shell(shell: str) -> None:
     assert f"_FLAGPOST_COMPLETE={shell}_source flagpost" in CONSUMERS_PAGE.read_text()
     environ = {**os.environ, "_FLAGPOST_COMPLETE": f"{shell}_source"}
     done = subprocess.run([FLAGPOST], env=environ, capture_output=True, text=True, check=False)

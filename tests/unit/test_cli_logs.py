@@ -65,7 +65,7 @@ def test_the_format_can_be_chosen() -> None:
     ],
 )
 @pytest.mark.parametrize("name", [OURS, "librdkafka"])
-def test_the_level_holds_for_us_and_for_librdkafka(level: str, written: list[str], name: str) -> None:
+def test_the_level_applies_to_our_lines_and_to_librdkafkas(level: str, written: list[str], name: str) -> None:
     stream = io.StringIO()
     configure_logging(LogSettings.model_validate({"level": level}), stream)
     for each in ("debug", "info", "warning", "error"):
@@ -81,7 +81,7 @@ def test_librdkafkas_lines_come_in_the_same_form() -> None:
     assert _lines(stream)[0]["logger"] == "librdkafka"
 
 
-def test_other_libraries_are_heard_from_warnings_on() -> None:
+def test_other_libraries_log_only_warnings_and_errors() -> None:
     stream = io.StringIO()
     configure_logging(LogSettings.model_validate({"level": "debug"}), stream)
     logging.getLogger("asyncio").debug("payload")

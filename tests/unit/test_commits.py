@@ -32,7 +32,7 @@ class Member:
         self.engine.restore(partition, Restoration(position, Policy().dedupe))
 
     def may_send(self, seconds: float) -> bool:
-        """Whether a request would start at a moment; the event is another's each time."""
+        """Whether a request starts at a moment; each call receives the event of another visitor."""
         event = decision(f"visitor-{seconds}", occurred_at=START_MS)
         self.engine.receive([record(event, 1000 + int(seconds))], at(seconds))
         return bool(self.engine.poll(at(seconds)).attempts)
@@ -71,7 +71,7 @@ def test_there_is_one_commit_at_a_time_and_none_is_forgotten() -> None:
     assert member.sent == [7, 7]
 
 
-def test_a_commit_that_failed_is_made_again_when_it_is_due_and_proves_nothing() -> None:
+def test_a_failed_commit_is_retried_when_it_is_due_and_proves_nothing() -> None:
     member = Member()
     member.restore(7)
     member.commits.now(1.0)

@@ -1,4 +1,4 @@
-"""The books: each delivery is in one place, from planning to its end."""
+"""The accounts: each delivery is counted in exactly one place, from planning to settlement."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_delivery_is_pending_from_its_plan_to_its_acknowledged_end() -> None:
     assert books.difference(Kind.TRACK) == 0
 
 
-def test_what_is_handed_back_has_left_the_books_unsettled() -> None:
+def test_a_returned_delivery_is_neither_pending_nor_settled() -> None:
     books = Accounts()
     books.plan(Kind.TRACK)
     books.hand_back(Kind.TRACK)
@@ -37,7 +37,7 @@ def test_kinds_are_counted_apart_and_outcomes_over_all_their_reasons() -> None:
         assert books.total(Kind.VISITOR_METADATA, outcome) == 0
 
 
-def test_what_the_books_lack_is_reported_by_kind_and_sign() -> None:
+def test_a_difference_in_the_accounts_is_reported_by_kind_and_sign() -> None:
     books = Accounts()
     books.planned[Kind.TRACK] = 3
     books.settled[Kind.UNKNOWN, Outcome.DROPPED, Reason.NO_CONSENT] = 2

@@ -1,4 +1,4 @@
-"""The table of bytes, case by case: keys that lie within other entries, places in the queue, whose turn it is."""
+"""The aged table, case by case: keys within the bytes of other entries, the queue, the table that forgets."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flagpost_consumer.core.books.aged_table import KEY_BYTES, NEVER_MS, AgedTab
 WITHIN_MS = 10
 FIRST, SECOND = bytes([1]) * KEY_BYTES, bytes([2]) * KEY_BYTES
 MANY = 256
-"""The hash, which differs from process to process, decides which keys share a bucket: of so many pairs, some do."""
+"""The hash decides which keys share a bucket, and differs between processes: of this many pairs, some share one."""
 
 
 def digest(number: int) -> bytes:
     return hashlib.blake2b(b"%d" % number, digest_size=KEY_BYTES).digest()
 
 
-# What lies within other entries
+# Keys within the bytes of other entries
 
 
 @pytest.mark.parametrize("shift", [1, 8])
@@ -56,7 +56,7 @@ def test_a_key_of_zeros_is_found_behind_an_entry_that_ends_in_zeros() -> None:
         assert table.get(zeros) == (zeros, 1, 5)
 
 
-def test_of_a_keys_entries_the_one_that_is_near_is_found() -> None:
+def test_of_several_entries_of_a_key_the_near_one_is_found() -> None:
     table = AgedTable("q")
     for at in (0, 100, 200):
         table.claim(FIRST, at, WITHIN_MS, at)
@@ -69,7 +69,7 @@ def test_of_a_keys_entries_the_one_that_is_near_is_found() -> None:
     assert table.near(SECOND, 0, WITHIN_MS) is None
 
 
-def test_what_is_replaced_leaves_nothing_behind() -> None:
+def test_a_replaced_entry_leaves_nothing_behind() -> None:
     table = AgedTable("q")
     assert [table.put(FIRST, at, at) for at in (10, 20)] == [True, False]
     assert table.remove(FIRST, 20, 20)
@@ -80,7 +80,7 @@ def test_what_is_replaced_leaves_nothing_behind() -> None:
 
 
 def replaced() -> AgedTable:
-    """The first of two entries has been replaced by one that is newer than both."""
+    """A table with two entries, of which the first was replaced by one that is newer than both."""
     table = AgedTable("q")
     table.put(FIRST, 10, 1)
     table.put(SECOND, 20, 2)
@@ -135,7 +135,7 @@ def test_the_queue_stays_short_and_keeps_every_entry() -> None:
     assert len(table) == 0
 
 
-# Whose turn it is
+# The table that forgets next
 
 
 def test_the_table_with_the_oldest_entry_forgets_sixty_four_times_before_one_is_chosen_again() -> None:

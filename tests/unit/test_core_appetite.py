@@ -1,4 +1,4 @@
-"""Whether records are wanted now (docs/decisions/0038)."""
+"""When the engine wants more records (docs/decisions/0038)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLICY = TRACKS_ONLY.model_copy(
 
 
 def engine_that_may_send() -> Engine:
-    """The second of the partition's first interval is over."""
+    """An engine whose partition's first interval, one second, is over."""
     engine = engine_with(POLICY)
     assert attempts_at(engine, 1.0) == []
     return engine
@@ -35,11 +35,11 @@ def receive(engine: Engine, visitors: int, seconds: float, first: int = 0) -> No
 
 
 @pytest.mark.parametrize("startable", [0, 3])
-def test_with_little_to_start_more_is_wanted(startable: int) -> None:
+def test_records_are_wanted_while_few_could_start(startable: int) -> None:
     assert Appetite(4).wants(startable, 1.0)
 
 
-def test_with_enough_to_start_nothing_is_wanted_for_a_while() -> None:
+def test_no_records_are_wanted_for_a_while_once_enough_could_start() -> None:
     appetite = Appetite(4)
     assert not appetite.wants(4, 1.0)
     assert not appetite.wants(100, 1.0 + PATIENCE_SECONDS - 0.01)
@@ -55,7 +55,7 @@ def test_the_wait_starts_again_once_few_could_start() -> None:
     assert not appetite.wants(4, 1.2 + PATIENCE_SECONDS)
 
 
-def test_visitors_whose_events_could_start_are_what_counts() -> None:
+def test_only_visitors_whose_events_could_start_count() -> None:
     engine = engine_that_may_send()
     receive(engine, ENOUGH - 1, 1.0)
     assert engine.wants_records(instant(1.0))
@@ -85,7 +85,7 @@ def test_visitors_that_wait_for_their_pace_or_a_retry_do_not_count() -> None:
     assert engine.wants_records(instant(1.0))
 
 
-def test_while_pendo_is_unwell_all_is_wanted() -> None:
+def test_all_records_are_wanted_while_pendo_is_down() -> None:
     engine = engine_that_may_send()
     receive(engine, 40, 1.0)
     assert not engine.wants_records(instant(1.0))

@@ -1,4 +1,4 @@
-"""What an answer says of the delivery it was for, and of no other."""
+"""What an answer means for its own delivery and for the endpoint; it means nothing for other deliveries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 
 
 def in_turn(visitor: str, answers: list[Answer]) -> Answering:
-    """A visitor's answers in turn; then, and to everybody else, 200."""
+    """Answer a visitor's attempts with these answers in turn; everything else is answered with 200."""
     left = list(answers)
 
     def answer(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
@@ -68,7 +68,7 @@ def test_a_429_never_counts_as_an_attempt_however_many_others_pass_meanwhile() -
 
 
 def test_attempts_whose_answer_was_never_seen_are_counted() -> None:
-    """docs/contract.md#ledger-records: `unseen` is what Pendo may have taken without our knowledge."""
+    """docs/contract.md#ledger-records: `unseen` counts attempts that Pendo may have accepted unknown to us."""
     answers = [TIMED_OUT, BROKEN, REFUSED_CONNECTION, Answer(503), TIMED_OUT]
     world = World(TRACKS_ONLY, Random(1), answering=in_turn("v", answers))
     world.join()
@@ -101,8 +101,8 @@ def test_refusals_of_requests_from_before_a_recovery_do_not_take_the_endpoint_do
     assert set(reasons(settle_all(engine, 61.0)).values()) == {Reason.OK}
 
 
-def test_what_follows_a_refused_delivery_in_its_lane_is_not_taken_for_the_poison() -> None:
-    """The refused delivery has ended otherwise: another visitor's success says nothing of the next one."""
+def test_the_delivery_after_a_refused_one_in_its_lane_is_not_taken_for_poison() -> None:
+    """The refused delivery was settled as rejected: another visitor's success means nothing for the next delivery."""
     engine = engine_with(TRACKS_ONLY)
     line = [record(decision("bad", flag), offset) for offset, flag in enumerate(("first", "second"))]
     engine.receive(line, instant(1.0))
@@ -117,7 +117,7 @@ def test_what_follows_a_refused_delivery_in_its_lane_is_not_taken_for_the_poison
     assert reasons(settle_all(engine, 60.2)) == {2: Reason.OK, 1: Reason.OK}
 
 
-def test_what_follows_an_expired_delivery_that_was_refused_is_not_taken_for_the_poison() -> None:
+def test_the_delivery_after_a_refused_one_that_expired_is_not_taken_for_poison() -> None:
     policy = TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_age_seconds=30.0)})
     engine = engine_with(policy)
     line = [decision("bad", "first"), decision("bad", "second", occurred_at=START_MS + 60_000)]
@@ -134,7 +134,7 @@ def test_what_follows_an_expired_delivery_that_was_refused_is_not_taken_for_the_
 
 
 def passes(engine: Engine, visitor: str, offset: int, at: float) -> None:
-    """Let Pendo take an event of a visitor."""
+    """Let Pendo accept an event of a visitor."""
     engine.receive([record(decision(visitor), offset)], instant(at))
     (attempt,) = attempts_at(engine, at)
     engine.answered(attempt, OK, instant(at))
@@ -142,7 +142,7 @@ def passes(engine: Engine, visitor: str, offset: int, at: float) -> None:
 
 
 def fails(engine: Engine, at: float) -> dict[int, Reason]:
-    """Let the poor visitor's next attempt fail; returns what ended by that."""
+    """Let the next attempt of the visitor `poor` fail; returns the reasons of the settlements, by offset."""
     (attempt,) = attempts_at(engine, at)
     assert visitors([attempt]) == ["poor"]
     engine.answered(attempt, Answer(503), instant(at))
@@ -166,7 +166,7 @@ def test_an_attempt_counts_only_if_another_visitor_passed_since_the_one_before()
 
 
 def refused(engine: Engine, at: float) -> dict[int, Reason]:
-    """Let Pendo refuse the poisonous visitor's next attempt; returns what ended by that."""
+    """Let Pendo refuse the next attempt of the visitor `bad`; returns the reasons of the settlements, by offset."""
     (attempt,) = attempts_at(engine, at)
     assert visitors([attempt]) == ["bad"]
     engine.answered(attempt, Answer(404), instant(at))
@@ -181,7 +181,7 @@ def test_a_delivery_that_is_refused_twice_while_another_visitor_passes_between_i
     assert refused(engine, 60.0) == {0: Reason.REJECTED}
 
 
-def test_a_delivery_that_is_refused_again_and_again_while_nobody_else_passes_is_not() -> None:
+def test_a_delivery_that_is_refused_many_times_while_nobody_else_passes_is_not_poison() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([record(decision("bad"), 0)], instant(1.0))
     for at in (1.0, 60.0, 120.0, 180.0):
@@ -191,7 +191,7 @@ def test_a_delivery_that_is_refused_again_and_again_while_nobody_else_passes_is_
 
 
 def test_a_request_that_started_before_the_refusal_proves_nothing() -> None:
-    """When a key is revoked, what began a moment before still passes."""
+    """When a key is revoked, requests that started a moment before still succeed."""
     engine = engine_with(TRACKS_ONLY)
     engine.receive(
         [record(decision(visitor), offset) for offset, visitor in enumerate(("bad", "other"))], instant(1.0)
@@ -211,11 +211,11 @@ def test_a_visitors_own_success_does_not_show_its_next_delivery_to_be_poison() -
         assert refused(engine, at) == {}
 
 
-# What an endpoint is told
+# What an answer means for the endpoint
 
 
 def probing() -> Endpoint:
-    """An endpoint that is down since second 0 and probes."""
+    """An endpoint that has been down since second 0 and probes."""
     endpoint = Endpoint(8, Budget(None))
     for visitor in ("a", "b"):
         endpoint.refused(endpoint.start(visitor), 0.0)
@@ -299,7 +299,7 @@ def test_the_first_wait_is_at_most_two_seconds_and_may_be_none() -> None:
     assert Attempts(5, lambda: 0.0).wait(1, answer, judge(answer), instant(1.0)) == 0.0
 
 
-# What is said of an ending
+# The details of a settlement
 
 
 def test_a_refusal_is_reported_in_pendo_s_own_words_if_it_gave_any() -> None:

@@ -1,4 +1,4 @@
-"""Requests a minute: the first, the burst, the share, and the moment at which the next one may go."""
+"""The budget of requests per minute: the first request, bursts, shares, and when the next request may start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from flagpost_consumer.core.pendo.budget import Budget
 
 A_SECOND = 60.0
-"""Requests a minute that make one a second."""
+"""Requests per minute: one per second."""
 
 
 def budget(per_minute: float | None, fraction: float = 1.0, now: float = 100.0) -> Budget:
@@ -49,7 +49,9 @@ def test_a_request_may_start_at_the_returned_moment() -> None:
 @pytest.mark.parametrize(
     ("per_minute", "burst"), [(600.0, 10), (A_SECOND, 1), (6.0, 1), (90.0, 1), (150.0, 2)]
 )
-def test_after_a_rest_there_is_a_second_s_worth_and_at_least_one(per_minute: float, burst: int) -> None:
+def test_after_idle_time_a_second_s_requests_and_at_least_one_may_start_at_once(
+    per_minute: float, burst: int
+) -> None:
     subject = budget(per_minute)
     assert spend_all(subject, 100_000.0) == burst
     assert spend_all(subject, 200_000.0) == burst
@@ -75,7 +77,7 @@ def test_a_member_has_the_share_of_its_partitions() -> None:
     assert subject.opens_at(100.0) == pytest.approx(102.0)
 
 
-def test_what_was_gained_before_a_share_changed_was_gained_at_the_old_one() -> None:
+def test_budget_from_before_a_share_changed_was_gained_at_the_old_share() -> None:
     subject = budget(A_SECOND, fraction=0.25)
     subject.share(1.0, 102.0)
     assert subject.opens_at(102.0) == pytest.approx(102.5)
@@ -96,7 +98,7 @@ def test_without_partitions_nothing_starts_and_no_budget_is_gained() -> None:
     assert subject.opens_at(2_000.0) == pytest.approx(2_001.0)
 
 
-def test_what_was_gained_is_kept_while_there_is_no_partition() -> None:
+def test_gained_budget_is_kept_while_there_is_no_partition() -> None:
     subject = budget(A_SECOND)
     assert subject.opens_at(101.5) == 101.5
     subject.share(0.0, 101.5)
@@ -104,14 +106,14 @@ def test_what_was_gained_is_kept_while_there_is_no_partition() -> None:
     assert subject.opens_at(500.0) is None
 
 
-def test_with_the_last_partition_a_burst_goes_too() -> None:
+def test_a_burst_is_lost_with_the_last_partition() -> None:
     subject = budget(600.0)
     assert subject.opens_at(200.0) == 200.0, "ten are there"
     subject.share(0.0, 200.0)
     assert spend_all(subject, 200.0) == 1
 
 
-def test_before_a_share_is_known_nothing_goes() -> None:
+def test_nothing_starts_before_a_share_is_known() -> None:
     subject = Budget(A_SECOND)
     assert (subject.per_minute, subject.opens_at(1_000.0)) == (0.0, None)
 
@@ -122,7 +124,7 @@ def test_without_a_limit_every_request_may_start() -> None:
     assert spend_all(subject, 100.0) == 10_000
 
 
-def test_what_may_start_at_once_is_counted_in_whole_requests() -> None:
+def test_the_available_budget_is_counted_in_whole_requests() -> None:
     subject = budget(600.0)
     assert subject.available(100.0) == 0.0
     assert subject.available(100.25) == 2.0

@@ -1,4 +1,4 @@
-"""Duplicates by event time, against a plain list of what was claimed."""
+"""Duplicates by event time, compared with a plain list of the claims."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_released_claim_is_free() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32))
-def test_for_events_at_most_one_ttl_late_it_is_exact(seed: int) -> None:
+def test_duplicates_are_exact_for_events_at_most_one_ttl_late(seed: int) -> None:
     random = Random(seed)
     subject, counts = dedupe()
     claimed: dict[bytes, list[tuple[int, int]]] = {key: [] for key in KEYS}
@@ -64,7 +64,7 @@ def test_for_events_at_most_one_ttl_late_it_is_exact(seed: int) -> None:
     assert counts.late == 0
 
 
-def test_later_ones_are_counted() -> None:
+def test_events_later_than_one_ttl_are_counted() -> None:
     subject, counts = dedupe()
     subject.claim(KEYS[0], 100_000, 1)
     subject.claim(KEYS[1], 90_000, 2)
@@ -75,7 +75,7 @@ def test_later_ones_are_counted() -> None:
     assert counts.late == 2
 
 
-def test_outdated_claims_are_forgotten_and_no_claim_walks_through_all_of_them() -> None:
+def test_outdated_claims_are_forgotten_a_few_at_each_claim() -> None:
     subject, counts = dedupe()
     for number in range(10_000):
         subject.claim(number.to_bytes(16, "big"), 1_000, number)
@@ -89,7 +89,7 @@ def test_outdated_claims_are_forgotten_and_no_claim_walks_through_all_of_them() 
     assert counts.entries == 0
 
 
-def test_at_the_limit_the_oldest_go_early_and_are_counted() -> None:
+def test_at_the_limit_the_oldest_claims_are_evicted_early_and_counted() -> None:
     subject, counts = dedupe(max_entries=100)
     for number in range(150):
         subject.claim(number.to_bytes(16, "big"), number * 200, number)
@@ -99,8 +99,8 @@ def test_at_the_limit_the_oldest_go_early_and_are_counted() -> None:
         assert subject.claim(number.to_bytes(16, "big"), number * 200, 999) == number, "the newest stay"
 
 
-def test_at_the_limit_the_oldest_of_one_moment_go_first_too() -> None:
-    """Before, the newest claims of the oldest slice went first: those that were to be repeated soonest."""
+def test_at_the_limit_claims_of_one_time_are_evicted_in_the_order_in_which_they_came() -> None:
+    """Before the fix, the newest of them were evicted first: those whose duplicates are most likely to follow."""
     subject, counts = dedupe(max_entries=100)
     for number in range(150):
         subject.claim(number.to_bytes(16, "big"), 5_000, number)
@@ -109,8 +109,8 @@ def test_at_the_limit_the_oldest_of_one_moment_go_first_too() -> None:
     assert repeats == list(range(50, 150))
 
 
-def test_at_the_limit_released_claims_are_passed_over() -> None:
-    """Their places in the queue are left, and are no claims that could give way."""
+def test_at_the_limit_released_claims_are_skipped() -> None:
+    """A released claim leaves its place in the queue, which is skipped: it is not a claim that can be evicted."""
     subject, counts = dedupe(max_entries=100)
     for number in range(20):
         key = number.to_bytes(16, "big")
@@ -123,8 +123,8 @@ def test_at_the_limit_released_claims_are_passed_over() -> None:
     assert all(subject.repeated(number.to_bytes(16, "big"), 5_000) == number for number in range(21, 121))
 
 
-def test_at_the_limit_a_quiet_partitions_old_claims_go_before_a_busy_ones() -> None:
-    """Before, each partition forgot its own: one of a quiet partition from yesterday outlived one of now."""
+def test_at_the_limit_old_claims_of_a_quiet_partition_are_evicted_before_a_busy_ones() -> None:
+    """Before the fix, each partition evicted its own claims: a quiet one's, a day old, outlived a busy one's."""
     counts = DedupeCounts()
     quiet, busy = (Dedupe(TTL_MS / 1000, 100, counts) for _ in range(2))
     for number in range(60):
@@ -139,7 +139,7 @@ def test_at_the_limit_a_quiet_partitions_old_claims_go_before_a_busy_ones() -> N
     assert counts.evicted_early == 60, "what is outdated goes first, and not before its time"
 
 
-def test_at_the_limit_equally_busy_partitions_forget_equally_many() -> None:
+def test_at_the_limit_both_of_two_equally_busy_partitions_keep_claims() -> None:
     counts = DedupeCounts()
     both = [Dedupe(TTL_MS / 1000, 1_000, counts) for _ in range(2)]
     for number in range(60_000):
@@ -149,7 +149,7 @@ def test_at_the_limit_equally_busy_partitions_forget_equally_many() -> None:
     assert min(left) > 0
 
 
-def test_a_partition_that_is_given_up_while_it_makes_room_takes_only_its_own_with_it() -> None:
+def test_a_partition_that_is_given_up_at_the_limit_removes_only_its_own_claims() -> None:
     counts = DedupeCounts()
     first, second = (Dedupe(TTL_MS / 1000, 100, counts) for _ in range(2))
     for number in range(120):

@@ -1,4 +1,4 @@
-"""Duplicates at their boundaries: one ttl apart, the edges of slices, the latest that is still exact, the limit.
+"""Duplicates at the boundaries: one ttl apart, the latest event that is judged exactly, the limit of entries.
 
 The times are tried one by one around each boundary, with a ttl of a few ms, against the rule as it is written:
 less than one ttl apart, on either side, is a duplicate.
@@ -16,7 +16,7 @@ from flagpost_consumer.core.books.dedupe import SWEEP_ENTRIES, Dedupe, DedupeCou
 TTL_MS = 5
 KEY, OTHER = b"k" * 16, b"o" * 16
 SLICE_EDGES = range(20, 26)
-"""Each place in a slice, and the first of the next one."""
+"""Consecutive times over one ttl and one ms more."""
 
 
 def dedupe(max_entries: int = 1_000, ttl_ms: int = TTL_MS) -> tuple[Dedupe, DedupeCounts]:
@@ -25,7 +25,7 @@ def dedupe(max_entries: int = 1_000, ttl_ms: int = TTL_MS) -> tuple[Dedupe, Dedu
 
 
 @pytest.mark.parametrize("claimed_at", SLICE_EDGES)
-def test_less_than_one_ttl_apart_is_a_duplicate_wherever_slices_end(claimed_at: int) -> None:
+def test_less_than_one_ttl_apart_is_a_duplicate_whatever_the_time_of_the_claim(claimed_at: int) -> None:
     for apart in range(-2 * TTL_MS, 2 * TTL_MS + 1):
         subject, _ = dedupe()
         assert subject.claim(KEY, claimed_at, 7) is None
@@ -42,8 +42,8 @@ def test_a_restored_claim_has_duplicates_like_any_other(claimed_at: int) -> None
 
 
 @pytest.mark.parametrize("watermark", range(30, 36))
-def test_it_is_exact_for_events_up_to_one_ttl_late(watermark: int) -> None:
-    """However old the claim is that such an event may repeat, and wherever the slices end."""
+def test_events_up_to_one_ttl_late_are_judged_exactly(watermark: int) -> None:
+    """However old the claim is of which such an event may be a duplicate."""
     for claimed_at in range(watermark - 3 * TTL_MS, watermark):
         for late_ms in range(TTL_MS + 1):
             subject, counts = dedupe()
@@ -56,7 +56,7 @@ def test_it_is_exact_for_events_up_to_one_ttl_late(watermark: int) -> None:
 
 
 @pytest.mark.parametrize("watermark", range(30, 36))
-def test_what_is_more_than_one_ttl_late_is_counted(watermark: int) -> None:
+def test_events_more_than_one_ttl_late_are_counted(watermark: int) -> None:
     for late_ms in range(2 * TTL_MS):
         subject, counts = dedupe()
         subject.claim(OTHER, watermark, 7)
@@ -66,7 +66,7 @@ def test_what_is_more_than_one_ttl_late_is_counted(watermark: int) -> None:
 
 @pytest.mark.parametrize("watermark", range(30, 36))
 def test_a_claim_is_kept_from_the_oldest_needed_time_on(watermark: int) -> None:
-    """That is at least two ttl behind the watermark, and less than three."""
+    """That time is at least two ttl behind the watermark, and less than three."""
     subject, _ = dedupe()
     subject.observe(watermark)
     needed_from_ms = subject.needed_from_ms
@@ -136,7 +136,7 @@ def test_only_the_delivery_that_made_a_claim_releases_it(claimed_at: int) -> Non
 # Limits
 
 
-def test_at_the_limit_nothing_is_forgotten_and_one_beyond_it_one_is() -> None:
+def test_at_the_limit_no_claim_is_evicted_and_one_more_evicts_one() -> None:
     subject, counts = dedupe(max_entries=10)
     for number in range(10):
         subject.claim(bytes([number]) * 16, 100, number)
@@ -146,7 +146,7 @@ def test_at_the_limit_nothing_is_forgotten_and_one_beyond_it_one_is() -> None:
     assert subject.claim(OTHER, 100 + TTL_MS, 11) == 10, "the newest stays"
 
 
-def test_what_is_outdated_makes_room_first_and_is_not_counted_as_early() -> None:
+def test_outdated_claims_make_room_first_and_are_not_counted_as_early() -> None:
     quiet, counts = dedupe(max_entries=2 * SWEEP_ENTRIES)
     busy = Dedupe(TTL_MS / 1000, 2 * SWEEP_ENTRIES, counts)
     for number in range(2 * SWEEP_ENTRIES):
@@ -159,7 +159,7 @@ def test_what_is_outdated_makes_room_first_and_is_not_counted_as_early() -> None
     assert quiet.claim(KEY, 1_000, 9) == 7
 
 
-def test_at_the_limit_a_claim_that_may_only_just_be_repeated_is_not_outdated() -> None:
+def test_at_the_limit_the_oldest_claim_that_may_have_a_duplicate_is_not_outdated() -> None:
     counts = DedupeCounts()
     newer, older = (Dedupe(TTL_MS / 1000, 3, counts) for _ in range(2))
     newer.claim(KEY, 100, 1)
@@ -171,7 +171,7 @@ def test_at_the_limit_a_claim_that_may_only_just_be_repeated_is_not_outdated() -
     assert older.repeated(KEY, 90) is None, "the oldest gives way"
 
 
-def test_at_the_limit_the_most_of_equally_old_claims_give_way() -> None:
+def test_at_the_limit_the_partition_with_the_most_of_equally_old_claims_evicts_one() -> None:
     counts = DedupeCounts()
     few, many = (Dedupe(TTL_MS / 1000, 5, counts) for _ in range(2))
     for subject, count in ((few, 2), (many, 4)):
@@ -180,7 +180,7 @@ def test_at_the_limit_the_most_of_equally_old_claims_give_way() -> None:
     assert (len(few), len(many)) == (2, 3)
 
 
-def test_what_was_restored_beyond_the_limit_goes_a_few_at_each_claim() -> None:
+def test_claims_restored_beyond_the_limit_are_evicted_a_few_at_each_claim() -> None:
     counts = DedupeCounts()
     restored = [Dedupe(TTL_MS / 1000, 100, DedupeCounts()) for _ in range(2)]
     for partition, each in enumerate(restored):
@@ -222,7 +222,7 @@ def test_one_claim_frees_a_bounded_number_of_outdated_ones() -> None:
     assert held == [2 * SWEEP_ENTRIES + 1, SWEEP_ENTRIES + 2, 3, 4]
 
 
-def test_what_was_judged_before_frees_all_that_is_outdated() -> None:
+def test_an_observed_time_frees_all_outdated_claims() -> None:
     subject, counts = dedupe(max_entries=10_000)
     for number in range(3 * SWEEP_ENTRIES):
         subject.restore(number.to_bytes(16), 20, number)
@@ -244,7 +244,7 @@ def test_without_a_ttl_nothing_is_a_duplicate_nothing_is_kept_and_nothing_is_nee
     assert subject.needed_from_ms == NEVER_MS
 
 
-def test_a_ttl_of_less_than_a_second_is_one() -> None:
+def test_a_ttl_may_be_less_than_a_second() -> None:
     subject, _ = dedupe(ttl_ms=1)
     assert subject.claim(KEY, 20, 7) is None
     assert subject.repeated(KEY, 20) == subject.claim(KEY, 20, 8) == 7
@@ -253,10 +253,10 @@ def test_a_ttl_of_less_than_a_second_is_one() -> None:
     assert subject.claim(OTHER, 21, 11) == 10
 
 
-# Books
+# Counts
 
 
-def test_counts_that_move_to_other_books_are_counted_only_there() -> None:
+def test_claims_that_move_to_other_counts_are_counted_only_there() -> None:
     subject, before = dedupe(max_entries=2)
     for number in range(3):
         subject.claim(bytes([number]) * 16, 20 + 4 * number, number)
@@ -270,7 +270,7 @@ def test_counts_that_move_to_other_books_are_counted_only_there() -> None:
 
 
 @pytest.mark.parametrize("how", ["forgotten", "moved"])
-def test_what_is_outdated_and_not_swept_yet_leaves_the_books_with_its_partition(how: str) -> None:
+def test_outdated_claims_that_are_not_swept_yet_leave_the_counts_with_their_partition(how: str) -> None:
     subject, counts = dedupe()
     for number in range(2 * SWEEP_ENTRIES):
         subject.claim(number.to_bytes(16), 20, number)

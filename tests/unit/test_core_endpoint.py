@@ -1,4 +1,4 @@
-"""Endpoints: breaker, throttling, and telling a poisonous delivery from a wrong set-up."""
+"""Endpoints: breaker, throttling, and distinguishing a poisonous delivery from a wrong set-up."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def endpoint(connections: int = 8) -> Endpoint:
 
 
 def start_all(subject: Endpoint, now: float = 0.0, limit: int = 100) -> int:
-    """Start requests until no more may start; how many did."""
+    """Start requests until no more may start; returns how many did."""
     started = 0
     while subject.opens_at(now) == now and started < limit:
         subject.start(f"v{started}")
@@ -57,7 +57,7 @@ def test_ten_failures_in_a_row_open_the_breaker_and_probes_go_one_at_a_time() ->
     assert waits == [1, 2, 4, 8, 16, 30, 30]
 
 
-def test_nine_failures_do_not_and_a_success_starts_the_count_again() -> None:
+def test_nine_failures_do_not_open_the_breaker_and_a_success_resets_the_count() -> None:
     subject = endpoint()
     for _ in range(3):
         for number in range(FAILURES_THAT_OPEN - 1):
@@ -76,7 +76,7 @@ def test_one_visitor_alone_never_takes_the_endpoint_down() -> None:
     assert subject.is_down
 
 
-def test_after_an_outage_what_may_be_in_flight_starts_at_one_and_doubles() -> None:
+def test_after_an_outage_the_limit_in_flight_starts_at_one_and_doubles() -> None:
     subject = endpoint(8)
     fail_until_down(subject)
     subject.succeeded(subject.start("probe"), 0.0)
@@ -114,7 +114,7 @@ def test_a_success_of_several_visitors_counts_for_each_as_anothers() -> None:
 
 
 def test_a_few_refusals_among_many_requests_never_take_the_endpoint_down() -> None:
-    """2 % random 404s with 64 requests in flight: two in a row are chance."""
+    """With 2 % random 404s and 64 requests in flight, two refusals in a row happen by chance."""
     subject = endpoint(64)
     flying = [subject.start(f"v{number}") for number in range(64)]
     for refused in flying[:9]:
@@ -181,7 +181,7 @@ def test_a_new_secret_is_tried_at_once() -> None:
     assert subject.state is EndpointState.OK
 
 
-def test_429s_of_three_visitors_hold_the_endpoint_and_halve_what_may_be_in_flight() -> None:
+def test_429s_of_three_visitors_hold_the_endpoint_and_halve_the_limit_in_flight() -> None:
     subject = endpoint(8)
     subject.throttled(subject.start("a"), None, 0.0)
     subject.throttled(subject.start("a"), None, 1.0)
@@ -197,7 +197,7 @@ def test_429s_of_three_visitors_hold_the_endpoint_and_halve_what_may_be_in_fligh
 
 
 def test_429s_hold_the_endpoint_only_as_a_share_of_the_answers() -> None:
-    """0.5 % random 429s cut the throughput to a quarter when three of them were enough."""
+    """Before the fix, three 429s were enough: 0.5 % random 429s cut the throughput to a quarter."""
     subject = endpoint(8)
     for number in range(2000):
         ticket = subject.start(f"v{number}")
@@ -216,7 +216,7 @@ def test_429s_over_more_than_ten_seconds_hold_only_their_lanes() -> None:
     assert subject.state is EndpointState.OK
 
 
-def test_429_to_everything_is_held_for_longer_and_longer() -> None:
+def test_429s_to_everything_hold_the_endpoint_for_longer_each_time() -> None:
     subject, now, holds = endpoint(64), 0.0, []
     tickets = [subject.start(f"v{number}") for number in range(64)]
     for ticket in tickets:
@@ -258,7 +258,7 @@ def test_a_rejection_does_not_change_the_endpoint() -> None:
 
 
 def test_after_a_rejected_probe_another_visitor_is_asked_soon() -> None:
-    """A visitor whose every event is refused was asked again and again, after pauses that grew."""
+    """Before the fix, a visitor whose events are all rejected was the probe again and again, after growing pauses."""
     subject = endpoint()
     fail_until_down(subject)
     for number in range(3):
@@ -272,7 +272,9 @@ def test_after_a_rejected_probe_another_visitor_is_asked_soon() -> None:
     assert not subject.rejected_probes
 
 
-def test_so_many_visitors_are_remembered_whose_probe_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visitors_whose_probe_was_rejected_are_remembered_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("flagpost_consumer.core.pendo.endpoint.MAX_REJECTED_PROBES", 2)
     subject = endpoint()
     fail_until_down(subject)
@@ -281,12 +283,12 @@ def test_so_many_visitors_are_remembered_whose_probe_was_refused(monkeypatch: py
     assert (subject.rejected_probes, subject.last_failed) == ({"p0", "p1"}, "p2")
 
 
-# Who passed
+# Successes of other visitors
 
 
 @given(st.data())
-def test_the_latest_passes_answer_like_a_full_list_of_them(data: st.DataObject) -> None:
-    """Answers come in any order; the endpoint remembers two of them."""
+def test_the_remembered_successes_answer_like_a_full_list_of_them(data: st.DataObject) -> None:
+    """Answers come in any order; the endpoint remembers only the latest successes."""
     names = data.draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=8))
     subject = endpoint(8)
     tickets = [subject.start(name) for name in names]
@@ -330,7 +332,7 @@ def test_a_probe_waits_for_the_budget_too() -> None:
 
 
 def test_a_probe_that_is_rejected_is_followed_by_another() -> None:
-    """A 400 is about one delivery; it shows no health."""
+    """A 400 is about one delivery; it does not show that Pendo works again."""
     subject = down(endpoint())
     probe = subject.start("p")
     subject.rejected(probe, 1.0)
@@ -347,7 +349,7 @@ def test_a_probe_that_is_rejected_is_followed_by_another() -> None:
         lambda subject, late: subject.refused(late, 0.5),
     ],
 )
-def test_while_it_is_down_only_the_probe_s_answer_counts(
+def test_while_the_endpoint_is_down_only_the_probe_s_answer_counts(
     answer: Callable[[Endpoint, Ticket], object],
 ) -> None:
     subject = endpoint(64)
@@ -358,7 +360,7 @@ def test_while_it_is_down_only_the_probe_s_answer_counts(
     assert subject.state is EndpointState.UNREACHABLE
 
 
-def test_a_rejection_while_it_works_starts_no_probes() -> None:
+def test_a_rejection_while_the_endpoint_works_starts_no_probes() -> None:
     subject = endpoint()
     ticket = subject.start("a")
     subject.rejected(ticket, 0.0)
@@ -366,7 +368,7 @@ def test_a_rejection_while_it_works_starts_no_probes() -> None:
     assert subject.opens_at(0.0) == 1.0, "the first wait is one second"
 
 
-def test_a_probe_that_is_refused_shows_a_wrong_set_up_and_what_began_before_proves_nothing_then() -> None:
+def test_a_refused_probe_shows_a_wrong_set_up_and_requests_from_before_then_prove_nothing() -> None:
     subject = endpoint(64)
     before = subject.start("before")
     down(subject)
@@ -399,7 +401,7 @@ def test_a_success_from_before_an_outage_ends_it_if_nothing_was_refused() -> Non
     assert subject.opens_at(0.5) == 0.5
 
 
-def test_after_an_outage_of_refusals_a_success_of_before_it_counts_again() -> None:
+def test_after_an_outage_of_refusals_a_success_from_before_it_counts_again() -> None:
     subject = endpoint(64)
     late = subject.start("late")
     for visitor in ("a", "b", "c"):
@@ -437,7 +439,7 @@ def test_an_outage_has_the_cause_of_most_of_its_failures(refusals: int, state: E
     assert subject.state is state
 
 
-def test_who_failed_last_is_known_until_one_passes() -> None:
+def test_the_visitor_that_failed_last_is_known_until_a_request_succeeds() -> None:
     subject = endpoint()
     known = [subject.last_failed]
     subject.failed(subject.start("a"), 0.0)
@@ -451,7 +453,7 @@ def test_who_failed_last_is_known_until_one_passes() -> None:
 # A new secret
 
 
-def test_what_failed_with_the_old_secret_is_forgotten() -> None:
+def test_failures_with_the_old_secret_are_forgotten() -> None:
     subject = endpoint()
     subject.refused(subject.start("a"), 0.0)
     last = subject.start("b")
@@ -462,7 +464,7 @@ def test_what_failed_with_the_old_secret_is_forgotten() -> None:
     assert not subject.is_down, "one refusal of the new secret"
 
 
-def test_failures_of_requests_with_the_old_secret_count_no_more() -> None:
+def test_requests_with_the_old_secret_that_fail_later_do_not_count() -> None:
     subject = endpoint(64)
     old = [subject.start(f"v{number}") for number in range(FAILURES_THAT_OPEN)]
     subject.secret_changed(0.0)
@@ -476,7 +478,7 @@ def test_failures_of_requests_with_the_old_secret_count_no_more() -> None:
     assert subject.is_down
 
 
-def test_a_new_secret_while_it_is_down_starts_the_waits_again_and_keeps_the_state_until_an_answer() -> None:
+def test_a_new_secret_during_an_outage_resets_the_waits_and_keeps_the_state_until_an_answer() -> None:
     subject = endpoint()
     subject.refused(subject.start("a"), 0.0)
     subject.refused(subject.start("b"), 0.0)
@@ -500,7 +502,7 @@ def held(subject: Endpoint, now: float = 0.0, retry_after: float | None = None) 
     return subject
 
 
-def test_429s_exactly_ten_seconds_apart_are_within_the_same_time() -> None:
+def test_429s_exactly_ten_seconds_apart_are_counted_together() -> None:
     subject = endpoint()
     for visitor, now in (("a", 0.0), ("b", 5.0), ("c", 10.0)):
         subject.throttled(subject.start(visitor), None, now)
@@ -508,7 +510,9 @@ def test_429s_exactly_ten_seconds_apart_are_within_the_same_time() -> None:
 
 
 @pytest.mark.parametrize(("passed", "state"), [(57, EndpointState.THROTTLED), (58, EndpointState.OK)])
-def test_429s_hold_from_a_twentieth_of_the_answers_on(passed: int, state: EndpointState) -> None:
+def test_429s_hold_the_endpoint_if_they_are_a_twentieth_of_the_answers(
+    passed: int, state: EndpointState
+) -> None:
     subject = endpoint(8)
     for number in range(passed):
         subject.succeeded(subject.start(f"v{number}"), 0.0)
@@ -517,7 +521,7 @@ def test_429s_hold_from_a_twentieth_of_the_answers_on(passed: int, state: Endpoi
     assert subject.state is state
 
 
-def test_answers_of_more_than_ten_seconds_ago_are_no_share_of_now() -> None:
+def test_answers_from_more_than_ten_seconds_ago_do_not_count() -> None:
     subject = endpoint(8)
     for number in range(1000):
         subject.succeeded(subject.start(f"v{number}"), 0.0)
@@ -525,7 +529,7 @@ def test_answers_of_more_than_ten_seconds_ago_are_no_share_of_now() -> None:
 
 
 @pytest.mark.parametrize(("now", "state"), [(10.0, EndpointState.OK), (10.5, EndpointState.THROTTLED)])
-def test_answers_of_ten_seconds_ago_are_a_share_of_now(now: float, state: EndpointState) -> None:
+def test_answers_count_for_ten_seconds(now: float, state: EndpointState) -> None:
     subject = endpoint(8)
     for number in range(1000):
         subject.succeeded(subject.start(f"v{number}"), 0.0)
@@ -535,7 +539,7 @@ def test_answers_of_ten_seconds_ago_are_a_share_of_now(now: float, state: Endpoi
 
 
 def test_an_answer_belongs_to_the_second_in_which_it_came() -> None:
-    """However many there were in the second before: one more in the wrong second, and the 429s would hold."""
+    """If one of the successes at second 1 were counted in second 0, the 429s would hold the endpoint."""
     subject = endpoint(8)
     for number in range(59):
         subject.succeeded(subject.start(f"v{number}"), 1.0 if number else 0.0)
@@ -544,7 +548,7 @@ def test_an_answer_belongs_to_the_second_in_which_it_came() -> None:
     assert subject.state is EndpointState.OK
 
 
-def test_a_success_of_before_the_hold_does_not_end_it() -> None:
+def test_a_success_of_a_request_from_before_the_hold_does_not_end_it() -> None:
     subject = endpoint(8)
     tickets = [subject.start(visitor) for visitor in "abcd"]
     for ticket in tickets[:3]:
@@ -579,7 +583,7 @@ def test_each_hold_begins_with_one_second_and_with_429s_of_its_own() -> None:
     assert subject.opens_at(20.0) == 21.0
 
 
-def test_what_may_be_in_flight_is_never_halved_below_one() -> None:
+def test_the_limit_in_flight_is_never_halved_below_one() -> None:
     subject = endpoint(1)
     held(subject)
     assert subject.limit == 1
@@ -588,7 +592,7 @@ def test_what_may_be_in_flight_is_never_halved_below_one() -> None:
 
 
 def test_halves_are_kept_when_the_limit_is_odd() -> None:
-    """3 becomes 1.5, and 1.5 one success later 2.2: two in flight."""
+    """3 is halved to 1.5, and one success raises it to 2.2: two in flight."""
     subject = held(endpoint(3))
     assert subject.limit == 1
     subject.succeeded(subject.start("p"), 1.0)

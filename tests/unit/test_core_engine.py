@@ -37,7 +37,7 @@ def answering(script: Scripted, seconds: float = 0.01) -> Answering:
 
 
 def of_visitor(answers: dict[str, list[Answer]]) -> Scripted:
-    """Each visitor's answers in turn; then, and for others, 200."""
+    """Answer each visitor's attempts with its answers in turn; everything else with 200."""
 
     def script(attempt: Attempt) -> Answer:
         visitor = attempt.lane.visitor_id if isinstance(attempt, TrackAttempt) else ""
@@ -90,7 +90,7 @@ def test_a_newly_assigned_partition_sends_nothing_for_one_interval() -> None:
     "answer",
     [Answer(500), Answer(429), Answer(429, "3"), Answer(503, "3"), TIMED_OUT, BROKEN, Answer(408)],
 )
-def test_a_retry_goes_before_what_comes_after_it_and_keeps_the_pace(answer: Answer) -> None:
+def test_a_retry_goes_before_later_events_of_its_visitor_and_keeps_the_pace(answer: Answer) -> None:
     events = [decision("v", "one"), decision("v", "two"), decision("w", "three")]
     world = world_of(*events, script=of_visitor({"v": [answer, answer]}))
     world.check_spacing()
@@ -212,7 +212,7 @@ def test_sending_stops_while_too_many_answers_are_unacknowledged() -> None:
     ("max_age_seconds", "order"),
     [(3600.0, ["young", "old", "older"]), (30.0, ["older", "old", "young"])],
 )
-def test_deliveries_start_as_they_came_but_what_expires_within_a_minute_goes_first(
+def test_deliveries_start_as_they_came_but_those_that_expire_within_a_minute_start_first(
     max_age_seconds: float, order: list[str]
 ) -> None:
     policy = TRACKS_ONLY.model_copy(
@@ -231,7 +231,9 @@ def test_deliveries_start_as_they_came_but_what_expires_within_a_minute_goes_fir
 
 
 @pytest.mark.parametrize(("seconds_left", "first"), [(60.0, "came first"), (59.9, "expires")])
-def test_only_what_expires_sooner_than_in_a_minute_comes_forward(seconds_left: float, first: str) -> None:
+def test_only_deliveries_that_expire_in_less_than_a_minute_start_first(
+    seconds_left: float, first: str
+) -> None:
     """docs/decisions/0044."""
     limits = EndpointLimits(max_connections=1)
     engine = engine_with(TRACKS_ONLY.model_copy(update={"limits": limits}))
@@ -242,14 +244,14 @@ def test_only_what_expires_sooner_than_in_a_minute_comes_forward(seconds_left: f
     assert visitors(engine.poll(now).attempts) == [first]
 
 
-def test_undecodable_and_repeated_records_are_settled_in_their_place() -> None:
+def test_undecodable_and_duplicate_records_are_settled_in_their_place() -> None:
     event = TrackEvent(event_id="same", occurred_at=START_MS, visitor_id="v", event="Clicked")
     world = world_of(event, DecodeFailure(Reason.UNDECODABLE, "cut short"), event)
     assert world.reasons() == {(0, 0): Reason.OK, (0, 2): Reason.DEDUPE}
     assert world.settled[0, 1, Kind.UNKNOWN][0].ending.outcome is Outcome.DEAD_LETTERED
 
 
-def test_a_replayed_record_plans_only_the_kind_that_died() -> None:
+def test_a_replayed_record_plans_only_the_kind_that_was_dead_lettered() -> None:
     world = World(Policy(), Random(1))
     made = world.publish(decision("v"))
     world.log[0][0] = made._replace(headers=(("flagpost-replay-kind", b"visitor_metadata"),))
@@ -261,14 +263,14 @@ def test_a_replayed_record_plans_only_the_kind_that_died() -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        # What died is not planned any more: the other kind must not be sent in its place.
+        # The dead-lettered kind is not planned any more: the other kind must not be sent in its place.
         (b"account_metadata", {Kind.ACCOUNT_METADATA: Reason.INVALID}),
         (b"unknown", {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
         (b"nonsense", {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
         (None, {Kind.TRACK: Reason.OK, Kind.VISITOR_METADATA: Reason.OK}),
     ],
 )
-def test_a_replay_of_what_is_not_planned_sends_nothing_else(
+def test_a_replay_of_a_kind_that_is_not_planned_is_invalid_and_of_an_unknown_kind_sends_all(
     kind: bytes | None, expected: dict[Kind, Reason]
 ) -> None:
     world = World(Policy(), Random(1))
@@ -331,7 +333,7 @@ def test_types_count_when_values_are_compared() -> None:
     assert len(metadata_requests(world)) == 4
 
 
-def test_one_bad_record_costs_only_itself() -> None:
+def test_one_bad_record_is_rejected_alone() -> None:
     policy = Policy(metadata=MetadataSettings(batch_size=64))
 
     def script(attempt: Attempt) -> Answer:
@@ -400,7 +402,7 @@ def test_metadata_that_is_refused_holds_only_itself() -> None:
     assert len(metadata_requests(world)) <= 36
 
 
-def test_accounts_and_groups_have_requests_of_their_own() -> None:
+def test_accounts_and_visitors_have_requests_of_their_own() -> None:
     account = AccountMetadata(event_id="a", occurred_at=START_MS, account_id="v", values={"tier": 1})
     world = world_of(account, metadata("v", plan="x"), policy=Policy())
     bodies = {sight.body for sight in world.sights}

@@ -1,4 +1,4 @@
-"""What the engine is told beside records and answers, and what it tells: partitions, gaps, suppressions, figures."""
+"""The engine apart from records and answers: partitions, membership, suppressions, limits, figures, the stop."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from flagpost_consumer.core.records import Gap
 
 
 def receive(engine: Engine, *names: str, at: float = 1.0, first: int = 0) -> None:
-    """One event of each visitor."""
+    """Receive one event of each visitor."""
     engine.receive([record(decision(name), offset) for offset, name in enumerate(names, first)], instant(at))
 
 
 def knows(engine: Engine) -> bool:
-    """Whether it is known who is suppressed."""
+    """Whether the engine knows which visitors are suppressed."""
     return engine.knows_suppressions
 
 
 def is_drained(engine: Engine) -> bool:
-    """Whether nothing is left to do before the end."""
+    """Whether nothing is left to do before the process ends."""
     return engine.is_drained
 
 
 def goes(engine: Engine, at: float) -> list[str]:
-    """Whose track events start at a moment."""
+    """The visitors whose track events start at a moment."""
     return visitors(engine.poll(instant(at)).attempts)
 
 
@@ -100,8 +100,8 @@ def test_before_its_first_assignment_an_engine_knows_of_no_partition_and_may_sen
     assert not engine.is_member(instant(1e9))
 
 
-def test_claims_of_a_partition_are_counted_once_however_often_it_comes_and_goes() -> None:
-    """Those of before it was restored stayed among those that share the limit: one more with each assignment."""
+def test_claims_of_a_partition_are_counted_once_however_often_it_is_assigned() -> None:
+    """Before the fix, each assignment left one more table of claims among those that share the limit."""
     engine = Engine(TRACKS_ONLY, Random(1).random)
     for _ in range(3):
         ready(engine, [0, 1], 8, instant(0.0), TRACKS_ONLY)
@@ -118,7 +118,7 @@ def test_nothing_is_sent_of_a_partition_in_its_first_visitor_interval() -> None:
     assert goes(engine, 1.0) == ["v"]
 
 
-def test_what_the_ledger_settles_is_passed_over_and_the_rest_of_its_record_is_done() -> None:
+def test_deliveries_settled_in_the_ledger_are_skipped_and_others_of_their_record_are_sent() -> None:
     engine = Engine(NO_LINGER, Random(1).random)
     (partition,) = engine.assign([0], 8, instant(0.0))
     restoration = Restoration(0, NO_LINGER.dedupe)
@@ -149,8 +149,8 @@ def test_what_the_ledger_settles_is_passed_over_and_the_rest_of_its_record_is_do
     assert positions(engine) == {0: 3}
 
 
-def test_what_the_ledger_settles_as_undecodable_is_settled_although_it_can_be_decoded_by_now() -> None:
-    """Its dead letter may have been replayed since: to send the record as well would tell Pendo twice."""
+def test_a_record_settled_as_undecodable_stays_settled_although_it_can_be_decoded_now() -> None:
+    """Its dead letter may have been replayed since: sending the record too would deliver it twice."""
     engine = Engine(NO_LINGER, Random(1).random)
     (partition,) = engine.assign([0], 8, instant(0.0))
     restoration = Restoration(0, NO_LINGER.dedupe)
@@ -195,7 +195,7 @@ def test_only_partitions_that_have_a_position_report_one() -> None:
 
 
 @pytest.mark.parametrize("answer", [OK, Answer(503), Answer(429), Answer(400)])
-def test_what_is_in_flight_is_waited_for_by_its_own_partition(answer: Answer) -> None:
+def test_only_its_own_partition_waits_for_a_request_in_flight(answer: Answer) -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     receive(engine, "v")
     (attempt,) = attempts_at(engine, 1.0)
@@ -216,7 +216,7 @@ def test_requests_that_are_abandoned_are_counted_over_all_partitions_that_are_lo
     assert engine.forget([0, 1], instant(1.0)) == 2
 
 
-def test_a_ledger_record_of_before_the_log_went_back_gives_claims_and_settles_nothing() -> None:
+def test_a_ledger_record_from_before_the_log_went_back_restores_claims_and_settles_nothing() -> None:
     restoration = Restoration(0, DedupeSettings(), settles_from=5)
     key = b"k" * 16
     for ledger_offset, offset in ((4, 0), (5, 1)):
@@ -228,7 +228,7 @@ def test_a_ledger_record_of_before_the_log_went_back_gives_claims_and_settles_no
     assert off.dedupe.repeated(key, START_MS) is None, "a ttl of 0 removes no duplicates"
 
 
-def test_from_where_on_the_ledger_settles_is_committed_with_the_position() -> None:
+def test_the_ledger_offset_from_which_entries_settle_is_committed_with_the_position() -> None:
     engine = Engine(TRACKS_ONLY, Random(1).random)
     (partition,) = engine.assign([0], 8, instant(0.0))
     engine.restore(partition, Restoration(3, TRACKS_ONLY.dedupe, settles_from=5))
@@ -239,7 +239,7 @@ def test_from_where_on_the_ledger_settles_is_committed_with_the_position() -> No
 # Membership
 
 
-def test_a_request_starts_only_if_it_would_end_while_the_group_counts_on_us() -> None:
+def test_a_request_starts_only_if_it_would_end_while_membership_is_proved() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.prove_membership(20.0)
     assert [engine.is_member(instant(at)) for at in (19.9, 20.0)] == [True, False]
@@ -253,7 +253,7 @@ def test_a_request_starts_only_if_it_would_end_while_the_group_counts_on_us() ->
 # Suppressions
 
 
-def test_while_nobody_would_hear_of_a_suppression_nothing_is_sent_or_read() -> None:
+def test_nothing_is_sent_or_read_while_suppressions_are_not_followed() -> None:
     engine = engine_with(TRACKS_ONLY)
     receive(engine, "v")
     engine.follow_suppressions(followed=False)
@@ -293,7 +293,7 @@ def test_more_suppressions_than_fit_stop_everything_until_all_are_known_again(
 # How much is held
 
 
-def test_intake_pauses_when_as_much_is_pending_as_may_be_and_resumes_well_below() -> None:
+def test_intake_pauses_at_the_limit_of_pending_deliveries_and_resumes_well_below_it() -> None:
     policy = TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_pending=10)})
     engine = engine_with(policy)
     told = []
@@ -310,7 +310,7 @@ def test_intake_pauses_when_as_much_is_pending_as_may_be_and_resumes_well_below(
     assert engine.fullness == 0.0
 
 
-def test_lines_are_cut_from_four_fifths_of_the_limit_on() -> None:
+def test_lanes_are_cut_from_four_fifths_of_the_limit_on() -> None:
     """docs/settings.md, `delivery.max_pending_per_visitor`."""
     delivery = DeliverySettings(max_pending=10, max_pending_per_visitor=5)
     engine = engine_with(TRACKS_ONLY.model_copy(update={"delivery": delivery}))
@@ -330,7 +330,7 @@ def test_both_endpoints_share_the_connections() -> None:
     assert (engine.metadata.in_flight, engine.track.in_flight) == (1, 1)
 
 
-def test_bytes_fill_it_too() -> None:
+def test_pending_bytes_fill_the_engine_too() -> None:
     policy = TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_pending_bytes=18)})
     engine = engine_with(policy)
     receive(engine, "v", at=0.0)
@@ -340,10 +340,10 @@ def test_bytes_fill_it_too() -> None:
     assert (engine.pending_records, engine.pending_bytes) == (2, 18)
 
 
-# What is told
+# What the engine reports
 
 
-def test_each_endpoint_has_its_name_and_only_its_own_secret_concerns_it() -> None:
+def test_each_endpoint_has_its_name_and_only_its_own_new_secret_affects_it() -> None:
     engine = engine_with(NO_LINGER)
     assert dict(engine.endpoints) == {
         EndpointName.TRACK: engine.track,
@@ -358,7 +358,7 @@ def test_each_endpoint_has_its_name_and_only_its_own_secret_concerns_it() -> Non
     assert engine.track.opens_at(1.6) == 1.6
 
 
-def test_what_could_be_sent_now_is_counted_within_the_budget_and_only_while_pendo_is_well() -> None:
+def test_sendable_deliveries_are_counted_within_the_budget_and_only_while_pendo_works() -> None:
     limits = EndpointLimits(track_requests_per_minute=480.0)
     engine = engine_with(TRACKS_ONLY.model_copy(update={"limits": limits}))
     assert engine.track.budget.per_minute == 60.0, "one partition of eight"
@@ -401,7 +401,7 @@ def test_the_oldest_pending_event_is_found_over_all_partitions() -> None:
     assert engine.oldest_pending_ms() == START_MS + 500
 
 
-def test_of_a_record_that_cannot_be_decoded_the_time_is_kafka_s() -> None:
+def test_the_time_of_a_record_that_cannot_be_decoded_is_kafka_s() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([damaged(0)._replace(timestamp_ms=START_MS + 7)], instant(1.0))
     assert engine.oldest_pending_ms() == START_MS + 7
@@ -418,14 +418,14 @@ def test_repairs_are_counted_and_not_kept() -> None:
     assert settlement.delivery.planned.repairs == ()
 
 
-def test_the_hottest_visitors_are_returned_with_what_waits() -> None:
+def test_the_hottest_visitors_are_returned_with_the_number_of_their_waiting_events() -> None:
     engine = engine_with(TRACKS_ONLY)
     events = [decision(name, f"f{n}") for name, count in (("a", 1), ("b", 3), ("c", 2)) for n in range(count)]
     engine.receive([record(event, offset) for offset, event in enumerate(events)], instant(0.0))
     assert engine.hottest_visitors(2) == [("b", 3), ("c", 2)]
 
 
-def test_records_are_wanted_while_little_could_start_or_pendo_is_not_well() -> None:
+def test_records_are_wanted_while_few_could_start_or_pendo_is_down() -> None:
     limits = EndpointLimits(max_connections=1)
     engine = engine_with(TRACKS_ONLY.model_copy(update={"limits": limits}))
     receive(engine, "a", at=0.0)
@@ -441,7 +441,7 @@ def test_records_are_wanted_while_little_could_start_or_pendo_is_not_well() -> N
 # The end
 
 
-def test_a_stop_hands_back_what_waits_and_sends_waiting_metadata_at_once() -> None:
+def test_a_stop_hands_back_waiting_events_and_sends_waiting_metadata_at_once() -> None:
     policy = Policy()
     engine = engine_with(policy)
     receive(engine, "v", at=0.0)
@@ -462,7 +462,7 @@ def test_a_stop_hands_back_what_waits_and_sends_waiting_metadata_at_once() -> No
     assert engine.accounts.settled == {(Kind.VISITOR_METADATA, Outcome.DELIVERED, Reason.OK): 2}
 
 
-def test_a_stop_hands_metadata_back_that_pendo_would_not_take() -> None:
+def test_a_stop_hands_back_metadata_that_pendo_refuses() -> None:
     engine = engine_with(NO_LINGER)
     engine.receive([record(metadata("w", plan="pro"), 0)], instant(1.0))
     for visitor in ("x", "y"):
@@ -482,7 +482,7 @@ def test_a_partition_that_is_assigned_during_a_stop_takes_nothing_in() -> None:
     assert engine.accounts.records == 0
 
 
-def test_what_fails_during_a_stop_is_handed_back() -> None:
+def test_a_delivery_that_fails_during_a_stop_is_handed_back() -> None:
     engine = engine_with(TRACKS_ONLY)
     receive(engine, "v")
     (attempt,) = attempts_at(engine, 1.0)

@@ -1,4 +1,4 @@
-"""The visitors of experiments as the consumers of a group count them live, each of its own partitions."""
+"""The live count of the visitors of experiments: each consumer of a group counts those of its own partitions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def counted(visitors: ExperimentVisitors) -> dict[str, int]:
 
 
 def arrive(visitors: ExperimentVisitors, partition: int = 0, **sizes: int) -> None:
-    """So many new visitors of each variation on a partition."""
+    """Take this many new visitors of each variation on a partition."""
     for variation, size in sizes.items():
         for number in range(size):
             visitors.take(partition, shown(f"{partition}-{variation}-{number}", variation))
@@ -62,21 +62,21 @@ def test_only_experiments_of_flags_that_are_listed_count(event: DecisionEvent) -
     assert counted(visitors) == {}
 
 
-def test_where_the_type_of_a_rule_is_unknown_it_counts_if_the_flags_split_is_set() -> None:
+def test_a_rule_of_unknown_type_counts_if_the_flags_split_is_set() -> None:
     visitors = ExperimentVisitors(["checkout"], {"checkout": {"a": 90, "b": 10}})
     visitors.take(0, shown("v", rule_type=None, rule_key=None))
     assert visitors.shares(("checkout", None)) == {"a": 0.9, "b": 0.1}
     assert visitors.evidence().keys() == {("checkout", None)}
 
 
-def test_the_split_that_is_set_goes_before_a_publishers() -> None:
+def test_the_split_that_is_set_overrides_a_publishers() -> None:
     visitors = ExperimentVisitors(["checkout"], {"checkout": {"a": 90, "b": 10}})
     visitors.tell(EXPERIMENT, EVEN, 0)
     arrive(visitors, a=900, b=100)
     assert visitors.evidence()[EXPERIMENT] < 0
 
 
-def test_nothing_is_evidence_while_no_split_is_known() -> None:
+def test_there_is_no_evidence_while_no_split_is_known() -> None:
     visitors = ExperimentVisitors(["checkout"])
     arrive(visitors, a=900, b=100)
     assert (visitors.evidence(), visitors.shares(EXPERIMENT)) == ({}, {})
@@ -115,7 +115,7 @@ def test_the_evidence_is_that_of_all_partitions_together() -> None:
 
 
 def test_a_partition_that_is_given_away_is_no_longer_counted_and_starts_again_at_its_new_owner() -> None:
-    """So nobody is counted by two consumers, whose evidence is added up."""
+    """So no visitor is counted by two consumers, whose evidence is added up."""
     one, other = counting(), counting()
     arrive(one, 0, a=2, b=2)
     arrive(one, 1, a=1, b=2)
@@ -124,7 +124,7 @@ def test_a_partition_that_is_given_away_is_no_longer_counted_and_starts_again_at
     assert (counted(one), counted(other)) == ({"a": 2, "b": 2}, {"a": 3})
 
 
-def test_another_split_begins_the_count_anew_and_counts_nobody_again() -> None:
+def test_another_split_resets_the_count_and_counts_no_visitor_again() -> None:
     visitors = counting()
     visitors.tell(("checkout", "second"), EVEN, 0)
     arrive(visitors, a=3, b=2)
@@ -138,7 +138,7 @@ def test_another_split_begins_the_count_anew_and_counts_nobody_again() -> None:
 
 
 def test_sums_of_evidence_of_many_consumers_are_as_safe_as_one() -> None:
-    """Ten consumers, a thousand fair experiments, looked at forty times: at most one in a hundred warns."""
+    """Ten consumers, a thousand fair experiments, each tested forty times: at most one in a hundred warns."""
     random, warned = Random(7), 0
     for _ in range(1_000):
         counts = [[0, 0] for _ in range(10)]
@@ -148,14 +148,14 @@ def test_sums_of_evidence_of_many_consumers_are_as_safe_as_one() -> None:
                 treated = random.getrandbits(16).bit_count()
                 own[0] += treated
                 own[1] += 16 - treated
-            if abs(sum(a - b for a, b in counts)) > 100:  # what is nearer to even is no evidence
+            if abs(sum(a - b for a, b in counts)) > 100:  # counts nearer to even are no evidence
                 largest = max(largest, sum(evidence({"a": a, "b": b}, EVEN) for a, b in counts))
         warned += largest >= SKEWED_FROM
     assert warned <= 10
 
 
-def test_memory_is_bounded_and_a_visitor_more_than_it_holds_changes_no_split() -> None:
-    """Far more visitors than bits: fewer of them are counted, of each variation the same part."""
+def test_memory_is_bounded_and_visitors_that_are_not_counted_change_no_split() -> None:
+    """As many visitors as bits: not all of them are counted, but the same part of each variation."""
     visitors = counting()
     event = {variation: shown("v", variation) for variation in "ab"}
     for number in range(SEEN_BITS // 2):
@@ -168,7 +168,7 @@ def test_memory_is_bounded_and_a_visitor_more_than_it_holds_changes_no_split() -
     assert visitors.evidence()[EXPERIMENT] < SKEWED_FROM
 
 
-def test_of_variations_without_end_a_hundred_are_counted_and_the_experiment_is_not_tested() -> None:
+def test_only_a_hundred_variations_are_counted_and_an_experiment_with_more_is_not_tested() -> None:
     visitors = counting()
     for number in range(5 * MAX_VARIATIONS):
         visitors.take(number, shown(f"v{number}", f"variation-{number}"))
@@ -176,7 +176,7 @@ def test_of_variations_without_end_a_hundred_are_counted_and_the_experiment_is_n
     assert visitors.evidence() == {}
 
 
-def test_names_without_end_are_not_counted() -> None:
+def test_names_of_more_than_a_hundred_characters_are_not_counted() -> None:
     visitors = counting()
     visitors.take(0, shown("v", "a" * 101))
     visitors.take(0, shown("v", rule_key="r" * 101))
@@ -185,13 +185,13 @@ def test_names_without_end_are_not_counted() -> None:
     assert counted(visitors) == {"a" * 100: 1}
 
 
-def test_a_split_of_as_many_variations_as_are_counted_is_one() -> None:
+def test_a_split_may_have_as_many_variations_as_are_counted() -> None:
     visitors = ExperimentVisitors(["checkout"])
     visitors.tell(EXPERIMENT, {f"v{number}": 1 for number in range(MAX_VARIATIONS)}, 0)
     assert len(visitors.shares(EXPERIMENT)) == MAX_VARIATIONS
 
 
-def test_a_split_of_more_variations_than_are_counted_is_none() -> None:
+def test_a_split_of_more_variations_than_are_counted_is_ignored() -> None:
     visitors = ExperimentVisitors(["checkout"])
     visitors.tell(EXPERIMENT, {f"v{number}": 1 for number in range(MAX_VARIATIONS + 1)}, 0)
     visitors.tell(("unlisted", "rule"), EVEN, 0)

@@ -1,4 +1,4 @@
-"""Which decisions are of an experiment, and which split is expected of it while publishers tell theirs."""
+"""Which decisions belong to an experiment, and which split is expected of it from the reports of publishers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_split_that_came_back_is_the_one_that_is_expected() -> None:
     assert (dict(split.shares), split.since_ms) == ({"a": 0.5, "b": 0.5}, 1)
 
 
-def test_what_is_no_share_is_left_out_of_a_split() -> None:
+def test_values_that_are_not_shares_are_left_out_of_a_split() -> None:
     splits = Splits()
     odd = {
         "a": 1.0,
@@ -91,7 +91,7 @@ def test_shares_that_differ_by_less_than_a_millionth_are_the_same_split() -> Non
 
 
 @pytest.mark.parametrize("growing", ["a", "b"])
-def test_of_splits_without_end_the_newest_are_remembered(growing: str) -> None:
+def test_only_the_newest_splits_are_remembered(growing: str) -> None:
     splits = Splits()
     for at_ms in range(10 * MAX_SPLITS):
         splits.tell(EXPERIMENT, {"a": 1, "b": 1, growing: at_ms + 1}, at_ms)
@@ -148,7 +148,7 @@ def test_a_record_that_is_not_a_report_has_no_splits(value: bytes | None) -> Non
 # Memory
 
 
-def test_what_splits_take_is_counted_and_comes_down_with_those_that_are_forgotten() -> None:
+def test_the_bytes_of_splits_are_counted_and_subtracted_when_splits_are_forgotten() -> None:
     splits = Splits()
     for at_ms in range(MAX_SPLITS):
         splits.tell(EXPERIMENT, {"a": at_ms + 1, "b": 1}, at_ms)

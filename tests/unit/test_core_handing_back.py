@@ -1,4 +1,4 @@
-"""What is given up when a partition is taken away or the process stops: at once, whole, and nothing else."""
+"""What is handed back when a partition is revoked or the process stops: at once, completely, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from flagpost_consumer.core.policy import EndpointLimits, Policy
 
 
 def two_events_each(engine: Engine, *partitions: int) -> None:
-    """A visitor's two events in each partition: the second waits for the first."""
+    """Receive two events of a visitor in each partition: the second waits for the first."""
     for number in partitions:
         events = [decision(f"visitor{number}", flag) for flag in ("first", "second")]
         engine.receive([record(event, offset, number) for offset, event in enumerate(events)], instant(0.0))
 
 
-# A partition is taken away
+# A partition is revoked
 
 
-def test_what_waits_of_a_revoked_partition_is_handed_back_at_once() -> None:
+def test_waiting_events_of_a_revoked_partition_are_handed_back_at_once() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     two_events_each(engine, 0, 1)
     engine.revoke([1], instant(0.5))
@@ -47,7 +47,7 @@ def test_what_waits_of_a_revoked_partition_is_handed_back_at_once() -> None:
     assert visitors(attempts_at(engine, 5.0)) == ["visitor0"]
 
 
-def test_of_a_revoked_partition_only_what_is_in_flight_is_waited_for() -> None:
+def test_a_revoked_partition_waits_only_for_its_requests_in_flight() -> None:
     engine = engine_with(TRACKS_ONLY)
     two_events_each(engine, 0)
     (attempt,) = attempts_at(engine, 1.0)
@@ -63,7 +63,7 @@ def test_of_a_revoked_partition_only_what_is_in_flight_is_waited_for() -> None:
     assert engine.accounts.returned == {Kind.TRACK: 1}
 
 
-def test_what_fails_while_its_partition_is_taken_away_is_handed_back_not_tried_again() -> None:
+def test_a_delivery_that_fails_after_its_partition_was_revoked_is_handed_back_not_retried() -> None:
     engine = engine_with(TRACKS_ONLY)
     two_events_each(engine, 0)
     (attempt,) = attempts_at(engine, 1.0)
@@ -86,7 +86,7 @@ def test_waiting_metadata_of_a_revoked_partition_is_handed_back_at_once() -> Non
 
 
 def test_a_revoked_partition_takes_no_more_records() -> None:
-    """They would be sent by this member and, from the committed offset on, by the next one."""
+    """Otherwise they would be sent by this member and, from the committed offset on, by the next one."""
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     engine.revoke([1], instant(1.0))
     two_events_each(engine, 0, 1)
@@ -105,8 +105,8 @@ def test_a_partition_that_comes_back_takes_records_again() -> None:
     assert reasons(settle_all(engine, 2.0)) == {0: Reason.OK, 1: Reason.OK}
 
 
-def test_a_partition_that_is_leaving_counts_for_no_budget() -> None:
-    """docs/contract.md#settings: split by the share of partitions; the next owner begins with its own at once."""
+def test_a_revoked_partition_counts_for_no_budget() -> None:
+    """docs/contract.md#settings: budgets are split by the share of partitions; the next owner has its own at once."""
     policy = Policy(limits=EndpointLimits(track_requests_per_minute=60.0, metadata_requests_per_minute=600.0))
     engine = engine_with(policy, partitions=[0, 1, 2], count=4)
     budgets = engine.track.budget, engine.metadata.budget
@@ -122,7 +122,7 @@ def test_a_partition_that_is_leaving_counts_for_no_budget() -> None:
     assert [budget.per_minute for budget in budgets] == [0.0, 0.0]
 
 
-def test_a_partition_that_is_leaving_slows_what_stays_at_once() -> None:
+def test_a_revoked_partition_reduces_the_rate_of_the_others_at_once() -> None:
     policy = TRACKS_ONLY.model_copy(update={"limits": EndpointLimits(track_requests_per_minute=60.0)})
     engine = engine_with(policy, partitions=[0, 1], count=2)
     engine.receive([record(decision(f"v{offset}"), offset) for offset in range(100)], instant(0.0))
@@ -153,7 +153,7 @@ def test_a_drain_does_not_wait_for_metadata_that_is_down() -> None:
     assert positions(engine) == {0: 0}
 
 
-def test_a_drain_gives_waiting_metadata_up_when_metadata_goes_down_meanwhile() -> None:
+def test_a_drain_hands_back_waiting_metadata_when_its_endpoint_goes_down_meanwhile() -> None:
     policy = NO_LINGER.model_copy(update={"limits": EndpointLimits(metadata_requests_per_minute=None)})
     engine = engine_with(policy)
     attempts = []
@@ -183,7 +183,7 @@ def test_a_drain_sends_waiting_metadata_and_hands_back_waiting_tracks() -> None:
     assert engine.is_drained
 
 
-def test_a_drain_waits_until_kafka_has_what_ended_without_a_request() -> None:
+def test_a_drain_waits_until_kafka_has_settlements_that_needed_no_request() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([damaged(offset) for offset in range(3)], instant(0.0))
     engine.drain(instant(0.1))
@@ -203,11 +203,11 @@ def test_a_partition_that_is_assigned_during_a_drain_takes_nothing_in() -> None:
     assert engine.is_drained
 
 
-# Partitions by name
+# Partitions that are not ours
 
 
 @pytest.mark.parametrize("numbers", [[7], []])
-def test_what_is_not_ours_is_quiet_and_has_no_position(numbers: list[int]) -> None:
+def test_a_partition_that_is_not_ours_is_quiet_and_has_no_position(numbers: list[int]) -> None:
     engine = engine_with(TRACKS_ONLY)
     two_events_each(engine, 0)
     attempts_at(engine, 1.0)

@@ -1,4 +1,4 @@
-"""What Kafka does not take holds its own partition, and nothing else (docs/guarantees.md#isolation)."""
+"""Settlements that Kafka does not accept hold their own partition and nothing else (docs/guarantees.md#isolation)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def instant(seconds: float) -> Instant:
 
 
 class Run:
-    """An engine whose requests are answered at once, and settlements that Kafka takes of some partitions only."""
+    """An engine whose requests are answered at once; Kafka accepts the settlements of some partitions only."""
 
     def __init__(self, *partitions: int) -> None:
         self.engine = Engine(POLICY, Random(1).random)
         ready(self.engine, partitions, 8, instant(0.0), POLICY)
         self.deaf: set[int] = set()
-        """Partitions whose settlements Kafka does not take."""
+        """Partitions whose settlements Kafka does not accept."""
         self.untaken: list[Settlement] = []
         self.sent: list[str] = []
         self.paused: frozenset[int] = frozenset()
@@ -70,14 +70,14 @@ class Run:
                 return
 
     def take_all(self) -> None:
-        """Kafka takes everything from now on."""
+        """Let Kafka accept all settlements, also those that it has not accepted so far."""
         self.deaf = set()
         untaken, self.untaken = self.untaken, []
         acknowledge(self.engine, untaken)
 
 
 def test_a_ledger_partition_without_a_leader_holds_its_own_partition_only() -> None:
-    """Before, nothing was sent any more, of any partition, a second later."""
+    """Before the fix, no partition sent anything any more after a second."""
     run = Run(0, 1)
     run.deaf = {0}
     run.publish(0, "a0")
@@ -96,7 +96,7 @@ def test_a_ledger_partition_without_a_leader_holds_its_own_partition_only() -> N
 
 
 def test_no_partition_sends_when_kafka_takes_nothing_at_all() -> None:
-    """A crash would send again what is unacknowledged: twice the connections, and what was in flight."""
+    """After a crash, what is unacknowledged is sent again: at most twice the connections, and what was in flight."""
     run = Run(*range(8))
     run.deaf = set(range(8))
     for second in range(20):
@@ -108,7 +108,7 @@ def test_no_partition_sends_when_kafka_takes_nothing_at_all() -> None:
     assert run.engine.unacknowledged == len(run.sent)
 
 
-def test_a_held_partition_counts_again_no_more_once_others_are_acknowledged() -> None:
+def test_a_held_partition_no_longer_counts_for_the_others_once_they_are_acknowledged() -> None:
     run = Run(0, 1)
     run.deaf = {0}
     for number in range(LIMIT + 1):
@@ -123,7 +123,7 @@ def test_a_held_partition_counts_again_no_more_once_others_are_acknowledged() ->
 
 
 def test_a_dead_letter_that_pendo_cannot_have_taken_stops_no_sending() -> None:
-    """Before, one dead letter that Kafka did not take stopped everything after a second."""
+    """Before the fix, one dead letter that Kafka did not accept stopped all sending after a second."""
     run = Run(0)
     run.deaf = {0}
     run.publish(0, "refused")
@@ -156,7 +156,7 @@ def test_a_dead_letter_that_pendo_may_have_taken_holds_its_partition() -> None:
 
 
 def test_settlements_that_pile_up_pause_the_intake_of_their_partition_only() -> None:
-    """Damaged records are dead letters; a tenth of `max_pending` of them must not fill the memory of all."""
+    """Damaged records become dead letters; a partition that holds over an eighth of `max_pending` is not read."""
     run = Run(0, 1)
     run.deaf = {0}
     for _ in range(12):
@@ -188,7 +188,7 @@ def test_a_partition_is_read_while_no_more_than_an_eighth_of_the_limit_is_unwrit
         assert (run.paused == {0}) is is_paused
 
 
-def test_what_had_piled_up_does_not_pause_the_next_assignment_of_its_partition() -> None:
+def test_settlements_that_piled_up_do_not_pause_the_next_assignment_of_their_partition() -> None:
     run = Run(0)
     run.deaf = {0}
     for _ in range(12):
@@ -201,7 +201,7 @@ def test_what_had_piled_up_does_not_pause_the_next_assignment_of_its_partition()
     assert run.paused == frozenset()
 
 
-def test_what_is_handed_back_releases_nothing_twice() -> None:
+def test_a_late_acknowledgement_of_a_returned_delivery_releases_nothing_twice() -> None:
     run = Run(0, 1)
     run.deaf = {0}
     run.publish(0, "a")

@@ -1,4 +1,4 @@
-"""Lanes: who goes next, and what failing lanes may take from the others."""
+"""Lanes: which lane starts next, and what failing lanes may take from the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Line = Lanes[Item]
 
 
 def lanes_of(*names: str, failing: int = 0) -> Line:
-    """A lane each, the first `failing` of which have failed once and wait no more."""
+    """One lane for each name; the first `failing` of them have failed once and are ready again."""
     lanes: Line = Lanes(0.0)
     for place, name in enumerate(names):
         lanes.push(name, Item(name, turn=place), 0.0)
@@ -43,7 +43,7 @@ def taken(lanes: Line, connections: int, now: float = 0.0) -> Lane[Item]:
 
 
 def start(lanes: Line, connections: int, now: float = 1.0) -> list[str]:
-    """All that may start with no answer coming."""
+    """Start all lanes that may start before an answer comes; returns their visitors."""
     started = []
     while (lane := lanes.take(now, connections)) is not None:
         started.append(lane.visitor_id)
@@ -70,13 +70,13 @@ def test_while_others_are_ready_failing_lanes_get_an_eighth_of_the_requests() ->
     assert sum(name.startswith("f") for name in names) == 10
 
 
-def test_the_first_retry_of_all_comes_after_seven_requests_of_others() -> None:
+def test_the_first_retry_comes_after_seven_requests() -> None:
     lanes = lanes_of("f", *(f"v{n}" for n in range(20)), failing=1)
     names = start(lanes, 64)
     assert ["f", *names].index("f", 1) == RETRY_SHARE - 1
 
 
-def test_while_nobody_else_is_ready_they_leave_half_of_the_connections() -> None:
+def test_while_no_other_lane_is_ready_failing_lanes_leave_half_of_the_connections() -> None:
     lanes = lanes_of(*(f"f{n:02}" for n in range(30)), failing=30)
     assert len(start(lanes, 16)) == 8
     assert lanes.due_at(1.0, 16) is None, "only an answer lets the next one go"
@@ -117,14 +117,14 @@ def test_the_probe_is_the_lane_that_failed_least() -> None:
     assert lanes.take_least_failed(1.0) is None
 
 
-def test_of_the_lanes_that_failed_equally_often_the_youngest_delivery_probes() -> None:
+def test_among_lanes_that_failed_equally_often_the_youngest_delivery_is_the_probe() -> None:
     """A visitor that always fails has the oldest deliveries (docs/guarantees.md#progress-and-isolation)."""
     lanes = lanes_of("oldest", "older", "young")
     probes = [lanes.take_least_failed(1.0) for _ in range(3)]
     assert [probe.visitor_id for probe in probes if probe] == ["young", "older", "oldest"]
 
 
-def test_neither_a_held_partition_s_lane_nor_one_that_must_wait_probes() -> None:
+def test_a_lane_of_a_held_partition_or_one_that_must_wait_is_not_the_probe() -> None:
     lanes = lanes_of("free")
     lanes.push("held", Item("held", turn=8.0, is_held=True), 0.0)
     lanes.push("late", Item("removed", turn=9.0), 0.0)
@@ -150,7 +150,7 @@ def test_a_probe_is_due_when_the_next_lane_has_waited_long_enough() -> None:
     assert lanes.probe_due_at(1.0) == 7.0
 
 
-def test_the_failures_of_a_lane_in_a_row_are_counted_until_it_passes() -> None:
+def test_failures_in_a_row_of_a_lane_are_counted_until_it_passes() -> None:
     lanes = lanes_of("v")
     lane = taken(lanes, 8)
     for failures in (1, 2, 3):
@@ -172,7 +172,7 @@ def test_a_visitor_whose_probe_was_rejected_probes_again_only_where_there_is_no_
     assert lanes.take_least_failed(1.0, {"poison"}) is None
 
 
-def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
+def test_a_held_partitions_lane_is_skipped_until_it_is_released() -> None:
     lanes: Line = Lanes(0.0)
     held, free = Item("held", is_held=True), Item("free", turn=5.0)
     for item in (held, free):
@@ -188,7 +188,7 @@ def test_a_held_partitions_lane_is_passed_over_until_it_is_released() -> None:
     assert start(lanes, 8) == ["held"]
 
 
-def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
+def test_the_waiting_deliveries_of_a_lane_are_counted_and_long_lanes_are_known() -> None:
     lanes: Line = Lanes(1.0, Holding(3, 1_000))
     for number in range(5):
         lanes.push("hot", Item(f"h{number}", size_bytes=100), 0.0)
@@ -213,7 +213,7 @@ def test_what_waits_in_a_lane_is_known_and_long_lanes_are() -> None:
     assert lanes.lane("cold") is None
 
 
-def test_behind_the_only_delivery_of_a_lane_nothing_waits() -> None:
+def test_nothing_waits_behind_the_only_delivery_of_a_lane() -> None:
     lanes: Line = Lanes(0.0, Holding(0, 0))
     lanes.push("v", Item("first"), 0.0)
     lane = lanes.lane("v")
@@ -223,7 +223,9 @@ def test_behind_the_only_delivery_of_a_lane_nothing_waits() -> None:
     assert set(lanes.long) == {"v"}, "one that waits may be too many"
 
 
-def test_what_waits_behind_a_lane_s_first_is_known_whatever_its_sizes_and_however_the_first_ends() -> None:
+def test_deliveries_behind_a_lane_s_first_are_counted_whatever_their_sizes_and_however_the_first_ends() -> (
+    None
+):
     lanes: Line = Lanes(0.0)
     for number, size_bytes in enumerate((1, 20, 300, 4_000)):
         lanes.push("v", Item(f"{number}", size_bytes=size_bytes), 0.0)
@@ -247,20 +249,20 @@ def test_what_waits_behind_a_lane_s_first_is_known_whatever_its_sizes_and_howeve
         ([], None),
     ],
 )
-def test_those_who_hold_much_get_fair_shares(counts: list[int], allowed: Holding | None) -> None:
+def test_visitors_that_hold_much_get_fair_shares(counts: list[int], allowed: Holding | None) -> None:
     room = Room(Holding(7_000, 10**9), Holding(60, 200), Holding(60, 200), Holding(60, 200))
     assert room.share([Holding(count, 2_000) for count in counts]) == allowed
 
 
-def test_the_room_is_a_part_of_what_may_be_pending() -> None:
-    """docs/contract.md#settings: at the default settings nobody is cut who has fewer than sixty waiting."""
+def test_the_room_is_a_part_of_the_limit_of_pending_deliveries() -> None:
+    """docs/contract.md#settings: at the default settings no visitor with fewer than sixty waiting events is cut."""
     sixty = Holding(60, 60 * 67_108_864 // 20_000)
     assert Room.of(0.35, DeliverySettings()) == Room(Holding(7_000, 23_488_102), sixty, sixty, sixty)
 
 
 @pytest.mark.parametrize(("interval", "most"), [(1.0, 5), (0.2, 25), (0.01, 39), (0.0, 39), (60.0, 4)])
-def test_nobody_is_cut_below_what_may_be_sent_within_five_seconds(interval: float, most: int) -> None:
-    """But for those who are stuck: what they hold may stay."""
+def test_no_visitor_is_cut_below_what_may_be_sent_within_five_seconds(interval: float, most: int) -> None:
+    """Except for visitors that are stuck: what they hold may stay for hours."""
     delivery = DeliverySettings(
         max_pending=100, max_pending_per_visitor=40, visitor_interval_seconds=interval
     )
@@ -268,7 +270,7 @@ def test_nobody_is_cut_below_what_may_be_sent_within_five_seconds(interval: floa
     assert (room.least.deliveries, room.least_stuck.deliveries) == (most, 4)
 
 
-def test_a_lane_is_stuck_that_fails_again_and_again_while_others_pass() -> None:
+def test_a_lane_that_fails_repeatedly_while_others_pass_is_stuck() -> None:
     lanes: Line = Lanes(0.0, Holding(5, 1_000), Holding(1, 1_000))
     for number in range(4):
         lanes.push("v", Item(f"{number}"), 0.0)
@@ -284,7 +286,7 @@ def test_a_lane_is_stuck_that_fails_again_and_again_while_others_pass() -> None:
     assert not lanes.long, "one that passes ends it"
 
 
-def test_a_lane_that_has_to_wait_for_long_while_others_pass_is_stuck_at_once() -> None:
+def test_a_lane_that_must_wait_long_while_others_pass_is_stuck_at_once() -> None:
     for delay, is_stuck in ((PACED_SECONDS, False), (PACED_SECONDS + 0.1, True)):
         lanes = lanes_of("v")
         lane = taken(lanes, 8)
@@ -314,8 +316,8 @@ def test_a_fair_share_fits_and_is_the_greatest_that_does(holdings: list[int], ro
         assert sum(min(held, share + 1) for held in holdings) > room
 
 
-def test_lanes_go_with_the_end_of_their_rest_however_many_visitors_there_are() -> None:
-    """A lane rests for one interval after its last answer, and is there no longer."""
+def test_lanes_are_removed_at_the_end_of_their_rest_however_many_visitors_there_are() -> None:
+    """A lane exists for one interval after its last answer, and not longer."""
     lanes: Line = Lanes(1.0)
     for number in range(10_000):
         now = number / 100

@@ -1,4 +1,4 @@
-"""Each visitor's lane: in order, one at a time, paced to the very moment, and counted."""
+"""Each visitor's lane: in order, one at a time, paced exactly, and counted."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_nothing_of_a_partition_goes_before_its_time() -> None:
     assert take(subject, 7.0).visitor_id == "at once"
 
 
-def test_what_follows_in_a_lane_waits_for_its_own_partition_too() -> None:
+def test_the_next_delivery_of_a_lane_waits_for_its_own_partition_too() -> None:
     subject = lanes()
     push(subject, "v", "first")
     push(subject, "v", "second", not_before=60.0)
@@ -154,7 +154,7 @@ def test_a_lane_knows_how_long_pendo_took_for_its_latest_answer() -> None:
 # Order
 
 
-def test_the_lowest_turn_goes_first_and_among_equals_who_was_ready_first() -> None:
+def test_the_lowest_turn_starts_first_and_among_equals_the_lane_that_was_ready_first() -> None:
     subject = lanes()
     push(subject, "later", "x", turn=30.0)
     push(subject, "first equal", "x", turn=20.0)
@@ -171,7 +171,7 @@ def shorten(subject: Lanes[Item], lane: Lane[Item], length: int, size_bytes: flo
     return [item.name for item in subject.shorten(lane, Holding(length, size_bytes))]
 
 
-def test_a_lane_loses_its_newest_down_to_what_may_wait_behind_the_first() -> None:
+def test_a_lane_loses_its_newest_deliveries_beyond_what_may_wait_behind_the_first() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3", "4")
     lane = subject.lane("v")
@@ -194,7 +194,7 @@ def test_a_lane_is_shortened_by_bytes_too() -> None:
     assert names(lane) == ["1"]
 
 
-def test_what_is_in_flight_stays_in_a_lane_that_is_shortened() -> None:
+def test_the_delivery_in_flight_stays_in_a_lane_that_is_shortened() -> None:
     subject = lanes()
     push(subject, "v", "1", "2", "3")
     lane = take(subject, 0.0)
@@ -205,7 +205,7 @@ def test_what_is_in_flight_stays_in_a_lane_that_is_shortened() -> None:
     assert len(subject) == 0
 
 
-def test_only_what_is_unwanted_and_waits_is_removed_and_only_of_the_visitors_named() -> None:
+def test_only_unwanted_waiting_deliveries_of_the_named_visitors_are_removed() -> None:
     subject = lanes()
     push(subject, "flying", "drop", "drop", "keep")
     flying = take(subject, 0.0)
@@ -218,7 +218,7 @@ def test_only_what_is_unwanted_and_waits_is_removed_and_only_of_the_visitors_nam
     assert subject.waiting == 4
 
 
-def test_a_lane_whose_first_was_removed_waits_for_what_is_first_now() -> None:
+def test_a_lane_whose_first_delivery_was_removed_waits_for_the_new_first() -> None:
     subject = lanes()
     push(subject, "v", "drop")
     push(subject, "v", "keep", not_before=9.0)
@@ -248,7 +248,7 @@ def test_waiting_and_ready_deliveries_are_counted_separately() -> None:
 
 
 @given(st.integers(0, 2**32))
-def test_whatever_happens_each_line_keeps_its_order_its_pace_and_its_count(seed: int) -> None:
+def test_whatever_happens_each_lane_keeps_its_order_its_pace_and_its_count(seed: int) -> None:
     random = Random(seed)
     subject = lanes()
     expected: dict[str, list[str]] = {visitor: [] for visitor in "abc"}

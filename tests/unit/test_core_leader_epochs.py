@@ -1,4 +1,4 @@
-"""Leader epochs: what the ledger is told of them, and how they show that a log has gone back."""
+"""Leader epochs: what the ledger stores of them, and how they show that a log has gone back."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_the_last_offset_of_each_epoch_is_returned() -> None:
     assert epochs.last_of_each([]) == {}
 
 
-def test_nothing_is_reported_of_what_was_read_before() -> None:
+def test_nothing_is_returned_for_offsets_before_the_first_stretch() -> None:
     assert epochs_of((10, 3)).last_of_each([9, 10]) == {3: 10}
     assert LeaderEpochs().last_of_each([9]) == {}
 
 
-def test_a_stretch_that_has_no_record_hides_none() -> None:
-    """The commit's epoch is that of the record before it; the first record may be another leader's."""
+def test_a_stretch_without_a_record_does_not_hide_the_next_one() -> None:
+    """A commit has the epoch of the record before it; the first record may be another leader's."""
     assert epochs_of((10, 3), (10, 4)).last_of_each([10, 11]) == {4: 11}
 
 
@@ -65,7 +65,7 @@ def test_the_epoch_of_the_record_before_is_known_from_the_first_stretch_on() -> 
         (12, 2, False),
     ],
 )
-def test_a_later_leaders_record_below_what_is_settled_is_of_another_log(
+def test_a_later_leaders_record_at_or_below_a_settled_offset_is_of_another_log(
     offset: int, epoch: int, is_other: bool
 ) -> None:
     assert is_of_another_log(offset, epoch, {2: 9, 3: 14}) is is_other
@@ -76,7 +76,7 @@ def test_a_later_leaders_record_below_what_is_settled_is_of_another_log(
     st.data(),
 )
 def test_records_of_one_log_are_not_taken_for_another_log(lengths: list[int], data: st.DataObject) -> None:
-    """Whichever of its records are settled, by whoever has read from wherever."""
+    """Whichever of its records are settled, and from whichever offsets it was read."""
     log = [epoch for epoch, length in enumerate(lengths) for _ in range(length)]
     settled: dict[int, int] = {}
     for first in data.draw(st.lists(st.sampled_from(range(len(log))), max_size=3)):
@@ -92,17 +92,17 @@ def test_records_of_one_log_are_not_taken_for_another_log(lengths: list[int], da
         assert is_of_another_log(last, len(lengths), settled), "it went back there, and a new leader wrote"
 
 
-def test_epochs_come_back_as_they_were_written() -> None:
+def test_epochs_are_read_as_they_were_written() -> None:
     assert write_epochs({7: 25, 3: 11}) == b"3:11,7:25"
     assert read_epochs(b"3:11,7:25") == {3: 11, 7: 25}
 
 
 @pytest.mark.parametrize("text", [None, b"", b"3", b"3:x", b"3:1:2", b"\xff:1"])
-def test_epochs_that_cannot_be_read_say_nothing(text: bytes | None) -> None:
+def test_epochs_that_cannot_be_read_are_ignored(text: bytes | None) -> None:
     assert read_epochs(text) == {}
 
 
-def test_what_was_written_before_the_log_went_back_says_nothing_of_epochs() -> None:
+def test_epochs_written_before_the_log_went_back_are_ignored() -> None:
     restoration = Restoration(5, Policy().dedupe, settles_from=3)
     restoration.take_epochs(2, {1: 50})
     assert restoration.epochs == {}
@@ -111,7 +111,7 @@ def test_what_was_written_before_the_log_went_back_says_nothing_of_epochs() -> N
     assert restoration.epochs == {1: 7, 2: 50}
 
 
-def test_the_first_record_of_a_log_may_be_the_last_that_is_settled_of_its_epoch() -> None:
+def test_the_last_settled_offset_of_an_epoch_may_be_0() -> None:
     restoration = Restoration(0, Policy().dedupe)
     restoration.take_epochs(0, {3: 0})
     assert restoration.epochs == {3: 0}

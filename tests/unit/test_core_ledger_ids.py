@@ -1,4 +1,4 @@
-"""The ledger without ids: only who has the key can tell whose an entry is, and repeats are recognised still."""
+"""The ledger without ids: a visitor's entries are found only with the key, and duplicates are still recognised."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_nothing_in_the_ledgers_bytes_is_an_id_or_what_is_made_of_one(key_file: Path) -> None:
+def test_the_ledgers_bytes_contain_no_id_and_no_key_made_of_ids_alone(key_file: Path) -> None:
     settings = settings_with(key_file)
     engine = engine_with(keyed_policy(settings).model_copy(update={"decisions": TRACKS_ONLY.decisions}))
     event = decision("jane.doe@example.com", account_id="acme-inc", event_id="e")

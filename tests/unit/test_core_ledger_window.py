@@ -1,4 +1,4 @@
-"""How far back a restart reads, at every boundary: what is needed by one is kept, what is not by one is let go."""
+"""How far back in the ledger a restart reads, just within each boundary and just outside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = b"k" * 16
 
 
 def window_with(*records: tuple[int, int, int, int]) -> LedgerWindow:
-    """Each: ledger offset, entries, newest claim, highest offset."""
+    """A window with these ledger records, each: ledger offset, entries, newest claim in epoch ms, highest offset."""
     window = LedgerWindow()
     for each in records:
         window.note(*each)
@@ -44,11 +44,13 @@ def test_a_ledger_that_was_read_and_holds_nothing_needed_is_left_out() -> None:
     ("position", "begin"),
     [
         (99, 5),
-        (100, 5),  # the record at the position is not settled whole: what is settled of it is asked for
+        (100, 5),  # the record at the position is only partly settled: its settlements are needed
         (101, 6),
     ],
 )
-def test_what_settles_an_offset_from_the_position_on_is_needed(position: int, begin: int) -> None:
+def test_a_ledger_record_that_settles_an_offset_from_the_position_on_is_needed(
+    position: int, begin: int
+) -> None:
     assert window_with((5, 1, -1, 100)).oldest_needed(position, NEVER_MS) == begin
 
 
@@ -57,7 +59,7 @@ def test_a_claim_from_the_oldest_needed_time_on_is_needed(claims_from_ms: int, b
     assert window_with((5, 1, 50_000, 0)).oldest_needed(1, claims_from_ms) == begin
 
 
-def test_either_is_enough() -> None:
+def test_either_a_settlement_or_a_claim_is_enough() -> None:
     assert window_with((5, 1, 50_000, 100)).oldest_needed(100, 50_001) == 5
     assert window_with((5, 1, 50_000, 100)).oldest_needed(101, 50_000) == 5
     assert window_with((5, 1, 50_000, 100)).oldest_needed(101, 50_001) == 6
@@ -72,7 +74,7 @@ def test_offset_and_time_zero_are_needed_as_any_other() -> None:
     assert window_with((5, 1, 0, -1)).oldest_needed(1, 0) == 5
 
 
-def test_what_comes_after_something_needed_is_read_with_it() -> None:
+def test_everything_after_a_needed_record_is_read_too() -> None:
     window = window_with(
         (0, CHUNK_ENTRIES, 10, 10), (1, CHUNK_ENTRIES, 90, 11), (2, CHUNK_ENTRIES, 10, 12), (3, 1, 95, 13)
     )
@@ -100,7 +102,7 @@ def test_records_are_remembered_together_up_to_a_number_of_settlements(entries: 
     assert window_with((0, entries, -1, 5), (1, 1, -1, 99)).oldest_needed(50, NEVER_MS) == begin
 
 
-def test_what_is_remembered_is_bounded_by_the_settlements_not_by_the_records() -> None:
+def test_the_window_grows_with_the_settlements_not_with_the_records() -> None:
     window = window_with(*((number, 1, -1, number) for number in range(10 * CHUNK_ENTRIES)))
     assert len(window._chunks) == 10
     assert window.oldest_needed(5 * CHUNK_ENTRIES, NEVER_MS) == 5 * CHUNK_ENTRIES
@@ -111,7 +113,7 @@ def test_what_is_remembered_is_bounded_by_the_settlements_not_by_the_records() -
 
 
 def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
-    """One decision whose track event is delivered and whose metadata waits for company; returns the ledger's word."""
+    """Deliver a decision's track event while its metadata waits in a batch; returns the settlements in the ledger."""
     engine.receive([record(decision("v"))], instant(1.0))
     (attempt,) = engine.poll(instant(1.0)).attempts
     engine.answered(attempt, OK, instant(1.1))
@@ -120,8 +122,10 @@ def settled_in_part(engine: Engine, ledger_offset: int) -> list[Settled]:
     return [in_the_ledger(settlement)]
 
 
-def test_what_is_settled_of_the_record_at_the_committed_position_is_not_sent_again_after_a_restart() -> None:
-    """Without dedupe only the ledger's settlement at this very offset keeps it from being sent twice."""
+def test_a_settled_delivery_of_the_record_at_the_committed_position_is_not_sent_again_after_a_restart() -> (
+    None
+):
+    """Without dedupe only the ledger's settlement at this offset prevents sending it twice."""
     policy = Policy(metadata=MetadataSettings(linger_seconds=60.0), dedupe=DedupeSettings(ttl_seconds=0.0))
     first = engine_with(policy)
     ledger = {40: settled_in_part(first, 40)}
@@ -152,8 +156,8 @@ def test_the_ledger_offset_moves_on_once_all_below_it_is_committed() -> None:
     assert engine.committable()[0] == Position(3, 43)
 
 
-def test_a_claim_keeps_its_ledger_record_until_event_time_has_passed_it_by_two_ttl() -> None:
-    """It lies in the middle of a slice of event time; a slice goes whole."""
+def test_a_claim_keeps_the_ledger_records_that_are_remembered_with_it() -> None:
+    """All claims here are remembered together, so the newest one keeps the ledger record of the oldest."""
     ttl_ms = 10_000
     policy = TRACKS_ONLY.model_copy(update={"dedupe": DedupeSettings(ttl_seconds=ttl_ms / 1000)})
     engine = engine_with(policy)
@@ -173,9 +177,9 @@ def test_a_claim_keeps_its_ledger_record_until_event_time_has_passed_it_by_two_t
     assert kept == [START_MS + at for at in at_ms.values()]
 
 
-def test_a_partition_in_which_nothing_was_ever_claimed_needs_nothing_of_its_ledger() -> None:
-    """Its events are dropped, dead-lettered or metadata. It failed: a restart read the ledger from the assignment on,
-    for there being no claim (-1) counted as a claim in the time before the first one.
+def test_a_partition_without_any_claim_needs_nothing_of_its_ledger() -> None:
+    """Its events are dropped, dead-lettered or metadata. Before the fix, a restart read the ledger from the
+    assignment on, because "no claim" (-1) was taken for a claim while event time had not begun.
     """
     engine = engine_with(NO_LINGER)
     engine.receive([damaged(0), record(decision(""), 1), record(metadata("v", plan="pro"), 2)], instant(0.0))
@@ -194,8 +198,8 @@ def test_the_ledger_record_of_the_first_dead_letter_is_not_needed_once_that_is_c
     assert engine.committable()[0] == Position(1, 10)
 
 
-def test_metadata_alone_lets_event_time_go_on_and_the_ledger_of_old_claims_go() -> None:
-    """Before, one decision followed by metadata only kept its ledger record needed for good."""
+def test_metadata_alone_advances_event_time_so_that_old_claims_are_not_needed() -> None:
+    """Before the fix, a decision followed only by metadata kept its ledger record needed for ever."""
     engine = engine_with(NO_LINGER)
     engine.receive([record(decision("v", variation=None), 0)], instant(2.0))
     (attempt,) = engine.poll(instant(2.0)).attempts
@@ -239,7 +243,7 @@ def restored(position: int, *entries: Settled, ledger_offset: int = 5) -> Restor
 
 
 @pytest.mark.parametrize(("position", "is_settled"), [(6, True), (7, True), (8, False)])
-def test_what_is_settled_from_the_position_on_is_restored(position: int, is_settled: bool) -> None:
+def test_settlements_from_the_position_on_are_restored(position: int, is_settled: bool) -> None:
     restoration = restored(position, (7, Kind.TRACK, Outcome.DROPPED, None, START_MS))
     assert bool(restoration.settled) is is_settled
     assert restoration.settled.kinds(7) == ({Kind.TRACK} if is_settled else set())
@@ -257,7 +261,7 @@ def test_what_is_settled_from_the_position_on_is_restored(position: int, is_sett
         (None, KEY, False),
     ],
 )
-def test_only_what_was_delivered_is_claimed(
+def test_only_delivered_events_make_claims(
     outcome: Outcome | None, key: bytes | None, makes_claim: bool
 ) -> None:
     restoration = restored(9, (7, Kind.TRACK, outcome, key, START_MS))
@@ -272,7 +276,7 @@ def test_a_settlement_without_a_time_makes_no_claim() -> None:
 
 
 def test_a_record_that_settles_nothing_is_not_needed() -> None:
-    """One that only tells of a gap, or of another group's settlements."""
+    """It contains only a gap, or another group's settlements."""
     assert restored(0).window.oldest_needed(0, 0) == 6
 
 
@@ -287,7 +291,7 @@ def test_partitions_that_are_restored_side_by_side_share_one_limit() -> None:
     assert (counts.entries, counts.evicted_early) == (3, 3)
 
 
-def test_what_a_restore_has_counted_goes_with_it_to_whoever_takes_the_partition_over() -> None:
+def test_the_claims_of_a_finished_restore_count_only_for_the_process_that_takes_them_over() -> None:
     counts, process = DedupeCounts(), DedupeCounts()
     restoration = Restoration(0, DedupeSettings(ttl_seconds=10.0), counts)
     restoration.take(0, [(7, Kind.TRACK, Outcome.DELIVERED, KEY, START_MS)])
@@ -331,7 +335,7 @@ def test_a_restore_returns_how_many_settlements_a_record_had_and_where_the_ledge
     assert restoration.window.oldest_needed(8, NEVER_MS) == 12
 
 
-def test_a_restored_claim_that_was_not_delivered_twice_judges_by_its_own_offset() -> None:
+def test_a_duplicate_of_a_restored_claim_names_the_offset_of_the_claim() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[])
     (partition,) = engine.assign([0], 8, instant(0.0))
     first = engine_with(TRACKS_ONLY)
@@ -348,7 +352,7 @@ def test_a_restored_claim_that_was_not_delivered_twice_judges_by_its_own_offset(
     assert (duplicate.ending.reason, duplicate.ending.duplicate_of) == (Reason.DEDUPE, 3)
 
 
-# A ledger that is made anew
+# A ledger that is created anew
 
 
 def test_a_new_ledger_is_needed_from_its_beginning_as_long_as_the_old_one_was() -> None:
@@ -379,7 +383,7 @@ def test_records_a_little_out_of_order_are_of_the_same_ledger(ledger_offset: int
     assert window.oldest_needed(7, NEVER_MS) == begin
 
 
-def test_what_comes_out_of_order_does_not_move_the_end_back() -> None:
+def test_records_out_of_order_do_not_move_the_end_back() -> None:
     window = window_with((5_000, 1, -1, -1), (4_900, 1, -1, -1))
     assert window.oldest_needed(0, NEVER_MS) == 5_001
 
@@ -387,7 +391,7 @@ def test_what_comes_out_of_order_does_not_move_the_end_back() -> None:
 # Records of another topic
 
 
-def test_of_records_that_settle_nothing_here_only_the_claims_are_taken() -> None:
+def test_only_the_claims_of_records_of_another_topic_are_taken() -> None:
     restoration = Restoration(0, DedupeSettings())
     settled: list[Settled] = [
         (3, Kind.TRACK, Outcome.DELIVERED, KEY, START_MS),
@@ -400,7 +404,7 @@ def test_of_records_that_settle_nothing_here_only_the_claims_are_taken() -> None
     assert restoration.window.oldest_needed(0, START_MS + 1) == 21, "it settles no offset"
 
 
-def test_of_what_the_ledger_had_before_the_log_went_back_only_the_claims_are_taken() -> None:
+def test_only_the_claims_of_ledger_records_from_before_the_log_went_back_are_taken() -> None:
     restoration = Restoration(0, DedupeSettings(), settles_from=20)
     for ledger_offset in (19, 20):
         key = bytes([ledger_offset]) * 16
@@ -412,7 +416,7 @@ def test_of_what_the_ledger_had_before_the_log_went_back_only_the_claims_are_tak
     assert restoration.window.oldest_needed(21, START_MS) == 19, "for its claim"
 
 
-def test_of_a_ledger_that_was_empty_when_it_was_replaced_nothing_is_needed() -> None:
+def test_the_beginning_of_a_new_ledger_is_not_needed_if_the_old_one_was_empty() -> None:
     window = LedgerWindow()
     assert window.settles_from == 0
     window.ledger_replaced()

@@ -1,4 +1,4 @@
-"""What others say, as our dead letters repeat it."""
+"""Texts from Pendo and from events, as our dead letters show them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_name_is_quoted() -> None:
     assert quoted("plan " * 1_000).endswith('…"')
 
 
-def test_pendos_words_come_without_control_characters() -> None:
+def test_pendos_texts_are_shown_without_control_characters() -> None:
     assert refusal(Answer(400, body=b"<h1>\n\x1b[2JBad\xff</h1>")) == "Pendo answered 400: <h1> [2JBad�</h1>"
     assert refusal(Answer(400, body=b"\x00\x01")) == "Pendo answered 400"
     said = read_errors(
@@ -43,7 +43,7 @@ def test_pendos_words_come_without_control_characters() -> None:
     assert said.refused == {"v": "Pendo: no field", "w": "Pendo refused the record without saying why"}
 
 
-def test_a_hostile_propertys_name_leaves_the_advice_its_room() -> None:
+def test_a_hostile_property_name_leaves_room_for_the_advice() -> None:
     policy = Policy(mapping=MappingSettings(properties_policy=PropertiesPolicy.REJECT))
     event = TrackEvent(
         event_id="e", occurred_at=START_MS, visitor_id="v", event="e", properties={"\x1b" + "x" * 10_000: 1}

@@ -1,4 +1,4 @@
-"""When memory fills: intake pauses and resumes well below, and long lanes are cut only while Pendo takes events."""
+"""Full memory: intake pauses and resumes well below the limit; lanes are cut only while Pendo accepts events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flagpost_consumer.core.policy import DeliverySettings, Policy
 
 MAX_PENDING = 100
 CUT_FROM = 80
-"""docs/contract.md#settings: lines are cut from 80 % of delivery.max_pending on."""
+"""docs/contract.md#settings: lanes are cut from 80 % of delivery.max_pending on."""
 LINE = 5
 
 
@@ -37,7 +37,7 @@ def test_intake_pauses_when_memory_is_full_and_not_before() -> None:
 
 
 def test_intake_resumes_well_below_the_limit_and_pauses_again_only_at_the_limit() -> None:
-    """A pause refetches: to pause and resume at each record would cost more than it saves."""
+    """After a pause the client fetches again: pausing and resuming at each record would cost more than it saves."""
     engine = engine_with(limited())
     engine.receive([damaged(offset) for offset in range(MAX_PENDING)], instant(0.0))
     actions = engine.poll(instant(0.0))
@@ -54,7 +54,7 @@ def test_intake_resumes_well_below_the_limit_and_pauses_again_only_at_the_limit(
 
 
 def backlog(settlements: list[Settlement]) -> list[int]:
-    """The offsets that were cut off their line."""
+    """The offsets of the deliveries that were cut off their lanes."""
     return [
         each.delivery.record.offset for each in settlements if each.ending.reason is Reason.VISITOR_BACKLOG
     ]
@@ -79,8 +79,8 @@ def test_intake_pauses_and_resumes_by_bytes_as_it_does_by_records() -> None:
 
 
 @pytest.mark.parametrize("state", [EndpointState.UNREACHABLE, EndpointState.UNAUTHORIZED])
-def test_no_lane_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
-    """docs/contract.md#outcomes: an outage fills no dead letters, however long it lasts."""
+def test_no_lane_is_cut_while_pendo_accepts_nothing(state: EndpointState) -> None:
+    """docs/contract.md#outcomes: an outage makes no dead letters, however long it lasts."""
     engine = engine_with(limited())
     refusal = Answer(503) if state is EndpointState.UNREACHABLE else Answer(401)
     engine.receive([record(decision(f"v{offset}"), offset) for offset in range(20)], instant(0.0))
@@ -99,7 +99,7 @@ def test_no_lane_is_cut_while_pendo_takes_nothing(state: EndpointState) -> None:
     assert engine.accounts.pending.total() == 20 + CUT_FROM
 
 
-def test_lanes_are_cut_once_pendo_takes_events_again_and_lose_their_newest() -> None:
+def test_lanes_are_cut_once_pendo_accepts_events_again_and_lose_their_newest() -> None:
     engine = engine_with(limited())
     engine.receive([record(decision(f"v{offset}"), offset) for offset in range(20)], instant(0.0))
     answer_all(engine, 1.0, Answer(503))
@@ -124,7 +124,7 @@ def test_no_lane_is_cut_below_four_fifths_of_the_memory() -> None:
     assert {each.ending.outcome for each in settlements} == {Outcome.DEAD_LETTERED}
 
 
-def test_a_line_of_just_the_length_is_left_whole() -> None:
+def test_a_lane_of_exactly_the_limit_is_not_cut() -> None:
     engine = engine_with(limited())
     engine.receive(
         [record(decision("hot", f"flag{number}"), number) for number in range(LINE)]
@@ -135,7 +135,7 @@ def test_a_line_of_just_the_length_is_left_whole() -> None:
     assert backlog(engine.poll(instant(0.0)).settlements) == [2 * LINE]
 
 
-def test_what_is_in_flight_stays_when_its_lane_is_cut() -> None:
+def test_the_delivery_in_flight_stays_when_its_lane_is_cut() -> None:
     engine = engine_with(limited(max_pending_per_visitor=1))
     engine.receive([record(decision("hot", f"flag{number}"), number) for number in range(3)], instant(0.0))
     (attempt,) = engine.poll(instant(1.0)).attempts

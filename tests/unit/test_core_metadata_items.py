@@ -1,4 +1,4 @@
-"""How a metadata delivery ends that sets several fields: by what the strongest of their endings says."""
+"""How a metadata delivery that sets several fields ends: as the strongest of its fields' endings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_one_accepted_field_is_a_delivery() -> None:
     assert item(Ending(Reason.REJECTED), missing=True, accepted=True).ending() == DELIVERED
 
 
-def test_a_field_that_is_missing_counts_as_an_ending_and_keeps_a_detail_that_is_there() -> None:
+def test_a_missing_field_counts_as_an_ending_and_an_existing_detail_is_kept() -> None:
     assert item(missing=True).ending() == Ending(Reason.FIELD_MISSING)
     assert item(Ending(Reason.UNCHANGED), missing=True).ending() == Ending(Reason.FIELD_MISSING)
     told = Ending(Reason.FIELD_MISSING, "which one")

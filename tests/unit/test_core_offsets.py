@@ -41,7 +41,7 @@ def test_the_lowest_unsettled_record_is_the_position_and_a_hole_holds_nothing() 
     assert subject.committable() == 10
 
 
-def test_what_was_settled_before_it_was_read_moves_the_position_on() -> None:
+def test_a_record_settled_before_it_was_read_moves_the_position_on() -> None:
     subject = offsets(5)
     subject.pass_over(5)
     assert subject.committable() == 6

@@ -45,7 +45,7 @@ def reasons(event: Event | DecodeFailure, policy: Policy | None = None) -> list[
     return [planned.ending.reason if planned.ending else None for planned in plan(event, policy)]
 
 
-def test_a_decision_gives_a_track_delivery_and_a_metadata_delivery() -> None:
+def test_a_decision_is_planned_as_a_track_delivery_and_a_metadata_delivery() -> None:
     planned = plan(decision("v"))
     assert [p.kind for p in planned] == [Kind.TRACK, Kind.VISITOR_METADATA]
     assert all(p.ending is None for p in planned)
@@ -55,7 +55,7 @@ def test_a_decision_gives_a_track_delivery_and_a_metadata_delivery() -> None:
     ] == [Kind.TRACK]
 
 
-def test_an_undecodable_record_gives_one_delivery_of_unknown_kind() -> None:
+def test_an_undecodable_record_is_planned_as_one_delivery_of_unknown_kind() -> None:
     (planned,) = plan(DecodeFailure(Reason.UNKNOWN_SCHEMA, "why"))
     assert planned.kind is Kind.UNKNOWN
     assert planned.ending is not None
@@ -83,7 +83,7 @@ MENDING: list[tuple[dict[str, object], Reason | None]] = [
 
 
 def test_the_first_reason_that_applies_decides() -> None:
-    """Mend one thing after another: each time the next reason of the contract's order comes to light."""
+    """Fix one thing after another: each time the next reason in the contract's order applies."""
     event: DecisionEvent = BROKEN_IN_EVERY_WAY
     for change, expected in MENDING:
         event = dataclasses.replace(event, **change)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_experiments_only_uses_the_rule_s_type_or_the_impression_if_that_is_unkn
     planner = Planner(Policy(decisions=DecisionsSettings(experiments_only=True)))
     known = rule_type in ("experiment", "delivery", "holdout", "none")
     is_sent = rule_type == "experiment" if known else dispatched
-    for visitor in ("v", "w"):  # what the first has in common with the second is looked up
+    for visitor in ("v", "w"):  # the second uses what was remembered of the first
         event = decision(visitor, rule_type=rule_type, decision_event_dispatched=dispatched)
         ended = [planned.ending and planned.ending.reason for planned in planner.plan(event, START_MS)]
         assert ended == [None if is_sent else Reason.NOT_DISPATCHED] * 2
@@ -113,7 +113,7 @@ def test_decisions_that_differ_only_by_the_rule_s_type_are_distinguished() -> No
     assert ended == [True, False, False]
 
 
-def test_a_deadline_may_be_reached_and_a_future_may_be_near() -> None:
+def test_an_event_exactly_at_the_limit_of_age_or_future_is_sent() -> None:
     assert reasons(track(occurred_at=START_MS - 600_000_000)) == [None]
     assert reasons(track(occurred_at=START_MS - 600_000_001)) == [Reason.EXPIRED]
     assert reasons(track(occurred_at=START_MS + 300_000)) == [None]
@@ -141,7 +141,7 @@ def test_a_deadline_may_be_reached_and_a_future_may_be_near() -> None:
         ),
     ],
 )
-def test_what_is_invalid_says_why(event: Event, part: str) -> None:
+def test_an_invalid_event_says_why(event: Event, part: str) -> None:
     for planned in plan(event):
         assert planned.ending is not None
         assert planned.ending.reason is Reason.INVALID
@@ -170,7 +170,7 @@ SHOP = Source(service="shop-eu", environment="production")
         (SHOP, "acme", {"environments": {"allow": ["production"]}, "accounts": {"allow": ["other"]}}, False),
     ],
 )
-def test_what_is_not_selected_is_dropped_with_its_metadata(
+def test_an_event_that_is_not_selected_is_dropped_with_its_metadata(
     source: Source | None, account: str | None, select: dict[str, dict[str, list[str]]], selected: bool
 ) -> None:
     policy = Policy(select=SelectSettings.model_validate(select))
@@ -191,7 +191,7 @@ def test_what_is_not_selected_is_dropped_with_its_metadata(
         assert reasons(AccountMetadata(**shared, values={"a": 1}), policy) == [told]
 
 
-def test_why_an_event_is_not_selected_names_the_setting_and_no_account() -> None:
+def test_the_detail_of_an_event_that_is_not_selected_names_the_setting_and_no_account() -> None:
     policy = Policy(select=SelectSettings(accounts=Patterns(deny=["acme"])))
     for planned in plan(track(account_id="acme"), policy):
         assert planned.ending is not None
@@ -241,7 +241,7 @@ def test_anonymous_events_are_dropped_or_sent_under_their_anonymous_id() -> None
         (None, None),
     ],
 )
-def test_anonymous_events_can_go_as_pendos_own_agent_names_their_visitors(
+def test_anonymous_events_can_be_sent_under_the_ids_of_pendos_own_agent(
     anonymous_id: str | None, sent: str | None
 ) -> None:
     policy = Policy(mapping=MappingSettings(anonymous=AnonymousPolicy.AS_ANONYMOUS))
@@ -333,10 +333,10 @@ def test_which_deliveries_are_duplicates() -> None:
     assert key(track(event_id="1")) != key(track(event_id="2"))
 
 
-# What decisions have in common
+# The common part of decisions
 
 
-def test_what_is_remembered_of_decisions_is_bounded_in_number_and_length(
+def test_the_remembered_parts_of_decisions_are_bounded_in_number_and_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flagpost_consumer.core.planning.plan.MAX_LIKENESSES", 2)

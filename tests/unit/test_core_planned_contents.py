@@ -1,4 +1,4 @@
-"""What planned deliveries hold: their contents, the detail of each ending, and the keys that outlive a release."""
+"""The contents of planned deliveries, the detail of each ending, and the keys that later releases must recognise."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_an_event_that_has_no_other_name_is_sent_under_its_own() -> None:
     )
 
 
-def test_what_ends_at_once_claims_no_key() -> None:
+def test_a_delivery_that_ends_at_planning_claims_no_key() -> None:
     for event in (track(event=""), decision("v", "")):
         planned = plan(event)[0]
         assert (planned.ending is not None, planned.dedupe_key) == (True, None)
@@ -106,7 +106,7 @@ def test_a_decision_is_planned_with_its_repairs() -> None:
     ] == [Reason.INVALID]
 
 
-def test_a_decisions_own_names_are_fixed_and_rule_type_is_only_where_it_is_sent() -> None:
+def test_a_decisions_own_names_are_fixed_and_rule_type_is_one_only_where_it_is_sent() -> None:
     given = {"rule_type": "own", "flag-key": "x"}
     policy = Policy(decisions=DecisionsSettings(attribute_properties=list(given), visitor_metadata=False))
     (planned,) = plan(decision("v", attributes=given, rule_type="experiment"), policy)
@@ -132,7 +132,7 @@ def test_metadata_is_planned_for_its_target(group: MetadataGroup) -> None:
     assert type(planned.metadata.values["roles"]) is list, "JSON reads back a list"
 
 
-def test_fields_under_their_api_names_are_of_the_same_visitor_and_group() -> None:
+def test_the_api_names_of_fields_are_those_of_the_same_kind_and_group() -> None:
     planner = Planner(Policy())
     planner.fields = {("account", "agent"): {"Plan": "plan"}}
     event = AccountMetadata(
@@ -147,7 +147,7 @@ def test_fields_under_their_api_names_are_of_the_same_visitor_and_group() -> Non
     assert (planned.ending, planned.missing_fields) == (None, ("x",))
 
 
-def test_an_event_has_as_many_fields_as_its_memory_is_reckoned_for() -> None:
+def test_an_event_with_more_fields_than_the_limit_is_invalid() -> None:
     def event(count: int) -> VisitorMetadata:
         values: dict[str, MetadataValue] = {f"f{number}": number for number in range(count)}
         return VisitorMetadata(event_id="e", occurred_at=START_MS, visitor_id="v", values=values)
@@ -162,7 +162,7 @@ def test_an_event_has_as_many_fields_as_its_memory_is_reckoned_for() -> None:
     assert planned.metadata == Metadata("visitor", "custom", "v", {}), "what is refused is not copied"
 
 
-def test_a_pages_own_properties_go_before_the_contexts() -> None:
+def test_a_pages_own_properties_override_the_contexts() -> None:
     context = Context(url="https://c/", title="From the context")
     own = {"url": "/own", "title": "Own", "referrer": "/before"}
     event = track(event="page_view", properties=own, context=context)
@@ -175,7 +175,7 @@ def test_a_pages_own_properties_go_before_the_contexts() -> None:
     }
 
 
-def test_a_purchase_keeps_what_it_says_under_pendos_names() -> None:
+def test_a_purchase_keeps_its_own_properties_under_pendos_names() -> None:
     own = {"revenue": 5, "items": 2, "total": 7, "products_count": 3}
     properties = track_properties(track(properties=own), "purchase", MappingSettings())
     assert properties == {**own, "order_id": None}
@@ -269,7 +269,7 @@ def test_an_event_of_the_epochs_first_moment_is_old_and_not_invalid() -> None:
         assert ending.reason is reason
 
 
-def test_what_has_no_event_has_no_deadline() -> None:
+def test_a_record_without_an_event_has_no_deadline() -> None:
     planner = Planner(Policy())
     assert planner.deadline_ms(DecodeFailure(Reason.UNDECODABLE, "why")) == inf
     assert planner.deadline_ms(track()) == START_MS + 600_000_000
@@ -278,7 +278,7 @@ def test_what_has_no_event_has_no_deadline() -> None:
 # Repairs
 
 
-def test_each_repair_names_the_property_of_the_event_and_what_became_of_it() -> None:
+def test_each_repair_names_the_property_of_the_event_and_the_change() -> None:
     properties = {"error": 1, "a b": 2, "a_b": 3}
     assert trim(properties)[1] == (
         Repair(
@@ -292,7 +292,7 @@ def test_each_repair_names_the_property_of_the_event_and_what_became_of_it() -> 
     )
 
 
-def test_what_is_left_out_or_cut_for_its_size_is_reported() -> None:
+def test_properties_left_out_or_cut_for_their_size_are_reported() -> None:
     left_out = "left out: the properties are over 511 bytes"
     assert trim({"flag_key": "f" * 400, "variation_key": "v" * 600, "a": 1})[1] == (
         Repair(Rule.SIZE, "a", left_out),
@@ -311,17 +311,17 @@ def test_properties_that_take_511_bytes_without_the_last_one_are_kept() -> None:
 
 
 @pytest.mark.parametrize("count", range(75, 95))
-def test_what_takes_six_bytes_a_character_is_kept_up_to_the_limit(count: int) -> None:
+def test_a_text_of_six_bytes_a_character_is_kept_up_to_the_limit(count: int) -> None:
     given: dict[str, Scalar] = {"a": "\x00" * count}
     fits = len(b'{"a":""}') + 6 * count <= MAX_PROPERTIES_BYTES
     assert trim(given)[0] == (given if fits else {})
 
 
-# Keys that a later release must find again
+# Keys that a later release must recognise
 
 
-def test_what_the_ledger_holds_is_recognised_by_later_releases() -> None:
-    """Claims and ids that were written before an upgrade must be those that are looked for after it."""
+def test_keys_in_the_ledger_are_recognised_by_later_releases() -> None:
+    """A later release must compute the same keys and ids as those that are in the ledger."""
     of_decision = "1264e3e71257d5d8451cdd631af2c10b"
     assert decision_key("v1", "checkout", "a").hex() == of_decision
     assert key_of_ascii(b"v1", of_flag("checkout", "a").encode()).hex() == of_decision
@@ -359,7 +359,7 @@ UNDECODED = Planned(Kind.UNKNOWN, ENDED)
         ([("flagpost-replay-kind", b"unknown")], [TRACKED, VALUED]),
     ],
 )
-def test_of_a_replayed_record_only_the_kind_that_died_is_sent(
+def test_only_the_dead_lettered_kind_of_a_replayed_record_is_sent(
     headers: Sequence[tuple[str, bytes | None]], kept: list[Planned]
 ) -> None:
     assert replayed_only([TRACKED, VALUED], headers) == kept
@@ -374,10 +374,10 @@ def test_a_replay_that_cannot_be_decoded_or_is_no_longer_planned_is_reported() -
     assert planned.ending.detail.startswith("a replay of a delivery that the settings do not plan")
 
 
-# What is known of decisions that are alike
+# The common part of decisions
 
 
-def test_what_has_names_of_the_greatest_length_is_remembered_still() -> None:
+def test_decisions_with_names_of_the_greatest_length_are_still_remembered() -> None:
     planner = Planner(Policy())
     names = {"variation": "v" * 100, "rule_key": "r" * 100, "rule_type": "experiment"}
     for more, count in ((1, 0), (0, 1)):
@@ -400,12 +400,12 @@ def test_what_has_names_of_the_greatest_length_is_remembered_still() -> None:
     ],
     ids=["breaks a rule", "filtered", "may not be selected", "without a flag", "without a key for metadata"],
 )
-def test_nothing_is_in_common_where_the_common_part_may_end_a_delivery(policy: Policy, event: Event) -> None:
+def test_decisions_have_no_common_part_if_it_may_end_a_delivery(policy: Policy, event: Event) -> None:
     assert not isinstance(event, (TrackEvent, VisitorMetadata, AccountMetadata))
     assert Planner(policy).sent_likeness(event) is None
 
 
-def test_decisions_have_their_values_in_common_under_pendos_names() -> None:
+def test_the_common_part_of_decisions_has_their_values_under_pendos_names() -> None:
     planner = Planner(Policy())
     likeness = planner.sent_likeness(decision("v"))
     assert likeness is not None
@@ -442,7 +442,7 @@ def test_whether_a_decision_would_be_sent_agrees_with_planning() -> None:
 
 
 def readings(check: ClockCheck, ahead_ms: int, at: float, count: int = 3) -> None:
-    """Records of so many visitors, whose time is so far ahead of a local clock that shows 5,000,000 at second 0."""
+    """Note records of `count` visitors, `ahead_ms` ahead of a local clock that shows 5,000,000 ms at second 0."""
     for number in range(count):
         timestamp_ms = 5_000_000 + int(at * 1000) + ahead_ms
         record = Record(0, number, timestamp_ms, b"%d" % number, b"", (), track(), fresh=True)
@@ -463,7 +463,7 @@ TOO_FAR_AHEAD = Ending(Reason.INVALID, "ahead", by_clock=True)
         (900_000, ENDED, False),
     ],
 )
-def test_a_clock_is_doubted_beyond_what_events_may_be_ahead(
+def test_a_clock_is_doubted_beyond_the_limit_for_events_in_the_future(
     ahead_ms: int, ending: Ending | None, is_doubted: bool
 ) -> None:
     check = ClockCheck(300.0)
@@ -471,7 +471,7 @@ def test_a_clock_is_doubted_beyond_what_events_may_be_ahead(
     assert check.doubts(ending, Instant(700.0, 5_700_000)) is is_doubted, "also some time after the reading"
 
 
-def test_two_visitors_prove_nothing() -> None:
+def test_two_visitors_prove_nothing_about_the_clock() -> None:
     check = ClockCheck(0.0)
     readings(check, 900_000, at=1.0, count=2)
     assert not check.doubts(TOO_FAR_AHEAD, Instant(1.0, 5_001_000))

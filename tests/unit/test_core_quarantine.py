@@ -1,4 +1,4 @@
-"""A defect is named by its type and its place, and by nothing that the record holds."""
+"""A defect is reported with its type and its place in the code, and with nothing from the record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def caught(action: object) -> BaseException:
 
 
 def test_the_place_is_the_innermost_line_of_ours() -> None:
-    """Code of others raises for us: what called it is what we can repair."""
+    """If a library raises, the line to fix is the one of ours that called it."""
 
     def in_the_decoder() -> None:
         Decoder().decode(7)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A partition that could be read and is not is told of; one that is paused, empty or goes on is not."""
+"""A partition whose records are not read is reported, unless it is paused, empty or its position moves on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_partition_with_unread_records_that_stands_still_is_reported_after_a_m
     assert watch.still(62.0) == set()
 
 
-def test_a_pause_begins_the_minute_anew() -> None:
+def test_a_pause_resets_the_minute() -> None:
     watch = ReadingWatch()
     watch.note({0: (5, 9)}, (), 0.0)
     watch.note({0: (5, 9)}, {0}, 50.0)
@@ -30,8 +30,8 @@ def test_a_partition_that_is_given_up_is_forgotten() -> None:
     assert watch.still(90.0) == set()
 
 
-def test_a_partition_that_another_client_does_not_read_either_stays_reported() -> None:
-    """Each replacement of the client would have begun the minute anew, and the alert its five."""
+def test_a_partition_that_a_new_client_does_not_read_either_stays_reported() -> None:
+    """Otherwise each replacement of the client would reset the minute, and the alert's five minutes."""
     watch = ReadingWatch()
     for second in range(301):
         is_away = second % 40 < 5
@@ -41,7 +41,7 @@ def test_a_partition_that_another_client_does_not_read_either_stays_reported() -
     assert watch.still(301.0) == set()
 
 
-def test_a_partition_that_comes_back_late_or_further_on_begins_anew() -> None:
+def test_a_partition_that_comes_back_late_or_further_on_resets_the_minute() -> None:
     watch = ReadingWatch()
     watch.note({0: (5, 9), 1: (5, 9)}, (), 0.0)
     watch.note({}, (), 30.0)

@@ -1,7 +1,7 @@
-"""What is counted of a record is what it takes in memory, so that `delivery.max_pending_bytes` bounds memory.
+"""The counted size of a record is what it takes in memory, so that `delivery.max_pending_bytes` bounds memory.
 
-A record of 64 KiB with 10,000 fields took 3.8 MB while it waited and counted for 64 KB: 1,000 of them, which is what
-`delivery.max_pending_bytes` let in, took 3.8 GB.
+Before the fix, a record of 64 KiB with 10,000 fields took 3.8 MB while it waited, but counted as 64 KB: the 1,000 of
+them that `delivery.max_pending_bytes` allowed took 3.8 GB.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from flagpost_schemas import (
 )
 
 EVERY_RECORD_BYTES = 12_000
-"""What any record may take besides what is counted: `delivery.max_pending` bounds it."""
+"""Bytes that any record may take besides those that are counted; `delivery.max_pending` bounds them."""
 RECORDS = 8
 LONG = "a" * 50_000 + "\N{GRINNING FACE}"
-"""One letter makes each of the others take four bytes."""
+"""One wide character makes each of the others take four bytes."""
 ACCENTED = "é" * 25_000
-"""Each letter takes one byte, and two more once it has been sent."""
+"""Each character takes one byte, and two more once it has been sent."""
 
 
 def visitor(number: int, **values: object) -> VisitorMetadata:
@@ -111,8 +111,8 @@ def records(make: Callable[[int], Event], headers: Callable[[], Headers] = tuple
 
 
 def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) -> int:
-    """What an engine holds once it has taken records in, or has sent them, too."""
-    # What is made once, and not for each record, is made before.
+    """Bytes of memory that an engine holds after it has received records and, if `sent`, sent them."""
+    # Allocate what is made only once, and not for each record, before measuring.
     other = engine_with(NO_LINGER)
     other.receive(make(), instant(1.0))
     attempts_at(other, 1.0)
@@ -123,7 +123,7 @@ def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) 
     engine.receive(make(), instant(1.0))
     attempts = attempts_at(engine, 1.0) if sent else []
     for attempt in attempts:
-        attempt.body = b""  # of these there are `pendo.max_connections` at most
+        attempt.body = b""  # there are at most `pendo.max_connections` bodies
     gc.collect()
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -133,14 +133,14 @@ def held_bytes(engine: Engine, make: Callable[[], list[Record]], *, sent: bool) 
 @pytest.mark.thorough
 @pytest.mark.parametrize("sent", [False, True], ids=["waiting", "in flight"])
 @pytest.mark.parametrize("name", HEAVY)
-def test_what_a_record_takes_is_counted(name: str, sent: bool) -> None:
+def test_the_memory_that_a_record_takes_is_counted(name: str, sent: bool) -> None:
     engine = engine_with(NO_LINGER)
     held = held_bytes(engine, lambda: records(HEAVY[name]), sent=sent)
     assert held < engine.pending_bytes + RECORDS * EVERY_RECORD_BYTES, f"{held / RECORDS:.0f} bytes a record"
 
 
 def test_headers_are_counted() -> None:
-    """60,000 headers of one letter took 3.8 MB and counted for 60 KB."""
+    """Before the fix, 60,000 headers of one letter took 3.8 MB and counted as 60 KB."""
 
     def headers() -> Headers:
         return tuple((chr(0x4E00 + n % 20_000), b"") for n in range(20_000))
@@ -151,7 +151,7 @@ def test_headers_are_counted() -> None:
 
 
 TEXT = "t" * 1_000
-"""In each place where an event has one."""
+"""The text in each text field of an event."""
 WHOLE_CONTEXT = Context(ip=TEXT, user_agent=TEXT, url=TEXT, title=TEXT, locale=TEXT)
 
 
@@ -167,7 +167,7 @@ WHOLE_CONTEXT = Context(ip=TEXT, user_agent=TEXT, url=TEXT, title=TEXT, locale=T
     ],
 )
 def test_each_text_of_a_long_record_counts_and_a_flag_twice(event: Event, texts: int) -> None:
-    """The name of the metadata field repeats the flag's key."""
+    """The name of the metadata field contains the flag's key."""
     assert event_weight(event, SHORT_RECORD_BYTES + 1) == texts * TEXT.__sizeof__()
     assert event_weight(event, SHORT_RECORD_BYTES) == 0
 
@@ -192,14 +192,14 @@ def test_an_account_is_counted_by_its_id() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_fields_that_are_too_many_are_not_kept_and_do_not_count(more: int) -> None:
+def test_the_fields_of_an_event_with_too_many_are_not_kept_and_do_not_count(more: int) -> None:
     event = visitor(1, **{f"f{n:04}": True for n in range(MAX_METADATA_FIELDS + more)})
     ids, names = "v1".__sizeof__(), MAX_METADATA_FIELDS * "f0000".__sizeof__()
     kept = MAX_METADATA_FIELDS * FIELD_BYTES + names
     assert event_weight(event, 100_000) == (ids if more else ids + kept)
 
 
-def test_a_text_with_other_characters_counts_for_what_it_takes_once_it_was_sent() -> None:
+def test_a_text_that_is_not_ascii_counts_with_the_size_that_it_has_once_it_was_sent() -> None:
     plain, wide = decision(0, flag_key="f" * 1_000), decision(0, flag_key="f" * 999 + "é")
     longer = 2 * (NOT_ASCII * wide.flag_key.__sizeof__() - plain.flag_key.__sizeof__())
     assert event_weight(wide, 2_000) - event_weight(plain, 2_000) == longer
@@ -210,14 +210,14 @@ def test_headers_count_with_their_names_and_values() -> None:
     assert headers_weight((("name", b"value"), ("n", None))) == 2 * HEADER_BYTES + 10
 
 
-# What is held
+# What is held of a record
 
 
 HEADERS: Headers = (("name", b"value"),)
 
 
 def held(event: Event | DecodeFailure, *, key: bytes | None = b"key", truncated: bool = False) -> HeldRecord:
-    """What is held of a record with a value of a thousand bytes and a header."""
+    """The held form of a record with a value of a thousand bytes and a header."""
     return Record(3, 7, START_MS + 5, key, bytes(1_000), HEADERS, event, truncated=truncated).held()
 
 
@@ -238,7 +238,7 @@ def test_only_the_bytes_of_a_record_that_could_not_be_decoded_are_kept() -> None
         assert (kept.occurred_at, kept.facts, kept.truncated) == (None, EventFacts(), truncated)
 
 
-def test_what_the_ledger_says_of_an_event_is_kept_with_its_record() -> None:
+def test_the_facts_of_an_event_for_the_ledger_are_kept_with_its_record() -> None:
     one = held(decision(0, account_id="acme", variation_key="b"))
     assert one[:6] == (3, 7, START_MS + 5, b"key", bytes(1_000), HEADERS)
     assert (one.occurred_at, one.truncated) == (START_MS, False)
@@ -248,8 +248,8 @@ def test_what_the_ledger_says_of_an_event_is_kept_with_its_record() -> None:
     assert held(account("acme")).facts == EventFacts("e", None, "acme")
 
 
-def test_what_is_counted_leaves_room_for_as_many_ordinary_records_as_may_be_pending() -> None:
-    """`delivery.max_pending_bytes` is not to be reached before `delivery.max_pending` by what is usual."""
+def test_the_limit_of_bytes_leaves_room_for_as_many_ordinary_records_as_may_be_pending() -> None:
+    """Ordinary records must reach `delivery.max_pending` before `delivery.max_pending_bytes`."""
     delivery = Policy().delivery
     for name in ("an ordinary decision", "five fields"):
         engine = engine_with(NO_LINGER)
@@ -284,7 +284,7 @@ def test_repairs_are_counted_and_not_held() -> None:
 
 
 def test_a_long_visitor_id_is_not_kept_while_its_lane_rests() -> None:
-    """A thousand lanes a second rest for a second after their last answer: with ids of 64 KB, 64 MB."""
+    """If a thousand lanes a second rest for a second each, ids of 64 KB would take 64 MB."""
     engine = engine_with(NO_LINGER)
     longest, longer = "v" * LONG_ID_CHARACTERS, "v" * (LONG_ID_CHARACTERS + 1)
     made = [

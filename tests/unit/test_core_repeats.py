@@ -1,4 +1,4 @@
-"""Duplicates that are recognised by their bytes: when records are looked at, and what becomes of them together."""
+"""Duplicates that are recognised by their bytes: which batches are looked at, and how duplicates are settled."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from flagpost_schemas import (
 
 
 def delivered(engine: Engine, reader: Reader) -> None:
-    """A decision is delivered, by which the engine knows what others like it have in common."""
+    """Deliver a decision, so that the engine remembers the common part of decisions like it."""
     engine.receive([undecoded(decision("v"), 0, reader)], instant(1.0))
     assert answer_all(engine, 1.0, OK) == 1
     acknowledge(engine, engine.poll(instant(1.0)).settlements)
 
 
 def answer_unacknowledged(engine: Engine) -> int:
-    """Pendo takes what starts, and Kafka takes no settlement; returns how many requests there were."""
+    """Pendo accepts the requests that start, Kafka accepts no settlement; returns the number of requests."""
     attempts = engine.poll(instant(2.0)).attempts
     for attempt in attempts:
         engine.answered(attempt, OK, instant(2.0))
@@ -55,7 +55,7 @@ def repeat(engine: Engine, reader: Reader, *offsets: int) -> list[Duplicates]:
     return list(engine.poll(instant(2.0)).duplicates)
 
 
-def test_duplicates_are_not_decoded_and_close_the_books_together() -> None:
+def test_duplicates_are_not_decoded_and_are_settled_together() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
     (duplicates,) = repeat(engine, reader, 1, 2, 4)
@@ -79,7 +79,7 @@ def test_a_record_that_is_read_again_is_neither_decoded_nor_taken_in_again() -> 
     assert (reader.decoded, engine.accounts.records) == ([0], 2)
 
 
-def test_a_duplicate_waits_behind_what_waits_for_a_clock_that_can_be_trusted() -> None:
+def test_a_duplicate_waits_behind_records_that_wait_for_a_clock_that_can_be_trusted() -> None:
     """Taken in before its turn, it would move the position past the records that wait."""
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
@@ -94,7 +94,7 @@ def test_a_duplicate_waits_behind_what_waits_for_a_clock_that_can_be_trusted() -
     assert engine.accounts.records == 5
 
 
-def test_duplicates_that_kafka_does_not_have_yet_are_the_oldest_that_is_pending() -> None:
+def test_duplicates_that_kafka_does_not_have_yet_count_as_the_oldest_pending_event() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
     later = [undecoded(decision("v", occurred_at=START_MS + at), 1 + at, reader) for at in (300, 500)]
@@ -105,7 +105,7 @@ def test_duplicates_that_kafka_does_not_have_yet_are_the_oldest_that_is_pending(
     assert engine.oldest_pending_ms() is None
 
 
-def test_what_waits_between_duplicates_holds_the_position() -> None:
+def test_a_record_that_waits_between_duplicates_holds_the_position() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
     between = undecoded(decision("other"), 2, reader)
@@ -129,7 +129,7 @@ def test_duplicates_of_a_partition_that_is_lost_are_returned_and_not_written() -
     assert not engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE]
 
 
-def test_where_hardly_any_is_a_duplicate_most_are_not_looked_at() -> None:
+def test_most_batches_are_not_looked_at_where_duplicates_are_rare() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     delivered(engine, reader)
     new = [undecoded(decision(f"new{offset}"), offset, reader) for offset in range(1, 20)]
@@ -140,7 +140,7 @@ def test_where_hardly_any_is_a_duplicate_most_are_not_looked_at() -> None:
 
 
 def look(engine: Engine, reader: Reader, first: int, *, new: int, repeated: int) -> int:
-    """Take in a batch with so many new decisions and duplicates; returns how many batches are then not looked at."""
+    """Receive a batch with this many new and duplicate decisions; returns how many batches are then not looked at."""
     visitors = [*(f"new{first + n}" for n in range(new)), *["v"] * repeated]
     assert taken(engine, reader, *map(decision, visitors), first=first) == repeated
     return rest_of(engine)
@@ -158,7 +158,7 @@ def test_the_first_batch_is_looked_at_and_each_counts_by_itself() -> None:
     assert look(engine, reader, 1, new=1, repeated=0) == AT_REST
 
 
-def test_to_look_is_worth_it_where_one_in_eight_is_a_duplicate_and_not_where_fewer_are() -> None:
+def test_batches_are_looked_at_where_one_in_eight_is_a_duplicate_and_not_where_fewer_are() -> None:
     engine, reader = after_delivery()
     assert rest_of(engine) == AT_REST, "what was delivered was new"
     first = 1
@@ -168,8 +168,8 @@ def test_to_look_is_worth_it_where_one_in_eight_is_a_duplicate_and_not_where_few
             first += times * (new + 1)
 
 
-def test_no_ledger_record_is_too_long_for_what_came_together() -> None:
-    """What came together is not parted any more: a topic that does not take it would stop the partition."""
+def test_no_ledger_record_of_duplicates_that_came_together_is_too_long() -> None:
+    """Duplicates that came together are not split later: if Kafka refused their record, the partition would stop."""
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     event = decision("v" * 60, event_id="e" * 60, account_id="a" * 60, source=Source(service="s" * 60))
     engine.receive([undecoded(event, 0, reader)], instant(1.0))
@@ -191,7 +191,7 @@ def test_the_ledger_record_of_duplicates_is_needed_for_their_offsets_and_holds_n
     assert partition.window.oldest_needed(5, 0) == 8
 
 
-def test_once_kafka_takes_duplicates_of_another_partition_only_the_held_one_waits() -> None:
+def test_once_kafka_accepts_duplicates_of_another_partition_only_the_held_one_waits() -> None:
     policy = TRACKS_ONLY.model_copy(update={"limits": EndpointLimits(max_connections=1)})
     engine, reader = engine_with(policy, partitions=[0, 1]), Reader()
     delivered(engine, reader)
@@ -205,11 +205,11 @@ def test_once_kafka_takes_duplicates_of_another_partition_only_the_held_one_wait
     assert visitors(engine.poll(instant(4.0)).attempts) == ["x"]
 
 
-# Which are recognised by their bytes
+# Which duplicates are recognised by their bytes
 
 
 def taken(engine: Engine, reader: Reader, *events: DecisionEvent, at: float = 2.0, first: int = 1) -> int:
-    """How many of these, which come together, are taken in without being decoded."""
+    """Receive these events in one batch; returns how many are taken in without being decoded."""
     before = len(reader.decoded)
     engine.receive(
         [undecoded(event, offset, reader) for offset, event in enumerate(events, first)], instant(at)
@@ -218,7 +218,7 @@ def taken(engine: Engine, reader: Reader, *events: DecisionEvent, at: float = 2.
 
 
 def after_delivery(policy: Policy = TRACKS_ONLY, event: DecisionEvent | None = None) -> tuple[Engine, Reader]:
-    """An engine that has delivered all that a decision gives."""
+    """An engine that has made all deliveries of a decision."""
     engine, reader = engine_with(policy), Reader()
     assert taken(engine, reader, decision("v") if event is None else event, at=1.0, first=0) == 0
     assert answer_all(engine, 1.0, OK) > 0
@@ -233,7 +233,7 @@ def test_an_undecoded_record_has_the_headers_and_times_of_its_decoded_record() -
     assert one.size_bytes == len(b"v") + len(one.value)
 
 
-def test_another_visitor_s_decision_is_none_although_its_bytes_are_known() -> None:
+def test_another_visitor_s_decision_is_no_duplicate_although_its_bytes_are_known() -> None:
     engine, reader = after_delivery()
     assert taken(engine, reader, decision("w")) == 0
     assert taken(engine, reader, decision("v", "other"), first=2) == 0
@@ -255,7 +255,7 @@ def test_another_visitor_s_decision_is_none_although_its_bytes_are_known() -> No
     ],
     ids=["attributes", "long", "not ASCII", "a ledger key", "attributes as properties"],
 )
-def test_what_may_be_another_thing_is_decoded_and_still_a_duplicate(
+def test_a_record_that_its_bytes_do_not_identify_is_decoded_and_still_a_duplicate(
     policy: Policy, event: DecisionEvent
 ) -> None:
     engine, reader = after_delivery(policy, event)
@@ -273,7 +273,7 @@ def test_only_decisions_whose_bytes_after_the_visitor_id_are_few_are_remembered(
         assert taken(engine, reader, event) == 1 - too_many
 
 
-def test_a_record_that_begins_like_a_decision_and_is_none_is_decoded_and_ends_as_what_it_is() -> None:
+def test_a_damaged_record_that_begins_like_a_decision_is_decoded_and_settled_as_undecodable() -> None:
     engine, reader = engine_with(TRACKS_ONLY), Reader()
     value = encode_single_object(decision("v"))
     for offset in range(2):
@@ -307,7 +307,7 @@ def test_after_a_change_of_pendo_s_fields_decisions_are_planned_again() -> None:
     assert taken(engine, reader, decision("v"), first=2) == 1
 
 
-def test_what_is_remembered_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_remembered_parts_of_decisions_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flagpost_consumer.core.tracks.repeats.MAX_LIKENESSES", 2)
     engine, reader = after_delivery()
     assert taken(engine, reader, decision("v", "second")) == 0
@@ -320,7 +320,7 @@ def test_what_is_remembered_of_decisions_is_bounded(monkeypatch: pytest.MonkeyPa
 # With metadata
 
 
-def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
+def test_a_duplicate_whose_value_pendo_has_is_settled_for_both_kinds() -> None:
     engine, reader = after_delivery(NO_LINGER)
     assert taken(engine, reader, decision("v")) == 1
     (duplicates,) = engine.poll(instant(2.0)).duplicates
@@ -337,7 +337,7 @@ def test_a_duplicate_whose_value_pendo_has_ends_as_both() -> None:
     assert positions(engine) == {0: 2}
 
 
-def test_duplicates_are_counted_beside_what_is_in_flight() -> None:
+def test_duplicates_are_counted_beside_deliveries_in_flight() -> None:
     engine, reader = after_delivery(NO_LINGER)
     assert taken(engine, reader, decision("w")) == 0
     assert len(engine.poll(instant(2.0)).attempts) == 2
@@ -363,8 +363,8 @@ def test_both_deliveries_of_duplicates_are_returned_with_their_partition() -> No
     assert engine.accounts.pending.total() == 0
 
 
-def test_the_ledger_says_of_a_duplicate_what_it_would_have_sent_and_what_it_duplicates() -> None:
-    """docs/contract.md#ledger-records; the values of a visitor duplicate no record."""
+def test_the_ledger_entry_of_a_duplicate_has_what_it_would_have_sent_and_what_it_duplicates() -> None:
+    """docs/contract.md#ledger-records: the entry for a visitor's values names no record that it duplicates."""
     engine, reader = after_delivery(NO_LINGER)
     assert taken(engine, reader, decision("v", event_id="again"), first=7) == 1
     (duplicates,) = engine.poll(instant(2.0)).duplicates
@@ -387,14 +387,14 @@ def test_the_ledger_says_of_a_duplicate_what_it_would_have_sent_and_what_it_dupl
     )
 
 
-def test_a_duplicate_whose_value_is_another_by_now_sends_it_again() -> None:
+def test_a_duplicate_whose_value_has_changed_meanwhile_is_sent_again() -> None:
     engine, reader = after_delivery(NO_LINGER)
     assert taken(engine, reader, decision("v", variation="b")) == 0
     assert taken(engine, reader, decision("v", occurred_at=START_MS + 1), first=2) == 0
     assert engine.poll(instant(2.0)).duplicates == []
 
 
-def test_where_pendo_has_no_such_field_a_decision_is_no_plain_duplicate() -> None:
+def test_a_decision_whose_field_pendo_does_not_have_is_decoded_each_time() -> None:
     engine, reader = engine_with(NO_LINGER), Reader()
     engine.know_fields({("visitor", "custom"): {}})
     assert taken(engine, reader, decision("v"), at=1.0, first=0) == 0
@@ -402,7 +402,7 @@ def test_where_pendo_has_no_such_field_a_decision_is_no_plain_duplicate() -> Non
     assert taken(engine, reader, decision("v")) == 0
 
 
-def test_duplicates_are_complete_with_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicates_are_settled_together_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, reader = after_delivery()
     size = undecoded(decision("v"), 0, reader).size_bytes
     monkeypatch.setattr("flagpost_consumer.core.tracks.repeats.MAX_BYTES", 2 * size)

@@ -86,7 +86,7 @@ def test_names_that_become_one_are_numbered() -> None:
     assert [repair.rule for repair in repairs].count(Rule.NAME_COLLISION) == 2
 
 
-def test_a_number_that_another_name_has_already_is_passed_over() -> None:
+def test_a_number_that_another_name_already_has_is_skipped() -> None:
     properties, repairs = trim({"a_b_2": 1, "a b": 2, "a-b": 3, "a.b": 4})
     assert properties == {"a_b_2": 1, "a_b": 2, "a_b_3": 3, "a_b_4": 4}
     assert [repair.rule for repair in repairs].count(Rule.NAME_COLLISION) == 2
@@ -102,7 +102,7 @@ def test_a_property_that_collides_with_a_decisions_own_name_is_renamed() -> None
     assert properties == {"flag_key_2": "attribute", "flag_key": "checkout"}
 
 
-def test_over_512_bytes_the_last_properties_go_first_but_never_flag_and_variation() -> None:
+def test_over_512_bytes_the_last_properties_are_dropped_first_but_never_flag_and_variation() -> None:
     given_properties: dict[str, Scalar] = {
         "flag_key": "f",
         "variation_key": "v",
@@ -130,7 +130,7 @@ def test_when_nothing_is_left_to_drop_the_longest_text_is_cut(letter: str) -> No
     [{"flag_key": "x" * 1_000_000}, {f"2nd {number}": "" for number in range(200_000)}],
     ids=["a long text", "many properties"],
 )
-def test_repairing_costs_no_more_than_what_is_kept(
+def test_the_cost_of_repairing_does_not_grow_with_what_is_left_out(
     properties: dict[str, Scalar], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = 0
@@ -170,7 +170,7 @@ VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(
 
 
 @given(st.dictionaries(NAMES, VALUES | st.floats(allow_nan=False, allow_infinity=False), max_size=12))
-def test_whatever_comes_in_keeps_every_rule_afterwards(
+def test_trimmed_properties_keep_every_rule(
     properties: dict[str, str | int | bool | None],
 ) -> None:
     trimmed, repairs = trim(properties)
@@ -190,7 +190,7 @@ def test_whatever_comes_in_keeps_every_rule_afterwards(
 # Bodies
 
 
-def test_a_decisions_track_body_is_as_the_contract_gives_it_byte_for_byte() -> None:
+def test_a_decisions_track_body_is_that_of_the_contract_byte_for_byte() -> None:
     event = decision(
         "visitor-1",
         "checkout",
@@ -217,7 +217,7 @@ def test_a_decisions_track_body_is_as_the_contract_gives_it_byte_for_byte() -> N
         (None, {"enabled": True, "plan": "pro"}),
     ],
 )
-def test_the_rule_s_type_is_a_property_where_that_is_asked_for_and_no_attribute_takes_its_name(
+def test_the_rule_s_type_is_a_property_if_set_and_no_attribute_takes_its_name(
     rule_type: str | None, expected: dict[str, object]
 ) -> None:
     event = decision("v", rule_type=rule_type, attributes={"plan": "pro", "rule_type": "mine"})
@@ -232,7 +232,7 @@ def test_the_rule_s_type_is_a_property_where_that_is_asked_for_and_no_attribute_
         assert list(track.properties.items()) == list(properties.items())
 
 
-def test_what_is_unknown_is_left_out_and_properties_and_context_are_always_there() -> None:
+def test_unknown_fields_are_left_out_and_properties_and_context_are_always_there() -> None:
     body = track_body(Track("v", None, "e", 5, {}, None))
     expected = b'{"type":"track","event":"e","visitorId":"v","timestamp":5,"properties":{},"context":{}}'
     assert body == expected
@@ -262,7 +262,7 @@ def track_event(name: str, **properties: Scalar) -> TrackEvent:
     )  # fmt: skip
 
 
-def test_what_identifies_a_visitor_is_a_property_where_that_is_asked_for() -> None:
+def test_identity_properties_are_sent_if_they_are_set() -> None:
     settings = MappingSettings(identity_properties=["anonymous_id", "locale"])
     event = TrackEvent(
         event_id="e",

@@ -1,4 +1,4 @@
-"""The sequential sample ratio test: its formula, its error rate however often one looks, and what it finds."""
+"""The sequential sample ratio test: its formula, its error rate when it is repeated, and what it finds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from flagpost_consumer.core.splits.sample_ratio import (
 EVEN = {"control": 1.0, "treatment": 1.0}
 STEPS = 1_000
 VISITORS_A_STEP = 16
-"""So many visitors come between two looks: one 16-bit number of random bits, a bit each."""
+"""Visitors between two looks: a random 16-bit number has one bit for each of them."""
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_bayes_factor_is_that_of_the_authors_package(
     "shares", [{"a": 1.0, "b": 1.0}, {"a": 8.0, "b": 2.0}, {"a": 5.0, "b": 3.0, "c": 2.0}]
 )
 def test_a_fair_experiment_leaves_the_mean_of_the_bayes_factor_at_one(shares: Mapping[str, float]) -> None:
-    """That it is a martingale is all that the bound on errors rests upon."""
+    """The bound on errors needs only that the Bayes factor is a martingale."""
     whole = sum(shares.values())
     for visitors in (1, 7, 30):
         outcomes = [
@@ -81,7 +81,7 @@ def looks(random: Random, steps: int = STEPS) -> Iterator[int]:
 
 
 def limits() -> Sequence[int]:
-    """By look: how many visitors there may be in treatment before the test warns; it is symmetric."""
+    """For each look, how many visitors may be in treatment before the test warns; the test is symmetric."""
     return [_limit(VISITORS_A_STEP * step) for step in range(1, STEPS + 1)]
 
 
@@ -96,7 +96,7 @@ def _limit(visitors: int) -> int:
     return passes
 
 
-def test_of_ten_thousand_fair_experiments_looked_at_a_thousand_times_one_in_a_hundred_warns_at_most() -> None:
+def test_at_most_one_in_a_hundred_fair_experiments_warns_if_each_is_tested_a_thousand_times() -> None:
     random, most = Random(13), limits()
     least = [VISITORS_A_STEP * step - limit for step, limit in enumerate(most, 1)]
     warned = 0
@@ -106,8 +106,8 @@ def test_of_ten_thousand_fair_experiments_looked_at_a_thousand_times_one_in_a_hu
     assert 0 < warned <= 10_000 * ALPHA
 
 
-def test_looking_as_often_at_a_fixed_horizon_test_would_condemn_many_times_as_many() -> None:
-    """Why it was replaced: each look is at 1 %, and the thousand together are not."""
+def test_a_fixed_horizon_test_that_is_repeated_as_often_would_warn_many_times_as_often() -> None:
+    """This is why it was replaced: each look has an error rate of 1 %, a thousand looks a much higher one."""
     random, critical = Random(13), 6.635  # of chi-square with one degree of freedom
     warned = 0
     for _ in range(500):
@@ -173,11 +173,13 @@ def test_a_broken_split_is_seen_among_few_visitors_and_a_slight_one_among_many(
         ({"control": 50, "treatment": 50, "forced": 900}, EVEN),
     ],
 )
-def test_what_chance_explains_is_not_evidence(counts: Mapping[str, int], shares: Mapping[str, float]) -> None:
+def test_a_difference_that_chance_explains_is_not_evidence(
+    counts: Mapping[str, int], shares: Mapping[str, float]
+) -> None:
     assert evidence(counts, shares) < SKEWED_FROM
 
 
-def test_nobody_is_no_evidence() -> None:
+def test_no_visitors_are_no_evidence() -> None:
     assert evidence({}, EVEN) == pytest.approx(0.0, abs=1e-9)
     assert p_value(evidence({}, EVEN)) == pytest.approx(1.0)
 
@@ -194,6 +196,6 @@ def test_the_p_value_of_a_great_deal_of_evidence_is_zero_and_of_none_is_one() ->
     assert p_value(evidence({"control": 900_000, "treatment": 100_000}, EVEN)) == 0.0
 
 
-def test_a_prior_for_each_size_of_experiment() -> None:
+def test_there_is_a_prior_for_each_size_of_experiment() -> None:
     assert sorted(CONCENTRATIONS) == list(CONCENTRATIONS)
     assert max(CONCENTRATIONS) == 10_000, "ssrm-test's dirichlet_concentration"

@@ -1,4 +1,4 @@
-"""When the registry is asked for which schema id, and what its answers do: the rules by themselves, on a clock."""
+"""When the schema registry is asked for which id, and what its answers change: the rules alone, without I/O."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STEP = 0.02
 
 
 def waiting(*ids: int, unknown_seconds: float = 60.0) -> SchemaLookups:
-    """Partitions 0, 1, … wait for these ids since second 0."""
+    """Lookups with partitions 0, 1, … that have waited for these ids since second 0."""
     subject = SchemaLookups(unknown_seconds)
     for partition, schema_id in enumerate(ids):
         subject.hold(schema_id)
@@ -43,7 +43,7 @@ def waiting(*ids: int, unknown_seconds: float = 60.0) -> SchemaLookups:
 
 
 def holding(*ids: int) -> SchemaLookups:
-    """Records further back need these ids."""
+    """Lookups with held records that need these ids, and no partition that waits."""
     subject = SchemaLookups(60.0)
     for schema_id in ids:
         subject.hold(schema_id)
@@ -51,7 +51,7 @@ def holding(*ids: int) -> SchemaLookups:
 
 
 def asked(subject: SchemaLookups, now: float = 0.0) -> list[int]:
-    """The ids that are asked for from a second on while no answer comes."""
+    """The ids that are asked for from second `now` on while no answer comes."""
     ids = []
     while (schema_id := subject.next(instant(now))) is not None:
         ids.append(schema_id)
@@ -62,7 +62,7 @@ def asked(subject: SchemaLookups, now: float = 0.0) -> list[int]:
 def moments(
     subject: SchemaLookups, answer: Callable[[int, float], SchemaAnswer], until: float
 ) -> list[float]:
-    """When ids are asked for, where the registry answers at once and nobody asks before `wake_at`."""
+    """The times at which ids are asked for if the registry answers at once and `next` is called at `wake_at`."""
     found = []
     now = 0.0
     while (wake_at := subject.wake_at()) is not None and (now := max(now, wake_at)) <= until:
@@ -75,7 +75,7 @@ def moments(
     return found
 
 
-# What is asked
+# Which ids are asked for
 
 
 def test_requests_are_a_fiftieth_of_a_second_apart() -> None:
@@ -99,7 +99,7 @@ def test_an_id_is_asked_for_once_however_many_wait_for_it() -> None:
     assert subject.waiting_for(8) == []
 
 
-def test_who_has_waited_longest_comes_first() -> None:
+def test_the_id_that_was_waited_for_longest_comes_first() -> None:
     subject = SchemaLookups(60.0)
     for partition, (schema_id, since) in enumerate([(1, 5.0), (9, 3.0), (2, 4.0)]):
         subject.hold(schema_id)
@@ -137,7 +137,7 @@ def test_ids_that_no_held_record_needs_are_not_asked_for() -> None:
     assert subject.wake_at() is None
 
 
-def test_while_an_answer_is_to_come_fresh_ids_wake_nobody_before_the_next_request_may_go() -> None:
+def test_while_an_answer_is_awaited_new_ids_wait_until_the_next_request_may_start() -> None:
     subject = holding(1, 2)
     assert subject.wake_at() == -inf
     assert subject.next(instant(5.0)) == 1
@@ -153,7 +153,7 @@ def test_a_refused_id_is_asked_for_more_and_more_rarely_and_a_last_time_at_the_e
 
 
 @pytest.mark.parametrize("answer", [NOT_FOUND, TURNED_AWAY])
-def test_what_becomes_of_a_refused_id_is_reported_with_the_registry_s_words(answer: SchemaAnswer) -> None:
+def test_a_refused_id_becomes_unknown_with_the_registry_s_reason(answer: SchemaAnswer) -> None:
     subject = waiting(7, unknown_seconds=20.0)
     assert subject.answered(7, NOT_FOUND, instant(3.0)) is None
     assert subject.answered(7, answer, instant(22.9)) is None
@@ -201,7 +201,7 @@ def test_an_answer_about_an_id_that_nobody_holds_changes_nothing(answer: SchemaA
 # A registry that is silent
 
 
-def test_no_answer_is_waited_for_without_end() -> None:
+def test_an_id_without_an_answer_is_asked_for_without_end() -> None:
     subject = waiting(7)
     times = moments(subject, lambda _id, _now: SILENT, 125.0)
     assert times == [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5, 91.5, 121.5]
@@ -249,7 +249,7 @@ def test_an_id_that_a_registry_does_not_answer_about_delays_no_others() -> None:
     assert subject.wake_at() == 36.5
 
 
-def test_what_was_due_before_the_registry_answered_again_is_not_put_off() -> None:
+def test_a_request_that_was_due_before_the_registry_answered_again_is_not_delayed() -> None:
     subject = waiting(7, 8)
     assert asked(subject) == [7, 8]
     subject.answered(7, SILENT, instant(0.0))
@@ -283,7 +283,7 @@ def test_silences_add_up() -> None:
     assert isinstance(subject.answered(7, NOT_FOUND, instant(261.0)), Unknown)
 
 
-def test_being_turned_away_is_no_refusal_until_it_is_about_the_id() -> None:
+def test_being_turned_away_refuses_an_id_only_if_another_id_was_answered_meanwhile() -> None:
     subject = waiting(7, 8, unknown_seconds=1.0)
     for second in (0.0, 10.0, 20.0):
         assert subject.answered(7, TURNED_AWAY, instant(second)) is None
@@ -292,8 +292,8 @@ def test_being_turned_away_is_no_refusal_until_it_is_about_the_id() -> None:
     assert isinstance(subject.answered(7, TURNED_AWAY, instant(23.0)), Unknown)
 
 
-def test_a_refusal_ends_what_was_known_of_failures() -> None:
-    """The next failure is a first one, and the registry's again."""
+def test_a_refusal_resets_the_failures_of_an_id() -> None:
+    """The next failure counts as the first, and as one of the registry."""
     subject = waiting(7, 8)
     assert asked(subject) == [7, 8]
     for number in range(6):
@@ -307,7 +307,7 @@ def test_a_refusal_ends_what_was_known_of_failures() -> None:
     assert subject.next(instant(7.0)) is None, "it is the registry that is silent, as far as anybody knows"
 
 
-def test_what_is_taken_away_is_silent_no_more() -> None:
+def test_an_id_that_is_no_longer_needed_does_not_count_as_silent() -> None:
     subject = waiting(7, 8)
     subject.answered(7, SILENT, instant(0.0))
     subject.go_on(0)
@@ -315,7 +315,7 @@ def test_what_is_taken_away_is_silent_no_more() -> None:
     assert subject.next(instant(0.1)) == 8
 
 
-# What is told
+# What is reported
 
 
 def test_waiting_partitions_are_reported_with_the_last_answer() -> None:

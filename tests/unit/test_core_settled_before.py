@@ -1,4 +1,4 @@
-"""What the ledger settles beyond the committed offset, at the edges of the chunks in which it is kept."""
+"""Offsets beyond the committed one that the ledger settles, at the edges of the chunks in which they are stored."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_chunk_that_is_asked_for_and_later_ones_are_kept() -> None:
     assert not subject
 
 
-def test_a_partition_that_is_read_from_far_on_needs_memory_only_for_what_is_settled() -> None:
+def test_a_partition_that_is_read_from_a_high_offset_needs_memory_only_for_settled_offsets() -> None:
     subject = SettledBefore()
     far = 10**15
     for offset in range(far, far + 3):
@@ -85,8 +85,8 @@ def take(restoration: Restoration, *offsets: int) -> None:
     assert restoration.take(3, settled) == len(offsets)
 
 
-def test_what_the_ledger_names_far_beyond_the_log_settles_nothing_and_takes_no_memory() -> None:
-    """Each offset took 4 KB: a ledger of 100,000 that lie far apart filled 400 MB, before anything was read."""
+def test_offsets_in_the_ledger_far_beyond_the_log_settle_nothing_and_take_no_memory() -> None:
+    """Before the fix, each took 4 KB: 100,000 offsets far apart filled 400 MB before any record was read."""
     end = 5_000
     restoration = Restoration(0, DedupeSettings(), log_end=end)
     tracemalloc.start()
@@ -103,7 +103,7 @@ def test_what_the_ledger_names_far_beyond_the_log_settles_nothing_and_takes_no_m
 
 
 def test_an_offset_far_beyond_the_log_keeps_no_part_of_the_ledger_for_ever() -> None:
-    """What settles offsets beyond the committed one is read again at each restart: this one would be for years."""
+    """A ledger record that settles an uncommitted offset is read at each restart: this one would be for years."""
     restoration = Restoration(0, DedupeSettings(), log_end=5_000)
     take(restoration, 2**62)
     restoration.finish(9)

@@ -1,4 +1,4 @@
-"""The books on each ending: when a delivery starts, waits again, ends, is acknowledged, and is seen a second time."""
+"""Accounts and positions while a delivery starts, is retried, ends, is acknowledged, and is read a second time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_DEDUPE = Policy(dedupe=DedupeSettings(ttl_seconds=0.0))
 
 
 def restored(position: int, *settled: Settled, policy: Policy = NO_DEDUPE) -> tuple[Engine, Partition]:
-    """An engine with a partition of which the ledger settles something from the committed position on."""
+    """An engine with a partition of which the ledger settles these deliveries from the committed position on."""
     engine = engine_with(policy, partitions=[])
     (partition,) = engine.assign([0], 8, instant(0.0))
     restoration = Restoration(position, policy.dedupe)
@@ -44,10 +44,10 @@ def delivered(offset: int, kind: Kind) -> Settled:
     return offset, kind, Outcome.DELIVERED, None, START_MS
 
 
-# Seen again
+# Read again
 
 
-def test_a_record_that_the_ledger_settles_whole_is_passed_over() -> None:
+def test_a_record_that_the_ledger_settles_completely_is_skipped() -> None:
     engine, _ = restored(5, delivered(5, Kind.TRACK), delivered(5, Kind.VISITOR_METADATA))
     engine.receive([record(decision("v"), 5)], instant(1.0))
     assert (engine.accounts.records, engine.accounts.redeliveries) == (1, 1)
@@ -56,7 +56,7 @@ def test_a_record_that_the_ledger_settles_whole_is_passed_over() -> None:
     assert positions(engine) == {0: 6}, "it need not be read a third time"
 
 
-def test_what_is_passed_over_does_not_hold_back_or_overtake_what_is_pending() -> None:
+def test_a_skipped_record_neither_holds_the_position_nor_moves_it_past_a_pending_record() -> None:
     engine, _ = restored(5, delivered(6, Kind.TRACK), delivered(6, Kind.VISITOR_METADATA))
     engine.receive([damaged(5), record(decision("v"), 6)], instant(1.0))
     assert positions(engine) == {0: 5}
@@ -90,7 +90,7 @@ def test_lost_offsets_hold_the_position_until_they_are_in_the_ledger() -> None:
     assert engine.is_quiet([0])
 
 
-def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_book() -> None:
+def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_count() -> None:
     engine, partition = restored(100)
     gap = Gap(100, 250)
     engine.lose(partition, gap)
@@ -100,7 +100,7 @@ def test_a_gap_of_a_partition_that_was_given_up_meanwhile_changes_no_book() -> N
     assert engine.pending_records == 0
 
 
-def test_several_gaps_are_several_and_each_is_written_for_itself() -> None:
+def test_several_gaps_are_counted_and_written_separately() -> None:
     engine, partition = restored(100)
     gaps = [Gap(100, 250), Gap(250, 255), Gap(260, 262)]
     for gap in gaps:
@@ -111,7 +111,7 @@ def test_several_gaps_are_several_and_each_is_written_for_itself() -> None:
         assert (engine.pending_records, engine.is_quiet([0])) == (left, not left)
 
 
-def test_each_record_that_is_passed_over_counts() -> None:
+def test_each_skipped_record_is_counted() -> None:
     engine, _ = restored(5, *(delivered(offset, Kind.TRACK) for offset in (5, 6, 7)), policy=TRACKS_ONLY)
     engine.receive([record(decision("v", f"f{offset}"), offset) for offset in (5, 6, 7)], instant(1.0))
     assert (engine.accounts.records, engine.accounts.redeliveries) == (3, 3)
@@ -137,7 +137,7 @@ def test_a_record_holds_its_bytes_until_the_last_of_its_deliveries_is_acknowledg
     assert engine.pending_bytes == 0
 
 
-def test_what_is_handed_back_or_passed_over_or_lost_holds_no_bytes() -> None:
+def test_returned_skipped_and_lost_records_hold_no_bytes() -> None:
     engine, partition = restored(5, delivered(5, Kind.TRACK), delivered(5, Kind.VISITOR_METADATA))
     engine.receive([record(decision("v"), 5)], instant(0.0))
     engine.lose(partition, Gap(6, 9))
@@ -168,7 +168,7 @@ def test_a_partition_is_busy_from_the_start_of_a_request_to_its_acknowledged_end
     assert positions(engine) == {0: 1}
 
 
-def test_a_settlement_is_given_out_once_and_counts_once() -> None:
+def test_poll_returns_a_settlement_once_and_it_is_counted_once() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([damaged(0)], instant(0.0))
     settlements = engine.poll(instant(0.0)).settlements
@@ -205,7 +205,7 @@ def test_a_settlement_is_dated_by_the_wall_clock() -> None:
     assert settlement.settled_at_ms == START_MS + 7_000
 
 
-def test_an_ended_delivery_tells_how_many_requests_were_made_for_it() -> None:
+def test_a_settlement_has_the_number_of_its_attempts() -> None:
     engine = engine_with(TRACKS_ONLY)
     engine.receive([record(decision("v"))], instant(0.0))
     for at, answer in ((1.0, Answer(503)), (60.0, OK)):
@@ -227,7 +227,7 @@ def test_an_ended_delivery_tells_how_many_requests_were_made_for_it() -> None:
         (DecodeFailure(Reason.UNDECODABLE, "cut short"), ""),
     ],
 )
-def test_a_delivery_names_whom_it_is_about(event: Event | DecodeFailure, who: str) -> None:
+def test_a_delivery_names_its_visitor_or_account(event: Event | DecodeFailure, who: str) -> None:
     engine = engine_with(NO_LINGER)
     engine.receive([record(event)], instant(0.0))
     assert settle_all(engine, 1.0)[0].delivery.who == who
@@ -250,8 +250,8 @@ def test_a_delivery_that_ends_undelivered_frees_its_claim_and_a_delivered_one_ke
     assert visitors(actions.attempts) == ["refused"]
 
 
-def test_what_is_handed_back_frees_nothing_of_another_owner() -> None:
-    """Metadata has no claim; the claims of a partition go with it."""
+def test_giving_up_a_partition_frees_only_its_own_claims() -> None:
+    """Metadata has no claim; the claims of a partition are dropped with it."""
     engine = engine_with(NO_LINGER, partitions=[0, 1])
     engine.receive([record(decision("v"), 0, partition=0)], instant(0.0))
     engine.receive([record(metadata("w", plan="pro"), 0, partition=1)], instant(0.0))

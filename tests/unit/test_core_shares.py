@@ -1,4 +1,4 @@
-"""Fair shares: nobody is cut who holds less than the share, and no greater share would fit."""
+"""Fair shares: no visitor that holds less than the share is cut, and no greater share would fit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_a_share_is_the_greatest_that_fits(holdings: list[int], room: int) -> No
 
 
 @pytest.mark.parametrize(("within_ms", "is_it"), [(19_999, True), (20_000, False)])
-def test_a_visitor_is_hot_that_publishes_faster_than_half_the_pace(within_ms: int, is_it: bool) -> None:
-    """Ten events of a second each take ten seconds: published within twenty, they pile up."""
+def test_a_visitor_that_publishes_faster_than_half_the_pace_is_hot(within_ms: int, is_it: bool) -> None:
+    """Ten events of a second each take ten seconds: a visitor that publishes them in less than twenty is hot."""
     assert is_hot(10, within_ms, 1.0) is is_it
     assert is_hot(5, within_ms, 2.0) is is_it
 
@@ -44,11 +44,11 @@ def test_either_number_or_bytes_may_be_too_many(holding: Holding, is_more: bool)
     assert not holding.exceeds(WHATEVER)
 
 
-def test_the_greater_of_two_holdings_is_taken_number_by_number() -> None:
+def test_the_greater_number_and_the_greater_size_of_two_holdings_are_taken() -> None:
     assert Holding(1, 20).or_more(Holding(2, 10)) == Holding(2, 20)
 
 
-def test_one_alone_is_not_cut_and_two_that_fill_the_room_exactly_are_not_either() -> None:
+def test_one_visitor_alone_is_not_cut_nor_are_two_that_fill_the_room_exactly() -> None:
     least = Holding(1, 1)
     room = Room(Holding(10, 100), least, least, least)
     assert room.share([Holding(99, 999)]) is None
@@ -65,7 +65,7 @@ def test_a_visitor_whose_requests_fail_keeps_a_tenth_rounded_down(per_visitor: i
 
 @pytest.mark.parametrize(("per_visitor", "metadata"), [(5, 4), (11, 10), (40, 10), (600, 60)])
 def test_an_id_may_hold_as_much_metadata_as_goes_in_one_request(per_visitor: int, metadata: int) -> None:
-    """Ten, or a tenth of what a visitor may hold; but less than a visitor may hold."""
+    """Ten deliveries, or a tenth of what a visitor may hold if that is more; but fewer than a visitor may hold."""
     delivery = DeliverySettings(max_pending=100, max_pending_bytes=1_050, max_pending_per_visitor=per_visitor)
     assert Room.of(0.5, delivery).least_metadata == Holding(metadata, int(metadata * 10.5))
     assert Room.of(0.5, delivery).whole == Holding(50, 525)

@@ -1,4 +1,4 @@
-"""Nothing of a suppressed visitor is sent: what comes, what waits, and what failed before."""
+"""Nothing of a suppressed visitor is sent: no new event, none that waits, and none that failed before."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def ended(engine: Engine) -> dict[tuple[Kind, Reason], int]:
 
 
 def ids_in(attempts: list[Attempt]) -> set[str]:
-    """Whom requests tell Pendo of."""
+    """The ids of the visitors and accounts in these requests."""
     bodies = [orjson.loads(attempt.body) for attempt in attempts]
     return {
         each.get("visitorId") or each["accountId"]
@@ -72,7 +72,7 @@ def ids_in(attempts: list[Attempt]) -> set[str]:
     }
 
 
-# What comes
+# New events
 
 
 def test_events_of_a_suppressed_visitor_are_dropped_of_both_kinds_and_others_are_sent() -> None:
@@ -146,7 +146,7 @@ def test_an_anonymous_visitor_is_suppressed_by_either_name_whatever_the_settings
             event="e",
         )
 
-    receive(engine, event(0))  # waits in its line when the suppression comes
+    receive(engine, event(0))  # waits in its lane when the suppression comes
     suppress(engine, suppressed + more)
     receive(engine, event(1), first=1)
     assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED, 1: Reason.SUPPRESSED}
@@ -159,7 +159,7 @@ def test_a_long_id_is_suppressed_like_any_other() -> None:
     assert reasons(settle_all(engine, 1.0)) == {0: Reason.SUPPRESSED, 1: Reason.OK}
 
 
-def test_after_an_undo_events_are_sent_again_those_dropped_meanwhile_are_not() -> None:
+def test_after_an_undo_new_events_are_sent_but_not_those_dropped_meanwhile() -> None:
     engine = engine_with(TRACKS_ONLY)
     suppress(engine, "back")
     receive(engine, decision("back"))
@@ -169,10 +169,10 @@ def test_after_an_undo_events_are_sent_again_those_dropped_meanwhile_are_not() -
     assert reasons(settle_all(engine, 200.0)) == {1: Reason.OK}
 
 
-# What waits already
+# Events that wait already
 
 
-def test_what_waits_in_line_when_the_suppression_comes_is_not_sent() -> None:
+def test_events_that_wait_when_the_suppression_comes_are_not_sent() -> None:
     engine = engine_with(TRACKS_ONLY)
     receive(engine, *(decision("gone", f"flag-{n}") for n in range(50)), decision("stays"))
     first = attempts_at(engine, 1.0)
@@ -187,7 +187,7 @@ def test_what_waits_in_line_when_the_suppression_comes_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("answer", [UNAVAILABLE, TIMED_OUT, Answer(429), Answer(401)])
-def test_a_request_in_flight_is_not_repeated_once_the_suppression_came(answer: Answer) -> None:
+def test_a_request_in_flight_is_not_retried_after_the_suppression(answer: Answer) -> None:
     engine = engine_with(TRACKS_ONLY)
     receive(engine, decision("gone"), decision("stays"))
     attempts = attempts_at(engine, 1.0)
@@ -204,7 +204,7 @@ def test_a_request_in_flight_is_not_repeated_once_the_suppression_came(answer: A
     assert engine.pending_records == 0
 
 
-def test_what_a_dropped_event_had_claimed_is_free_again_after_an_undo() -> None:
+def test_the_claim_of_a_dropped_event_is_free_again_after_an_undo() -> None:
     engine = engine_with(TRACKS_ONLY)
     receive(engine, decision("gone"))
     suppress(engine, "gone")
@@ -234,8 +234,8 @@ def test_metadata_that_lingers_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("answer", [UNAVAILABLE, TIMED_OUT, Answer(400), Answer(429)])
-def test_a_batch_that_failed_goes_again_without_the_suppressed_visitor(answer: Answer) -> None:
-    """Whatever the batch becomes: whole, halved, or one id that tries whether Pendo is back."""
+def test_a_failed_batch_is_retried_without_the_suppressed_visitor(answer: Answer) -> None:
+    """However the batch is retried: whole, halved, or with one id that probes."""
     engine = engine_with(NO_LINGER)
     names = [f"v{n}" for n in range(7)]
     receive(engine, *(metadata(name, plan="pro") for name in ["gone", *names]))
@@ -279,10 +279,10 @@ def test_a_draining_process_sends_no_metadata_of_a_suppressed_visitor() -> None:
     assert ids_in(attempts) == {"stays"}
 
 
-# Who is suppressed is not known
+# The suppressions are not known
 
 
-def test_nothing_is_sent_while_nobody_knows_who_is_suppressed() -> None:
+def test_nothing_is_sent_while_the_suppressions_are_not_known() -> None:
     engine = engine_with(NO_LINGER)
     receive(engine, decision("gone"), decision("stays"))
     engine.follow_suppressions(followed=False)
@@ -296,7 +296,7 @@ def test_nothing_is_sent_while_nobody_knows_who_is_suppressed() -> None:
     assert ids_in(actions.attempts) == {"stays"}
 
 
-def test_a_process_that_stops_while_nobody_knows_hands_back_what_waits() -> None:
+def test_a_process_that_stops_while_suppressions_are_not_known_hands_back_waiting_metadata() -> None:
     engine = engine_with(Policy())
     receive(engine, metadata("stays", plan="pro"))
     engine.follow_suppressions(followed=False)
@@ -306,7 +306,7 @@ def test_a_process_that_stops_while_nobody_knows_hands_back_what_waits() -> None
     assert engine.accounts.returned == {Kind.VISITOR_METADATA: 1}
 
 
-def test_more_suppressions_than_fit_stop_all_sending_and_forget_nobody() -> None:
+def test_more_suppressions_than_fit_stop_all_sending_and_forget_no_visitor() -> None:
     engine = engine_with(TRACKS_ONLY)
     known = Suppressions(max_bytes=10_000)
     engine._suppressions._max_bytes = 10_000
@@ -327,7 +327,7 @@ def test_more_suppressions_than_fit_stop_all_sending_and_forget_nobody() -> None
     assert ended(engine) == {(Kind.TRACK, Reason.SUPPRESSED): 2}
 
 
-def test_the_same_word_twice_takes_no_room() -> None:
+def test_a_duplicate_suppression_takes_no_memory() -> None:
     known = Suppressions(max_bytes=1000)
     for _ in range(1000):
         known.take([Suppression("v", is_suppressed=True)])
@@ -340,7 +340,7 @@ def test_the_same_word_twice_takes_no_room() -> None:
 
 
 @pytest.mark.parametrize("letters", ["v", "\N{GRINNING FACE}" * 200])
-def test_what_is_remembered_takes_no_more_memory_than_its_bound(letters: str) -> None:
+def test_suppressions_take_no_more_memory_than_their_bound(letters: str) -> None:
     max_bytes = MAX_BYTES // 4
     tracemalloc.start()
     known = Suppressions(max_bytes)
@@ -378,7 +378,7 @@ def suppressing(visitor_id: str) -> Suppression:
     return Suppression(visitor_id, is_suppressed=True)
 
 
-def test_what_is_known_already_hides_nothing_of_what_comes_with_it() -> None:
+def test_a_known_suppression_does_not_hide_a_new_one_that_comes_with_it() -> None:
     known = Suppressions()
     for visitor_ids in (["one"], ["one", "two"]):
         known.take(suppressing(visitor_id) for visitor_id in visitor_ids)

@@ -1,5 +1,5 @@
-"""Track deliveries: what an answer says of a lane, and what becomes of lanes that together take more than their part
-of the memory.
+"""Track deliveries: what an answer means for a lane, and how lanes are cut that together take more than their part of
+the memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ POLICY = Policy(
 
 
 def published(engine: Engine, *visitors: str, each_after_ms: int = 0) -> None:
-    """An event of each of these visitors, one after the other; a visitor that is named again has another flag."""
+    """Receive an event of each of these visitors, in this order; each event has another flag."""
     first = engine.accounts.records
     engine.receive(
         [
@@ -65,22 +65,22 @@ def test_hot_visitors_share_a_third_of_the_memory_and_lose_their_newest_events()
         pytest.param([f"v{n % 16}" for n in range(176)], id="no lane is long"),
     ],
 )
-def test_nobody_is_cut_where_it_is_not_needed(visitors: list[str]) -> None:
+def test_no_visitor_is_cut_where_it_is_not_needed(visitors: list[str]) -> None:
     engine = engine_with(POLICY)
     published(engine, *visitors)
     assert engine.poll(instant(0.0)).settlements == []
 
 
 def test_visitors_who_publish_no_faster_than_half_their_pace_are_not_hot() -> None:
-    """A backlog of theirs is worked off twice as fast as it grew. Of 89 events each, 88 came after another."""
+    """Their backlog is worked off twice as fast as it grew. Of the 89 events of each, 88 came after another one."""
     for each_after_ms, is_cut in ((1_011, True), (1_012, False)):
         engine = engine_with(POLICY)
         published(engine, *(f"v{n % 2}" for n in range(178)), each_after_ms=each_after_ms)
         assert bool(engine.poll(instant(0.0)).settlements) is is_cut
 
 
-def test_while_pendo_takes_longer_than_the_pace_events_must_come_further_apart_not_to_be_hot() -> None:
-    """They come faster than half of one in two seconds, and slower than half of one a second."""
+def test_if_pendo_takes_longer_than_the_pace_a_visitor_is_hot_at_a_lower_rate() -> None:
+    """A visitor's events come every 2.4 s: slower than half of one a second, faster than half of one in 2 s."""
     for took_seconds, is_cut in ((0.0, False), (1.0, True)):
         engine = engine_with(POLICY)
         published(engine, *(f"v{n % 2}" for n in range(178)), each_after_ms=1_200)
@@ -92,7 +92,7 @@ def test_while_pendo_takes_longer_than_the_pace_events_must_come_further_apart_n
         assert not endings
 
 
-def test_one_hot_visitor_keeps_as_many_as_may_wait_of_one_and_is_told_how_many() -> None:
+def test_one_hot_visitor_keeps_the_limit_of_one_visitor_and_the_detail_names_it() -> None:
     engine = engine_with(POLICY)
     published(engine, *["hot"] * 150, *(f"v{n}" for n in range(15)))
     settlements = engine.poll(instant(0.0)).settlements
@@ -103,8 +103,8 @@ def test_one_hot_visitor_keeps_as_many_as_may_wait_of_one_and_is_told_how_many()
     }
 
 
-def test_those_who_are_to_come_back_later_while_others_pass_keep_a_tenth_of_what_may_wait() -> None:
-    """Theirs may stay for hours; what others hold is sent within five seconds, so that they keep that."""
+def test_visitors_that_are_to_come_back_later_while_others_pass_keep_a_tenth_of_the_limit() -> None:
+    """Their events may stay for hours; the others keep what is sent within five seconds."""
     delivery = DeliverySettings(max_pending=MOST, max_pending_per_visitor=40)
     engine = engine_with(POLICY.model_copy(update={"delivery": delivery}))
     later = [f"later{n}" for n in range(18)]
@@ -120,7 +120,7 @@ def test_those_who_are_to_come_back_later_while_others_pass_keep_a_tenth_of_what
     assert cut == dict.fromkeys(later, 9 - 4)
 
 
-# What an answer says
+# What an answer means
 
 
 def attempt_at(engine: Engine, seconds: float) -> TrackAttempt:
@@ -129,7 +129,7 @@ def attempt_at(engine: Engine, seconds: float) -> TrackAttempt:
     return attempt
 
 
-def test_a_lane_is_failing_from_a_failure_until_a_request_has_not_failed_and_a_429_says_neither() -> None:
+def test_a_lane_is_failing_from_a_failure_until_a_request_has_not_failed_and_a_429_changes_nothing() -> None:
     engine = engine_with(TRACKS_ONLY)
     published(engine, "v", "v")
     seconds = 1.0
@@ -174,10 +174,10 @@ def test_a_visitor_whose_probe_was_refused_for_its_contents_is_not_the_next_prob
     assert visitors([attempt_at(engine, 70.0)]) != ["poison"]
 
 
-# What goes in and out
+# Expiry and repairs
 
 
-def test_an_event_is_sent_until_the_very_last_millisecond_of_its_age() -> None:
+def test_an_event_is_sent_until_the_last_millisecond_of_its_maximum_age() -> None:
     policy = TRACKS_ONLY.model_copy(update={"delivery": DeliverySettings(max_age_seconds=30)})
     for seconds, reason in ((30.0, Reason.OK), (30.001, Reason.EXPIRED)):
         engine = engine_with(policy)

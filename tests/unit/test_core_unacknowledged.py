@@ -1,4 +1,4 @@
-"""What a crash would send again is bounded (docs/guarantees.md#sent-twice): sending waits for acknowledgements."""
+"""What is sent again after a crash is bounded (docs/guarantees.md#sent-twice): sending waits for acknowledgements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONE_CONNECTION = Policy(
 
 
 def deliver(engine: Engine, offset: int, at: float) -> list[Settlement]:
-    """Let Pendo take one event; returns its settlement, which Kafka does not have yet."""
+    """Let Pendo accept one event; returns its settlement, which Kafka does not have yet."""
     engine.receive([record(decision(f"v{offset}"), offset)], instant(at))
     (attempt,) = engine.poll(instant(at)).attempts
     engine.answered(attempt, OK, instant(at))
@@ -24,7 +24,7 @@ def deliver(engine: Engine, offset: int, at: float) -> list[Settlement]:
 
 
 def may_send(engine: Engine, offset: int, at: float) -> bool:
-    """Whether another visitor's event would go at a moment."""
+    """Whether another visitor's event is sent at a moment."""
     engine.receive([record(decision(f"v{offset}"), offset)], instant(at))
     return bool(engine.poll(instant(at)).attempts)
 
@@ -75,8 +75,8 @@ def test_more_than_twice_the_connections_may_not_be_unacknowledged() -> None:
     assert len(engine.poll(instant(2.0)).attempts) == 1
 
 
-def test_what_ended_without_a_request_stops_nothing() -> None:
-    """A crash sends nothing of it again: however many wait, and however long, sending goes on."""
+def test_settlements_that_needed_no_request_stop_nothing() -> None:
+    """After a crash nothing of them is sent again: so sending continues however many wait, and however long."""
     engine = engine_with(ONE_CONNECTION)
     engine.receive([damaged(offset) for offset in range(100)], instant(2.0))
     assert len(engine.poll(instant(2.0)).settlements) == 100
@@ -84,7 +84,7 @@ def test_what_ended_without_a_request_stops_nothing() -> None:
     assert may_send(engine, 100, at=500.0)
 
 
-def test_what_is_handed_back_before_its_acknowledgement_stops_nothing_any_more() -> None:
+def test_a_delivery_that_is_returned_before_its_acknowledgement_stops_nothing_any_more() -> None:
     engine = engine_with(TRACKS_ONLY, partitions=[0, 1])
     deliver(engine, 0, at=2.0)
     engine.forget([0], instant(3.0))
@@ -118,8 +118,8 @@ def test_a_refusal_after_an_answer_that_was_never_seen_is_waited_for() -> None:
     assert engine.unacknowledged == 1
 
 
-def test_what_kafka_takes_of_a_held_partition_lets_no_other_partition_send() -> None:
-    """Only what it takes of another one shows that the rest may go on."""
+def test_an_acknowledgement_of_a_held_partition_lets_no_other_partition_send() -> None:
+    """Only an acknowledgement of another partition shows that the others may continue."""
     policy = Policy(
         decisions=DecisionsSettings(visitor_metadata=False), limits=EndpointLimits(max_connections=2)
     )
@@ -137,7 +137,7 @@ def test_what_kafka_takes_of_a_held_partition_lets_no_other_partition_send() -> 
     assert visitors(engine.poll(instant(4.0)).attempts) == ["w"]
 
 
-def test_a_release_is_told_once() -> None:
+def test_a_release_is_reported_once() -> None:
     (settlement,) = deliver(engine_with(TRACKS_ONLY), 0, at=2.0)
     subject = Unacknowledged()
     assert not subject.take_released(), "nothing has been held yet"

@@ -1,4 +1,4 @@
-"""The names of visitors, where many are remembered: with and without Pendo's prefix, and however long."""
+"""The names under which visitors are remembered: with and without Pendo's prefix, and of any length."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = st.one_of(
 
 
 @given(IDS)
-def test_the_other_of_two_names_has_the_first_as_its_other(visitor_id: str) -> None:
+def test_the_other_name_of_a_visitors_other_name_is_the_first(visitor_id: str) -> None:
     first, second = both_names(visitor_id)
     assert (first, other_name(second)) == (visitor_id, visitor_id)
     bare = visitor_id.removeprefix(ANONYMOUS_PREFIX)
@@ -37,7 +37,7 @@ def test_both_names_of_a_visitor_are_the_same_but_for_the_prefix_when_they_are_c
     assert name_of_lane(named) == named
 
 
-def test_an_id_that_is_not_long_is_its_own_name_and_long_ones_have_different_ones() -> None:
+def test_a_short_id_is_its_own_name_and_long_ids_have_different_names() -> None:
     longest = "x" * LONG_ID_CHARACTERS
     for visitor_id in ("v", longest, ANONYMOUS_PREFIX + longest):
         assert name_of_lane(visitor_id) == visitor_id

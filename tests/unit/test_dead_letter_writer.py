@@ -1,4 +1,4 @@
-"""Dead letters on a Kafka that does not take them: written once each, by and by, and never after a hand-over."""
+"""Dead letters that Kafka does not accept at first: each is written once, and never after a hand-over."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def writer_on(kafka: MockKafka, written: list[Settlement]) -> DeadLetterWriter:
 
 
 def sources(kafka: MockKafka) -> list[str]:
-    """Of which records there are dead letters."""
+    """The sources of the dead letters in the topic."""
     found = [dict(message.headers() or [])["flagpost-source"] for message in kafka.read(TOPIC)]
     return [source.decode() if isinstance(source, bytes) else str(source) for source in found]
 
 
 async def test_a_fatal_error_costs_no_dead_letter(kafka: MockKafka) -> None:
-    """It was raised out of the chore that takes in reports, again and again; no report was heard of any more."""
+    """Before the fix, the task that reads delivery reports raised it again and again, and handled no more reports."""
     written: list[Settlement] = []
     writer = writer_on(kafka, written)
     kafka.answer(PRODUCE, 0, 0, FATAL)
@@ -58,7 +58,7 @@ async def test_a_fatal_error_costs_no_dead_letter(kafka: MockKafka) -> None:
 
 
 async def test_a_consumer_without_any_right_writes_once_it_has_one(kafka: MockKafka) -> None:
-    """librdkafka's error is fatal then: the dead producer stayed."""
+    """librdkafka's error is fatal in this case. Before the fix, the dead producer was kept."""
     kafka.answer(INIT_PRODUCER_ID, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
     written: list[Settlement] = []
     writer = writer_on(kafka, written)
@@ -68,8 +68,10 @@ async def test_a_consumer_without_any_right_writes_once_it_has_one(kafka: MockKa
     assert len(sources(kafka)) == 3
 
 
-async def test_what_is_handed_over_is_not_written_any_more(kafka: MockKafka) -> None:
-    """It was written when Kafka took dead letters again, though the next member had written its own by then."""
+async def test_dead_letters_of_a_partition_that_was_handed_over_are_not_written_any_more(
+    kafka: MockKafka,
+) -> None:
+    """Before the fix, they were written once Kafka accepted dead letters again, beside those of the next member."""
     written: list[Settlement] = []
     writer = writer_on(kafka, written)
     engine = DeadEngine(2)
@@ -92,7 +94,7 @@ async def test_what_is_handed_over_is_not_written_any_more(kafka: MockKafka) -> 
 
 
 class Refusing:
-    """A librdkafka producer whose broker answers each try as a test says."""
+    """A librdkafka producer whose broker answers each record as a test says: with an error code, or None."""
 
     def __init__(self, answer: Callable[[int, bytes | None, dict[str, Any]], int | None]) -> None:
         self._answer = answer
@@ -111,7 +113,7 @@ class Refusing:
         return len(self._reports)
 
     def purge(self, **_: bool) -> None:
-        """Nothing is left to take back: each try has its answer already, which `poll` reports."""
+        """Do nothing: each record has its answer already, which `poll` reports."""
 
     def poll(self, _: float) -> int:
         reports, self._reports = self._reports, []
@@ -131,10 +133,10 @@ def refusing_writer(
     return DeadLetterWriter({}, TOPIC, "events", written.append), refusing
 
 
-async def test_of_thousands_that_are_not_taken_one_at_a_time_is_retried_and_one_line_is_logged(
+async def test_of_thousands_that_kafka_refuses_one_at_a_time_is_retried_and_one_line_is_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """20,000 were tried 21,000 times a second, with 4 MB of log a second."""
+    """Before the fix, 20,000 were retried 21,000 times a second, with 4 MB of log a second."""
     well: list[bool] = []
     refused = KafkaError.TOPIC_AUTHORIZATION_FAILED
     written: list[Settlement] = []
@@ -167,10 +169,10 @@ async def test_a_record_that_is_refused_for_itself_holds_up_no_other(monkeypatch
     assert [key for _, key, _ in refusing.tried[10:]] == [b"key-3"] * len(refusing.tried[10:])
 
 
-async def test_one_that_is_too_large_without_its_value_loses_its_headers_and_then_its_key(
+async def test_a_dead_letter_that_is_too_large_without_its_value_loses_its_headers_and_then_its_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It was tried for ever, and its partition could not be committed any further."""
+    """Before the fix, it was retried for ever, and its partition could not be committed any further."""
     written: list[Settlement] = []
     writer, refusing = refusing_writer(
         monkeypatch, written, lambda tries, _, __: KafkaError.MSG_SIZE_TOO_LARGE if tries < 3 else None

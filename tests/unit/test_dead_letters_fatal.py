@@ -1,4 +1,4 @@
-"""A replay whose Kafka client comes to its end: a sentence for people, and nothing half done."""
+"""A replay whose Kafka producer has a fatal error: the error is reported, and the replay can be run again."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ EVENT = TrackEvent(event_id="e", occurred_at=5, visitor_id="v", event="Step", co
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, answer: str | Exception) -> list[int]:
-    """Let the registry answer so; returns the ids that it is asked for."""
+    """Let the registry return or raise this answer; returns the ids that it is asked for."""
     asked: list[int] = []
 
     async def fetch(_: SchemaRegistry, schema_id: int) -> str:
@@ -86,7 +86,7 @@ def test_a_registry_that_does_not_answer_is_an_error_of_its_own(monkeypatch: pyt
         Values(REGISTRY).decode(encode_confluent(EVENT, 7))
 
 
-def test_what_is_no_event_is_undecodable() -> None:
+def test_a_record_without_a_value_is_undecodable() -> None:
     with pytest.raises(UndecodableRecord):
         Values(REGISTRY).decode(None)
 

@@ -1,4 +1,4 @@
-"""What a message of the dead-letter topic is, and how it is shown."""
+"""How records of the dead-letter topic are read and shown."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def test_a_record_without_a_header_is_not_a_dead_letter(missing: str) -> None:
 
 @pytest.mark.parametrize("name", ["at", "attempts", "status"])
 @pytest.mark.parametrize("value", [b"", b"-1", b"soon", b"9" * 5_000, "١".encode(), b"1e3", None])  # noqa: RUF001
-def test_what_has_no_number_where_one_belongs_is_no_dead_letter(name: str, value: bytes | None) -> None:
+def test_a_record_without_a_number_where_one_belongs_is_no_dead_letter(
+    name: str, value: bytes | None
+) -> None:
     assert read_message(message({**WHOLE, f"flagpost-{name}": value})) is None
 
 
@@ -144,5 +146,5 @@ def test_a_key_that_is_not_text_is_still_shown() -> None:
         (Filters(visitor="v"), False),
     ],
 )
-def test_filters_take_the_moment_of_since_and_leave_that_of_until(filters: Filters, fits: bool) -> None:
+def test_filters_include_the_moment_of_since_and_exclude_that_of_until(filters: Filters, fits: bool) -> None:
     assert filters.match(read_letter()) is fits

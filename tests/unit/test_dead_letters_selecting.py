@@ -1,4 +1,4 @@
-"""Which dead letters go back: never a repeat, never fewer than may."""
+"""Which dead letters are replayed: never a duplicate, and all that may be."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_without_a_limit_each_is_chosen_or_skipped_for_a_reason_that_holds(
             assert why is Skip.DELIVERED or any(repeat(part.claim, other) for other in going.values())
 
 
-def test_the_oldest_death_goes_first() -> None:
+def test_the_oldest_dead_letter_is_chosen_first() -> None:
     key = b"k" * 16
     young = candidate(1, (Part("track", Claim(key, 0)),), at=20)
     old = candidate(2, (Part("track", Claim(key, 500)),), at=10)
@@ -116,7 +116,7 @@ def test_of_two_deliveries_only_the_one_that_is_not_a_duplicate_is_planned() -> 
     assert choose([both], []).replays[Place(0, 1)].kind == "unknown"
 
 
-def test_what_cannot_be_replayed_does_not_use_up_the_limit() -> None:
+def test_a_letter_that_cannot_be_replayed_does_not_use_up_the_limit() -> None:
     lost = candidate(1, (Part("track"),), at=1)
     truncated = Candidate(lost.letter, skip=Skip.TRUNCATED)
     good = [candidate(number, (Part("track"),), at=number) for number in (2, 3)]

@@ -1,4 +1,4 @@
-"""What tests wait for is stretched by one factor, which is measured once."""
+"""The deadlines of tests are stretched by one factor, which is measured once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ASKED = "import deadlines; print(deadlines.stretched(2.0))"
 
 
 def told(**variables: str) -> float:
-    """What a new process makes of two seconds."""
+    """Two seconds, stretched by a new process."""
     outside = {name: value for name, value in os.environ.items() if name != deadlines.VARIABLE}
     done = subprocess.run(
         [sys.executable, "-c", ASKED],
@@ -38,15 +38,15 @@ CALLS = {"wait_for": 1, "timeout": 0, "flush": 0, "result": 0, "poll": 0, "join"
 """Which argument says how long to wait."""
 KEYWORDS = {"timeout", "operation_timeout"}
 NO_DEADLINE = 2.0
-"""What is shorter is a pause between two looks."""
+"""A shorter time is a pause between two checks."""
 OTHERS = {"pytest.mark", "batches"}
-"""conftest.py stretches the limits that a mark gives; a batch is told what time it is."""
+"""conftest.py stretches the time limits of marks; `batches` is passed the present time."""
 OF_THE_PLAY = {"chaos", "cluster", "compose", "image"}
-"""Folders whose seconds are how long troubles last, or how long an engine takes."""
+"""Folders whose seconds say how long faults last, or how long a container engine takes."""
 
 
 def deadlines_of(tree: ast.AST) -> Iterator[ast.expr]:
-    """The expressions by which a module says how long something is waited for."""
+    """The expressions with which a module says how long to wait."""
     awaited = {node.value for node in ast.walk(tree) if isinstance(node, ast.Await)}
     for node in ast.walk(tree):
         match node:
@@ -65,7 +65,7 @@ def deadlines_of(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def is_literal(seconds: ast.expr) -> bool:
-    """A number, or a constant, that says how long."""
+    """Whether a time to wait is a plain number of at least `NO_DEADLINE`, or a constant."""
     match seconds:
         case ast.Constant(int() | float() as value):
             return not isinstance(value, bool) and value >= NO_DEADLINE

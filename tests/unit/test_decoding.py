@@ -50,7 +50,7 @@ def reason_of(record: Record) -> Reason:
     return record.event.reason
 
 
-def test_what_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
+def test_a_record_that_cannot_be_decoded_keeps_its_place_and_says_why() -> None:
     taken: list[Record] = []
     done: list[bool] = []
     decoding = Decoding(None, decoded_into(taken))
@@ -81,11 +81,11 @@ def test_without_a_registry_confluents_format_is_an_unknown_schema() -> None:
     assert "kafka.schema_registry.url" in cast("DecodeFailure", taken[0].event).detail
 
 
-# One id's answers (docs: the registry that is a second behind, the id that nobody has, the missing right)
+# Answers about one id: a registry that is a second behind, an id that does not exist, a missing right
 
 
-def test_a_replica_that_is_behind_costs_nobody_a_record() -> None:
-    """One 404 made 31 of 31 records dead letters until the next restart."""
+def test_a_registry_replica_that_is_behind_costs_no_record() -> None:
+    """Before the fix, one 404 made all 31 records dead letters, and later ones until the next restart."""
     answers = iter(list[SchemaAnswer]([NOT_FOUND, NOT_FOUND, SCHEMA]))
     world = RegistryWorld(lambda _id, _now: next(answers))
     world.take(*messages(*[confluent(41)] * 31), *messages(GOOD, partition=1))
@@ -100,7 +100,7 @@ def test_a_replica_that_is_behind_costs_nobody_a_record() -> None:
 
 @pytest.mark.parametrize("first", [GOOD, confluent(40)])
 def test_a_record_that_the_ledger_settles_waits_for_no_schema(first: bytes) -> None:
-    """Each hand-over stopped the partition for a minute again: settled beyond the commit, it was read once more."""
+    """Before the fix, each hand-over stopped the partition for a minute: settled records may be read again."""
     world = RegistryWorld(
         lambda schema_id, _now: SCHEMA if schema_id == 40 else None,
         is_settled=lambda partition, offset: (partition, offset) in {(0, 1), (0, 2)},
@@ -123,7 +123,7 @@ def test_a_wrong_password_makes_no_id_unknown() -> None:
 
 
 def test_an_id_that_is_turned_away_while_others_are_answered_is_refused() -> None:
-    """Its partition waited without end for a registry that answers 401 to this id alone."""
+    """Before the fix, its partition waited without end if the registry answered 401 to this id alone."""
     world = RegistryWorld(lambda schema_id, _now: UNAUTHORIZED if schema_id == 42 else SCHEMA)
     world.take(*messages(confluent(42), GOOD), *messages(confluent(43), partition=1))
     world.run(MINUTE + 5)
@@ -138,7 +138,7 @@ def test_an_id_that_is_turned_away_while_others_are_answered_is_refused() -> Non
 def test_an_id_that_stays_refused_is_unknown_after_a_minute_and_asked_for_anew_after_ten(
     answer: SchemaAnswer,
 ) -> None:
-    """A 403 for one subject was asked for without end, and every partition waited behind it."""
+    """Before the fix, an id that is answered 403 was asked for without end, and every partition waited behind it."""
     world = RegistryWorld(lambda _id, now: answer if now < HOUR else SCHEMA)
     world.take(*messages(confluent(42), GOOD), *messages(GOOD, partition=1))
     world.run(MINUTE - 1)
@@ -160,7 +160,7 @@ def test_an_id_that_stays_refused_is_unknown_after_a_minute_and_asked_for_anew_a
 
 
 def test_an_impossible_id_is_unknown_without_a_request() -> None:
-    """A five-byte record stopped all partitions for good."""
+    """Before the fix, a record of five bytes stopped all partitions for ever."""
     world = RegistryWorld()
     world.take(*messages(b"\x00\xff\xff\xff\xff", GOOD))
     assert world.offsets(0) == [0, 1]
@@ -168,8 +168,8 @@ def test_an_impossible_id_is_unknown_without_a_request() -> None:
     assert not world.asked
 
 
-def test_no_answer_is_waited_for_without_end_by_this_partition_only() -> None:
-    """A hundred hours later it still waits, and is asked for every half minute at most."""
+def test_only_the_partition_of_an_unanswered_id_waits_however_long_it_takes() -> None:
+    """A hundred hours later the partition still waits, and the id is asked for every half minute at most."""
     world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id == 44 else SCHEMA)
     world.take(*messages(confluent(44)), *messages(confluent(7), partition=1))
     world.run(100 * HOUR)
@@ -192,7 +192,7 @@ def test_a_schema_that_no_record_can_be_read_with_is_unknown_at_once() -> None:
     assert "asks for it again after 600 s" in world.failures()[0].detail
 
 
-def test_a_text_that_is_no_schema_of_ours_is_unknown_and_asked_for_anew_later() -> None:
+def test_a_text_that_is_no_schema_of_ours_is_unknown_and_asked_for_again_later() -> None:
     world = RegistryWorld(
         lambda _id, now: Found('{"type":"record","name":"\\ud800","fields":[]}') if now < 9 else SCHEMA
     )
@@ -207,7 +207,7 @@ def test_a_text_that_is_no_schema_of_ours_is_unknown_and_asked_for_anew_later() 
     assert world.taken[-1][1].event == EVENT
 
 
-def test_what_makes_the_decoder_raise_over_a_schema_costs_only_its_records(
+def test_a_schema_at_which_the_decoder_raises_costs_only_its_own_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def defective(_self: Decoder, _schema_id: int, _text: str) -> bool:
@@ -238,7 +238,7 @@ def test_a_dead_registry_has_one_backoff_for_all_ids() -> None:
     assert world.taken[-1][0] - world.taken[0][0] < 2, "the first answer is a sign for all"
 
 
-def test_the_first_answer_after_a_silence_is_a_sign_for_all() -> None:
+def test_after_the_first_answer_that_ends_a_silence_all_partitions_continue() -> None:
     world = RegistryWorld(lambda _id, now: SILENT if now < HOUR else SCHEMA)
     world.take(*messages(confluent(7)), *messages(confluent(8), partition=1))
     world.run()
@@ -246,8 +246,8 @@ def test_the_first_answer_after_a_silence_is_a_sign_for_all() -> None:
     assert HOUR < first < second < first + 1
 
 
-def test_a_minute_of_silence_is_no_minute_of_refusals() -> None:
-    """A registry that comes back empty for a moment was silent, and has not refused, all the while."""
+def test_a_time_of_silence_does_not_count_as_a_time_of_refusals() -> None:
+    """A registry that comes back empty for a moment was silent before; that time does not count as refusals."""
 
     def answers(_id: int, now: float) -> SchemaAnswer:
         if now < 0.1 or 10 * MINUTE < now < 10 * MINUTE + 20:
@@ -261,7 +261,7 @@ def test_a_minute_of_silence_is_no_minute_of_refusals() -> None:
     assert not world.failures()
 
 
-def test_a_registry_that_never_answers_at_all_is_asked_once_at_a_time() -> None:
+def test_a_registry_that_never_answers_at_all_has_at_most_eight_requests() -> None:
     world = RegistryWorld(lambda _id, _now: None)
     for partition in range(50):
         world.take(*messages(confluent(100 + partition), partition=partition))
@@ -272,7 +272,7 @@ def test_a_registry_that_never_answers_at_all_is_asked_once_at_a_time() -> None:
 
 
 def test_an_id_that_is_never_answered_does_not_delay_others() -> None:
-    """Whether the registry or one id is silent: others tell."""
+    """The answers about other ids show whether the registry or only one id is silent."""
     world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id in (44, 45) else SCHEMA)
     world.take(*messages(confluent(44)), *messages(confluent(45), partition=1))
     world.run(HOUR)
@@ -285,8 +285,8 @@ def test_an_id_that_is_never_answered_does_not_delay_others() -> None:
         assert later <= (31 if number == 0 else 2), "after the first one has shown that the registry answers"
 
 
-def test_an_id_that_is_never_answered_is_no_silence_of_the_registry() -> None:
-    """Each failure of the one id would hold up all others for a while."""
+def test_an_id_that_is_never_answered_does_not_count_as_a_silent_registry() -> None:
+    """Otherwise each failure of this id would delay all others for a while."""
     world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id == 44 else SCHEMA)
     world.take(*messages(confluent(44)), *messages(confluent(7), partition=1))
     world.run(MINUTE)
@@ -300,7 +300,7 @@ def test_an_id_that_is_never_answered_is_no_silence_of_the_registry() -> None:
         assert world.taken_at(2 + number)
 
 
-def test_what_is_taken_away_while_the_registry_is_silent_leaves_nothing_behind() -> None:
+def test_a_partition_that_is_taken_away_while_the_registry_is_silent_leaves_nothing_behind() -> None:
     world = RegistryWorld(lambda schema_id, _now: SILENT if schema_id == 44 else SCHEMA)
     world.take(*messages(confluent(44)))
     world.run(5)
@@ -339,7 +339,7 @@ def test_ids_that_are_asked_for_ahead_leave_room_for_those_that_are_waited_for()
 
 
 def test_a_flood_ends_and_each_of_its_ids_was_asked_for_twice() -> None:
-    """Ids are asked for ahead, or each would wait a minute after the other: a week for 10,000."""
+    """Ids are asked for ahead: otherwise one would wait a minute after the other, 10,000 of them for a week."""
     world = RegistryWorld(lambda schema_id, _now: SCHEMA if schema_id == 7 else NOT_FOUND)
     values = [confluent(1_000 + number) for number in range(1_000)]
     world.take(*messages(*values, confluent(7)))
@@ -353,7 +353,7 @@ def test_a_flood_ends_and_each_of_its_ids_was_asked_for_twice() -> None:
     assert len(world.asked) < 2_100
 
 
-def test_what_is_kept_of_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ids_that_are_kept_of_a_flood_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema_lookups, "MAX_UNKNOWN_IDS", 1_200)
     world = RegistryWorld(lambda _id, _now: NOT_FOUND)
     for first in range(0, 3_000, 500):
@@ -368,10 +368,10 @@ def test_what_is_kept_of_a_flood_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert not lookups._asked
 
 
-# Holding
+# Held records
 
 
-def test_others_go_on_and_the_partition_keeps_its_order() -> None:
+def test_other_partitions_go_on_and_the_one_that_waits_keeps_its_order() -> None:
     world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
     world.take(*messages(GOOD, confluent(7), GOOD, confluent(8)), *messages(GOOD, GOOD, partition=1))
     world.take(*messages(b"", GOOD, first=4), *messages(GOOD, partition=1, first=2))
@@ -381,7 +381,7 @@ def test_others_go_on_and_the_partition_keeps_its_order() -> None:
     assert world.offsets(0) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_partition_that_waits_is_to_be_paused_once_it_holds_a_bound_and_read_again_at_half(
+def test_a_waiting_partition_is_paused_at_a_limit_of_held_records_and_read_again_at_half(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flagpost_consumer.adapters.kafka.decoding.RELEASED_AT_ONCE", 100)
@@ -400,7 +400,7 @@ def test_a_partition_that_waits_is_to_be_paused_once_it_holds_a_bound_and_read_a
     assert world.offsets(0) == list(range(1_000))
 
 
-def test_what_is_held_is_bounded_in_bytes_and_over_all_partitions() -> None:
+def test_held_records_are_bounded_in_bytes_and_over_all_partitions() -> None:
     world = RegistryWorld(lambda _id, _now: None)
     big = confluent(7) + b"x" * 60_000
     for partition in range(20):
@@ -414,7 +414,7 @@ def test_what_is_held_is_bounded_in_bytes_and_over_all_partitions() -> None:
     assert len(few.decoding.full_partitions) == held_records.MAX_ALL_RECORDS // 100
 
 
-def test_headers_count_among_what_is_held() -> None:
+def test_headers_count_among_the_held_bytes() -> None:
     world = RegistryWorld(lambda _id, _now: None)
     for offset in range(17):
         message = FakeMessage(confluent(7), offset).with_headers([("big", b"x" * 65_000)])
@@ -422,7 +422,7 @@ def test_headers_count_among_what_is_held() -> None:
     assert world.decoding.full_partitions == {0}
 
 
-def test_what_is_held_of_a_partition_that_is_taken_away_is_forgotten() -> None:
+def test_the_held_records_of_a_partition_that_is_taken_away_are_forgotten() -> None:
     world = RegistryWorld(lambda _id, now: SILENT if now < 3 else SCHEMA)
     world.take(*messages(confluent(7), confluent(8)), *messages(confluent(7), partition=1))
     told: list[str] = []
@@ -473,12 +473,12 @@ def test_partitions_that_go_on_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
     assert world.offsets(0) == world.offsets(1) == list(range(500))
 
 
-# What makes our own code raise
+# Records at which our own code raises
 
 
 @pytest.mark.parametrize("part", ["value", "key", "timestamp"])
 def test_a_record_that_raises_twice_is_quarantined_and_the_others_go_on(part: str) -> None:
-    """It ended the process, came again after every restart, and ended that."""
+    """Before the fix, it ended the process, and again after every restart."""
     world = RegistryWorld()
     bad = FakeMessage(GOOD, 0)
     bad.raises[part] = [ValueError("visitor-4711") for _ in range(9)]
@@ -494,7 +494,7 @@ def test_a_record_that_raises_twice_is_quarantined_and_the_others_go_on(part: st
     assert record.headers == (("trace", b"x"),)
 
 
-def test_a_decoder_that_raises_is_no_decode_error_and_quarantines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_of_the_decoder_quarantines_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Decoder.decode
 
     def defective(self: Decoder, value: bytes | None) -> Any:
@@ -521,7 +521,7 @@ def test_a_record_that_raises_once_is_decoded() -> None:
 
 @pytest.mark.parametrize("held", [False, True])
 def test_headers_that_raise_are_read_once_and_quarantine(held: bool) -> None:
-    """Asked for a second time, confluent-kafka may return a list with a null pointer in it."""
+    """If they are read a second time, confluent-kafka may return a list with a null pointer in it."""
     world = RegistryWorld(lambda _id, _now: SCHEMA)
     bad = FakeMessage(confluent(7) if held else GOOD, 0)
     bad.raises["headers"] = [MemoryError()]
@@ -610,7 +610,7 @@ def test_headers_over_the_limit_are_left_out(held: bool) -> None:
 
 @pytest.mark.parametrize("waiting", [False, True])
 def test_600_records_of_450_kb_hold_next_to_nothing(waiting: bool) -> None:
-    """They were 541 MB."""
+    """Before the fix, they took 541 MB."""
     world = RegistryWorld(lambda _id, _now: None)
     if waiting:
         world.take(*messages(confluent(7)))
