@@ -25,8 +25,10 @@ except ModuleNotFoundError as error:
     do_without(f"{error.name}, of the group `deploy`")
 
 DEFINITIONS: Final = Path(__file__).parent / "schemas"
-VERSIONS: Final = ("1.32", "1.37")
-"""The versions of Kubernetes whose schemas an object must fit: an old one, and the newest of kubernetes-validate."""
+VERSIONS: Final = ("1.30", "1.37")
+"""An object must fit the schemas of these versions of Kubernetes: the oldest that the chart allows, and the newest of
+kubernetes-validate.
+"""
 
 # Without a cache each call would read the schemas again, a megabyte for each object.
 for _reading in ("schema_contents", "all_versions"):

@@ -57,5 +57,5 @@ class Container:
         return int(self._engine.docker("inspect", "--format={{.State.ExitCode}}", self._id))
 
     def logs(self) -> str:
-        """What it wrote to its standard output."""
-        return self._engine.docker("logs", self._id)
+        """What it wrote to its standard output and standard error."""
+        return self._engine.logs(self._id)

@@ -109,6 +109,20 @@ class Engine:
             raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
         return done.stdout
 
+    def logs(self, container: str) -> str:
+        """What a container's program has written to its standard output and standard error."""
+        client = _client()
+        assert client is not None
+        return subprocess.run(
+            [client, "logs", container],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=True,
+        ).stdout
+
     def beside(self, *command: str) -> str:
         """Run a program in the network with the containers' published ports."""
         return self.run(["nsenter", f"--net=/proc/{self._process_id}/ns/net", *command], seconds=60)

@@ -30,7 +30,7 @@ from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
 from flagpost_consumer.core.pendo.endpoint import EndpointName
-from flagpost_consumer.core.pendo.verdict import Answer, Failure
+from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import (
     DecisionsSettings,
     DedupeSettings,
@@ -398,23 +398,6 @@ class HostileWorld(World):
         for sights in self.by_visitor().values():
             for before, after in pairwise(sights):
                 assert after.arrived_at >= before.answered_at + interval - 1e-6, (before, after)
-
-    def repeats_of_sure_deliveries(self) -> list[tuple[int, int]]:
-        """Records that were sent again although an earlier request was answered with 200."""
-        seen: set[tuple[int, int]] = set()
-        repeats = []
-        for sight in sorted(self.track_sights, key=lambda sight: sight.arrived_at):
-            place = (sight.partition or 0, sight.offset or 0)
-            if place in seen:
-                repeats.append(place)
-            if sight.answer.status == 200:
-                seen.add(place)
-        return repeats
-
-
-def was_never_seen(answer: Answer) -> bool:
-    """Whether the request never reached Pendo."""
-    return answer.failure is Failure.UNREACHABLE
 
 
 def metadata_ids_never_overlap(world: World) -> None:

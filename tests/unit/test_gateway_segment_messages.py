@@ -300,12 +300,11 @@ def test_a_message_that_cannot_be_understood_costs_only_itself(message: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "message", [each for each in MALFORMED if isinstance(each, dict) and each.get("type")]
+    "message", [each for each in MALFORMED if isinstance(each, dict) and isinstance(each.get("type"), str)]
 )
 def test_a_malformed_message_alone_is_accepted_and_set_aside_too(message: dict[str, Any]) -> None:
-    kind = message["type"] if isinstance(message["type"], str) else "track"
-    reading = read_call(kind, {**message, "type": kind}, RECEIVED)
-    assert len(reading.events) + reading.set_aside[SetAside.MALFORMED] == 1
+    reading = read_call(message["type"], message, RECEIVED)
+    assert (reading.events, reading.set_aside) == ([], {SetAside.MALFORMED: 1})
 
 
 @pytest.mark.parametrize("shared", [{"context": "here"}, {"integrations": 7}])
