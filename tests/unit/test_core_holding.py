@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from random import Random
 
+from engine_steps import damaged, engine_with
 from engine_world import OK, START_MS, TIMED_OUT, acknowledge, decision, ready, record
 from flagpost_consumer.core.books.deliveries import Settlement
+from flagpost_consumer.core.books.stalls import Stall
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import UNWRITTEN_SHARE, Engine
-from flagpost_consumer.core.outcomes import Reason
 from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, EndpointLimits, Policy
-from flagpost_consumer.core.records import DecodeFailure
 from flagpost_consumer.core.tracks.track_sending import TrackAttempt
 
 POLICY = Policy(
@@ -48,8 +48,7 @@ class Run:
     def publish_damaged(self, partition: int) -> None:
         offset = self._offsets[partition]
         self._offsets[partition] = offset + 1
-        damaged = record(DecodeFailure(Reason.UNDECODABLE, "cut short"), offset, partition)
-        self.engine.receive([damaged], instant(self.now))
+        self.engine.receive([damaged(offset, partition)], instant(self.now))
 
     def go(self, seconds: float = 0.0, answer: Answer = OK) -> None:
         """Let time pass, and do what the engine asks for until it asks for nothing."""
@@ -186,6 +185,16 @@ def test_a_partition_is_read_while_no_more_than_an_eighth_of_the_limit_is_unwrit
         acknowledge(run.engine, [settlement])
         run.go()
         assert (run.paused == {0}) is is_paused
+
+
+def test_with_the_smallest_limit_one_unwritten_settlement_stalls_nothing_and_two_do() -> None:
+    """An eighth of four is less than one; one settlement may always be unwritten."""
+    engine = engine_with(Policy(delivery=DeliverySettings(max_pending=4)))
+    stalled = []
+    for offset in range(2):
+        engine.receive([damaged(offset)], instant(1.0))
+        stalled.append(engine.stalled)
+    assert stalled == [{}, {0: Stall.LEDGER}]
 
 
 def test_settlements_that_piled_up_do_not_pause_the_next_assignment_of_their_partition() -> None:
