@@ -19,7 +19,7 @@ from flagpost_consumer.commands.plan.trial import Trial, planned, trial_ground
 
 pytestmark = pytest.mark.thorough
 
-NAMES = ("DELIVERED", "SPREAD", "DUPLICATES", "LOW", "METADATA", "UNCHANGED", "IDLE")
+NAMES = ("DELIVERED", "SPREAD", "LOW", "DECODED", "DUPLICATES", "METADATA", "UNCHANGED", "IDLE")
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
@@ -31,7 +31,6 @@ def shrink(monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
     trials = tuple(getattr(calibration, name) for name in NAMES)
     monkeypatch.setattr(calibration, "TRIALS", trials)
     monkeypatch.setattr(calibration, "ROUNDS", trials)
-    monkeypatch.setattr(calibration, "SIMULATED_PART", 1)
 
 
 def test_a_machine_is_measured_and_plans_use_its_costs(
@@ -62,7 +61,13 @@ def test_a_machine_is_measured_and_plans_use_its_costs(
 def test_costs_are_calculated_back_from_measured_totals(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink(monkeypatch, 3_000)
     costs = SHIPPED.costs.model_copy(
-        update={"turn_us": 25.0, "exchange_us": 90.0, "record_us": 17.0, "request_us": 28.0}
+        update={
+            "turn_us": 25.0,
+            "exchange_us": 90.0,
+            "record_us": 17.0,
+            "duplicate_us": 7.0,
+            "request_us": 28.0,
+        }
     ).model_copy(update={"idle_us_per_second": 0.0})
     pendo = {trial.name: Pendo(0.0001 + trial.latency_ms / 1000, 0.0003) for trial in calibration.TRIALS}
     figures = {

@@ -10,8 +10,8 @@ from statistics import mean
 import pytest
 
 from flagpost_consumer.commands.plan import traffic
-from flagpost_consumer.commands.plan.costs import SHIPPED, Costs
-from flagpost_consumer.commands.plan.demand import demand_of, needs_of
+from flagpost_consumer.commands.plan.costs import SHIPPED, Costs, Work
+from flagpost_consumer.commands.plan.demand import Demand, demand_of, needs_of
 from flagpost_consumer.commands.plan.forecast import Wanted, forecast, scaled_policy
 from flagpost_consumer.commands.plan.pod import START_MS, Pendo, Pod
 from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
@@ -122,12 +122,19 @@ def test_a_turn_that_many_share_costs_each_of_them_less() -> None:
 
 
 def test_the_cpu_time_is_the_sum_of_the_costs_of_all_work() -> None:
-    costs = FREE.model_copy(update={"record_us": 100.0, "request_us": 200.0, "turn_us": 50.0})
-    pod = pod_with(MANY, policy(ttl=60.0), costs, Pendo(0.01))
+    costs = FREE.model_copy(
+        update={"record_us": 100.0, "duplicate_us": 30.0, "request_us": 200.0, "turn_us": 50.0}
+    )
+    pod = pod_with(replace(MANY, visitors=100), policy(ttl=60.0), costs, Pendo(0.01))
     pod.run(10)
     counted = pod.counted
+    work = counted.work
+    assert work[Work.RECORD] + work[Work.DUPLICATE] == counted.records
+    assert min(work[Work.RECORD], work[Work.DUPLICATE]) > 0
     requests = counted.requests[EndpointName.TRACK]
-    expected = (100 * counted.records + 50 * counted.turns + 200 * requests) / 1e6
+    expected = (
+        100 * work[Work.RECORD] + 30 * work[Work.DUPLICATE] + 50 * work[Work.TURN] + 200 * requests
+    ) / 1e6
     # A request in flight has used half of its CPU time.
     assert counted.cpu_seconds == pytest.approx(expected, abs=64 * 100e-6)
 
@@ -293,7 +300,7 @@ def test_a_load_that_the_pods_can_carry_has_no_problems() -> None:
 
 
 def test_the_planned_number_of_pods_is_enough() -> None:
-    slow = SHIPPED.costs.model_copy(update={"record_us": 4_000.0, "turn_us": 0.0})
+    slow = SHIPPED.costs.model_copy(update={"record_us": 4_000.0, "duplicate_us": 4_000.0, "turn_us": 0.0})
     foreseen = forecast(wanted(SMALL, costs=slow))
     assert foreseen.pods == foreseen.pods_needed == 2
     assert foreseen.problems == []
@@ -303,8 +310,20 @@ def problems_of(asked: Wanted) -> str:
     return "\n".join(forecast(asked).problems)
 
 
+@pytest.mark.parametrize(
+    ("deliveries", "decodes_all", "expected"), [(80.0, False, 6.0), (90.0, False, 15.0), (80.0, True, 15.0)]
+)
+def test_duplicates_cost_less_where_they_are_recognised_by_their_bytes(
+    deliveries: float, decodes_all: bool, expected: float
+) -> None:
+    """Fewer than one in eight are not looked for; with `metrics.flags` every decision is decoded."""
+    costs = FREE.model_copy(update={"record_us": 15.0, "duplicate_us": 6.0})
+    needs = needs_of(SMALL, Visitors(SMALL), policy(), costs, Pendo(0.01), decodes_all=decodes_all)
+    assert needs.duplicate_us(Demand(100.0, deliveries)) == expected
+
+
 def test_too_few_pods_are_reported() -> None:
-    slow = SHIPPED.costs.model_copy(update={"record_us": 8_000.0})
+    slow = SHIPPED.costs.model_copy(update={"record_us": 8_000.0, "duplicate_us": 8_000.0})
     told = problems_of(wanted(SMALL, costs=slow, pods=1))
     assert "1 pods are not enough" in told
     assert "grows by" in told

@@ -1,8 +1,8 @@
 """`flagpost plan --calibrate`: measures what work costs on this machine.
 
 In: only the machine. Out: costs, fitted to trials of the real consumer at full load, at low load and idle. An event,
-and the event-loop turns that it shares with others, can only be measured together; they are separated by the number
-of turns that the plan makes for the same load.
+and the event-loop turns that it shares with others, can only be measured together; they are separated by the work
+that the plan counts for the same load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from random import Random
 from statistics import median
 
 from flagpost_consumer import __version__
-from flagpost_consumer.commands.plan.costs import SHIPPED, Calibration, Costs
+from flagpost_consumer.commands.plan.costs import SHIPPED, Calibration, Costs, Work
 from flagpost_consumer.commands.plan.measured import Took
 from flagpost_consumer.commands.plan.pod import START_MS, Pendo
 from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
@@ -55,8 +55,6 @@ LOW_RATE = 100.0
 IDLE_SECONDS = 3.0
 FITTING_ROUNDS = 2
 SOLVING_ROUNDS = 20
-SIMULATED_PART = 5
-"""A backlog is simulated only in this part: one fifth."""
 CLAIMS = 100_000
 VALUES = 50_000
 PENDING = 10_000
@@ -67,18 +65,30 @@ def _backlog(name: str, visitors: int, count: int, settings: Mapping[str, str]) 
 
 
 DELIVERED = _backlog("delivered", NEW_VISITORS, 15_000, TRACKS_ONLY)
-DUPLICATES = _backlog("duplicates", FEW_VISITORS, 20_000, TRACKS_ONLY)
+DUPLICATES = _backlog("duplicates", FEW_VISITORS, 60_000, TRACKS_ONLY)
 METADATA = _backlog("metadata", NEW_VISITORS, 10_000, {})
 UNCHANGED = _backlog("unchanged", FEW_VISITORS, 15_000, {})
 LOW = Trial("low", Load(LOW_RATE, NEW_VISITORS, 0.0, 1, PARTITIONS), LOW_SECONDS, 50.0, TRACKS_ONLY)
 IDLE = Trial("idle", Load(0.0, 1, 0.0, 1, PARTITIONS), IDLE_SECONDS, settings=TRACKS_ONLY)
+DECODED = _backlog("decoded", FEW_VISITORS, 20_000, {**TRACKS_ONLY, "FLAGPOST_METRICS__FLAGS": '["another"]'})
+"""Duplicates too, but none is recognised by its bytes."""
 SPREAD = replace(
     _backlog("spread", 4, 3_000, {**TRACKS_ONLY, **ORDER_ALONE}),
     latency_ms=5.0,
 )
 """Answers come one by one, and fast: all events are of a few visitors, whose order they keep."""
-TRIALS = (DELIVERED, SPREAD, DUPLICATES, LOW, METADATA, UNCHANGED, IDLE)
-ROUNDS = (*TRIALS, DELIVERED, SPREAD, DUPLICATES, LOW, IDLE, DELIVERED, SPREAD, LOW, IDLE)
+SHOWN_BY = {
+    Work.REQUEST: DELIVERED,
+    Work.TURN: SPREAD,
+    Work.EXCHANGE: LOW,
+    Work.RECORD: DECODED,
+    Work.DUPLICATE: DUPLICATES,
+    Work.METADATA_SENT: METADATA,
+    Work.METADATA_UNSENT: UNCHANGED,
+}
+"""The trial in which each cost matters most."""
+TRIALS = (*SHOWN_BY.values(), IDLE)
+ROUNDS = (*TRIALS, DELIVERED, SPREAD, DECODED, DUPLICATES, LOW, IDLE, DELIVERED, SPREAD, LOW, IDLE)
 """All of them in turn; those that separate the others, and those that vary most, are repeated."""
 
 Watched = Callable[[tuple[Trial, ...]], Iterator[Trial]]
@@ -137,46 +147,21 @@ def fitted(figures: Mapping[str, float], pendo: Mapping[str, Pendo]) -> Costs:
     )
     costs = SHIPPED.costs.model_copy(update={name: figures[name] for name in measured})
     for _ in range(FITTING_ROUNDS):
-        done = {
-            trial.name: planned(_part_of(trial), costs, pendo[trial.name])
-            for trial in TRIALS
-            if trial != IDLE
-        }
+        done = {trial.name: planned(trial, costs, pendo[trial.name]) for trial in TRIALS if trial != IDLE}
         costs = costs.model_copy(update=_costs_by(done, figures))
     return costs
 
 
 def _costs_by(done: Mapping[str, Done], figures: Mapping[str, float]) -> dict[str, float]:
-    """Costs that fit the turns and exchanges of the plan."""
-    turn = exchange = 0.0
-
-    def left(name: str, deliveries: int = 1) -> float:
-        """The cost of a record besides turns and exchanges, if it gives this many deliveries."""
-        shared = turn * done[name].turns + exchange * done[name].exchanges
-        return max(0.0, deliveries * (figures[f"{name}_us"] - shared))
-
-    # Each is the greatest of the rest in one of the trials, so that this converges soon.
+    """Costs that fit the work of the plan, by the names in `Costs` (the Gauss-Seidel method)."""
+    costs = dict.fromkeys(Work, 0.0)
     for _ in range(SOLVING_ROUNDS):
-        delivered = left(DELIVERED.name)
-        turn += (left(SPREAD.name) - delivered) / done[SPREAD.name].turns
-        turn = max(0.0, turn)
-        exchange += (left(LOW.name) - delivered) / done[LOW.name].exchanges
-        exchange = max(0.0, exchange)
-    record = left(DUPLICATES.name)
-    delivered = left(DELIVERED.name)
-    return {
-        "turn_us": turn,
-        "exchange_us": exchange,
-        "record_us": record,
-        "request_us": max(0.0, delivered - record),
-        "metadata_sent_us": max(0.0, left(METADATA.name, 2) - delivered),
-        "metadata_unsent_us": max(0.0, left(UNCHANGED.name, 2) - record),
-    }
-
-
-def _part_of(trial: Trial) -> Trial:
-    """As much of a trial as shows how many turns an event takes."""
-    return replace(trial, load=replace(trial.load, backlog=trial.load.backlog // SIMULATED_PART))
+        for cost, trial in SHOWN_BY.items():
+            units = done[trial.name].work
+            others = sum(costs[other] * units[other] for other in Work if other is not cost)
+            if units[cost]:
+                costs[cost] = max(0.0, figures[f"{trial.name}_us"] - others) / units[cost]
+    return {cost.value: microseconds for cost, microseconds in costs.items()}
 
 
 # Memory

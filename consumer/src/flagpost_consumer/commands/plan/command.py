@@ -37,7 +37,7 @@ from flagpost_consumer.commands.plan.traffic import Load
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafkaError
 from flagpost_consumer.service.garbage import calm_collection
-from flagpost_consumer.settings import Needs, planned_policy
+from flagpost_consumer.settings import Needs, Settings, planned_policy
 from flagpost_consumer.terminal.echo import echo, echo_json, echo_json_text, echo_lines
 from flagpost_consumer.terminal.progress import watched
 
@@ -96,11 +96,11 @@ class Options:
         dedupe = _changed(settings.dedupe, ttl_seconds=self.dedupe_ttl_seconds)
         return settings.model_copy(update={"limits": limits, "delivery": delivery, "dedupe": dedupe})
 
-    def wanted(self, rate: float, settings: Policy, measured: Calibration) -> Wanted:
+    def wanted(self, rate: float, settings: Settings, measured: Calibration) -> Wanted:
         """The parameters of the simulation."""
         return Wanted(
             load=self.load(rate),
-            policy=self.policy(settings),
+            policy=self.policy(planned_policy(settings)),
             costs=measured.costs,
             pendo=Pendo(self.latency_ms / 1000, self.jitter_ms / 1000),
             pods=self.pods,
@@ -108,6 +108,7 @@ class Options:
             memory_limit_bytes=self.memory_limit_mib * MIB,
             most_decisions=self.most_decisions,
             seed=self.seed,
+            decodes_all=bool(settings.metrics.flags),
         )
 
 
@@ -269,7 +270,7 @@ def plan(settings_for: SettingsLoader, /, **given: Any) -> None:  # noqa: ANN401
         raise click.UsageError("give --rate (decisions per second) or --calibrate")
     if options.rate == 0 and not options.backlog:
         raise click.UsageError("--rate 0 needs a --backlog")
-    settings = planned_policy(settings_for(Needs.NOTHING))
+    settings = settings_for(Needs.NOTHING)
     with _explained():
         measured = _measured(options)
     if options.rate is None:

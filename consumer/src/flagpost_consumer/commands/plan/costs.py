@@ -7,12 +7,26 @@ machine.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from flagpost_settings.section import Section
+
+
+class Work(StrEnum):
+    """What takes CPU time, by the names in `Costs`."""
+
+    TURN = "turn_us"
+    EXCHANGE = "exchange_us"
+    RECORD = "record_us"
+    DUPLICATE = "duplicate_us"
+    REQUEST = "request_us"
+    METADATA_UNSENT = "metadata_unsent_us"
+    METADATA_SENT = "metadata_sent_us"
+
 
 Amount = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
@@ -26,6 +40,8 @@ class Costs(Section):
     """A batch of records from Kafka's thread, or of settlements to it: threads wake one another up."""
     record_us: Amount
     """A record that is read, decoded, planned, and settled as a duplicate."""
+    duplicate_us: Amount
+    """A duplicate that is recognised by its bytes: read and settled, but not decoded (decision 0042)."""
     request_us: Amount
     """The additional cost of a track event that is sent: the request, its answer, its settlement."""
     metadata_unsent_us: Amount
@@ -49,15 +65,12 @@ class Costs(Section):
 
     def times(self, factor: float) -> Costs:
         """The costs of a CPU that is slower by this factor."""
-        slower = (
-            "turn_us",
-            "exchange_us",
-            "record_us",
-            "request_us",
-            "metadata_unsent_us",
-            "metadata_sent_us",
-        )
-        return self.model_copy(update={name: factor * getattr(self, name) for name in slower})
+        return self.model_copy(update={work: factor * self.of(work) for work in Work})
+
+    def of(self, work: Work) -> float:
+        """CPU microseconds of one unit of work."""
+        cost: float = getattr(self, work)
+        return cost
 
 
 class Calibration(Section):
@@ -78,6 +91,7 @@ SHIPPED = Calibration(
         turn_us=25,
         exchange_us=150,
         record_us=15,
+        duplicate_us=6,
         request_us=30,
         metadata_unsent_us=12,
         metadata_sent_us=22,

@@ -14,6 +14,7 @@ from flagpost_consumer.commands.plan.pod import Pendo
 from flagpost_consumer.commands.plan.traffic import Load, Visitors
 from flagpost_consumer.core.metadata.sent_values import MAX_BYTES
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.tracks.repeats import WORTH_IT
 
 CPU_HEADROOM = 0.7
 """The greatest part of a core that a pod's event loop should need: above it, the backlog grows with every burst."""
@@ -78,6 +79,8 @@ class Needs:
     hottest_partition: int
     """The partition of the hottest visitor."""
     hottest_visitor: Demand
+    decodes_all: bool = False
+    """Whether duplicates are decoded too (with `metrics.flags`)."""
 
     @property
     def total(self) -> Demand:
@@ -107,11 +110,17 @@ class Needs:
     def loop(self, demand: Demand) -> float:
         """The part of its time that an event loop is busy with this."""
         costs = self.costs
-        microseconds = costs.record_us * demand.decisions + costs.request_us * demand.deliveries
+        microseconds = (costs.record_us + costs.request_us) * demand.deliveries
+        microseconds += self.duplicate_us(demand) * (demand.decisions - demand.deliveries)
         if self.policy.decisions.visitor_metadata:
             microseconds += costs.metadata_sent_us * demand.values
             microseconds += costs.metadata_unsent_us * (demand.decisions - demand.values)
         return microseconds / 1e6 * costs.loop_share
+
+    def duplicate_us(self, demand: Demand) -> float:
+        """CPU microseconds of a duplicate: where there are few, they are not looked for before they are decoded."""
+        are_recognised = demand.deliveries < (1 - 1 / WORTH_IT) * demand.decisions
+        return self.costs.duplicate_us if are_recognised and not self.decodes_all else self.costs.record_us
 
     def connections(self, demand: Demand) -> float:
         """The part of its connections that a pod has in use on average (Little's law)."""
@@ -157,10 +166,12 @@ class Needs:
         return memory
 
 
-def needs_of(load: Load, visitors: Visitors, policy: Policy, costs: Costs, pendo: Pendo) -> Needs:
+def needs_of(
+    load: Load, visitors: Visitors, policy: Policy, costs: Costs, pendo: Pendo, *, decodes_all: bool = False
+) -> Needs:
     """Work out what a load needs."""
     ttl = policy.dedupe.ttl_seconds
     partitions = [demand_of(load, visitors, number, ttl) for number in range(load.partitions)]
     hottest = _of_visitor(load, visitors.hottest_share, ttl)
     shares = [visitors.share(number) for number in range(load.partitions)]
-    return Needs(policy, costs, pendo, partitions, shares, visitors.hottest_partition, hottest)
+    return Needs(policy, costs, pendo, partitions, shares, visitors.hottest_partition, hottest, decodes_all)

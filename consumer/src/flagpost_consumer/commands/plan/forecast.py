@@ -49,6 +49,8 @@ class Wanted:
     most_decisions: int
     """About this many decisions are simulated at most."""
     seed: int
+    decodes_all: bool = False
+    """Whether duplicates are decoded too (with `metrics.flags`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,9 @@ def forecast(wanted: Wanted, steps: Steps = iter) -> Forecast:
     """Simulate the busiest pod, and a usual one if there is another."""
     load = wanted.load
     visitors = Visitors(load)
-    needs = needs_of(load, visitors, wanted.policy, wanted.costs, wanted.pendo)
+    needs = needs_of(
+        load, visitors, wanted.policy, wanted.costs, wanted.pendo, decodes_all=wanted.decodes_all
+    )
     # Pods beyond the number of partitions have nothing to do.
     pods = min(wanted.pods or needs.pods() or load.partitions, load.partitions)
     of_pod = needs.partitions_a_pod(pods)
@@ -262,6 +266,7 @@ class _Simulated:
             decisions,
             count,
             Random(wanted.seed),  # noqa: S311 - no secret
+            decodes_all=wanted.decodes_all,
         )
         ttl_seconds = wanted.policy.dedupe.ttl_seconds
         self._pod.begin({each.partition: each.before(sample.seconds, ttl_seconds) for each in decisions})

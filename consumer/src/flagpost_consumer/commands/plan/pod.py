@@ -16,11 +16,12 @@ from functools import partial
 from math import inf
 from random import Random
 
+from flagpost_consumer.adapters.kafka.decoding import PART_RECORDS
 from flagpost_consumer.adapters.kafka.handed_over import BATCH_MESSAGES
 from flagpost_consumer.adapters.ledger.writer import LINGER_SECONDS, MAX_BATCH_SETTLEMENTS
-from flagpost_consumer.commands.plan.costs import Costs
+from flagpost_consumer.commands.plan.costs import Costs, Work
 from flagpost_consumer.commands.plan.traffic import Before, Decisions
-from flagpost_consumer.core.books.deliveries import Partition, Settlement
+from flagpost_consumer.core.books.deliveries import Duplicates, Partition, Settlement, each_settled
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
@@ -31,7 +32,7 @@ from flagpost_consumer.core.pendo.verdict import Answer
 from flagpost_consumer.core.planning.mapping import decision_metadata
 from flagpost_consumer.core.planning.plan import decision_key
 from flagpost_consumer.core.policy import Policy
-from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.records import Record, Undecoded
 from flagpost_consumer.service.timers import TIMER_SLACK_SECONDS
 from flagpost_schemas import (
     DecisionEvent,
@@ -72,10 +73,8 @@ class Pendo:
 class Counted:
     """What has happened since the moment 0."""
 
-    turns: int = 0
-    """Turns of the event loop."""
-    exchanges: int = 0
-    """Batches of records and of settlements."""
+    work: dict[Work, float] = field(default_factory=lambda: dict.fromkeys(Work, 0.0))
+    """How many units of each; a request that has no answer yet is half a unit."""
     records: int = 0
     settled: Counter[tuple[Kind, Outcome]] = field(default_factory=Counter)
     """Deliveries that ended."""
@@ -85,8 +84,12 @@ class Counted:
     ages: list[float] = field(default_factory=list)
     """Seconds from each delivered decision to Pendo's answer, in the order of the answers."""
     most_pending: int = 0
-    first_settled_at: float = inf
     last_settled_at: float = 0.0
+
+    @property
+    def settlements(self) -> int:
+        """Deliveries that ended, in all."""
+        return self.settled.total()
 
 
 class Pod:
@@ -100,14 +103,21 @@ class Pod:
         decisions: Sequence[Decisions],
         partition_count: int,
         random: Random,
+        *,
+        decodes_all: bool = False,
     ) -> None:
-        """`partition_count`: the number of all partitions, of which this process has some."""
+        """`partition_count`: the number of all partitions, of which this process has some. `decodes_all`: duplicates
+        are decoded too (with `metrics.flags`).
+        """
         self._policy = policy
         self._costs = costs
         self._pendo = pendo
         self._random = random
         self._decisions = {each.partition: each for each in decisions}
         self._partition_count = partition_count
+        self._decodes_all = decodes_all
+        self._decoded = 0
+        """How many of the present records were decoded; the others were recognised as duplicates."""
         self._write_at = policy.limits.max_connections
         self.engine = Engine(policy, random.random)
         self.counted = Counted()
@@ -126,12 +136,11 @@ class Pod:
         self._wanted = False
         """Whether the engine must act in this turn."""
         self._timer_at = inf
-        self._unwritten: dict[Partition, list[Settlement]] = {}
+        self._unwritten: dict[Partition, list[Settlement | Duplicates]] = {}
         self._unwritten_answers = 0
         self._flush_at = inf
         self._offsets: Counter[int] = Counter()
         self._ledger_offsets: Counter[int] = Counter()
-        self._value = b""
 
     @property
     def unread(self) -> float:
@@ -163,6 +172,11 @@ class Pod:
         while self._agenda and max(self._agenda[0][0], self._free_at) <= until:
             self._turn()
         self.now = max(self.now, until)
+
+    def run_until_settled(self, count: int) -> None:
+        """Continue until so many deliveries have ended since the moment 0, or nothing happens any more."""
+        while self._agenda and self.counted.settlements < count:
+            self._turn()
 
     def _restoration(self, sent: Iterable[DecisionEvent]) -> Restoration:
         """The ledger's content about decisions that were sent before."""
@@ -206,8 +220,7 @@ class Pod:
         self.now = max(self._agenda[0][0], self._free_at)
         self._spent = 0.0
         self._wanted = False
-        self._spend(self._costs.turn_us)
-        self.counted.turns += 1
+        self._work(Work.TURN)
         while self._agenda and self._agenda[0][0] <= self.now:
             heapq.heappop(self._agenda)[2]()
         if self._wanted:
@@ -222,6 +235,7 @@ class Pod:
         for attempt in actions.attempts:
             self._send(attempt)
         self._settle(actions.settlements)
+        self._settle_duplicates(actions.duplicates)
         resumed = self._paused and not actions.intake_paused
         self._paused = actions.intake_paused
         if resumed:
@@ -244,14 +258,11 @@ class Pod:
         self._number += 1
         heapq.heappush(self._agenda, (moment, self._number, what))
 
-    def _spend(self, microseconds: float) -> None:
+    def _work(self, work: Work, units: float = 1) -> None:
         """Use CPU; what happens before the moment 0 costs nothing."""
         if self.now >= 0:
-            self._spent += microseconds / 1e6
-
-    def _exchange(self) -> None:
-        self.counted.exchanges += 1
-        self._spend(self._costs.exchange_us)
+            self._spent += units * self._costs.of(work) / 1e6
+            self.counted.work[work] += units
 
     @property
     def _clock(self) -> float:
@@ -285,22 +296,50 @@ class Pod:
         self._receive(batch)
         self._read_soon()
 
-    def _receive(self, batch: Iterable[tuple[int, Event]]) -> None:
-        records = [self._record(number, event) for number, event in batch]
-        self._exchange()
-        self._spend(self._costs.record_us * len(records))
-        self.counted.records += len(records)
-        self.engine.receive(records, self._instant)
+    def _receive(self, batch: Sequence[tuple[int, Event]]) -> None:
+        self._work(Work.EXCHANGE)
+        for first in range(0, len(batch), PART_RECORDS):
+            self._receive_part(batch[first : first + PART_RECORDS])
         self._wanted = True
 
+    def _receive_part(self, part: Sequence[tuple[int, Event]]) -> None:
+        """Let the engine take records in; like the service, undecoded ones if it looks for duplicates."""
+        records = [self._record(number, event) for number, event in part]
+        if not self._decodes_all and self.engine.looks_for_duplicates():
+            self._decoded = 0
+            self.engine.receive([self._undecoded(each) for each in records], self._instant)
+        else:
+            self._decoded = len(records)
+            self.engine.receive(records, self._instant)
+        self.counted.records += len(records)
+        self._work(Work.RECORD, self._decoded)
+        self._work(Work.DUPLICATE, len(records) - self._decoded)
+
     def _record(self, number: int, event: Event) -> Record:
-        if isinstance(event, DecisionEvent):
-            # One value stands for all: only its size matters.
-            self._value = self._value or encode_single_object(event)
         offset = self._offsets[number]
         self._offsets[number] += 1
-        key = partition_key(event)
-        return Record(number, offset, event.occurred_at, key, self._value, (), event, fresh=True)
+        value, key = encode_single_object(event), partition_key(event)
+        return Record(number, offset, event.occurred_at, key, value, (), event, fresh=True)
+
+    def _undecoded(self, record: Record) -> Record | Undecoded:
+        if not isinstance(record.event, DecisionEvent) or record.value is None:
+            return self.decode(record)
+        return Undecoded(record.partition, record.offset, record.key, record.value, record, self)
+
+    # As the reader of its undecoded records
+
+    def decode(self, message: Record) -> Record:
+        """Decode a record; it is only counted, because it is decoded already."""
+        self._decoded += 1
+        return message
+
+    def timestamp_ms(self, message: Record) -> int:
+        """When a record was produced, epoch ms."""
+        return message.timestamp_ms
+
+    def is_fresh(self, message: Record) -> bool:
+        """Whether it was read as it was written."""
+        return message.fresh
 
     # Pendo
 
@@ -320,33 +359,42 @@ class Pod:
     def _spend_on(self, attempt: Attempt) -> None:
         """A track request costs half at its start and half at its answer; metadata costs by the value."""
         if attempt.endpoint is EndpointName.TRACK:
-            self._spend(self._costs.request_us / 2)
+            self._work(Work.REQUEST, 0.5)
 
     # The ledger
 
     def _settle(self, settlements: Sequence[Settlement]) -> None:
         """Write settlements soon, like the ledger's writer."""
         for settlement in settlements:
-            self._count(settlement)
-            unwritten = self._unwritten.setdefault(settlement.delivery.partition, [])
-            unwritten.append(settlement)
-            self._unwritten_answers += settlement.delivery.attempts > 0
-            if self._unwritten_answers >= self._write_at or len(unwritten) >= MAX_BATCH_SETTLEMENTS:
-                self._flush()
-        if self._unwritten and self._flush_at == inf:
+            delivery = settlement.delivery
+            self._count(delivery.kind, settlement.ending.outcome)
+            if settlement.ending.outcome is Outcome.DELIVERED and delivery.kind is Kind.TRACK:
+                assert delivery.record.occurred_at is not None  # noqa: S101 - of an event
+                self.counted.ages.append((settlement.settled_at_ms - delivery.record.occurred_at) / 1000)
+            self._unwritten_answers += delivery.attempts > 0
+            self._write_soon(settlement, delivery.partition)
+
+    def _settle_duplicates(self, together: Sequence[Duplicates]) -> None:
+        """The same for duplicates for which no deliveries were made."""
+        for duplicates in together:
+            for each in each_settled(duplicates):
+                self._count(each.kind, each.ending.outcome)
+            self._write_soon(duplicates, duplicates.partition)
+
+    def _write_soon(self, ended: Settlement | Duplicates, partition: Partition) -> None:
+        unwritten = self._unwritten.setdefault(partition, [])
+        unwritten.append(ended)
+        if self._unwritten_answers >= self._write_at or len(unwritten) >= MAX_BATCH_SETTLEMENTS:
+            self._flush()
+        elif self._flush_at == inf:
             self._flush_at = self._clock + LINGER_SECONDS
             self._at(self._flush_at, self._flush_in_time)
 
-    def _count(self, settlement: Settlement) -> None:
-        delivery, outcome = settlement.delivery, settlement.ending.outcome
-        self.counted.settled[delivery.kind, outcome] += 1
-        self.counted.first_settled_at = min(self.counted.first_settled_at, self._clock)
+    def _count(self, kind: Kind, outcome: Outcome) -> None:
+        self.counted.settled[kind, outcome] += 1
         self.counted.last_settled_at = self._clock
-        is_delivered = outcome is Outcome.DELIVERED
-        if delivery.kind in METADATA_KINDS:
-            self._spend(self._costs.metadata_sent_us if is_delivered else self._costs.metadata_unsent_us)
-        elif is_delivered and delivery.record.occurred_at is not None:
-            self.counted.ages.append((settlement.settled_at_ms - delivery.record.occurred_at) / 1000)
+        if kind in METADATA_KINDS:
+            self._work(Work.METADATA_SENT if outcome is Outcome.DELIVERED else Work.METADATA_UNSENT)
 
     def _flush_in_time(self) -> None:
         if self._flush_at <= self.now:
@@ -356,11 +404,19 @@ class Pod:
         self._flush_at = inf
         written, self._unwritten, self._unwritten_answers = self._unwritten, {}, 0
         if written:
-            self._exchange()
+            self._work(Work.EXCHANGE)
             self._at(self._clock + ACKNOWLEDGE_SECONDS, partial(self._acknowledge, written))
 
-    def _acknowledge(self, written: dict[Partition, list[Settlement]]) -> None:
-        for partition, settlements in written.items():
-            self.engine.acknowledged(settlements, self._ledger_offsets[partition.number])
+    def _acknowledge(self, written: dict[Partition, list[Settlement | Duplicates]]) -> None:
+        for partition, ended in written.items():
+            offset = self._ledger_offsets[partition.number]
+            settlements: list[Settlement] = []
+            for each in ended:
+                if isinstance(each, Duplicates):
+                    self.engine.acknowledged_duplicates(each, offset)
+                else:
+                    settlements.append(each)
+            if settlements:
+                self.engine.acknowledged(settlements, offset)
             self._ledger_offsets[partition.number] += 1
         self._wanted = True

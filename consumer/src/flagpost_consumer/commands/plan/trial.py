@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -19,14 +20,14 @@ from typing import NamedTuple
 
 from confluent_kafka import Producer
 
-from flagpost_consumer.commands.plan.costs import Costs
+from flagpost_consumer.commands.plan.costs import Costs, Work
 from flagpost_consumer.commands.plan.measured import Took
 from flagpost_consumer.commands.plan.pod import START_MS, Pendo, Pod
 from flagpost_consumer.commands.plan.sink import probing, running_sink
 from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from flagpost_consumer.settings import Needs, engine_policy, load_settings
+from flagpost_consumer.settings import Needs, Settings, engine_policy, load_settings
 from flagpost_schemas import DecisionEvent, encode_single_object
 
 PARTITIONS = 4
@@ -64,7 +65,28 @@ class Trial:
     @property
     def policy(self) -> Policy:
         """The settings by which the engine decides."""
-        return engine_policy(load_settings(None, self.environ, Needs.KAFKA | Needs.PENDO))
+        return engine_policy(self._settings)
+
+    @property
+    def decodes_all(self) -> bool:
+        """Whether duplicates are decoded too."""
+        return bool(self._settings.metrics.flags)
+
+    @property
+    def _settings(self) -> Settings:
+        return load_settings(None, self.environ, Needs.KAFKA | Needs.PENDO)
+
+    def settlements(self, decisions: int) -> int:
+        """How many deliveries these decisions give."""
+        return decisions * (2 if self.policy.decisions.visitor_metadata else 1)
+
+    def measured_from(self, settlements: int) -> int:
+        """The number of the settlement at which the measurement begins.
+
+        If decisions arrive while the consumer runs, that is half of them: what arrived before Kafka's client read its
+        partitions comes in a burst.
+        """
+        return settlements // 2 if self.seconds else 1
 
     def decisions(self, start_ms: int) -> list[Decisions]:
         """The decisions of each partition, if the trial begins at a moment (epoch ms)."""
@@ -82,28 +104,33 @@ class Done(NamedTuple):
     """Deliveries settled, duplicates among them."""
     cpu_us: float
     """Of the process, for each of them."""
-    turns: float
-    """Of the event loop, for each of them."""
-    exchanges: float
-    """With Kafka's threads, for each of them."""
+    work: Mapping[Work, float]
+    """Units of each, for each of them."""
 
 
 def planned(trial: Trial, costs: Costs, pendo: Pendo) -> Done:
     """Plan a trial; like the real one, it begins with an empty memory."""
-    pod = Pod(trial.policy, costs, pendo, trial.decisions(START_MS), trial.load.partitions, Random(1))  # noqa: S311 - no secret
+    pod = Pod(
+        trial.policy,
+        costs,
+        pendo,
+        trial.decisions(START_MS),
+        trial.load.partitions,
+        Random(1),  # noqa: S311 - no secret
+        decodes_all=trial.decodes_all,
+    )
     pod.begin({})
-    pod.run(trial.seconds)
-    while not trial.seconds and (pod.unread or pod.engine.pending_records):
-        pod.run(pod.now + 0.1)
-    counted = pod.counted
-    settled = sum(counted.settled.values())
-    seconds = counted.last_settled_at - counted.first_settled_at
-    idle = costs.idle_us_per_second * seconds
+    settlements = trial.settlements(sum(1 for _ in _until(trial)))
+    pod.run_until_settled(trial.measured_from(settlements))
+    counted, before = pod.counted, deepcopy(pod.counted)
+    pod.run_until_settled(settlements)
+    settled = counted.settlements - before.settlements
+    seconds = counted.last_settled_at - before.last_settled_at
+    cpu_seconds = counted.cpu_seconds - before.cpu_seconds + costs.idle_us_per_second / 1e6 * seconds
     return Done(
         settled / seconds,
-        (1e6 * counted.cpu_seconds + idle) / settled,
-        counted.turns / settled,
-        counted.exchanges / settled,
+        1e6 * cpu_seconds / settled,
+        {work: (counted.work[work] - before.work[work]) / settled for work in Work},
     )
 
 
@@ -144,14 +171,12 @@ class TrialGround:
         if not trial.load.decisions_per_second and not trial.load.backlog:
             return run_service(environ, idle_seconds=trial.seconds)
         decisions = self._published[trial.name] if not trial.seconds else len(list(_until(trial)))
-        settlements = decisions * (2 if trial.policy.decisions.visitor_metadata else 1)
+        settlements = trial.settlements(decisions)
+        measured_from = trial.measured_from(settlements)
         if not trial.seconds:
-            return run_service(environ, settlements=settlements)
-        # What arrived before Kafka's client read its partitions comes in a burst: the first half does not count.
+            return run_service(environ, settlements=settlements, measured_from=measured_from)
         publish = partial(self._publish, trial, servers)
-        return run_service(
-            environ, settlements=settlements, measured_from=settlements // 2, when_ready=publish
-        )
+        return run_service(environ, settlements=settlements, measured_from=measured_from, when_ready=publish)
 
     def _publish(self, trial: Trial, servers: str) -> int:
         """Publish the decisions of a trial: those of a backlog at once, the others as they arrive."""
