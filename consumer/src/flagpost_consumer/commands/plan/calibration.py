@@ -11,7 +11,7 @@ import gc
 import os
 import platform
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,18 +91,25 @@ TRIALS = (*SHOWN_BY.values(), IDLE)
 ROUNDS = (*TRIALS, DELIVERED, SPREAD, DECODED, DUPLICATES, LOW, IDLE, DELIVERED, SPREAD, LOW, IDLE)
 """All of them in turn; those that separate the others, and those that vary most, are repeated."""
 
+Measured = Mapping[str, Sequence[tuple[Took, Pendo]]]
+"""Trials by name, each of which ran once or more: what it took, and how the sink answered meanwhile."""
 Watched = Callable[[tuple[Trial, ...]], Iterator[Trial]]
 
 
 def calibrate(watched: Watched) -> Calibration:
     """Measure; `watched` shows the progress. Raises EmbeddedKafkaError or MeasuredServiceError."""
-    took: dict[str, list[tuple[Took, Pendo]]] = {}
+    measured: dict[str, list[tuple[Took, Pendo]]] = {}
     with trial_ground(TRIALS) as ground:
         for trial in watched(ROUNDS):
-            took.setdefault(trial.name, []).append(ground.run(trial))
-    figures = _figures(took)
+            measured.setdefault(trial.name, []).append(ground.run(trial))
+    return calibration_of(measured)
+
+
+def calibration_of(measured: Measured) -> Calibration:
+    """The costs that fit trials which were measured; each of `TRIALS` must be among them."""
+    figures = _figures({trial.name: measured[trial.name] for trial in TRIALS})
     return Calibration(
-        costs=fitted(figures, {name: rounds[0][1] for name, rounds in took.items()}),
+        costs=fitted(figures, {name: _pendo_of(rounds) for name, rounds in measured.items()}),
         machine=this_machine(),
         version=__version__,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,7 +117,15 @@ def calibrate(watched: Watched) -> Calibration:
     )
 
 
-def _figures(took: Mapping[str, list[tuple[Took, Pendo]]]) -> dict[str, float]:
+def _pendo_of(rounds: Sequence[tuple[Took, Pendo]]) -> Pendo:
+    """How the sink answered in a usual round."""
+    return Pendo(
+        median(pendo.latency_seconds for _, pendo in rounds),
+        median(pendo.jitter_seconds for _, pendo in rounds),
+    )
+
+
+def _figures(took: Measured) -> dict[str, float]:
     """CPU microseconds of a settlement for each trial, beyond an idle process, and the other measurements."""
     idle = [each for each, _ in took[IDLE.name]]
     idle_us = median(1e6 * each.cpu_seconds / each.seconds for each in idle)
