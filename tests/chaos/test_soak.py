@@ -139,14 +139,11 @@ def assert_complains(soak: Soak, requests: list[Received], what: str) -> None:
 
 @contextlib.asynccontextmanager
 async def watching(watch: Watch) -> AsyncIterator[None]:
-    """Run the watch during the block; if the watch itself fails, the test fails at the end of the block."""
-    task = asyncio.create_task(watch.run())
-    try:
+    """Run the watch during the block; if the watch itself fails, the test fails at once."""
+    async with asyncio.TaskGroup() as together:
+        task = together.create_task(watch.run())
         yield
-    finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def suffer_at_random(soak: Soak) -> None:
