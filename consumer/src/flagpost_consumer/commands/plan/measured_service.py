@@ -79,7 +79,7 @@ class _Run:
         await self._service.run()
         await ready
         return Took(
-            settlements=max(0, self._settled - self._wanted["measured_from"]),
+            settlements=max(0, self._wanted["settlements"] - self._wanted["measured_from"]),
             began_at=self._began[1],
             cpu_seconds=self._took[0],
             seconds=self._took[1],

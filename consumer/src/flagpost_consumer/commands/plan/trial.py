@@ -80,13 +80,14 @@ class Trial:
         """How many deliveries these decisions give."""
         return decisions * (2 if self.policy.decisions.visitor_metadata else 1)
 
-    def measured_from(self, settlements: int) -> int:
-        """The number of the settlement at which the measurement begins.
+    def measured(self, settlements: int) -> tuple[int, int]:
+        """The numbers of the settlements at which the measurement begins and ends.
 
-        If decisions arrive while the consumer runs, that is half of them: what arrived before Kafka's client read its
-        partitions comes in a burst.
+        If decisions arrive while the consumer runs, these are a half and fifteen sixteenths of all: what arrived
+        before Kafka's client read its partitions comes in a burst, and the last ones may wait for their visitors'
+        pace.
         """
-        return settlements // 2 if self.seconds else 1
+        return (settlements // 2, settlements * 15 // 16) if self.seconds else (1, settlements)
 
     def decisions(self, start_ms: int) -> list[Decisions]:
         """The decisions of each partition, if the trial begins at a moment (epoch ms)."""
@@ -120,10 +121,10 @@ def planned(trial: Trial, costs: Costs, pendo: Pendo) -> Done:
         decodes_all=trial.decodes_all,
     )
     pod.begin({})
-    settlements = trial.settlements(sum(1 for _ in _until(trial)))
-    pod.run_until_settled(trial.measured_from(settlements))
+    begin, end = trial.measured(trial.settlements(sum(1 for _ in _until(trial))))
+    pod.run_until_settled(begin)
     counted, before = pod.counted, deepcopy(pod.counted)
-    pod.run_until_settled(settlements)
+    pod.run_until_settled(end)
     settled = counted.settlements - before.settlements
     seconds = counted.last_settled_at - before.last_settled_at
     cpu_seconds = counted.cpu_seconds - before.cpu_seconds + costs.idle_us_per_second / 1e6 * seconds
@@ -171,12 +172,11 @@ class TrialGround:
         if not trial.load.decisions_per_second and not trial.load.backlog:
             return run_service(environ, idle_seconds=trial.seconds)
         decisions = self._published[trial.name] if not trial.seconds else len(list(_until(trial)))
-        settlements = trial.settlements(decisions)
-        measured_from = trial.measured_from(settlements)
+        begin, end = trial.measured(trial.settlements(decisions))
         if not trial.seconds:
-            return run_service(environ, settlements=settlements, measured_from=measured_from)
+            return run_service(environ, settlements=end, measured_from=begin)
         publish = partial(self._publish, trial, servers)
-        return run_service(environ, settlements=settlements, measured_from=measured_from, when_ready=publish)
+        return run_service(environ, settlements=end, measured_from=begin, when_ready=publish)
 
     def _publish(self, trial: Trial, servers: str) -> int:
         """Publish the decisions of a trial: those of a backlog at once, the others as they arrive."""
