@@ -52,7 +52,7 @@ class OwnSettlements:
             return False
         raise TopicUnknown(
             f"the ledger {self._kafka.ledger_topic} has settlements of several topics that were named "
-            f"{self._kafka.topic}, and Kafka does not tell the id of the present one; run it again when it does"
+            f"{self._kafka.topic}, and Kafka does not tell the id of the present one; try again when it does"
         )
 
     def agree(self, topic_id: str | None) -> bool:
