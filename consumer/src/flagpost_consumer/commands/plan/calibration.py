@@ -50,6 +50,8 @@ ORDER_ALONE = {
 NEW_VISITORS = 10_000_000_000
 """Among so many visitors hardly one comes twice."""
 FEW_VISITORS = 20
+MANY_VISITORS = 2_000
+"""Their duplicates find little of one another in the processor's caches, as in a real topic."""
 LOW_SECONDS = 6.0
 LOW_RATE = 100.0
 IDLE_SECONDS = 3.0
@@ -65,12 +67,14 @@ def _backlog(name: str, visitors: int, count: int, settings: Mapping[str, str]) 
 
 
 DELIVERED = _backlog("delivered", NEW_VISITORS, 15_000, TRACKS_ONLY)
-DUPLICATES = _backlog("duplicates", FEW_VISITORS, 60_000, TRACKS_ONLY)
+DUPLICATES = _backlog("duplicates", MANY_VISITORS, 60_000, TRACKS_ONLY)
 METADATA = _backlog("metadata", NEW_VISITORS, 10_000, {})
 UNCHANGED = _backlog("unchanged", FEW_VISITORS, 15_000, {})
 LOW = Trial("low", Load(LOW_RATE, NEW_VISITORS, 0.0, 1, PARTITIONS), LOW_SECONDS, 50.0, TRACKS_ONLY)
 IDLE = Trial("idle", Load(0.0, 1, 0.0, 1, PARTITIONS), IDLE_SECONDS, settings=TRACKS_ONLY)
-DECODED = _backlog("decoded", FEW_VISITORS, 20_000, {**TRACKS_ONLY, "FLAGPOST_METRICS__FLAGS": '["another"]'})
+DECODED = _backlog(
+    "decoded", MANY_VISITORS, 30_000, {**TRACKS_ONLY, "FLAGPOST_METRICS__FLAGS": '["another"]'}
+)
 """Duplicates too, but none is recognised by its bytes."""
 SPREAD = replace(
     _backlog("spread", 4, 3_000, {**TRACKS_ONLY, **ORDER_ALONE}),
