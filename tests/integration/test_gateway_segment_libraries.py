@@ -39,12 +39,12 @@ CALLS = 1_000
 KINDS = ("track", "identify", "group", "page", "screen")
 CLOCK_TOLERANCE_MS = 60_000
 """The time between a batch's sentAt and its receipt may shift its timestamps by as much on a busy machine."""
-SECONDS_APART = 180
-"""The time between two calls: more than their timestamps may be shifted."""
 
 
 def calls(began: float) -> Iterator[Call]:
-    """A thousand calls of all kinds in turn, each with its own visitor or account; the last was an hour ago."""
+    """A thousand calls of all kinds in turn, each with its own visitor or account, a second apart; the first
+    was an hour ago. All of them fit in `dedupe.ttl_seconds`, because some come twice.
+    """
     for number in range(CALLS):
         kind = KINDS[number % len(KINDS)]
         arguments = {"userId": f"u{number}", **_BODIES[kind](number)}
@@ -52,7 +52,7 @@ def calls(began: float) -> Iterator[Call]:
 
 
 def occurred(began: float, number: int) -> datetime:
-    return datetime.fromtimestamp(round(began) - 3_600 - (CALLS - 1 - number) * SECONDS_APART, UTC)
+    return datetime.fromtimestamp(round(began) - 3_600 + number, UTC)
 
 
 def _track(number: int) -> dict[str, Any]:
