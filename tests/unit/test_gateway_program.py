@@ -17,6 +17,7 @@ import pytest
 from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import program
+from flagpost_publisher.gateway.settings import load_settings
 from gateway_running import GATEWAY, RunningGateway, standing_still
 from running import environment, eventually
 
@@ -44,6 +45,37 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
         timeout=stretched(60),
         check=False,
     )
+
+
+async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its_last_records_to_kafka(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the fix, such a request was given up when the process ended, and the exit code was 1."""
+    told = started(kafka).settings
+    settings = load_settings(None, environment(told))
+    gateway = program.Gateway(settings, program.writer_config(settings.kafka))
+    running = asyncio.create_task(gateway.run())
+    said: list[str] = []
+    await eventually(lambda: said.append(capsys.readouterr().err) or "admin http" in "".join(said))
+    port = int("".join(said).partition("gateway http://127.0.0.1:")[2].splitlines()[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    received: list[bytes] = []
+
+    stop = gateway._kafka.stop
+
+    async def ask_again(seconds: float) -> bool:
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: gateway\r\n\r\n")
+        received.append(await reader.read())
+        return await stop(seconds)
+
+    monkeypatch.setattr(gateway._kafka, "stop", ask_again)
+    writer.write(b"GET /nothing HTTP/1.1\r\nHost: gateway\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"404"
+    await reader.readuntil(b"\r\n\r\n")
+    gateway.stop()
+    assert await running == 0
+    assert b"HTTP/1.1" not in received[0]
+    writer.close()
 
 
 async def test_a_stop_waits_for_the_request_in_flight_and_a_second_signal_does_not(

@@ -185,6 +185,8 @@ class Gateway:
                 await self._admissions.until_idle()
         except TimeoutError:
             log.warning("requests are given up", requests=self._admissions.requests)
+        else:  # a connection that is kept open could bring a request while Kafka takes the last records
+            await self._server.close()
         return await self._kafka.stop(STOP_SECONDS) and self._admissions.requests == 0
 
     async def _refresh(self) -> None:

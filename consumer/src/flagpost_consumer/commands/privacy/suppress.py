@@ -77,8 +77,13 @@ def _write(kafka: KafkaSettings, visitor: str, value: bytes | None) -> None:
         if error is not None:
             refusals.append(error)
 
-    timeout_ms = {"message.timeout.ms": WRITE_SECONDS * 1000}
-    producer = silent_client(Producer, {**producer_config(kafka), **timeout_ms})
+    def heard(error: KafkaError) -> None:
+        """Without this callback, flush() turns a fatal error, such as a missing right, into a SystemError."""
+        if error.fatal():
+            refusals.append(error)
+
+    own = {"message.timeout.ms": WRITE_SECONDS * 1000, "error_cb": heard}
+    producer = silent_client(Producer, {**producer_config(kafka), **own})
     producer.produce(topic, value, visitor.encode(), on_delivery=reported)
     left = producer.flush(WRITE_SECONDS + 5)
     for error in refusals:
