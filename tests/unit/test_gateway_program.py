@@ -17,6 +17,7 @@ import pytest
 from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import program
+from flagpost_publisher.gateway.kafka_writer import writer_config
 from flagpost_publisher.gateway.settings import load_settings
 from gateway_running import GATEWAY, RunningGateway, standing_still
 from running import environment, eventually
@@ -53,11 +54,17 @@ async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its
     """Before the fix, such a request was given up when the process ended, and the exit code was 1."""
     told = started(kafka).settings
     settings = load_settings(None, environment(told))
-    gateway = program.Gateway(settings, program.writer_config(settings.kafka))
+    gateway = program.Gateway(settings, writer_config(settings.kafka))
     running = asyncio.create_task(gateway.run())
-    said: list[str] = []
-    await eventually(lambda: said.append(capsys.readouterr().err) or "admin http" in "".join(said))
-    port = int("".join(said).partition("gateway http://127.0.0.1:")[2].splitlines()[0])
+    said = ""
+
+    def listens() -> bool:
+        nonlocal said
+        said += capsys.readouterr().err
+        return "admin http" in said
+
+    await eventually(listens)
+    port = int(said.partition("gateway http://127.0.0.1:")[2].splitlines()[0])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received: list[bytes] = []
 
