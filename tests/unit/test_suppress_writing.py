@@ -12,30 +12,37 @@ from flagpost_consumer.commands.privacy import suppress
 from flagpost_consumer.commands.sources.kafka_admin import RightMissing
 from flagpost_consumer.settings import KafkaSettings
 
-REFUSED = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "Failed to acquire idempotence PID", True)
-PURGED = KafkaError(KafkaError._PURGE_QUEUE)
+REFUSED = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
 class Refused:
-    """A producer that this user may not use: librdkafka reports the reason apart from the record."""
+    """A producer whose user may not write to the topic."""
 
     def __init__(self, properties: Mapping[str, Any]) -> None:
-        self._heard: Callable[[KafkaError], None] = properties["error_cb"]
+        self.properties = properties
         self._reported: Callable[[KafkaError, None], None] = lambda *_: None
 
     def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None]) -> None:
         self._reported = on_delivery
 
     def flush(self, _: float) -> int:
-        self._heard(KafkaError(KafkaError._TRANSPORT))
-        self._heard(REFUSED)
-        self._reported(PURGED, None)
+        self._reported(REFUSED, None)
         return 0
 
 
-def test_a_fatal_error_names_the_missing_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the fix, flush() raised it as a SystemError, and a person saw a traceback, depending on the moment."""
-    monkeypatch.setattr(suppress, "silent_client", lambda _, properties: Refused(properties))
-    kafka = KafkaSettings(bootstrap_servers="kafka:9092", suppressions_topic="suppressions")
+def test_a_missing_right_is_named_and_is_never_a_fatal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fix, the producer was idempotent, and flush() could raise a SystemError instead."""
+    made: list[Refused] = []
+
+    def client(_: object, properties: Mapping[str, Any]) -> Refused:
+        made.append(Refused(properties))
+        return made[-1]
+
+    monkeypatch.setattr(suppress, "silent_client", client)
+    told = {"enable.idempotence": "true", "acks": "1"}
+    kafka = KafkaSettings(bootstrap_servers="kafka:9092", suppressions_topic="suppressions", properties=told)
     with pytest.raises(RightMissing, match="Write on Topic suppressions"):
         suppress._write(kafka, "v", None)
+    (producer,) = made
+    assert producer.properties["enable.idempotence"] is False
+    assert producer.properties["acks"] == "all"

@@ -77,12 +77,9 @@ def _write(kafka: KafkaSettings, visitor: str, value: bytes | None) -> None:
         if error is not None:
             refusals.append(error)
 
-    def heard(error: KafkaError) -> None:
-        """Without this callback, flush() turns a fatal error, such as a missing right, into a SystemError."""
-        if error.fatal():
-            refusals.append(error)
-
-    own = {"message.timeout.ms": WRITE_SECONDS * 1000, "error_cb": heard}
+    # An idempotent producer may report a missing right as a fatal error, which flush() raises as a SystemError. One
+    # record needs no idempotence: written twice, it says the same.
+    own = {"message.timeout.ms": WRITE_SECONDS * 1000, "enable.idempotence": False}
     producer = silent_client(Producer, {**producer_config(kafka), **own})
     producer.produce(topic, value, visitor.encode(), on_delivery=reported)
     left = producer.flush(WRITE_SECONDS + 5)
