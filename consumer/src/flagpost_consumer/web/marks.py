@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from flagpost_consumer.adapters.kafka.topic_ids import read_topic_id
+from flagpost_consumer.commands.reconcile.own_settlements import present_topic_id
 from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.commands.sources.topic_reading import Span, TopicReader
 from flagpost_consumer.settings import KafkaSettings
@@ -109,9 +109,7 @@ class Marks:
     def _ask(self, reader: TopicReader) -> Mark:
         kafka, at_ms = self._kafka, time.time_ns() // 1_000_000
         if self._asked % TOPIC_ID_MARKS == 0:
-            # librdkafka's own lines would go to stderr unchanged.
-            told = read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
-            self._topic_id = told or self._topic_id
+            self._topic_id = present_topic_id(kafka) or self._topic_id
         self._asked += 1
         events = reader.spans(kafka.topic)
         committed = {number: each.offset for number, each in reader.committed(kafka.topic, events).items()}

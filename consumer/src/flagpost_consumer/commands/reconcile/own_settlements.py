@@ -16,6 +16,12 @@ class TopicUnknown(KafkaUnavailable):
     """Kafka does not tell the id of a topic, and the ledger has settlements of several topics of its name."""
 
 
+def present_topic_id(kafka: KafkaSettings) -> str | None:
+    """Ask Kafka for the id of the events topic; blocks for a few seconds at most. None: it does not tell it."""
+    # librdkafka's own lines would go to stderr unchanged.
+    return read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic)
+
+
 class OwnSettlements:
     """Tells them from those of other groups and other topics.
 
@@ -31,8 +37,7 @@ class OwnSettlements:
     @classmethod
     def asking(cls, kafka: KafkaSettings) -> OwnSettlements:
         """Ask Kafka for the topic's id; blocks for a few seconds at most."""
-        # librdkafka's own lines would go to stderr unchanged.
-        return cls(kafka, read_topic_id({**kafka.client_properties(), "log_level": 0}, kafka.topic))
+        return cls(kafka, present_topic_id(kafka))
 
     def include(self, settlements: Settlements) -> bool:
         """Whether these settlements count. Records of older releases name no topic; they count.
