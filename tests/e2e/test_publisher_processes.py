@@ -194,9 +194,12 @@ handled = []
 
 def handler(*_):
     handled.append(user_of(client, "signal").decide("banner"))
+    # Once more only now: a timer that repeats would interrupt its own handlers where decide() takes
+    # longer than its interval, until Python's stack is full.
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
 signal.signal(signal.SIGALRM, handler)
-signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
 while len(handled) < 300:
     user_of(client, "loop").decide("banner")
 signal.setitimer(signal.ITIMER_REAL, 0)
