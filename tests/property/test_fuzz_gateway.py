@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ PATHS = [
     "/v1/events", "/v1/track", "/v1/identify", "/v1/group", "/v1/page", "/v1/screen", "/v1/alias", "/v1/batch",
     "/v1/import", "/v1/webhooks/pendo",
 ]  # fmt: skip
+TOPICS = {"flagpost.events": 2, "hooks": 1}
 LIMIT = 20_000
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(
     ["", "track", "decision", "visitor", "account", "2026-11-21T10:00:00Z", "2026-11-21", "\ud800", 2**63, -1, 1e308,
@@ -76,19 +78,25 @@ HEADERS = st.fixed_dictionaries(
 class Server:
     """A gateway that serves many examples; each request is awaited."""
 
-    def __init__(self, runner: asyncio.Runner, gateway: RunningGateway) -> None:
+    def __init__(self, runner: asyncio.Runner, gateway: RunningGateway, reader: Consumer) -> None:
         self._runner = runner
         self.gateway = gateway
+        self._reader = reader
 
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, Any]:
         """Send a request; returns the status and the answer's document."""
         status, answer, _ = self._runner.run(self.gateway.post(path, data=body, headers=headers))
         return status, answer
 
+    def published(self) -> int:
+        """How many records Kafka has, in all topics."""
+        partitions = [TopicPartition(topic, n) for topic, count in TOPICS.items() for n in range(count)]
+        return sum(self._reader.get_watermark_offsets(partition, 30)[1] for partition in partitions)
+
 
 @asynccontextmanager
-async def running_gateway() -> AsyncIterator[RunningGateway]:
-    with EmbeddedKafka({"flagpost.events": 2, "hooks": 1}) as kafka:
+async def running_gateway() -> AsyncIterator[tuple[RunningGateway, Consumer]]:
+    with EmbeddedKafka(TOPICS) as kafka:
         given = {
             "kafka.bootstrap_servers": kafka.bootstrap_servers,
             "gateway.max_body_bytes": LIMIT,
@@ -97,7 +105,9 @@ async def running_gateway() -> AsyncIterator[RunningGateway]:
         }
         async with RunningGateway(given) as gateway:
             await gateway.ready()
-            yield gateway
+            reader = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": "ends"})
+            yield gateway, reader
+            reader.close()
             assert await gateway.stop() == 0
             assert not [line for line in gateway.lines if "failed unexpectedly" in line]
 
@@ -107,7 +117,7 @@ def server() -> Iterator[Server]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         try:
-            yield Server(runner, runner.run(stack.enter_async_context(running_gateway())))
+            yield Server(runner, *runner.run(stack.enter_async_context(running_gateway())))
         finally:
             runner.run(stack.aclose())
 
@@ -133,8 +143,11 @@ def test_any_request_has_a_documented_answer(
     usual = {"content-type": "application/json", **key}
     # With a key, a body that is declared as compressed is compressed; without a key, it is not.
     compress = COMPRESS.get(headers.get("content-encoding", ""), bytes) if key else bytes
+    before = server.published()
     status, answer = server.post(path, compress(body), {**usual, **headers})
     check_answer(status, answer)
+    if status not in {200, 202, 503}:
+        assert server.published() == before
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=5))
@@ -144,12 +157,15 @@ def test_any_event_is_published_or_refused_by_index_and_field(
 ) -> None:
     body = json.dumps(events).encode()
     headers = {**AUTHORIZED, "content-type": "application/json"}
+    before = server.published()
     status, answer = server.post("/v1/events", body, headers)
     assume(status != 503)  # on a machine that is too busy even for the embedded broker
     if status == 202:
         assert answer == {"accepted": len(events)}
+        assert server.published() == before + len(events)
         return
     assert status == 400
+    assert server.published() == before
     assert answer["field"]
     assert answer["field"] == "body" or 0 <= answer["index"] < len(events)
 

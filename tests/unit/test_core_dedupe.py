@@ -139,14 +139,14 @@ def test_at_the_limit_old_claims_of_a_quiet_partition_are_evicted_before_a_busy_
     assert counts.evicted_early == 60, "what is outdated goes first, and not before its time"
 
 
-def test_at_the_limit_both_of_two_equally_busy_partitions_keep_claims() -> None:
+def test_at_the_limit_two_equally_busy_partitions_keep_about_as_many_claims() -> None:
     counts = DedupeCounts()
     both = [Dedupe(TTL_MS / 1000, 1_000, counts) for _ in range(2)]
     for number in range(60_000):
         both[number % 2].claim(number.to_bytes(16, "big"), 5_000, number)
     left = [len(subject) for subject in both]
     assert sum(left) == counts.entries == 1_000
-    assert min(left) > 0
+    assert min(left) >= 400
 
 
 def test_a_partition_that_is_given_up_at_the_limit_removes_only_its_own_claims() -> None:
