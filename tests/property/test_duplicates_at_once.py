@@ -109,7 +109,7 @@ class Side:
 
     def acknowledge(self) -> None:
         for duplicates in self._duplicates:
-            self.engine.acknowledged_duplicates(duplicates, 7)
+            self.engine.acknowledged([duplicates], 7)
         acknowledge(self.engine, self._written, 7)
         self._written, self._duplicates = [], []
 

@@ -64,7 +64,7 @@ def test_duplicates_are_not_decoded_and_are_settled_together() -> None:
     assert told == [(offset, Kind.TRACK, REPEATED, 0) for offset in (1, 2, 4)]
     assert engine.accounts.pending[Kind.TRACK] == 3
     assert positions(engine) == {0: 1}
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 3
     assert engine.pending_records == engine.pending_bytes == 0
     assert positions(engine) == {0: 5}
@@ -101,7 +101,7 @@ def test_duplicates_that_kafka_does_not_have_yet_count_as_the_oldest_pending_eve
     engine.receive(later, instant(2.0))
     (duplicates,) = engine.poll(instant(2.0)).duplicates
     assert engine.oldest_pending_ms() == START_MS + 300
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert engine.oldest_pending_ms() is None
 
 
@@ -113,7 +113,7 @@ def test_a_record_that_waits_between_duplicates_holds_the_position() -> None:
     engine.receive([repeats[0], between, repeats[1]], instant(2.0))
     (duplicates,) = engine.poll(instant(2.0)).duplicates
     assert (len(duplicates.records), engine.accounts.records) == (2, 4)
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert positions(engine) == {0: 2}
 
 
@@ -124,7 +124,7 @@ def test_duplicates_of_a_partition_that_is_lost_are_returned_and_not_written() -
     engine.forget([0], instant(2.0))
     assert engine.accounts.returned[Kind.TRACK] == 2
     assert engine.pending_records == engine.pending_bytes == 0
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert engine.accounts.pending[Kind.TRACK] == 0
     assert not engine.accounts.settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE]
 
@@ -201,7 +201,7 @@ def test_once_kafka_accepts_duplicates_of_another_partition_only_the_held_one_wa
     (duplicates,) = repeat(engine, reader, 1)
     engine.receive([record(decision("x"), 2)], instant(4.0))
     assert engine.poll(instant(4.0)).attempts == [], "perhaps Kafka takes nothing at all"
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert visitors(engine.poll(instant(4.0)).attempts) == ["x"]
 
 
@@ -329,7 +329,7 @@ def test_a_duplicate_whose_value_pendo_has_is_settled_for_both_kinds() -> None:
         (1, Kind.VISITOR_METADATA, UNCHANGED),
     ]
     assert [each.record.offset for each in each_settled(duplicates)] == [1, 1]
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     settled = engine.accounts.settled
     assert settled[Kind.TRACK, Outcome.DUPLICATE, Reason.DEDUPE] == 1
     assert settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE, Reason.UNCHANGED] == 1
@@ -345,7 +345,7 @@ def test_duplicates_are_counted_beside_deliveries_in_flight() -> None:
     assert taken(engine, reader, decision("v"), decision("v"), first=2) == 2
     (duplicates,) = engine.poll(instant(2.0)).duplicates
     assert (engine.pending_records, engine.pending_bytes) == (3, held + duplicates.size_bytes)
-    engine.acknowledged_duplicates(duplicates, 5)
+    engine.acknowledged([duplicates], 5)
     assert (engine.pending_records, engine.pending_bytes) == (1, held)
     assert not engine.is_quiet()
     assert engine.accounts.settled[Kind.VISITOR_METADATA, Outcome.DUPLICATE, Reason.UNCHANGED] == 2

@@ -453,14 +453,17 @@ class Engine:
             self._metadata.answered(cast("MetadataAttempt", attempt), answer, verdict, now)
         self._suspects.handled = None
 
-    def acknowledged(self, settlements: Sequence[Settlement], ledger_offset: int) -> None:
-        """Kafka has these settlements of one partition, at this offset of the ledger."""
-        self._settling.acknowledged(settlements, ledger_offset)
-        self._metadata.acknowledged(settlements)
-
-    def acknowledged_duplicates(self, duplicates: Duplicates, ledger_offset: int) -> None:
-        """Kafka has the ledger record of these duplicates."""
-        self._settling.acknowledged_duplicates(duplicates, ledger_offset)
+    def acknowledged(self, written: Sequence[Settlement | Duplicates], ledger_offset: int) -> None:
+        """Kafka has these of one partition, at this offset of the ledger."""
+        settlements: list[Settlement] = []
+        for each in written:
+            if isinstance(each, Duplicates):
+                self._settling.acknowledged_duplicates(each, ledger_offset)
+            else:
+                settlements.append(each)
+        if settlements:
+            self._settling.acknowledged(settlements, ledger_offset)
+            self._metadata.acknowledged(settlements)
 
     # Handing back
 

@@ -81,16 +81,10 @@ class Writing:
     @vital
     def acknowledged(self, written: Sequence[Settlement | Duplicates], ledger_offset: int) -> None:
         """Kafka has these, at an offset of the ledger."""
-        settlements: list[Settlement] = []
+        self._engine.acknowledged(written, ledger_offset)
         for each in written:
-            if isinstance(each, Duplicates):
-                self._engine.acknowledged_duplicates(each, ledger_offset)
-            else:
-                settlements.append(each)
-        if settlements:
-            self._engine.acknowledged(settlements, ledger_offset)
-        for settlement in settlements:
-            self._metrics.settled(settlement)
+            if isinstance(each, Settlement):
+                self._metrics.settled(each)
         if self._on_settled is not None:
             for settled in chain.from_iterable(map(each_settled, written)):
                 self._on_settled(settled)

@@ -409,14 +409,6 @@ class Pod:
 
     def _acknowledge(self, written: dict[Partition, list[Settlement | Duplicates]]) -> None:
         for partition, ended in written.items():
-            offset = self._ledger_offsets[partition.number]
-            settlements: list[Settlement] = []
-            for each in ended:
-                if isinstance(each, Duplicates):
-                    self.engine.acknowledged_duplicates(each, offset)
-                else:
-                    settlements.append(each)
-            if settlements:
-                self.engine.acknowledged(settlements, offset)
+            self.engine.acknowledged(ended, self._ledger_offsets[partition.number])
             self._ledger_offsets[partition.number] += 1
         self._wanted = True
