@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 from rich.text import Text
 
+from documentation.pseudo_terminal import written_to_terminal
 from flagpost_consumer.terminal.rich_console import Terminal
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "demo.svg"
@@ -31,24 +30,11 @@ FONTS = re.compile(r"@font-face \{.*?\}", re.DOTALL)
 
 def shown() -> str:
     """Everything that the demo writes to a terminal."""
-    terminal, for_the_demo = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-    written = b""
-    with subprocess.Popen(COMMAND, stdout=for_the_demo, stderr=for_the_demo, env=environ) as demo:  # noqa: S603 - ours
-        os.close(for_the_demo)
-        while part := _read(terminal):
-            written += part
-    os.close(terminal)
-    if demo.returncode != 0:
-        sys.exit(f"the demo ended with exit code {demo.returncode}:\n{written.decode()}")
-    return written.decode().replace("\r\n", "\n")
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 65_536)
-    except OSError:  # the demo has ended
-        return b""
+    code, written = written_to_terminal(COMMAND, environ)
+    if code != 0:
+        sys.exit(f"the demo ended with exit code {code}:\n{written}")
+    return written.replace("\r\n", "\n")
 
 
 def remains(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import psutil
 import pytest
 
 from deadlines import stretched
+from documentation.pseudo_terminal import written_to_terminal
 from running import FLAGPOST
 
 SHORT = [str(FLAGPOST), "demo", "--seconds", "1", "--rate", "40", "--visitors", "20"]
@@ -32,19 +32,9 @@ def environment(**more: str) -> dict[str, str]:
 
 def on_a_terminal(**more: str) -> str:
     """Run the demo in a pseudo-terminal; returns what it printed there."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(SHORT, stdout=follower, stderr=follower, env=environment(**more)) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            try:
-                part = os.read(leader, 65_536)
-            except OSError:  # the last writer has closed it
-                break
-            shown += part
-        os.close(leader)
-        assert process.wait(stretched(GIVE_UP_SECONDS)) == 0, shown.decode()
-    return shown.decode()
+    code, written = written_to_terminal(SHORT, environment(**more))
+    assert code == 0, written
+    return written
 
 
 @pytest.mark.thorough

@@ -138,7 +138,7 @@ def test_a_new_topic_that_slow_brokers_learn_of_late_is_waited_for(
     """Before the fix, `topics create` failed after ten seconds on a busy machine."""
     assert [*slow_brokers(40.0).awaited_states(["there", "late"])] == ["there", "late"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "waiting for up to 60 s until Kafka's brokers know what was created: late"
+    assert line == "waiting for up to 60 s for Kafka at 127.0.0.1:1: its brokers do not know yet: late"
 
 
 def test_a_new_topic_that_is_there_soon_is_waited_for_in_silence(

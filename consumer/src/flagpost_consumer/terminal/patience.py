@@ -45,9 +45,9 @@ class Patience:
             self.say(f"for up to {seconds:.3g} s")
         return call(timeout=seconds - SILENT_SECONDS)
 
-    def say(self, how_long: str) -> None:
-        """Print that Kafka is waited for."""
+    def say(self, how_long: str, why: str = "") -> None:
+        """Print that Kafka is waited for, and why; empty: what librdkafka has reported."""
         if not self._has_said:
             self._has_said = True
-            why = self._heard() or "no answer yet"
+            why = why or self._heard() or "no answer yet"
             echo(f"waiting {how_long} for Kafka at {self._servers}: {why}", err=True)

@@ -22,7 +22,6 @@ from confluent_kafka.cimpl import NewTopic
 from flagpost_consumer.commands.sources.kafka_clients import silent_client
 from flagpost_consumer.commands.topics.rules import TopicSpec, TopicState
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_consumer.terminal.echo import echo
 from flagpost_consumer.terminal.patience import SILENT_SECONDS, Patience
 from flagpost_kafka import errors, rights
 from flagpost_kafka.rights import Operation, Resource, Right
@@ -120,18 +119,16 @@ class KafkaAdmin:
         Raises:
             KafkaUnavailable: a topic does not appear, or as for `states`.
         """
-        began, has_said = time.monotonic(), False
+        began = time.monotonic()
         while hidden := [name for name in names if self.partitions(name) is None]:
             waited, topics = time.monotonic() - began, ", ".join(hidden)
             if waited > VISIBLE_SECONDS:
                 raise KafkaUnavailable(
                     f"{self._servers}: created, but not visible after {VISIBLE_SECONDS:g} s: {topics}; run it again"
                 )
-            if waited > SILENT_SECONDS and not has_said:
-                has_said = True
-                echo(
-                    f"waiting for up to {VISIBLE_SECONDS:g} s until Kafka's brokers know what was created: {topics}",
-                    err=True,
+            if waited > SILENT_SECONDS:
+                self._patience.say(
+                    f"for up to {VISIBLE_SECONDS:g} s", f"its brokers do not know yet: {topics}"
                 )
             time.sleep(POLL_SECONDS)
         return self.states(names)
