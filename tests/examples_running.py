@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from deadlines import stretched
+from go_building import UNOPTIMISED
 from real_kafka import parts
 from real_kafka.processes import JAVA
 from running import environment
@@ -94,8 +95,7 @@ def node_example() -> Example:
 
 def go_example() -> Example:
     _need("go")
-    # Not optimised: the first build, which includes all dependencies, takes a third less.
-    return Example(("./shop",), _built("go", "go", "build", "-gcflags=all=-N -l", "-o", "shop", "."))
+    return Example(("./shop",), _built("go", "go", "build", UNOPTIMISED, "-o", "shop", "."))
 
 
 def java_example() -> Example:

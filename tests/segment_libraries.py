@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from deadlines import stretched
+from go_building import UNOPTIMISED
 from real_kafka import parts
 from real_kafka.parts import CACHE, fetch_once
 
@@ -108,7 +109,7 @@ def _java(program: str) -> tuple[str, ...]:
 
 
 def _build_go(source: Path, into: Path) -> None:
-    _run(["go", "build", "-o", str(into / "send"), "."], source)
+    _run(["go", "build", UNOPTIMISED, "-o", str(into / "send"), "."], source)
 
 
 def _build_java(source: Path, into: Path) -> None:

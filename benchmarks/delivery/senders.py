@@ -96,12 +96,12 @@ def flagpost_settings(task: Task) -> dict[str, str]:
     return environment(settings)
 
 
-def build_go(name: str) -> list[str]:
-    """Build a Go program of a folder here."""
+def build_go(name: str, *flags: str) -> list[str]:
+    """Build a Go program of a folder here; `flags` for the compiler."""
     if shutil.which("go") is None:
         raise MissingError("no Go")
     program = TOOLS / "benchmarks" / name
-    _run(["go", "build", "-o", str(program), "."], HERE / name)
+    _run(["go", "build", *flags, "-o", str(program), "."], HERE / name)
     return [str(program)]
 
 

@@ -17,6 +17,7 @@ from delivering import EVERY_ROW, ROWS, SECONDS, Row, of_order, summary
 from delivery.events import VISITORS, Skew, draw, track_events
 from delivery.receiving import IN_PYTHON, Receiver, receiver
 from delivery.senders import build_go
+from go_building import UNOPTIMISED
 from side_by_side import Side, compare
 
 
@@ -26,7 +27,7 @@ def command(request: pytest.FixtureRequest) -> Sequence[str]:
         return IN_PYTHON
     if shutil.which("go") is None:
         (pytest.fail if "CI" in os.environ else pytest.skip)("no Go")
-    return build_go("receiver")
+    return build_go("receiver", UNOPTIMISED)
 
 
 def post(receiving: Receiver, *events: tuple[str, int]) -> None:
