@@ -14,6 +14,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 
+import running
 from deadlines import FACTOR, stretched
 from example_counts import ALL
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
@@ -102,6 +103,14 @@ def logging_undone() -> Iterator[None]:
 def fresh_name() -> Callable[[str], str]:
     """Makes names of topics and groups that no other test has."""
     return lambda prefix: f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="module")
+def cold_starts() -> Iterator[None]:
+    """The programs of this module start as their users start them: for what measures their memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "begin", running.begin_cold)
+        yield
 
 
 @pytest.fixture(scope="session")

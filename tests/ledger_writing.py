@@ -16,6 +16,7 @@ from flagpost_schemas import Gap, LedgerEntry, Settlements, encode_settlements
 from running import FLAGPOST, environment
 from scenes import Scene
 from traffic import Published
+from warm_starts import run
 
 Header = tuple[str, str]
 
@@ -130,14 +131,7 @@ class History:
 
     def run(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
         """Run `flagpost` with the scene's settings, to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            check=False,
-            env=self.environment(**settings),
-            capture_output=True,
-            text=True,
-            timeout=stretched(60),
-        )
+        return run(self.command(*arguments), self.environment(**settings), stretched(60))
 
     def reconcile(self, *arguments: str, code: int = 0, **settings: object) -> dict[str, Any]:
         """Run `flagpost reconcile --json`; fails unless its exit code is `code`."""

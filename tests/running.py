@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deadlines import stretched
 from plain_logs import require_plain
+from warm_starts import WarmProcess, run
 
 FLAGPOST = Path(sys.executable).with_name("flagpost")
 START_SECONDS = 30.0
@@ -52,18 +53,37 @@ async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, wh
         await asyncio.sleep(0.02)
 
 
+def flagpost(
+    settings: Mapping[str, object], *arguments: str | Path, seconds: float = 120.0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command with these settings (by dotted key), to its end; a deadline of `seconds` is stretched."""
+    return run([FLAGPOST, *arguments], environment(settings), stretched(seconds))
+
+
+Begun = WarmProcess | subprocess.Popen[bytes]
+"""A program that was started; its stderr is a pipe."""
+
+
+def begin_warm(command: Sequence[str], environ: Mapping[str, str]) -> Begun:
+    """Start a program where Python has imported it."""
+    return WarmProcess(command, environ, stderr=subprocess.PIPE)
+
+
+def begin_cold(command: Sequence[str], environ: Mapping[str, str]) -> Begun:
+    """Start a program as its users do. It has only what it needs in its memory, and ends with its interpreter."""
+    return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+begin: Callable[[Sequence[str], Mapping[str, str]], Begun] = begin_warm
+"""How programs start; the fixture `cold_starts` changes it for a test."""
+
+
 class RunningProgram:
     """One of our programs, and the lines of its log. A context manager."""
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, object]) -> None:
         self._name = " ".join([Path(command[0]).name, *command[1:]])
-        self._process = subprocess.Popen(
-            command,
-            env=environment({"log.format": "json", **settings}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process = begin(command, environment({"log.format": "json", **settings}))
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -147,7 +167,7 @@ class RunningProgram:
     def _read(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self.lines.append(line.rstrip())
+            self.lines.append(line.decode().rstrip())
 
 
 class RunningConsumer(RunningProgram):

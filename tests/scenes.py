@@ -9,11 +9,10 @@ from typing import Any, cast
 import orjson
 from confluent_kafka import Consumer
 
-from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import PendoStandIn
 from flagpost_schemas import Event
 from real_kafka.broker import KafkaBroker
-from running import FLAGPOST, RunningConsumer, environment
+from running import RunningConsumer, flagpost
 from traffic import Published, publish
 
 SHORT_SESSION = {"kafka__session_timeout_seconds": 8, "pendo__request_timeout_seconds": 3}
@@ -56,14 +55,7 @@ class Scene:
 
     def flagpost(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the scene's settings."""
-        return subprocess.run(
-            [str(FLAGPOST), *arguments],
-            env=environment(self.settings),
-            capture_output=True,
-            text=True,
-            timeout=stretched(120),
-            check=False,
-        )
+        return flagpost(self.settings, *arguments)
 
     def reconcile(self, *options: str) -> tuple[int, dict[str, Any]]:
         """Run `flagpost reconcile --json`; returns the exit code and the document."""

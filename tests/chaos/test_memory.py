@@ -35,6 +35,7 @@ from running import FLAGPOST, RunningConsumer, environment, eventually, total
 from scenes import Scene
 
 pytestmark = [
+    pytest.mark.usefixtures("cold_starts"),
     pytest.mark.thorough,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not LONG, reason="minutes each: make chaos"),

@@ -26,7 +26,7 @@ from running import RunningConsumer, eventually, total
 from scenes import Scene
 from served import served
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300), pytest.mark.usefixtures("cold_starts")]
 
 SECONDS = 120.0
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from typing import Any
 
 import orjson
 import pytest
 
-from deadlines import stretched
 from engine_world import decision
 from flagpost_consumer.demo.pendo_stand_in import Endpoint
-from running import FLAGPOST, RunningConsumer, environment, eventually, total
+from running import RunningConsumer, eventually, total
 from scenes import Scene
 from traffic import tracks
 
@@ -26,17 +24,7 @@ def wall_ms() -> int:
 
 async def dead_letters(scene: Scene, *arguments: str) -> str:
     """Run the command in a thread, because Pendo answers on this loop; returns its standard output."""
-    command = [str(FLAGPOST), "dead-letters", *arguments]
-    done = await asyncio.to_thread(
-        lambda: subprocess.run(
-            command,
-            env=environment(scene.settings),
-            capture_output=True,
-            text=True,
-            timeout=stretched(60),
-            check=False,
-        )
-    )
+    done = await asyncio.to_thread(scene.flagpost, "dead-letters", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

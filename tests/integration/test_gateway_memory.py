@@ -20,6 +20,7 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from gateway_running import AUTHORIZED, RunningGateway, standing_still
 
 pytestmark = [
+    pytest.mark.usefixtures("cold_starts"),
     pytest.mark.thorough,
     pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc"),
 ]

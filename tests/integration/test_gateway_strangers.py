@@ -48,7 +48,7 @@ UNREAD = head("GET", "/") * 3_000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway() -> AsyncIterator[RunningGateway]:
+async def gateway(cold_starts: None) -> AsyncIterator[RunningGateway]:  # noqa: ARG001 - its memory is measured
     with EmbeddedKafka({"flagpost.events": 4}) as kafka:
         async with RunningGateway({"kafka.bootstrap_servers": kafka.bootstrap_servers}) as running:
             await running.ready()

@@ -15,7 +15,7 @@ from deadlines import stretched
 from engine_world import decision
 from flagpost_schemas import Settlements, encode_settlements
 from real_kafka.broker import KafkaBroker
-from running import FLAGPOST, environment
+from running import FLAGPOST, environment, flagpost
 from traffic import publish
 
 pytestmark = [pytest.mark.kafka]
@@ -51,15 +51,8 @@ def is_harmless(printed: str) -> bool:
 
 
 async def run(topics: DeadLetterTopics, *arguments: str) -> tuple[str, str]:
-    process = await asyncio.create_subprocess_exec(
-        FLAGPOST,
-        *arguments,
-        env=environment(topics.settings),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), stretched(SECONDS))
-    return out.decode(), err.decode()
+    done = await asyncio.to_thread(flagpost, topics.settings, *arguments, seconds=SECONDS)
+    return done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Group, Kind
 from kafka_reading import read_topic
 from running import FLAGPOST, RunningConsumer, environment, eventually, total
@@ -36,15 +35,8 @@ class Done:
 
 async def import_file(scene: Scene, path: Path, type_name: str, *arguments: str) -> Done:
     """Run the command in a thread, because Pendo answers on this loop."""
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(FLAGPOST), "import", str(path), "--type", type_name, "--json", *arguments],
-        env=environment(scene.settings),
-        capture_output=True,
-        text=True,
-        timeout=stretched(SECONDS),
-        check=False,
-    )
+    command = ["import", str(path), "--type", type_name, "--json", *arguments]
+    done = await asyncio.to_thread(scene.flagpost, *command)
     assert done.stdout, done.stderr
     return Done(done.returncode, json.loads(done.stdout))
 

@@ -26,7 +26,7 @@ from flagpost_settings.kafka import KafkaSettings
 from gateway_running import RunningGateway
 from real_kafka.broker import KafkaBroker
 from rights_table import programs, rights_of
-from running import FLAGPOST, RunningConsumer, environment, eventually
+from running import FLAGPOST, RunningConsumer, environment, eventually, flagpost
 from traffic import produce, publish
 from web_running import RunningWeb
 
@@ -121,16 +121,8 @@ class Stage:
 
     async def run(self, program: str) -> tuple[int, str]:
         """Run a command as a process; returns the exit code and all that it prints."""
-        process = await asyncio.create_subprocess_exec(
-            FLAGPOST,
-            *self.arguments(program),
-            env=environment(self.settings),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await asyncio.wait_for(process.communicate(), stretched(SECONDS))
-        assert process.returncode is not None
-        return process.returncode, said.decode()
+        done = await asyncio.to_thread(flagpost, self.settings, *self.arguments(program), seconds=SECONDS)
+        return done.returncode, done.stdout + done.stderr
 
 
 def make_fit(kafka: KafkaBroker, topic: str) -> None:

@@ -18,6 +18,8 @@ from running import eventually
 from scenes import Scene
 from traffic import tracks
 
+pytestmark = pytest.mark.usefixtures("cold_starts")
+
 MOST_BYTES = 400 * 1024 * 1024
 RECORDS = 800_000
 

@@ -19,7 +19,7 @@ from scenes import Scene
 from web_comparing import rows_of, same_as_reconcile
 from web_running import READ_ANEW, RunningWeb
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("cold_starts")]
 
 SPREAD_SECONDS = 7_200
 """The time over which the events are spread: a small part of the window, so that half of it would have them all."""
