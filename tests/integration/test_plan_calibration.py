@@ -31,6 +31,8 @@ def shrink(monkeypatch: pytest.MonkeyPatch, backlog: int) -> None:
     trials = tuple(getattr(calibration, name) for name in NAMES)
     monkeypatch.setattr(calibration, "TRIALS", trials)
     monkeypatch.setattr(calibration, "ROUNDS", trials)
+    for name in ("CLAIMS", "VALUES", "PENDING"):
+        monkeypatch.setattr(calibration, name, 2_000)
 
 
 def test_a_machine_is_measured_and_plans_use_its_costs(
@@ -59,7 +61,7 @@ def test_a_machine_is_measured_and_plans_use_its_costs(
 
 
 def test_costs_are_calculated_back_from_measured_totals(monkeypatch: pytest.MonkeyPatch) -> None:
-    shrink(monkeypatch, 3_000)
+    shrink(monkeypatch, 1_000)
     costs = SHIPPED.costs.model_copy(
         update={
             "turn_us": 25.0,

@@ -36,7 +36,7 @@ def run_service(
     measured_from: int = 1,
     settlements: int = 0,
     idle_seconds: float = 0.0,
-    when_ready: Callable[[], object] = lambda: None,
+    when_ready: Callable[[], object] | None = None,
 ) -> Took:
     """Run a consumer until it has settled this many deliveries, or for a time without traffic.
 
@@ -53,7 +53,7 @@ def run_service(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None  # noqa: S101 - narrows the type
-        if process.stdout.readline().strip() == READY:
+        if process.stdout.readline().strip() == READY and when_ready is not None:
             when_ready()
         try:
             out, err = process.communicate(timeout=TIME_OUT_SECONDS)

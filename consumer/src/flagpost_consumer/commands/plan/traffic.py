@@ -8,9 +8,11 @@ average.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from random import Random
 from typing import NamedTuple
@@ -63,6 +65,17 @@ class Drawn(NamedTuple):
     """The part of all decisions that this visitor makes."""
 
 
+def _name(rank: int) -> str:
+    """The name of one of the hottest visitors; the hottest has rank 1."""
+    return f"visitor-{rank:09d}"
+
+
+@lru_cache(maxsize=4)
+def _hashed(count: int, partitions: int) -> Sequence[int]:
+    """The partition of each of the hottest visitors, in their order. A plan and its trials ask again and again."""
+    return array("i", (partition_of(_name(rank).encode(), partitions) for rank in range(1, count + 1)))
+
+
 class Visitors:
     """All visitors of a load, by partition."""
 
@@ -76,11 +89,10 @@ class Visitors:
         weights = [math.pow(rank, -load.skew) for rank in range(1, hashed + 1)]
         self._total = sum(weights) + self._rest
         self._hottest: list[list[tuple[str, float]]] = [[] for _ in range(load.partitions)]
-        for rank, weight in enumerate(weights, start=1):
-            name = f"visitor-{rank:09d}"
-            number = partition_of(name.encode(), load.partitions)
-            self._hottest[number].append((name, weight / self._total))
-        self.hottest_partition = partition_of(b"visitor-000000001", load.partitions)
+        numbers = _hashed(hashed, load.partitions)
+        for rank, (number, weight) in enumerate(zip(numbers, weights, strict=True), start=1):
+            self._hottest[number].append((_name(rank), weight / self._total))
+        self.hottest_partition = numbers[0]
         self.hottest_share = weights[0] / self._total
 
     def share(self, partition: int) -> float:

@@ -76,17 +76,14 @@ class Trial:
     def _settings(self) -> Settings:
         return load_settings(None, self.environ, Needs.KAFKA | Needs.PENDO)
 
-    def settlements(self, decisions: int) -> int:
-        """How many deliveries these decisions give."""
-        return decisions * (2 if self.policy.decisions.visitor_metadata else 1)
-
-    def measured(self, settlements: int) -> tuple[int, int]:
-        """The numbers of the settlements at which the measurement begins and ends.
+    def measured(self, decisions: int) -> tuple[int, int]:
+        """The numbers of the settlements at which the measurement of so many decisions begins and ends.
 
         If decisions arrive while the consumer runs, these are a half and fifteen sixteenths of all: what arrived
         before Kafka's client read its partitions comes in a burst, and the last ones may wait for their visitors'
         pace.
         """
+        settlements = decisions * (2 if self.policy.decisions.visitor_metadata else 1)
         return (settlements // 2, settlements * 15 // 16) if self.seconds else (1, settlements)
 
     def decisions(self, start_ms: int) -> list[Decisions]:
@@ -121,7 +118,7 @@ def planned(trial: Trial, costs: Costs, pendo: Pendo) -> Done:
         decodes_all=trial.decodes_all,
     )
     pod.begin({})
-    begin, end = trial.measured(trial.settlements(sum(1 for _ in _until(trial))))
+    begin, end = trial.measured(sum(1 for _ in _until(trial)))
     pod.run_until_settled(begin)
     counted, before = pod.counted, deepcopy(pod.counted)
     pod.run_until_settled(end)
@@ -171,11 +168,9 @@ class TrialGround:
         }
         if not trial.load.decisions_per_second and not trial.load.backlog:
             return run_service(environ, idle_seconds=trial.seconds)
-        decisions = self._published[trial.name] if not trial.seconds else len(list(_until(trial)))
-        begin, end = trial.measured(trial.settlements(decisions))
-        if not trial.seconds:
-            return run_service(environ, settlements=end, measured_from=begin)
-        publish = partial(self._publish, trial, servers)
+        publish = partial(self._publish, trial, servers) if trial.seconds else None
+        decisions = sum(1 for _ in _until(trial)) if trial.seconds else self._published[trial.name]
+        begin, end = trial.measured(decisions)
         return run_service(environ, settlements=end, measured_from=begin, when_ready=publish)
 
     def _publish(self, trial: Trial, servers: str) -> int:
