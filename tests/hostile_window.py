@@ -24,13 +24,13 @@ from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_schemas import LedgerEntry, RuleType, Settlements, Source
 
-SLACK_BYTES = 8_000_000
+SLACK_BYTES = 4_000_000
 PARTITIONS = 4
 NOW_MS = 1_800_000_000_000
 WINDOW_MS = 48 * 3_600_000
 KINDS = (Kind.TRACK, Kind.VISITOR_METADATA)
 LONG = "x" * 200
-VIEW_EVENTS = 20_000
+VIEW_EVENTS = 10_000
 """A view is made after this many events, as the page does; the last two views are kept."""
 
 
@@ -60,7 +60,7 @@ def a_flag_each(number: int) -> Told:
 
 
 def a_few_long_flags_at_all_times(number: int) -> Told:
-    return Told(f"visitor-{number}", f"{LONG * 20}{number % 50}", number % 48 / 48)
+    return Told(f"visitor-{number}", f"{LONG * 20}{number % 25}", number % 24 / 24)
 
 
 def a_service_each(number: int) -> Told:

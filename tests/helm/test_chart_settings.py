@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from example_counts import examples
 from flagpost_consumer.service.life import LEAVE_SECONDS
 from flagpost_consumer.settings import Needs, load_settings
 from flagpost_publisher.gateway.program import STOP_SECONDS
@@ -194,8 +195,8 @@ def test_inline_secrets_reach_the_programs(tmp_path: Path) -> None:
     assert _text(gateway.write_keys_source) == "write-key-one\nwrite-key-two"
 
 
-@settings(deadline=None)
-@given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=4))
+@settings(deadline=None, max_examples=examples(40))
+@given(st.dictionaries(YAML_TEXT, SETTINGS, max_size=10))
 def test_settings_are_rendered_unchanged(section: dict[str, Any]) -> None:
     """The section is one that neither program describes; test_settings_schema.py tests the settings that they do."""
     config = {"kafka": {"bootstrap_servers": "kafka:9092"}, "publisher": section}

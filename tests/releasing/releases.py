@@ -59,9 +59,9 @@ class Released:
         return called(["git", *words], self.checkout).strip()
 
     def program(self, *words: str, umask: int = -1, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a module with the checkout's Python, as `make` would; it may fail."""
+        """Run the checkout's Python, as `make` would; it may fail."""
         return subprocess.run(
-            [self.checkout / ".venv" / "bin" / "python", "-m", *words],
+            [self.checkout / ".venv" / "bin" / "python", *words],
             cwd=self.checkout,
             env={**surroundings(), **variables},
             umask=umask,

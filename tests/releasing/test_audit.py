@@ -57,7 +57,7 @@ def database(affected: str) -> Iterator[str]:
 
 def test_an_advisory_for_the_oldest_allowed_version_fails_the_audit(released: Released) -> None:
     with database("orjson==3.11.6") as url:
-        audited = released.program("release.audit", "--osv-url", url)
+        audited = released.program("-m", "release.audit", "--osv-url", url)
     assert audited.returncode == 1
     assert "the oldest versions that are allowed: 1 advisories known of " in audited.stdout
     assert "orjson 3.11.6: GHSA-hx9q-6w63-j58v, fixed in 3.11.7" in audited.stdout
@@ -67,7 +67,7 @@ def test_an_advisory_for_the_oldest_allowed_version_fails_the_audit(released: Re
 
 def test_an_unreachable_database_is_reported_and_fails_a_complete_audit(released: Released) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/v1/query"
-    audited = released.program("release.audit", "--osv-url", nobody)
+    audited = released.program("-m", "release.audit", "--osv-url", nobody)
     assert audited.returncode == 0, audited.stderr
     assert audited.stdout.count("NOT AUDITED") == 2
-    assert released.program("release.audit", "--osv-url", nobody, "--complete").returncode == 1
+    assert released.program("-m", "release.audit", "--osv-url", nobody, "--complete").returncode == 1

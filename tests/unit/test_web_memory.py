@@ -18,28 +18,33 @@ from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_schemas import LedgerEntry, RuleType, Settlements
 
-EVENTS = 30_000
-LIMIT_BYTES = 16_000_000
+EVENTS = 7_500
+PARTITIONS = 2
+LIMIT_BYTES = 8_000_000
 TESTS = Path(hostile_window.__file__).parent
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
+WINDOW_HOURS = 48
+EVENT_HOURS = 12
+"""All events are in these hours, so that there are hundreds in each of the window's time steps that has some."""
 KINDS = (Kind.TRACK, Kind.VISITOR_METADATA)
 
 
 def taken(visitors: int, *, settled: bool) -> tuple[int, int]:
     """Return the bytes that are taken, and the bytes that are reported."""
     tracemalloc.start()
-    aggregates = Aggregates(NOW_MS, NOW_MS + 48 * HOUR_MS, Settings())
+    aggregates = Aggregates(NOW_MS, NOW_MS + WINDOW_HOURS * HOUR_MS, Settings())
     for number in range(EVENTS):
         event = decision(
             f"visitor-{number % visitors}", variation=("a", "b")[number % 2], rule_type=RuleType.EXPERIMENT
         )
-        record = Published(number % 4, number // 4, KINDS, ("checkout", event.variation_key), None, event)
-        aggregates.publish(record, NOW_MS + number * 48 * HOUR_MS // EVENTS)
+        partition, offset = number % PARTITIONS, number // PARTITIONS
+        record = Published(partition, offset, KINDS, ("checkout", event.variation_key), None, event)
+        aggregates.publish(record, NOW_MS + number * EVENT_HOURS * HOUR_MS // EVENTS)
         if settled:
-            entries = [LedgerEntry(number // 4, kind.value, "delivered", "ok") for kind in KINDS]
+            entries = [LedgerEntry(offset, kind.value, "delivered", "ok") for kind in KINDS]
             told = Settlements(group="g", member="m", settled_at=0, entries=entries, gaps=[])
-            aggregates.settle(number % 4, told)
+            aggregates.settle(partition, told)
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return held, aggregates.bytes_held
