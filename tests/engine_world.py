@@ -369,6 +369,8 @@ class World:
     def _check_books_that_moved(self) -> None:
         """Check the members whose totals have changed: most events of the world change no books, or one member's."""
         for member in self.members:
+            if not member.alive:
+                continue  # nothing calls its engine any more
             accounts = member.engine.accounts
             books = accounts.planned, accounts.pending, accounts.returned, accounts.settled
             totals = tuple([sum(each.values()) for each in books])
