@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         marker = item.get_closest_marker("timeout")
         limit = float(marker.args[0]) if marker else usual
         item.add_marker(pytest.mark.timeout(stretched(limit)), append=False)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what was imported and collected from garbage collection: it stays until the run ends."""
+    gc.collect()
+    gc.freeze()
 
 
 def _needs_real_server(item: pytest.Item) -> bool:

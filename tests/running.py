@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,10 +48,16 @@ def environment(settings: Mapping[str, object]) -> dict[str, str]:
 
 async def eventually(reached: Callable[[], object], seconds: float = 30.0, *, what: str = "") -> None:
     """Wait for a condition; fails with `what` if it does not hold in time."""
-    deadline = time.monotonic() + stretched(seconds)
+    began = time.monotonic()
     while not reached():
-        assert time.monotonic() < deadline, f"not reached in {seconds} s: {what or reached}"
-        await asyncio.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < stretched(seconds), f"not reached in {seconds} s: {what or reached}"
+        await asyncio.sleep(next_pause(waited))
+
+
+def next_pause(waited_seconds: float, least: float = 0.02, most: float = 0.1) -> float:
+    """Seconds until a condition is checked again: a twentieth of the wait so far, because many checks are scrapes."""
+    return min(max(least, waited_seconds / 20), most)
 
 
 def flagpost(
@@ -209,12 +216,17 @@ class RunningConsumer(RunningProgram):
 
 
 def read_series(text: str) -> Series:
-    """The series of a page of metrics."""
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
+    """The series of a page of metrics without timestamps, as our programs write it."""
+    samples = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+    return {_series_named(name): float(value) for name, _, value in samples}
+
+
+@lru_cache(maxsize=10_000)
+def _series_named(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Name and labels of a series, of its text. They are parsed once: every scrape of a test repeats them."""
+    (family,) = text_string_to_metric_families(f"{text} 0\n")
+    (sample,) = family.samples
+    return sample.name, tuple(sorted(sample.labels.items()))
 
 
 def is_caught_up(scrapes: list[Series], partitions: int) -> bool:
@@ -232,11 +244,7 @@ def check_books(series: Series) -> None:
     kinds = {dict(labels)["kind"] for name, labels in series if name == "flagpost_deliveries_planned_total"}
     assert kinds == {"track", "visitor_metadata", "account_metadata", "unknown"}
     for kind in kinds:
-        settled = sum(
-            value
-            for (name, labels), value in series.items()
-            if name == "flagpost_deliveries_total" and dict(labels)["kind"] == kind
-        )
+        settled = total(series, "flagpost_deliveries_total", kind=kind)
         one = (("kind", kind),)
         others = (
             series["flagpost_deliveries_returned_total", one] + series["flagpost_deliveries_pending", one]
@@ -247,5 +255,5 @@ def check_books(series: Series) -> None:
 
 def total(series: Series, name: str, **labels: str) -> float:
     """The sum of the series of a name that have these labels."""
-    wanted = labels.items()
-    return sum(value for (of, have), value in series.items() if of == name and wanted <= dict(have).items())
+    wanted = set(labels.items())
+    return sum(value for (of, have), value in series.items() if of == name and wanted.issubset(have))

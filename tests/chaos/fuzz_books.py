@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import cast
 
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -64,7 +64,7 @@ def personal_texts(decoded: Event | DecodeFailure) -> list[str]:
     """The ids and values of a record. Flag keys, event names and property names are not personal."""
     if isinstance(decoded, DecodeFailure):
         return []
-    event = asdict(decoded)
+    event = {each.name: getattr(decoded, each.name) for each in fields(decoded)}
     members = {**event.get("attributes", {}), **event.get("properties", {}), **event.get("values", {})}
     values = [*event.values(), *members.values()]
     named = {event.get("flag_key"), event.get("event"), *members}

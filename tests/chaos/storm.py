@@ -24,7 +24,7 @@ from deadlines import stretched
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, PendoStandIn
 from flagpost_schemas import DecisionEvent, encode_single_object, new_event_id, partition_key
 from real_kafka.broker import KafkaBroker
-from running import RunningConsumer, is_caught_up
+from running import RunningConsumer, is_caught_up, next_pause
 from scenes import Scene
 
 LONG = os.environ.get("CHAOS") == "long"
@@ -191,12 +191,13 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
 
     async def _until(self, reached: Callable[[], bool], seconds: float, what: str) -> None:
         """Check a condition again and again, outside of the event loop; raises AssertionError when time is up."""
-        deadline = time.monotonic() + stretched(seconds)
+        began = time.monotonic()
         while not await asyncio.to_thread(reached):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if waited > stretched(seconds):
                 states = {name: consumer.status() for name, consumer in self.consumers.items()}
                 raise AssertionError(f"not in {stretched(seconds)} s: {what}; {states}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(next_pause(waited, least=0.1, most=0.5))
 
     def _is_done(self) -> bool:
         return is_caught_up([consumer.scrape() for consumer in self.consumers.values()], self.partitions)

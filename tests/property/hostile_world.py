@@ -151,7 +151,8 @@ class HostileWorld(World):
                 member.positions[number], min(len(records), member.positions[number] + self.batch)
             ):
                 fresh = self.now - self.published_at[number, offset] < 1.0
-                records[offset] = records[offset]._replace(fresh=fresh)
+                if records[offset].fresh is not fresh:
+                    records[offset] = records[offset]._replace(fresh=fresh)
                 if fresh:
                     self.fresh_visitors[member.number].add(records[offset].key)
         super()._read(member)

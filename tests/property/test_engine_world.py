@@ -59,7 +59,7 @@ def faulty(world: World, attempt: Attempt) -> tuple[Answer, float, float]:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(36))
 def test_a_faulty_pendo_costs_no_event_no_order_and_no_pace(seed: int) -> None:
     random = Random(seed)
     world = World(small_policy(), random, partitions=3, answering=faulty)
@@ -76,7 +76,7 @@ def test_a_faulty_pendo_costs_no_event_no_order_and_no_pace(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(36))
 def test_crashes_and_rebalances_lose_nothing_and_keep_the_pace(seed: int) -> None:
     random = Random(seed)
     world = World(small_policy(), random, partitions=4, answering=faulty)
@@ -100,7 +100,7 @@ def test_crashes_and_rebalances_lose_nothing_and_keep_the_pace(seed: int) -> Non
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(40))
+@settings(deadline=None, max_examples=examples(24))
 def test_which_event_is_a_duplicate_depends_on_the_records_not_on_the_time(seed: int) -> None:
     """Live traffic and the replay of a backlog agree with the rule, event by event."""
     expected: dict[tuple[int, int], bool] = {}
@@ -138,7 +138,7 @@ def by_the_rule(events: list[object], ttl_ms: int) -> list[bool]:
 
 
 @given(seed=SEEDS, status=st.sampled_from([401, 403, 404, 302, 500, 503]))
-@settings(deadline=None, max_examples=examples(40))
+@settings(deadline=None, max_examples=examples(24))
 def test_an_outage_costs_few_requests_and_no_event(seed: int, status: int) -> None:
     random = Random(seed)
     outage = (5.0, 605.0)
@@ -151,8 +151,8 @@ def test_an_outage_costs_few_requests_and_no_event(seed: int, status: int) -> No
     policy = small_policy(max_pending=2000)
     world = World(policy, random, partitions=2, answering=answering)
     member = world.join()
-    for number in range(400):
-        world.publish_at(number * 0.1, decision(f"v{number}", occurred_at=START_MS))
+    for number in range(200):
+        world.publish_at(number * 0.2, decision(f"v{number}", occurred_at=START_MS))
     world.run(until=300.0)
     expected = EndpointState.UNREACHABLE if status >= 500 else EndpointState.UNAUTHORIZED
     assert member.engine.track.state is expected

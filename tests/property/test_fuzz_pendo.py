@@ -95,7 +95,7 @@ def test_a_schema_answer_is_read_as_names(body: bytes) -> None:
 
 
 @given(seed=st.integers(0, 2**32), answers=st.lists(ANSWERS, min_size=1, max_size=40))
-@settings(deadline=None, max_examples=examples(120))
+@settings(deadline=None, max_examples=examples(70))
 def test_every_delivery_is_accounted_for_whatever_pendo_answers(seed: int, answers: list[Answer]) -> None:
     """Pendo answers at random for a while, and with 200 in the end."""
     left = list(answers)
@@ -197,7 +197,7 @@ async def answers_to(responses: list[bytes]) -> tuple[list[Answer], list[Check]]
 
 @given(st.lists(RESPONSES, min_size=2, max_size=6))
 @example([b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nnull"])
-@settings(deadline=None, max_examples=examples(120))
+@settings(deadline=None, max_examples=examples(70))
 def test_whatever_bytes_come_each_request_has_one_answer(responses: list[bytes]) -> None:
     answers, checks = asyncio.run(answers_to(responses))
     for answer in answers:

@@ -19,7 +19,7 @@ NOT_SHRUNK = (Phase.explicit, Phase.reuse, Phase.generate)
 @example(seed=2)
 @example(seed=7)
 @example(seed=183283)
-@settings(deadline=None, max_examples=examples(10), phases=NOT_SHRUNK)
+@settings(deadline=None, max_examples=examples(5), phases=NOT_SHRUNK)
 def test_whatever_fails_healthy_visitors_go_on_and_nothing_is_lost(seed: int) -> None:
     world = HostileWorld(seed)
     world.run_all()

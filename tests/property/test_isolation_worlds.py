@@ -104,7 +104,7 @@ def test_in_an_outage_the_probe_is_the_delivery_that_failed_least() -> None:
 @pytest.mark.parametrize("answer", [Answer(500), TIMED_OUT], ids=["500", "hangs"])
 def test_others_keep_nine_tenths_of_their_rate(answer: Answer, percent: int) -> None:
     """Before the fix, half of the others' events, or a sixth, were sent within the same time."""
-    visitors, rate, seconds = 200, 100, 100
+    visitors, rate, seconds = 200, 100, 50
     world = world_of(
         policy_of(connections=8),
         lambda _, visitor: answer if int(visitor) % 100 < percent else None,
@@ -297,14 +297,14 @@ def test_visitors_that_pendo_answers_slowly_hold_back_no_others() -> None:
     for second in range(400):
         for number in range(2):
             event_at(world, 2.0 + second, f"slow{(2 * second + number) % 8}", second)
-        for number in range(20):
+        for number in range(10):
             event_at(world, 2.5 + second, f"cold{second}-{number}", 0)
     world.run(until=420.0)
     arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights}
     waited = [
         arrived.get(f"cold{second}-{number}", 999.0) - (2.5 + second)
         for second in range(400)
-        for number in range(20)
+        for number in range(10)
     ]
     assert max(waited) < 5.0
 

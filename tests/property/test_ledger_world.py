@@ -96,7 +96,7 @@ def with_crashes(seed: int) -> tuple[World, set[tuple[int, int]]]:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(25))
+@settings(deadline=None, max_examples=examples(15))
 def test_only_what_was_in_flight_or_not_in_the_ledger_is_sent_again(seed: int) -> None:
     world, repeatable = with_crashes(seed)
     world.check_nothing_lost()
@@ -106,7 +106,7 @@ def test_only_what_was_in_flight_or_not_in_the_ledger_is_sent_again(seed: int) -
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(25))
+@settings(deadline=None, max_examples=examples(15))
 def test_a_crash_changes_no_judgement_on_duplicates(seed: int) -> None:
     world, _ = with_crashes(seed)
     judged = {key: reason is Reason.DEDUPE for key, reason in world.reasons().items()}
@@ -122,7 +122,7 @@ def test_a_crash_changes_no_judgement_on_duplicates(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(20))
+@settings(deadline=None, max_examples=examples(12))
 def test_a_restart_reads_only_the_needed_part_of_the_ledger(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,7 +265,7 @@ def test_the_settled_kinds_of_each_offset_are_returned_once(settled: set[tuple[i
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(25))
+@settings(deadline=None, max_examples=examples(15))
 def test_a_wall_clock_that_steps_costs_no_event_no_order_and_no_pace(seed: int) -> None:
     """Steps of up to two minutes in either direction: durations are measured with the monotonic clock."""
     random = Random(seed)

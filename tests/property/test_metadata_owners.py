@@ -29,6 +29,8 @@ from flagpost_schemas import MetadataValue, VisitorMetadata
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
 RECORDS = 12
+ROUNDS_AFTER_ALL = 10
+"""How long a run goes on after everything is settled."""
 ANSWERS = (OK, OK, OK, Answer(500), BROKEN, TIMED_OUT, REFUSED_CONNECTION, Answer(400))
 
 
@@ -68,6 +70,9 @@ class HandOvers:
         self.draw = Random(seed)
         self.policy = policy_of(self.draw)
         self.records = records_of(self.draw)
+        self.fields = [frozenset(values_in(made.event)) for made in self.records]
+        self.settled: set[int] = set()
+        """The offsets of the records that the ledger settles."""
         self.now = 0.0
         self.pendo: dict[tuple[str, str], MetadataValue] = {}
         self.ledger: list[Settlement] = []
@@ -135,7 +140,9 @@ class HandOvers:
             settlement = self.written.pop(0)
             if settlement.delivery.stage is Stage.SETTLED:
                 self.ledger.append(settlement)
+                self.settled.add(settlement.delivery.record.offset)
                 self.unacknowledged.append(settlement)
+        self.check_settled_in_order()
 
     def acknowledge(self) -> None:
         if self.unacknowledged:
@@ -180,24 +187,30 @@ class HandOvers:
         for _ in range(200):
             self.draw.choice(seldom if self.draw.random() < 0.08 else often)()
             self.check_books()
-            self.check_settled_in_order()
         self.calm = True
         self.leave()
         for _ in range(200):
-            for happen in (self.receive, self.poll, self.answer, self.take_dead_letter, self.write):
-                happen()
-            self.acknowledge()
-        self.commit()
+            self.go_on()
+            self.commit()
+            if self.committed == RECORDS:
+                break
         assert self.committed == RECORDS, "everything is settled in the end"
+        for _ in range(ROUNDS_AFTER_ALL):
+            self.go_on()
+        assert not self.attempts, "nothing is sent once everything is settled"
+
+    def go_on(self) -> None:
+        """One round in which everything that may happen goes on by one step."""
+        for happen in (self.receive, self.poll, self.answer, self.take_dead_letter, self.write):
+            happen()
+        self.acknowledge()
 
     def check_settled_in_order(self) -> None:
         """For each field, no record is settled before an older one: a new owner sends the newest value last."""
-        settled = {settlement.delivery.record.offset for settlement in self.ledger}
         open_fields: set[tuple[str, str]] = set()
-        for made in self.records:
-            fields = set(values_in(made.event))
-            if made.offset in settled:
-                assert not fields & open_fields, "a newer value is settled before an older one"
+        for offset, fields in enumerate(self.fields):
+            if offset in self.settled:
+                assert open_fields.isdisjoint(fields), "a newer value is settled before an older one"
             else:
                 open_fields |= fields
 

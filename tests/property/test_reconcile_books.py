@@ -60,8 +60,8 @@ def histories(draw: st.DrawFn) -> History:
     """Each delivery below the commit is settled, perhaps repeatedly by former members. Offsets have holes."""
     history = History()
     offset = draw(st.integers(0, 5))
-    below = draw(st.integers(0, 25))
-    for number in range(draw(st.integers(0, 30))):
+    below = draw(st.integers(0, 15))
+    for number in range(draw(st.integers(0, 18))):
         offset += draw(st.integers(1, 3))
         kinds = draw(KINDS)
         row = draw(ROWS) if Kind.TRACK in kinds else None
@@ -152,7 +152,7 @@ def test_a_delivery_below_the_commit_that_the_ledger_lost_is_found(
     assert [(each.offset, each.kind) for each in books.examples] == [identity]
 
 
-@given(histories(), st.integers(0, 60), st.integers(0, 60))
+@given(histories(), st.integers(0, 40), st.integers(0, 40))
 def test_only_the_window_is_counted(history: History, first: int, length: int) -> None:
     span = Span(first, first + length)
     inside = [r for r in history.records if span.first <= r.offset < span.end]

@@ -175,7 +175,7 @@ def restless_world(seed: int) -> RecordedWorld:
 
 @pytest.mark.parametrize("made", [faulty_world, restless_world])
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(18))
 def test_nothing_would_end_differently(made: Callable[[int], RecordedWorld], seed: int) -> None:
     world = made(seed)
     found = rehearse(world)
@@ -196,7 +196,7 @@ class RecordedHostileWorld(RecordedWorld, HostileWorld):
         """The topic stays."""
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [1])
 def test_nothing_would_end_differently_after_outages_freezes_and_crashes(seed: int) -> None:
     world = RecordedHostileWorld(seed)
     world.run_all()
@@ -207,7 +207,7 @@ def test_nothing_would_end_differently_after_outages_freezes_and_crashes(seed: i
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(18))
 def test_a_denied_flag_changes_exactly_its_own_deliveries(seed: int) -> None:
     world = faulty_world(seed)
     without = world.policy.model_copy(update={"decisions": DecisionsSettings(flags_deny=["sea*"])})

@@ -352,7 +352,7 @@ def chaotic_world(seed: int, bad: Weighted, *, ordered: bool = False) -> Chaos:
 
 @pytest.mark.parametrize("bad", [TRANSIENT, TRANSIENT + THROTTLED, TRANSIENT + THROTTLED + SETUP + FINAL])
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(40))
+@settings(deadline=None, max_examples=examples(22))
 def test_nothing_is_lost_or_left_over_whatever_happens(bad: Weighted, seed: int) -> None:
     world = chaotic_world(seed, bad)
     world.check_ended()
@@ -362,7 +362,7 @@ def test_nothing_is_lost_or_left_over_whatever_happens(bad: Weighted, seed: int)
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(34))
 def test_pendo_ends_with_the_newest_values_whatever_happens(seed: int) -> None:
     world = chaotic_world(seed, TRANSIENT, ordered=True)
     world.check_ended()

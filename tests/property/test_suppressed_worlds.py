@@ -90,7 +90,7 @@ def was_suppressed(world: World, visitor_id: str, moment: float) -> bool:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(34))
 def test_nothing_of_a_suppressed_visitor_arrives_at_pendo(seed: int) -> None:
     world = suppressed_world(seed)
     for sight in world.sights:
@@ -99,7 +99,7 @@ def test_nothing_of_a_suppressed_visitor_arrives_at_pendo(seed: int) -> None:
 
 
 @given(seed=SEEDS)
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(34))
 def test_every_event_is_accounted_for_and_no_innocent_visitor_is_dropped(seed: int) -> None:
     world = suppressed_world(seed)
     world.check_nothing_lost()

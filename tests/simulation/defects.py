@@ -142,7 +142,7 @@ DEFECTS = (
         restore,
         "read_metadata",
         _with(commit_metadata.read_metadata, lambda said: replace(said, topic_id=None)),
-        11,
+        45,
         "is not settled",
     ),
     Defect(
@@ -151,7 +151,7 @@ DEFECTS = (
         GroupSilence,
         "is_silent",
         lambda *_: False,
-        37,
+        52,
         "is not settled",
     ),
     Defect(
@@ -243,7 +243,7 @@ DEFECTS = (
         LedgerRestore,
         "_start",
         _begins_by_offset_alone,
-        50,
+        66,
         "is not settled",
         ("go_back", "slow"),
     ),
