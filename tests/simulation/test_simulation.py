@@ -15,8 +15,8 @@ from simulation.surroundings import simulated
 from simulation.world import World
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 50
-QUICK_SEEDS = 20
+SEEDS = 100
+QUICK_SEEDS = 30
 """How many of them `make test` runs."""
 SEEDS_A_TEST = 10
 REPLAYED_SEED = 83
