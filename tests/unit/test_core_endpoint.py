@@ -572,6 +572,26 @@ def test_only_the_probe_s_429_makes_the_hold_longer() -> None:
     assert subject.limit == 4, "halved once a hold"
 
 
+@pytest.mark.parametrize(("since", "hold"), [(9.5, 1.0), (10.0, 60.0)])
+def test_a_retry_after_is_the_visitor_s_own_if_another_passed_within_ten_seconds(
+    since: float, hold: float
+) -> None:
+    subject = endpoint(8)
+    subject.succeeded(subject.start("v"), 5.0)
+    now = 5.0 + since
+    assert held(subject, now, 60.0).opens_at(now) == now + hold
+
+
+def test_a_probe_s_retry_after_too() -> None:
+    subject = endpoint(8)
+    subject.succeeded(subject.start("v"), 0.0)
+    held(subject, 1.0)
+    subject.throttled(subject.start("p"), 60.0, 2.0)
+    assert subject.opens_at(2.0) == 4.0
+    subject.throttled(subject.start("p"), 60.0, 10.0)
+    assert subject.opens_at(10.0) == 70.0
+
+
 def test_each_hold_begins_with_one_second_and_with_429s_of_its_own() -> None:
     subject = held(endpoint(8))
     subject.throttled(subject.start("p"), None, 1.0)

@@ -11,6 +11,7 @@ down: its own backoff spaces its retries, and only another visitor's delivery co
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, StrEnum
@@ -147,6 +148,8 @@ class Endpoint:
         self._probe_at = 0.0
         self._probe_delay = 0.0
         self._answers = _RecentAnswers()
+        self._passed_at = -math.inf
+        """When the latest 2xx came."""
         self._throttles: deque[tuple[float, str]] = deque()
         self._throttled = False
         self._held_at_ticket = 0
@@ -218,6 +221,7 @@ class Endpoint:
     def succeeded(self, ticket: Ticket, now: float) -> None:
         """A 2xx."""
         self._finish(ticket, now)
+        self._passed_at = now
         self.successes += 1
         self._passes_by_answer.note(self.successes, ticket)
         self._passes_by_start.note(ticket.number, ticket)
@@ -260,12 +264,14 @@ class Endpoint:
         return True
 
     def throttled(self, ticket: Ticket, retry_after: float | None, now: float) -> None:
-        """A 429."""
+        """A 429; `retry_after` counts for the endpoint only if nothing has passed for ten seconds."""
         was_probe = self._finish(ticket, now)
         if self._mode is _Mode.DOWN:
             if was_probe:
                 self._next_probe(now, retry_after)
             return
+        if now - self._passed_at < THROTTLE_WINDOW_SECONDS:
+            retry_after = None  # for the visitor alone: others passed
         if self._throttled:
             if was_probe:
                 self._hold(retry_after, now)
