@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -61,6 +62,7 @@ class WarmProcess:
         self.args = [str(part) for part in command]
         self.returncode: int | None = None
         self._report, its_report = os.pipe()
+        weakref.finalize(self, os.close, self._report)
         self._asking = threading.Lock()
         request = {"command": self.args, "environ": dict(environ), "folder": str(Path.cwd())}
         with contextlib.ExitStack() as given:
@@ -74,7 +76,7 @@ class WarmProcess:
                 asked.write(json.dumps(request).encode())
                 asked.seek(0)
                 _server().send([asked.fileno(), its_stdin, its_stdout, its_stderr, its_report])
-                (self.pid,) = NUMBER.unpack(os.read(self._report, NUMBER.size))
+                self.pid = self._number()
 
     def __enter__(self) -> Self:
         return self
@@ -112,9 +114,14 @@ class WarmProcess:
                 has_ended = selector.select(seconds)
             with self._asking:
                 if has_ended and self.returncode is None:
-                    (self.returncode,) = NUMBER.unpack(os.read(self._report, NUMBER.size))
-                    os.close(self._report)
+                    self.returncode = self._number()
         return self.returncode
+
+    def _number(self) -> int:
+        told = os.read(self._report, NUMBER.size)
+        if not told:
+            raise RuntimeError(f"the server of tests/warm_starts.py has ended; {self.args} is on its own")
+        return int(NUMBER.unpack(told)[0])
 
 
 def run(
