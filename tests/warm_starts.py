@@ -44,6 +44,8 @@ NUMBER: Final = struct.Struct("=i")
 FILES: Final = 5
 """A request's files: the request itself, the three standard streams, and the pipe for those numbers."""
 MOST_FILES: Final = 4096
+ENVIRON: Final = dict(os.environ)
+"""The environment before any test has changed it: what is imported may look at it, as prometheus_client does."""
 
 
 class WarmProcess:
@@ -161,7 +163,7 @@ def _stream(what: int, given: contextlib.ExitStack, mode: str) -> tuple[IO[bytes
     return os.fdopen(ours, mode), its
 
 
-class _Server:
+class Server:
     """The process that forks, as those see it that send it requests."""
 
     def __init__(self) -> None:
@@ -170,7 +172,9 @@ class _Server:
         with its_channel:
             number = its_channel.fileno()
             command = [sys.executable, __file__, str(number)]
-            self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, env=ENVIRON, pass_fds=[number], stdin=subprocess.DEVNULL
+            )
         atexit.register(self.stop)
 
     def send(self, files: Sequence[int]) -> None:
@@ -186,14 +190,14 @@ class _Server:
 _making = threading.Lock()
 
 
-def _server() -> _Server:
+def _server() -> Server:
     with _making:
         return _made()
 
 
 @cache
-def _made() -> _Server:
-    return _Server()
+def _made() -> Server:
+    return Server()
 
 
 # The server

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import psutil
 import pytest
 
+import warm_starts
 from deadlines import stretched
 from gateway_running import GATEWAY
 from running import FLAGPOST, Begun, begin_cold, begin_warm, environment, flagpost
@@ -68,6 +69,18 @@ def test_what_is_waited_for_too_long_is_ended() -> None:
         each for each in psutil.Process().children() if "warm_starts.py" in " ".join(each.cmdline())
     )
     assert not [each for each in server.children() if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_what_is_imported_does_not_see_the_environment_of_the_test_that_starts_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise every gateway had metrics of several processes, because the first one's test wants them so."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+    before = set(psutil.Process().children())
+    server = warm_starts.Server()
+    (started,) = set(psutil.Process().children()) - before
+    assert "PROMETHEUS_MULTIPROC_DIR" not in started.environ()
+    server.stop()
 
 
 def test_a_command_reads_what_it_is_given_and_nothing_else() -> None:
