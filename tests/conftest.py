@@ -112,6 +112,13 @@ def fresh_name() -> Callable[[str], str]:
     return lambda prefix: f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def every_program_ended() -> Iterator[None]:
+    """Fails the last test of a process of the tests if one of them has left a program that still runs."""
+    yield
+    assert running.left_running() == []
+
+
 @pytest.fixture(scope="module")
 def cold_starts() -> Iterator[None]:
     """The programs of this module start as their users start them: for what measures their memory."""

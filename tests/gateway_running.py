@@ -37,18 +37,19 @@ async def standing_still(kafka: EmbeddedKafka) -> AsyncIterator[None]:
         broker.resume()
 
 
+def on_free_ports(settings: Mapping[str, object]) -> dict[str, object]:
+    """`settings` by dotted key replace those of a gateway on free ports of loopback that accepts WRITE_KEY."""
+    quick = {"gateway.host": "127.0.0.1", "gateway.port": 0, "gateway.admin_port": 0}
+    keys = {} if "gateway.write_keys_file" in settings else {"gateway.write_keys": [WRITE_KEY]}
+    return {**quick, **keys, **settings}
+
+
 class RunningGateway(RunningProgram):
     """One `flagpost-gateway`. An async context manager: entering it waits until it listens."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:
-        """`settings` by dotted key replace those of a gateway on free ports of loopback that accepts WRITE_KEY."""
-        quick = {
-            "gateway.host": "127.0.0.1",
-            "gateway.port": 0,
-            "gateway.admin_port": 0,
-        }
-        keys = {} if "gateway.write_keys_file" in settings else {"gateway.write_keys": [WRITE_KEY]}
-        self.settings = {**quick, **keys, **settings}
+        """`settings` as for `on_free_ports`."""
+        self.settings = on_free_ports(settings)
         super().__init__([str(GATEWAY)], self.settings)
         self.url = self.admin_url = ""
 

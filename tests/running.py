@@ -85,6 +85,11 @@ begin: Callable[[Sequence[str], Mapping[str, str]], Begun] = begin_warm
 """How programs start; the fixture `cold_starts` changes it for a test."""
 
 
+def left_running() -> list[str]:
+    """What no test has ended. It would go on to ask for its broker, at a port that another test has by then."""
+    return sorted(str(each) for each in _started if each.is_running)
+
+
 class RunningProgram:
     """One of our programs, and the lines of its log. A context manager."""
 
@@ -95,6 +100,10 @@ class RunningProgram:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.process_id = self._process.pid
+        _started.add(self)
+
+    def __str__(self) -> str:
+        return f"{self._name}, process {self.process_id}"
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +118,7 @@ class RunningProgram:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        _started.discard(self)
         self._reader.join(stretched(5))
         if self._process.stderr is not None:
             self._process.stderr.close()
@@ -175,6 +185,10 @@ class RunningProgram:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.lines.append(line.decode().rstrip())
+
+
+_started: set[RunningProgram] = set()
+"""Those whose end was not waited for."""
 
 
 class RunningConsumer(RunningProgram):

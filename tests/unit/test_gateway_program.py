@@ -19,7 +19,7 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher.gateway import program
 from flagpost_publisher.gateway.kafka_writer import writer_config
 from flagpost_publisher.gateway.settings import load_settings
-from gateway_running import GATEWAY, RunningGateway, standing_still
+from gateway_running import GATEWAY, RunningGateway, on_free_ports, standing_still
 from running import environment, eventually
 
 EVENT = {"type": "track", "visitor_id": "v", "event": "Clicked"}
@@ -52,7 +52,7 @@ async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its
     kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before the fix, such a request was given up when the process ended, and the exit code was 1."""
-    told = started(kafka).settings
+    told = on_free_ports({"kafka.bootstrap_servers": kafka.bootstrap_servers})
     settings = load_settings(None, environment(told))
     gateway = program.Gateway(settings, writer_config(settings.kafka))
     running = asyncio.create_task(gateway.run())
