@@ -270,8 +270,6 @@ class Endpoint:
             if was_probe:
                 self._next_probe(now, retry_after)
             return
-        if now - self._passed_at < THROTTLE_WINDOW_SECONDS:
-            retry_after = None  # for the visitor alone: others passed
         if self._throttled:
             if was_probe:
                 self._hold(retry_after, now)
@@ -386,7 +384,8 @@ class Endpoint:
         self._throttled = True
         self._hold_delay = next_probe_delay(self._hold_delay)
         self._held_at_ticket = self.tickets
-        self._held_until = now + max(self._hold_delay, retry_after or 0.0)
+        others_pass = now - self._passed_at < THROTTLE_WINDOW_SECONDS  # then Retry-After is the visitor's own
+        self._held_until = now + max(self._hold_delay, 0.0 if others_pass else retry_after or 0.0)
 
 
 def _add_up_to_two(names: set[str], name: str) -> None:
