@@ -166,6 +166,12 @@ class Member:
     """When the group last heard from it."""
 
 
+def check_balance(engine: Engine) -> None:
+    """Check that an engine's books balance, for each kind."""
+    for kind in KINDS:
+        assert engine.accounts.difference(kind) == 0
+
+
 class World:
     """Runs members against a log and a Pendo until nothing is left to do."""
 
@@ -363,8 +369,7 @@ class World:
     def check_books(self) -> None:
         """Check that the books of every member balance."""
         for member in self.members:
-            for kind in KINDS:
-                assert member.engine.accounts.difference(kind) == 0
+            check_balance(member.engine)
 
     def _check_books_that_moved(self) -> None:
         """Check the members whose totals have changed: most events of the world change no books, or one member's."""
@@ -376,8 +381,7 @@ class World:
             totals = tuple([sum(each.values()) for each in books])
             if totals != self._books_checked.get(member.number):
                 self._books_checked[member.number] = totals
-                for kind in KINDS:
-                    assert accounts.difference(kind) == 0
+                check_balance(member.engine)
             if (pending := member.engine.pending_records) > self.most_pending:
                 self.most_pending = pending
 

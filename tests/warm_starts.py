@@ -60,7 +60,7 @@ class WarmProcess:
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.DEVNULL,
     ) -> None:
-        """Start it. A stream is a file's number, `PIPE`, `DEVNULL`, or, for stderr, `STDOUT`."""
+        """Start it. A stream is a file's number or `DEVNULL`; stderr may also be `PIPE`."""
         self.args = [str(part) for part in command]
         self.returncode: int | None = None
         self._report, its_report = os.pipe()
@@ -69,24 +69,22 @@ class WarmProcess:
         request = {"command": self.args, "environ": dict(environ), "folder": str(Path.cwd())}
         with contextlib.ExitStack() as given:
             given.callback(os.close, its_report)
-            self.stdin, its_stdin = _stream(stdin, given, "wb")
-            self.stdout, its_stdout = _stream(stdout, given, "rb")
-            self.stderr, its_stderr = (
-                (None, its_stdout) if stderr == subprocess.STDOUT else _stream(stderr, given, "rb")
-            )
+            self.stderr, stderr = _piped(given) if stderr == subprocess.PIPE else (None, stderr)
+            nothing = os.open(os.devnull, os.O_RDWR)
+            given.callback(os.close, nothing)
+            streams = [nothing if each == subprocess.DEVNULL else each for each in (stdin, stdout, stderr)]
             with tempfile.TemporaryFile() as asked:
                 asked.write(json.dumps(request).encode())
                 asked.seek(0)
-                _server().send([asked.fileno(), its_stdin, its_stdout, its_stderr, its_report])
+                _server().send([asked.fileno(), *streams, its_report])
                 self.pid = self._number()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for stream in (self.stdin, self.stdout, self.stderr):
-            if stream is not None:
-                stream.close()
+        if self.stderr is not None:
+            self.stderr.close()
         self.wait()
 
     def poll(self) -> int | None:
@@ -149,18 +147,11 @@ def run(
         return subprocess.CompletedProcess(process.args, code, out.read().decode(), err.read().decode())
 
 
-def _stream(what: int, given: contextlib.ExitStack, mode: str) -> tuple[IO[bytes] | None, int]:
-    """Our end of a stream, if there is one, and the number of the program's end, which `given` closes."""
-    if what == subprocess.DEVNULL:
-        its = os.open(os.devnull, os.O_RDWR)
-        given.callback(os.close, its)
-        return None, its
-    if what != subprocess.PIPE:
-        return None, what
-    read, write = os.pipe()
-    ours, its = (write, read) if mode == "wb" else (read, write)
+def _piped(given: contextlib.ExitStack) -> tuple[IO[bytes] | None, int]:
+    """Our end of a new pipe, and the number of the program's end, which `given` closes."""
+    ours, its = os.pipe()
     given.callback(os.close, its)
-    return os.fdopen(ours, mode), its
+    return os.fdopen(ours, "rb"), its
 
 
 class Server:
