@@ -31,6 +31,7 @@ from flagpost_schemas import (
 )
 from real_kafka.broker import KafkaBroker
 from running import environment
+from traffic import in_order
 
 COMMIT_SECONDS = 30.0
 
@@ -228,13 +229,7 @@ class DeadLetterTopics:
     def _produce(
         self, topic: str, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
     ) -> list[str]:
-        producer = Producer(
-            {
-                "bootstrap.servers": self.kafka.bootstrap_servers,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-            }
-        )
+        producer = Producer(in_order(self.kafka.bootstrap_servers))
         places: dict[int, str] = {}
 
         def noting(number: int) -> Callable[[KafkaError | None, Message], None]:

@@ -24,16 +24,21 @@ class Published:
     offset: int
 
 
+def in_order(bootstrap_servers: str) -> dict[str, Any]:
+    """The configuration of a producer that keeps the order, and chooses partitions as the publisher does.
+
+    Not idempotent: librdkafka waits for half a second until it asks for a new producer's id.
+    """
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "partitioner": "murmur2_random",
+        "max.in.flight.requests.per.connection": 1,
+    }
+
+
 def publish(bootstrap_servers: str, topic: str, events: Iterable[Event]) -> list[Published]:
     """Produce events in order, as the publisher would; returns each one's partition and offset."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "partitioner": "murmur2_random",
-            "enable.idempotence": True,
-            "linger.ms": 5,
-        }
-    )
+    producer = Producer({**in_order(bootstrap_servers), "linger.ms": 5})
     reported: list[tuple[int, int, int]] = []
     kept = list(events)
 

@@ -24,9 +24,12 @@ from flagpost_consumer.adapters.ledger.restore import LedgerRestore
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.books.unacknowledged import Unacknowledged
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.pendo.endpoint import Endpoint
 from flagpost_consumer.core.planning.suppressions import Suppressions
+from flagpost_consumer.core.tracks import lanes
 from flagpost_consumer.core.tracks.appetite import Appetite
 from flagpost_consumer.core.tracks.lanes import Lanes
+from flagpost_consumer.core.tracks.track_sending import TrackSending
 from flagpost_consumer.service.kafka_calls import KafkaCalls
 from flagpost_consumer.service.topic_changes import TopicChanges
 
@@ -106,6 +109,18 @@ def _begins_by_offset_alone(
     """Does not tell Kafka's client in which leader epoch the log was read up to the commit."""
     start, gap, settles_from = _start(reader, *arguments)
     return replace(start, leader_epoch=None), gap, settles_from
+
+
+def _rejected_like_a_failure(endpoint: Endpoint, ticket: Any, now: float) -> None:
+    """Lets the visitor whose probe was rejected probe again, after longer and longer pauses."""
+    if endpoint._finish(ticket, now) and endpoint.is_down:
+        endpoint._next_probe(now)
+
+
+def _oldest_first(entry: tuple[float, int, Any]) -> tuple[int, float, int]:
+    """Chooses the oldest delivery as the probe."""
+    turn, number, lane = entry
+    return lane.failures, turn, number
 
 
 def _may_always_send(engine: Engine, now: Any) -> bool:
@@ -189,6 +204,36 @@ DEFECTS = (
         _may_always_send,
         15,
         "apart",
+    ),
+    Defect(
+        "a visitor whose probe was rejected probes again and again",
+        "0012",
+        Endpoint,
+        "rejected",
+        _rejected_like_a_failure,
+        352,
+        "is not settled",
+        ("outage", "kill"),
+    ),
+    Defect(
+        "of the deliveries that never failed the oldest probes",
+        "0012",
+        lanes,
+        "_fitness",
+        _oldest_first,
+        2035,
+        "is not settled",
+        ("kill", "stop", "outage"),
+    ),
+    Defect(
+        "intake pauses although only visitors that fail are in memory",
+        "0012",
+        TrackSending,
+        "can_probe",
+        property(lambda _: True),
+        363,
+        "is not settled",
+        ("outage", "kill"),
     ),
     Defect(
         "what the ledger says is not taken in",

@@ -106,6 +106,9 @@ class Pendo:
         self.outage_until = 0.0
         self.flaky_until = 0.0
         self.poison: frozenset[str] = frozenset()
+        """Visitors whose every event is refused."""
+        self.ailing: frozenset[str] = frozenset()
+        """Visitors whose every track request fails with 503."""
         self.is_sluggish_until = 0.0
         self.slowest = 0.05
         """The longest time to an answer, in seconds."""
@@ -160,6 +163,8 @@ class Pendo:
         visitor = event["visitorId"]
         key = visitor, properties["flag_key"], properties["variation_key"]
         fate = self._fate([visitor])
+        if visitor in self.ailing and fate.takes:
+            fate = Fate.FAILS
         sight = Sight(
             len(self.sights), self.loop.now, connection.process, visitor, key, event["timestamp"], fate
         )
@@ -170,8 +175,9 @@ class Pendo:
 
     def _metadata(self, connection: Connection, body: bytes) -> None:
         items = orjson.loads(body)
-        fate = self._fate([item["visitorId"] for item in items])
-        self.note(f"pendo: {connection.process.name} tells metadata of {len(items)}: {fate}")
+        visitors = [item["visitorId"] for item in items]
+        fate = self._fate(visitors)
+        self.note(f"pendo: {connection.process.name} tells metadata of {', '.join(visitors)}: {fate}")
         if fate.takes:
             for item in items:
                 for name, value in item["values"].items():

@@ -47,6 +47,8 @@ STOP_SECONDS = 25.0
 """How long the consumers may take to stop after END_SECONDS."""
 EVENTS_A_SECOND = 3.0
 VISITORS = 10
+AILING = 6
+"""More than MAX_CONNECTIONS: all requests in flight could be theirs."""
 
 
 def settings(*, kip_848: bool) -> Settings:
@@ -105,6 +107,14 @@ class World:
         self.broker.create(SUPPRESSIONS, 1)
         self.pendo = Pendo(self.loop, self.random, self.history.note)
         self.pendo.poison = frozenset({"poison"}) if draw() < 0.5 else frozenset()
+        self.visitors = [f"v{number}" for number in range(VISITORS)] + ["hot"] * 2 + ["poison"]
+        crowds = Random(-1 - seed)  # its own, so that the other seeds' histories stay as they are
+        if crowds.random() < 0.1:
+            self.pendo.poison = frozenset({"poison"})
+            self.visitors += ["poison"] * 2 * VISITORS
+        elif crowds.random() < 0.1:
+            self.pendo.ailing = frozenset(f"ailing{number}" for number in range(AILING))
+            self.visitors += sorted(self.pendo.ailing)
         self.pendo.slowest = self.random.choice((0.01, 0.05, 0.4))
         self.oracle = Oracle(self.broker, self.pendo, self.history.note)
         self.broker.on_append = self._appended
@@ -200,8 +210,7 @@ class World:
     def publish(self) -> None:
         """Publish one decision; about one in six is a duplicate of the visitor's last one."""
         draw = self.random
-        names = [f"v{number}" for number in range(VISITORS)] + ["hot"] * 2 + ["poison"]
-        visitor = draw.choice(names)
+        visitor = draw.choice(self.visitors)
         for _ in range(3 if visitor == "hot" and draw.random() < 0.3 else 1):
             step = self._steps.get(visitor, 0)
             if step == 0 or draw.random() > 1 / 6:

@@ -124,6 +124,15 @@ def test_among_lanes_that_failed_equally_often_the_youngest_delivery_is_the_prob
     assert [probe.visitor_id for probe in probes if probe] == ["young", "older", "oldest"]
 
 
+def test_of_deliveries_that_were_read_together_the_last_is_the_probe() -> None:
+    """Those of a new owner's first read all have the same turn (docs/decisions/0044)."""
+    lanes: Line = Lanes(1.0)
+    for name in ("oldest", "older", "young"):
+        lanes.push(name, Item(name, turn=60.0), 0.0)
+    probes = [lanes.take_least_failed(1.0) for _ in range(3)]
+    assert [probe.visitor_id for probe in probes if probe] == ["young", "older", "oldest"]
+
+
 def test_a_lane_of_a_held_partition_or_one_that_must_wait_is_not_the_probe() -> None:
     lanes = lanes_of("free")
     lanes.push("held", Item("held", turn=8.0, is_held=True), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from confluent_kafka import KafkaError
 from flagpost_consumer.commands.dead_letters.records import Place
 from flagpost_consumer.commands.dead_letters.transactions import Replay, ReplayProducer
 from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
+from flagpost_consumer.core.records import Headers
 from flagpost_consumer.settings import KafkaSettings
 from mock_kafka import PRODUCE, MockKafka
 
@@ -39,3 +41,41 @@ def test_a_replay_that_kafka_ends_says_so_and_can_be_run_again(kafka: MockKafka,
     second = ReplayProducer(settings)
     second.open()
     assert second.replay(batch) == frozenset()
+
+
+class _Late(tuple[tuple[str, bytes], ...]):
+    """Headers that are read only after Kafka has answered for the records before: as on a busy machine."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        time.sleep(0.5)  # if the answer is even later, the test passes in the usual way
+        return super().__iter__()
+
+
+def replays(settings: KafkaSettings, kafka: MockKafka) -> tuple[ReplayProducer, list[Replay]]:
+    """An open producer, and two replays, of which the second comes late."""
+    kafka.coordinate(f"flagpost-replay-{settings.group_id}")
+    producer = ReplayProducer(settings)
+    producer.open()
+    headers: tuple[Headers, Headers] = ((), _Late())
+    return producer, [
+        Replay(place=Place(0, n), source=f"e/0/{n}", kind="track", key=b"k", value=b"v", headers=each)
+        for n, each in enumerate(headers)
+    ]
+
+
+def test_a_missing_right_is_named_even_if_kafka_refuses_before_all_is_handed_over(kafka: MockKafka) -> None:
+    """librdkafka takes no further records of the transaction, and only says that its state is erroneous."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    producer, batch = replays(settings, kafka)
+    kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 4)
+    with pytest.raises(KafkaUnavailable, match="Write"):
+        producer.replay(batch)
+
+
+def test_a_replay_that_is_too_large_does_not_stop_one_that_comes_late(kafka: MockKafka) -> None:
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    producer, batch = replays(settings, kafka)
+    kafka.answer(PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE)
+    assert producer.replay(batch) == {Place(0, 0)}

@@ -150,8 +150,12 @@ class ReplayProducer:
         self._unreported = 0
         self._failures.clear()
         self._producer.begin_transaction()
-        for replay in batch:
-            self._produce(replay)
+        try:
+            for replay in batch:
+                self._produce(replay)
+        except KafkaException:
+            self._await_reports()  # librdkafka takes no more records once one has failed: that one says why
+            raise
         self._await_reports()
         self._until_done(self._producer.commit_transaction, COMMIT_SECONDS)
 
@@ -168,6 +172,7 @@ class ReplayProducer:
         self._producer.produce(
             self._kafka.topic, replay.value, replay.key, headers=[*original, *ours], on_delivery=on_delivery
         )
+        self._unreported += 1
         self._producer.produce(
             self._kafka.dead_letter_topic,
             None,
@@ -176,7 +181,7 @@ class ReplayProducer:
             headers=marker,
             on_delivery=on_delivery,
         )
-        self._unreported += 2
+        self._unreported += 1
 
     def _reported(self, place: Place, error: KafkaError | None, message: Message) -> None:
         self._unreported -= 1

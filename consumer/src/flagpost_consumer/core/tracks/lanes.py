@@ -393,9 +393,9 @@ class Lanes(Generic[Item]):
 
 
 def _fitness(entry: tuple[float, int, Lane[Item]]) -> tuple[int, float, int]:
-    """The lowest value is the best probe."""
+    """The lowest value is the best probe. Of deliveries that came together, the last has the highest number."""
     turn, number, lane = entry
-    return lane.failures, -turn, number
+    return lane.failures, -turn, -number
 
 
 def _may_go(lane: Lane[Item], now: float) -> bool:
