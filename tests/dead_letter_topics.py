@@ -229,7 +229,7 @@ class DeadLetterTopics:
     def _produce(
         self, topic: str, records: Iterable[tuple[bytes | None, bytes | None, Headers]]
     ) -> list[str]:
-        producer = Producer(in_order(self.kafka.bootstrap_servers))
+        producer = Producer(in_order(self.kafka.bootstrap_servers or ""))
         places: dict[int, str] = {}
 
         def noting(number: int) -> Callable[[KafkaError | None, Message], None]:
