@@ -213,7 +213,9 @@ def test_a_visitors_order_and_pace_hold_while_it_fails() -> None:
 
 @pytest.mark.parametrize("answer", POISONS)
 def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -> None:
-    """Before the fix, six of forty visitors were in every batch that probed, and no metadata was delivered."""
+    """Once, six of forty visitors were in every batch that probed, and no metadata was delivered. Later, while the
+    endpoint seemed down, these six, who had waited for longest, were the first probes: it took three minutes.
+    """
 
     def answering(_: World, attempt: Attempt) -> tuple[Answer, float, float]:
         ids = attempt.batch.ids if isinstance(attempt, MetadataAttempt) else []
@@ -228,12 +230,9 @@ def test_the_metadata_of_poisonous_visitors_holds_up_no_others(answer: Answer) -
         event_at(world, 2.0, f"v{number}", number)
     for number in range(60):
         event_at(world, 20.0 + number, f"later{number}", number)
-    world.run(until=600.0)
-    assert unsent(world, b"later") == [], (
-        "within minutes, although a lull follows: a refusal is two visitors' at once"
-    )
-    world.run(until=3_600.0)
-    assert unsent(world, b"v") == [], "those who were in their batches, too, although nobody else is there"
+    world.run(until=90.0)
+    assert unsent(world, b"later") == []
+    assert unsent(world, b"v") == [], "those who were in their batches, too"
 
 
 def unsent(world: World, prefix: bytes) -> list[bytes | None]:

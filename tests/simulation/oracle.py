@@ -277,9 +277,9 @@ class Oracle:
         for published in self.published.values():
             if published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
                 continue
+            if published.visitor in self._pendo.ailing:
+                continue
             for kind in KINDS:
-                if kind == "track" and published.visitor in self._pendo.ailing:
-                    continue
                 if not self._settled.get((published.event_id, kind)):
                     self._complain(
                         f"{published.event_id} ({kind}) of {published.visitor} at {published.partition}/"

@@ -108,7 +108,7 @@ class Pendo:
         self.poison: frozenset[str] = frozenset()
         """Visitors whose every event is refused."""
         self.ailing: frozenset[str] = frozenset()
-        """Visitors whose every track request fails with 503."""
+        """Visitors whose every request fails with 503."""
         self.is_sluggish_until = 0.0
         self.slowest = 0.05
         """The longest time to an answer, in seconds."""
@@ -151,6 +151,8 @@ class Pendo:
             return self.outage
         if any(visitor in self.poison for visitor in visitors):
             return Fate.REJECTED
+        if any(visitor in self.ailing for visitor in visitors):
+            return Fate.FAILS
         if now < self.flaky_until and self.random.random() < 0.15:
             return self.random.choice(
                 (Fate.FAILS, Fate.THROTTLED, Fate.BREAKS, Fate.LOST, Fate.HANGS, Fate.LATE)
@@ -163,8 +165,6 @@ class Pendo:
         visitor = event["visitorId"]
         key = visitor, properties["flag_key"], properties["variation_key"]
         fate = self._fate([visitor])
-        if visitor in self.ailing and fate.takes:
-            fate = Fate.FAILS
         sight = Sight(
             len(self.sights), self.loop.now, connection.process, visitor, key, event["timestamp"], fate
         )

@@ -19,7 +19,7 @@ from flagpost_consumer.core.books.metadata_items import Item
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.clock import Instant
 from flagpost_consumer.core.engine import Engine
-from flagpost_consumer.core.metadata.batches import FAILED_SHARE, MetadataBatches
+from flagpost_consumer.core.metadata.batches import FAILED_SHARE, MAX_PROBED, MetadataBatches
 from flagpost_consumer.core.metadata.retries import Batch, Retries
 from flagpost_consumer.core.outcomes import DELIVERED, Ending, Kind, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -161,20 +161,68 @@ def test_a_failed_batch_waits_although_it_is_its_turn_if_it_failed_last() -> Non
     assert ids_of(batches.take(0.0)) == ["a"]
 
 
+def probed(batches: Batches, count: int, avoid: str | None = None) -> list[str]:
+    """Probe so many times, each time without an answer; returns the ids."""
+    names = []
+    for _ in range(count):
+        probe = batches.take_probe(0.0, avoid)
+        assert probe is not None
+        assert probe.is_probe
+        names += ids_of(probe)
+        batches.gather(probe, 0.0)
+        batches.disband(probe, 0.0)
+    return names
+
+
+def test_every_id_is_a_probe_once_before_one_is_again_and_the_newest_is_the_first() -> None:
+    """An id that always fails has waited for longest."""
+    batches = batches_of()
+    for offset, visitor in enumerate("abc"):
+        offer(batches, offset, visitor, {"f": 1})
+    assert "".join(probed(batches, 3)) == "cba"
+    offer(batches, 3, "d", {"f": 1})
+    assert probed(batches, 1) == ["d"]
+    assert sorted(probed(batches, 4)) == sorted("abcd"), "then from the beginning again"
+
+
 def test_probes_alternate_between_ids_that_wait_and_ids_that_failed() -> None:
     batches = batches_of()
     for offset, visitor in enumerate("abc"):
         offer(batches, offset, visitor, {"f": 1})
-    probed = []
-    for avoid in (None, "a", None, "b", None, None):
-        probe = batches.take_probe(0.0, avoid)
-        assert probe is not None
-        assert probe.is_probe
-        probed += ids_of(probe)
-        batches.gather(probe, 0.0)
-        batches.again(probe, 0.0)
-    assert set(probed) == set("abc")
-    assert probed[:3] == ["a", "a", "b"]
+    failed(batches, 0.0)
+    for offset, visitor in enumerate("xyz", 3):
+        offer(batches, offset, visitor, {"f": 1})
+    assert "".join(probed(batches, 6)) == "zcybxa"
+
+
+def test_the_newest_id_of_the_failed_batches_that_was_no_probe_is_the_next_one() -> None:
+    batches = batches_of(batch_size=2)
+    for number, pair in enumerate(["ab", "cd"]):
+        for offset, visitor in enumerate(pair, 2 * number):
+            offer(batches, offset, visitor, {"f": 1})
+        failed(batches, 0.0)
+    assert probed(batches, 1, avoid="b") == ["a"], "b failed last"
+    assert "".join(probed(batches, 2)) == "db", "of a and b, b was no probe; they take turns with c and d"
+
+
+def test_after_requests_were_sent_as_usual_every_id_may_be_a_probe_again() -> None:
+    batches = batches_of()
+    for offset, visitor in enumerate("ab"):
+        offer(batches, offset, visitor, {"f": 1})
+    assert probed(batches, 1) == ["b"]
+    failed(batches, 0.0)
+    assert probed(batches, 1) == ["b"]
+
+
+def test_no_more_than_a_thousand_probes_are_remembered() -> None:
+    batches = batches_of()
+    offer(batches, 0, "old", {"f": 1})
+    for number in range(MAX_PROBED):
+        offer(batches, number + 1, f"v{number}", {"f": 1})
+        assert probed(batches, 1) == [f"v{number}"]
+    offer(batches, MAX_PROBED + 1, "next", {"f": 1})
+    assert probed(batches, 1) == ["next"]
+    assert len(batches._probed) == 1
 
 
 def test_a_single_id_is_probed_although_it_failed_last() -> None:
@@ -188,11 +236,11 @@ def test_a_probe_of_waiting_ids_is_one_id_even_when_it_is_the_turn_of_failed_bat
     batches = batches_of()
     for offset, visitor in enumerate("abc"):
         offer(batches, offset, visitor, {"f": 1})
-    assert [ids_of(batches.take_probe(0.0)) for _ in range(3)] == [["a"], ["b"], ["c"]]
+    assert [ids_of(batches.take_probe(0.0)) for _ in range(3)] == [["c"], ["b"], ["a"]]
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_a_probe_of_a_failed_batch_takes_its_first_id_and_leaves_the_others_together(count: int) -> None:
+def test_a_probe_of_a_failed_batch_takes_its_last_id_and_leaves_the_others_together(count: int) -> None:
     batches = batches_of()
     visitors = [f"v{number}" for number in range(count)]
     for offset, visitor in enumerate(visitors):
@@ -200,8 +248,8 @@ def test_a_probe_of_a_failed_batch_takes_its_first_id_and_leaves_the_others_toge
     failed(batches, 0.0)
     probe = batches.take_probe(0.0)
     assert probe is not None
-    assert batches.gather(probe, 0.0) == [("v0", {"f": 1})]
-    assert [visitors_in(body) for body in send_all(batches)] == [visitors[1:]]
+    assert batches.gather(probe, 0.0) == [(visitors[-1], {"f": 1})]
+    assert [visitors_in(body) for body in send_all(batches)] == [visitors[:-1]]
     batches.accepted(probe, probe.ids, 0.0)
     assert nothing(batches)
 
@@ -212,7 +260,7 @@ def test_dropping_a_batch_that_does_not_wait_changes_nothing() -> None:
     retries.push(3.0, batch)
     retries.drop(batch)
     retries.drop(batch)
-    assert (len(retries), retries.first_at(), retries.pop(9.0)) == (0, None, None)
+    assert (len(retries), retries.first_at(), retries.pop(9.0, lambda _: True)) == (0, None, None)
 
 
 # Bytes

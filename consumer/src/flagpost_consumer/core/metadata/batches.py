@@ -11,7 +11,7 @@ wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from math import inf
@@ -37,6 +37,9 @@ from flagpost_schemas import MetadataValue
 
 FAILED_SHARE = 8
 """While ids wait, failed batches get one of this many requests, as failing lanes do (`tracks/lanes.py`)."""
+
+MAX_PROBED = 1_000
+"""Ids that were probes are remembered up to this number."""
 
 FieldKey = tuple[str, str]
 """(group, field)"""
@@ -103,6 +106,8 @@ class MetadataBatches(Generic[Owner]):
         self._retries = Retries()
         self._retry_is_next = False
         """Whether the next probe comes from a failed batch, and not from the ids that wait."""
+        self._probed: set[str] = set()
+        """The ids that were probes since requests were last sent as usual."""
         self._fresh_since_failed = 0
         """Batches of waiting ids that were taken since the last failed batch was."""
         self._sent = SentValues(self._ttl_ms, max_entries)
@@ -193,10 +198,11 @@ class MetadataBatches(Generic[Owner]):
         Waiting ids go first, but for one of `FAILED_SHARE` requests: where requests are few, there may always be ids
         that wait.
         """
+        self._probed.clear()
         again = self._retries.first(now) if self._fresh_since_failed >= FAILED_SHARE - 1 else None
         fresh = None
         if again is None or again.who == avoid:
-            fresh = self._take_fresh(now, self._batch_size)
+            fresh = self._take_fresh(now)
             if fresh is not None and fresh.who != avoid:
                 self._fresh_since_failed += 1
                 return fresh
@@ -213,31 +219,52 @@ class MetadataBatches(Generic[Owner]):
         """Return one id to send now, in a batch of its own: not `avoid`, if there is another.
 
         One of many ids may be the reason why requests fail; trying one after the other shows sooner that an endpoint
-        is back. Waiting ids and ids of failed batches take turns; otherwise only a few that always fail might be
-        tried.
+        is back. An id that was a probe before comes after those that were not. Waiting ids and ids of failed batches
+        take turns, the newest first: an id that always fails has waited for longest.
         """
-        probe = None if self._retry_is_next else self._take_fresh(now, 1)
-        if probe is None or probe.who == avoid:
-            again = self._retries.pop(now)
-            if again is not None:
-                if probe is not None:
-                    self.disband(probe, now)
-                probe = self._peel(again, now)
-            elif probe is None:
-                probe = self._take_fresh(now, 1)
-        if probe is not None:
-            self._retry_is_next = not self._retry_is_next
-            probe.is_probe = True
-        return probe
+        self._let_in(now)
+        sources = [self._waiting_probe, self._failed_probe]
+        if self._retry_is_next:
+            sources.reverse()
+        for passed_over in ({*self._probed, avoid}, {avoid}, {None}):
+            for source in sources:
+                if (probe := source(passed_over, now)) is not None:
+                    self._note_probe(probe)
+                    return probe
+        return None
 
-    def _peel(self, batch: Batch, now: float) -> Batch:
-        """Take the first id out of a batch that was to be sent again."""
+    def _waiting_probe(self, passed_over: Container[str | None], now: float) -> Batch | None:
+        """The newest waiting id that is not in `passed_over`."""
+        for kind, group in self._due_queues(now):
+            for target_id in reversed(self._queues[kind, group]):
+                if target_id not in passed_over:
+                    return self._take_waiting(kind, group, [target_id])
+        return None
+
+    def _failed_probe(self, passed_over: Container[str | None], now: float) -> Batch | None:
+        """The newest id that is not in `passed_over`, of the first failed batch that has one."""
+
+        def others(batch: Batch) -> Iterator[str]:
+            return (each for each in reversed(batch.ids) if each not in passed_over)
+
+        batch = self._retries.pop(now, lambda each: next(others(each), None) is not None)
+        return None if batch is None else self._peel(batch, next(others(batch)), now)
+
+    def _note_probe(self, probe: Batch) -> None:
+        self._retry_is_next = not self._retry_is_next
+        probe.is_probe = True
+        if probe.who in self._probed or len(self._probed) >= MAX_PROBED:
+            self._probed.clear()  # all of them were probes: from the beginning again
+        self._probed.add(probe.who)
+
+    def _peel(self, batch: Batch, target_id: str, now: float) -> Batch:
+        """Take an id out of a batch that was to be sent again."""
         if len(batch.ids) == 1:
             return batch
-        peeled = Batch(batch.target, batch.group, batch.ids[:1])
+        peeled = Batch(batch.target, batch.group, [target_id])
         for target in self._targets_of(batch, peeled.ids):
             target.batch = peeled
-        batch.ids = batch.ids[1:]
+        batch.ids.remove(target_id)
         self.again(batch, now)
         return peeled
 
@@ -527,31 +554,38 @@ class MetadataBatches(Generic[Owner]):
 
     # What a batch holds
 
-    def _take_fresh(self, now: float, most: int) -> Batch | None:
-        """A batch of ids that have waited long enough, with at most this many ids."""
+    def _take_fresh(self, now: float) -> Batch | None:
+        """A batch of ids that have waited long enough."""
         self._let_in(now)
+        for kind, group in self._due_queues(now):
+            return self._take_waiting(kind, group, self._first_ids(kind, group))
+        return None
+
+    def _due_queues(self, now: float) -> list[QueueKey]:
+        """The queues whose first ids have waited long enough, the one that was due first at the beginning."""
         due = [
             (at, key)
             for key, queue in self._queues.items()
             if (at := queue.leaves_at(self._linger)) is not None and at <= now
         ]
-        if not due:
-            return None
-        _, (kind, group) = min(due)
-        batch = Batch(kind, group, self._first_ids(kind, group, most))
-        for target_id in batch.ids:
+        return [key for _, key in sorted(due)]
+
+    def _take_waiting(self, kind: str, group: str, ids: list[str]) -> Batch:
+        """A batch of these ids, which wait no longer."""
+        batch = Batch(kind, group, ids)
+        for target_id in ids:
             target = self._targets[kind, target_id]
             self._leave_queues(target)
             target.batch = batch
         return batch
 
-    def _first_ids(self, kind: str, group: str, most: int) -> list[str]:
+    def _first_ids(self, kind: str, group: str) -> list[str]:
         """The ids of a queue that fit in one request."""
         ids: list[str] = []
         left = self._most_bytes
         for target_id in self._queues[kind, group]:
             size = self._targets[kind, target_id].waiting[group].size
-            if ids and (len(ids) == most or size > left):
+            if ids and (len(ids) == self._batch_size or size > left):
                 break
             ids.append(target_id)
             left -= size

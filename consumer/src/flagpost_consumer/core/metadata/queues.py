@@ -26,6 +26,9 @@ class Queue:
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)
 
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._ids)
+
     def enter(self, target_id: str, size: int, since: float) -> None:
         """An id begins to wait."""
         self._ids[target_id] = since

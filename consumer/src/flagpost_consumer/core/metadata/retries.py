@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(slots=True, eq=False)
@@ -66,9 +70,13 @@ class Retries:
         at = self.first_at()
         return None if at is None or at > now else self._batches[self._heap[0][1]]
 
-    def pop(self, now: float) -> Batch | None:
-        """Return the first batch that is due, which waits no longer."""
-        batch = self.first(now)
+    def pop(self, now: float, is_wanted: Callable[[Batch], bool]) -> Batch | None:
+        """Return the first batch that is due and wanted, which waits no longer."""
+        passed_over = []
+        while (batch := self.first(now)) is not None and not is_wanted(batch):
+            passed_over.append(heapq.heappop(self._heap))
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
         if batch is not None:
             self.drop(batch)
         return batch
