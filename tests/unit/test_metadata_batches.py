@@ -161,11 +161,11 @@ def test_a_failed_batch_waits_although_it_is_its_turn_if_it_failed_last() -> Non
     assert ids_of(batches.take(0.0)) == ["a"]
 
 
-def probed(batches: Batches, count: int, avoid: str | None = None) -> list[str]:
+def probed(batches: Batches, count: int) -> list[str]:
     """Probe so many times, each time without an answer; returns the ids."""
     names = []
     for _ in range(count):
-        probe = batches.take_probe(0.0, avoid)
+        probe = batches.take_probe(0.0)
         assert probe is not None
         assert probe.is_probe
         names += ids_of(probe)
@@ -174,15 +174,14 @@ def probed(batches: Batches, count: int, avoid: str | None = None) -> list[str]:
     return names
 
 
-def test_every_id_is_a_probe_once_before_one_is_again_and_the_newest_is_the_first() -> None:
+def test_every_id_is_a_probe_once_the_newest_first_and_then_all_of_them_in_turn() -> None:
     """An id that always fails has waited for longest."""
     batches = batches_of()
     for offset, visitor in enumerate("abc"):
         offer(batches, offset, visitor, {"f": 1})
-    assert "".join(probed(batches, 3)) == "cba"
+    assert "".join(probed(batches, 6)) == "cbacba"
     offer(batches, 3, "d", {"f": 1})
-    assert probed(batches, 1) == ["d"]
-    assert sorted(probed(batches, 4)) == sorted("abcd"), "then from the beginning again"
+    assert "".join(probed(batches, 6)) == "dcbadc"
 
 
 def test_probes_alternate_between_ids_that_wait_and_ids_that_failed() -> None:
@@ -201,8 +200,7 @@ def test_the_newest_id_of_the_failed_batches_that_was_no_probe_is_the_next_one()
         for offset, visitor in enumerate(pair, 2 * number):
             offer(batches, offset, visitor, {"f": 1})
         failed(batches, 0.0)
-    assert probed(batches, 1, avoid="b") == ["a"], "b failed last"
-    assert "".join(probed(batches, 2)) == "db", "of a and b, b was no probe; they take turns with c and d"
+    assert "".join(probed(batches, 4)) == "bdac", "they take turns with those of the other batch"
 
 
 def test_after_requests_were_sent_as_usual_every_id_may_be_a_probe_again() -> None:
@@ -225,11 +223,10 @@ def test_no_more_than_a_thousand_probes_are_remembered() -> None:
     assert len(batches._probed) == 1
 
 
-def test_a_single_id_is_probed_although_it_failed_last() -> None:
+def test_a_single_id_is_probed_again_and_again() -> None:
     batches = batches_of()
     offer(batches, 0, "a", {"f": 1})
-    assert ids_of(batches.take_probe(0.0, avoid="a")) == ["a"]
-    assert batches.take_probe(0.0) is None
+    assert probed(batches, 2) == ["a", "a"]
 
 
 def test_a_probe_of_waiting_ids_is_one_id_even_when_it_is_the_turn_of_failed_batches() -> None:

@@ -11,7 +11,7 @@ wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Reversible, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from math import inf
@@ -39,7 +39,7 @@ FAILED_SHARE = 8
 """While ids wait, failed batches get one of this many requests, as failing lanes do (`tracks/lanes.py`)."""
 
 MAX_PROBED = 1_000
-"""Ids that were probes are remembered up to this number."""
+"""Up to this number of ids that were probes are remembered."""
 
 FieldKey = tuple[str, str]
 """(group, field)"""
@@ -215,46 +215,47 @@ class MetadataBatches(Generic[Owner]):
         self._fresh_since_failed = 0
         return again
 
-    def take_probe(self, now: float, avoid: str | None = None) -> Batch | None:
-        """Return one id to send now, in a batch of its own: not `avoid`, if there is another.
+    def take_probe(self, now: float) -> Batch | None:
+        """Return one id to send now, in a batch of its own.
 
         One of many ids may be the reason why requests fail; trying one after the other shows sooner that an endpoint
-        is back. An id that was a probe before comes after those that were not. Waiting ids and ids of failed batches
-        take turns, the newest first: an id that always fails has waited for longest.
+        is back. First those that were no probe yet, the newest first: an id that always fails has waited for longest.
+        Then all of them over and over, in turn. Waiting ids and ids of failed batches alternate.
         """
         self._let_in(now)
         sources = [self._waiting_probe, self._failed_probe]
         if self._retry_is_next:
             sources.reverse()
-        for passed_over in ({*self._probed, avoid}, {avoid}, {None}):
+        for again in (False, True):
             for source in sources:
-                if (probe := source(passed_over, now)) is not None:
+                if (probe := source(now, again=again)) is not None:
                     self._note_probe(probe)
                     return probe
         return None
 
-    def _waiting_probe(self, passed_over: Container[str | None], now: float) -> Batch | None:
-        """The newest waiting id that is not in `passed_over`."""
+    def _waiting_probe(self, now: float, *, again: bool) -> Batch | None:
         for kind, group in self._due_queues(now):
-            for target_id in reversed(self._queues[kind, group]):
-                if target_id not in passed_over:
-                    return self._take_waiting(kind, group, [target_id])
+            target_id = self._to_probe(self._queues[kind, group], again=again)
+            if target_id is not None:
+                return self._take_waiting(kind, group, [target_id])
         return None
 
-    def _failed_probe(self, passed_over: Container[str | None], now: float) -> Batch | None:
-        """The newest id that is not in `passed_over`, of the first failed batch that has one."""
+    def _failed_probe(self, now: float, *, again: bool) -> Batch | None:
+        batch = self._retries.pop(now, lambda each: self._to_probe(each.ids, again=again) is not None)
+        target_id = None if batch is None else self._to_probe(batch.ids, again=again)
+        return None if batch is None or target_id is None else self._peel(batch, target_id, now)
 
-        def others(batch: Batch) -> Iterator[str]:
-            return (each for each in reversed(batch.ids) if each not in passed_over)
-
-        batch = self._retries.pop(now, lambda each: next(others(each), None) is not None)
-        return None if batch is None else self._peel(batch, next(others(batch)), now)
+    def _to_probe(self, ids: Reversible[str], *, again: bool) -> str | None:
+        """The newest of some ids that was no probe; or with `again` the one that has waited for longest."""
+        if again:
+            return next(iter(ids), None)
+        return next((each for each in reversed(ids) if each not in self._probed), None)
 
     def _note_probe(self, probe: Batch) -> None:
         self._retry_is_next = not self._retry_is_next
         probe.is_probe = True
-        if probe.who in self._probed or len(self._probed) >= MAX_PROBED:
-            self._probed.clear()  # all of them were probes: from the beginning again
+        if len(self._probed) >= MAX_PROBED:
+            self._probed.clear()
         self._probed.add(probe.who)
 
     def _peel(self, batch: Batch, target_id: str, now: float) -> Batch:

@@ -131,8 +131,7 @@ class MetadataSending:
         """Start what may start."""
         moment = now.monotonic
         while self._holdings and has_connection() and is_now(self.endpoint.opens_at(moment), moment):
-            take = self._batches.take_probe if self.endpoint.probes else self._batches.take
-            batch = take(moment, self.endpoint.last_failed)
+            batch = self._next_batch(moment)
             if batch is None:
                 return
             if len(batch.ids) > 1 and self._seems_at_fault(batch):
@@ -145,6 +144,11 @@ class MetadataSending:
             records = self._batches.gather(batch, moment)
             if records:
                 yield self._attempt(batch, records)
+
+    def _next_batch(self, moment: float) -> Batch | None:
+        if self.endpoint.probes:
+            return self._batches.take_probe(moment)
+        return self._batches.take(moment, self.endpoint.last_failed)
 
     def _drop_suppressed(self, batch: Batch, now: Instant) -> None:
         """End the waiting deliveries of suppressed visitors: this is the last moment before they would be sent."""
