@@ -203,6 +203,25 @@ def test_the_newest_id_of_the_failed_batches_that_was_no_probe_is_the_next_one()
     assert "".join(probed(batches, 4)) == "bdac", "they take turns with those of the other batch"
 
 
+def test_an_id_that_was_a_probe_and_failed_as_usual_since_is_one_again() -> None:
+    batches = batches_of()
+    offer(batches, 0, "a", {"f": 1})
+    for _ in range(3):
+        probe = batches.take_probe(0.0)
+        assert ids_of(probe) == ["a"]
+        assert probe is not None
+        batches.gather(probe, 0.0)
+        batches.again(probe, 0.0)
+
+
+def test_a_probe_of_a_newly_assigned_partition_waits_until_it_may_send() -> None:
+    batches = batches_of()
+    item = Item(None, Metadata("visitor", "custom", "v", {"f": 1}), 0, 0, START_MS, missing=False)
+    batches.offer(item, 0.0, send_from=5.0)
+    assert batches.take_probe(4.9) is None
+    assert ids_of(batches.take_probe(5.0)) == ["v"]
+
+
 def test_after_requests_were_sent_as_usual_every_id_may_be_a_probe_again() -> None:
     batches = batches_of()
     for offset, visitor in enumerate("ab"):
@@ -257,7 +276,7 @@ def test_dropping_a_batch_that_does_not_wait_changes_nothing() -> None:
     retries.push(3.0, batch)
     retries.drop(batch)
     retries.drop(batch)
-    assert (len(retries), retries.first_at(), retries.pop(9.0, lambda _: True)) == (0, None, None)
+    assert (len(retries), retries.first_at(), retries.pop(9.0, lambda each: each.who)) == (0, None, None)
 
 
 # Bytes

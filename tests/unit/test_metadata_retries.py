@@ -11,19 +11,22 @@ def batch(name: str = "a") -> Batch:
     return Batch("visitor", "custom", [name])
 
 
-def any_batch(_: Batch) -> bool:
-    return True
+def pop(retries: Retries, now: float, *wanted: str) -> Batch | None:
+    """Take the first batch that is due; of those of `wanted`, if given."""
+    found = retries.pop(now, lambda each: each.who if not wanted or each.who in wanted else None)
+    assert found is None or found[1] == found[0].who
+    return None if found is None else found[0]
 
 
 def test_a_batch_is_due_from_its_moment_on() -> None:
     retries, waiting = Retries(), batch()
     retries.push(3.0, waiting)
     assert retries.first_at() == 3.0
-    assert retries.pop(2.9, any_batch) is None
+    assert pop(retries, 2.9) is None
     assert retries.first(3.0) is waiting
     assert len(retries) == 1, "it goes on waiting"
-    assert retries.pop(3.0, any_batch) is waiting
-    assert (len(retries), retries.first_at(), retries.pop(9.0, any_batch)) == (0, None, None)
+    assert pop(retries, 3.0) is waiting
+    assert (len(retries), retries.first_at(), pop(retries, 9.0)) == (0, None, None)
 
 
 def test_batches_are_sent_in_the_order_of_their_due_times_and_then_of_their_arrival() -> None:
@@ -32,7 +35,7 @@ def test_batches_are_sent_in_the_order_of_their_due_times_and_then_of_their_arri
     retries.push(5.0, late)
     retries.push(3.0, early)
     retries.push(3.0, same)
-    assert [retries.pop(5.0, any_batch) for _ in range(3)] == [early, same, late]
+    assert [pop(retries, 5.0) for _ in range(3)] == [early, same, late]
 
 
 def test_once_they_are_hurried_all_are_due_in_the_order_in_which_they_came() -> None:
@@ -42,19 +45,19 @@ def test_once_they_are_hurried_all_are_due_in_the_order_in_which_they_came() -> 
         retries.push(100.0 - number, each)
     retries.hurry(2.0)
     assert retries.first_at() == 2.0
-    assert [retries.pop(2.0, any_batch) for _ in range(3)] == batches
+    assert [pop(retries, 2.0) for _ in range(3)] == batches
 
 
 def test_batches_that_are_not_wanted_go_on_waiting_in_their_order() -> None:
     retries = Retries()
     for at, name in enumerate("abcd"):
         retries.push(float(at), batch(name))
-    taken = retries.pop(9.0, lambda each: each.who == "c")
+    taken = pop(retries, 9.0, "c")
     assert taken is not None
     assert taken.who == "c"
-    assert retries.pop(9.0, lambda each: each.who == "c") is None
-    assert retries.pop(2.0, lambda each: each.who == "d") is None, "it is not due yet"
-    left = [retries.pop(9.0, any_batch) for _ in range(len(retries))]
+    assert pop(retries, 9.0, "c") is None
+    assert pop(retries, 2.0, "d") is None, "it is not due yet"
+    left = [pop(retries, 9.0) for _ in range(len(retries))]
     assert [each.who for each in left if each] == ["a", "b", "d"]
 
 
@@ -70,4 +73,4 @@ def test_the_heap_has_at_most_twice_as_many_places_as_batches_wait_and_sixteen_m
         assert len(retries._heap) == 10 + dropped
     retries.drop(gone[-1])
     assert len(retries._heap) == len(retries) == 10
-    assert [retries.pop(100.0, any_batch) for _ in range(10)] == waiting[::-1]
+    assert [pop(retries, 100.0) for _ in range(10)] == waiting[::-1]

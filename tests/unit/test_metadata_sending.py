@@ -10,6 +10,7 @@ import pytest
 from engine_steps import NO_LINGER, attempts_at, engine_with, instant, metadata, reasons, settle_all
 from engine_world import OK, START_MS, World, acknowledge, record
 from flagpost_consumer.core.engine import Engine
+from flagpost_consumer.core.metadata.batches import FAILED_SHARE
 from flagpost_consumer.core.metadata.sending import HOARD_SECONDS, MetadataAttempt, MetadataSending
 from flagpost_consumer.core.outcomes import Ending, Kind, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -22,6 +23,8 @@ SINGLY = Policy(
     delivery=DeliverySettings(visitor_interval_seconds=0.0),
     metadata=MetadataSettings(linger_seconds=0.0, batch_size=1),
 )
+
+NO_BUDGET = EndpointLimits(metadata_requests_per_minute=None)
 
 
 def sending_of(engine: Engine) -> MetadataSending:
@@ -111,6 +114,33 @@ def test_an_endpoint_that_refuses_everybody_is_tried_with_one_id_after_the_other
     world.run(until=200.0)
     assert tried[:2] == ["ab", "cd"]
     assert sorted(tried[2:6]) == sorted(tried[6:10]) == list("abcd")
+
+
+def test_the_id_that_failed_last_goes_after_all_others_although_it_is_its_turn() -> None:
+    engine = engine_with(SINGLY.model_copy(update={"limits": NO_BUDGET}))
+    receive(engine, "a")
+    (attempt,) = attempts_at(engine, 1.0)
+    engine.answered(attempt, Answer(500), instant(1.0))
+    for offset in range(1, FAILED_SHARE + 1):
+        engine.receive([record(metadata(f"v{offset}", offset, plan="pro"), offset)], instant(90.0))
+    started = []
+    while attempts := attempts_at(engine, 90.0):
+        for attempt in attempts:
+            started += ids(attempt)
+            engine.answered(attempt, Answer(400), instant(90.0))  # neither a failure nor a success
+    assert started == [f"v{offset}" for offset in range(1, FAILED_SHARE + 1)] + ["a"]
+
+
+def test_a_request_that_was_no_probe_and_fails_while_the_endpoint_is_down_stays_a_batch() -> None:
+    pairs = MetadataSettings(linger_seconds=0.0, batch_size=2)
+    engine = engine_with(SINGLY.model_copy(update={"metadata": pairs, "limits": NO_BUDGET}))
+    receive(engine, *"abcdef")
+    attempts = attempts_at(engine, 1.0)
+    for attempt in attempts:
+        engine.answered(attempt, Answer(403), instant(1.0))
+    sending = sending_of(engine)
+    assert sending.endpoint.is_down
+    assert len(sending._batches._retries) == len(attempts) == 3
 
 
 # Ids that take more than their share

@@ -91,7 +91,9 @@ def test_a_field_has_a_key_for_its_group_and_name_which_is_kept_if_the_name_is_s
 
 
 def test_a_field_never_has_the_key_of_an_id() -> None:
-    assert field_key("visitor", "v") != id_key("visitor", "v")
+    for name in ("v", "v" * (LONG_NAME_CHARACTERS + 1)):
+        assert field_key("visitor", name) != id_key("visitor", name)
+        assert field_key("visitor", name) < 2**128
 
 
 @pytest.mark.parametrize("length", [1, LONG_NAME_CHARACTERS, LONG_NAME_CHARACTERS + 1])

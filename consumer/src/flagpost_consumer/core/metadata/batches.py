@@ -241,14 +241,13 @@ class MetadataBatches(Generic[Owner]):
         return None
 
     def _failed_probe(self, now: float, *, again: bool) -> Batch | None:
-        batch = self._retries.pop(now, lambda each: self._to_probe(each.ids, again=again) is not None)
-        target_id = None if batch is None else self._to_probe(batch.ids, again=again)
-        return None if batch is None or target_id is None else self._peel(batch, target_id, now)
+        found = self._retries.pop(now, lambda each: self._to_probe(each.ids, again=again))
+        return None if found is None else self._peel(*found, now)
 
     def _to_probe(self, ids: Reversible[str], *, again: bool) -> str | None:
         """The newest of some ids that was no probe; or with `again` the one that has waited for longest."""
         if again:
-            return next(iter(ids), None)
+            return next(iter(ids))
         return next((each for each in reversed(ids) if each not in self._probed), None)
 
     def _note_probe(self, probe: Batch) -> None:

@@ -70,16 +70,22 @@ class Retries:
         at = self.first_at()
         return None if at is None or at > now else self._batches[self._heap[0][1]]
 
-    def pop(self, now: float, is_wanted: Callable[[Batch], bool]) -> Batch | None:
-        """Return the first batch that is due and wanted, which waits no longer."""
-        passed_over = []
-        while (batch := self.first(now)) is not None and not is_wanted(batch):
-            passed_over.append(heapq.heappop(self._heap))
+    def pop(self, now: float, choose: Callable[[Batch], str | None]) -> tuple[Batch, str] | None:
+        """Return the first batch that is due and of which `choose` returns an id, and that id. The batch waits no
+        longer; the others go on waiting.
+        """
+        found, passed_over = None, []
+        while found is None and (batch := self.first(now)) is not None:
+            target_id = choose(batch)
+            if target_id is None:
+                passed_over.append(heapq.heappop(self._heap))
+            else:
+                found = batch, target_id
         for entry in passed_over:
             heapq.heappush(self._heap, entry)
-        if batch is not None:
-            self.drop(batch)
-        return batch
+        if found is not None:
+            self.drop(found[0])
+        return found
 
     def drop(self, batch: Batch) -> None:
         """A batch no longer waits."""
