@@ -557,9 +557,8 @@ class MetadataBatches(Generic[Owner]):
     def _take_fresh(self, now: float) -> Batch | None:
         """A batch of ids that have waited long enough."""
         self._let_in(now)
-        for kind, group in self._due_queues(now):
-            return self._take_waiting(kind, group, self._first_ids(kind, group))
-        return None
+        due = self._due_queues(now)
+        return self._take_waiting(*due[0], self._first_ids(*due[0])) if due else None
 
     def _due_queues(self, now: float) -> list[QueueKey]:
         """The queues whose first ids have waited long enough, the one that was due first at the beginning."""
