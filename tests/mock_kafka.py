@@ -17,6 +17,7 @@ from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import _librdkafka
 
 PRODUCE = 0
+LIST_OFFSETS = 2
 INIT_PRODUCER_ID = 22
 """Kafka's numbers for kinds of requests (API keys)."""
 
@@ -45,9 +46,14 @@ class MockKafka:
             ("rd_kafka_mock_broker_set_up", (ctypes.c_int32,)),
             ("rd_kafka_mock_coordinator_set", (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32)),
             ("rd_kafka_mock_broker_set_rtt", (ctypes.c_int32, ctypes.c_int)),
+            ("rd_kafka_mock_start_request_tracking", ()),
+            ("rd_kafka_mock_get_requests", (ctypes.c_void_p,)),
         ):
             getattr(self._library, name).argtypes = (ctypes.c_void_p, *arguments)
         self._library.rd_kafka_destroy.argtypes = (ctypes.c_void_p,)
+        self._library.rd_kafka_mock_get_requests.restype = ctypes.POINTER(ctypes.c_void_p)
+        self._library.rd_kafka_mock_request_api_key.argtypes = (ctypes.c_void_p,)
+        self._library.rd_kafka_mock_request_destroy_array.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
         self._client: int | None = None
         self._cluster: int | None = None
         self.bootstrap_servers = ""
@@ -110,6 +116,18 @@ class MockKafka:
     def set_round_trip(self, milliseconds: int) -> None:
         """Set how long the broker takes for each answer."""
         self._library.rd_kafka_mock_broker_set_rtt(self._cluster, WELL, milliseconds)
+
+    def count_requests(self) -> None:
+        """From now on, requests are counted."""
+        self._library.rd_kafka_mock_start_request_tracking(self._cluster)
+
+    def requests(self, kind: int) -> int:
+        """How many requests of a kind have come since `count_requests`."""
+        count = ctypes.c_size_t()
+        found = self._library.rd_kafka_mock_get_requests(self._cluster, ctypes.byref(count))
+        kinds = [self._library.rd_kafka_mock_request_api_key(found[number]) for number in range(count.value)]
+        self._library.rd_kafka_mock_request_destroy_array(found, count.value)
+        return kinds.count(kind)
 
     def read(self, topic: str) -> list[Message]:
         """The records that are on a topic now, partition by partition."""

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, TopicPartition
 
 from flagpost_consumer.commands.sources import topic_reading
 from flagpost_consumer.commands.sources.kafka_admin import KafkaUnavailable
 from flagpost_consumer.commands.sources.topic_reading import Committed, Span, TopicReader
-from flagpost_consumer.settings import Needs, load_settings
+from flagpost_consumer.settings import KafkaSettings, Needs, load_settings
 from flagpost_kafka.errors import PASSING
+from mock_kafka import LIST_OFFSETS, MockKafka
+from traffic import produce
 
 KAFKA = load_settings(None, {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"}, Needs.KAFKA).kafka
+
+
+OFFSETS = {OFFSET_BEGINNING: 3, OFFSET_END: 9}
 
 
 class Partition:
@@ -34,7 +39,7 @@ class Answering:
 
     def __init__(self, code: int, times: int) -> None:
         self.error = KafkaError(code)
-        self.left = dict.fromkeys(("topics", "ends", "times", "commits"), times)
+        self.left = dict.fromkeys(("topics", "times", "commits"), times)
         self.asked = 0
 
     def _fails(self, what: str) -> bool:
@@ -47,12 +52,6 @@ class Answering:
         found = Topic(self.error if self._fails("topics") else None)
         return type("Cluster", (), {"topics": {topic: found}})
 
-    def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
-        del timeout
-        if self._fails("ends"):
-            raise KafkaException(self.error)
-        return 3, 9
-
     def offsets_for_times(self, asked: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         return self._each("times", asked, timeout)
 
@@ -62,8 +61,11 @@ class Answering:
     def _each(self, what: str, asked: list[TopicPartition], _: float) -> list[Any]:
         error = self.error if self._fails(what) else None
         return [
-            type("Answer", (), {"partition": each.partition, "offset": 7, "metadata": "m", "error": error})
+            type(
+                "Answer", (), {"partition": each.partition, "offset": offset, "metadata": "m", "error": error}
+            )
             for each in asked
+            for offset in (OFFSETS.get(each.offset, 7),)
         ]
 
     def poll(self, _: float) -> None:
@@ -114,3 +116,17 @@ def test_requests_with_a_lasting_error_are_not_retried(
     with pytest.raises(KafkaUnavailable):
         reader(client).spans("events")
     assert client.asked == 1
+
+
+def test_the_ends_of_all_partitions_take_two_requests() -> None:
+    """Before, each partition took two, one after the other: over a second where Kafka is far away."""
+    with MockKafka({"events": 24}) as kafka:
+        for number in range(5):
+            produce(kafka.bootstrap_servers, "events", b"k", b"v", partition=number)
+        produce(kafka.bootstrap_servers, "events", b"k", b"v", partition=0)
+        with TopicReader(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)) as reader:
+            kafka.count_requests()
+            spans = reader.spans("events")
+            assert kafka.requests(LIST_OFFSETS) == 2
+    written = {0: 2, 1: 1, 2: 1, 3: 1, 4: 1}
+    assert spans == {number: Span(0, written.get(number, 0)) for number in range(24)}

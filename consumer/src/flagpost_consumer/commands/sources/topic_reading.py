@@ -15,6 +15,8 @@ from functools import partial
 from typing import Self, TypeVar
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
     Consumer,
     KafkaError,
     KafkaException,
@@ -109,12 +111,8 @@ class TopicReader:
 
     def first_at(self, topic: str, time_ms: int, spans: Mapping[int, Span]) -> dict[int, int]:
         """The first offset of each partition whose record was produced at `time_ms` (epoch ms) or later."""
-        asked = [TopicPartition(topic, number, time_ms) for number in spans]
-        answers = self._ask(_passing(partial(self._consumer.offsets_for_times, asked)))
-        self._check(answers, rights.reads(topic))
-        return {
-            each.partition: each.offset if each.offset >= 0 else spans[each.partition].end for each in answers
-        }
+        found = self._offsets(topic, spans, time_ms)
+        return {number: offset if offset >= 0 else spans[number].end for number, offset in found.items()}
 
     def within(
         self, topic: str, spans: Mapping[int, Span], since_ms: int | None, until_ms: int | None = None
@@ -274,12 +272,19 @@ class TopicReader:
             raise KafkaUnavailable(errors.of_topic(found.error, rights.reads(topic)))
         if found.error is not None:
             raise self._unavailable(found.error, rights.reads(topic))
-        return {number: self._span(topic, number) for number in sorted(found.partitions)}
+        numbers = sorted(found.partitions)
+        low = self._offsets(topic, numbers, OFFSET_BEGINNING)
+        high = self._offsets(topic, numbers, OFFSET_END)
+        return {number: Span(low[number], high[number]) for number in numbers}
 
-    def _span(self, topic: str, number: int) -> Span:
-        partition = TopicPartition(topic, number)
-        low, high = self._ask(partial(self._consumer.get_watermark_offsets, partition))
-        return Span(low, high)
+    def _offsets(self, topic: str, numbers: Iterable[int], time_ms: int) -> dict[int, int]:
+        """For each partition the first offset from a time on; or its first or last one, for which Kafka has special
+        times. One request to each broker, however many partitions there are.
+        """
+        asked = [TopicPartition(topic, number, time_ms) for number in numbers]
+        answers = self._ask(_passing(partial(self._consumer.offsets_for_times, asked)))
+        self._check(answers, rights.reads(topic))
+        return {each.partition: each.offset for each in answers}
 
     def _ask(self, call: Callable[..., Result], *needed: Right) -> Result:
         """Kafka's answer. It is asked again as long as a partition or the group has no leader, or a new one."""
