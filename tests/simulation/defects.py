@@ -221,7 +221,7 @@ DEFECTS = (
         lanes,
         "_fitness",
         _oldest_first,
-        2035,
+        77,
         "is not settled",
         ("kill", "stop", "outage"),
     ),
