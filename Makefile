@@ -47,7 +47,7 @@ test: deploy-tools
 
 # What `make test` leaves: the thorough tests, and the properties with all their examples. They wait more than they work.
 test-thorough: deploy-tools
-	$(PYTEST) $(SEEDED) -n 6 -m "thorough or hypothesis" $(ARGS)
+	$(PYTEST) $(SEEDED) -n 4 -m "thorough or hypothesis" $(ARGS)
 
 # All tests, each once; first those that fail soon.
 test-all: test test-thorough
