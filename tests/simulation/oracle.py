@@ -275,9 +275,8 @@ class Oracle:
         """Check, after the calm, that everything that was published before it is settled."""
         now = self._broker.loop.now
         for published in self.published.values():
-            if published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
-                continue
-            if published.visitor in self._pendo.ailing:
+            is_ailing = published.visitor in self._pendo.ailing
+            if is_ailing or published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
                 continue
             for kind in KINDS:
                 if not self._settled.get((published.event_id, kind)):

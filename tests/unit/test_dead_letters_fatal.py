@@ -22,25 +22,32 @@ def kafka() -> Iterator[MockKafka]:
         yield kafka
 
 
+def replay_of(number: int, headers: Headers = ()) -> Replay:
+    return Replay(
+        place=Place(0, number), source=f"e/0/{number}", kind="track", key=b"k", value=b"v", headers=headers
+    )
+
+
+def opened(kafka: MockKafka) -> ReplayProducer:
+    """A producer that may replay."""
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
+    kafka.coordinate(f"flagpost-replay-{settings.group_id}")
+    producer = ReplayProducer(settings)
+    producer.open()
+    return producer
+
+
 @pytest.mark.parametrize(
     "error", [KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER]
 )
 def test_a_replay_that_kafka_ends_says_so_and_can_be_run_again(kafka: MockKafka, error: int) -> None:
-    batch = [
-        Replay(place=Place(0, n), source=f"e/0/{n}", kind="track", key=b"k", value=b"v", headers=())
-        for n in range(5)
-    ]
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
-    kafka.coordinate(f"flagpost-replay-{settings.group_id}")
-    first = ReplayProducer(settings)
-    first.open()
+    batch = [replay_of(number) for number in range(5)]
+    first = opened(kafka)
     kafka.answer(PRODUCE, *[error] * 4)
     with pytest.raises(KafkaUnavailable):
         first.replay(batch)
     kafka.answer_well(PRODUCE)
-    second = ReplayProducer(settings)
-    second.open()
-    assert second.replay(batch) == frozenset()
+    assert opened(kafka).replay(batch) == frozenset()
 
 
 class _Late(tuple[tuple[str, bytes], ...]):
@@ -53,29 +60,15 @@ class _Late(tuple[tuple[str, bytes], ...]):
         return super().__iter__()
 
 
-def replays(settings: KafkaSettings, kafka: MockKafka) -> tuple[ReplayProducer, list[Replay]]:
-    """An open producer, and two replays, of which the second comes late."""
-    kafka.coordinate(f"flagpost-replay-{settings.group_id}")
-    producer = ReplayProducer(settings)
-    producer.open()
-    headers: tuple[Headers, Headers] = ((), _Late())
-    return producer, [
-        Replay(place=Place(0, n), source=f"e/0/{n}", kind="track", key=b"k", value=b"v", headers=each)
-        for n, each in enumerate(headers)
-    ]
-
-
 def test_a_missing_right_is_named_even_if_kafka_refuses_before_all_is_handed_over(kafka: MockKafka) -> None:
     """librdkafka takes no further records of the transaction, and only says that its state is erroneous."""
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
-    producer, batch = replays(settings, kafka)
+    producer = opened(kafka)
     kafka.answer(PRODUCE, *[KafkaError.TOPIC_AUTHORIZATION_FAILED] * 4)
     with pytest.raises(KafkaUnavailable, match="Write"):
-        producer.replay(batch)
+        producer.replay([replay_of(0), replay_of(1, _Late())])
 
 
 def test_a_replay_that_is_too_large_does_not_stop_one_that_comes_late(kafka: MockKafka) -> None:
-    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers)
-    producer, batch = replays(settings, kafka)
+    producer = opened(kafka)
     kafka.answer(PRODUCE, KafkaError.MSG_SIZE_TOO_LARGE)
-    assert producer.replay(batch) == {Place(0, 0)}
+    assert producer.replay([replay_of(0), replay_of(1, _Late())]) == {Place(0, 0)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ KAFKA = load_settings(None, {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092"},
 
 
 OFFSETS = {OFFSET_BEGINNING: 3, OFFSET_END: 9}
+"""What the client answers to these special times; to another time it answers 7."""
 
 
 class Partition:
@@ -29,9 +31,10 @@ class Partition:
 class Topic:
     """Kafka's metadata of a topic."""
 
+    partitions: Mapping[int, Partition] = {0: Partition()}
+
     def __init__(self, error: KafkaError | None = None) -> None:
         self.error = error
-        self.partitions = {0: Partition()}
 
 
 class Answering:
@@ -61,11 +64,10 @@ class Answering:
     def _each(self, what: str, asked: list[TopicPartition], _: float) -> list[Any]:
         error = self.error if self._fails(what) else None
         return [
-            type(
-                "Answer", (), {"partition": each.partition, "offset": offset, "metadata": "m", "error": error}
+            SimpleNamespace(
+                partition=each.partition, offset=OFFSETS.get(each.offset, 7), metadata="m", error=error
             )
             for each in asked
-            for offset in (OFFSETS.get(each.offset, 7),)
         ]
 
     def poll(self, _: float) -> None:
@@ -116,6 +118,17 @@ def test_requests_with_a_lasting_error_are_not_retried(
     with pytest.raises(KafkaUnavailable):
         reader(client).spans("events")
     assert client.asked == 1
+
+
+def test_a_topic_that_shows_no_partitions_yet_is_empty(
+    reader: Callable[[Answering], TopicReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka refuses to be asked for the offsets of no partitions."""
+    client = Answering(KafkaError.LEADER_NOT_AVAILABLE, times=0)
+    monkeypatch.setattr(Topic, "partitions", {})
+    asking = reader(client)
+    assert asking.spans("events") == asking.within("events", {}, 1_000, 2_000) == {}
+    assert client.asked == 1, "only the topic was asked for"
 
 
 def test_the_ends_of_all_partitions_take_two_requests() -> None:

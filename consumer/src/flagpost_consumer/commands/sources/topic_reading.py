@@ -124,9 +124,9 @@ class TopicReader:
         """
         first = {number: span.first for number, span in spans.items()}
         end = {number: span.end for number, span in spans.items()}
-        if spans and since_ms is not None:
+        if since_ms is not None:
             first = self.first_at(topic, since_ms, spans)
-        if spans and until_ms is not None:
+        if until_ms is not None:
             end = self.first_at(topic, until_ms, spans)
         return {
             number: Span(max(span.first, first[number]), min(span.end, end[number]))
@@ -282,6 +282,8 @@ class TopicReader:
         times. One request to each broker, however many partitions there are.
         """
         asked = [TopicPartition(topic, number, time_ms) for number in numbers]
+        if not asked:  # librdkafka refuses an empty question
+            return {}
         answers = self._ask(_passing(partial(self._consumer.offsets_for_times, asked)))
         self._check(answers, rights.reads(topic))
         return {each.partition: each.offset for each in answers}

@@ -222,7 +222,6 @@ class MetadataBatches(Generic[Owner]):
         is back. First those that were no probe yet, the newest first: an id that always fails has waited for longest.
         Then all of them over and over, in turn. Waiting ids and ids of failed batches alternate.
         """
-        self._let_in(now)
         sources = [self._waiting_probe, self._failed_probe]
         if self._retry_is_next:
             sources.reverse()
@@ -556,12 +555,12 @@ class MetadataBatches(Generic[Owner]):
 
     def _take_fresh(self, now: float) -> Batch | None:
         """A batch of ids that have waited long enough."""
-        self._let_in(now)
         due = self._due_queues(now)
         return self._take_waiting(*due[0], self._first_ids(*due[0])) if due else None
 
     def _due_queues(self, now: float) -> list[QueueKey]:
         """The queues whose first ids have waited long enough, the one that was due first at the beginning."""
+        self._let_in(now)
         due = [
             (at, key)
             for key, queue in self._queues.items()
