@@ -31,6 +31,7 @@ from flagpost_consumer.core.planning.suppressions import Suppression, Suppressio
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import DecodeFailure, Record
 from flagpost_consumer.core.tracks.track_sending import TrackAttempt
+from flagpost_consumer.service.kafka_calls import SETTLED_SECONDS
 from flagpost_schemas import DecisionEvent, Event
 
 START_MS = 1_800_000_000_000
@@ -316,7 +317,7 @@ class World:
         member.engine.revoke(sorted(partitions), self.instant)
         member.assigned -= partitions
         self._act(member)
-        deadline = self.now + self.policy.limits.request_timeout_seconds
+        deadline = self.now + self.policy.limits.request_timeout_seconds + SETTLED_SECONDS
 
         def wait() -> None:
             if not member.alive:

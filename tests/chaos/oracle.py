@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from chaos.storm import INTERVAL_SECONDS, MAX_CONNECTIONS, REQUEST_TIMEOUT_SECONDS, Kill, Storm
+from chaos.storm import (
+    INTERVAL_SECONDS,
+    MAX_CONNECTIONS,
+    REQUEST_TIMEOUT_SECONDS,
+    SESSION_SECONDS,
+    Kill,
+    Stall,
+    Storm,
+)
 from flagpost_consumer.demo.pendo_stand_in import Fate, Received
 from traffic import tracks
 
@@ -68,17 +76,21 @@ def _recorded(requests: list[Received]) -> dict[tuple[str, str], list[Received]]
 def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]], *, allowed: bool) -> int:
     """An event may be sent again only after a lost answer, or if it was in flight or unacknowledged at a kill.
 
-    Returns how often Pendo recorded an event again.
+    A consumer that loses its session without being frozen has heard nothing of Kafka for as long as that lasts: on a
+    busy machine that may happen to any. Returns how often Pendo recorded an event again.
     """
+    lost = storm.lost_sessions()
+    kills = [*storm.kills, *lost] if allowed else lost
+    stalls = [*storm.stalls, *(Stall(each.at_seconds - SESSION_SECONDS, each.at_seconds) for each in lost)]
     by_kill: dict[Kill, int] = defaultdict(int)
     for sightings in recorded.values():
         for earlier, later in pairwise(sightings):
             if earlier.status != 200:
                 continue  # its answer was lost: the consumer cannot know that Pendo recorded it
-            kill = _kill_of(storm, earlier) if allowed else None
+            kill = _kill_of(kills, stalls, earlier)
             told = (
                 f"{_sender(later)} sent again at {later.at_seconds} what {_sender(earlier)} had sent at "
-                f"{earlier.at_seconds}, without a reason; killed or frozen: {storm.kills}"
+                f"{earlier.at_seconds}, without a reason; killed or frozen: {storm.kills}; {storm.rebalances()}"
             )
             assert kill is not None, told
             by_kill[kill] += 1
@@ -86,11 +98,11 @@ def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]]
     return sum(len(sightings) - 1 for sightings in recorded.values())
 
 
-def _kill_of(storm: Storm, request: Received) -> Kill | None:
+def _kill_of(kills: list[Kill], stalls: list[Stall], request: Received) -> Kill | None:
     """The kill that explains why the settlement of a request may be unknown; None: there is none."""
     window = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
-    for kill in storm.kills:
-        stalled = _stalled_seconds(storm, request.at_seconds, kill.at_seconds)
+    for kill in kills:
+        stalled = _stalled_seconds(stalls, request.at_seconds, kill.at_seconds)
         if (
             kill.sender == _sender(request)
             and -window - stalled <= request.at_seconds - kill.at_seconds <= LATE_SECONDS
@@ -99,11 +111,9 @@ def _kill_of(storm: Storm, request: Received) -> Kill | None:
     return None
 
 
-def _stalled_seconds(storm: Storm, since: float, until: float) -> float:
+def _stalled_seconds(stalls: list[Stall], since: float, until: float) -> float:
     """How long the ledger accepted nothing in this time: earlier answers were unacknowledged that much longer."""
-    return sum(
-        stall.ended - stall.began for stall in storm.stalls if stall.began <= until and stall.ended >= since
-    )
+    return sum(stall.ended - stall.began for stall in stalls if stall.began <= until and stall.ended >= since)
 
 
 def _check_order(requests: list[Received]) -> None:

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from random import Random
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Message, Producer
 
@@ -35,6 +36,8 @@ SESSION_SECONDS = 4.0
 REQUEST_TIMEOUT_SECONDS = 1.5
 MAX_CONNECTIONS = 16
 VISITORS = 60
+LOST_AFTER_SECONDS = 5 * SESSION_SECONDS
+"""The latest that a consumer notices that it has lost its session, after it was frozen."""
 
 
 def seed() -> int:
@@ -56,6 +59,10 @@ class Kill:
     sender: str
     at_seconds: float
     """In monotonic seconds, as the stand-in notes arrivals."""
+
+    def explains(self, lost: Kill) -> bool:
+        """Whether its sender may have lost its session by this."""
+        return self.sender == lost.sender and 0 < lost.at_seconds - self.at_seconds < LOST_AFTER_SECONDS
 
 
 @dataclass(slots=True)
@@ -115,6 +122,8 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
             **{key.replace("__", "."): value for key, value in settings.items()},
         }
         self.consumers: dict[str, RunningConsumer] = {}
+        """Those that live, by name."""
+        self._all: dict[str, RunningConsumer] = {}
         self.kills: list[Kill] = []
         self.stalls: list[Stall] = []
         self._started = 0
@@ -138,8 +147,28 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         name = f"c{self._started}"
         url = f"{self.pendo.track_url}?by={name}"
         # The Pendo stand-in answers on this event loop: nothing may block it.
-        self.consumers[name] = await asyncio.to_thread(partial(self.consume, pendo__track_url=url))
+        consumer = await asyncio.to_thread(partial(self.consume, pendo__track_url=url))
+        self.consumers[name] = self._all[name] = consumer
         return name
+
+    def rebalances(self) -> list[str]:
+        """What all consumers have logged of partitions that came and went, in order, at monotonic seconds."""
+        lines = [
+            (_monotonic_seconds(line), name, line)
+            for name, consumer in self._all.items()
+            for event in ("assigned", "revoked", "lost")
+            for line in consumer.logged(event)
+        ]
+        return [f"{at:.3f} {name} {line['event']} {line['partitions']}" for at, name, line in sorted(lines)]
+
+    def lost_sessions(self) -> list[Kill]:
+        """When consumers lost their sessions without being frozen, as they may on a machine that is too busy."""
+        lost = [
+            Kill(name, _monotonic_seconds(line))
+            for name, consumer in self._all.items()
+            for line in consumer.logged("lost")
+        ]
+        return [each for each in lost if not any(kill.explains(each) for kill in self.kills)]
 
     async def share_the_work(self) -> None:
         """Wait until the partitions are spread over all consumers, and restored."""
@@ -246,3 +275,9 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
             self.traffic.unique.add((event.visitor_id, event.flag_key))
 
         producer.produce(self.topic, encode_single_object(event), partition_key(event), on_delivery=report)
+
+
+def _monotonic_seconds(line: dict[str, Any]) -> float:
+    """When a line was logged."""
+    at = datetime.fromisoformat(line["timestamp"]).timestamp()
+    return at - time.time() + time.monotonic()

@@ -29,7 +29,7 @@ from flagpost_consumer.adapters.kafka.intake import KafkaIntake
 from flagpost_consumer.adapters.kafka.partition_reading import PartitionReading, Start
 from flagpost_consumer.adapters.ledger.restore import Restored
 from flagpost_consumer.adapters.pendo.address import PendoAddress
-from flagpost_consumer.adapters.pendo.http import PendoHttp
+from flagpost_consumer.adapters.pendo.http import LATE_SECONDS, PendoHttp
 from flagpost_consumer.core.books.deliveries import Position, Settlement
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.books.stalls import Stall, Stalled
@@ -43,7 +43,7 @@ from flagpost_consumer.core.planning.suppressions import Suppression, Suppressio
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.core.records import DecodeFailure, Gap
 from flagpost_consumer.core.tracks.track_sending import TrackAttempt
-from flagpost_consumer.service import chores
+from flagpost_consumer.service import chores, kafka_calls
 from flagpost_consumer.service.chores import again_and_again
 from flagpost_consumer.service.probes import LIVE_SECONDS
 from flagpost_consumer.service.service import Service
@@ -101,17 +101,27 @@ class Intake:
 
 
 class Ledger:
-    """Replaces the ledger: acknowledges each settlement a moment later."""
+    """Replaces the ledger: acknowledges each settlement a moment later, unless `slow`."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.renewed = 0
+        self.slow = False
+        """Settlements wait in `waiting` until the test acknowledges them."""
+        self.waiting: list[Settlement] = []
 
     def made_anew(self) -> None:
         self.renewed += 1
 
     def write(self, settlement: Settlement) -> None:
-        asyncio.get_running_loop().call_soon(self._service.loop.writing.acknowledged, [settlement], 0)
+        if self.slow:
+            self.waiting.append(settlement)
+        else:
+            asyncio.get_running_loop().call_soon(self._service.loop.writing.acknowledged, [settlement], 0)
+
+    def take(self) -> None:
+        """Acknowledge what waits."""
+        self._service.loop.writing.acknowledged(self.waiting, 0)
 
     def forget(self, partitions: Collection[int]) -> None:
         pass
@@ -203,6 +213,34 @@ async def test_a_request_that_a_hand_over_abandons_during_the_drain_makes_the_st
     draining = asyncio.ensure_future(service.life.drain())
     assert offsets(await service.calls.on_revoked([0])) == {0: 0}
     assert not await draining
+
+
+async def test_a_hand_over_waits_for_settlements_longer_than_for_answers() -> None:
+    """A settlement that the next owner does not find in the ledger is sent to Pendo again."""
+    service, requests, _ = service_with(PENDO__REQUEST_TIMEOUT_SECONDS="0.01")
+    ledger = cast("Ledger", service.loop.writing.ledger)
+    ledger.slow = True
+    take_over(service, [0])
+    service.loop.receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    revoking = asyncio.ensure_future(service.calls.on_revoked([0]))
+    await go_on()
+    service.loop.answered(requests.under_way[0], OK, 0.1)
+    await eventually(lambda: ledger.waiting)
+    await asyncio.sleep(0.01 + 2 * LATE_SECONDS)
+    ledger.take()
+    assert offsets(await revoking) == {0: 1}
+
+
+async def test_a_hand_over_does_not_wait_for_ever_for_settlements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_calls, "SETTLED_SECONDS", 0.01)
+    service, requests, _ = service_with()
+    cast("Ledger", service.loop.writing.ledger).slow = True
+    take_over(service, [0])
+    service.loop.receive([record(decision("v", occurred_at=now_ms()))])
+    await eventually(lambda: requests.under_way)
+    service.loop.answered(requests.under_way[0], OK, 0.1)
+    assert offsets(await service.calls.on_revoked([0])) == {0: 0}
 
 
 async def test_answers_that_come_after_the_run_has_ended_are_ignored() -> None:

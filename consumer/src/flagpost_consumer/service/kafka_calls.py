@@ -25,6 +25,11 @@ from flagpost_consumer.service.stopping import Stopping
 
 log = structlog.get_logger(__name__)
 
+SETTLED_SECONDS = 10.0
+"""How long a hand-over waits for settlements once requests are answered. What the next owner does not find in the
+ledger is sent to Pendo again; but the group waits for a member that hands over, and Kafka may take nothing for long.
+"""
+
 
 class KafkaCalls:
     """The intake's handler (`IntakeHandler`)."""
@@ -108,12 +113,17 @@ class KafkaCalls:
         return current is not None and self.assignment_of.get(current, 0) < assignment
 
     async def _let_go(self, partitions: list[int]) -> None:
-        """Hand back what waits in these partitions, and wait for what is in flight."""
+        """Hand back what waits in these partitions; wait for what is in flight, then for what is being written."""
         self._loop.decoding.discard(partitions)
         self._engine.revoke(partitions, clock())
         self._loop.wake()
-        limit = self._request_timeout_seconds + LATE_SECONDS
-        await self._stopping.until(lambda: self._engine.is_quiet(partitions) or self._stopping.drained, limit)
+        answered, written = self._engine.are_answered, self._engine.are_written
+        await self._wait(lambda: answered(partitions), self._request_timeout_seconds + LATE_SECONDS)
+        await self._wait(lambda: written(partitions), SETTLED_SECONDS)
+
+    async def _wait(self, reached: Callable[[], bool], limit_seconds: float) -> None:
+        """Wait until the engine has reached a state, for a time, or to the end of the drain."""
+        await self._stopping.until(lambda: reached() or self._stopping.drained, limit_seconds)
 
     def on_epoch(self, partition: int, offset: int, epoch: int) -> None:
         """Another leader wrote what is read of a partition from an offset on; ledger records will say so."""

@@ -110,10 +110,10 @@ class Partition:
     window: LedgerWindow = field(default_factory=LedgerWindow)
     epochs: LeaderEpochs = field(default_factory=LeaderEpochs)
     offsets: Offsets[list[Delivery] | Duplicates] = field(default_factory=Offsets)
-    busy: int = 0
-    """Deliveries in flight, or settled and not acknowledged."""
+    in_flight: int = 0
+    """Deliveries of which a request is under way."""
     unwritten: int = 0
-    """Deliveries that are settled but not acknowledged."""
+    """Deliveries and gaps that have ended, and that Kafka has not acknowledged."""
     held: bool = False
     """Nothing of it is sent, because Kafka does not take its settlements (`Unacknowledged`)."""
     closing: bool = False

@@ -65,14 +65,13 @@ class Settling:
         self.accounts.records += count
         self.accounts.plan(Kind.TRACK, count)
         self.accounts.plan(Kind.VISITOR_METADATA, len(duplicates.unchanged))
-        duplicates.partition.busy += len(duplicates.entries)
         self._unwritten(duplicates.partition, len(duplicates.entries))
         self._duplicates.append(duplicates)
 
     def start(self, delivery: Delivery) -> None:
         """Note that a request for a waiting delivery starts."""
         delivery.stage = Stage.IN_FLIGHT
-        delivery.partition.busy += 1
+        delivery.partition.in_flight += 1
         self.waiting -= 1
 
     def pass_over(self, offset: int, partition: Partition) -> None:
@@ -84,13 +83,13 @@ class Settling:
     def lose(self, partition: Partition, gap: Gap) -> None:
         """Note lost offsets; they stop the partition's position until the ledger has them."""
         partition.offsets.lose(gap.from_offset, gap.to_offset, [])
-        partition.busy += 1
+        self._unwritten(partition, 1)
         self.pending_records += 1
         self.accounts.offsets_lost += gap.to_offset - gap.from_offset
 
     def gap_written(self, partition: Partition, gap: Gap) -> None:
         """The ledger has the lost offsets."""
-        partition.busy -= 1
+        self._written(partition, 1)
         if gap.from_offset in partition.offsets:
             partition.offsets.settle(gap.from_offset)
             self.pending_records -= 1
@@ -99,7 +98,7 @@ class Settling:
         """A delivery's request has failed, and it waits again."""
         if delivery.stage is Stage.IN_FLIGHT:
             delivery.stage = Stage.WAITING
-            delivery.partition.busy -= 1
+            delivery.partition.in_flight -= 1
             self.waiting += 1
 
     def settle(self, delivery: Delivery, ending: Ending, now: Instant) -> None:
@@ -107,8 +106,9 @@ class Settling:
         if delivery.stage is Stage.RETURNED:
             return
         if delivery.stage is Stage.WAITING:
-            delivery.partition.busy += 1
             self.waiting -= 1
+        else:
+            delivery.partition.in_flight -= 1
         delivery.stage = Stage.SETTLED
         self._unwritten(delivery.partition, 1)
         if ending.outcome in _UNDELIVERED:
@@ -122,7 +122,6 @@ class Settling:
             self.piled_up.add(partition)
 
     def _written(self, partition: Partition, count: int) -> None:
-        partition.busy -= count
         partition.unwritten -= count
         if self.piled_up and partition.unwritten <= self._max_unwritten:
             self.piled_up.discard(partition)
