@@ -75,6 +75,12 @@ async def _lets_go_at_once(calls: KafkaCalls, partitions: list[int]) -> None:
     await asyncio.sleep(0)
 
 
+async def _waits_for_answers_alone(calls: KafkaCalls, partitions: list[int]) -> None:
+    """Waits for requests in flight, and not until Kafka has their settlements."""
+    await _lets_go_at_once(calls, partitions)
+    await calls._wait(lambda: calls._engine.are_answered(partitions), calls._request_timeout_seconds)
+
+
 def _rests_not(lanes: Any, lane: Any, now: float, _answered: Callable[..., Any] = Lanes.answered) -> None:
     """Sends a visitor's next request directly after an answer."""
     interval, lanes._interval = lanes._interval, 0.0
@@ -252,6 +258,16 @@ DEFECTS = (
         _lets_go_at_once,
         7,
         "told again",
+    ),
+    Defect(
+        "a hand-over does not wait until Kafka has the settlements of what was answered",
+        "guarantees: sent twice",
+        KafkaCalls,
+        "_let_go",
+        _waits_for_answers_alone,
+        3,
+        "told again",
+        ("leaderless", "scale_up", "slow"),
     ),
     Defect(
         "what Kafka refuses is forgotten",

@@ -71,6 +71,8 @@ class Trouble:
     began: float
     ended: float
     process: Process | None
+    delays_only: bool
+    """Whether it loses nothing for good: what is sent again because of it was sent again too soon."""
 
 
 class Oracle:
@@ -107,10 +109,10 @@ class Oracle:
         """An event was published."""
         self.published[published.event_id] = published
 
-    def trouble(self, process: Process | None, seconds: float) -> None:
+    def trouble(self, process: Process | None, seconds: float, *, delays_only: bool = False) -> None:
         """A process (None: every process) has trouble for a time, from now on."""
         now = self._broker.loop.now
-        self._troubles.append(Trouble(now, now + seconds, process))
+        self._troubles.append(Trouble(now, now + seconds, process, delays_only))
 
     def is_troubled(self, process: Process, at: float) -> bool:
         """Whether a process has trouble at a time."""
@@ -361,7 +363,8 @@ class Oracle:
     def _is_excused(self, before: Sight, after: Sight, key: tuple[str, str, str]) -> bool:
         settled_at = self._delivered_at.get(key, float("inf"))
         return any(
-            trouble.process in (None, before.process)
+            not trouble.delays_only
+            and trouble.process in (None, before.process)
             and trouble.began <= after.at
             and trouble.ended >= before.at - 0.1
             and settled_at > trouble.began

@@ -441,11 +441,11 @@ class Troubles:
         return self.world.random.choice(self.world.broker.topics[topic].logs)
 
     def leaderless(self) -> None:
-        log, seconds = self._some_log(EVENTS, LEDGER, LEDGER, DEAD_LETTERS), self._until(2, 8)
+        log, seconds = self._some_log(EVENTS, LEDGER, LEDGER, DEAD_LETTERS), self._until(2, 6)
         self._note(f"{log.topic}/{log.number} has no leader for {seconds:.1f} s")
         log.leaderless_until = self.world.loop.now + seconds
         if log.topic in {LEDGER, DEAD_LETTERS}:  # a drain waits for what is to be written there
-            self.world.oracle.trouble(None, seconds)
+            self.world.oracle.trouble(None, seconds, delays_only=True)
 
     def refuse(self) -> None:
         log, seconds = self._some_log(LEDGER, DEAD_LETTERS), self._until(2, 6)
