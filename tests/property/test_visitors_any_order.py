@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagpost_consumer.commands.reconcile.visitors import STANDINGS, Visitors, standing_of
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.commands.reconcile.visitors import Visitors, standing_of
+from flagpost_consumer.core.outcomes import STANDINGS, Kind, Outcome, Reason
 from flagpost_schemas import LedgerEntry
 
 GROUPS = st.sampled_from([("checkout", "treatment"), ("checkout", "control"), ("search", None)])

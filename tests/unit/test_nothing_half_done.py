@@ -17,8 +17,7 @@ import pytest
 
 from engine_world import START_MS
 from flagpost_consumer.commands.explain.stories import MEANINGS
-from flagpost_consumer.commands.reconcile.visitors import STANDINGS
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.outcomes import STANDINGS, Kind, Outcome, Reason
 from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.policy import Policy
 from flagpost_consumer.settings.sections import Region

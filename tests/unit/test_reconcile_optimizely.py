@@ -20,8 +20,7 @@ from flagpost_consumer.commands.reconcile.three_way_report import (
     optimizely_json,
     sentences,
 )
-from flagpost_consumer.commands.reconcile.visitors import STANDINGS
-from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.outcomes import STANDINGS, Reason
 from flagpost_schemas import LedgerEntry, Source
 from flagpost_schemas.exposures import Exposure, exposure_digest
 

@@ -101,3 +101,41 @@ class Ending:
 
 
 DELIVERED = Ending(Reason.OK)
+
+PENDING = "pending"
+UNEXPLAINED = "unexplained"
+UNKNOWN = "unknown"
+"""A reason that only a later release knows."""
+OFFSET_LOST = "offset_lost"
+"""The group could not read the decision: it is in a gap of the ledger."""
+
+FURTHEST_FIRST = (
+    OFFSET_LOST,
+    Reason.UNDECODABLE,
+    Reason.UNKNOWN_SCHEMA,
+    UNKNOWN,
+    Reason.INVALID,
+    Reason.NO_VISITOR_ID,
+    Reason.SUPPRESSED,
+    Reason.NOT_SELECTED,
+    Reason.NO_CONSENT,
+    Reason.FLAG_FILTERED,
+    Reason.NOT_DISPATCHED,
+    Reason.FIELD_MISSING,
+    Reason.SUPERSEDED,
+    Reason.UNCHANGED,
+    Reason.DEDUPE,
+    Reason.VISITOR_BACKLOG,
+    Reason.EXPIRED,
+    Reason.ATTEMPTS_EXHAUSTED,
+    Reason.REJECTED,
+    UNEXPLAINED,
+    PENDING,
+    Reason.OK,
+)
+"""How near to delivery a decision came: in the order of the checks (docs/contract.md#outcomes), then of Pendo's
+answers.
+"""
+
+STANDINGS = tuple(str(each) for each in FURTHEST_FIRST)
+"""The possible states of a visitor; the last one is delivered."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.outcomes import DELIVERED, PENDING, STANDINGS, UNEXPLAINED, Ending, Kind, Outcome
 from flagpost_schemas import DecisionEvent, Event, variation_as_sent
 
 Row = tuple[str, str | None]
@@ -28,11 +28,9 @@ class Published:
     event: Event
 
     @property
-    def row(self) -> Row | None:
-        """The flag and variation of a decision."""
-        if not isinstance(self.event, DecisionEvent):
-            return None
-        return self.event.flag_key, variation_as_sent(self.event)
+    def decision(self) -> DecisionEvent | None:
+        """Its event, if that is a decision."""
+        return self.event if isinstance(self.event, DecisionEvent) else None
 
 
 @dataclass(slots=True)
@@ -48,18 +46,30 @@ class Counts:
     sent_again: int = 0
     pending: int = 0
     unexplained: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Why they ended, if they were not delivered."""
 
-    def add(self, ending: Outcome | None, *, is_below_commit: bool) -> None:
+    def add(self, ending: Ending | None, *, is_below_commit: bool) -> str:
         """Count one delivery: its outcome, or whether it is explained that it has none
-        (docs/contract.md#accounting).
+        (docs/contract.md#accounting). Returns how far it came, a word of `STANDINGS`.
         """
         self.published += 1
-        if ending is not None:
-            setattr(self, ending.value, getattr(self, ending.value) + 1)
-        elif is_below_commit:
-            self.unexplained += 1
-        else:
-            self.pending += 1
+        if ending is None:
+            word = UNEXPLAINED if is_below_commit else PENDING
+            setattr(self, word, getattr(self, word) + 1)
+            return word
+        setattr(self, ending.outcome.value, getattr(self, ending.outcome.value) + 1)
+        if ending.outcome is not Outcome.DELIVERED:
+            self.reasons[ending.reason.value] = self.reasons.get(ending.reason.value, 0) + 1
+        return ending.reason.value
+
+    def add_up(self, other: Counts) -> None:
+        """Add another's counts."""
+        for each in fields(self):
+            if each.name != "reasons":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for reason, count in other.reasons.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
 
 
 @dataclass(slots=True)
@@ -70,6 +80,8 @@ class Reconciliation:
     other: Counts = field(default_factory=Counts)
     """Track events that are not decisions."""
     metadata: Counts = field(default_factory=Counts)
+    visitors: dict[Row, dict[str, str]] = field(default_factory=dict)
+    """How near to delivery each visitor's decisions came, by visitor id: a word of `STANDINGS`."""
     decided: Counter[Row] = field(default_factory=Counter)
     """The application's own count."""
     removed_at_source: int = 0
@@ -84,8 +96,7 @@ class Reconciliation:
         """All track deliveries."""
         total = Counts()
         for counts in [*self.rows.values(), self.other]:
-            for name, value in asdict(counts).items():
-                setattr(total, name, getattr(total, name) + value)
+            total.add_up(counts)
         return total
 
     @property
@@ -120,7 +131,8 @@ class Reconciliation:
                     "variation_key": row[1],
                     "decided": self.decided[row],
                     **asdict(self.rows[row]),
-                    "pendo": {"counted": self.at_pendo[row]},
+                    "visitors": self._visitors_json(row),
+                    "pendo": self._pendo_json(row),
                 }
                 for row in self.ordered_rows()
             ],
@@ -134,6 +146,22 @@ class Reconciliation:
             "disagreements": self.disagreements(),
         }
 
+    def _visitors_json(self, row: Row) -> dict[str, Any]:
+        """A visitor who was not delivered has one reason: how far the nearest of the decisions came."""
+        standings = Counter(self.visitors.get(row, {}).values())
+        decided, delivered = standings.total(), standings.pop(DELIVERED.reason.value, 0)
+        return {
+            "decided": decided,
+            "delivered": delivered,
+            "lost": decided - delivered,
+            "by_reason": dict(standings),
+        }
+
+    def _pendo_json(self, row: Row) -> dict[str, int]:
+        """The stand-in answers everything, so it counts exactly what was delivered."""
+        delivered = self.rows[row].delivered
+        return {"counted": self.at_pendo[row], "expected_min": delivered, "expected_max": delivered}
+
     def ordered_rows(self) -> list[Row]:
         """The rows by flag, then variation."""
         return sorted(self.rows, key=lambda row: (row[0], row[1] or ""))
@@ -141,7 +169,7 @@ class Reconciliation:
 
 def reconcile(
     published: Iterable[Published],
-    settled: Mapping[tuple[Place, Kind], Outcome],
+    settled: Mapping[tuple[Place, Kind], Ending],
     committed: Mapping[int, int],
 ) -> Reconciliation:
     """Compare the events topic with the settlements. `committed`: the group's position by partition."""
@@ -149,9 +177,14 @@ def reconcile(
     for record in published:
         partition, offset = record.place
         is_below = offset < committed.get(partition, 0)
-        row = record.row
+        decision = record.decision
+        row = None if decision is None else (decision.flag_key, variation_as_sent(decision))
         counts = table.other if row is None else table.rows.setdefault(row, Counts())
-        counts.add(settled.get((record.place, Kind.TRACK)), is_below_commit=is_below)
+        standing = counts.add(settled.get((record.place, Kind.TRACK)), is_below_commit=is_below)
+        if row is not None and decision is not None and decision.visitor_id:
+            known = table.visitors.setdefault(row, {})
+            before = known.get(decision.visitor_id, standing)
+            known[decision.visitor_id] = max(standing, before, key=STANDINGS.index)
         if row is not None and row[1] is not None:
             ending = settled.get((record.place, Kind.VISITOR_METADATA))
             table.metadata.add(ending, is_below_commit=is_below)

@@ -26,7 +26,7 @@ from rich.live import Live
 
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.core.books.deliveries import Settled
-from flagpost_consumer.core.outcomes import Kind, Outcome
+from flagpost_consumer.core.outcomes import Ending, Kind, Outcome
 from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka, EmbeddedKafkaError
 from flagpost_consumer.demo.journey import Journey, journey_of
@@ -93,14 +93,14 @@ class Progress:
 
     app: dict[str, Any] = field(default_factory=dict)
     """The application's last line."""
-    settled: dict[tuple[Place, Kind], Outcome] = field(default_factory=dict)
+    settled: dict[tuple[Place, Kind], Ending] = field(default_factory=dict)
     journey: Journey | None = None
     """The journey of the first delivered decision."""
 
     def note(self, settled: Settled) -> None:
         """A delivery has ended; of several endings of one delivery, the first is kept."""
         key = (settled.record.partition, settled.record.offset), settled.kind
-        self.settled.setdefault(key, settled.ending.outcome)
+        self.settled.setdefault(key, settled.ending)
 
 
 def carry_out(options: Options, interrupted: Callable[[], bool], *, as_json: bool) -> bool:

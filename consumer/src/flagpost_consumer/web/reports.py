@@ -14,7 +14,8 @@ import orjson
 from flagpost_consumer.adapters.kafka.dead_letter_writer import HEADER_PREFIX
 from flagpost_consumer.commands.reconcile.counting import Counts, Row
 from flagpost_consumer.commands.reconcile.ratio_words import ratio_remark, ratio_warnings
-from flagpost_consumer.commands.reconcile.visitors import PENDING, VisitorCounts
+from flagpost_consumer.commands.reconcile.visitors import VisitorCounts
+from flagpost_consumer.core.outcomes import PENDING
 from flagpost_consumer.terminal.times import moment_text
 from flagpost_consumer.web.aggregates import View
 from flagpost_consumer.web.charts import Step

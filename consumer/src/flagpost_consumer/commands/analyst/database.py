@@ -16,8 +16,7 @@ from typing import Self
 import duckdb
 
 from flagpost_consumer.commands.analyst.rows import COLUMNS, TIMES
-from flagpost_consumer.commands.reconcile.visitors import STANDINGS
-from flagpost_consumer.core.outcomes import Outcome
+from flagpost_consumer.core.outcomes import STANDINGS, Outcome
 
 MEMORY = "512MB"
 MOST_THREADS = 4

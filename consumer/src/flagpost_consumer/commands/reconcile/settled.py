@@ -13,9 +13,8 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from flagpost_consumer.commands.reconcile.visitors import STANDINGS, UNKNOWN
 from flagpost_consumer.commands.sources.topic_reading import Span
-from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
+from flagpost_consumer.core.outcomes import STANDINGS, UNKNOWN, Kind, Outcome, Reason
 from flagpost_schemas import LedgerEntry
 
 Delivered = tuple[int, Kind]

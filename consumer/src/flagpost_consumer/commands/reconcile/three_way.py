@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from flagpost_consumer.commands.reconcile.counting import Row
 from flagpost_consumer.commands.reconcile.lost_at_publishers import LostAtPublishers
-from flagpost_consumer.commands.reconcile.visitors import PENDING, Visitors
-from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.commands.reconcile.visitors import Visitors
+from flagpost_consumer.core.outcomes import PENDING, Reason
 from flagpost_schemas import DecisionEvent, RuleType, Source, variation_as_sent
 from flagpost_schemas.exposures import Exposure, exposure_of
 
