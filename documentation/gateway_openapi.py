@@ -140,6 +140,10 @@ def _paths() -> Json:
         paths[path] = {"post": _operation("Segment's HTTP tracking API", body, "200", answered)}
     webhook = _operation("Pendo's webhooks", {"type": "object"}, "200", {"published": {"type": "boolean"}})
     signature = {"name": SIGNATURE_HEADER, "in": "header", "required": True, "schema": {"type": "string"}}
+    webhook["responses"]["404"] = {
+        "description": "Webhooks are off: there is no secret to verify them with.",
+        "content": _json(_reference("Refusal")),
+    }
     paths[webhooks_route.PATH] = {"post": {**webhook, "security": [], "parameters": [signature]}}
     return paths
 

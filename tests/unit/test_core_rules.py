@@ -213,11 +213,11 @@ def test_a_decisions_track_body_is_that_of_the_contract_byte_for_byte() -> None:
 @pytest.mark.parametrize(
     ("rule_type", "expected"),
     [
-        ("delivery", {"enabled": True, "rule_type": "delivery", "plan": "pro"}),
-        (None, {"enabled": True, "plan": "pro"}),
+        ("delivery", {"enabled": True, "rule_type": "delivery", "rule_type_2": "mine", "plan": "pro"}),
+        (None, {"enabled": True, "rule_type_2": "mine", "plan": "pro"}),
     ],
 )
-def test_the_rule_s_type_is_a_property_if_set_and_no_attribute_takes_its_name(
+def test_the_rule_s_type_is_a_property_if_set_and_an_attribute_of_its_name_gets_a_number(
     rule_type: str | None, expected: dict[str, object]
 ) -> None:
     event = decision("v", rule_type=rule_type, attributes={"plan": "pro", "rule_type": "mine"})
@@ -230,6 +230,21 @@ def test_the_rule_s_type_is_a_property_if_set_and_no_attribute_takes_its_name(
         track = Planner(Policy(decisions=decisions)).plan(event, START_MS)[0].track
         assert track is not None
         assert list(track.properties.items()) == list(properties.items())
+
+
+def test_attributes_with_the_names_of_a_decisions_own_properties_get_numbers_that_are_free() -> None:
+    """docs/contract.md#requests-to-pendo: every attribute that is listed is sent; before, such a one was left out."""
+    event = decision("v", attributes={"enabled": "mine", "enabled_2": "too", "flag_key": 1})
+    asked = DecisionsSettings(attribute_properties=["enabled", "enabled_2", "flag_key", "variation_key"])
+    track = Planner(Policy(decisions=asked)).plan(event, START_MS)[0].track
+
+    assert track is not None
+    assert list(track.properties.items())[4:] == [
+        ("enabled_3", "mine"),
+        ("enabled_2", "too"),
+        ("flag_key_2", 1),
+    ]
+    assert track.properties["enabled"] is True
 
 
 def test_unknown_fields_are_left_out_and_properties_and_context_are_always_there() -> None:

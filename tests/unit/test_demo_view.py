@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -73,7 +74,8 @@ def test_it_says_duplicates_like_the_rest_of_flagpost() -> None:
 @pytest.mark.parametrize("rare", [{}, {"pending": 12}, {"dropped": 3, "dead_lettered": 1, "pending": 12}])
 def test_no_heading_of_the_table_is_cut_at_80_columns(rare: dict[str, int]) -> None:
     file = io.StringIO()
-    counts = Counts(published=99_999, delivered=99_999, duplicate=99_999, unexplained=9_999, **rare)
+    counts = Counts(published=99_999, delivered=99_999, duplicate=99_999, unexplained=9_999)
+    counts = replace(counts, **rare)  # type: ignore[arg-type]  # they are counts
     print_table(
         Terminal(file=file, width=80), Reconciliation(rows={("checkout_redesign", "treatment"): counts})
     )

@@ -22,6 +22,9 @@ DECISION = {
     "context": {"ip": "203.0.113.7"},
 }
 
+TOO_LARGE = {"type": "track", "visitor_id": "v", "event": "e", "properties": {"p": "x" * 70_000}}
+"""Larger than `kafka.max_event_bytes`: publisher, gateway and import refuse it, and the consumer dead-letters it."""
+
 
 def preview(event: object, *options: str, env: dict[str, str] | None = None) -> Result:
     text = event if isinstance(event, (str, bytes)) else json.dumps(event)
@@ -97,6 +100,8 @@ def test_a_repair_is_reported_with_its_rule() -> None:
         ({**DECISION, "consent": {"analytics": False}}, {}, ("dropped", "no_consent")),
         (DECISION, {"FLAGPOST_SELECT__ENVIRONMENTS__ALLOW": '["prod*"]'}, ("dropped", "not_selected")),
         ({"type": "track", "event": "e", "anonymous_id": "a"}, {}, ("dropped", "no_visitor_id")),
+        (TOO_LARGE, {}, ("dead_lettered", "invalid")),
+        (DECISION, {"FLAGPOST_KAFKA__MAX_EVENT_BYTES": "50"}, ("dead_lettered", "invalid")),
     ],
 )
 def test_an_event_that_would_not_be_sent_shows_how_it_would_be_settled(

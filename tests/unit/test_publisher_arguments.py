@@ -6,11 +6,15 @@ from typing import Any
 import pytest
 
 from flagpost_publisher import Publisher
+from flagpost_publisher.arguments import seconds_of
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"bootstrap_servers": None}, TypeError, "bootstrap_servers is of type NoneType; give a str"),
     ({"bootstrap_servers": " "}, ValueError, "bootstrap_servers is empty"),
     ({"topic": ""}, ValueError, "topic is empty"),
+    ({"topic": "flagpost events"}, ValueError, "topic is no name of a topic; give at most 249 of"),
+    ({"topic": "e" * 250}, ValueError, "topic is no name of a topic"),
+    ({"impressions_topic": "a/b"}, ValueError, "impressions_topic is no name of a topic"),
     ({"service": 5}, TypeError, "service is of type int"),
     ({"environment": ""}, ValueError, "environment is empty"),
     ({"schema_registry_url": "registry:8081"}, ValueError, "schema_registry_url is not an http or https URL"),
@@ -63,6 +67,21 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], error: type[Except
 def test_properties_that_flagpost_owns_are_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"properties: {name} is set by Flagpost; leave it out"):
         Publisher(bootstrap_servers="127.0.0.1:1", properties={name: "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(0, 0), (2.5, 2.5), (-1, 0), (float("inf"), 1e6), (float("nan"), 10), (None, 10), ("x", 10)],
+)
+def test_a_time_that_is_none_does_not_raise(given: object, seconds: float) -> None:
+    """docs/contract.md#publisher: no call raises. librdkafka waits for ever if a time is negative."""
+    assert seconds_of(given) == seconds
+
+
+def test_flush_and_close_return_whatever_they_are_given() -> None:
+    publisher = Publisher(bootstrap_servers="127.0.0.1:1")
+    assert publisher.flush("soon") == 0  # type: ignore[arg-type]
+    assert publisher.close(None) == 0  # type: ignore[arg-type]
 
 
 def test_the_arguments_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

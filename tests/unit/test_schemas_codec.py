@@ -134,6 +134,7 @@ def test_every_written_schema_is_among_those_read() -> None:
         (DECISION, b"visitor-1"),
         (EVENTS[1], b"anonym"),
         (TrackEvent(event_id="t", occurred_at=0, visitor_id="ü", anonymous_id="b", event="e"), "ü".encode()),
+        (TrackEvent(event_id="t", occurred_at=0, visitor_id="", anonymous_id="b", event="e"), b"b"),
         (TrackEvent(event_id="t", occurred_at=0, event="e"), None),
         (EVENTS[2], b"v1"),
         (EVENTS[3], b"acme"),

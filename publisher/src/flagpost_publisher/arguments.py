@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from flagpost_publisher.registry import INSECURE_PROPERTY, shows_password
 from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES
 from flagpost_settings.owned_properties import instead_of
+from flagpost_settings.topic_names import TOPIC_NAME
 from flagpost_settings.variables import advice, misspelt
 
 Attributes: TypeAlias = Mapping[str, Any]
@@ -34,6 +36,12 @@ PROPERTIES: Final = "FLAGPOST_KAFKA__PROPERTIES"
 PROPERTIES_FILES: Final = "FLAGPOST_KAFKA__PROPERTIES_FILES"
 MAX_EVENT_BYTES: Final = "FLAGPOST_KAFKA__MAX_EVENT_BYTES"
 """The variables that contain JSON; see `_VARIABLES` for the others."""
+
+
+WAIT_SECONDS: Final = 10.0
+"""How long `flush` and `close` wait by default."""
+MAX_WAIT_SECONDS: Final = 1_000_000.0
+"""Librdkafka counts milliseconds in 32 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +79,13 @@ def checked(options: Options) -> Options:
             f"or set the property {INSECURE_PROPERTY} to true"
         )
     return replace(options, attributes=tuple(options.attributes), properties=dict(options.properties))
+
+
+def seconds_of(value: object) -> float:
+    """How long a call may wait; the default for what is no number, because no call raises after the constructor."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return WAIT_SECONDS
+    return min(max(value, 0.0), MAX_WAIT_SECONDS)
 
 
 def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -144,6 +159,19 @@ def _text(name: str, value: object) -> None:
         raise ValueError(
             f"{name} holds a NUL character, and Kafka's client ignores what follows one; remove it"
         )
+
+
+def _topic(name: str, value: object) -> None:
+    _text(name, value)
+    if not re.fullmatch(TOPIC_NAME, str(value)):
+        raise ValueError(
+            f"{name} is no name of a topic; give at most 249 of the characters a-z, A-Z, 0-9, '.', '_' and '-'"
+        )
+
+
+def _optional_topic(name: str, value: object) -> None:
+    if value is not None:
+        _topic(name, value)
 
 
 def _optional_text(name: str, value: object) -> None:
@@ -234,7 +262,7 @@ def _callable(name: str, value: object) -> None:
 
 _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "bootstrap_servers": _text,
-    "topic": _text,
+    "topic": _topic,
     "service": _optional_text,
     "environment": _optional_text,
     "schema_registry_url": _url,
@@ -248,5 +276,5 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "properties": _properties,
     "on_error": _callable,
     "max_event_bytes": _positive,
-    "impressions_topic": _optional_text,
+    "impressions_topic": _optional_topic,
 }

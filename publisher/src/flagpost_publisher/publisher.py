@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVarTuple
 
-from flagpost_publisher.arguments import Options, arguments_from, checked
+from flagpost_publisher.arguments import Options, arguments_from, checked, seconds_of
 from flagpost_publisher.attachment import Attachment
 from flagpost_publisher.complaints import say_where_nobody_logs
 from flagpost_publisher.duplicates import Claim, claim_of
@@ -259,12 +259,13 @@ class Publisher:
         """Wait until Kafka has acknowledged everything, at most `timeout_seconds`. Returns how many events
         are left.
         """
-        return self._here().output.flush(timeout_seconds)
+        return self._here().output.flush(seconds_of(timeout_seconds))
 
     def close(self, timeout_seconds: float = 10) -> int:
         """Detach from all clients, flush, and stop. Returns how many events were left: they count as failed."""
         for attachment in list(self._attached):
             self.detach(attachment.client)
+        timeout_seconds = seconds_of(timeout_seconds)
         deadline = monotonic() + timeout_seconds
         here = self._here()
         left = here.output.close(timeout_seconds - here.reporting.seconds_to_finish(timeout_seconds))

@@ -136,13 +136,13 @@ EVENT_TYPES: tuple[type[Event], ...] = (DecisionEvent, TrackEvent, VisitorMetada
 def partition_key(event: Event) -> bytes | None:
     """The Kafka key of `event`: the visitor id, UTF-8, so that a visitor's events share a partition.
 
-    For an AccountMetadata the account id, for a TrackEvent without visitor id its anonymous id; None if it has
-    neither.
+    For an AccountMetadata the account id, for a TrackEvent without visitor id, or with an empty one, its anonymous
+    id; None if it has neither.
     """
     if isinstance(event, AccountMetadata):
         return event.account_id.encode()
-    if isinstance(event, TrackEvent) and event.visitor_id is None:
-        return None if event.anonymous_id is None else event.anonymous_id.encode()
+    if isinstance(event, TrackEvent) and not event.visitor_id and event.anonymous_id is not None:
+        return event.anonymous_id.encode()
     visitor_id = event.visitor_id
     return None if visitor_id is None else visitor_id.encode()
 

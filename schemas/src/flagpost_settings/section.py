@@ -9,6 +9,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from flagpost_settings.topic_names import TOPIC_NAME
+
 SECTIONS: Final = (
     "kafka",
     "pendo",
@@ -41,7 +43,7 @@ PositiveInt = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 PortNumber = Annotated[int, Field(ge=0, le=65_535)]
 """0: any free port."""
 Text = Annotated[str, StringConstraints(min_length=1)]
-TopicName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+TopicName = Annotated[str, StringConstraints(pattern=f"^{TOPIC_NAME}$")]
 """What Kafka accepts as a topic's name."""
 
 

@@ -19,16 +19,18 @@ from flagpost_consumer.adapters.http.headers import IDENTITY
 from flagpost_consumer.adapters.pendo.address import PendoAddress, pendo_address
 from flagpost_consumer.adapters.pendo.fields import parse_schema
 from flagpost_consumer.commands.cli import SettingsLoader
-from flagpost_consumer.core.outcomes import Ending
+from flagpost_consumer.core.outcomes import Ending, Reason
 from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.core.planning.mapping import metadata_body, track_body
 from flagpost_consumer.core.planning.pendo_rules import Repair, Rule
 from flagpost_consumer.core.planning.plan import FieldCatalog, Planned, Planner
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.core.records import DecodeFailure
 from flagpost_consumer.settings import Needs, planned_policy
 from flagpost_consumer.terminal.asking import at_a_terminal
 from flagpost_consumer.terminal.echo import Coloured, echo, echo_json, echo_json_text
-from flagpost_schemas import new_event_id
+from flagpost_schemas import encode_single_object, new_event_id, partition_key
+from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
 from flagpost_schemas.json_form import EventFormError, event_from_json
 from flagpost_schemas.text_encoding import foreign_encoding
 
@@ -78,13 +80,21 @@ class Preview:
         }
 
 
-def foresee(event: object, policy: Policy, address: PendoAddress, fields: FieldCatalog) -> Preview:
+def foresee(
+    event: object,
+    policy: Policy,
+    address: PendoAddress,
+    fields: FieldCatalog,
+    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+) -> Preview:
     """Plan one JSON event. Raises EventFormError if it is not an event."""
     now_ms = time.time_ns() // 1_000_000
     planner = Planner(policy)
     planner.fields = fields
     typed = event_from_json(event, now_ms=now_ms, new_event_id=new_event_id)
-    planned = planner.plan(typed, now_ms)
+    wrong = too_large(partition_key(typed), len(encode_single_object(typed)), max_event_bytes)
+    refused = None if wrong is None else DecodeFailure(Reason.INVALID, f"the event {wrong}; publish less")
+    planned = planner.plan(refused or typed, now_ms)
     return Preview(planned, tuple(request for plan in planned for request in _requests(plan, address)))
 
 
@@ -135,7 +145,13 @@ def preview(load: SettingsLoader, source: IO[bytes], as_json: bool, schema: IO[b
     if (encoding := foreign_encoding(content)) is not None:
         raise click.ClickException(f"{name} is {encoding}; save it as UTF-8")
     try:
-        shown = foresee(orjson.loads(content), planned_policy(settings), pendo_address(settings), fields)
+        shown = foresee(
+            orjson.loads(content),
+            planned_policy(settings),
+            pendo_address(settings),
+            fields,
+            settings.kafka.max_event_bytes,
+        )
     except orjson.JSONDecodeError as error:
         raise click.ClickException(f"{name} is not JSON: {error}") from None
     except EventFormError as error:

@@ -193,7 +193,7 @@ def _too_large(max_bytes: int) -> Refusal:
     return Refusal(
         413,
         f"the body is larger than {max_bytes} bytes (after decompression)",
-        fix="send fewer events in one request; see gateway.max_body_bytes",
+        fix="send fewer events in one request; with the write key in a header it may have gateway.max_body_bytes",
         headers={"connection": "close"},
     )
 

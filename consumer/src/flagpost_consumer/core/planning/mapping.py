@@ -6,8 +6,9 @@ event has them (`pendo_rules` repairs them later), the context, and metadata val
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import orjson
@@ -72,7 +73,7 @@ def visitor_of(event: TrackEvent, mapping: MappingSettings) -> str | None:
 
 
 def own_properties(decisions: DecisionsSettings) -> tuple[str, ...]:
-    """The names of a decision's own properties; no attribute may use them."""
+    """The names of a decision's own properties; an attribute of such a name gets a number."""
     return (*DECISION_PROPERTIES, "rule_type") if decisions.rule_type_property else DECISION_PROPERTIES
 
 
@@ -89,9 +90,15 @@ def decision_properties(decision: DecisionEvent, decisions: DecisionsSettings) -
         properties["rule_type"] = decision.rule_type
     own = own_properties(decisions)
     for name in decisions.attribute_properties:
-        if name in decision.attributes and name not in own:
-            properties[name] = decision.attributes[name]
+        if name in decision.attributes:
+            sent_as = _numbered(name, decisions.attribute_properties) if name in own else name
+            properties[sent_as] = decision.attributes[name]
     return properties
+
+
+def _numbered(name: str, taken: Collection[str]) -> str:
+    """The name with the first number that makes it free, such as `enabled_2`."""
+    return next(numbered for number in count(2) if (numbered := f"{name}_{number}") not in taken)
 
 
 def decision_metadata(decision: DecisionEvent, decisions: DecisionsSettings) -> dict[str, MetadataValue]:
