@@ -50,14 +50,19 @@ def one_bad(answer: Answer) -> Pendo:
 
 
 def world_with(
-    pendo: Pendo, *, max_attempts: int = 10, request_timeout_seconds: float = 10.0, batch_size: int = 1000
+    pendo: Pendo,
+    *,
+    max_attempts: int = 10,
+    request_timeout_seconds: float = 10.0,
+    batch_size: int = 1000,
+    seed: int = 1,
 ) -> World:
     policy = Policy(
         delivery=DeliverySettings(visitor_interval_seconds=0.0, max_attempts=max_attempts),
         metadata=MetadataSettings(linger_seconds=0.5, batch_size=batch_size),
         limits=EndpointLimits(request_timeout_seconds=request_timeout_seconds),
     )
-    return World(policy, Random(1), answering=pendo)
+    return World(policy, Random(seed), answering=pendo)
 
 
 def publish_batch(world: World, size: int) -> None:
@@ -349,6 +354,25 @@ def test_an_attempt_counts_once_another_visitors_request_passed() -> None:
     world.run(until=1300.0)
     check_only_the_bad_one_died(world, Reason.ATTEMPTS_EXHAUSTED, 121)
     assert {sight.endpoint for sight in world.sights} == {EndpointName.METADATA}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_failed_with_others_does_not_count_for_an_ids_own_pauses(seed: int) -> None:
+    """Before the fix, a visitor from failing batches waited for up to a minute after one failure of its own."""
+    alone: list[float] = []
+
+    def script(world: World, ids: set[str]) -> Answer:
+        if ids == {"v0"}:
+            alone.append(world.now)
+        return Answer(503) if BAD in ids or (len(alone) == 1 and ids == {"v0"}) else OK
+
+    world = world_with(Pendo(script), seed=seed)
+    world.join()
+    publish_batch(world, 2)
+    publish_others(world, 3)
+    world.run(until=180.0)
+    first, second, *_ = alone
+    assert second - first < 3.0, "a first failure waits for two seconds at most"
 
 
 def test_a_failed_batch_is_retried_although_new_ones_take_all_allowed_requests() -> None:

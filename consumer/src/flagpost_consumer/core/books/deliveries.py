@@ -49,6 +49,7 @@ class Delivery:
     counted_attempts: int = 0
     """Attempts that count towards `delivery.max_attempts`."""
     failures: int = 0
+    """Failed attempts that were of nothing else: its pauses grow with them."""
     unseen: int = 0
     """Attempts whose answer was never seen."""
     status: int | None = None

@@ -186,18 +186,15 @@ class MetadataSending:
         batch = attempt.batch
         deliveries = [item.owner for item in self._batches.items(batch)]
         alone = len(batch.ids) == 1
-        if not alone:
-            # It is not known whose failure it was: it counts for none of them, and the batch is halved.
-            for delivery in deliveries:
-                delivery.successes_seen = self.endpoint.successes
         endings = {
             delivery: self._attempts.note(
                 delivery,
                 answer,
                 verdict,
                 self.endpoint,
-                is_current=is_current and alone,
+                is_current=is_current,
                 alone=others_passed(delivery, self.endpoint),
+                of_several=not alone,
             )
             for delivery in deliveries
         }

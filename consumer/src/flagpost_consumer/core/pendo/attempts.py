@@ -65,10 +65,12 @@ class Attempts:
         *,
         is_current: bool,
         alone: bool,
+        of_several: bool = False,
     ) -> Ending | None:
         """Note an attempt at a delivery; returns the delivery's ending, or None for a retry.
 
         `is_current`: what `tell` returned. `alone`: what `others_passed` returned; a failure counts only then.
+        `of_several`: the request was of other ids too; it is not known whose failure it was, so it counts for none.
         """
         delivery.attempts += 1
         if answer.status is None:
@@ -80,6 +82,8 @@ class Attempts:
             return DELIVERED
         if verdict is Verdict.REJECTED:
             return Ending(Reason.REJECTED, refusal(answer))
+        if of_several:
+            return None
         delivery.failures += 1
         if verdict is Verdict.SETUP and is_current:
             return _poison(delivery) if _is_poison(delivery, endpoint) else None
