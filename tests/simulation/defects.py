@@ -227,8 +227,8 @@ DEFECTS = (
         lanes,
         "_fitness",
         _oldest_first,
-        77,
-        "is not settled",
+        6100,
+        "(track)",
         ("kill", "stop", "outage"),
     ),
     Defect(

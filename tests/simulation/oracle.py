@@ -22,6 +22,8 @@ PROGRESS_SECONDS = 10.0
 """What was published at least this long before the end is settled at the end."""
 UNACKNOWLEDGED_SECONDS = 1.6
 """If the settlement of an answer is not in the ledger after this long, nothing more of its partition is sent."""
+ADD_UP_SECONDS = 6.0
+"""Troubles that are less than a session apart count as one."""
 SUPPRESSED_SECONDS = 8.0
 """A consumer sends nothing of a suppressed visitor from this long after the suppression and the last trouble."""
 ALARMS = {
@@ -110,9 +112,16 @@ class Oracle:
         self.published[published.event_id] = published
 
     def trouble(self, process: Process | None, seconds: float, *, delays_only: bool = False) -> None:
-        """A process (None: every process) has trouble for a time, from now on."""
+        """A process (None: every process) has trouble for a time, from now on.
+
+        Troubles that follow one another add up: together they may lose what each alone only delays.
+        """
         now = self._broker.loop.now
-        self._troubles.append(Trouble(now, now + seconds, process, delays_only))
+        follows = any(
+            now - each.ended < ADD_UP_SECONDS and (process is None or each.process in (None, process))
+            for each in self._troubles
+        )
+        self._troubles.append(Trouble(now, now + seconds, process, delays_only and not follows))
 
     def is_troubled(self, process: Process, at: float) -> bool:
         """Whether a process has trouble at a time."""

@@ -34,6 +34,8 @@ EVENTS, LEDGER, DEAD_LETTERS, SUPPRESSIONS = (
     "flagpost.suppressions",
 )
 SESSION_SECONDS = 6.0
+HARMLESS_SECONDS = SESSION_SECONDS / 2
+"""A member that is away for less than this keeps its session, and sends nothing again because of it."""
 REQUEST_TIMEOUT_SECONDS = 1.5
 INTERVAL_SECONDS = 0.1
 MAX_CONNECTIONS = 4
@@ -423,13 +425,13 @@ class Troubles:
         process, seconds = self.world.some_process(), self._until(0.5, 2, 5, 9)
         self._note(f"{process.name} is frozen for {seconds:.1f} s")
         process.freeze(seconds)
-        self.world.oracle.trouble(process, seconds)
+        self.world.oracle.trouble(process, seconds, delays_only=seconds < HARMLESS_SECONDS)
 
     def cut_off(self) -> None:
         process, seconds = self.world.some_process(), self._until(1, 4, 9)
         self._note(f"{process.name} is cut off from Kafka for {seconds:.1f} s")
         process.is_cut_off = True
-        self.world.oracle.trouble(process, seconds)
+        self.world.oracle.trouble(process, seconds, delays_only=seconds < HARMLESS_SECONDS)
 
         def end() -> None:
             process.is_cut_off = False
@@ -448,17 +450,18 @@ class Troubles:
             self.world.oracle.trouble(None, seconds, delays_only=True)
 
     def refuse(self) -> None:
-        log, seconds = self._some_log(LEDGER, DEAD_LETTERS), self._until(2, 6)
+        log, seconds = self._some_log(LEDGER, DEAD_LETTERS), self._until(2, 3)
         self._note(f"{log.topic}/{log.number} refuses writers for {seconds:.1f} s")
         log.refuses_until = self.world.loop.now + seconds
-        # The pauses between attempts double, so the last pause may be as long as the refusals lasted.
-        self.world.oracle.trouble(None, 2 * seconds + 1.0)
+        # The pauses between attempts double, so the last pause may be as long as the refusals lasted: together that
+        # is less than a hand-over waits for settlements.
+        self.world.oracle.trouble(None, 2 * seconds + 1.0, delays_only=True)
 
     def brokers_down(self) -> None:
         seconds = self._until(1, 4, 9)
         self._note(f"all brokers are down for {seconds:.1f} s")
         self.world.broker.is_down_until = self.world.loop.now + seconds
-        self.world.oracle.trouble(None, seconds)
+        self.world.oracle.trouble(None, seconds, delays_only=seconds < HARMLESS_SECONDS)
 
     def slow(self) -> None:
         seconds = self._until(5, 15)
