@@ -39,6 +39,7 @@ HARMLESS_SECONDS = SESSION_SECONDS / 2
 REQUEST_TIMEOUT_SECONDS = 1.5
 INTERVAL_SECONDS = 0.1
 MAX_CONNECTIONS = 4
+DRAIN_SECONDS = 8.0
 TROUBLE_SECONDS = 20.0
 """New troubles begin before this second."""
 CALM_SECONDS = 25.0
@@ -68,7 +69,7 @@ def settings(*, kip_848: bool) -> Settings:
         "PENDO__REQUEST_TIMEOUT_SECONDS": REQUEST_TIMEOUT_SECONDS,
         "PENDO__METADATA_TIMEOUT_SECONDS": REQUEST_TIMEOUT_SECONDS,
         "DELIVERY__VISITOR_INTERVAL_SECONDS": INTERVAL_SECONDS,
-        "DELIVERY__DRAIN_SECONDS": 8,
+        "DELIVERY__DRAIN_SECONDS": DRAIN_SECONDS,
         "METADATA__LINGER_SECONDS": 0.3,
     }
     environ = {f"FLAGPOST_{key}": str(value) for key, value in told.items()}
@@ -326,7 +327,7 @@ class World:
     def _had_trouble_draining(self, process: Process) -> bool:
         """Whether a trouble kept it from settling everything before it ended: its exit code is then 1."""
         stopped_at = self._stopped_at.get(process)
-        return stopped_at is not None and self.oracle.is_troubled(process, stopped_at)
+        return stopped_at is not None and self.oracle.is_troubled(process, stopped_at, DRAIN_SECONDS)
 
     def _close(self) -> None:
         """End everything, without notes in the history."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from deadlines import stretched
 from flagpost_consumer.adapters.kafka import topic_ids
@@ -236,6 +237,35 @@ def test_where_a_restart_begins(
     assert start_of(log, **more) == (start, gap, settles_from, told)
 
 
+@pytest.mark.parametrize(
+    ("known", "told", "commits", "is_retried"),
+    [
+        ("then", [], {"now"}, True),  # which of the two is the newer one, only Kafka knows
+        ("then", ["flagpost.ledger"], {"now"}, True),
+        ("then", [], {"then", None}, False),
+        ("now", ["flagpost.events"], {"then"}, False),
+        (None, [], {"now"}, False),  # a broker that tells no ids
+    ],
+)
+def test_a_commit_of_another_topic_than_the_known_one_needs_an_answer(
+    known: str | None, told: list[str], commits: set[str | None], is_retried: bool
+) -> None:
+    """A member that was cut off while the topic was created anew knows an old id. Before the fix, it took the commits
+    of the new topic for those of an old one: it began at the beginning, and committed offsets that were passed.
+    """
+    ids = SimpleNamespace(get=lambda _: known, ask=lambda: told)
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    restore = LedgerRestore(kafka, DedupeSettings(), Mock(), Mock(), cast("TopicIds", ids))
+    is_unconfirmed = restore._learn_ids()
+    assert is_unconfirmed is (known is not None and "flagpost.events" not in told)
+    expected = (
+        pytest.raises(KafkaException, match="does not tell the topic's id") if is_retried else nullcontext()
+    )
+    with expected:
+        if is_unconfirmed:
+            restore._require_answer(commits)
+
+
 def ledger_message(topic_id: str | None, offset: int) -> Any:
     """A ledger record that settles one offset of the topic with this id; each has another dedupe key."""
     delivered = entry(offset, dedupe_key=bytes([offset]) * 16, occurred_at=AT_MS)
@@ -306,7 +336,7 @@ def test_a_new_id_is_reported_once_and_silence_is_no_answer(monkeypatch: pytest.
     told: list[tuple[str, str, str | None]] = []
     Described(monkeypatch, None, {"events": "a"}, None, {"events": "a"}, {"events": "b"})
     ids = ids_of(told)
-    assert [ids.ask() for _ in range(6)] == [False, True, False, True, True, True]
+    assert [bool(ids.ask()) for _ in range(6)] == [False, True, False, True, True, True]
     assert told == [("events", "a", None), ("events", "b", "a")]
     assert ids.get("events") == "b"
 

@@ -7,7 +7,7 @@ topic whose id has changed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -46,8 +46,8 @@ class TopicIds:
         """The last known id of a topic."""
         return self._ids.get(topic)
 
-    def ask(self) -> bool:
-        """Ask Kafka; returns whether it answered. Blocks for a few seconds at most."""
+    def ask(self) -> Collection[str]:
+        """Ask Kafka; returns the topics whose id it told. Blocks for a few seconds at most."""
         with self._lock:
             if self._admin is None:
                 self._admin = AdminClient(self._config, logger=kafka_logger())
@@ -57,7 +57,7 @@ class TopicIds:
                 if topic_id != before:
                     self._ids[topic] = topic_id
                     self._on_told(topic, topic_id, before)
-        return bool(told)
+        return told.keys()
 
 
 def _describe(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:

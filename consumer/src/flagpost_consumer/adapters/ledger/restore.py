@@ -212,18 +212,26 @@ class LedgerRestore:
         finally:
             consumer.close()
 
-    def _learn_ids(self) -> None:
+    def _learn_ids(self) -> bool:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.
 
         A broker that has returned no id yet is asked once here, and then in the background (`TopicWatch`): its answer
-        without an id takes seconds. Where a log has gone back an answer is needed, if there can be one.
+        without an id takes seconds. Returns whether the broker, which has told the events topic's id before, does not
+        tell it now.
         """
         known = self._ids.get(self._kafka.topic) is not None
         if not known and self._has_asked:
-            return
+            return False
         self._has_asked = True
-        answered = self._ids.ask()
-        if known and not answered and any(each.went_back_to is not None for each in self._waiting()):
+        return self._kafka.topic not in self._ids.ask() and known
+
+    def _require_answer(self, committed_of: Iterable[str | None]) -> None:
+        """The topic's id was not confirmed. Raises KafkaException where that matters: a log has gone back, or a
+        commit is of another topic (`committed_of`: ids) than the one known so far: either may be the older one.
+        """
+        known = self._ids.get(self._kafka.topic)
+        went_back = any(each.went_back_to is not None for each in self._waiting())
+        if went_back or any(_is_other(each, known) for each in committed_of):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the broker does not tell the topic's id"))  # noqa: SLF001 - its public name
 
     def _begin(self, consumer: Consumer) -> dict[int, _Reading]:
@@ -232,7 +240,7 @@ class LedgerRestore:
         found = ledger[self._kafka.ledger_topic]
         if found.error is not None:
             raise KafkaException(rights.named(found.error, rights.reads(self._kafka.ledger_topic)))
-        self._learn_ids()
+        is_unconfirmed = self._learn_ids()
         waiting = self._waiting()
         for wanted in waiting:
             if wanted.partition.number not in found.partitions:
@@ -242,6 +250,8 @@ class LedgerRestore:
                 self._hold(wanted.partition, reason)
         asked = [TopicPartition(self._kafka.topic, wanted.partition.number) for wanted in waiting]
         committed = {each.partition: each for each in self._committed(consumer, asked)}
+        if is_unconfirmed:
+            self._require_answer(read_metadata(each.metadata).topic_id for each in committed.values())
         return {
             wanted.partition.number: self._reading(consumer, wanted, committed[wanted.partition.number])
             for wanted in waiting
