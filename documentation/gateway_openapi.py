@@ -140,19 +140,13 @@ def _paths() -> Json:
         paths[path] = {"post": _operation("Segment's HTTP tracking API", body, "200", answered)}
     webhook = _operation("Pendo's webhooks", {"type": "object"}, "200", {"published": {"type": "boolean"}})
     signature = {"name": SIGNATURE_HEADER, "in": "header", "required": True, "schema": {"type": "string"}}
-    webhook["responses"]["404"] = {
-        "description": "Webhooks are off: there is no secret to verify them with.",
-        "content": _json(_reference("Refusal")),
-    }
+    webhook["responses"]["404"] = _refused("Webhooks are off: there is no secret to verify them with.")
     paths[webhooks_route.PATH] = {"post": {**webhook, "security": [], "parameters": [signature]}}
     return paths
 
 
 def _operation(summary: str, body: Json, status: str, answered: Json) -> Json:
-    refusals = {
-        code: {"description": text, "content": _json(_reference("Refusal"))}
-        for code, text in _REFUSALS.items()
-    }
+    refusals = {code: _refused(text) for code, text in _REFUSALS.items()}
     done = {
         "description": "Kafka has acknowledged all of it.",
         "content": _json({"type": "object", "properties": answered, "required": list(answered)}),
@@ -162,6 +156,10 @@ def _operation(summary: str, body: Json, status: str, answered: Json) -> Json:
         "requestBody": {"required": True, "content": _json(body)},
         "responses": {status: done, **refusals},
     }
+
+
+def _refused(description: str) -> Json:
+    return {"description": description, "content": _json(_reference("Refusal"))}
 
 
 def _json(schema: Json) -> Json:

@@ -88,11 +88,10 @@ def _check_repeats(storm: Storm, recorded: dict[tuple[str, str], list[Received]]
             if earlier.status != 200:
                 continue  # its answer was lost: the consumer cannot know that Pendo recorded it
             kill = _kill_of(kills, stalls, earlier)
-            told = (
+            assert kill is not None, (
                 f"{_sender(later)} sent again at {later.at_seconds} what {_sender(earlier)} had sent at "
                 f"{earlier.at_seconds}, without a reason; killed or frozen: {storm.kills}; {storm.rebalances()}"
             )
-            assert kill is not None, told
             by_kill[kill] += 1
     assert all(count <= REPEATS_A_KILL for count in by_kill.values()), by_kill
     return sum(len(sightings) - 1 for sightings in recorded.values())

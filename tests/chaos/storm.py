@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -153,22 +153,20 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
 
     def rebalances(self) -> list[str]:
         """What all consumers have logged of partitions that came and went, in order, at monotonic seconds."""
-        lines = [
-            (_monotonic_seconds(line), name, line)
-            for name, consumer in self._all.items()
-            for event in ("assigned", "revoked", "lost")
-            for line in consumer.logged(event)
-        ]
-        return [f"{at:.3f} {name} {line['event']} {line['partitions']}" for at, name, line in sorted(lines)]
+        lines = sorted(self._logged("assigned", "revoked", "lost"), key=lambda each: each[0])
+        return [f"{at:.3f} {name} {line['event']} {line['partitions']}" for at, name, line in lines]
 
     def lost_sessions(self) -> list[Kill]:
         """When consumers lost their sessions without being frozen, as they may on a machine that is too busy."""
-        lost = [
-            Kill(name, _monotonic_seconds(line))
-            for name, consumer in self._all.items()
-            for line in consumer.logged("lost")
-        ]
+        lost = [Kill(name, at) for at, name, _ in self._logged("lost")]
         return [each for each in lost if not any(kill.explains(each) for kill in self.kills)]
+
+    def _logged(self, *events: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
+        """The lines of all consumers, dead ones too, of these events: monotonic seconds, consumer, line."""
+        for name, consumer in self._all.items():
+            for event in events:
+                for line in consumer.logged(event):
+                    yield _monotonic_seconds(line), name, line
 
     async def share_the_work(self) -> None:
         """Wait until the partitions are spread over all consumers, and restored."""

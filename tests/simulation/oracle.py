@@ -291,20 +291,20 @@ class Oracle:
         """Check, after the calm, that everything that was published before it is settled."""
         now = self._broker.loop.now
         for published in self.published.values():
-            is_ailing = published.visitor in self._pendo.ailing
-            if is_ailing or published.event_id in self._gone or now - published.at < PROGRESS_SECONDS:
+            if published.visitor in self._pendo.ailing or published.event_id in self._gone:
                 continue
             for kind in KINDS:
-                is_late = now - published.at > (CROWDED_SECONDS if self._is_crowded(kind) else 0.0)
+                is_late = now - published.at >= self._patience_seconds(kind)
                 if is_late and not self._settled.get((published.event_id, kind)):
                     self._complain(
                         f"{published.event_id} ({kind}) of {published.visitor} at {published.partition}/"
                         f"{published.offset}, published {now - published.at:.1f} s ago, is not settled"
                     )
 
-    def _is_crowded(self, kind: str) -> bool:
-        """Whether visitors that always fail may hold this kind of deliveries of others for a while."""
-        return kind == "visitor_metadata" and bool(self._pendo.ailing)
+    def _patience_seconds(self, kind: str) -> float:
+        """How long before the end a delivery of this kind was published at the latest, if it is to be settled."""
+        is_crowded = kind == "visitor_metadata" and self._pendo.ailing
+        return CROWDED_SECONDS if is_crowded else PROGRESS_SECONDS
 
     def judge(self) -> None:
         """Check the requests of the whole run."""

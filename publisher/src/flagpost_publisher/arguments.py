@@ -169,14 +169,12 @@ def _topic(name: str, value: object) -> None:
         )
 
 
-def _optional_topic(name: str, value: object) -> None:
-    if value is not None:
-        _topic(name, value)
+def _optional(check: Callable[[str, object], None]) -> Callable[[str, object], None]:
+    def checked_if_given(name: str, value: object) -> None:
+        if value is not None:
+            check(name, value)
 
-
-def _optional_text(name: str, value: object) -> None:
-    if value is not None:
-        _text(name, value)
+    return checked_if_given
 
 
 def _url(name: str, value: object) -> None:
@@ -263,8 +261,8 @@ def _callable(name: str, value: object) -> None:
 _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "bootstrap_servers": _text,
     "topic": _topic,
-    "service": _optional_text,
-    "environment": _optional_text,
+    "service": _optional(_text),
+    "environment": _optional(_text),
     "schema_registry_url": _url,
     "visitor_id": _id_source,
     "account_id": _id_source,
@@ -276,5 +274,5 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], None]]] = {
     "properties": _properties,
     "on_error": _callable,
     "max_event_bytes": _positive,
-    "impressions_topic": _optional_topic,
+    "impressions_topic": _optional(_topic),
 }

@@ -30,7 +30,7 @@ from flagpost_consumer.settings import Needs, planned_policy
 from flagpost_consumer.terminal.asking import at_a_terminal
 from flagpost_consumer.terminal.echo import Coloured, echo, echo_json, echo_json_text
 from flagpost_schemas import encode_single_object, new_event_id, partition_key
-from flagpost_schemas.edge_rules import DEFAULT_MAX_EVENT_BYTES, too_large
+from flagpost_schemas.edge_rules import too_large
 from flagpost_schemas.json_form import EventFormError, event_from_json
 from flagpost_schemas.text_encoding import foreign_encoding
 
@@ -85,7 +85,7 @@ def foresee(
     policy: Policy,
     address: PendoAddress,
     fields: FieldCatalog,
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
+    max_event_bytes: int,
 ) -> Preview:
     """Plan one JSON event. Raises EventFormError if it is not an event."""
     now_ms = time.time_ns() // 1_000_000

@@ -168,7 +168,7 @@ class Engine:
 
     def revoke(self, numbers: Iterable[int], now: Instant) -> None:
         """Hand back what waits in these partitions; `are_answered` and `are_written` tell when the rest has ended."""
-        leaving = [self._partitions[number] for number in numbers if number in self._partitions]
+        leaving = self._ours(numbers)
         for partition in leaving:
             partition.leaving = partition.closing = True
         self._hand_back_waiting(leaving)
@@ -176,16 +176,20 @@ class Engine:
 
     def are_answered(self, numbers: Iterable[int]) -> bool:
         """Whether none of these partitions' requests is in flight."""
-        return not any(self._partitions[number].in_flight for number in numbers if number in self._partitions)
+        return not any(partition.in_flight for partition in self._ours(numbers))
 
     def are_written(self, numbers: Iterable[int]) -> bool:
         """Whether Kafka has acknowledged everything of these partitions that has ended."""
-        return not any(self._partitions[number].unwritten for number in numbers if number in self._partitions)
+        return not any(partition.unwritten for partition in self._ours(numbers))
 
     def is_quiet(self, numbers: Iterable[int] | None = None) -> bool:
         """Whether nothing of these partitions (None: of all) is in flight or unacknowledged."""
         chosen = self._partitions if numbers is None else numbers
         return self.are_answered(chosen) and self.are_written(chosen)
+
+    def _ours(self, numbers: Iterable[int]) -> list[Partition]:
+        """Those of these partitions that we have."""
+        return [self._partitions[number] for number in numbers if number in self._partitions]
 
     def forget(self, numbers: Iterable[int], now: Instant) -> int:
         """Drop partitions for good; returns how many deliveries in flight were abandoned.

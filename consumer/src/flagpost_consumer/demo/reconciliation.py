@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flagpost_consumer.core.outcomes import DELIVERED, PENDING, STANDINGS, UNEXPLAINED, Ending, Kind, Outcome
@@ -27,11 +27,6 @@ class Published:
     place: Place
     event: Event
 
-    @property
-    def decision(self) -> DecisionEvent | None:
-        """Its event, if that is a decision."""
-        return self.event if isinstance(self.event, DecisionEvent) else None
-
 
 @dataclass(slots=True)
 class Counts:
@@ -46,7 +41,7 @@ class Counts:
     sent_again: int = 0
     pending: int = 0
     unexplained: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     """Why they ended, if they were not delivered."""
 
     def add(self, ending: Ending | None, *, is_below_commit: bool) -> str:
@@ -60,16 +55,17 @@ class Counts:
             return word
         setattr(self, ending.outcome.value, getattr(self, ending.outcome.value) + 1)
         if ending.outcome is not Outcome.DELIVERED:
-            self.reasons[ending.reason.value] = self.reasons.get(ending.reason.value, 0) + 1
+            self.reasons[ending.reason.value] += 1
         return ending.reason.value
 
     def add_up(self, other: Counts) -> None:
         """Add another's counts."""
         for each in fields(self):
-            if each.name != "reasons":
-                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-        for reason, count in other.reasons.items():
-            self.reasons[reason] = self.reasons.get(reason, 0) + count
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def as_json(self) -> dict[str, Any]:
+        """Each count, and the reasons."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(slots=True)
@@ -130,15 +126,15 @@ class Reconciliation:
                     "flag_key": row[0],
                     "variation_key": row[1],
                     "decided": self.decided[row],
-                    **asdict(self.rows[row]),
+                    **self.rows[row].as_json(),
                     "visitors": self._visitors_json(row),
                     "pendo": self._pendo_json(row),
                 }
                 for row in self.ordered_rows()
             ],
-            "other": asdict(self.other),
-            "totals": asdict(self.totals),
-            "metadata": asdict(self.metadata),
+            "other": self.other.as_json(),
+            "totals": self.totals.as_json(),
+            "metadata": self.metadata.as_json(),
             "decided": self.decided.total(),
             "removed_at_source": self.removed_at_source,
             "lost_offsets": 0,
@@ -177,15 +173,17 @@ def reconcile(
     for record in published:
         partition, offset = record.place
         is_below = offset < committed.get(partition, 0)
-        decision = record.decision
-        row = None if decision is None else (decision.flag_key, variation_as_sent(decision))
-        counts = table.other if row is None else table.rows.setdefault(row, Counts())
-        standing = counts.add(settled.get((record.place, Kind.TRACK)), is_below_commit=is_below)
-        if row is not None and decision is not None and decision.visitor_id:
+        decision, ending = record.event, settled.get((record.place, Kind.TRACK))
+        if not isinstance(decision, DecisionEvent):
+            table.other.add(ending, is_below_commit=is_below)
+            continue
+        row = decision.flag_key, variation_as_sent(decision)
+        standing = table.rows.setdefault(row, Counts()).add(ending, is_below_commit=is_below)
+        if decision.visitor_id:
             known = table.visitors.setdefault(row, {})
             before = known.get(decision.visitor_id, standing)
             known[decision.visitor_id] = max(standing, before, key=STANDINGS.index)
-        if row is not None and row[1] is not None:
+        if row[1] is not None:
             ending = settled.get((record.place, Kind.VISITOR_METADATA))
             table.metadata.add(ending, is_below_commit=is_below)
     return table

@@ -117,9 +117,9 @@ class KafkaCalls:
         self._loop.decoding.discard(partitions)
         self._engine.revoke(partitions, clock())
         self._loop.wake()
-        answered, written = self._engine.are_answered, self._engine.are_written
-        await self._wait(lambda: answered(partitions), self._request_timeout_seconds + LATE_SECONDS)
-        await self._wait(lambda: written(partitions), SETTLED_SECONDS)
+        limit = self._request_timeout_seconds + LATE_SECONDS
+        await self._wait(lambda: self._engine.are_answered(partitions), limit)
+        await self._wait(lambda: self._engine.are_written(partitions), SETTLED_SECONDS)
 
     async def _wait(self, reached: Callable[[], bool], limit_seconds: float) -> None:
         """Wait until the engine has reached a state, for a time, or to the end of the drain."""

@@ -87,7 +87,7 @@ class TopicWatch:
         if numbers := self._intake.ends_wanted:
             self._intake.know_ends(self._ends_of(numbers))
         if self._monotonic() >= self._ids_due:
-            answered = bool(self._ids.ask())
+            answered = self._ids.ask()
             self._ids_pause = IDS_SECONDS if answered else min(2 * self._ids_pause, MOST_IDS_SECONDS)
             self._ids_due = self._monotonic() + self._ids_pause
 

@@ -6,14 +6,13 @@ event has them (`pendo_rules` repairs them later), the context, and metadata val
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import NamedTuple
 
 import orjson
 
-from flagpost_consumer.core.planning.pendo_rules import Properties, is_sendable
+from flagpost_consumer.core.planning.pendo_rules import Properties, free_name, is_sendable
 from flagpost_consumer.core.planning.visitor_names import anonymous_name
 from flagpost_consumer.core.policy import AnonymousPolicy, DecisionsSettings, MappingSettings
 from flagpost_schemas import (
@@ -91,14 +90,10 @@ def decision_properties(decision: DecisionEvent, decisions: DecisionsSettings) -
     own = own_properties(decisions)
     for name in decisions.attribute_properties:
         if name in decision.attributes:
-            sent_as = _numbered(name, decisions.attribute_properties) if name in own else name
+            listed = decisions.attribute_properties
+            sent_as = free_name(name, dict.fromkeys(listed, 1)) if name in own else name
             properties[sent_as] = decision.attributes[name]
     return properties
-
-
-def _numbered(name: str, taken: Collection[str]) -> str:
-    """The name with the first number that makes it free, such as `enabled_2`."""
-    return next(numbered for number in count(2) if (numbered := f"{name}_{number}") not in taken)
 
 
 def decision_metadata(decision: DecisionEvent, decisions: DecisionsSettings) -> dict[str, MetadataValue]:

@@ -121,7 +121,7 @@ def _valid_name(field: str, taken: dict[str, int], repairs: list[Repair]) -> str
             repairs.append(Repair(rule, field, f"renamed to {repaired}{advice}"))
             name = repaired
     if name in taken:
-        name = _free_name(name, taken)
+        name = free_name(name, taken)
         repairs.append(Repair(Rule.NAME_COLLISION, field, f"renamed to {name}"))
     return name
 
@@ -156,7 +156,8 @@ _NAME_REPAIRS = (
 )
 
 
-def _free_name(name: str, taken: dict[str, int]) -> str:
+def free_name(name: str, taken: dict[str, int]) -> str:
+    """The name with a number, which is none of `taken`: each used name, and the highest number appended to it."""
     while True:
         taken[name] += 1
         suffix = f"_{taken[name]}"
