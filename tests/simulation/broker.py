@@ -274,6 +274,7 @@ class Broker:
         self.readers: list[Callable[[], None]] = []
         """Called after each written record."""
         self.producers: list[object] = []
+        self.clients: list[Any] = []
 
     def create(self, name: str, partitions: int) -> Topic:
         """Create a topic, or create it again."""

@@ -56,13 +56,29 @@ def error_of(code: int, text: str = "", *, fatal: bool = False) -> KafkaError:
     return KafkaError(code, text or None, fatal)
 
 
-def ask(process: Process, seconds: float) -> None:
+class _Client:
+    """What all clients have in common."""
+
+    def __init__(self) -> None:
+        self._broker = broker()
+        self.process = here()
+        self.lost_brokers = False
+        """Whether it never connects again (flagpost_kafka.reach)."""
+        self._broker.clients.append(self)
+
+    @property
+    def hears(self) -> bool:
+        """Whether its requests reach the brokers at present."""
+        return not self.lost_brokers and self._broker.hears(self.process)
+
+
+def ask(client: _Client, seconds: float) -> None:
     """Wait as long as an answer takes. Raises KafkaException if none comes in time."""
     kafka = broker()
-    sent = kafka.hears(process)
+    sent = client.hears
     latency = kafka.latency() + kafka.latency()
     scheduler().park(None, min(latency, seconds))
-    if not sent or not kafka.hears(process) or latency > seconds:
+    if not sent or not client.hears or latency > seconds:
         scheduler().park(None, seconds - min(latency, seconds))
         raise KafkaException(error_of(KafkaError._TRANSPORT if not sent else KafkaError._TIMED_OUT))
 
@@ -134,13 +150,12 @@ class _Fetching:
         """Whether to check, before the next fetch, that the log did not go back."""
 
 
-class SimulatedConsumer:
+class SimulatedConsumer(_Client):
     """`confluent_kafka.Consumer`."""
 
     def __init__(self, config: Mapping[str, Any], logger: object = None) -> None:
         del logger
-        self._broker = broker()
-        self.process = here()
+        super().__init__()
         self.is_kip_848 = config.get("group.protocol") == "consumer"
         self._session_seconds = config.get("session.timeout.ms", 45_000) / 1000
         self._on_commit = config.get("on_commit")
@@ -198,7 +213,7 @@ class SimulatedConsumer:
     def _join(self) -> None:
         if self._is_closed or not self.process.is_alive:
             return
-        if self._broker.hears(self.process) and not self.loses_coordinator:
+        if self.hears and not self.loses_coordinator:
             self._was_told = False
             self._heard_at = self._broker.loop.now
             self._member = self._broker.group.join(self)
@@ -208,7 +223,7 @@ class SimulatedConsumer:
     @property
     def beats(self) -> bool:
         """Whether its heartbeats reach the group's coordinator; one that was closed has none."""
-        return not self._is_closed and self._broker.hears(self.process) and not self.loses_coordinator
+        return not self._is_closed and self.hears and not self.loses_coordinator
 
     @property
     def is_member(self) -> bool:
@@ -251,7 +266,7 @@ class SimulatedConsumer:
             return
         kind, numbers, member = self._untold[0]
         is_member = member is self._member and not member.is_expelled
-        if is_member and (not self._broker.hears(self.process) or self.loses_coordinator):
+        if is_member and (not self.hears or self.loses_coordinator):
             self._broker.loop.in_world(self._broker.loop.now + 0.25, self._told)
             return
         self._untold.popleft()
@@ -316,7 +331,7 @@ class SimulatedConsumer:
 
     def _fetch(self) -> None:
         """Fetch available records of each partition into the buffer."""
-        if self._is_rebalancing or not self._broker.hears(self.process):
+        if self._is_rebalancing or not self.hears:
             return
         now = self._broker.loop.now
         self._turn += 1
@@ -420,8 +435,8 @@ class SimulatedConsumer:
     # Asking
 
     def list_topics(self, topic: str, timeout: float = -1) -> Any:
-        ask(self.process, timeout)
-        return SimpleNamespace(topics={topic: describe(topic)})
+        ask(self, timeout)
+        return SimpleNamespace(topics={topic: describe(topic)}, brokers={1: None})
 
     def get_watermark_offsets(
         self, place: TopicPartition, timeout: float = 5.0, *, cached: bool = False
@@ -429,14 +444,14 @@ class SimulatedConsumer:
         if cached:
             part = self._parts.get(place.partition)
             return (-1001, -1001) if part is None else part.watermarks
-        ask(self.process, timeout)
+        ask(self, timeout)
         log = self._broker.log(place.topic, place.partition)
         if self._broker.loop.now < log.leaderless_until:
             raise KafkaException(error_of(KafkaError.LEADER_NOT_AVAILABLE))
         return log.low, log.end
 
     def committed(self, partitions: Sequence[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
-        ask(self.process, timeout)
+        ask(self, timeout)
         if self.loses_coordinator:
             raise KafkaException(error_of(KafkaError._WAIT_COORD))
         found = []
@@ -481,7 +496,7 @@ class SimulatedConsumer:
         """Send one commit request; its answer may be lost although the commit was made."""
         kafka, loop, context = self._broker, self._broker.loop, self.process.context
         member = self._member
-        if self.loses_coordinator or not kafka.hears(self.process):
+        if self.loses_coordinator or not self.hears:
             code = KafkaError._WAIT_COORD if self.loses_coordinator else KafkaError._TIMED_OUT
             loop.call_later(COMMIT_SECONDS / 2, ended, error_of(code), context=context)
             return
@@ -516,7 +531,7 @@ class SimulatedConsumer:
         self._is_closed = True
         if self._written in self._broker.readers:
             self._broker.readers.remove(self._written)
-        if self._member is not None and self._broker.hears(self.process) and not self.loses_coordinator:
+        if self._member is not None and self.hears and not self.loses_coordinator:
             self._broker.group.leave(self._member)
         self._parts.clear()
         self._buffer.clear()
@@ -547,13 +562,12 @@ class _Queued:
         self.timestamp_ms = timestamp_ms
 
 
-class SimulatedProducer:
+class SimulatedProducer(_Client):
     """`confluent_kafka.Producer`, idempotent."""
 
     def __init__(self, config: Mapping[str, Any], logger: object = None) -> None:
         del config, logger
-        self._broker = broker()
-        self.process = here()
+        super().__init__()
         self._queues: dict[tuple[str, int], deque[_Queued]] = {}
         self._in_flight: dict[tuple[str, int], list[_Queued]] = {}
         self._reports: deque[tuple[_Queued, KafkaError | None, str, int, int]] = deque()
@@ -598,7 +612,7 @@ class SimulatedProducer:
             return
         kafka = self._broker
         log = kafka.log(*place)
-        if not kafka.hears(self.process) or kafka.loop.now < log.leaderless_until:
+        if not self.hears or kafka.loop.now < log.leaderless_until:
             self._send_soon(place, SEND_AGAIN_SECONDS)
             return
         batch = self._in_flight[place] = list(queue)
@@ -626,7 +640,7 @@ class SimulatedProducer:
     ) -> None:
         if self._in_flight.get(place) is not batch:
             return  # purged
-        if not self._broker.hears(self.process):  # the answer is lost; the retry makes no duplicate
+        if not self.hears:  # the answer is lost; the retry makes no duplicate
             again = partial(self._answered, place, batch, error, base)
             self._broker.loop.call_later(SEND_AGAIN_SECONDS, again, context=self.process.context)
             return
@@ -681,8 +695,8 @@ class SimulatedProducer:
         return len(self)
 
     def list_topics(self, topic: str, timeout: float = -1) -> Any:
-        ask(self.process, timeout)
-        return SimpleNamespace(topics={topic: describe(topic)})
+        ask(self, timeout)
+        return SimpleNamespace(topics={topic: describe(topic)}, brokers={1: None})
 
 
 def _now_ms(process: Process, kafka: Broker) -> int:
@@ -692,27 +706,26 @@ def _now_ms(process: Process, kafka: Broker) -> int:
 class _Answer:
     """A future of the admin client's."""
 
-    def __init__(self, find: Callable[[], Any], process: Process, seconds: float) -> None:
+    def __init__(self, find: Callable[[], Any], client: _Client, seconds: float) -> None:
         self._find = find
-        self._process = process
+        self._client = client
         self._seconds = seconds
 
     def result(self, timeout: float | None = None) -> Any:
-        ask(self._process, self._seconds if timeout is None else min(timeout, self._seconds))
+        ask(self._client, self._seconds if timeout is None else min(timeout, self._seconds))
         return self._find()
 
 
-class SimulatedAdmin:
+class SimulatedAdmin(_Client):
     """`confluent_kafka.admin.AdminClient`."""
 
     def __init__(self, config: Mapping[str, Any], logger: object = None) -> None:
         del config, logger
-        self._broker = broker()
-        self.process = here()
+        super().__init__()
 
     def describe_topics(self, topics: Any, request_timeout: float = 5.0) -> dict[str, _Answer]:
         return {
-            name: _Answer(partial(self._described, name), self.process, request_timeout)
+            name: _Answer(partial(self._described, name), self, request_timeout)
             for name in topics.topic_names
         }
 
@@ -727,7 +740,7 @@ class SimulatedAdmin:
     ) -> dict[TopicPartition, _Answer]:
         del isolation_level
         return {
-            place: _Answer(partial(self._end, place.topic, place.partition), self.process, request_timeout)
+            place: _Answer(partial(self._end, place.topic, place.partition), self, request_timeout)
             for place in asked
         }
 

@@ -15,6 +15,7 @@ from unittest.mock import patch
 
 from flagpost_consumer.adapters.clocks import clock
 from flagpost_consumer.adapters.kafka import commit_metadata
+from flagpost_consumer.adapters.kafka.client_health import ClientHealth
 from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
 from flagpost_consumer.adapters.kafka.owned_partitions import OwnedPartitions
 from flagpost_consumer.adapters.kafka.partition_reading import PartitionReading
@@ -32,6 +33,7 @@ from flagpost_consumer.core.tracks.lanes import Lanes
 from flagpost_consumer.core.tracks.track_sending import TrackSending
 from flagpost_consumer.service.kafka_calls import KafkaCalls
 from flagpost_consumer.service.topic_changes import TopicChanges
+from flagpost_kafka import reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,5 +318,25 @@ DEFECTS = (
         lambda *_: None,
         6497,
         "is not settled",
+    ),
+    Defect(
+        "a producer that has lost its brokers is compared with no other",
+        "0045",
+        reach,
+        "is_cut_off",
+        lambda *_: False,
+        0,
+        "is not settled",
+        ("lose_brokers",),
+    ),
+    Defect(
+        "the group's client that has lost its brokers is itself asked whether Kafka answers",
+        "0045",
+        ClientHealth,
+        "_missing_for_a_new_client",
+        lambda _: "Kafka does not answer",
+        3,
+        "is not settled",
+        ("lose_brokers",),
     ),
 )

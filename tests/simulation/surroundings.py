@@ -28,6 +28,7 @@ import confluent_kafka.admin
 from aiohttp import connector
 
 from flagpost_consumer.service import garbage
+from flagpost_kafka import reach
 from simulation import clients, threads
 from simulation.broker import START_MS
 from simulation.clients import SimulatedAdmin, SimulatedConsumer, SimulatedProducer
@@ -137,6 +138,8 @@ def simulated() -> Iterator[None]:
     try:
         with (
             patch.object(connector, "aiohappyeyeballs", dialling),
+            # The simulated clients connect again at once, and a simulated minute is short.
+            patch.object(reach, "RECONNECT_SECONDS", 2.0),
             # A killed process closes nothing; there is to be no warning about that.
             patch.object(connector.Connection, "__del__", _closes_nothing),
             patch.object(connector.BaseConnector, "__del__", _closes_nothing),

@@ -50,6 +50,15 @@ def test_nothing_is_lost_whatever_goes_wrong(first: int) -> None:
         assert outcome.figures["settlements"] > outcome.figures["published"]
 
 
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(first, marks=pytest.mark.thorough) for first in (10, 20, 30))]
+)
+def test_clients_that_lose_their_brokers_for_good_are_replaced(first: int) -> None:
+    for seed in range(first, first + SEEDS_A_TEST):
+        outcome = World(seed, ("lose_brokers",)).run()
+        assert not outcome.complaints, "\n".join([*outcome.history, *outcome.complaints])
+
+
 def test_a_seed_is_one_history_in_every_process() -> None:
     """It is the same byte for byte, even if Python orders its sets of strings differently."""
     replays = {

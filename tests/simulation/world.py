@@ -21,7 +21,7 @@ from flagpost_consumer.settings import Needs, Settings, load_settings
 from flagpost_schemas import DecisionEvent, encode_single_object
 from simulation import clients, threads
 from simulation.broker import START_MS, Broker, Entry, Log
-from simulation.clients import SimulatedConsumer, SimulatedProducer
+from simulation.clients import SimulatedAdmin, SimulatedConsumer, SimulatedProducer
 from simulation.history import History, listening
 from simulation.loop import Process, SimulatedLoop
 from simulation.oracle import Oracle, Published
@@ -45,6 +45,8 @@ TROUBLE_SECONDS = 20.0
 CALM_SECONDS = 25.0
 """There are no troubles from this second on."""
 TRAFFIC_SECONDS = 45.0
+LOST_UNTIL_SECONDS = 10.0
+"""No client loses its brokers later."""
 END_SECONDS = 60.0
 STOP_SECONDS = 25.0
 """How long the consumers may take to stop after END_SECONDS."""
@@ -351,13 +353,15 @@ class Troubles:
     def __init__(self, world: World, names: Collection[str]) -> None:
         self.world = world
         self._refusals: set[Fate] = set()
+        self._without_brokers: set[Process] = set()
         kinds: list[Callable[[], None]] = [
             self.outage, self.flaky, self.unreachable, self.kill, self.kill, self.stop, self.scale_up, self.freeze,
             self.cut_off, self.leaderless, self.refuse, self.brokers_down, self.slow, self.forget_answers,
             self.lose_coordinator, self.holes, self.go_back, self.change_leader, self.retention,
             self.made_anew, self.fatal, self.clock_jump, self.suppress, self.suppress, self.sluggish,
         ]  # fmt: skip
-
+        if "lose_brokers" in names:  # only if asked for: the minute is short for it
+            kinds.append(self.lose_brokers)
         self.kinds = [kind for kind in kinds if not names or kind.__name__ in names]
 
     def draw(self) -> Callable[[], None]:
@@ -485,6 +489,19 @@ class Troubles:
             self._note(f"{client.process.name} loses its coordinator for good")
             client.loses_coordinator = True
             self.world.oracle.trouble(client.process, END_SECONDS)
+
+    def lose_brokers(self) -> None:
+        """Of one process either the group's client, its producers, or the others: to notice takes half a minute."""
+        clients = [each for each in self.world.broker.clients if each.process.is_alive]
+        process = self.world.random.choice([each.process for each in clients])
+        kind = self.world.random.choice((SimulatedConsumer, SimulatedProducer, SimulatedAdmin))
+        if process in self._without_brokers or self.world.now > LOST_UNTIL_SECONDS:
+            return
+        self._without_brokers.add(process)
+        self._note(f"each {kind.__name__} of {process.name} loses its brokers for good")
+        self.world.oracle.trouble(process, END_SECONDS)
+        for client in clients:
+            client.lost_brokers |= client.process is process and isinstance(client, kind)
 
     def holes(self) -> None:
         log, offsets = self._some_log(EVENTS, LEDGER), self.world.random.choice((1, 1, 3, 60))

@@ -42,6 +42,7 @@ class Member:
         answers: bool = True,
         owns: bool = True,
         group: bool = False,
+        question_seconds: float = 0.0,
     ) -> None:
         for _ in range(seconds):
             self.now += 1.0
@@ -54,6 +55,7 @@ class Member:
                     self.silence.heard(self.now)
             if self.silence.asks(self.now):
                 self.asked.append(self.now)
+                self.now += question_seconds
                 self.silence.asked(self.now, answered=answers)
 
 
@@ -128,6 +130,13 @@ def test_a_thread_that_stood_still_starts_to_count_again() -> None:
     assert member.asked == []
 
 
+def test_questions_that_take_long_are_no_standstill() -> None:
+    """A client that has lost its brokers asks Kafka in vain for seconds; then a new client is asked."""
+    member = Member()
+    member.live(31, owns=False, question_seconds=7.0)
+    assert member.silence.is_silent(member.now)
+
+
 class Client:
     """A Kafka client whose commits fail because there is no coordinator; its brokers answer if `answers` is true."""
 
@@ -149,12 +158,26 @@ class Client:
         assert cached
         return 0, 0
 
+    def close(self) -> None:
+        pass
 
-@pytest.mark.parametrize("answers", [True, False])
+
+@pytest.mark.parametrize(("answers", "answers_new"), [(True, False), (False, True), (False, False)])
 async def test_a_client_whose_commits_never_get_through_is_replaced(
-    monkeypatch: pytest.MonkeyPatch, answers: bool
+    monkeypatch: pytest.MonkeyPatch, answers: bool, answers_new: bool
 ) -> None:
-    """Before the fix, it logged "Local: Waiting for coordinator" every 46 s for ever, and was ready and live."""
+    """Before the fix, it logged "Local: Waiting for coordinator" every 46 s for ever, and was ready and live.
+
+    One that had lost its brokers (`flagpost_kafka.reach`) was never replaced, because it was itself asked for Kafka.
+    """
+
+    def new(config: dict[str, Any], **_: object) -> Client:
+        assert config["group.id"] == "flagpost"
+        made = Client()
+        made.answers = answers_new
+        return made
+
+    monkeypatch.setattr(client_health, "Consumer", new)
     now = 0.0
     for module in (client_health, offset_commits):
         monkeypatch.setattr(module, "clock", lambda: Instant(now, 0))
@@ -179,7 +202,7 @@ async def test_a_client_whose_commits_never_get_through_is_replaced(
     for _ in range(10):
         intake._health.look(consumer, owns=True)
         now += 1.0
-    assert bool(intake._health.replacement.reason) is answers
+    assert bool(intake._health.replacement.reason) is (answers or answers_new)
 
 
 class Heard:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -12,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from deadlines import stretched
 from flagpost_kafka import errors
-from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
+from flagpost_kafka.lasting_producer import MAX_UNHEARD_SECONDS, LastingProducer, Limits, ProducedRecord
 from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
 
 PATIENCE_SECONDS = 60.0
@@ -430,3 +433,136 @@ def leader_of_events(producer: LastingProducer) -> int | None:
         return producer.list_topics("events", 1.0).topics["events"].partitions[0].leader
     except (KafkaException, KeyError):
         return None
+
+
+class Reaching:
+    """A librdkafka producer that Kafka answers or not, as `Reaching.answered` says of each by its number."""
+
+    made: ClassVar[list[Reaching]] = []
+    answered: ClassVar[Callable[[int], bool]]
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.number = len(self.made)
+        self.made.append(self)
+        self.inside: list[Written] = []
+        self.purged = False
+
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    def list_topics(self, _: str, timeout: float) -> object:
+        assert timeout > 0
+        if not Reaching.answered(self.number):
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return SimpleNamespace(brokers={1: "a broker"})
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes,
+        key: bytes,
+        partition: int = -1,
+        report: Any = None,
+        *,
+        on_delivery: Any = None,
+        **_: object,
+    ) -> None:
+        self.inside.append(Written(topic, value, key, partition, on_delivery if report is None else report))
+
+    def poll(self, _: float) -> int:
+        if self.purged:
+            inside, self.inside = self.inside, []
+            for each in inside:
+                each.report(KafkaError(KafkaError._PURGE_QUEUE), each)
+        return 0
+
+    flush = poll
+
+    def purge(self, **_: object) -> None:
+        self.purged = True
+
+
+@pytest.fixture
+def reaching(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LastingProducer, Clock, Heard]]:
+    """A producer that has one record, of which nothing is heard."""
+    monkeypatch.setattr(Reaching, "made", [])
+    clock, heard = Clock(), Heard()
+    producer = LastingProducer(
+        {},
+        ROOMY,
+        heard.troubles.append,
+        topics=["events"],
+        logger=SILENT,
+        on_failed=heard.report,
+        make=cast("Any", Reaching),
+        clock=clock,
+    )
+    producer.hand_over("events", b"1", b"k")
+    yield producer, clock, heard
+    producer.close()
+
+
+def polled_for(producer: LastingProducer, clock: Clock, seconds: int) -> None:
+    """Poll once a second; what is done in another thread has ended when this returns."""
+    for _ in range(seconds):
+        clock.now += 1.0
+        producer.poll()
+        for thread in threading.enumerate():
+            if thread.name == "flagpost-compare":
+                thread.join()
+
+
+def test_a_producer_that_has_lost_its_brokers_is_replaced_if_kafka_answers_a_new_one(
+    reaching: tuple[LastingProducer, Clock, Heard],
+) -> None:
+    producer, clock, heard = reaching
+    Reaching.answered = lambda number: number > 0
+    polled_for(producer, clock, 15)
+    cut_off, compared, successor = Reaching.made
+    assert cut_off.purged
+    assert [error.fatal() for error in heard.troubles] == [True]
+    assert "lost its brokers" in heard.troubles[0].str()
+    assert (len(compared), [each.value() for each in successor.inside]) == (0, [b"1"])
+    assert heard.failed == []
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_producer_stays_if_kafka_answers_it_or_answers_nobody(
+    reaching: tuple[LastingProducer, Clock, Heard], answered: bool
+) -> None:
+    producer, clock, heard = reaching
+    Reaching.answered = lambda _: answered
+    polled_for(producer, clock, 300)
+    assert not Reaching.made[0].purged
+    assert heard.troubles == []
+    assert 300 / MAX_UNHEARD_SECONDS <= len(Reaching.made) - 1 <= 12, "compared less and less often"
+
+
+def test_a_producer_that_finishes_records_is_compared_with_no_other(
+    reaching: tuple[LastingProducer, Clock, Heard],
+) -> None:
+    """Kafka's acknowledgements of records that are handed over are not told: only that they are no longer inside."""
+    producer, clock, _ = reaching
+    for _ in range(60):
+        producer.hand_over("events", b"more", b"k")
+        polled_for(producer, clock, 1)
+        Reaching.made[0].inside.pop(0)
+    assert len(Reaching.made) == 1
+
+
+def test_a_forked_child_forgets_the_compared_producer_too(
+    reaching: tuple[LastingProducer, Clock, Heard],
+) -> None:
+    producer, clock, _ = reaching
+    references: list[int] = []
+
+    def asked(number: int) -> bool:
+        if number == 1:  # in the thread that compares
+            before = sys.getrefcount(Reaching.made[1])
+            producer.abandon()
+            references.append(sys.getrefcount(Reaching.made[1]) - before)
+        return number > 0
+
+    Reaching.answered = asked
+    polled_for(producer, clock, 12)
+    assert references == [1]

@@ -1,4 +1,4 @@
-"""A producer that survives the fatal errors of librdkafka.
+"""A producer that survives the fatal errors of librdkafka, and the loss of all its brokers.
 
 In: records, from any thread. Out: for each record a report: Kafka has it, or an error that concerns the record.
 
@@ -8,6 +8,10 @@ replaced, after a pause that grows while the errors go on, and what was not ackn
 partition's records in order and before anything newer. Kafka may then have some of them twice. If Kafka refused a
 batch because of a missing right, and the right is granted before the refusal is noticed, the next batch may come
 before it.
+
+librdkafka may also lose all its brokers for good, and raises nothing then (`reach`). A producer that finishes nothing
+for a while is compared with a new one, in a thread of its own; if only the new one reaches Kafka, the old one ends as
+after a fatal error.
 """
 
 from __future__ import annotations
@@ -19,14 +23,13 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from math import inf
 from threading import Lock, RLock, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from flagpost_kafka import errors, rights
+from flagpost_kafka import errors, reach, rights
 from flagpost_kafka.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -54,6 +57,11 @@ the next after a fatal error: the reports in it are called with an exception pen
 """
 FED_TOGETHER: Final = 500
 """Records that are handed to a new producer without releasing the lock."""
+UNHEARD_SECONDS: Final = 10.0
+MAX_UNHEARD_SECONDS: Final = 60.0
+"""How long a producer may finish nothing, although it has records, until it is compared with a new one: at first, and
+at most.
+"""
 MAX_TROUBLES: Final = 100
 """Errors that concern no record and were not reported yet; beyond this the oldest are forgotten."""
 
@@ -132,6 +140,7 @@ class LastingProducer:
         self._config = config
         self._limits = limits
         self._on_trouble = on_trouble
+        self._topics = topics
         self._needed = [rights.writes(topic) for topic in topics]
         self._on_failed = on_failed or _unheard
         self._logger = logger
@@ -146,9 +155,14 @@ class LastingProducer:
         self._held: deque[ProducedRecord] = deque()  # waits for a producer
         self._held_bytes = 0
         self._returned: deque[ProducedRecord] = deque()  # what the dying producer could not write
-        self._numbers = count()
+        self._accepted = 0  # records; each has the next number
         self._dying: Producer | None = None
         self._dying_until = 0.0
+        self._compared: Producer | None = None  # a new one, to which the present one is compared
+        self._comparing = False
+        self._ended = -1  # records, at the last look
+        self._look_at = 0.0
+        self._patience_seconds = UNHEARD_SECONDS
         self._replace_at = 0.0
         self._recalled = False
         self._replaced = False
@@ -196,7 +210,8 @@ class LastingProducer:
             KafkaException: librdkafka refuses this record.
         """
         with self._lock:
-            number = next(self._numbers)
+            number = self._accepted
+            self._accepted += 1
             if self._open:
                 try:
                     self._producer.produce(topic, value, key, -1, self._handed_over(number))  # type: ignore[union-attr]
@@ -223,7 +238,8 @@ class LastingProducer:
             BufferError: no more may wait.
         """
         with self._lock:
-            number = next(self._numbers)
+            number = self._accepted
+            self._accepted += 1
             record = ProducedRecord(topic, value, key, on_report, self._clock(), partition, headers, number)
             try:
                 if not self._open or not self._pass_on(record):
@@ -264,6 +280,7 @@ class LastingProducer:
         elif seconds > 0 and not self._reports:
             time.sleep(min(seconds, SLICE_SECONDS))
         self._serve()
+        self._look_whether_cut_off()
 
     def serve(self) -> bool:
         """Make the reports that are due, without anything that may take long: for callers in a hurry.
@@ -286,6 +303,7 @@ class LastingProducer:
             if self._open and raw is not None:
                 self._call(raw, raw.flush, min(remaining, CALL_SECONDS))
                 self._serve()
+                self._look_whether_cut_off()
             else:
                 self.poll(min(remaining, SLICE_SECONDS))
         return 0
@@ -315,7 +333,7 @@ class LastingProducer:
 
         librdkafka would wait for its threads, which a fork does not copy: references are leaked on purpose.
         """
-        for raw in (self._producer, self._dying):
+        for raw in (self._producer, self._dying, self._compared):
             if raw is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
 
@@ -393,6 +411,35 @@ class LastingProducer:
                     pass
         finally:
             self._tending.release()
+
+    def _look_whether_cut_off(self) -> None:
+        """Compare the producer with a new one if it has finished nothing for a while although it has records."""
+        now, raw = self._clock(), self._producer
+        inside = 0 if raw is None else len(raw)
+        ended = self._accepted - inside
+        if raw is None or not inside or ended > self._ended:
+            self._ended = ended
+            self._patience_seconds = UNHEARD_SECONDS
+            self._look_at = now + UNHEARD_SECONDS
+        elif now >= self._look_at and not self._comparing:
+            self._comparing = True
+            self._patience_seconds = min(2 * self._patience_seconds, MAX_UNHEARD_SECONDS)
+            self._look_at = now + self._patience_seconds
+            Thread(target=self._compare, args=(raw,), name="flagpost-compare", daemon=True).start()
+
+    def _compare(self, raw: Producer) -> None:
+        """End a producer that does not reach Kafka although a new one does."""
+        try:
+            # With log_level 0 it does not log every error once more.
+            self._compared = self._make({**self._config, "log_level": 0}, logger=self._logger)
+            if reach.is_cut_off(raw, self._compared, self._topics[0]) and raw is self._producer:
+                self._troubles.append(reach.CUT_OFF)
+                self._end(raw)
+        except KafkaException as error:
+            self._troubles.append(error.args[0])
+        finally:
+            self._compared = None
+            self._comparing = False
 
     def _see_off(self, raw: Producer) -> None:
         self._call(raw, raw.poll, 0.0)

@@ -1,7 +1,8 @@
 """Whether the group's client still does its work, or another one has to take its place.
 
 In: the client's errors, and what it answers when it is asked for the group and the topic. Out: when to replace it.
-librdkafka may lose its coordinator, or know a leader wrongly, for as long as it lives. Only the Kafka thread uses it.
+librdkafka may lose its coordinator or all its brokers (`flagpost_kafka.reach`), or know a leader wrongly, for as long
+as it lives. Only the Kafka thread uses it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from flagpost_consumer.adapters.kafka.contact import KafkaContact
 from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
 from flagpost_consumer.adapters.kafka.receive_limit import ReceiveLimit
 from flagpost_consumer.adapters.kafka.topic_lookup import TopicLookup
+from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,7 @@ class ClientHealth:
     def __init__(
         self, config: Mapping[str, Any], topic: str, session_seconds: float, lookup: TopicLookup
     ) -> None:
+        self._config = dict(config)
         self._topic = topic
         self._lookup = lookup
         self.receive_limit = ReceiveLimit(config)
@@ -78,10 +81,19 @@ class ClientHealth:
         if self.group.asks_group(now) and self._group_answers(consumer):
             self.group.heard(now)
         if self.group.asks(now):
-            missing = self._lookup.missing(consumer)
-            self.group.asked(now, answered=not missing)
+            answered = not self._lookup.missing(consumer) or not self._missing_for_a_new_client()
+            now = clock().monotonic
+            self.group.asked(now, answered=answered)
         if self.group.is_silent(now):
             self.replacement.ask("the group takes no commit, or does not answer, although Kafka does")
+
+    def _missing_for_a_new_client(self) -> str:
+        """What a new client misses: this one may have lost its brokers (`flagpost_kafka.reach`)."""
+        new = Consumer({**self._config, "log_level": 0}, logger=kafka_logger())
+        try:
+            return self._lookup.missing(new)
+        finally:
+            new.close()
 
     def _group_answers(self, consumer: Consumer) -> bool:
         """Ask for a committed position, which only the group's coordinator knows."""

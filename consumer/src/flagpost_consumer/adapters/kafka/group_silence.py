@@ -65,8 +65,8 @@ class GroupSilence:
         return is_overdue and now - self._asked_at >= ASK_SECONDS
 
     def asked(self, now: float, *, answered: bool) -> None:
-        """Note the result of asking Kafka."""
-        self._asked_at = now
+        """Note the result of asking Kafka; the time that the question took is no standstill."""
+        self._asked_at = self._noted_at = now
         self._answers_since = min(self._answers_since, now) if answered else inf
 
     def is_silent(self, now: float) -> bool:

@@ -40,6 +40,10 @@ from flagpost_settings.logs import kafka_logger
 SESSION_SECONDS = 45.0
 """The default of `kafka.session_timeout_seconds`."""
 TOPIC_WAIT_SECONDS = 1.0
+TOPIC_CLIENT_SECONDS = 30.0
+"""How long one client looks for the topic before the next one does: it may have lost its brokers
+(`flagpost_kafka.reach`).
+"""
 
 
 class KafkaIntake:
@@ -190,8 +194,9 @@ class KafkaIntake:
             part.forget_client()
 
     def _await_topic(self, consumer: Consumer) -> bool:
-        """Wait until Kafka answers and the topic is there; False when stopped before."""
-        while not self._stop.is_set():
+        """Wait until Kafka answers and the topic is there; False when stopped, or if another client must try."""
+        began = time.monotonic()
+        while not self._stop.is_set() and time.monotonic() - began < TOPIC_CLIENT_SECONDS:
             self.beat_at = time.monotonic()
             if self._health.finds_topic(consumer):
                 return True

@@ -52,6 +52,10 @@ class TopicIds:
             if self._admin is None:
                 self._admin = AdminClient(self._config, logger=kafka_logger())
             told = _describe(self._admin, self._topics)
+            if not told:
+                self._admin = (
+                    None  # it may have lost its brokers (`flagpost_kafka.reach`): the next asks anew
+                )
             for topic, topic_id in told.items():
                 before = self._ids.get(topic)
                 if topic_id != before:

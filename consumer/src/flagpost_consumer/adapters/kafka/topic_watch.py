@@ -106,4 +106,6 @@ class TopicWatch:
                 ends[partition.partition] = answer.result(2 * CALL_SECONDS).offset
             except (KafkaException, TimeoutError):
                 continue
+        if not ends:
+            self._admin = None  # it may have lost its brokers (`flagpost_kafka.reach`): the next asks anew
         return ends

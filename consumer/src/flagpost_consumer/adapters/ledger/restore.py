@@ -49,6 +49,10 @@ CALL_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 2.0
+SILENT_SECONDS = 20.0
+"""After this long without any of the records that the ledger has, try a new client: this one may have lost its
+brokers (`flagpost_kafka.reach`).
+"""
 NOWHERE: Mapping[int, Start] = MappingProxyType({})
 
 
@@ -354,12 +358,16 @@ class LedgerRestore:
                 for number, reading in readings.items()
             ]
         )
+        heard_at = time.monotonic()
         while readings and not self._cancelled.is_set():
             messages = consumer.consume(self._batch.messages, POLL_SECONDS)
             for message in messages:
                 self._take(readings, message)
             if messages:
+                heard_at = time.monotonic()
                 self._batch.adapt(len(messages), size_of(messages))
+            elif time.monotonic() - heard_at > SILENT_SECONDS:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "no records arrive from the ledger"))  # noqa: SLF001 - its public name
             wanted = {each.partition for each in self._waiting()}
             for reading in list(readings.values()):
                 if reading.partition not in wanted:

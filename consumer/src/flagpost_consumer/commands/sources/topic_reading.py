@@ -30,7 +30,7 @@ from flagpost_consumer.commands.sources.kafka_admin import CALL_SECONDS, KafkaUn
 from flagpost_consumer.commands.sources.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_consumer.terminal.patience import Patience
-from flagpost_kafka import errors, rights
+from flagpost_kafka import errors, reach, rights
 from flagpost_kafka.rights import Operation, Resource, Right
 
 BATCH_MESSAGES = 500
@@ -87,10 +87,8 @@ class TopicReader:
         self._ends_seen: dict[tuple[str, int], int] = {}
         self._said_of_group: KafkaError | None = None
         """That this user may not see the group; librdkafka reports it only once."""
-        self._consumer = silent_client(
-            Consumer,
-            {**stretch_config(kafka), "error_cb": self._remember},
-        )
+        self._config = {**stretch_config(kafka), "error_cb": self._remember}
+        self._consumer = silent_client(Consumer, self._config)
 
     def __enter__(self) -> Self:
         return self
@@ -165,16 +163,32 @@ class TopicReader:
 
     def follow(self, topics: Mapping[str, Mapping[int, int]]) -> Iterator[Message | None]:
         """The messages of topics from these offsets on, without end; None after each batch, and when none came."""
-        self._consumer.assign(
-            [
-                TopicPartition(topic, number, offset)
-                for topic, first in topics.items()
-                for number, offset in first.items()
-            ]
-        )
+        places = {
+            (topic, number): offset for topic, first in topics.items() for number, offset in first.items()
+        }
+        self._assign(places)
+        heard_at = time.monotonic()
         while True:
-            yield from self._next_batch()
+            messages = self._next_batch()
+            places |= {(m.topic() or "", m.partition() or 0): (m.offset() or 0) + 1 for m in messages}
+            yield from messages
             yield None
+            if messages:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > SILENT_SECONDS:
+                heard_at = time.monotonic()
+                self._renew_if_cut_off(next(iter(topics)), places)
+
+    def _assign(self, places: Mapping[tuple[str, int], int]) -> None:
+        self._consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
+
+    def _renew_if_cut_off(self, topic: str, places: Mapping[tuple[str, int], int]) -> None:
+        """Read on with a new client if Kafka does not answer this one: it may have lost its brokers."""
+        self._beat()
+        if not reach.answers(self._consumer, topic, LEAST_CALL_SECONDS):
+            self._consumer.close()
+            self._consumer = silent_client(Consumer, self._config)
+            self._assign(places)
 
     def ends_seen(self) -> dict[tuple[str, int], int]:
         """The partitions' ends in what `follow` returned up to its last None: the last message may be before

@@ -1,0 +1,48 @@
+"""Whether a librdkafka client reaches Kafka.
+
+In: clients. Out: which of them Kafka answers. They are asked for metadata, which every broker has.
+
+A broker that is not admitted to its cluster yet, after a restart or after it stood still, answers for a moment that
+there are no brokers. librdkafka then gives up those that it knows, and may never connect again, whatever is tried:
+https://github.com/confluentinc/librdkafka/issues/5301. Only another client helps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import KafkaError, KafkaException
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Producer
+    from confluent_kafka.admin import AdminClient
+
+ANSWER_SECONDS: Final = 5.0
+"""How long a client has for an answer."""
+RECONNECT_SECONDS: Final = 15.0
+"""How long a client has that a new one has overtaken: librdkafka connects again every 10 s by default
+(`reconnect.backoff.max.ms`).
+"""
+
+CUT_OFF: Final = KafkaError(
+    KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's public name
+    "the client has lost its brokers, although Kafka answers a new client",
+    fatal=True,
+)
+
+
+def answers(client: AdminClient | Consumer | Producer, topic: str, seconds: float = ANSWER_SECONDS) -> bool:
+    """Whether Kafka answers a client, and names brokers. Waits for it."""
+    try:
+        return bool(client.list_topics(topic, timeout=seconds).brokers)
+    except KafkaException:
+        return False
+
+
+def is_cut_off(
+    client: AdminClient | Consumer | Producer, new: AdminClient | Consumer | Producer, topic: str
+) -> bool:
+    """Whether a client does not reach Kafka although a new one does. Waits for both."""
+    return (
+        not answers(client, topic) and answers(new, topic) and not answers(client, topic, RECONNECT_SECONDS)
+    )
