@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from deadlines import stretched
-from flagpost_kafka import errors
+from flagpost_kafka import errors, reach
 from flagpost_kafka.lasting_producer import MAX_UNHEARD_SECONDS, LastingProducer, Limits, ProducedRecord
 from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
 
@@ -486,6 +486,7 @@ class Reaching:
 def reaching(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LastingProducer, Clock, Heard]]:
     """A producer that has one record, of which nothing is heard."""
     monkeypatch.setattr(Reaching, "made", [])
+    monkeypatch.setattr(reach, "RECONNECT_SECONDS", 0.0)
     clock, heard = Clock(), Heard()
     producer = LastingProducer(
         {},
@@ -548,6 +549,40 @@ def test_a_producer_that_finishes_records_is_compared_with_no_other(
         polled_for(producer, clock, 1)
         Reaching.made[0].inside.pop(0)
     assert len(Reaching.made) == 1
+
+
+def test_records_that_fail_are_no_sign_that_kafka_is_reached(
+    reaching: tuple[LastingProducer, Clock, Heard],
+) -> None:
+    """With a short `message.timeout.ms`, as the gateway has it, records fail before the producer is looked at."""
+    producer, clock, heard = reaching
+    Reaching.answered = lambda number: number > 0
+    for number in range(12):
+        polled_for(producer, clock, 1)
+        if number < 9:
+            producer.produce("events", b"more", heard.report)
+            (*_, last) = Reaching.made[0].inside
+            Reaching.made[0].inside.remove(last)
+            last.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), last)
+    assert Reaching.made[0].purged
+
+
+def test_a_producer_without_records_is_compared_if_its_questions_get_no_answer(
+    reaching: tuple[LastingProducer, Clock, Heard],
+) -> None:
+    """The gateway accepts no events before Kafka has answered its producer."""
+    producer, clock, _ = reaching
+    Reaching.made[0].inside.clear()
+    Reaching.answered = lambda number: number > 0
+    polled_for(producer, clock, 100)
+    assert len(Reaching.made) == 1
+    with pytest.raises(KafkaException):
+        producer.list_topics("events", 1.0)
+    polled_for(producer, clock, 15)
+    assert Reaching.made[0].purged
+    producer.list_topics("events", 1.0)
+    polled_for(producer, clock, 100)
+    assert len(Reaching.made) == 3
 
 
 def test_a_forked_child_forgets_the_compared_producer_too(

@@ -60,17 +60,25 @@ NONE: dict[int, object] = {}
         ([None], [None], False),
         ([None], [NONE], False),
         ([None, SOME], [SOME], False),
-        ([None, None], [SOME], True),
-        ([NONE, None], [SOME], True),
+        ([None, None, NONE, SOME], [SOME], False),
+        ([None] * 5, [SOME], True),
+        ([NONE] * 5, [SOME], True),
     ],
 )
 def test_a_client_is_cut_off_if_only_a_new_one_reaches_kafka_and_it_does_not_follow(
-    old: list[dict[int, object] | None], new: list[dict[int, object] | None], is_cut_off: bool
+    monkeypatch: pytest.MonkeyPatch,
+    old: list[dict[int, object] | None],
+    new: list[dict[int, object] | None],
+    is_cut_off: bool,
 ) -> None:
+    """A question of a client that connects may fail at once, and is asked again."""
+    moments = iter([100.0, 100.0, 101.0, 101.5, 105.0, 105.5, 114.0, 114.5, 115.0])
+    monkeypatch.setattr(reach, "time", SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda _: None))
     client, another = Client(*old), Client(*new)
     assert reach.is_cut_off(cast("Any", client), cast("Any", another), "events") is is_cut_off
     assert (client.answers, another.answers) == ([], [])
-    assert client.seconds[1:] in ([], [reach.RECONNECT_SECONDS])
+    assert client.seconds[0] == reach.ANSWER_SECONDS
+    assert client.seconds[1:] == [15.0, 13.5, 9.5, 0.5][: len(client.seconds) - 1]
 
 
 def test_real_clients_reach_a_broker_that_is_there() -> None:

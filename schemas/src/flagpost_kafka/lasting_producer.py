@@ -9,9 +9,9 @@ partition's records in order and before anything newer. Kafka may then have some
 batch because of a missing right, and the right is granted before the refusal is noticed, the next batch may come
 before it.
 
-librdkafka may also lose all its brokers for good, and raises nothing then (`reach`). A producer that finishes nothing
-for a while is compared with a new one, in a thread of its own; if only the new one reaches Kafka, the old one ends as
-after a fatal error.
+librdkafka may also lose all its brokers for good, and raises nothing then (`reach`). A producer that waits for
+Kafka in vain for a while is compared with a new one, in a thread of its own; if only the new one reaches Kafka, the
+old one ends as after a fatal error.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ FED_TOGETHER: Final = 500
 """Records that are handed to a new producer without releasing the lock."""
 UNHEARD_SECONDS: Final = 10.0
 MAX_UNHEARD_SECONDS: Final = 60.0
-"""How long a producer may finish nothing, although it has records, until it is compared with a new one: at first, and
-at most.
-"""
+"""How long a producer may wait for Kafka in vain until it is compared with a new one: at first, and at most."""
 MAX_TROUBLES: Final = 100
 """Errors that concern no record and were not reported yet; beyond this the oldest are forgotten."""
 
@@ -160,7 +158,9 @@ class LastingProducer:
         self._dying_until = 0.0
         self._compared: Producer | None = None  # a new one, to which the present one is compared
         self._comparing = False
-        self._ended = -1  # records, at the last look
+        self._failed = 0  # records that librdkafka has reported as failed, some of them more than once
+        self._unanswered = False  # the last question got no answer
+        self._written = -inf  # records that Kafka has, up to a constant, when one was last written
         self._look_at = 0.0
         self._patience_seconds = UNHEARD_SECONDS
         self._replace_at = 0.0
@@ -192,7 +192,9 @@ class LastingProducer:
         raw = self._producer
         if raw is None:
             raise KafkaException(KafkaError(KafkaError._STATE, "the client is being replaced"))  # noqa: SLF001
+        self._unanswered = True
         found: ClusterMetadata = raw.list_topics(topic, timeout=seconds)
+        self._unanswered = False
         return found
 
     @property
@@ -413,12 +415,13 @@ class LastingProducer:
             self._tending.release()
 
     def _look_whether_cut_off(self) -> None:
-        """Compare the producer with a new one if it has finished nothing for a while although it has records."""
+        """Compare the producer with a new one if it has waited for Kafka in vain for a while."""
         now, raw = self._clock(), self._producer
         inside = 0 if raw is None else len(raw)
-        ended = self._accepted - inside
-        if raw is None or not inside or ended > self._ended:
-            self._ended = ended
+        written = self._accepted - self._failed - inside
+        waits = inside > 0 or self._unanswered
+        if raw is None or not waits or written > self._written:
+            self._written = written if raw is not None else -inf
             self._patience_seconds = UNHEARD_SECONDS
             self._look_at = now + UNHEARD_SECONDS
         elif now >= self._look_at and not self._comparing:
@@ -517,6 +520,7 @@ class LastingProducer:
 
     def _handed_over_reported(self, number: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
+            self._failed += 1
             topic, value, key = message.topic() or "", message.value(), message.key()
             since = self._clock() - (message.latency() or 0.0)
             record = ProducedRecord(topic, value, key, self._on_failed, since, number=number)
@@ -525,6 +529,7 @@ class LastingProducer:
     def _reported(self, record: ProducedRecord, error: KafkaError | None, message: Message) -> None:
         offset = message.offset()
         if error is not None or offset is None:
+            self._failed += 1
             self._reports.append((record, error, -1))
             return
         record.partition = message.partition() or 0

@@ -9,6 +9,7 @@ https://github.com/confluentinc/librdkafka/issues/5301. Only another client help
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -23,6 +24,8 @@ RECONNECT_SECONDS: Final = 15.0
 """How long a client has that a new one has overtaken: librdkafka connects again every 10 s by default
 (`reconnect.backoff.max.ms`).
 """
+AGAIN_SECONDS: Final = 0.5
+"""When it is asked again."""
 
 CUT_OFF: Final = KafkaError(
     KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's public name
@@ -43,6 +46,14 @@ def is_cut_off(
     client: AdminClient | Consumer | Producer, new: AdminClient | Consumer | Producer, topic: str
 ) -> bool:
     """Whether a client does not reach Kafka although a new one does. Waits for both."""
-    return (
-        not answers(client, topic) and answers(new, topic) and not answers(client, topic, RECONNECT_SECONDS)
-    )
+    return not answers(client, topic) and answers(new, topic) and not _comes_back(client, topic)
+
+
+def _comes_back(client: AdminClient | Consumer | Producer, topic: str) -> bool:
+    """Whether Kafka answers a client before long. While it connects, a question may fail at once."""
+    deadline = time.monotonic() + RECONNECT_SECONDS
+    while not answers(client, topic, max(AGAIN_SECONDS, deadline - time.monotonic())):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(AGAIN_SECONDS)
+    return True
