@@ -145,4 +145,5 @@ def _check_ledger(storm: Storm, *, delivered: int, sent_again: int) -> None:
     assert totals["delivered"] == delivered
     assert totals["duplicate"] == storm.traffic.acknowledged - delivered
     assert totals["dropped"] == totals["dead_lettered"] == totals["pending"] == 0
-    assert totals["sent_again"] <= sent_again, "what the ledger saw twice, Pendo saw twice"
+    if not storm.has_replaced_a_producer():  # what its successor wrote again may be in the ledger twice
+        assert totals["sent_again"] <= sent_again, "what the ledger saw twice, Pendo saw twice"

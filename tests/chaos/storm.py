@@ -36,6 +36,8 @@ SESSION_SECONDS = 4.0
 REQUEST_TIMEOUT_SECONDS = 1.5
 MAX_CONNECTIONS = 16
 VISITORS = 60
+PRODUCER_REPLACED = "a Kafka client failed for good and is replaced; unacknowledged records are written again"
+"""What a consumer logs."""
 LOST_AFTER_SECONDS = 5 * SESSION_SECONDS
 """The latest that a consumer notices that it has lost its session, after it was frozen."""
 
@@ -160,6 +162,10 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         """When consumers lost their sessions without being frozen, as they may on a machine that is too busy."""
         lost = [Kill(name, at) for at, name, _ in self._logged("lost")]
         return [each for each in lost if not any(kill.explains(each) for kill in self.kills)]
+
+    def has_replaced_a_producer(self) -> bool:
+        """Whether a consumer's client for writing failed for good (docs/decisions/0030, 0045)."""
+        return any(True for _ in self._logged(PRODUCER_REPLACED))
 
     def _logged(self, *events: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
         """The lines of all consumers, dead ones too, of these events: monotonic seconds, consumer, line."""

@@ -138,8 +138,9 @@ def simulated() -> Iterator[None]:
     try:
         with (
             patch.object(connector, "aiohappyeyeballs", dialling),
-            # The simulated clients connect again at once, and a simulated minute is short.
+            # The simulated clients connect again at once, and a simulated minute is short; they also end at once.
             patch.object(reach, "RECONNECT_SECONDS", 2.0),
+            patch.object(reach, "let_go", lambda end: end()),
             # A killed process closes nothing; there is to be no warning about that.
             patch.object(connector.Connection, "__del__", _closes_nothing),
             patch.object(connector.BaseConnector, "__del__", _closes_nothing),

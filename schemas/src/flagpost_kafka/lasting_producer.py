@@ -458,7 +458,7 @@ class LastingProducer:
             self._held_bytes += sum(record.size_bytes for record in self._returned)
             self._held.extendleft(sorted(self._returned, key=_number, reverse=True))
             self._returned.clear()
-        _let_go(raw)
+        reach.let_go([raw].clear)  # it waits for librdkafka's threads
 
     def _expire(self) -> None:
         """Report what is too old to be written again."""
@@ -587,16 +587,6 @@ def _numbers_to(
             report(int(self), error, message)
 
     return Number
-
-
-def _let_go(raw: Producer) -> None:
-    """Destroy a librdkafka producer in its own thread, because it waits for librdkafka's threads."""
-    Thread(target=_destroy, args=([raw],), name="flagpost-let-go", daemon=True).start()
-
-
-def _destroy(last: list[Producer]) -> None:
-    time.sleep(SLICE_SECONDS)  # until the caller no longer refers to it
-    last.clear()
 
 
 def _unheard(_: KafkaError | None, __: ProducedRecord, ___: int) -> None:

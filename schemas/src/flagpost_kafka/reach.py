@@ -10,6 +10,8 @@ https://github.com/confluentinc/librdkafka/issues/5301. Only another client help
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -26,6 +28,8 @@ RECONNECT_SECONDS: Final = 15.0
 """
 AGAIN_SECONDS: Final = 0.5
 """When it is asked again."""
+LET_GO_SECONDS: Final = 0.05
+"""Until whoever lets a client go no longer refers to it."""
 
 CUT_OFF: Final = KafkaError(
     KafkaError._TRANSPORT,  # noqa: SLF001 - librdkafka's public name
@@ -57,3 +61,16 @@ def _comes_back(client: AdminClient | Consumer | Producer, topic: str) -> bool:
             return False
         time.sleep(AGAIN_SECONDS)
     return True
+
+
+def let_go(end: Callable[[], object]) -> None:
+    """End a client in a thread of its own: by its `close`, or by the `clear` of a list that has the last reference.
+
+    The end of a client that has lost its brokers may take minutes, or never come.
+    """
+    Thread(target=_end, args=(end,), name="flagpost-let-go", daemon=True).start()
+
+
+def _end(end: Callable[[], object]) -> None:
+    time.sleep(LET_GO_SECONDS)
+    end()

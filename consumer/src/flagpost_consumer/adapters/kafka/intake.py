@@ -35,6 +35,7 @@ from flagpost_consumer.adapters.kafka.topic_lookup import TopicLookup
 from flagpost_consumer.adapters.kafka.unreadable_batches import UnreadableBatches
 from flagpost_consumer.core.books.deliveries import Position
 from flagpost_consumer.core.records import Gap
+from flagpost_kafka import reach
 from flagpost_settings.logs import kafka_logger
 
 SESSION_SECONDS = 45.0
@@ -168,16 +169,31 @@ class KafkaIntake:
     def _be_member(self) -> None:
         """Be a member of the group with one client, until it is to be replaced or we are stopped."""
         config = self._health.receive_limit.within(self._config)
-        callbacks = {"on_commit": self._commits.on_commit, "error_cb": self._health.hear}
+        gone = threading.Event()
+
+        def unless_gone(callback: Callable[..., None]) -> Callable[..., None]:
+            return lambda *given: None if gone.is_set() else callback(*given)
+
+        callbacks = {
+            "on_commit": unless_gone(self._commits.on_commit),
+            "error_cb": unless_gone(self._health.hear),
+        }
         consumer = Consumer({**config, **callbacks}, logger=kafka_logger())
+        is_member = False
         try:
             if self._await_topic(consumer):
-                self._rebalances.subscribe(consumer, self._topic)
+                self._rebalances.subscribe(consumer, self._topic, unless_gone)
+                is_member = True
                 self._consume(consumer)
         finally:
-            # Partitions that are owned are handed over: their callbacks are called in here.
             self._rebalances.leaving = True
-            consumer.close()
+            if is_member and not self._health.group_is_silent:
+                # Partitions that are owned are handed over: their callbacks are called in here.
+                consumer.close()
+            else:
+                # Nothing can be handed over, and it may take minutes to end the client (`flagpost_kafka.reach`).
+                gone.set()
+                reach.let_go(consumer.close)
 
     def _forget_client(self) -> None:
         """Forget what the client knew that has just left."""

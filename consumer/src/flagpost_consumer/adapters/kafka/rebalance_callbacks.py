@@ -58,13 +58,13 @@ class RebalanceCallbacks:
         self.failure: BaseException | None = None
         """The first exception that a callback raised."""
 
-    def subscribe(self, consumer: Consumer, topic: str) -> None:
-        """Join the group with these callbacks."""
+    def subscribe(self, consumer: Consumer, topic: str, unless_gone: Callable[[Callback], Callback]) -> None:
+        """Join the group; `unless_gone` makes a callback that does nothing once the client was let go."""
         consumer.subscribe(
             [topic],
-            on_assign=self._guarded(self._on_assign),
-            on_revoke=self._guarded(self._on_revoke),
-            on_lost=self._guarded(self._on_lost),
+            on_assign=unless_gone(self._guarded(self._on_assign)),
+            on_revoke=unless_gone(self._guarded(self._on_revoke)),
+            on_lost=unless_gone(self._guarded(self._on_lost)),
         )
 
     def forget_client(self) -> None:

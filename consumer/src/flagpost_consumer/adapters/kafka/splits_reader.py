@@ -20,7 +20,7 @@ from flagpost_consumer.adapters.kafka.topic_thread import TopicThread
 from flagpost_consumer.core.splits.experiments import Experiment, splits_of
 from flagpost_consumer.core.splits.sample_ratio import Shares
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_kafka import rights
+from flagpost_kafka import reach, rights
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ class SplitsReader(TopicThread):
                 for message in self._came(consumer, POLL_SECONDS):
                     self._take(message)
         finally:
-            consumer.close()
+            reach.let_go(consumer.close)
 
     def _hour(self, consumer: Consumer) -> list[TopicPartition]:
         """Where the last hour of each partition begins."""

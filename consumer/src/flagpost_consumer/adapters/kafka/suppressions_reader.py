@@ -25,7 +25,7 @@ from flagpost_consumer.adapters.kafka.suppression_records import NoVisitor, read
 from flagpost_consumer.adapters.kafka.topic_thread import TopicThread
 from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions, TooManySuppressions
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_kafka import rights
+from flagpost_kafka import reach, rights
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -126,7 +126,7 @@ class SuppressionsReader(TopicThread):
                 else:
                     self._follow(consumer, ends)
         finally:
-            consumer.close()
+            reach.let_go(consumer.close)
 
     def _begin_anew_if_asked(self) -> None:
         if self._is_to_be_read_over.is_set():

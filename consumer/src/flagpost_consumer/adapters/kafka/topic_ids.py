@@ -13,6 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from flagpost_kafka import reach
 from flagpost_settings.logs import kafka_logger
 
 CALL_SECONDS = 2.0
@@ -53,9 +54,9 @@ class TopicIds:
                 self._admin = AdminClient(self._config, logger=kafka_logger())
             told = _describe(self._admin, self._topics)
             if not told:
-                self._admin = (
-                    None  # it may have lost its brokers (`flagpost_kafka.reach`): the next asks anew
-                )
+                # It may have lost its brokers (`flagpost_kafka.reach`): the next question is a new client's.
+                reach.let_go([self._admin].clear)
+                self._admin = None
             for topic, topic_id in told.items():
                 before = self._ids.get(topic)
                 if topic_id != before:

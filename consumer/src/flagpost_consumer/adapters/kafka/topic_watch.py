@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
+from flagpost_kafka import reach
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -107,5 +108,7 @@ class TopicWatch:
             except (KafkaException, TimeoutError):
                 continue
         if not ends:
-            self._admin = None  # it may have lost its brokers (`flagpost_kafka.reach`): the next asks anew
+            # It may have lost its brokers (`flagpost_kafka.reach`): the next question is a new client's.
+            reach.let_go([self._admin].clear)
+            self._admin = None
         return ends

@@ -38,7 +38,7 @@ from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Gap
 from flagpost_consumer.settings import KafkaSettings
-from flagpost_kafka import rights
+from flagpost_kafka import reach, rights
 from flagpost_kafka.rights import Right
 from flagpost_schemas import UndecodableRecord, UnknownSchema
 from flagpost_settings.logs import kafka_logger
@@ -214,7 +214,7 @@ class LedgerRestore:
             readings = self._begin(consumer)
             self._read(consumer, readings)
         finally:
-            consumer.close()
+            reach.let_go(consumer.close)
 
     def _learn_ids(self) -> bool:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.

@@ -186,7 +186,7 @@ class TopicReader:
         """Read on with a new client if Kafka does not answer this one: it may have lost its brokers."""
         self._beat()
         if not reach.answers(self._consumer, topic, LEAST_CALL_SECONDS):
-            self._consumer.close()
+            reach.let_go(self._consumer.close)
             self._consumer = silent_client(Consumer, self._config)
             self._assign(places)
 
