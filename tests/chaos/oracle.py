@@ -102,10 +102,9 @@ def _kill_of(kills: list[Kill], stalls: list[Stall], request: Received) -> Kill 
     window = REQUEST_TIMEOUT_SECONDS + UNACKNOWLEDGED_SECONDS
     for kill in kills:
         stalled = _stalled_seconds(stalls, request.at_seconds, kill.at_seconds)
-        if (
-            kill.sender == _sender(request)
-            and -window - stalled <= request.at_seconds - kill.at_seconds <= LATE_SECONDS
-        ):
+        late = LATE_SECONDS + (UNACKNOWLEDGED_SECONDS if kill.goes_on else 0.0)
+        is_near = -window - stalled <= request.at_seconds - kill.at_seconds <= late
+        if kill.sender == _sender(request) and is_near:
             return kill
     return None
 

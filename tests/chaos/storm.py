@@ -61,6 +61,8 @@ class Kill:
     sender: str
     at_seconds: float
     """In monotonic seconds, as the stand-in notes arrivals."""
+    goes_on: bool = False
+    """Whether its sender goes on until too much is unacknowledged: Kafka was interrupted, and not the sender."""
 
     def explains(self, lost: Kill) -> bool:
         """Whether its sender may have lost its session by this."""
@@ -196,8 +198,8 @@ class Storm(Scene, AbstractAsyncContextManager["Storm"]):
         self.consumers[name].signal(signal.SIGSTOP)
 
     def note_trouble(self) -> None:
-        """Note that all consumers were interrupted: what they have in flight may be sent again."""
-        self.kills += [Kill(name, time.monotonic()) for name in self.consumers]
+        """Note that Kafka was interrupted: what is in flight or unacknowledged may be sent again."""
+        self.kills += [Kill(name, time.monotonic(), goes_on=True) for name in self.consumers]
 
     def thaw(self, name: str) -> None:
         """Let a frozen consumer continue, with SIGCONT."""
