@@ -71,6 +71,14 @@ def let_go(end: Callable[[], object]) -> None:
     Thread(target=_end, args=(end,), name="flagpost-let-go", daemon=True).start()
 
 
+def close(client: Consumer, *, waits: bool) -> None:
+    """Close a client, and wait for it or not (`let_go`). Who stops in order waits: its brokers may stop next."""
+    if waits:
+        client.close()
+    else:
+        let_go(client.close)
+
+
 def _end(end: Callable[[], object]) -> None:
     time.sleep(LET_GO_SECONDS)
     end()

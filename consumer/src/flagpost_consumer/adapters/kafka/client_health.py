@@ -19,6 +19,7 @@ from flagpost_consumer.adapters.kafka.contact import KafkaContact
 from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
 from flagpost_consumer.adapters.kafka.receive_limit import ReceiveLimit
 from flagpost_consumer.adapters.kafka.topic_lookup import TopicLookup
+from flagpost_kafka import reach
 from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ class ClientHealth:
         try:
             return self._lookup.missing(new)
         finally:
-            new.close()
+            reach.let_go(new.close)
 
     def _group_answers(self, consumer: Consumer) -> bool:
         """Ask for a committed position, which only the group's coordinator knows."""

@@ -187,13 +187,12 @@ class KafkaIntake:
                 self._consume(consumer)
         finally:
             self._rebalances.leaving = True
-            if is_member and not self._health.group_is_silent:
-                # Partitions that are owned are handed over: their callbacks are called in here.
-                consumer.close()
-            else:
-                # Nothing can be handed over, and it may take minutes to end the client (`flagpost_kafka.reach`).
+            # Partitions that are owned are handed over: their callbacks are called in here. If the group is silent,
+            # nothing can be, and to end the client may take minutes (`flagpost_kafka.reach`).
+            waits = not self._health.group_is_silent and (is_member or self._stop.is_set())
+            if not waits:
                 gone.set()
-                reach.let_go(consumer.close)
+            reach.close(consumer, waits=waits)
 
     def _forget_client(self) -> None:
         """Forget what the client knew that has just left."""

@@ -73,7 +73,7 @@ class SplitsReader(TopicThread):
                 for message in self._came(consumer, POLL_SECONDS):
                     self._take(message)
         finally:
-            reach.let_go(consumer.close)
+            reach.close(consumer, waits=self._stopped.is_set())
 
     def _hour(self, consumer: Consumer) -> list[TopicPartition]:
         """Where the last hour of each partition begins."""

@@ -126,7 +126,7 @@ class SuppressionsReader(TopicThread):
                 else:
                     self._follow(consumer, ends)
         finally:
-            reach.let_go(consumer.close)
+            reach.close(consumer, waits=self._stopped.is_set())
 
     def _begin_anew_if_asked(self) -> None:
         if self._is_to_be_read_over.is_set():

@@ -214,7 +214,7 @@ class LedgerRestore:
             readings = self._begin(consumer)
             self._read(consumer, readings)
         finally:
-            reach.let_go(consumer.close)
+            reach.close(consumer, waits=self._cancelled.is_set())
 
     def _learn_ids(self) -> bool:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.

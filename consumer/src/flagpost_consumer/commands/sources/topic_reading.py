@@ -93,8 +93,8 @@ class TopicReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._consumer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        reach.close(self._consumer, waits=kind is None)
 
     def spans(self, topic: str) -> dict[int, Span]:
         """What each partition of `topic` holds now."""
