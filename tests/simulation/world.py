@@ -491,7 +491,7 @@ class Troubles:
             self.world.oracle.trouble(client.process, END_SECONDS)
 
     def lose_brokers(self) -> None:
-        """Of one process either the group's client, its producers, or the others: to notice takes half a minute."""
+        """Of one process either the consumers, the producers or the admin clients: to notice takes half a minute."""
         clients = [each for each in self.world.broker.clients if each.process.is_alive]
         process = self.world.random.choice([each.process for each in clients])
         kind = self.world.random.choice((SimulatedConsumer, SimulatedProducer, SimulatedAdmin))

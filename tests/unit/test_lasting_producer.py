@@ -214,8 +214,8 @@ class Clock:
         return self.now
 
 
-def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]:
-    Dead.made = 0
+def lasting_of(kind: type, limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]:
+    """A producer whose librdkafka producers are of this kind, and its clock."""
     clock = Clock()
     producer = LastingProducer(
         {},
@@ -224,10 +224,15 @@ def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]
         topics=["events"],
         logger=SILENT,
         on_failed=heard.report,
-        make=cast("Any", Dead),
+        make=cast("Any", kind),
         clock=clock,
     )
     return producer, clock
+
+
+def dead_producer(limits: Limits, heard: Heard) -> tuple[LastingProducer, Clock]:
+    Dead.made = 0
+    return lasting_of(Dead, limits, heard)
 
 
 class Written:
@@ -487,17 +492,8 @@ def reaching(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LastingProducer,
     """A producer that has one record, of which nothing is heard."""
     monkeypatch.setattr(Reaching, "made", [])
     monkeypatch.setattr(reach, "RECONNECT_SECONDS", 0.0)
-    clock, heard = Clock(), Heard()
-    producer = LastingProducer(
-        {},
-        ROOMY,
-        heard.troubles.append,
-        topics=["events"],
-        logger=SILENT,
-        on_failed=heard.report,
-        make=cast("Any", Reaching),
-        clock=clock,
-    )
+    heard = Heard()
+    producer, clock = lasting_of(Reaching, ROOMY, heard)
     producer.hand_over("events", b"1", b"k")
     yield producer, clock, heard
     producer.close()

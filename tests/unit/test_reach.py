@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from flagpost_consumer.adapters.kafka import intake as kafka_intake
-from flagpost_consumer.adapters.kafka import topic_ids, topic_watch
+from flagpost_consumer.adapters.kafka import renewed_admin
 from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
 from flagpost_consumer.adapters.kafka.intake import KafkaIntake
 from flagpost_consumer.adapters.kafka.intake_handler import IntakeHandler
@@ -165,11 +165,10 @@ class Stuck(Silent):
 
 
 async def test_a_client_whose_group_is_silent_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch, silent: type[Silent]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seen in a storm: close() of a client that has lost its brokers waits for its last commit for minutes."""
-    del silent
-    Stuck.made = 0
+    monkeypatch.setattr(Stuck, "made", 0)
     monkeypatch.setattr(Stuck, "ended", threading.Event())
     monkeypatch.setattr(kafka_intake, "Consumer", Stuck)
     monkeypatch.setattr(GroupSilence, "is_silent", lambda *_: Stuck.made == 1)
@@ -187,7 +186,7 @@ async def test_a_client_whose_group_is_silent_is_not_waited_for(
 def test_ids_of_topics_are_asked_for_with_a_new_client_after_no_answer(
     monkeypatch: pytest.MonkeyPatch, silent: type[Silent]
 ) -> None:
-    monkeypatch.setattr(topic_ids, "AdminClient", silent)
+    monkeypatch.setattr(renewed_admin, "AdminClient", silent)
     ids = TopicIds({}, ["events"], lambda *_: None)
     assert not ids.ask()
     assert not ids.ask()
@@ -197,7 +196,7 @@ def test_ids_of_topics_are_asked_for_with_a_new_client_after_no_answer(
 def test_ends_of_partitions_are_asked_for_with_a_new_client_after_no_answer(
     monkeypatch: pytest.MonkeyPatch, silent: type[Silent]
 ) -> None:
-    monkeypatch.setattr(topic_watch, "AdminClient", silent)
+    monkeypatch.setattr(renewed_admin, "AdminClient", silent)
     told: list[object] = []
     watched = SimpleNamespace(ends_wanted={0, 1}, know_ends=told.append)
     watch = TopicWatch({}, "events", TopicIds({}, ["events"], lambda *_: None), watched)

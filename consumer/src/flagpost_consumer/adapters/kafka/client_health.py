@@ -41,8 +41,11 @@ class ClientHealth:
         self.group = GroupSilence(session_seconds)
         self._contact = KafkaContact(topic)
         self.replacement = ClientReplacement()
-        self.group_is_silent = False
+
+    @property
+    def group_is_silent(self) -> bool:
         """Whether the group answers the present client no more."""
+        return self.group.is_silent(clock().monotonic)
 
     def hear(self, error: KafkaError) -> None:
         """Note an error of the client, whatever it is about: librdkafka's `error_cb`."""
@@ -75,7 +78,6 @@ class ClientHealth:
     def forget_client(self) -> None:
         """Another client has taken its place: nothing is known of that one."""
         self.group.begin()
-        self.group_is_silent = False
         self.replacement.happened()
 
     def _listen_for_group(self, consumer: Consumer, *, owns: bool) -> None:
@@ -88,8 +90,7 @@ class ClientHealth:
             answered = not self._lookup.missing(consumer) or not self._missing_for_a_new_client()
             now = clock().monotonic
             self.group.asked(now, answered=answered)
-        self.group_is_silent = self.group.is_silent(now)
-        if self.group_is_silent:
+        if self.group.is_silent(now):
             self.replacement.ask("the group takes no commit, or does not answer, although Kafka does")
 
     def _missing_for_a_new_client(self) -> str:

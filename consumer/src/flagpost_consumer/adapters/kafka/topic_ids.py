@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from flagpost_kafka import reach
+from flagpost_consumer.adapters.kafka.renewed_admin import RenewedAdmin
 from flagpost_settings.logs import kafka_logger
 
 CALL_SECONDS = 2.0
@@ -36,11 +36,10 @@ class TopicIds:
         """`on_told` is called with (topic, its id, its id before) whenever a topic's id has changed; in the thread
         that asked, before `ask` returns.
         """
-        self._config = dict(config)
+        self._admin = RenewedAdmin(config)
         self._topics = list(topics)
         self._on_told = on_told
         self._lock = threading.Lock()
-        self._admin: AdminClient | None = None
         self._ids: dict[str, str] = {}
 
     def get(self, topic: str) -> str | None:
@@ -50,13 +49,9 @@ class TopicIds:
     def ask(self) -> Collection[str]:
         """Ask Kafka; returns the topics whose id it told. Blocks for a few seconds at most."""
         with self._lock:
-            if self._admin is None:
-                self._admin = AdminClient(self._config, logger=kafka_logger())
-            told = _describe(self._admin, self._topics)
+            told = _describe(self._admin.client(), self._topics)
             if not told:
-                # It may have lost its brokers (`flagpost_kafka.reach`): the next question is a new client's.
-                reach.let_go([self._admin].clear)
-                self._admin = None
+                self._admin.renew()
             for topic, topic_id in told.items():
                 before = self._ids.get(topic)
                 if topic_id != before:

@@ -13,12 +13,10 @@ from typing import Any, Protocol
 
 import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from flagpost_consumer.adapters.kafka.renewed_admin import RenewedAdmin
 from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
-from flagpost_kafka import reach
-from flagpost_settings.logs import kafka_logger
 
 log = structlog.get_logger(__name__)
 
@@ -57,13 +55,12 @@ class TopicWatch:
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._config = dict(config)
+        self._admin = RenewedAdmin(config)
         self._topic = topic
         self._ids = ids
         self._intake = intake
         self._monotonic = monotonic
         self._stopped = threading.Event()
-        self._admin: AdminClient | None = None
         self._ids_due = monotonic() + IDS_SECONDS
         self._ids_pause = IDS_SECONDS
         self._thread = threading.Thread(target=self._run, name="flagpost-topics", daemon=True)
@@ -94,9 +91,7 @@ class TopicWatch:
 
     def _ends_of(self, numbers: Collection[int]) -> dict[int, int]:
         """The ends of the partitions whose leader answers."""
-        if self._admin is None:
-            self._admin = AdminClient(self._config, logger=kafka_logger())
-        answers = self._admin.list_offsets(
+        answers = self._admin.client().list_offsets(
             {TopicPartition(self._topic, number): LATEST for number in numbers},
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=CALL_SECONDS,
@@ -108,7 +103,5 @@ class TopicWatch:
             except (KafkaException, TimeoutError):
                 continue
         if not ends:
-            # It may have lost its brokers (`flagpost_kafka.reach`): the next question is a new client's.
-            reach.let_go([self._admin].clear)
-            self._admin = None
+            self._admin.renew()
         return ends
