@@ -287,6 +287,13 @@ class OwnBroker(KafkaBroker):
             consumer.close()
 
 
+class SteadyBroker(OwnBroker):
+    """A broker that nobody kills: it stays admitted to its cluster although a busy machine lets it wait for seconds."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, {"broker.session.timeout.ms": "60000"})
+
+
 class _FirstBroker(OwnBroker):
     """The first broker of a machine. With the files that it leaves, others start in a third of the time: an archive
     of Java's loaded classes, and a storage that has the topics of groups and transactions.

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final, Protocol
 
-from real_kafka.broker import OwnBroker
+from real_kafka.broker import SteadyBroker
 from real_kafka.registry import OwnRegistry
 
 BROKER, REGISTRY = "broker", "registry"
@@ -37,7 +37,7 @@ class Shared(Protocol):
         """Stop it cleanly."""
 
 
-KINDS: Final[Mapping[str, type[Shared]]] = {BROKER: OwnBroker, REGISTRY: OwnRegistry}
+KINDS: Final[Mapping[str, type[Shared]]] = {BROKER: SteadyBroker, REGISTRY: OwnRegistry}
 _held: dict[Path, IO[str]] = {}
 """The locks of this process, for as long as it lives."""
 

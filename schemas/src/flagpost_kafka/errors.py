@@ -50,9 +50,14 @@ PASSING: Final = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.NOT_COORDINATOR,
         KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._DESTROY_BROKER,  # noqa: SLF001
     }
 )
-"""A partition or a group has no leader yet, or another one: the same request succeeds a moment later."""
+"""A partition or a group has no leader yet, or another one, or its broker is starting: the same request succeeds a
+moment later. A broker that is not admitted to its cluster yet names no brokers, and librdkafka gives up those that it
+knew (`_DESTROY_BROKER`).
+"""
 
 PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 """Taken back before Kafka answered."""

@@ -185,7 +185,7 @@ class KafkaAdmin:
             if error.args[0].code() == KafkaError.INVALID_REPLICATION_FACTOR:
                 raise KafkaUnavailable(
                     f"{error.args[0].str()} Give a smaller --replication, or none: then there are as many "
-                    "replicas as brokers, up to 3."
+                    "replicas as brokers, up to 3. If brokers are just starting, run it again."
                 ) from None
             right = Right(Operation.CREATE, Resource.TOPIC, spec.name)
             raise self._unavailable(error.args[0], right) from None
