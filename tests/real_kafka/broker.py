@@ -288,7 +288,7 @@ class OwnBroker(KafkaBroker):
 
 
 class SteadyBroker(OwnBroker):
-    """A broker that nobody kills: it stays admitted to its cluster although a busy machine lets it wait for seconds."""
+    """A broker that nobody kills: it stays admitted to its cluster, however long a busy machine lets it wait."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, {"broker.session.timeout.ms": "60000"})

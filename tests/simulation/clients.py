@@ -13,7 +13,14 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from confluent_kafka import TIMESTAMP_CREATE_TIME, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    TIMESTAMP_CREATE_TIME,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from simulation.broker import Broker, Commit, Entry, Log, Member
 from simulation.loop import PROCESS, Process
@@ -87,8 +94,12 @@ def describe(topic: str) -> Any:
     """The brokers' metadata of a topic."""
     found = broker().topics.get(topic)
     error = None if found is not None else error_of(KafkaError.UNKNOWN_TOPIC_OR_PART)
-    partitions = {} if found is None else {log.number: log for log in found.logs}
-    return SimpleNamespace(error=error, partitions=partitions)
+    now = broker().loop.now
+    partitions = {
+        log.number: SimpleNamespace(leader=-1 if now < log.leaderless_until else 1)
+        for log in (() if found is None else found.logs)
+    }
+    return SimpleNamespace(topic=topic, error=error, partitions=partitions)
 
 
 class SimulatedMessage:
@@ -449,6 +460,17 @@ class SimulatedConsumer(_Client):
         if self._broker.loop.now < log.leaderless_until:
             raise KafkaException(error_of(KafkaError.LEADER_NOT_AVAILABLE))
         return log.low, log.end
+
+    def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float = -1) -> list[Any]:
+        ask(self, timeout)
+        return [self._bound(place) for place in places]
+
+    def _bound(self, place: TopicPartition) -> Any:
+        log = self._broker.log(place.topic, place.partition)
+        is_led = self._broker.loop.now >= log.leaderless_until
+        error = None if is_led else error_of(KafkaError.LEADER_NOT_AVAILABLE)
+        offset = {OFFSET_BEGINNING: log.low, OFFSET_END: log.end}[place.offset]
+        return SimpleNamespace(partition=place.partition, offset=offset, error=error)
 
     def committed(self, partitions: Sequence[TopicPartition], timeout: float = -1) -> list[TopicPartition]:
         ask(self, timeout)

@@ -62,14 +62,12 @@ class Client:
         return found
 
     def list_topics(self, *_: object, **__: object) -> Any:
-        topic = type("Topic", (), {"error": None, "partitions": {0: None}})
+        led = type("Partition", (), {"leader": 1})
+        topic = type("Topic", (), {"topic": TOPIC, "error": None, "partitions": {0: led}})
         return type("Cluster", (), {"topics": {TOPIC: topic}})
 
     def offsets_for_times(self, wanted: list[TopicPartition], **_: object) -> list[TopicPartition]:
         return wanted
-
-    def get_watermark_offsets(self, *_: object, **__: object) -> tuple[int, int]:
-        return 0, 1
 
     def assign(self, _: object) -> None:
         """Nothing to assign: all messages are returned."""

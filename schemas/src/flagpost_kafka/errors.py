@@ -59,6 +59,9 @@ moment later. A broker that is not admitted to its cluster yet names no brokers,
 knew (`_DESTROY_BROKER`).
 """
 
+NO_ANSWER: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001
+"""No answer has come."""
+
 PURGED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001
 """Taken back before Kafka answered."""
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from flagpost_consumer.terminal.echo import echo
+from flagpost_kafka import errors
 
 SILENT_SECONDS: Final = 1.0
 """Say nothing for this long."""
-
-NO_ANSWER: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - librdkafka's public names
-"""Errors that mean that no answer has come yet."""
 
 Result = TypeVar("Result")
 
@@ -40,7 +38,7 @@ class Patience:
         except TimeoutError:
             self.say(f"for up to {seconds:.3g} s")
         except KafkaException as error:
-            if error.args[0].code() not in NO_ANSWER:
+            if error.args[0].code() not in errors.NO_ANSWER:
                 raise
             self.say(f"for up to {seconds:.3g} s")
         return call(timeout=seconds - SILENT_SECONDS)

@@ -21,6 +21,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from flagpost_consumer.adapters.kafka.config import idle_topic_config
+from flagpost_consumer.adapters.kafka.log_bounds import bounds_of
 from flagpost_consumer.adapters.kafka.suppression_records import NoVisitor, read_suppression
 from flagpost_consumer.adapters.kafka.topic_thread import TopicThread
 from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions, TooManySuppressions
@@ -149,10 +150,10 @@ class SuppressionsReader(TopicThread):
                 return None
             raise KafkaException(found.error)
         ends = {}
-        for number in found.partitions:
-            low, ends[number] = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, number), timeout=CALL_SECONDS
-            )
+        for number, bounds in bounds_of(consumer, found, found.partitions, CALL_SECONDS).items():
+            if isinstance(bounds, KafkaError):
+                raise KafkaException(bounds)
+            low, ends[number] = bounds
             at = self._next.get(number, low)
             self._next[number] = low if at > ends[number] else max(low, at)
         return ends

@@ -3,7 +3,7 @@
 In: partitions of the events topic. Out, for each, on the event loop: a `Restoration` and where to read on, or why it
 cannot be consumed. Runs in its own thread with its own consumer, by assign() and up to the end that the ledger had at
 the assignment; the partitions' records wait meanwhile. While Kafka does not answer it is asked again, until the
-partitions are taken away.
+partitions are taken away; those of which it tells nothing, such as one without a leader, keep no others waiting.
 
 A commit that was made for another topic of the same name says nothing of this one: a topic that was created anew is
 read from its beginning, and a log that went back from the offset it went back to.
@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin._metadata import TopicMetadata
 
 from flagpost_consumer.adapters.kafka.commit_metadata import CommitMetadata, read_metadata
 from flagpost_consumer.adapters.kafka.config import restore_config
 from flagpost_consumer.adapters.kafka.handed_over import BatchSize, size_of
+from flagpost_consumer.adapters.kafka.log_bounds import Bounds, bounds_of
 from flagpost_consumer.adapters.kafka.message_headers import UnreadableHeaders, headers_of
 from flagpost_consumer.adapters.kafka.partition_reading import Start
 from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
@@ -54,6 +56,8 @@ SILENT_SECONDS = 20.0
 brokers (`flagpost_kafka.reach`).
 """
 NOWHERE: Mapping[int, Start] = MappingProxyType({})
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,24 @@ class _Log:
     committed: TopicPartition
     said: CommitMetadata
     """What the commit says besides its offset."""
+
+
+class _Known:
+    """What Kafka tells of some partitions, and what keeps it from telling the same of others."""
+
+    def __init__(self) -> None:
+        self.first_error: KafkaError | None = None
+
+    def of(self, topic: str, answers: Mapping[int, Answer | KafkaError]) -> dict[int, Answer]:
+        """The answers without the errors."""
+        told: dict[int, Answer] = {}
+        for number, answer in answers.items():
+            if not isinstance(answer, KafkaError):
+                told[number] = answer
+            elif self.first_error is None:
+                error = rights.named(answer, rights.reads(topic))
+                self.first_error = KafkaError(error.code(), f"{topic}, partition {number}: {error.str()}")
+        return told
 
 
 class LedgerRestore:
@@ -211,10 +233,12 @@ class LedgerRestore:
         self._counts = DedupeCounts()
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
-            readings = self._begin(consumer)
+            readings, unknown = self._begin(consumer)
             self._read(consumer, readings)
         finally:
             reach.close(consumer, waits=self._cancelled.is_set())
+        if unknown is not None:
+            raise KafkaException(unknown)
 
     def _learn_ids(self) -> bool:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.
@@ -238,37 +262,35 @@ class LedgerRestore:
         if went_back or any(_is_other(each, known) for each in committed_of):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the broker does not tell the topic's id"))  # noqa: SLF001 - its public name
 
-    def _begin(self, consumer: Consumer) -> dict[int, _Reading]:
-        """Find out where each partition and its ledger begin and end."""
-        ledger = consumer.list_topics(self._kafka.ledger_topic, timeout=CALL_SECONDS).topics
-        found = ledger[self._kafka.ledger_topic]
-        if found.error is not None:
-            raise KafkaException(rights.named(found.error, rights.reads(self._kafka.ledger_topic)))
+    def _begin(self, consumer: Consumer) -> tuple[dict[int, _Reading], KafkaError | None]:
+        """Find out where each partition and its ledger begin and end, and why that is not known of those left out."""
+        ledger = self._look(consumer, self._kafka.ledger_topic)
         is_unconfirmed = self._learn_ids()
-        waiting = self._waiting()
-        for wanted in waiting:
-            if wanted.partition.number not in found.partitions:
-                reason = (
-                    f"{self._kafka.ledger_topic} has no such partition; docs/topics.md tells how to grow it"
-                )
-                self._hold(wanted.partition, reason)
-        asked = [TopicPartition(self._kafka.topic, wanted.partition.number) for wanted in waiting]
-        committed = {each.partition: each for each in self._committed(consumer, asked)}
+        waiting = {wanted.partition.number: wanted for wanted in self._waiting()}
+        for number in waiting.keys() - ledger.partitions.keys():
+            reason = f"{self._kafka.ledger_topic} has no such partition; docs/topics.md tells how to grow it"
+            self._hold(waiting.pop(number).partition, reason)
+        if not waiting:
+            return {}, None
+        known = _Known()
+        commits = known.of(self._kafka.topic, self._committed(consumer, waiting))
         if is_unconfirmed:
-            self._require_answer(read_metadata(each.metadata).topic_id for each in committed.values())
+            self._require_answer(read_metadata(each.metadata).topic_id for each in commits.values())
+        events = self._look(consumer, self._kafka.topic)
+        logs = known.of(self._kafka.topic, bounds_of(consumer, events, commits, CALL_SECONDS))
+        ledgers = known.of(self._kafka.ledger_topic, bounds_of(consumer, ledger, logs, CALL_SECONDS))
         return {
-            wanted.partition.number: self._reading(consumer, wanted, committed[wanted.partition.number])
-            for wanted in waiting
-            if wanted.partition.number in found.partitions
-        }
+            number: self._reading(waiting[number], commits[number], logs[number], bounds)
+            for number, bounds in ledgers.items()
+        }, known.first_error
 
-    def _reading(self, consumer: Consumer, wanted: _Wanted, committed: TopicPartition) -> _Reading:
-        number = wanted.partition.number
-        low, high = self._watermarks(consumer, self._kafka.topic, number)
-        first, end = self._watermarks(consumer, self._kafka.ledger_topic, number)
+    def _reading(
+        self, wanted: _Wanted, committed: TopicPartition, events: Bounds, ledger: Bounds
+    ) -> _Reading:
         topic_id, ledger_id = self._ids.get(self._kafka.topic), self._ids.get(self._kafka.ledger_topic)
         said = read_metadata(committed.metadata) if committed.offset >= 0 else CommitMetadata()
-        log_ = _Log(low, high, committed, said)
+        log_ = _Log(events.low, events.high, committed, said)
+        first, end = ledger
         start, gap, settles_from = self._start(log_, wanted, topic_id, ledger_id, end)
         # An offset that no longer exists, or does not exist yet (the ledger is a new one), is no place to begin.
         needed = first if said.needed is None or _is_other(said.ledger_id, ledger_id) else said.needed
@@ -325,19 +347,21 @@ class LedgerRestore:
         # Also beyond the end: Kafka's client finds out by the epoch where the log went back, and the intake tells us.
         return Start(committed.offset, _epoch_of(committed), topic_id, ledger_id), None, settles_from
 
-    def _committed(self, consumer: Consumer, asked: list[TopicPartition]) -> list[TopicPartition]:
-        """What the group has committed. Raises KafkaException even if only one partition's is unknown."""
+    def _look(self, consumer: Consumer, topic: str) -> TopicMetadata:
+        with self._needing(rights.reads(topic)):
+            found: TopicMetadata = consumer.list_topics(topic, timeout=CALL_SECONDS).topics[topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+        return found
+
+    def _committed(
+        self, consumer: Consumer, numbers: Iterable[int]
+    ) -> dict[int, TopicPartition | KafkaError]:
+        """What the group has committed."""
+        asked = [TopicPartition(self._kafka.topic, number) for number in numbers]
         with self._needing(rights.joins(self._kafka.group_id), rights.reads(self._kafka.topic)):
             answers = consumer.committed(asked, timeout=CALL_SECONDS)
-            for answer in answers:
-                if answer.error is not None:
-                    raise KafkaException(answer.error)
-        return answers
-
-    def _watermarks(self, consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
-        with self._needing(rights.reads(topic)):
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=CALL_SECONDS)
-        return low, high
+        return {each.partition: each.error or each for each in answers}
 
     @staticmethod
     @contextmanager

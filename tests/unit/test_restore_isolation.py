@@ -1,0 +1,68 @@
+"""Restoring where Kafka does not answer for some partitions: the others are restored, and those once it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
+from flagpost_consumer.adapters.ledger import restore
+from flagpost_consumer.adapters.ledger.restore import LedgerRestore, Restored
+from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
+from flagpost_consumer.core.books.deliveries import Partition
+from flagpost_consumer.core.policy import DedupeSettings
+from flagpost_consumer.settings import KafkaSettings
+from mock_kafka import MockKafka
+from running import eventually
+
+EVENTS, LEDGER = "flagpost.events", "flagpost.ledger"
+
+
+class Restores:
+    """A restore, and the partitions that it has told so far."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.restored: dict[int, Restored] = {}
+        handler = SimpleNamespace(on_restored=self._take)
+        ids = SimpleNamespace(get=lambda _: None, ask=frozenset)
+        kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, properties={"log_level": "0"})
+        self.restore = LedgerRestore(
+            kafka, DedupeSettings(), cast("Any", handler), asyncio.get_running_loop(), cast("TopicIds", ids)
+        )
+
+    def start(self, numbers: Iterable[int]) -> None:
+        self.restore.start([Partition(number, 0.0, Dedupe(1.0, 1, DedupeCounts())) for number in numbers])
+
+    def _take(self, restored: Restored) -> None:
+        self.restored[restored.partition.number] = restored
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore, "CALL_SECONDS", 1.0)
+    monkeypatch.setattr(restore, "RETRY_SECONDS", 0.1)
+
+
+async def test_partitions_whose_leader_nobody_reaches_keep_no_others_waiting() -> None:
+    """Before, one such partition, of the events topic or of the ledger, kept all of the same consumer from being
+    restored for as long as its leader was away.
+    """
+    with MockKafka({EVENTS: 5, LEDGER: 5}) as kafka:
+        kafka.set_group_coordinator("flagpost", there=True)
+        kafka.set_leader(LEDGER, 1, there=False)
+        kafka.set_leader(EVENTS, 2, there=False)
+        restores = Restores(kafka.bootstrap_servers)
+        restores.start([0, 1, 2, 3])
+        await eventually(lambda: restores.restored.keys() >= {0, 3})
+        restores.start([4])
+        await eventually(lambda: restores.restored.keys() >= {0, 3, 4})
+        assert restores.restored.keys() == {0, 3, 4}
+        kafka.set_leader(LEDGER, 1, there=True)
+        await eventually(lambda: restores.restored.keys() >= {0, 1, 3, 4})
+        assert restores.restored.keys() == {0, 1, 3, 4}
+        kafka.set_leader(EVENTS, 2, there=True)
+        await eventually(lambda: len(restores.restored) == 5)
