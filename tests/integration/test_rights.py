@@ -111,3 +111,25 @@ async def test_a_publisher_that_may_not_write_publishes_once_it_may(
     found = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, topic)
     assert len(found) == 2
     assert all(isinstance(error, PublisherError) for error in told)
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+async def test_a_consumer_whose_right_to_its_group_comes_back_goes_on(scene: Scene, protocol: str) -> None:
+    """Before, with the protocol of KIP-848, its Kafka client ended fatally, and was replaced only once records waited
+    for a minute or the group had been silent for several sessions.
+    """
+    let_read(scene)
+    for topic in (scene.ledger, scene.dead_letters):
+        scene.kafka.allow("topic", topic, "write")
+    scene.settings.update(as_user(scene))
+    scene.settings["kafka.group_protocol"] = protocol
+    group = str(scene.settings["kafka.group_id"])
+    scene.publish([decision("before", occurred_at=time.time_ns() // 1_000_000)])
+    with scene.consume() as consumer:
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 1, SECONDS)
+        scene.kafka.disallow("group", group, "read")
+        await eventually(lambda: "Group authorization failed" in str(consumer), SECONDS)
+        scene.kafka.allow("group", group, "read")
+        await eventually(lambda: len(consumer.logged("assigned")) > 1, SECONDS)
+        scene.publish([decision("after", occurred_at=time.time_ns() // 1_000_000)])
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 2, SECONDS)

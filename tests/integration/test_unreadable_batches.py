@@ -107,6 +107,20 @@ def publish_large(scene: Scene, size_bytes: int) -> None:
             return
 
 
+@pytest.mark.timeout(200)
+async def test_what_came_before_an_unreadable_batch_of_one_record_is_delivered(scene: Scene) -> None:
+    """Before, 11 of the 40 events were lost: the batch is the log's end, so its own is known at once, and its gap was
+    told before what had been read with it.
+    """
+    scene.settings["decisions.visitor_metadata"] = False
+    await asyncio.to_thread(scene.publish, flowing("before", 40))
+    await asyncio.to_thread(publish_as_one_batch, scene, 1, bytes(20_000_000), "zstd")
+    with scene.consume() as consumer:
+        await eventually(lambda: consumer.value("flagpost_offsets_lost_total") == 1, 60)
+        await consumer.caught_up(scene.partitions)
+        await eventually(lambda: len(tracks(scene.pendo.received)) == 40)
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.timeout(300)
 async def test_a_batch_larger_than_the_consumers_limit_stops_no_partition(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from math import inf
 from random import Random
 
 import pytest
 
-from engine_world import OK, START_MS, TIMED_OUT, World, decision
+from engine_world import BROKEN, OK, REFUSED_CONNECTION, START_MS, TIMED_OUT, World, decision
 from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.pendo.attempts import Attempt
@@ -68,6 +69,69 @@ def test_two_poisonous_visitors_and_a_lull_stop_nobody(answer: Answer) -> None:
     event_at(world, 301.0, "healthy", 0)
     world.run(until=400.0)
     assert delivered_visitors(world) == ["healthy"]
+
+
+NO_PROBES = [
+    pytest.param(answer, events, id=f"{answer.label} after {answer.retry_after}")
+    for answer, events in (
+        (Answer(400), 100),
+        (Answer(429), 1),
+        (Answer(429, "1"), 1),
+        (Answer(429, "300"), 1),
+    )
+]
+"""Answers that do not tell whether an endpoint is back, and the number of events of the visitor who gets them."""
+
+
+@pytest.mark.parametrize("answer", POISONS)
+@pytest.mark.parametrize(("other", "events"), NO_PROBES)
+def test_two_poisonous_visitors_and_one_whose_answers_say_nothing_stop_nobody(
+    answer: Answer, other: Answer, events: int
+) -> None:
+    """Before the fix, intake paused as long as there was an event of the third, but others were tried before it, or
+    it again and again.
+    """
+    answers = {"a": answer, "b": answer, "other": other}
+    world = world_of(policy_of(), lambda _, visitor: answers.get(visitor))
+    world.join()
+    for number in range(6):
+        event_at(world, 2.0 + number, "a", number)
+        event_at(world, 2.0 + number, "b", number)
+    for number in range(events):
+        event_at(world, 2.0 + number * 0.1, "other", number)
+    event_at(world, 301.0, "healthy", 0)
+    world.run(until=301.0 + 44.0)
+    assert delivered_visitors(world) == ["healthy"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_some_visitors_are_answered_others_wait_a_minute_at_most(seed: int) -> None:
+    """Before the fix, healthy events waited for ever in two of five such worlds."""
+    draw = Random(seed)
+    bad = {f"bad{number}": draw.choice(SOME_ANSWERS) for number in range(draw.randrange(1, 8))}
+    is_often_rejected = draw.random() < 0.3
+
+    def poison(_: World, visitor: str) -> Answer | None:
+        rejected = is_often_rejected and visitor in bad and draw.random() < 0.05
+        return Answer(400) if rejected else bad.get(visitor)
+
+    world = world_of(policy_of(draw.choice((2, 8, 64))), poison)
+    world.join()
+    for number in range(draw.choice((10, 60, 300))):
+        event_at(world, 2.0 + number * draw.choice((0.01, 0.5, 2.0)), draw.choice(list(bad)), number)
+    moments = [draw.uniform(1, 900) for _ in range(6)]
+    for number, moment in enumerate(moments):
+        event_at(world, moment, f"healthy{number}", number)
+    world.run(until=1000.0)
+    arrived = {sight.ids[0]: sight.arrived_at for sight in world.track_sights if sight.answer is OK}
+    waited = [arrived.get(f"healthy{number}", inf) - moment for number, moment in enumerate(moments)]
+    assert max(waited) < 60.0
+
+
+SOME_ANSWERS = [
+    *(Answer(status) for status in (400, 403, 404, 408, 429, 500)),
+    *(Answer(429, "7"), Answer(302), TIMED_OUT, BROKEN, REFUSED_CONNECTION),
+]
 
 
 @pytest.mark.parametrize("answer", POISONS)

@@ -6,15 +6,15 @@ from random import Random
 
 import pytest
 
-from engine_world import OK, START_MS, acknowledge, decision, ready, record
+from engine_world import OK, START_MS, acknowledge, decision, positions, ready, record
 from flagpost_consumer.core.books.stalls import Stall
 from flagpost_consumer.core.clock import Instant
-from flagpost_consumer.core.engine import CLOCK_SECONDS, Engine
+from flagpost_consumer.core.engine import CLOCK_SECONDS, READINGS_A_BATCH, Engine
 from flagpost_consumer.core.outcomes import Reason
-from flagpost_consumer.core.planning.clock_check import ClockCheck
+from flagpost_consumer.core.planning.clock_check import OLD_SECONDS, READINGS, ClockCheck
 from flagpost_consumer.core.planning.plan import expired
-from flagpost_consumer.core.policy import DecisionsSettings, Policy
-from flagpost_consumer.core.records import Record
+from flagpost_consumer.core.policy import DecisionsSettings, DeliverySettings, Policy
+from flagpost_consumer.core.records import Gap, Record
 
 POLICY = Policy(decisions=DecisionsSettings(visitor_metadata=False))
 DAY = 86_400.0
@@ -23,11 +23,11 @@ DAY = 86_400.0
 class Process:
     """An engine whose wall clock is `wrong_seconds` ahead of the right time."""
 
-    def __init__(self, wrong_seconds: float) -> None:
+    def __init__(self, wrong_seconds: float, policy: Policy = POLICY) -> None:
         self.wrong_seconds = wrong_seconds
-        self.engine = Engine(POLICY, Random(1).random)
+        self.engine = Engine(policy, Random(1).random)
         self.now = 0.0
-        ready(self.engine, [0, 1], 8, self.instant, POLICY)
+        ready(self.engine, [0, 1], 8, self.instant, policy)
         self.now = 10.0
         self.reasons: dict[tuple[int, int], Reason] = {}
         self._next = [0, 0]
@@ -90,6 +90,68 @@ def test_with_a_clock_that_is_behind_no_event_is_too_far_ahead() -> None:
     assert set(process.reasons.values()) == {Reason.OK}
     assert len(process.reasons) == 40
     assert process.engine.stalled == {}
+
+
+def test_services_whose_clock_was_ahead_stop_others_for_a_while_only() -> None:
+    """Before the fix, nothing more was read, so the readings of these services counted for 54 minutes: until their
+    events were not too far ahead any more.
+    """
+    process = Process(wrong_seconds=0.0)
+    process.receive(
+        *(process.event(f"v{n}", partition=n % 2, age=-3500, stamped=-3500) for n in range(READINGS + 8))
+    )
+    assert process.engine.stalled == {0: Stall.CLOCK, 1: Stall.CLOCK}
+    assert process.engine.poll(process.instant).partitions_paused == {0, 1}
+    for _ in range(READINGS // READINGS_A_BATCH):
+        process.go(OLD_SECONDS + 1.0)
+        assert process.engine.poll(process.instant).partitions_paused == set(), "a little is read"
+        process.receive(*(process.event(f"w{n}", partition=n % 2) for n in range(READINGS_A_BATCH)))
+    process.go(CLOCK_SECONDS)
+    assert process.engine.stalled == {}
+    assert set(process.reasons.values()) == {Reason.INVALID, Reason.OK}
+
+
+def test_while_the_clock_is_wrong_little_is_read() -> None:
+    policy = Policy(delivery=DeliverySettings(max_pending=200), decisions=POLICY.decisions)
+    process = Process(wrong_seconds=-3600.0, policy=policy)
+    process.receive(*(process.event(f"v{n}") for n in range(8)))
+    for turn in range(3):
+        assert process.engine.poll(process.instant).partitions_paused == {0}
+        process.go(OLD_SECONDS + 1.0)
+        if process.engine.poll(process.instant).partitions_paused:
+            break
+        process.receive(*(process.event(f"w{turn}.{n}") for n in range(8)))
+    assert len(process.engine._clock_waits[process.engine._partitions[0]]) == 24, (
+        "not more than a tenth, and a batch"
+    )
+    assert process.reasons == {}
+    process.wrong_seconds = 0.0
+    process.go(CLOCK_SECONDS)
+    assert list(process.reasons.values()) == [Reason.OK] * 24
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_gap_behind_records_that_wait_for_the_clock_loses_none_of_them(is_written: bool) -> None:
+    """Before the fix, the gap moved the position behind them, so they were taken for records seen before."""
+    process = Process(wrong_seconds=-600.0)
+    process.receive(*(process.event(f"v{number}") for number in range(10)))
+    partition = process.engine.current(0)
+    assert partition is not None
+    gap = Gap(10, 12)
+    process.engine.lose(partition, gap)
+    if is_written:
+        process.engine.gap_written(partition, gap)
+    process._next[0] = 12
+    process.receive(process.event("behind"))
+    assert positions(process.engine)[0] == 0
+    process.wrong_seconds = 0.0
+    process.go(CLOCK_SECONDS)
+    assert len(process.reasons) == 11, "all were sent"
+    assert process.engine.accounts.offsets_lost == 2
+    if not is_written:
+        assert positions(process.engine)[0] == 10
+        process.engine.gap_written(partition, gap)
+    assert positions(process.engine)[0] == 13
 
 
 def test_a_clock_that_is_set_right_is_believed_at_once() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from flagpost_consumer.adapters.kafka.handed_over import BATCH_BYTES, BATCH_MESSAGES, READ_AT_ONCE
 from flagpost_consumer.adapters.kafka.intake import KafkaIntake
@@ -247,7 +247,8 @@ async def test_headers_count_and_are_weighed_a_few_messages_at_a_time() -> None:
     intake._reader._hand_over(cast("Any", flood), read)
     assert intake._reader._batch.messages < READ_AT_ONCE
     for _ in range(2):
-        intake._reader._tell(intake._reader._read(cast("Any", flood)))
+        intake._reader._untold = intake._reader._read(cast("Any", flood))
+        intake._reader._tell()
     assert not intake._reader._room.wait(0)
 
 
@@ -332,6 +333,35 @@ def failing(offset: int) -> Any:
     """The client's error for a batch that becomes too large when it is decompressed."""
     error = KafkaError(KafkaError._BAD_COMPRESSION)
     return SimpleNamespace(partition=lambda: 0, offset=lambda: offset, error=lambda: error)
+
+
+class OneRecordAtTheEnd(Log):
+    """A log whose last batch, at 7, has one record."""
+
+    def get_watermark_offsets(self, *_: object, **__: object) -> tuple[int, int]:
+        return 0, 8
+
+
+async def test_a_gap_is_told_after_the_messages_that_were_read_before_it() -> None:
+    """Before, the gap of an unreadable batch of one record at the log's end came first, and the messages were taken
+    for ones that had been seen: their events were lost.
+    """
+    intake, heard = reading_intake(5)
+    told: list[object] = []
+    pass_on = heard.on_messages
+
+    def on_messages(messages: list[Message], done: Callable[[], None]) -> None:
+        told.append([message.offset() for message in messages])
+        pass_on(messages, done)
+
+    def on_gap(partition: int, gap: Gap) -> None:
+        told.append((partition, gap))
+
+    heard.on_messages, heard.on_gap = on_messages, on_gap  # type: ignore[method-assign]
+    log = cast("Any", OneRecordAtTheEnd(0, 0))
+    intake._reader._hand_over(log, [message(5), message(6), failing(7)])
+    await go_on()
+    assert told == [[5, 6], (0, Gap(7, 8))]
 
 
 async def test_exactly_the_batch_that_cannot_be_read_is_skipped() -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+from collections.abc import Callable
+from contextlib import suppress
 
 import orjson
 import pytest
+import uvloop
 
 from deadlines import stretched
 from flagpost_consumer.core.metadata.retries import Batch
@@ -14,7 +18,18 @@ from flagpost_consumer.core.metadata.sending import MetadataAttempt
 from flagpost_consumer.core.pendo.attempts import Attempt
 from flagpost_consumer.core.pendo.endpoint import EndpointName, Ticket
 from flagpost_consumer.core.pendo.verdict import Answer, Failure
-from pendo_client import BODY, Clock, answer_to, answering, client, read_request, sent, serving, track_attempt
+from pendo_client import (
+    BODY,
+    GENEROUS_SECONDS,
+    Clock,
+    answer_to,
+    answering,
+    client,
+    read_request,
+    sent,
+    serving,
+    track_attempt,
+)
 
 
 async def test_a_track_request_is_as_the_contract_says() -> None:
@@ -96,6 +111,36 @@ async def test_a_server_that_hangs_is_a_time_out_and_leaves_nothing_behind() -> 
 
 def attempts_in_memory() -> int:
     return sum(isinstance(each, Attempt) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_is_left_of_a_request_that_was_given_up_is_not_sent(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Before, all 4 MB of it arrived when the server read on, an older metadata value after the newer one; and until
+    then the body stayed in memory.
+    """
+
+    async def read_late() -> int:
+        running = asyncio.get_running_loop()
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            async with client(f"http://127.0.0.1:{listening.getsockname()[1]}", 1.0) as (http, answers):
+                http.start(Attempt(EndpointName.TRACK, bytes(4_000_000), Ticket("v", 1)))
+                connection, _ = await running.run_in_executor(None, listening.accept)
+                answer = await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+                assert answer.failure is Failure.TIMEOUT
+        connection.setblocking(False)
+        read = 0
+        with connection, suppress(ConnectionError):
+            while piece := await asyncio.wait_for(running.sock_recv(connection, 1 << 20), GENEROUS_SECONDS):
+                read += len(piece)
+        return read
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        assert runner.run(read_late()) < 4_000_000
 
 
 async def test_an_answered_attempt_is_freed_without_the_garbage_collector() -> None:

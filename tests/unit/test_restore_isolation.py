@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from types import SimpleNamespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,16 +21,21 @@ from mock_kafka import MockKafka
 from running import eventually
 
 EVENTS, LEDGER = "flagpost.events", "flagpost.ledger"
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 
 class Restores:
     """A restore, and the partitions that it has told so far."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, properties_files: Mapping[str, str] = NO_FILES) -> None:
         self.restored: dict[int, Restored] = {}
         handler = SimpleNamespace(on_restored=self._take)
         ids = SimpleNamespace(get=lambda _: None, ask=frozenset)
-        kafka = KafkaSettings(bootstrap_servers=bootstrap_servers, properties={"log_level": "0"})
+        kafka = KafkaSettings(
+            bootstrap_servers=bootstrap_servers,
+            properties={"log_level": "0"},
+            properties_files=dict(properties_files),
+        )
         self.restore = LedgerRestore(
             kafka, DedupeSettings(), cast("Any", handler), asyncio.get_running_loop(), cast("TopicIds", ids)
         )
@@ -66,3 +72,17 @@ async def test_partitions_whose_leader_nobody_reaches_keep_no_others_waiting() -
         assert restores.restored.keys() == {0, 1, 3, 4}
         kafka.set_leader(EVENTS, 2, there=True)
         await eventually(lambda: len(restores.restored) == 5)
+
+
+async def test_a_file_of_properties_that_is_empty_for_a_moment_holds_no_partition(tmp_path: Path) -> None:
+    """Before, the partitions of that assignment were held until they were assigned again."""
+    file = tmp_path / "rack"
+    file.write_text("")
+    with MockKafka({EVENTS: 1, LEDGER: 1}) as kafka:
+        kafka.set_group_coordinator("flagpost", there=True)
+        restores = Restores(kafka.bootstrap_servers, {"client.rack": str(file)})
+        restores.start([0])
+        await asyncio.sleep(0.3)
+        assert not restores.restored
+        file.write_text("rack-1")
+        await eventually(lambda: restores.restored.keys() == {0})

@@ -14,6 +14,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from typing import cast
 
@@ -67,9 +69,20 @@ IN_TURN_SECONDS = 60.0
 """Deliveries start in the order in which their records came; only one that expires sooner than this comes forward
 (docs/decisions/0044).
 """
+CLOCK_SHARE = 0.1
+"""Records that wait for the clock may take this part of the pending limit."""
 NO_PARTITIONS: frozenset[int] = frozenset()
 READINGS_A_BATCH = 8
 """Of each batch, about this many timestamps are compared with the local clock."""
+
+
+@dataclass(slots=True)
+class _WaitingGap:
+    """Lost offsets behind records that wait for the clock."""
+
+    gap: Gap
+    is_written: bool = False
+    """Whether the ledger has it."""
 
 
 class Engine:
@@ -90,9 +103,9 @@ class Engine:
         self._repeats = Repeats(policy, self._planner, self._settling, self._metadata.is_unchanged)
         self._partitions: dict[int, Partition] = {}
         self._partition_count = 0
-        self._clock_waits: dict[Partition, deque[Record]] = {}
-        """Records that wait for a clock that can be trusted, and all records behind them. Their partitions are
-        paused.
+        self._clock_waits: dict[Partition, deque[Record | _WaitingGap]] = {}
+        """Records that wait for a clock that can be trusted, and all records and gaps behind them. Their partitions
+        are paused.
         """
         self._full = False
         self._appetite = Appetite(ENOUGH_FOR_EACH_CONNECTION * policy.limits.max_connections)
@@ -144,10 +157,17 @@ class Engine:
 
     def lose(self, partition: Partition, gap: Gap) -> None:
         """Kafka no longer has these offsets: commit nothing beyond them until `gap_written`."""
-        self._settling.lose(partition, gap)
+        if (waiting := self._clock_waits.get(partition)) is None:
+            self._settling.lose(partition, gap)
+        else:
+            waiting.append(_WaitingGap(gap))
 
     def gap_written(self, partition: Partition, gap: Gap) -> None:
         """The ledger now contains the gap."""
+        for each in self._clock_waits.get(partition, ()):
+            if isinstance(each, _WaitingGap) and each.gap == gap:
+                each.is_written = True
+                return
         self._settling.gap_written(partition, gap)
 
     def ledger_replaced(self) -> None:
@@ -329,10 +349,19 @@ class Engine:
     def _take_untaken(self, now: Instant) -> None:
         """Try again to take in the records that wait for the clock."""
         for partition, records in list(self._clock_waits.items()):
-            while records and not partition.closing and self._take(records[0], partition, now):
+            while records and not partition.closing and self._take_waiting(records[0], partition, now):
                 records.popleft()
             if not records or partition.closing:
                 del self._clock_waits[partition]
+
+    def _take_waiting(self, waiting: Record | _WaitingGap, partition: Partition, now: Instant) -> bool:
+        """Take in what waits for the clock; False if it must wait on."""
+        if isinstance(waiting, Record):
+            return self._take(waiting, partition, now)
+        self._settling.lose(partition, waiting.gap)
+        if waiting.is_written:
+            self._settling.gap_written(partition, waiting.gap)
+        return True
 
     def _plan(self, record: Record, now: Instant) -> Sequence[Planned]:
         plans = twice(self._plan_once, record, now)
@@ -386,7 +415,7 @@ class Engine:
             self._settling.collect(),
             self._wake_at(now, may_send=may_send),
             self._intake_paused(),
-            self._partitions_paused(),
+            self._partitions_paused(now),
             self._settling.collect_duplicates(),
         )
 
@@ -439,11 +468,24 @@ class Engine:
         is_blind = not self.knows_suppressions and any(each.restored for each in self._partitions.values())
         return self._full or self._draining or is_blind or (self.track.is_down and self._tracks.can_probe)
 
-    def _partitions_paused(self) -> frozenset[int]:
+    def _partitions_paused(self, now: Instant) -> frozenset[int]:
         """Partitions that should not be read: their records would only pile up."""
         if not (self._clock_waits or self._settling.piled_up or self._settling.unacknowledged.held):
             return NO_PARTITIONS
-        return frozenset(self.stalled)
+        looks = self._looks_at_clock(now)
+        return frozenset(
+            number for number, reason in self.stalled.items() if not (looks and reason is Stall.CLOCK)
+        )
+
+    def _looks_at_clock(self, now: Instant) -> bool:
+        """Whether to read a little although it has to wait for the clock: without it, services that had a wrong clock
+        would outvote the others for ever once all partitions wait.
+        """
+        if not (self._clock_waits and self._clock_check.is_old(now)):
+            return False
+        delivery, waiting = self._policy.delivery, list(chain.from_iterable(self._clock_waits.values()))
+        size = sum(len(each.value or b"") for each in waiting if isinstance(each, Record))
+        return max(len(waiting) / delivery.max_pending, size / delivery.max_pending_bytes) < CLOCK_SHARE
 
     @property
     def stalled(self) -> dict[int, Stall]:

@@ -33,12 +33,19 @@ async def serve(settings: Settings) -> int:
     suspects = Suspects()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(say_loop_error)
+    signalled = asyncio.Event()
     for begun in count(1):
         service = Service(settings, suspects=suspects)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, service.stop)
+            loop.add_signal_handler(number, _stop, service, signalled)
         code = await service.run()
-        if not service.may_begin_anew or begun >= MAX_SERVICES:
+        if signalled.is_set() or not service.may_begin_anew or begun >= MAX_SERVICES:
             return code
         log.warning("a new engine begins where the last one failed", begun=begun)
     raise AssertionError("counting has no end")
+
+
+def _stop(service: Service, signalled: asyncio.Event) -> None:
+    """A signal has come, perhaps while a service whose engine failed is ending: none follows it."""
+    signalled.set()
+    service.stop()

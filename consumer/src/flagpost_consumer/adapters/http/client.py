@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,7 +38,8 @@ KEEP_ALIVE_SECONDS = 15.0
 would fail for no reason.
 """
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
-
+DROP_UNSENT = struct.pack("ii", 1, 0)
+"""For SO_LINGER: closing the socket drops what the system has not sent yet."""
 NOT_SENT = (aiohttp.ClientError, OSError, ValueError)
 """What `HttpClient.connect` raises. ValueError: a proxy's answer may make int() fail in aiohttp's parser."""
 
@@ -127,7 +130,12 @@ class _Line:
             self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. What has not been sent of a request is not sent any more, and takes no memory."""
+        transport = self._connection.transport
+        if transport is not None and transport.get_write_buffer_size():
+            connection = transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DROP_UNSENT)
+            transport.abort()
         self._connection.close()
 
     def _answer_ended(self, whole: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from flagpost_kafka import rights
+from flagpost_kafka import errors, rights
 from flagpost_settings.logs import Lately
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ class GroupErrors:
 
     def report(self, error: KafkaError) -> None:
         """Log an error that librdkafka recovers from by itself. Raises KafkaException for any other."""
-        if error.fatal():
+        if errors.is_fatal(error):
             raise KafkaException(rights.named(error, *self._needed))
         if self._lately.is_news(reason := self.reason(error)):
             log.warning("Kafka reports an error", code=error.name(), reason=reason)

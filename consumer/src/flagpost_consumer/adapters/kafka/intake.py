@@ -34,7 +34,6 @@ from flagpost_consumer.adapters.kafka.stand_in import StandIn
 from flagpost_consumer.adapters.kafka.topic_lookup import TopicLookup
 from flagpost_consumer.adapters.kafka.unreadable_batches import UnreadableBatches
 from flagpost_consumer.core.books.deliveries import Position
-from flagpost_consumer.core.records import Gap
 from flagpost_kafka import reach
 from flagpost_settings.logs import kafka_logger
 
@@ -72,7 +71,7 @@ class KafkaIntake:
         errors = GroupErrors(topic, str(config["group.id"]))
         self._lookup = TopicLookup(topic, handler, loop)
         self._health = ClientHealth(config, topic, session_seconds, self._lookup)
-        self._partitions = OwnedPartitions(topic, UnreadableBatches(topic, self._tell_gap))
+        self._partitions = OwnedPartitions(topic, UnreadableBatches(topic))
         self._reader = MessageReader(topic, handler, loop, self._partitions, errors)
         self._commits = OffsetCommits(topic, handler, loop, self._partitions, self._health.group, errors)
         self._lag = LagReports(topic, handler, loop, self._partitions, self._health.replacement)
@@ -248,6 +247,3 @@ class KafkaIntake:
         """Commit nothing more that was read of the old topic; `close` hands over what is in progress."""
         self._partitions.set_aside(consumer, self._partitions.all)
         self._health.replacement.ask("the topic was created again")
-
-    def _tell_gap(self, number: int, gap: Gap) -> None:
-        self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)

@@ -60,6 +60,8 @@ class MessageReader:
         self._lows = LogBeginnings(topic)
         self._batch = BatchSize()
         self._room = HandedOver(MAX_BATCHES, MAX_BYTES)
+        self._untold: list[Message] = []
+        """What was read and has not been handed to the loop yet."""
 
     def read_once(self, client: Consumer) -> None:
         """Read what there is, with the group's member or its stand-in, and hand it over."""
@@ -100,7 +102,12 @@ class MessageReader:
 
     def _hand_over(self, client: Consumer, messages: list[Message]) -> None:
         """Hand on what was read, in order, with each gap at its place."""
-        batch: list[Message] = []
+        try:
+            self._take(client, messages)
+        finally:
+            self._tell()
+
+    def _take(self, client: Consumer, messages: list[Message]) -> None:
         readings, handing_over = self._partitions.readings, self._partitions.handing_over
         searches, sought = self._unreadable.searches, self._unreadable.sought
         self._lows.forget_cached()
@@ -114,7 +121,7 @@ class MessageReader:
             if reading is None or ((sought or handing_over) and self._is_read_elsewhere(number)):
                 continue
             if searches and (search := searches.get(number)) is not None:
-                self._unreadable.readable(client, reading, number, search)
+                self._tell_gap(number, self._unreadable.readable(client, reading, number, search))
                 continue
             follows = Follows.NEXT if offset == reading.next_offset else reading.follows(offset)
             epoch = message.leader_epoch()
@@ -123,20 +130,15 @@ class MessageReader:
                 begun is not None and reading.is_of_another_log(offset, begun)
             ):
                 log.error("offsets have gone back", partition=number, read=reading.next_offset, found=offset)
-                self._tell(batch)
-                batch = []
                 self._begin_anew(client, number, Start(offset, epoch, reading.topic_id, reading.ledger_id))
                 continue
-            if follows is Follows.AFTER_HOLE and (gap := self._gap(client, reading, number, offset)):
-                self._tell(batch)
-                batch = []
-                self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
+            if follows is Follows.AFTER_HOLE:
+                self._tell_gap(number, self._gap(client, reading, number, offset))
             reading.next_offset = offset + 1
             if begun is not None:
                 reading.epoch_begins(offset, begun)
                 self._loop.call_soon_threadsafe(self._handler.on_epoch, number, offset, begun)
-            batch.append(message)
-        self._tell(batch)
+            self._untold.append(message)
 
     def _is_read_elsewhere(self, number: int) -> bool:
         """Whether a message of this partition comes from a place at which it is no longer read."""
@@ -147,6 +149,7 @@ class MessageReader:
 
     def _begin_anew(self, client: Consumer, number: int, went_back: Start) -> None:
         """The log of a partition went back: what is known of its offsets is no longer valid."""
+        self._tell()
         assignment = self._partitions.set_aside(client, {number})
         began_anew = self._handler.on_began_anew([number], assignment, {number: went_back})
         asyncio.run_coroutine_threadsafe(began_anew, self._loop)
@@ -158,10 +161,17 @@ class MessageReader:
         low = min(self._lows.of(client, number), offset)
         return Gap(wanted, low) if wanted < low else None
 
-    def _tell(self, messages: list[Message]) -> None:
-        """Hand messages to the loop. After a pause for lack of room a few more may come: they are handed
-        over, too.
+    def _tell_gap(self, number: int, gap: Gap | None) -> None:
+        """Tell of a gap, if there is one, once what was read before it has been handed over."""
+        if gap is not None:
+            self._tell()
+            self._loop.call_soon_threadsafe(self._handler.on_gap, number, gap)
+
+    def _tell(self) -> None:
+        """Hand to the loop what was read. After a pause for lack of room a few more messages may come: they are
+        handed over, too.
         """
+        messages, self._untold = self._untold, []
         if messages:
             size = size_of(messages)
             self._batch.adapt(len(messages), size)
@@ -182,6 +192,6 @@ class MessageReader:
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
             reading.reached_end(offset)
             if (search := self._unreadable.searches.get(number)) is not None:
-                self._unreadable.readable(client, reading, number, search)
+                self._tell_gap(number, self._unreadable.readable(client, reading, number, search))
         else:
-            self._unreadable.unreadable(client, reading, number, offset, error)
+            self._tell_gap(number, self._unreadable.unreadable(client, reading, number, offset, error))

@@ -1,12 +1,12 @@
 """Passes over batches that Kafka's client cannot read: it would report the same error for ever.
 
 In: the client's errors about a batch, and what it reads at each place that is tried (`batch_end` decides where).
-Out: seeks, and a gap once the end of the batch is found. Only the Kafka thread calls it.
+Out: seeks, and the gap once the end of the batch is found. Only the Kafka thread calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -21,10 +21,8 @@ log = structlog.get_logger(__name__)
 class UnreadableBatches:
     """The searches for ends of batches in one topic, at most one for each partition."""
 
-    def __init__(self, topic: str, on_gap: Callable[[int, Gap], None]) -> None:
-        """`on_gap` is told of each batch that was passed over, as a partition and its offsets."""
+    def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._on_gap = on_gap
         self.searches: dict[int, BatchEnd] = {}
         """The search in each partition that has one."""
         self.sought: set[int] = set()
@@ -34,8 +32,10 @@ class UnreadableBatches:
 
     def unreadable(
         self, client: Consumer, reading: PartitionReading, number: int, base: int, error: KafkaError
-    ) -> None:
-        """The client cannot read a batch that begins at `base`: search for its end, or go on searching."""
+    ) -> Gap | None:
+        """The client cannot read a batch that begins at `base`: search for its end, or go on searching. Returns the
+        gap if the end is found.
+        """
         search = self.searches.get(number)
         if search is None:
             log.error("a batch cannot be read", partition=number, offset=base, reason=error.str())
@@ -43,18 +43,22 @@ class UnreadableBatches:
             search = self.searches[number] = BatchEnd(base, end)
         else:
             search.unreadable(base)
-        self._go_on(client, reading, number, search)
+        return self._go_on(client, reading, number, search)
 
-    def readable(self, client: Consumer, reading: PartitionReading, number: int, search: BatchEnd) -> None:
-        """The place that a search tried could be read, or is the log's end."""
+    def readable(
+        self, client: Consumer, reading: PartitionReading, number: int, search: BatchEnd
+    ) -> Gap | None:
+        """The place that a search tried could be read, or is the log's end. Returns the gap if the end is found."""
         search.readable()
-        self._go_on(client, reading, number, search)
+        return self._go_on(client, reading, number, search)
 
-    def _go_on(self, client: Consumer, reading: PartitionReading, number: int, search: BatchEnd) -> None:
+    def _go_on(
+        self, client: Consumer, reading: PartitionReading, number: int, search: BatchEnd
+    ) -> Gap | None:
         self.sought.add(number)
         if (behind := search.found) is None:
             client.seek(TopicPartition(self._topic, number, search.place))
-            return
+            return None
         del self.searches[number]
         client.seek(TopicPartition(self._topic, number, behind))
         gap = Gap(max(search.base, reading.next_offset), behind)
@@ -65,7 +69,7 @@ class UnreadableBatches:
             from_offset=gap.from_offset,
             to_offset=gap.to_offset,
         )
-        self._on_gap(number, gap)
+        return gap
 
     def restart(
         self, client: Consumer, numbers: Collection[int], readings: Mapping[int, PartitionReading]

@@ -39,7 +39,7 @@ from flagpost_consumer.core.books.leader_epochs import read_epochs
 from flagpost_consumer.core.books.restoration import Restoration
 from flagpost_consumer.core.policy import DedupeSettings
 from flagpost_consumer.core.records import Gap
-from flagpost_consumer.settings import KafkaSettings
+from flagpost_consumer.settings import KafkaSettings, SettingsError
 from flagpost_kafka import reach, rights
 from flagpost_kafka.rights import Right
 from flagpost_schemas import UndecodableRecord, UnknownSchema
@@ -205,8 +205,9 @@ class LedgerRestore:
             try:
                 self._restore()
             except KafkaException as error:
-                self._say(error.args[0].str())
-                self._cancelled.wait(RETRY_SECONDS)
+                self._retry(error.args[0].str())
+            except SettingsError as error:  # a file of kafka.properties_files may be about to be replaced
+                self._retry(str(error))
             except Exception as error:  # a partition that cannot be restored must say so
                 log.exception("a restore has failed")
                 for wanted in self._waiting():
@@ -223,13 +224,14 @@ class LedgerRestore:
         with self._lock:
             return list(self._left.values())
 
-    def _say(self, trouble: str) -> None:
+    def _retry(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             log.warning("the ledger cannot be read; it is retried", reason=trouble)
+        self._cancelled.wait(RETRY_SECONDS)
 
     def _restore(self) -> None:
-        """Restore what is left. Raises KafkaException; it can then be called again."""
+        """Restore what is left. Raises KafkaException or SettingsError; it can then be called again."""
         self._counts = DedupeCounts()
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:

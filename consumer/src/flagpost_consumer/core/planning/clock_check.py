@@ -8,6 +8,7 @@ corrected is trusted again at once, even while nothing new is read.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from statistics import median_low
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from flagpost_consumer.core.records import Record, Undecoded
 
 READINGS = 32
 """The median of this many readings counts: a service whose own clock is wrong must not outvote all others."""
+OLD_SECONDS = 10.0
+"""After this long without a new reading, the readings may come from a service whose clock has been set right."""
 MIN_KEYS = 3
 """Fewer visitors than this prove nothing: all may belong to one service."""
 
@@ -35,15 +38,21 @@ class ClockCheck:
         self._allowance_ms = allowance_seconds * 1000
         self._all: deque[_Reading] = deque(maxlen=READINGS)
         self._fresh: deque[_Reading] = deque(maxlen=READINGS)
+        self._noted_at = -inf
 
     def note(self, record: Record | Undecoded, now: Instant) -> None:
         """Take a reading of a record that has just been read."""
         if record.timestamp_ms <= 0:  # Kafka has none
             return
+        self._noted_at = now.monotonic
         reading = _Reading(record.timestamp_ms - now.monotonic * 1000, record.key)
         self._all.append(reading)
         if record.fresh:
             self._fresh.append(reading)
+
+    def is_old(self, now: Instant) -> bool:
+        """Whether the verdict should be tried with new readings."""
+        return now.monotonic - self._noted_at > OLD_SECONDS
 
     def doubts(self, ending: Ending | None, now: Instant) -> bool:
         """Whether an ending depends on the local clock and that clock is not to be trusted.

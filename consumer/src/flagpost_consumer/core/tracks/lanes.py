@@ -60,6 +60,7 @@ class Lane(Generic[Item]):
         "is_retry",
         "queue",
         "queue_bytes",
+        "said_nothing",
         "started_at",
         "took_seconds",
         "unfailed",
@@ -82,6 +83,8 @@ class Lane(Generic[Item]):
         """How many of these failed although others' requests passed; a long wait counts as several."""
         self.is_retry = False
         """Whether its latest request started while it was failing."""
+        self.said_nothing = False
+        """Whether its latest answer was a 429 or a rejection: those do not tell whether an endpoint is back."""
         self.behind = 0
         """Deliveries that wait behind the first."""
         self.behind_bytes = 0
@@ -122,7 +125,9 @@ class Lanes(Generic[Item]):
         self.waiting = 0
         """Deliveries in lanes that are not in flight."""
         self.unfailed = 0
-        """Lanes that have a delivery and are not failing: their requests can show whether an endpoint is back."""
+        """Lanes that have a delivery, and whose latest answer was a 2xx or has not come yet: their requests can show
+        whether an endpoint is back.
+        """
         self.long: dict[str, Lane[Item]] = {}
         """Lanes in which more than `much` waits."""
 
@@ -210,8 +215,18 @@ class Lanes(Generic[Item]):
     # Answers
 
     def passed(self, lane: Lane[Item]) -> None:
-        """The request in flight of a lane has not failed, so the lane is not failing."""
+        """The request in flight of a lane has passed, so the lane is not failing."""
         lane.failures = lane.failures_alone = 0
+        lane.said_nothing = False
+
+    def rejected(self, lane: Lane[Item]) -> None:
+        """The request in flight of a lane was rejected for its contents: the lane is not failing either."""
+        lane.failures = lane.failures_alone = 0
+        lane.said_nothing = True
+
+    def throttled(self, lane: Lane[Item]) -> None:
+        """The request in flight of a lane is to come again later."""
+        lane.said_nothing = True
 
     def failed(self, lane: Lane[Item], *, alone: bool) -> None:
         """The request in flight of a lane has failed; `alone`: while others' passed."""
@@ -378,7 +393,7 @@ class Lanes(Generic[Item]):
     def _count(self, lane: Lane[Item]) -> None:
         """Update the counts of one lane, and the sums."""
         length = len(lane.queue)
-        unfailed = int(length > 0 and not lane.failures and not lane.is_parked)
+        unfailed = int(length > 0 and not (lane.failures or lane.said_nothing or lane.is_parked))
         self.unfailed += unfailed - lane.unfailed
         lane.unfailed = unfailed
         if length > 1:
@@ -395,7 +410,7 @@ class Lanes(Generic[Item]):
 def _fitness(entry: tuple[float, int, Lane[Item]]) -> tuple[int, float, int]:
     """The lowest value is the best probe. Of deliveries that came together, the last has the highest number."""
     turn, number, lane = entry
-    return lane.failures, -turn, -number
+    return lane.failures + lane.said_nothing, -turn, -number
 
 
 def _may_go(lane: Lane[Item], now: float) -> bool:

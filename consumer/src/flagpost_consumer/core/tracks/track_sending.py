@@ -153,8 +153,9 @@ class TrackSending:
 
     @property
     def can_probe(self) -> bool:
-        """Whether there is a delivery of a visitor that is not failing: it can show that the endpoint is back."""
-        return self.lanes.unfailed > 0
+        """Whether there is a delivery that can show that the endpoint is back, and comes before those that fail."""
+        rejected = map(self.lanes.lane, self.endpoint.rejected_probes)
+        return self.lanes.unfailed > sum(lane.unfailed for lane in rejected if lane is not None)
 
     def due_at(self, moment: float) -> float | None:
         """When a request is to start: `moment` if at once, None if that depends on an answer or a record."""
@@ -215,7 +216,11 @@ class TrackSending:
         )
         if verdict in _FAILURES:
             self.lanes.failed(lane, alone=alone)
-        elif verdict is not Verdict.THROTTLED:
+        elif verdict is Verdict.THROTTLED:
+            self.lanes.throttled(lane)
+        elif verdict is Verdict.REJECTED:
+            self.lanes.rejected(lane)
+        else:
             self.lanes.passed(lane)
         if ending is not None:
             self.lanes.answered(lane, now.monotonic)
