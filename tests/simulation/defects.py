@@ -128,7 +128,7 @@ def _rejected_like_a_failure(endpoint: Endpoint, ticket: Any, now: float) -> Non
 def _oldest_first(entry: tuple[float, int, Any]) -> tuple[int, float, int]:
     """Chooses the oldest delivery as the probe."""
     turn, number, lane = entry
-    return lane.failures, turn, number
+    return lane.failures + lane.said_nothing, turn, number
 
 
 def _may_always_send(engine: Engine, now: Any) -> bool:

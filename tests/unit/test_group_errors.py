@@ -1,27 +1,34 @@
-"""A member's errors: librdkafka recovers from most; a fatal one, however it is told, ends the client."""
+"""A member's errors: librdkafka recovers from most; another client takes its place after one that is fatal."""
 
 from __future__ import annotations
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from flagpost_consumer.adapters.kafka.client_replacement import ClientReplacement
 from flagpost_consumer.adapters.kafka.group_errors import GroupErrors
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "is_due"),
     [
-        KafkaError(KafkaError._FATAL, "Fatal error: Broker: Group authorization failed"),
-        KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True),
+        (KafkaError(KafkaError._FATAL, "Fatal error: Broker: Group authorization failed"), True),
+        (KafkaError(KafkaError._TRANSPORT), False),
+        (KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), False),
     ],
-    ids=["by its code", "by its flag"],
+    ids=["fatal", "of the connection", "of a right"],
 )
-def test_a_fatal_error_is_raised(error: KafkaError) -> None:
-    """Before, one that came as a message, with the code alone, was only logged."""
-    with pytest.raises(KafkaException) as raised:
-        GroupErrors("events", "flagpost").report(error)
-    assert raised.value.args[0].code() == error.code()
+def test_a_client_that_can_do_nothing_more_is_replaced(error: KafkaError, is_due: bool) -> None:
+    """Before, it was only logged. With the protocol of KIP-848, a right to the group that was missing for a moment
+    left a client that did nothing until records had waited for a minute.
+    """
+    replacement = ClientReplacement()
+    GroupErrors("events", "flagpost", replacement).report(error)
+    assert replacement.is_due() is is_due
 
 
-def test_any_other_error_is_logged() -> None:
-    GroupErrors("events", "flagpost").report(KafkaError(KafkaError._TRANSPORT))
+def test_a_fatal_error_that_is_marked_as_one_is_raised() -> None:
+    with pytest.raises(KafkaException):
+        GroupErrors("events", "flagpost", ClientReplacement()).report(
+            KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True)
+        )

@@ -8,7 +8,8 @@ from __future__ import annotations
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from flagpost_kafka import errors, rights
+from flagpost_consumer.adapters.kafka.client_replacement import ClientReplacement
+from flagpost_kafka import rights
 from flagpost_settings.logs import Lately
 
 log = structlog.get_logger(__name__)
@@ -17,8 +18,9 @@ log = structlog.get_logger(__name__)
 class GroupErrors:
     """The errors of one member."""
 
-    def __init__(self, topic: str, group: str) -> None:
+    def __init__(self, topic: str, group: str, replacement: ClientReplacement) -> None:
         self._needed = (rights.reads(topic), rights.joins(group))
+        self._replacement = replacement
         self._lately = Lately()
 
     def reason(self, error: KafkaError) -> str:
@@ -26,8 +28,13 @@ class GroupErrors:
         return rights.named(error, *self._needed).str()
 
     def report(self, error: KafkaError) -> None:
-        """Log an error that librdkafka recovers from by itself. Raises KafkaException for any other."""
-        if errors.is_fatal(error):
+        """Log an error that librdkafka recovers from by itself, or have the client replaced. Raises KafkaException for
+        any other error.
+        """
+        if error.fatal():
             raise KafkaException(rights.named(error, *self._needed))
+        if error.code() == KafkaError._FATAL:  # noqa: SLF001 (its public name) - a right, with the protocol of KIP-848
+            self._replacement.ask(f"it can do nothing more: {self.reason(error)}")
+            return
         if self._lately.is_news(reason := self.reason(error)):
             log.warning("Kafka reports an error", code=error.name(), reason=reason)

@@ -68,9 +68,9 @@ class KafkaIntake:
         self._loop = loop
         self._commands: SimpleQueue[Callable[[Consumer], None]] = SimpleQueue()
         self._stop = threading.Event()
-        errors = GroupErrors(topic, str(config["group.id"]))
         self._lookup = TopicLookup(topic, handler, loop)
         self._health = ClientHealth(config, topic, session_seconds, self._lookup)
+        errors = GroupErrors(topic, str(config["group.id"]), self._health.replacement)
         self._partitions = OwnedPartitions(topic, UnreadableBatches(topic))
         self._reader = MessageReader(topic, handler, loop, self._partitions, errors)
         self._commits = OffsetCommits(topic, handler, loop, self._partitions, self._health.group, errors)
