@@ -28,8 +28,8 @@ class GroupErrors:
         return rights.named(error, *self._needed).str()
 
     def report(self, error: KafkaError) -> None:
-        """Log an error that librdkafka recovers from by itself, or have the client replaced. Raises KafkaException for
-        any other error.
+        """Log an error that librdkafka recovers from by itself, or have the client replaced. Raises KafkaException
+        for any other error.
         """
         if error.fatal():
             raise KafkaException(rights.named(error, *self._needed))
