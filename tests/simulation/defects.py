@@ -229,9 +229,9 @@ DEFECTS = (
         lanes,
         "_fitness",
         _oldest_first,
-        6100,
+        51,
         "(track)",
-        ("kill", "stop", "outage"),
+        ("outage", "stop"),
     ),
     Defect(
         "intake pauses although only visitors that fail are in memory",

@@ -276,13 +276,13 @@ def ledger_message(topic_id: str | None, offset: int) -> Any:
     return SimpleNamespace(value=lambda: value, headers=lambda: None)
 
 
-def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
+def read_of(start: Start, topics: Sequence[str | None], *, is_another_topic: bool = False) -> _Reading:
     """Read a ledger with one record for each of `topics`; each settles its own offset, of the topic with that id."""
     kafka = KafkaSettings(bootstrap_servers="127.0.0.1:1")
     restore = LedgerRestore(kafka, DedupeSettings(), Mock(), Mock(), cast("TopicIds", None))
     partition = Partition(0, 0.0, Dedupe(1.0, 1, DedupeCounts()))
     restoration = Restoration(start.offset, Policy().dedupe)
-    reading = _Reading(partition, restoration, start, None, 0.0, 0, len(topics))
+    reading = _Reading(partition, restoration, start, None, 0.0, 0, len(topics), is_another_topic)
     for offset, topic_id in enumerate(topics):
         assert restore._take_record(reading, offset, ledger_message(topic_id, offset))
     return reading
@@ -292,6 +292,10 @@ def read_of(start: Start, topics: Sequence[str | None]) -> _Reading:
     ("known", "topics", "settled", "taken_for"),
     [
         ("now", ["then", "now", None, "then"], {1, 2}, "now"),
+        # What was written before anybody told an id is of the first topic that is named, or of an older one.
+        ("now", [None, None, "then", "now"], {3}, "now"),
+        ("now", [None, "now", "then", None], {0, 1, 3}, "now"),
+        ("now", [None, None], {0, 1}, "now"),
         # The id is not known yet, and there is no commit: Kafka deletes the commits of a topic with the topic.
         (None, ["then", "then"], {0, 1}, "then"),
         (None, [None, "then", "now"], {0, 1}, "then"),
@@ -308,6 +312,15 @@ def test_the_ledger_tells_the_topic_id_if_nothing_else_does(
     for offset in range(len(topics)):
         claimed = reading.restoration.dedupe.claim(bytes([offset]) * 16, AT_MS, 99)
         assert claimed == offset, "claims are kept of every topic"
+
+
+def test_a_ledger_that_names_no_topic_is_of_the_commits_and_not_of_another() -> None:
+    """Before, a topic that was made anew after a start at which nobody had told its id lost its first records: the
+    ledger settled these offsets, of the older topic.
+    """
+    reading = read_of(Start(0, None, "now"), [None, "now", None], is_another_topic=True)
+    assert [offset for offset in range(3) if reading.restoration.settled.kinds(offset)] == [1]
+    assert reading.restoration.dedupe.claim(bytes([0]) * 16, AT_MS, 99) == 0
 
 
 # The broker's answers

@@ -105,6 +105,12 @@ class _Reading:
     first: int
     """In the ledger."""
     end: int
+    is_another_topic: bool = False
+    """Whether the topic is another one than that of the commit: records of the ledger that name no topic are of the
+    commit's, or of an older one.
+    """
+    has_named: bool = False
+    """Whether a record of the ledger has named its topic: those before it are of the same one, or of an older one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +305,8 @@ class LedgerRestore:
         begin = needed if first <= needed <= end else first
         position = start.offset if gap is None else gap.from_offset
         restoration = Restoration(position, self._dedupe, self._counts, settles_from, log_.high)
-        return _Reading(wanted.partition, restoration, start, gap, wanted.since, begin, end)
+        is_another = _is_another_topic(topic_id, log_, wanted)
+        return _Reading(wanted.partition, restoration, start, gap, wanted.since, begin, end, is_another)
 
     def _start(
         self, log_: _Log, wanted: _Wanted, topic_id: str | None, ledger_id: str | None, ledger_end: int
@@ -309,8 +316,7 @@ class LedgerRestore:
         """
         committed, number = log_.committed, wanted.partition.number
         settles_from = 0 if _is_other(log_.said.ledger_id, ledger_id) else log_.said.settles_from
-        was = log_.said.topic_id if wanted.went_back_to is None else wanted.went_back_to.topic_id
-        if _is_other(topic_id, was) or _is_other(topic_id, log_.said.topic_id):
+        if _is_another_topic(topic_id, log_, wanted):
             log.warning("the topic is another one: read from the beginning", partition=number)
             self._tell(self._handler.on_other_topic, self._kafka.topic, topic_id)
             return Start(log_.low, None, topic_id, ledger_id), None, settles_from
@@ -431,7 +437,11 @@ class LedgerRestore:
         if reading.start.topic_id is None and part.topic_id is not None:
             # Neither Kafka nor a commit says which topic it is: it is taken to be the ledger's until somebody does.
             reading.start = replace(reading.start, topic_id=part.topic_id)
-        if _is_other(part.topic_id, reading.start.topic_id):
+        is_other = _is_other(part.topic_id, reading.start.topic_id)
+        if is_other and not reading.has_named:
+            reading.restoration.disown(offset)
+        reading.has_named |= part.topic_id is not None
+        if is_other or (reading.is_another_topic and part.topic_id is None):
             reading.restoration.take_claims(offset, part.settled)
             return True
         self._settlements += reading.restoration.take(offset, part.settled)
@@ -474,6 +484,12 @@ class LedgerRestore:
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         if not self._cancelled.is_set():
             self._loop.call_soon_threadsafe(what, *arguments)
+
+
+def _is_another_topic(topic_id: str | None, log_: _Log, wanted: _Wanted) -> bool:
+    """Whether the topic is another one than that of the commit, or than the one that was read before it went back."""
+    was = log_.said.topic_id if wanted.went_back_to is None else wanted.went_back_to.topic_id
+    return _is_other(topic_id, was) or _is_other(topic_id, log_.said.topic_id)
 
 
 def _is_other(topic_id: str | None, ours: str | None) -> bool:

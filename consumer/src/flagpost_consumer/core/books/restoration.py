@@ -77,6 +77,12 @@ class Restoration:
         """
         return self._take(ledger_offset, settlements, NO_OFFSET)
 
+    def disown(self, ledger_offset: int) -> None:
+        """What was taken in so far, below this offset of the ledger, is about another topic: only its claims stay."""
+        self.settled = SettledBefore()
+        self.epochs = {}
+        self.window.settles_from = ledger_offset
+
     def _take(self, ledger_offset: int, settlements: Iterable[Settled], position: int) -> int:
         count, newest_claim_ms, highest_offset = 0, -1, -1
         add, restore, settled_below = self.settled.add, self.dedupe.restore, self._settled_below
