@@ -20,7 +20,7 @@ from flagpost_publisher.gateway.rates import (
     Rates,
 )
 from flagpost_publisher.gateway.refusals import Refusal
-from flagpost_publisher.gateway.settings import GatewaySettings, load_settings
+from flagpost_publisher.gateway.settings import GatewaySettings, KeySettings, load_settings
 from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_settings.problems import SettingsError
 
@@ -44,6 +44,10 @@ def refused(**gateway: Any) -> str:
     return str(caught.value)
 
 
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def name_of(ring: KeyRing, text: str) -> str | None:
     key = ring.find(text)
     return None if key is None else key.name
@@ -61,7 +65,7 @@ def test_a_key_has_its_name_however_it_is_set(tmp_path: Path) -> None:
             keys={
                 "checkout": {"key": ONE},
                 "partner": {"key_file": str(file)},
-                "hashed": {"key_sha256": hashlib.sha256(THREE.encode()).hexdigest()},
+                "hashed": {"key_sha256": sha256(THREE)},
             },
         )
     )
@@ -89,6 +93,13 @@ def test_the_settings_say_what_may_be_sent_with_a_key() -> None:
     assert web.is_public
 
 
+@pytest.mark.parametrize("text", ["", "\n", " "])
+def test_an_empty_text_is_no_key_whatever_hash_is_set(text: str) -> None:
+    """Before the fix, the hash of the empty text let in every request without an authorization header."""
+    settings = GatewaySettings(keys={"empty": KeySettings(key_sha256=sha256(text))})
+    assert KeyRing(settings).find(text) is None
+
+
 def test_a_key_with_two_names_has_the_rules_of_the_first_and_is_logged() -> None:
     with capture_logs() as lines:
         ring = KeyRing(gateway_settings(keys={"a": {"key": ONE, "types": ["track"]}, "b": {"key": ONE}}))
@@ -104,6 +115,10 @@ def test_a_key_with_two_names_has_the_rules_of_the_first_and_is_logged() -> None
         ({"a": {"key": "hunter2"}}, "gateway.keys.a.key", "12 characters or more"),
         ({"a": {"key": f"{HUNTER} {HUNTER}"}}, "gateway.keys.a.key", "without spaces"),
         ({"a": {"key_sha256": HUNTER}}, "gateway.keys.a.key_sha256", "pattern"),
+        *(
+            ({"a": {"key_sha256": digest}}, "gateway.keys.a.key_sha256", "SHA-256 of an empty text")
+            for digest in (sha256(""), sha256("").upper(), sha256("\n"), sha256("\r\n"))
+        ),
         ({"a": {"key": HUNTER, "types": []}}, "gateway.keys.a.types", "at least 1"),
         ({"a": {"key": HUNTER, "types": ["trak"]}}, "gateway.keys.a.types[0]", "'track'"),
         (

@@ -47,7 +47,9 @@ class KeyRing:
         return [lines for lines, _ in self._files]
 
     def find(self, text: str) -> Key | None:
-        """The key for `text`; None: there is none."""
+        """The key for `text`; None: there is none. An empty text is no key, whatever hashes are set."""
+        if not text.strip():
+            return None
         digest = _digest(text)
         found = None
         for known, key in self._known:  # compare with every key, even after a match

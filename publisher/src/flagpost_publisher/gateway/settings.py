@@ -7,6 +7,7 @@ problem. The consumer's sections are accepted unchecked (`flagpost_settings.sect
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -45,6 +46,9 @@ WEBHOOK_SECRET: Final = SecretForm(
 
 KEY_NAME: Final = r"^[A-Za-z0-9._-]{1,64}$"
 """The form of keys' names in logs and metrics."""
+
+EMPTY_HASHES: Final = frozenset(hashlib.sha256(text).hexdigest() for text in (b"", b"\n", b"\r\n"))
+"""What `sha256sum` prints if the key is missing."""
 
 SentTypes = Annotated[list[Annotated[SentType, Field(strict=False)]], Field(min_length=1)]
 
@@ -190,6 +194,11 @@ def _wrong_with(key: KeySettings) -> Iterator[tuple[str, str]]:
         yield "key", "set exactly one of key, key_file and key_sha256"
     if key.key is not None and not WRITE_KEY.pattern.fullmatch(key.key.reveal()):
         yield "key", f"a write key {WRITE_KEY.otherwise}"
+    if key.key_sha256 is not None and key.key_sha256.lower() in EMPTY_HASHES:
+        yield (
+            "key_sha256",
+            'is the SHA-256 of an empty text; make it of the key: printf %s "$KEY" | sha256sum',
+        )
     if key.origins and not PUBLIC_TYPES.issuperset(key.types or ()):
         yield "types", "a key with origins is public and may send track and page only; remove the other types"
 
