@@ -200,9 +200,10 @@ def test_an_object_that_is_no_event_is_refused() -> None:
         encode_body("DecisionEvent")  # type: ignore[arg-type]
 
 
-def test_a_schema_id_has_four_bytes() -> None:
-    with pytest.raises(ValueError, match="4294967296 does not fit"):
-        encode_confluent(DECISION, 2**32)
+@pytest.mark.parametrize("schema_id", [-1, 2**31, 2**32])
+def test_an_id_that_no_registry_returns_is_refused(schema_id: int) -> None:
+    with pytest.raises(ValueError, match=f"schema id {schema_id} is impossible"):
+        encode_confluent(DECISION, schema_id)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,11 @@ import json
 import operator
 import os
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from io import BufferedReader, RawIOBase
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -24,6 +27,9 @@ from flagpost_settings.urls import shows_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from socket import socket
+
+    from _typeshed import WriteableBuffer
 
     from flagpost_schemas import Event
 
@@ -39,6 +45,9 @@ REGISTRY_PROPERTIES: Final = frozenset(
 MAX_ANSWER_BYTES: Final = 1_048_576
 """The rest of a longer answer is not read: an id takes a fraction of it."""
 TIMEOUT_SECONDS: Final = 5.0
+"""How long to wait for a connection, and for the next bytes."""
+ANSWERS_SECONDS: Final = 30.0
+"""How long all answers of one attempt may take together, however slowly their bytes come."""
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
 
@@ -88,7 +97,7 @@ class Registry:
                 }
         except SettingsError as error:
             raise RegistryTrouble("registry", f"{error}; events wait") from None
-        except (OSError, HTTPException, ValueError, TypeError, LookupError) as error:
+        except (OSError, HTTPException, ValueError, TypeError, LookupError, RecursionError) as error:
             raise RegistryTrouble(
                 "registry",
                 f"the schema registry returned no usable answer ({_kind(error)}); events wait",
@@ -102,7 +111,9 @@ class Registry:
             status, answer = connection.post(f"{path}/versions", body, self._headers)
         if not 200 <= status < 300:
             raise _refused(subject, status)
-        return operator.index(json.loads(answer)["id"])
+        schema_id = operator.index(json.loads(answer)["id"])
+        confluent_header(schema_id)  # raises ValueError for an impossible id
+        return schema_id
 
 
 class _Connection:
@@ -110,6 +121,7 @@ class _Connection:
 
     def __init__(self, url: str, outbound: Outbound) -> None:
         """Connects with the first request; the certificates are read now. Raises SettingsError."""
+        until = monotonic() + ANSWERS_SECONDS
         to = urlsplit(url)
         proxy = outbound.proxy_to(url, os.environ)
         at = to if proxy is None else urlsplit(proxy.url)
@@ -125,6 +137,7 @@ class _Connection:
                 self._http.set_tunnel(to.hostname or "", to.port, self._login)
         else:
             self._http = HTTPConnection(at.hostname or "", at.port, timeout=TIMEOUT_SECONDS)
+        self._http.response_class = partial(_Answer, until)  # type: ignore[assignment] # called like the class
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +151,37 @@ class _Connection:
         self._http.request("POST", self._base + path, body, {**headers, **own})
         answer = self._http.getresponse()
         return answer.status, answer.read(MAX_ANSWER_BYTES)
+
+
+class _Answer(HTTPResponse):
+    """An answer that is read until a time, monotonic seconds."""
+
+    def __init__(self, until: float, connection: socket, *given: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(connection, *given, **named)
+        self.fp = BufferedReader(_Timely(self.fp.detach(), connection, until))
+
+
+class _Timely(RawIOBase):
+    """What a connection receives until a time: its own time-out begins again with each byte."""
+
+    def __init__(self, received: RawIOBase, connection: socket, until: float) -> None:
+        self._received = received
+        self._connection = connection
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self._until - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(min(left, TIMEOUT_SECONDS))
+        return self._received.readinto(buffer)
+
+    def close(self) -> None:
+        self._received.close()
+        super().close()
 
 
 def _kind(error: Exception) -> str:

@@ -20,6 +20,7 @@ from flagpost_schemas.quick_reading import compile_reading
 from flagpost_schemas.wire import (
     CONFLUENT_HEADER_BYTES,
     CONFLUENT_MAGIC,
+    MAX_SCHEMA_ID,
     SINGLE_OBJECT_HEADER_BYTES,
     SINGLE_OBJECT_MAGIC,
 )
@@ -27,8 +28,6 @@ from flagpost_schemas.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_MAX_SCHEMA_ID = 2**31 - 1
-"""Registries number schemas with Java's int; the four bytes of a record can contain more."""
 _MAX_SCHEMAS = 1_000
 _MAX_SCHEMA_CHARACTERS = 4_000_000
 """Limit of the texts of all schemas that are remembered by id; in memory a schema takes about ten times its text."""
@@ -111,7 +110,7 @@ class Decoder:
         if value is None or not value.startswith(CONFLUENT_MAGIC) or len(value) < CONFLUENT_HEADER_BYTES:
             return None
         schema_id = _schema_id(value)
-        known = schema_id > _MAX_SCHEMA_ID or schema_id in self._by_id or schema_id in self._refused
+        known = schema_id > MAX_SCHEMA_ID or schema_id in self._by_id or schema_id in self._refused
         return None if known else schema_id
 
     def decode(self, value: bytes | None) -> Event:
@@ -146,9 +145,9 @@ class Decoder:
         reader = self._by_id.get(schema_id)
         if reader is not None:
             return reader
-        if schema_id > _MAX_SCHEMA_ID:
+        if schema_id > MAX_SCHEMA_ID:
             raise UnknownSchema(
-                f"schema id {schema_id} is impossible: registries give none above {_MAX_SCHEMA_ID}; "
+                f"schema id {schema_id} is impossible: registries give none above {MAX_SCHEMA_ID}; "
                 "look for what writes to this topic besides Flagpost's publisher and gateway"
             )
         if schema_id not in self._refused:

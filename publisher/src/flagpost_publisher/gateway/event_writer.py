@@ -5,15 +5,17 @@ In: what a front read. Out: nothing once Kafka has everything, or a Refusal; and
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import structlog
 
 from flagpost_publisher.errors import RegistryTrouble
+from flagpost_publisher.gateway.chores import in_a_daemon, until_done
 from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord, KafkaWriter
 from flagpost_publisher.gateway.key import Key
@@ -22,6 +24,7 @@ from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.registry import Registry, event_headers
 from flagpost_schemas import Event, partition_key
 from flagpost_settings.kafka import KafkaSettings
+from flagpost_settings.problems import SettingsError
 
 log = structlog.get_logger(__name__)
 
@@ -49,10 +52,13 @@ class EventWriter:
         kafka: KafkaWriter,
         settings: KafkaSettings,
         max_future_seconds: float,
-        registry: Registry | None,
+        registry: Callable[[], Registry] | None,
         metrics: GatewayMetrics,
     ) -> None:
-        """With a `registry`, events use Confluent's format, once `learn` has its ids."""
+        """With a `registry`, events use Confluent's format, once `learn` has its ids.
+
+        It is called for each attempt, in a thread: the password's file may have changed.
+        """
         self._kafka = kafka
         self._topic = settings.topic
         self._max_event_bytes = min(settings.max_event_bytes, MAX_RECORD_BYTES)
@@ -68,12 +74,17 @@ class EventWriter:
 
     async def learn(self) -> None:
         """Ask the registry until it answers; without a registry there is nothing to do."""
-        while self._registry is not None and not self._headers:
-            try:
-                self._headers = event_headers(await asyncio.to_thread(self._registry.ids_for, self._topic))
-            except RegistryTrouble as error:
-                log.warning("waiting for the schema registry", reason=str(error))
-                await asyncio.sleep(ASK_SECONDS)
+        if self._registry is not None:
+            await until_done("asking the schema registry", partial(self._ask, self._registry), ASK_SECONDS)
+
+    async def _ask(self, registry: Callable[[], Registry]) -> bool:
+        try:
+            ids = await in_a_daemon(lambda: registry().ids_for(self._topic))
+        except (RegistryTrouble, SettingsError) as error:
+            log.warning("waiting for the schema registry", reason=str(error))
+            return False
+        self._headers = event_headers(ids)
+        return True
 
     def reading(self, received_at: int, key: Key) -> Reading:
         """An empty reading, for a front to fill. Raises Refusal while events cannot be encoded."""

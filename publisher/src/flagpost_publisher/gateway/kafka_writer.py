@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from flagpost_kafka import errors, rights
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
+from flagpost_publisher.gateway.chores import until_done
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.producer import GUARANTEES, librdkafkas
 from flagpost_settings.kafka import KafkaSettings
@@ -274,13 +275,16 @@ class KafkaWriter:
     async def _look_until_well(self, pause_seconds: float = 0.0) -> None:
         """Check until nothing is wrong, first after `pause_seconds`."""
         await asyncio.sleep(pause_seconds)
-        while (trouble := await asyncio.to_thread(self._look)) is not None:
-            if trouble != self.trouble:
-                log.warning("waiting for Kafka", reason=trouble)
-            self.trouble = trouble
-            await asyncio.sleep(LOOK_SECONDS)
-        self.trouble = None
-        log.info("Kafka accepts events")
+        await until_done("looking whether Kafka is back", self._is_well, LOOK_SECONDS)
+
+    async def _is_well(self) -> bool:
+        trouble = await asyncio.to_thread(self._look)
+        if trouble is None:
+            log.info("Kafka accepts events")
+        elif trouble != self.trouble:
+            log.warning("waiting for Kafka", reason=trouble)
+        self.trouble = trouble
+        return trouble is None
 
     def _look(self) -> str | None:
         """Why Kafka takes no events, according to the client and its metadata; takes a while."""

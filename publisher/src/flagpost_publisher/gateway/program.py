@@ -10,6 +10,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from flagpost_publisher.gateway import routes
 from flagpost_publisher.gateway.admin import AdminServer
 from flagpost_publisher.gateway.admission import Admissions
 from flagpost_publisher.gateway.browsers import Browsers
+from flagpost_publisher.gateway.chores import until_done
 from flagpost_publisher.gateway.event_writer import EventWriter
 from flagpost_publisher.gateway.kafka_writer import KafkaWriter, writer_config
 from flagpost_publisher.gateway.key_ring import KeyRing
@@ -31,7 +33,7 @@ from flagpost_publisher.gateway.settings import Settings, load_settings
 from flagpost_publisher.gateway.slices import Slices
 from flagpost_publisher.gateway.write_keys import WriteKeys
 from flagpost_publisher.producer import require_usable
-from flagpost_publisher.registry import USER_INFO_PROPERTY, Registry
+from flagpost_publisher.registry import REGISTRY_PROPERTIES, USER_INFO_PROPERTY, Registry
 from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.logs import configure_logging, say_loop_error
 from flagpost_settings.problems import Problem, SettingsError
@@ -89,7 +91,7 @@ class Gateway:
             self._kafka,
             settings.kafka,
             settings.delivery.max_future_seconds,
-            _registry(settings.kafka),
+            None if settings.kafka.schema_registry.url is None else partial(_registry, settings.kafka),
             metrics,
         )
         table = routes.table(
@@ -127,7 +129,14 @@ class Gateway:
         if not await self._listen():
             return 1
         self._kafka.start()
-        chores = [asyncio.create_task(self._events.learn()), asyncio.create_task(self._refresh())]
+        chores = [
+            asyncio.create_task(chore)
+            for chore in (
+                self._events.learn(),
+                until_done("reading write keys", self._refresh_keys, REFRESH_SECONDS),
+                until_done("reading webhook secrets", self._refresh_webhook_secret, REFRESH_SECONDS),
+            )
+        ]
         await self._stop_requested.wait()
         code = await self._end()
         for chore in chores:
@@ -189,13 +198,17 @@ class Gateway:
             await self._server.close()
         return await self._kafka.stop(STOP_SECONDS) and self._admissions.requests == 0
 
-    async def _refresh(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            if self._key_ring.refresh():
-                self._metrics.know(self._key_ring.names)
-            if self._webhook_secret is not None and self._webhook_secret.refresh():
-                log.info("webhook secrets have changed", usable=len(self._webhook_secret.secrets))
+    async def _refresh_keys(self) -> bool:
+        if self._key_ring.refresh():
+            self._metrics.know(self._key_ring.names)
+        return False  # never done
+
+    async def _refresh_webhook_secret(self) -> bool:
+        if self._webhook_secret is None:
+            return True
+        if self._webhook_secret.refresh():
+            log.info("webhook secrets have changed", usable=len(self._webhook_secret.secrets))
+        return False
 
     def _wrong_alive(self) -> str | None:
         return None if self._kafka.is_alive else "the thread that listens to Kafka makes no progress"
@@ -220,15 +233,15 @@ def _check_proxy(kafka: KafkaSettings, environ: Mapping[str, str]) -> None:
         kafka.schema_registry.outbound.proxy_to(kafka.schema_registry.url, environ)
 
 
-def _registry(kafka: KafkaSettings) -> Registry | None:
+def _registry(kafka: KafkaSettings) -> Registry:
+    """The registry, with the present user name and password. Raises SettingsError if a file cannot be read."""
     registry = kafka.schema_registry
-    if registry.url is None:
-        return None
-    properties: dict[str, str] = dict(kafka.properties)
+    files = {name: file for name, file in kafka.property_sources.items() if name in REGISTRY_PROPERTIES}
+    properties = {**kafka.properties, **{name: file.current() for name, file in files.items()}}
     if registry.username is not None:
         password = "" if registry.password_source is None else registry.password_source.current()
         properties[USER_INFO_PROPERTY] = f"{registry.username}:{password}"
-    return Registry(registry.url, properties, registry.outbound)
+    return Registry(registry.url or "", properties, registry.outbound)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
