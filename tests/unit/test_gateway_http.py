@@ -266,6 +266,8 @@ async def test_a_body_that_is_not_a_document_is_400(gateway: RunningGateway, bod
         ({**EVENT, "consent": {"analytics": "yes"}}, "consent.analytics"),
         ({**EVENT, "properties": json.loads('{"a":' * 40 + "1" + "}" * 40)}, "properties"),
         ({**EVENT, "visitor_id": "\ud800"}, "visitor_id"),
+        ({**EVENT, "context": {"\ud800": "x"}}, "context"),
+        ({**EVENT, "source": {"\ud800": "x"}}, "source"),
     ],
 )
 async def test_the_failing_item_is_named_and_nothing_is_produced(

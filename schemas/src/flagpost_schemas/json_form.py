@@ -200,7 +200,9 @@ def _members(kind: type[Context | Source]) -> Callable[[str, object], Context | 
         members = _mapping(name, value)
         for key, member in members.items():
             if key not in known:
-                raise EventFormError(f"{name}.{key}", f"is not a member of {name}; it has {', '.join(known)}")
+                raise EventFormError(
+                    f"{name}.{_whole(name, key)}", f"is not a member of {name}; it has {', '.join(known)}"
+                )
             if member is not None:
                 _text(f"{name}.{key}", member)
         return kind(**members)
