@@ -186,6 +186,22 @@ async def test_until_idle_waits_for_the_requests() -> None:
     await waiting
 
 
+async def test_until_idle_waits_for_a_key_whose_request_came_while_a_strangers_was_read() -> None:
+    """Before the fix, requests with a key were only waited for at first: such a request was cut off."""
+    admissions = Admissions()
+    with ExitStack() as stranger, ExitStack() as known:
+        stranger.enter_context(admissions.request(None, "192.0.2.1"))
+        waiting = asyncio.ensure_future(admissions.until_idle())
+        await asyncio.sleep(0)
+        known.enter_context(admissions.request(Key("checkout"), "192.0.2.2"))
+        stranger.close()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        known.close()
+        await waiting
+
+
 # Writing to Kafka
 
 

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -20,6 +21,7 @@ from flagpost_publisher.gateway import program
 from flagpost_publisher.gateway.kafka_writer import writer_config
 from flagpost_publisher.gateway.settings import load_settings
 from gateway_running import GATEWAY, RunningGateway, on_free_ports, standing_still
+from hostile_clients import head
 from running import environment, eventually
 
 EVENT = {"type": "track", "visitor_id": "v", "event": "Clicked"}
@@ -48,10 +50,11 @@ def run(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]
     )
 
 
-async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its_last_records_to_kafka(
-    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Before the fix, such a request was given up when the process ended, and the exit code was 1."""
+@asynccontextmanager
+async def in_this_process(
+    kafka: EmbeddedKafka, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[tuple[program.Gateway, asyncio.Task[int], int]]:
+    """A gateway that listens, its `run`, and its port."""
     told = on_free_ports({"kafka.bootstrap_servers": kafka.bootstrap_servers})
     settings = load_settings(None, environment(told))
     gateway = program.Gateway(settings, writer_config(settings.kafka))
@@ -64,25 +67,52 @@ async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its
         return "admin http" in said
 
     await eventually(listens)
-    port = int(said.partition("gateway http://127.0.0.1:")[2].splitlines()[0])
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    received: list[bytes] = []
+    yield gateway, running, int(said.partition("gateway http://127.0.0.1:")[2].splitlines()[0])
 
-    stop = gateway._kafka.stop
 
-    async def ask_again(seconds: float) -> bool:
+async def test_no_request_comes_on_an_open_connection_once_the_gateway_hands_its_last_records_to_kafka(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the fix, such a request was given up when the process ended, and the exit code was 1."""
+    async with in_this_process(kafka, capsys) as (gateway, running, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        received: list[bytes] = []
+
+        stop = gateway._kafka.stop
+
+        async def ask_again(seconds: float) -> bool:
+            writer.write(b"GET /nothing HTTP/1.1\r\nHost: gateway\r\n\r\n")
+            received.append(await reader.read())
+            return await stop(seconds)
+
+        monkeypatch.setattr(gateway._kafka, "stop", ask_again)
         writer.write(b"GET /nothing HTTP/1.1\r\nHost: gateway\r\n\r\n")
-        received.append(await reader.read())
-        return await stop(seconds)
+        assert (await reader.readline()).split()[1] == b"404"
+        await reader.readuntil(b"\r\n\r\n")
+        gateway.stop()
+        assert await running == 0
+        assert b"HTTP/1.1" not in received[0]
+        writer.close()
 
-    monkeypatch.setattr(gateway._kafka, "stop", ask_again)
-    writer.write(b"GET /nothing HTTP/1.1\r\nHost: gateway\r\n\r\n")
-    assert (await reader.readline()).split()[1] == b"404"
-    await reader.readuntil(b"\r\n\r\n")
-    gateway.stop()
-    assert await running == 0
-    assert b"HTTP/1.1" not in received[0]
-    writer.close()
+
+async def test_a_request_that_is_cut_off_at_the_end_makes_the_exit_code_1(
+    kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the fix, the code was 0, and nothing said that a request had begun just before the end."""
+    async with in_this_process(kafka, capsys) as (gateway, running, port):
+
+        async def until_idle() -> None:
+            """It was, and then one more request came."""
+
+        monkeypatch.setattr(gateway._admissions, "until_idle", until_idle)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("POST", "/v1/track", content_length="30000"))
+        await eventually(lambda: gateway._admissions.requests == 1)
+        gateway.stop()
+        assert await running == 1
+        assert await reader.read() == b""
+        writer.close()
+        assert "requests were cut off" in capsys.readouterr().out
 
 
 async def test_a_stop_waits_for_the_request_in_flight_and_a_second_signal_does_not(

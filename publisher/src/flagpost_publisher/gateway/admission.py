@@ -134,9 +134,10 @@ class Admissions:
         return self._known.held_bytes + self._strangers.held_bytes
 
     async def until_idle(self) -> None:
-        """Wait until nothing is being processed."""
-        await self._known.until_idle()
-        await self._strangers.until_idle()
+        """Wait until nothing is being processed. While one kind is waited for, requests of the other may come."""
+        while self.requests:
+            await self._known.until_idle()
+            await self._strangers.until_idle()
 
 
 def _too_much(what: str) -> Refusal:

@@ -196,7 +196,11 @@ class Gateway:
             log.warning("requests are given up", requests=self._admissions.requests)
         else:  # a connection that is kept open could bring a request while Kafka takes the last records
             await self._server.close()
-        return await self._kafka.stop(STOP_SECONDS) and self._admissions.requests == 0
+        drained = await self._kafka.stop(STOP_SECONDS)
+        await self._server.close()
+        if cut_off := self._server.unanswered:
+            log.warning("requests were cut off", requests=cut_off)
+        return drained and not cut_off
 
     async def _refresh_keys(self) -> bool:
         if self._key_ring.refresh():

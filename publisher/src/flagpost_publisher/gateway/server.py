@@ -31,7 +31,7 @@ from flagpost_publisher.gateway.browsers import Browsers
 from flagpost_publisher.gateway.exchange import Answer, Arrival
 from flagpost_publisher.gateway.key import Key, is_stranger
 from flagpost_publisher.gateway.metrics import HEALTH, OTHER_PATHS, GatewayMetrics
-from flagpost_publisher.gateway.refusals import NOTHING, Refusal
+from flagpost_publisher.gateway.refusals import Refusal
 from flagpost_publisher.gateway.routes import Route
 from flagpost_settings.logs import where
 
@@ -72,6 +72,7 @@ class GatewayServer:
         self._metrics = metrics
         self._proxies = proxies
         self._stopping = False
+        self._unanswered = 0
         self._http = HttpServer(NAME, self._serve, LIMITS, Drops("gateway", self._dropped), proxies)
 
     async def start(self, host: str, port: int) -> str:
@@ -92,33 +93,37 @@ class GatewayServer:
         """How many connections are open."""
         return self._http.connections
 
+    @property
+    def unanswered(self) -> int:
+        """Requests that have no answer yet; after `close` those that will have none."""
+        return self._unanswered
+
     def _dropped(self, drop: Drop) -> None:
         self._metrics.dropped("gateway", drop)
 
     async def _serve(self, request: web.BaseRequest) -> web.Response:
         """Answer a request, whatever happens to it."""
         began = time.monotonic()
-        headers = NOTHING
+        self._unanswered += 1
         label = self._label(request.path)
         try:
-            answer = await self._do(label, request)
-            headers = answer.headers
-        except Refusal as refusal:
-            answer, headers = Answer(refusal.status, refusal.document), refusal.headers
+            response = _response(await self._answer(label, request))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered
             # Only its kind and place: its text may contain something of the request.
             log.error("a request has failed unexpectedly", route=label, **where(error))  # noqa: TRY400
-            answer = _defect()
-        self._metrics.answered(label, answer.status, time.monotonic() - began)
-        response = web.Response(
-            status=answer.status,
-            body=orjson.dumps(answer.document),
-            content_type="application/json",
-            headers={**headers, **self._browsers.answer_headers(request.headers)},
-        )
-        if self._stopping or headers.get("connection") == "close":
+            response = _response(_defect())
+        self._metrics.answered(label, response.status, time.monotonic() - began)
+        response.headers.update(self._browsers.answer_headers(request.headers))
+        if self._stopping or response.headers.get("connection") == "close":
             response.force_close()
+        self._unanswered -= 1
         return response
+
+    async def _answer(self, label: str, request: web.BaseRequest) -> Answer:
+        try:
+            return await self._do(label, request)
+        except Refusal as refusal:
+            return Answer(refusal.status, refusal.document, refusal.headers)
 
     def _label(self, path: str) -> str:
         if path in HEALTH_PATHS:
@@ -188,6 +193,15 @@ async def _invite(request: web.BaseRequest) -> None:
     if request.headers.get("expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself has not begun
+
+
+def _response(answer: Answer) -> web.Response:
+    return web.Response(
+        status=answer.status,
+        body=orjson.dumps(answer.document),
+        content_type="application/json",
+        headers=answer.headers,
+    )
 
 
 def _defect() -> Answer:
