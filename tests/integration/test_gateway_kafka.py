@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections import Counter
@@ -194,6 +195,24 @@ async def test_a_stop_in_the_middle_of_traffic_loses_nothing_acknowledged(
     assert traffic.statuses.keys() == {202}
     found = await ids_on(kafka, topic)
     assert {found[event_id] for event_id in traffic.acknowledged} == {1}
+
+
+async def test_small_events_reach_a_topic_that_takes_the_largest_of_them(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str]
+) -> None:
+    """Before the fix, they were answered 413: the Kafka client made a batch of them that the topic refused."""
+    topic = fresh_name("narrow")
+    kafka.create_topics(topic, partitions=1, config={"max.message.bytes": "70000"})
+
+    def some() -> list[dict[str, object]]:  # random, so that compression does not make them small
+        return [{**clicked(0), "properties": {"x": os.urandom(300).hex()}} for _ in range(20)]
+
+    async with gateway_on(kafka, topic) as gateway:
+        await gateway.ready()
+        answers = await asyncio.gather(*(gateway.post("/v1/events", some()) for _ in range(30)))
+        largest = {**clicked(1), "properties": {"x": os.urandom(32_000).hex()}}
+        answers.append(await gateway.post("/v1/events", largest))
+        assert Counter(status for status, _, _ in answers) == {202: 31}
 
 
 async def test_confluents_format_with_a_registry(scene: Scene, schema_registry: SchemaRegistry) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ import pytest
 
 from flagpost_consumer.demo.pendo_stand_in import Endpoint, Group, Kind
 from kafka_reading import read_topic
-from running import FLAGPOST, RunningConsumer, environment, eventually, total
+from real_kafka.broker import KafkaBroker
+from running import FLAGPOST, RunningConsumer, environment, eventually, flagpost, total
 from scenes import Scene
 from traffic import tracks
 
@@ -63,6 +66,19 @@ async def settled(consumer: RunningConsumer, kind: str, count: int) -> None:
 
 def metadata_bodies(scene: Scene) -> list[bytes]:
     return [request.body for request in scene.pendo.received.of(Endpoint.METADATA)]
+
+
+def test_rows_reach_a_topic_that_takes_only_small_batches(
+    kafka: KafkaBroker, fresh_name: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Before the fix, rows were refused: the Kafka client made a batch of them that was too large for the topic."""
+    topic = fresh_name("narrow")
+    kafka.create_topics(topic, partitions=1, config={"max.message.bytes": "70000"})
+    path = tmp_path / "visitors.csv"
+    path.write_text("visitor_id,plan\n" + "".join(f"v{n},{os.urandom(300).hex()}\n" for n in range(1000)))
+    settings = {"kafka.bootstrap_servers": kafka.bootstrap_servers, "kafka.topic": topic}
+    done = flagpost(settings, "import", path, "--type", "visitor", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_visitors_and_a_second_run_that_changes_nothing(scene: Scene, tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ import pytest
 from flagpost_consumer.commands.topics.rules import (
     DAY_MS,
     DEAD_LETTER_EXTRA_BYTES,
+    EVENT_EXTRA_BYTES,
+    LEDGER_BYTES,
+    MAX_RECORD_BYTES,
     TopicRules,
     TopicSpec,
     TopicState,
@@ -165,6 +168,35 @@ def test_dead_letters_have_room_for_headers(extra_bytes: int, *, fits: bool) -> 
     cluster[DEAD_LETTERS] = replace(cluster[DEAD_LETTERS], max_message_bytes=2_000_000 + extra_bytes)
     misfits = TopicRules(SETTINGS).misfits(cluster)
     assert [misfit.topic for misfit in misfits] == ([] if fits else [DEAD_LETTERS])
+
+
+@pytest.mark.parametrize(
+    ("name", "most_bytes", "fits"),
+    [
+        (EVENTS, 65_536 + EVENT_EXTRA_BYTES, True),
+        (EVENTS, 65_536 + EVENT_EXTRA_BYTES - 1, False),
+        (LEDGER, LEDGER_BYTES, True),
+        (LEDGER, LEDGER_BYTES - 1, False),
+    ],
+)
+def test_a_topic_takes_the_largest_record_that_is_written_to_it(
+    name: str, most_bytes: int, *, fits: bool
+) -> None:
+    """Before the fix, `check` accepted an events topic that refuses events which the publisher accepts."""
+    cluster = _cluster()
+    cluster[name] = replace(cluster[name], max_message_bytes=most_bytes)
+    misfits = TopicRules(SETTINGS).misfits(cluster)
+    assert [misfit.topic for misfit in misfits] == ([] if fits else [name])
+    assert all(misfit.fix.endswith(f"max.message.bytes={most_bytes + 1}") for misfit in misfits)
+
+
+@pytest.mark.parametrize("max_event_bytes", [1, 65_536, MAX_RECORD_BYTES, 3_000_000])
+def test_topics_are_created_for_the_largest_event_that_the_settings_allow(max_event_bytes: int) -> None:
+    settings = Settings(kafka=KafkaSettings(bootstrap_servers="k:1", max_event_bytes=max_event_bytes))
+    cluster = {spec.name: _as_created(spec) for spec in topic_specs(settings)}
+    assert cluster[EVENTS].max_message_bytes >= max(max_event_bytes, MAX_RECORD_BYTES)
+    assert TopicRules(settings).misfits(cluster) == []
+    assert TopicRules(settings).doubts(cluster) == []
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from random import Random
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
@@ -229,6 +230,21 @@ async def test_many_records_at_once_are_acknowledged_together(kafka: EmbeddedKaf
     assert await writer.stop(10)
     found = await asyncio.to_thread(read_topic, kafka.bootstrap_servers, "events")
     assert sorted(int(read.value or b"") for read in found) == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("settings", "most_bytes"),
+    [
+        ({}, 65_536),
+        ({"max_event_bytes": 5_000_000}, kafka_writer.MAX_RECORD_BYTES),
+        ({"properties": {"batch.size": "500000"}}, 500_000),
+    ],
+)
+def test_a_batch_is_no_larger_than_an_event_may_be_unless_the_properties_say_otherwise(
+    settings: dict[str, Any], most_bytes: int
+) -> None:
+    config = writer_config(KafkaSettings(bootstrap_servers="127.0.0.1:1", **settings))
+    assert int(config["batch.size"]) == most_bytes
 
 
 async def test_nothing_is_accepted_before_kafka_is_reached() -> None:

@@ -23,6 +23,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from flagpost_kafka import errors, rights
+from flagpost_kafka.batches import batch_bytes
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from flagpost_publisher.gateway.chores import until_done
 from flagpost_publisher.gateway.refusals import Refusal, try_again
@@ -104,6 +105,7 @@ def writer_config(kafka: KafkaSettings) -> dict[str, Any]:
     return {
         "client.id": "flagpost-gateway",
         "compression.type": "lz4",
+        "batch.size": batch_bytes(min(kafka.max_event_bytes, MAX_RECORD_BYTES)),
         "reconnect.backoff.max.ms": 1000,  # with the default a broker that is back may be left alone for 10 s
         **librdkafkas(kafka.client_properties()),
         **GUARANTEES,

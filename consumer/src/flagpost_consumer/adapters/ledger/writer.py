@@ -26,6 +26,7 @@ from flagpost_consumer.core import records
 from flagpost_consumer.core.books.deliveries import Duplicates, Partition, Settlement, Stage
 from flagpost_consumer.core.books.leader_epochs import write_epochs
 from flagpost_consumer.core.planning.ledger_ids import PLAIN, LedgerIds, cut
+from flagpost_kafka.batches import batch_bytes
 from flagpost_schemas import (
     Gap,
     LedgerEntry,
@@ -95,8 +96,9 @@ class LedgerWriter:
         """
         self._ids = ids
         # A record is retried until Kafka has it; with an idempotent producer none is written twice.
+        own = {"message.timeout.ms": 0, "linger.ms": 0}
         self._producer = KafkaProducer(
-            {**config, "message.timeout.ms": 0, "linger.ms": 0}, topic, "the ledger"
+            {"batch.size": batch_bytes(MAX_RECORD_BYTES), **config, **own}, topic, "the ledger"
         )
         self._group = group
         self._member = f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}"

@@ -18,6 +18,7 @@ from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin, KafkaUnav
 from flagpost_consumer.commands.sources.kafka_clients import silent_client
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_kafka import errors
+from flagpost_kafka.batches import batch_bytes
 from flagpost_kafka.lasting_producer import LastingProducer, Limits, ProducedRecord
 from flagpost_kafka.rights import Operation
 from flagpost_settings.logs import kafka_logger
@@ -32,7 +33,7 @@ TUNING = {
     "queue.buffering.max.kbytes": 65_536,
     "message.timeout.ms": 60_000,
 }
-"""Large batches, and constant memory. The user's properties win."""
+"""Full batches, and constant memory. The user's properties win."""
 
 LIMITS = Limits(records=50_000, bytes=64 * 1024 * 1024, give_up_seconds=60.0)
 """For records that wait while a failed client is replaced."""
@@ -68,7 +69,7 @@ class RowProducer:
         self.acknowledged = 0
         """Records that Kafka has."""
         self._producer = LastingProducer(
-            {**TUNING, **producer_config(kafka)},
+            {**TUNING, "batch.size": batch_bytes(kafka.max_event_bytes), **producer_config(kafka)},
             LIMITS,
             self._trouble,
             topics=[kafka.topic],

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flagpost_consumer.adapters.kafka.config import largest_batch_bytes
-from flagpost_consumer.settings import Settings
+from flagpost_consumer.adapters.ledger.writer import MAX_RECORD_BYTES as LEDGER_RECORD_BYTES
+from flagpost_consumer.settings import KafkaSettings, Settings
 
 DAY_MS = 86_400_000
 MARGIN_MS = 2 * DAY_MS
@@ -19,6 +20,10 @@ MARGIN_MS = 2 * DAY_MS
 
 MAX_RECORD_BYTES = 1_048_588
 """Kafka's own default for the largest batch of a topic."""
+EVENT_EXTRA_BYTES = 1_024
+"""Kafka counts the batch around an event, 61 bytes, the framing of its key and value, and headers of the sender."""
+LEDGER_BYTES = LEDGER_RECORD_BYTES + EVENT_EXTRA_BYTES
+"""The same for the ledger's largest record."""
 DEAD_LETTER_EXTRA_BYTES = 65_536
 """A dead letter is the original record and Flagpost's headers."""
 
@@ -109,14 +114,15 @@ class Misfit:
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     """The topics that Flagpost uses."""
     kafka = settings.kafka
+    events_bytes = max(MAX_RECORD_BYTES, least_events_bytes(kafka))
     specs = (
-        TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS),
+        TopicSpec(Role.EVENTS, kafka.topic, 14 * DAY_MS, events_bytes),
         TopicSpec(Role.LEDGER, kafka.ledger_topic, PERSONAL_MS),
         TopicSpec(
             Role.DEAD_LETTERS,
             kafka.dead_letter_topic,
             PERSONAL_MS,
-            MAX_RECORD_BYTES + DEAD_LETTER_EXTRA_BYTES,
+            events_bytes + DEAD_LETTER_EXTRA_BYTES,
         ),
         TopicSpec(Role.WEBHOOKS, settings.gateway.webhook_topic, 14 * DAY_MS),
         TopicSpec(Role.SUPPRESSIONS, kafka.suppressions_topic, None),
@@ -124,6 +130,11 @@ def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     if kafka.impressions_topic is None:
         return specs
     return (*specs, TopicSpec(Role.IMPRESSIONS, kafka.impressions_topic, 14 * DAY_MS))
+
+
+def least_events_bytes(kafka: KafkaSettings) -> int:
+    """The least `max.message.bytes` of an events topic that takes every event which the settings allow."""
+    return kafka.max_event_bytes + EVENT_EXTRA_BYTES
 
 
 def days(milliseconds: float) -> str:
@@ -140,9 +151,12 @@ class TopicRules:
 
     def __init__(self, settings: Settings, partitions: int | None = None) -> None:
         """With `partitions`, each topic must have that many; without, as many as the events topic."""
-        self._names = {spec.role: spec.name for spec in topic_specs(settings)}
+        specs = topic_specs(settings)
+        self._names = {spec.role: spec.name for spec in specs}
+        self._events_bytes = specs[0].max_message_bytes
         self._servers = settings.kafka.bootstrap_servers
         self._max_age_ms = settings.delivery.max_age_seconds * 1000
+        self._least_events_bytes = least_events_bytes(settings.kafka)
         self._largest_batch_bytes = largest_batch_bytes(settings.kafka)
         self._partitions = partitions
 
@@ -169,7 +183,7 @@ class TopicRules:
                 Role.EVENTS,
                 f"takes batches of up to {events.max_message_bytes} bytes; the first one over "
                 f"{self._largest_batch_bytes} makes each consumer rejoin the group and use more memory",
-                f"{self._alter(Role.EVENTS, f'max.message.bytes={MAX_RECORD_BYTES}')}, or set "
+                f"{self._alter(Role.EVENTS, f'max.message.bytes={self._events_bytes}')}, or set "
                 f"receive.message.max.bytes in kafka.properties to {3 * events.max_message_bytes}",
             )
 
@@ -234,17 +248,21 @@ class TopicRules:
             )
 
     def _small(self, found: Mapping[Role, TopicState]) -> Iterator[Misfit]:
-        events, dead_letters = found.get(Role.EVENTS), found.get(Role.DEAD_LETTERS)
-        if events is None or dead_letters is None:
-            return
-        least = events.max_message_bytes + DEAD_LETTER_EXTRA_BYTES
-        if dead_letters.max_message_bytes < least:
-            yield self._misfit(
-                Role.DEAD_LETTERS,
-                f"takes records of up to {dead_letters.max_message_bytes} bytes; the largest event and its "
-                f"headers need {least}",
-                self._alter(Role.DEAD_LETTERS, f"max.message.bytes={least}"),
-            )
+        events = found.get(Role.EVENTS)
+        needs = {
+            Role.EVENTS: (self._least_events_bytes, "an event of kafka.max_event_bytes needs"),
+            Role.LEDGER: (LEDGER_BYTES, "the largest record of settlements needs"),
+        }
+        if events is not None:
+            least = events.max_message_bytes + DEAD_LETTER_EXTRA_BYTES
+            needs[Role.DEAD_LETTERS] = (least, "the largest event and its headers need")
+        for role, (least, why) in needs.items():
+            if role in found and found[role].max_message_bytes < least:
+                yield self._misfit(
+                    role,
+                    f"takes records of up to {found[role].max_message_bytes} bytes; {why} {least}",
+                    self._alter(role, f"max.message.bytes={least}"),
+                )
 
     def _alter(self, role: Role, config: str) -> str:
         topic = f"--alter --entity-type topics --entity-name {self._names[role]}"
