@@ -16,6 +16,7 @@ from flagpost_consumer.adapters.kafka.config import (
     stand_in_config,
     stretch_config,
 )
+from flagpost_consumer.commands.imports.producing import row_config
 from flagpost_consumer.settings import KafkaSettings
 
 CONFIGS = [consumer_config, restore_config, stand_in_config]
@@ -55,3 +56,19 @@ def test_a_reader_of_long_stretches_fetches_little_ahead_and_reads_whatever_is_t
     assert int(made["queued.max.messages.kbytes"]) <= FETCH_QUEUE_KBYTES
     assert int(made["queued.min.messages"]) <= 2_000
     assert "receive.message.max.bytes" not in made
+
+
+@pytest.mark.parametrize(
+    ("settings", "most_bytes"),
+    [
+        ({}, 65_536),
+        ({"max_event_bytes": 2_000_000}, 1_000_000),
+        ({"properties": {"batch.size": "500000"}}, 500_000),
+    ],
+)
+def test_a_batch_of_an_import_fits_a_topic_that_takes_the_largest_row(
+    settings: dict[str, Any], most_bytes: int
+) -> None:
+    """Before the fix, a topic of less than a megabyte refused batches of small rows."""
+    made = row_config(KafkaSettings(bootstrap_servers="127.0.0.1:1", **settings))
+    assert int(made["batch.size"]) == most_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from confluent_kafka import KafkaError, Producer
 
@@ -35,6 +36,9 @@ TUNING = {
 }
 """Full batches, and constant memory. The user's properties win."""
 
+MAX_BATCH_BYTES = 1_000_000
+"""librdkafka's default: `kafka.max_event_bytes` may be more than the topic takes."""
+
 LIMITS = Limits(records=50_000, bytes=64 * 1024 * 1024, give_up_seconds=60.0)
 """For records that wait while a failed client is replaced."""
 
@@ -45,6 +49,12 @@ OnRefused = Callable[[int, str], None]
 """Called with the row's line, and why Kafka refuses its record."""
 OnTaken = Callable[[int, int, int], None]
 """Called with the row's line, and the partition and offset of its record."""
+
+
+def row_config(kafka: KafkaSettings) -> dict[str, Any]:
+    """Properties of the producer, without callbacks."""
+    most = batch_bytes(min(kafka.max_event_bytes, MAX_BATCH_BYTES))
+    return {**TUNING, "batch.size": most, **producer_config(kafka)}
 
 
 class RowProducer:
@@ -69,7 +79,7 @@ class RowProducer:
         self.acknowledged = 0
         """Records that Kafka has."""
         self._producer = LastingProducer(
-            {**TUNING, "batch.size": batch_bytes(kafka.max_event_bytes), **producer_config(kafka)},
+            row_config(kafka),
             LIMITS,
             self._trouble,
             topics=[kafka.topic],
