@@ -87,12 +87,12 @@ async def test_what_the_ledger_settles_is_not_sent_again(scene: Scene) -> None:
     scene.settings["decisions.visitor_metadata"] = False
     published = scene.publish(decisions(12))
     ours, others, another_topics = published[:4], published[4:8], published[8:10]
+    for each in another_topics:
+        write_ledger(scene, each.partition, settled(each, scene, topic_id="an-earlier-topics"))
     for each in ours:
         write_ledger(scene, each.partition, settled(each, scene))
     for each in others:
         write_ledger(scene, each.partition, settled(each, scene, group="somebody-elses"))
-    for each in another_topics:
-        write_ledger(scene, each.partition, settled(each, scene, topic_id="an-earlier-topics"))
     with scene.consume() as consumer:
         await eventually(lambda: is_settled(consumer, 12))
         assert consumer.value("flagpost_redeliveries_total") == 4

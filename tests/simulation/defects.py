@@ -219,9 +219,9 @@ DEFECTS = (
         Endpoint,
         "rejected",
         _rejected_like_a_failure,
-        3,
+        118,
         "is not settled",
-        ("outage", "kill"),
+        ("outage", "stop"),
     ),
     Defect(
         "of the deliveries that never failed the oldest probes",

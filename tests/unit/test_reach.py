@@ -222,7 +222,7 @@ def test_a_restore_begins_again_with_a_new_client_when_nothing_comes(
     restoring._left[0] = restore._Wanted(partition, 0.0, None)
     reading = Mock(spec=restore._Reading, partition=partition, first=3, end=9)
     with pytest.raises(KafkaException, match="no records arrive from the ledger"):
-        restoring._read(cast("Any", silent()), {0: reading})
+        restoring._read(cast("Any", silent()), {0: reading}, restore._Known())
     assert now > restore.SILENT_SECONDS
 
 

@@ -9,13 +9,16 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
+from flagpost_consumer.adapters.kafka.partition_reading import Start
 from flagpost_consumer.adapters.kafka.topic_ids import TopicIds
 from flagpost_consumer.adapters.ledger import restore
-from flagpost_consumer.adapters.ledger.restore import LedgerRestore, Restored
+from flagpost_consumer.adapters.ledger.restore import LedgerRestore, Restored, _Known, _Reading
 from flagpost_consumer.core.books.dedupe import Dedupe, DedupeCounts
 from flagpost_consumer.core.books.deliveries import Partition
-from flagpost_consumer.core.policy import DedupeSettings
+from flagpost_consumer.core.books.restoration import Restoration
+from flagpost_consumer.core.policy import DedupeSettings, Policy
 from flagpost_consumer.settings import KafkaSettings
 from mock_kafka import MockKafka
 from running import eventually
@@ -86,3 +89,38 @@ async def test_a_file_of_properties_that_is_empty_for_a_moment_holds_no_partitio
         assert not restores.restored
         file.write_text("rack-1")
         await eventually(lambda: restores.restored.keys() == {0})
+
+
+async def test_a_ledger_that_cannot_be_read_keeps_no_other_partition_waiting() -> None:
+    """Before, an error of one partition of the ledger, such as a damaged batch, began the restore of all again."""
+    restores = Restores("127.0.0.1:1")
+    taking = restores.restore
+    restores.start([])
+    readings = {
+        number: _Reading(
+            Partition(number, 0.0, Dedupe(1.0, 1, DedupeCounts())),
+            Restoration(0, Policy().dedupe),
+            Start(0, None, "now"),
+            None,
+            0.0,
+            0,
+            1,
+        )
+        for number in range(2)
+    }
+    known = _Known()
+    damaged, end = KafkaError(KafkaError._BAD_MSG), KafkaError(KafkaError._PARTITION_EOF)
+    for number, error in ((1, damaged), (0, end)):
+        message = SimpleNamespace(
+            error=lambda error=error: error, partition=lambda number=number: number, offset=lambda: 0
+        )
+        taking._take(readings, cast("Any", message), known)
+    await eventually(lambda: restores.restored.keys() == {0})
+    assert not readings
+    assert known.first_error is not None
+    assert known.first_error.str().startswith(f"{LEDGER}, partition 1: ")
+    lost = SimpleNamespace(
+        error=lambda: KafkaError(KafkaError._TRANSPORT), partition=lambda: -1, offset=lambda: -1
+    )
+    with pytest.raises(KafkaException):
+        taking._take(readings, cast("Any", lost), known)

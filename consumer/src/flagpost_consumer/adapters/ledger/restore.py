@@ -141,15 +141,20 @@ class _Known:
         self.first_error: KafkaError | None = None
 
     def of(self, topic: str, answers: Mapping[int, Answer | KafkaError]) -> dict[int, Answer]:
-        """The answers without the errors."""
+        """The answers without the errors, which are noted."""
         told: dict[int, Answer] = {}
         for number, answer in answers.items():
-            if not isinstance(answer, KafkaError):
+            if isinstance(answer, KafkaError):
+                self.lack(topic, number, answer)
+            else:
                 told[number] = answer
-            elif self.first_error is None:
-                error = rights.named(answer, rights.reads(topic))
-                self.first_error = KafkaError(error.code(), f"{topic}, partition {number}: {error.str()}")
         return told
+
+    def lack(self, topic: str, number: int, why: KafkaError) -> None:
+        """Note why a partition cannot be restored now."""
+        if self.first_error is None:
+            error = rights.named(why, rights.reads(topic))
+            self.first_error = KafkaError(error.code(), f"{topic}, partition {number}: {error.str()}")
 
 
 class LedgerRestore:
@@ -241,12 +246,12 @@ class LedgerRestore:
         self._counts = DedupeCounts()
         consumer = Consumer(restore_config(self._kafka), logger=kafka_logger())
         try:
-            readings, unknown = self._begin(consumer)
-            self._read(consumer, readings)
+            known = _Known()
+            self._read(consumer, self._begin(consumer, known), known)
         finally:
             reach.close(consumer, waits=self._cancelled.is_set())
-        if unknown is not None:
-            raise KafkaException(unknown)
+        if known.first_error is not None:
+            raise KafkaException(known.first_error)
 
     def _learn_ids(self) -> bool:
         """Ask for the topics' ids at each assignment, because any topic may have been created anew.
@@ -270,8 +275,8 @@ class LedgerRestore:
         if went_back or any(_is_other(each, known) for each in committed_of):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the broker does not tell the topic's id"))  # noqa: SLF001 - its public name
 
-    def _begin(self, consumer: Consumer) -> tuple[dict[int, _Reading], KafkaError | None]:
-        """Find out where each partition and its ledger begin and end, and why that is not known of those left out."""
+    def _begin(self, consumer: Consumer, known: _Known) -> dict[int, _Reading]:
+        """Find out where each partition and its ledger begin and end, as far as Kafka tells it."""
         ledger = self._look(consumer, self._kafka.ledger_topic)
         is_unconfirmed = self._learn_ids()
         waiting = {wanted.partition.number: wanted for wanted in self._waiting()}
@@ -279,8 +284,7 @@ class LedgerRestore:
             reason = f"{self._kafka.ledger_topic} has no such partition; docs/topics.md tells how to grow it"
             self._hold(waiting.pop(number).partition, reason)
         if not waiting:
-            return {}, None
-        known = _Known()
+            return {}
         commits = known.of(self._kafka.topic, self._committed(consumer, waiting))
         if is_unconfirmed:
             self._require_answer(read_metadata(each.metadata).topic_id for each in commits.values())
@@ -290,7 +294,7 @@ class LedgerRestore:
         return {
             number: self._reading(waiting[number], commits[number], logs[number], bounds)
             for number, bounds in ledgers.items()
-        }, known.first_error
+        }
 
     def _reading(
         self, wanted: _Wanted, committed: TopicPartition, events: Bounds, ledger: Bounds
@@ -380,7 +384,7 @@ class LedgerRestore:
         except KafkaException as error:
             raise KafkaException(rights.named(error.args[0], *needed)) from None
 
-    def _read(self, consumer: Consumer, readings: dict[int, _Reading]) -> None:
+    def _read(self, consumer: Consumer, readings: dict[int, _Reading], known: _Known) -> None:
         """Read each ledger partition to its end; finished partitions leave `readings`."""
         for reading in [reading for reading in readings.values() if reading.first >= reading.end]:
             self._finish(readings, reading)
@@ -394,7 +398,7 @@ class LedgerRestore:
         while readings and not self._cancelled.is_set():
             messages = consumer.consume(self._batch.messages, POLL_SECONDS)
             for message in messages:
-                self._take(readings, message)
+                self._take(readings, message, known)
             if messages:
                 heard_at = time.monotonic()
                 self._batch.adapt(len(messages), size_of(messages))
@@ -406,11 +410,16 @@ class LedgerRestore:
                     del readings[reading.partition.number]
             self._report_progress(readings)
 
-    def _take(self, readings: dict[int, _Reading], message: Message) -> None:
-        with self._needing(rights.reads(self._kafka.ledger_topic)):
-            at_end = _is_end(message)
-        number, offset = message.partition(), message.offset()
+    def _take(self, readings: dict[int, _Reading], message: Message, known: _Known) -> None:
+        error, number, offset = message.error(), message.partition(), message.offset()
         reading = None if number is None else readings.get(number)
+        at_end = error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - librdkafka's public name
+        if error is not None and not at_end:
+            if reading is None:
+                raise KafkaException(rights.named(error, rights.reads(self._kafka.ledger_topic)))
+            known.lack(self._kafka.ledger_topic, reading.partition.number, error)
+            del readings[reading.partition.number]
+            return
         if reading is None or offset is None:
             return
         if not at_end and offset < reading.end and not self._take_record(reading, offset, message):
@@ -507,11 +516,3 @@ def _epochs_of(message: Message) -> dict[int, int]:
     except UnreadableHeaders:  # somebody else wrote it
         return {}
     return read_epochs(next((value for name, value in headers if name == EPOCHS_HEADER), None))
-
-
-def _is_end(message: Message) -> bool:
-    """Whether this is the end of the partition. Raises KafkaException for any other error."""
-    error = message.error()
-    if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
-        raise KafkaException(error)
-    return error is not None
