@@ -462,3 +462,11 @@ def test_only_allowed_attributes_that_avro_can_carry_are_carried() -> None:
 @pytest.mark.parametrize(("properties", "linger_ms"), [({}, LINGER_MS), ({"linger.ms": 5}, 5)])
 def test_batches_linger_as_long_as_the_properties_say(properties: dict[str, Any], linger_ms: int) -> None:
     assert producer_config(_options(properties=properties))["linger.ms"] == linger_ms
+
+
+@pytest.mark.parametrize(("properties", "most"), [({}, 50_000), ({"batch.size": 1_000_000}, 1_000_000)])
+def test_a_batch_is_as_large_as_the_largest_event_unless_the_properties_say_otherwise(
+    properties: dict[str, Any], most: int
+) -> None:
+    config = producer_config(_options(properties=properties, max_event_bytes=50_000))
+    assert config["batch.size"] == most

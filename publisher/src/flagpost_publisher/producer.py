@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from flagpost_kafka.batches import batch_bytes
 from flagpost_publisher.complaints import log
 from flagpost_publisher.registry import REGISTRY_PROPERTIES
 
@@ -48,6 +49,7 @@ def producer_config(options: Options) -> dict[str, Any]:
         "log_level": 0,  # `error_cb` reports what matters
         "compression.type": "lz4",
         "linger.ms": LINGER_MS,
+        "batch.size": batch_bytes(options.max_event_bytes),
         "queue.buffering.max.kbytes": MAX_QUEUED_BYTES // 1024,
         **librdkafkas(options.properties),
         "bootstrap.servers": options.bootstrap_servers,
