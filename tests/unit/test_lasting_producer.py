@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from deadlines import stretched
-from flagpost_kafka import errors, reach
+from flagpost_kafka import errors, lasting_producer, reach
 from flagpost_kafka.lasting_producer import MAX_UNHEARD_SECONDS, LastingProducer, Limits, ProducedRecord
 from mock_kafka import DOWN, FATAL, INIT_PRODUCER_ID, PRODUCE, WELL, MockKafka
 
@@ -579,6 +579,25 @@ def test_a_producer_without_records_is_compared_if_its_questions_get_no_answer(
     producer.list_topics("events", 1.0)
     polled_for(producer, clock, 100)
     assert len(Reaching.made) == 3
+
+
+def test_a_comparison_for_which_there_is_no_thread_is_made_later(
+    reaching: tuple[LastingProducer, Clock, Heard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, whoever polled got a RuntimeError (an accepted event was told to be refused), and it was never made."""
+    producer, clock, heard = reaching
+    Reaching.answered = lambda number: number > 0
+
+    def no_thread(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lasting_producer, "Thread", no_thread)
+        polled_for(producer, clock, 15)
+    assert len(Reaching.made) == 1
+    polled_for(producer, clock, 30)
+    assert Reaching.made[0].purged
+    assert heard.failed == []
 
 
 def test_a_forked_child_forgets_the_compared_producer_too(

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from deadlines import stretched
 from flagpost_consumer.adapters.kafka import intake as kafka_intake
 from flagpost_consumer.adapters.kafka import renewed_admin
 from flagpost_consumer.adapters.kafka.group_silence import GroupSilence
@@ -90,6 +91,27 @@ def test_real_clients_reach_a_broker_that_is_there() -> None:
         away = AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
         assert reach.answers(there, "events", SECONDS)
         assert not reach.answers(away, "events", 0.2)
+
+
+def test_a_client_for_whose_end_there_is_no_thread_ends_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before, whoever let the client go got a RuntimeError."""
+    ended: list[str] = []
+
+    def no_thread(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reach, "Thread", no_thread)
+        reach.let_go(lambda: ended.append("first"))
+    assert ended == []
+    reach.let_go(lambda: ended.append("second"))
+    deadline = time.monotonic() + stretched(SECONDS)
+    while len(ended) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sorted(ended) == ["first", "second"]
 
 
 class Silent:

@@ -7,12 +7,13 @@ its own that exists only for a moment: no event waits for it, or is counted with
 from __future__ import annotations
 
 import ctypes
-from threading import Lock
+from threading import RLock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from flagpost_kafka import greenlets
 from flagpost_publisher.errors import KafkaTrouble
 from flagpost_publisher.kafka_output import CONNECT_SECONDS
 from flagpost_publisher.listener import now_ms
@@ -55,7 +56,9 @@ class Reporting:
         self._complaints = complaints
         self._make = make
         self._clock = clock
-        self._turn = Lock()  # held by the thread, or by close()
+        self._turn = (
+            RLock()
+        )  # held by the thread, or by close(); re-entrant: a signal handler may call close()
         self._producer: Producer | None = None
         self._connecting_until = 0.0
         self._report: Report | None = None  # made, and not known to be in Kafka
@@ -121,15 +124,17 @@ class Reporting:
         }
 
     def _look_after(self, seconds: float) -> None:
-        producer = self._producer  # keep a reference: a report that has arrived ends it
-        if producer is None:
+        held = [self._producer]  # a report that has arrived ends it
+        if held[0] is None:
             return
         try:
-            producer.poll(seconds)
+            greenlets.wait(held[0].poll, seconds)
         except KafkaException as error:
             self._failed(str(error))
         if self._producer is not None and self._clock() >= self._give_up_at:
             self._failed("Kafka did not take them in time")
+        if self._producer is None:
+            greenlets.call(held.clear)  # it waits for librdkafka's threads
 
     def _reported(self, error: KafkaError | None, _: object) -> None:
         if error is not None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from flagpost_kafka import errors, reach, rights
+from flagpost_kafka import errors, greenlets, reach, rights
 from flagpost_kafka.backoff import Backoff
 
 if TYPE_CHECKING:
@@ -315,9 +315,11 @@ class LastingProducer:
         with self._lock:
             self._closed = True
             self._open = False
-            raw, self._producer, self._dying = self._producer or self._dying, None, None
-        if raw is not None:
-            self._drop(raw)
+            raw = [self._producer or self._dying]
+            self._producer, self._dying = None, None
+        if raw[0] is not None:
+            self._drop(raw[0])
+        greenlets.call(raw.clear)  # it waits for librdkafka's threads
         with self._lock:
             self._held.extendleft(reversed(self._returned))
             self._returned.clear()
@@ -428,7 +430,10 @@ class LastingProducer:
             self._comparing = True
             self._patience_seconds = min(2 * self._patience_seconds, MAX_UNHEARD_SECONDS)
             self._look_at = now + self._patience_seconds
-            Thread(target=self._compare, args=(raw,), name="flagpost-compare", daemon=True).start()
+            try:
+                Thread(target=self._compare, args=(raw,), name="flagpost-compare", daemon=True).start()
+            except RuntimeError:  # there can be no more threads for now
+                self._comparing = False
 
     def _compare(self, raw: Producer) -> None:
         """End a producer that does not reach Kafka although a new one does."""
@@ -441,8 +446,9 @@ class LastingProducer:
         except KafkaException as error:
             self._troubles.append(error.args[0])
         finally:
-            self._compared = None
+            made, self._compared = [self._compared], None
             self._comparing = False
+            reach.let_go(made.clear)
 
     def _see_off(self, raw: Producer) -> None:
         self._call(raw, raw.poll, 0.0)
@@ -513,7 +519,7 @@ class LastingProducer:
     def _call(self, raw: Producer, method: Callable[[float], int], seconds: float) -> None:
         """Call poll() or flush(), which may raise fatal errors."""
         try:
-            method(seconds)
+            greenlets.wait(method, seconds)
         except KafkaException as error:
             self._troubles.append(error.args[0])
             self._end(raw)

@@ -10,11 +10,14 @@ https://github.com/confluentinc/librdkafka/issues/5301. Only another client help
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError, KafkaException
+
+from flagpost_kafka import greenlets
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, Producer
@@ -41,9 +44,10 @@ CUT_OFF: Final = KafkaError(
 def answers(client: AdminClient | Consumer | Producer, topic: str, seconds: float = ANSWER_SECONDS) -> bool:
     """Whether Kafka answers a client, and names brokers. Waits for it."""
     try:
-        return bool(client.list_topics(topic, timeout=seconds).brokers)
+        found = greenlets.call(lambda: client.list_topics(topic, timeout=seconds))
     except KafkaException:
         return False
+    return bool(found.brokers)
 
 
 def is_cut_off(
@@ -66,9 +70,18 @@ def _comes_back(client: AdminClient | Consumer | Producer, topic: str) -> bool:
 def let_go(end: Callable[[], object]) -> None:
     """End a client in a thread of its own: by its `close`, or by the `clear` of a list that has the last reference.
 
-    The end of a client that has lost its brokers may take minutes, or never come.
+    The end of a client that has lost its brokers may take minutes, or never come. Never raises.
     """
-    Thread(target=_end, args=(end,), name="flagpost-let-go", daemon=True).start()
+    ends = [_kept.popleft() for _ in range(len(_kept))]
+    for each in (*ends, end):
+        try:
+            Thread(target=_end, args=(each,), name="flagpost-let-go", daemon=True).start()
+        except RuntimeError:  # there can be no more threads for now
+            _kept.append(each)
+
+
+_kept: Final[deque[Callable[[], object]]] = deque()
+"""What could not be ended, and is ended together with the next one."""
 
 
 def close(client: Consumer, *, waits: bool) -> None:
@@ -81,4 +94,4 @@ def close(client: Consumer, *, waits: bool) -> None:
 
 def _end(end: Callable[[], object]) -> None:
     time.sleep(LET_GO_SECONDS)
-    end()
+    greenlets.call(end)
