@@ -5,8 +5,6 @@ With gevent all of its greenlets run in one thread, so whatever waits in C for s
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import threading
 import time
@@ -17,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from deadlines import stretched
+from applications import last_line, run
 from flagpost_kafka import greenlets
 
-SECONDS = 60.0
 NOBODY = "127.0.0.1:1"
 GOES_ON = 10
 """Turns of a greenlet while the publisher waits for seconds; without any of ours there are hundreds."""
@@ -48,12 +45,7 @@ def with_gevent(program: str) -> Any:
             wait()
             return turns[0] - before
     """
-    code = dedent(before) + dedent(program)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=stretched(SECONDS), check=False
-    )
-    assert done.stderr == ""
-    return json.loads(done.stdout)
+    return last_line(run(dedent(before) + dedent(program)))
 
 
 def test_the_comparison_with_a_new_client_lets_an_application_with_gevent_go_on() -> None:

@@ -47,7 +47,7 @@ class Complaints:
     """The errors that have not been reported yet: one of each kind, and their number."""
 
     def __init__(self, on_error: Callable[[Exception], object] | None) -> None:
-        """`on_error` may raise: that is ignored."""
+        """`on_error` may raise anything: that is ignored."""
         self._on_error = on_error
         self._lock = RLock()
         self._untold: dict[str, PublisherError] = {}
@@ -77,7 +77,9 @@ class Complaints:
             error = self._untold.pop(kind, None)
         if error is None:
             return
-        log.warning("%s (%d times)", error, error.count)
+        # Of any kind: sys.exit() would end the publisher's thread.
+        with contextlib.suppress(BaseException):
+            log.warning("%s (%d times)", error, error.count)
         if self._on_error is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):
                 self._on_error(error)

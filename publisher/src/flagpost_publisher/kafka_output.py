@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from threading import Event as Flag
-from threading import RLock, Thread
+from threading import RLock, Thread, current_thread
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -99,6 +99,8 @@ class KafkaOutput:
         self._lock = RLock()  # re-entrant: a signal handler may call decide()
         self._thread: Thread | None = None
         self._stopping = Flag()
+        self._ended = Flag()  # the thread takes no more turns
+        self._given_up = Flag()  # by close(): the thread reports the last errors
         self._open = Flag()  # set once the producer and the headers are there and nothing waits
         self._direct = False  # the same, and not closed: read for each event, for which a Flag is too slow
         self._waiting: deque[Message] = deque()
@@ -138,9 +140,13 @@ class KafkaOutput:
                 raise EventRefused("closed", "the publisher is closed; create another one")
             if self._thread is None:
                 self._connecting_until = monotonic() + CONNECT_SECONDS
-                thread = Thread(target=self._run, name="flagpost-publisher", daemon=True)
-                thread.start()
-                self._thread = thread
+                # Before it starts: a signal handler may come here meanwhile.
+                self._thread = Thread(target=self._run, name="flagpost-publisher", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # there can be no more threads for now
+                    self._thread = None
+                    raise
 
     def stats(self) -> PublisherStats:
         """The results of the accepted events.
@@ -164,7 +170,11 @@ class KafkaOutput:
         deadline = monotonic() + timeout_seconds
         with self._lock:
             accepted = self._accepted
-        if self._thread is not None and self._open.wait(timeout_seconds) and self._producer is not None:
+        if self.stats().queued == 0:
+            return 0
+        # on_error may call this in the thread itself, for which nobody else hands over what waits.
+        to_open = 0.0 if self._is_thread() else timeout_seconds
+        if self._open.wait(to_open) and self._producer is not None:
             left = self._producer.flush(max(0.0, deadline - monotonic()))
             if left == 0:
                 # The client's queue is reliable only now: an error message to us may join it at any time.
@@ -173,24 +183,26 @@ class KafkaOutput:
         return self.stats().queued
 
     def close(self, timeout_seconds: float) -> int:
-        """Flush, stop, and give up what is left. Returns how many events that were; they count as failed."""
+        """Flush, stop, and give up what is left. Returns how many events that were; they count as failed.
+
+        The errors are reported by the thread: whoever calls this may hold a lock that `on_error` takes.
+        """
         self.flush(timeout_seconds)
         self._stop()
-        if self._thread is not None:
-            self._thread.join(STOP_SECONDS)
+        self._await_end(STOP_SECONDS)
         left = self._give_up()
         until = monotonic() + STOP_SECONDS
         while self._undelivered and monotonic() < until:
             self._tell_undelivered()
-        self._complaints.tell_now()
+        self._given_up.set()
+        self._join(until - monotonic())
         return left
 
     def end(self, timeout_seconds: float) -> None:
         """At the end of the process: flush and stop the thread; librdkafka's own threads end with the process."""
         self.flush(timeout_seconds)
         self._stop()
-        if self._thread is not None:
-            self._thread.join(WAKE_SECONDS)
+        self._await_end(WAKE_SECONDS)
 
     def let_connect(self) -> None:
         """Before a fork: wait until a connection that has just begun is established."""
@@ -200,6 +212,20 @@ class KafkaOutput:
         """In a forked child: forget the parent's producer without destroying it."""
         if self._producer is not None:
             self._producer.abandon()
+
+    def _is_thread(self) -> bool:
+        """Whether this is called in the thread: by `on_error`."""
+        return self._thread is current_thread()
+
+    def _await_end(self, seconds: float) -> None:
+        """Wait until the thread takes no more turns."""
+        if self._thread is not None and not self._is_thread():
+            self._ended.wait(seconds)
+
+    def _join(self, seconds: float) -> None:
+        """Wait until the thread has reported the last errors. A thread that has not started yet cannot be joined."""
+        if self._thread is not None and not self._is_thread() and self._thread.is_alive():
+            self._thread.join(max(0.0, seconds))
 
     def _stop(self) -> None:
         """Accept no more events, and let the thread end."""
@@ -248,6 +274,10 @@ class KafkaOutput:
                 with contextlib.suppress(Exception):
                     self._complaints.tell()
                 self._stopping.wait(RETRY_SECONDS)
+        self._ended.set()
+        self._given_up.wait()
+        with contextlib.suppress(Exception):
+            self._complaints.tell_now()
 
     def _set_up(self) -> None:
         """Get the headers and create the producer, trying until both are there or the publisher is closed."""
@@ -255,6 +285,8 @@ class KafkaOutput:
         while not self._stopping.is_set():
             try:
                 self._headers = self._learn_headers()
+                if self._stopping.is_set():  # nobody would close the producer
+                    return
                 self._producer = self._new_producer()
             except PublisherError as error:
                 self._complaints.note(error)

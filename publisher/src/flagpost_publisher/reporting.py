@@ -56,9 +56,7 @@ class Reporting:
         self._complaints = complaints
         self._make = make
         self._clock = clock
-        self._turn = (
-            RLock()
-        )  # held by the thread, or by close(); re-entrant: a signal handler may call close()
+        self._turn = RLock()  # of the thread, or close(); re-entrant: a signal handler may close
         self._producer: Producer | None = None
         self._connecting_until = 0.0
         self._report: Report | None = None  # made, and not known to be in Kafka
