@@ -243,6 +243,7 @@ def test_a_wrong_event_raises_nothing_and_is_refused_counted_and_reported() -> N
     refused = [
         publisher.publish("no event"),  # type: ignore[arg-type]
         publisher.publish(replace(event, event_id="x" * 129)),
+        publisher.publish(replace(event, event_id="")),
         publisher.publish(replace(event, occurred_at="now")),  # type: ignore[arg-type]
         publisher.track(None, "page"),  # type: ignore[arg-type]
         publisher.track("v", "page", {"when": object()}),
@@ -253,11 +254,11 @@ def test_a_wrong_event_raises_nothing_and_is_refused_counted_and_reported() -> N
     ]
     publisher.close(0)
 
-    assert refused == [False] * 9
-    assert publisher.stats() == PublisherStats(refused=10)
+    assert refused == [False] * 10
+    assert publisher.stats() == PublisherStats(refused=11)
     kinds = {error.kind: error for error in told if isinstance(error, EventRefused)}
     assert kinds.keys() == {"invalid", "raised", "no_visitor_id"}
-    assert sum(error.count for error in told if isinstance(error, EventRefused)) == 10
+    assert sum(error.count for error in told if isinstance(error, EventRefused)) == 11
 
 
 def test_what_a_callable_raised_is_the_cause() -> None:

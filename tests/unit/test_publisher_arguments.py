@@ -1,5 +1,6 @@
 """The constructor and from_env() name each wrong argument, before anything is published."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"attributes": [1]}, TypeError, "a member of attributes is of type int"),
     ({"dedupe_ttl_seconds": -1}, ValueError, "dedupe_ttl_seconds is -1; give seconds, 0 or more"),
     ({"dedupe_ttl_seconds": float("nan")}, ValueError, "dedupe_ttl_seconds is nan"),
+    ({"dedupe_ttl_seconds": 10**400}, ValueError, "dedupe_ttl_seconds is inf; give seconds"),
     ({"dedupe_ttl_seconds": True}, TypeError, "dedupe_ttl_seconds is of type bool"),
     ({"dedupe_max_entries": 0}, ValueError, "dedupe_max_entries is 0"),
+    ({"dedupe_max_entries": 2**31}, ValueError, "dedupe_max_entries is 2147483648; give 1 to 2147483647"),
+    ({"dedupe_max_entries": 10**400}, ValueError, "dedupe_max_entries is inf"),
     ({"queue_max_messages": 0}, ValueError, "queue_max_messages is 0"),
     ({"queue_max_messages": 1.5}, TypeError, "queue_max_messages is of type float"),
     ({"consent": True}, TypeError, "consent is of type bool; give a map"),
@@ -37,6 +41,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"properties": {"no.such": 1}}, ValueError, 'properties: No such configuration property: "no.such"'),
     ({"properties": {"socket.timeout.ms": "soon"}}, ValueError, "properties: .*socket.timeout.ms"),
     ({"properties": {"max.in.flight": 50}}, ValueError, "properties: .*max.in.flight"),
+    ({"properties": {"stats_cb": print}}, ValueError, "properties: stats_cb is a callable, .*; leave it out"),
+    ({"properties": {"throttle_cb": print}}, ValueError, "properties: throttle_cb is a callable"),
     ({"impressions_topic": ""}, ValueError, "impressions_topic is empty"),
     ({"impressions_topic": "flagpost.events"}, ValueError, "impressions_topic is the events' topic"),
     ({"on_error": "log"}, TypeError, "on_error is of type str; give a callable"),
@@ -71,11 +77,49 @@ def test_properties_that_flagpost_owns_are_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "seconds"),
-    [(0, 0), (2.5, 2.5), (-1, 0), (float("inf"), 1e6), (float("nan"), 10), (None, 10), ("x", 10)],
+    [
+        (0, 0),
+        (2.5, 2.5),
+        (-1, 0),
+        (float("inf"), 1e6),
+        (10**400, 1e6),
+        (-(10**400), 0),
+        (float("nan"), 10),
+        (None, 10),
+        ("x", 10),
+    ],
+    ids=lambda value: str(value)[:40],
 )
 def test_a_time_that_is_none_does_not_raise(given: object, seconds: float) -> None:
     """docs/contract.md#publisher: no call raises. librdkafka waits for ever if a time is negative."""
     assert seconds_of(given) == seconds
+
+
+def test_a_token_may_come_from_a_callable() -> None:
+    """librdkafka calls it in a thread of its own."""
+    properties = {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "oauth_cb": lambda _: ("token", time.time() + 3600),
+    }
+    Publisher(bootstrap_servers="127.0.0.1:1", properties=properties).close()
+
+
+def test_what_the_caller_might_change_later_is_copied() -> None:
+    """Before, `consent` was not."""
+    consent, attributes, properties = {"analytics": True}, ["plan"], {"linger.ms": 1}
+    publisher = Publisher(
+        bootstrap_servers="127.0.0.1:1", consent=consent, attributes=attributes, properties=properties
+    )
+    consent.clear()
+    attributes.clear()
+    properties.clear()
+    options = publisher._options
+    assert (options.consent, options.attributes, options.properties) == (
+        {"analytics": True},
+        ("plan",),
+        {"linger.ms": 1},
+    )
 
 
 def test_flush_and_close_return_whatever_they_are_given() -> None:

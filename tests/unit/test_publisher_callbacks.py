@@ -180,3 +180,42 @@ def test_flush_and_close_wait_for_nothing_if_nothing_is_queued(monkeypatch: pyte
     monkeypatch.setattr(output._open, "wait", waits.append)
     assert (publisher.flush(), publisher.close()) == (0, 0)
     assert waits == []
+
+
+def test_a_decision_that_was_interrupted_is_no_duplicate_later() -> None:
+    """Before, it was remembered as published: gevent.Timeout, KeyboardInterrupt and others are no Exceptions."""
+
+    class Interruption(BaseException):
+        pass
+
+    asked: list[str] = []
+
+    def consent(user_id: str, _: object) -> dict[str, bool]:
+        asked.append(user_id)
+        if len(asked) == 1:
+            raise Interruption
+        return {}
+
+    publisher = Publisher(bootstrap_servers=NOBODY, consent=consent)
+    with pytest.raises(Interruption):
+        publisher._on_decision("v", {}, INFO, None)
+    publisher._on_decision("v", {}, INFO, None)
+    stats = publisher.stats()
+    assert (stats.accepted, stats.duplicates) == (1, 0)
+    publisher.close(0)
+
+
+def test_what_one_publisher_raises_at_the_end_of_the_process_concerns_no_other() -> None:
+    """Before, those after it were not flushed."""
+    ended = applied(f"""
+        from flagpost_publisher import processes
+        ended = []
+        class One(Publisher):
+            def end(self, seconds):
+                ended.append(seconds)
+                raise LookupError
+        publishers = [One(bootstrap_servers="{NOBODY}") for _ in range(3)]
+        processes._end()
+        print(json.dumps(len(ended)))
+    """)
+    assert ended == 3

@@ -1,7 +1,9 @@
 """Both wire formats, and the error for each kind of damage."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
 
 import pytest
 
@@ -193,6 +195,40 @@ def test_metadata_takes_lists_of_strings_and_its_two_groups_only() -> None:
         encode_body(replace(metadata, values={"tags": [1]}))  # type: ignore[list-item]
     with pytest.raises(EncodeError, match="one of custom, agent"):
         encode_body(replace(metadata, group="other"))  # type: ignore[arg-type]
+
+
+class Uneven(dict[str, Any]):
+    """A dict of the application's that does not list what its length says."""
+
+    def __init__(self, *listed: tuple[str, Any]) -> None:
+        super().__init__(a=1)
+        self.listed = listed
+
+    def items(self) -> Any:
+        return self.listed
+
+
+class UnevenList(list[str]):
+    """A list of the same kind."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("x", "y"))
+
+
+@pytest.mark.parametrize("listed", [(), (("b", 1),), (("a", 1), ("b", 2))])
+def test_a_map_is_written_with_the_number_of_its_items_whatever_its_length(
+    listed: tuple[tuple[str, Any], ...],
+) -> None:
+    """Before, the body could not be decoded, and the event was lost as a dead letter."""
+    event = TrackEvent(event_id="e", occurred_at=1, visitor_id="v", event="x", properties=Uneven(*listed))
+    decoded = Decoder().decode(encode_single_object(event))
+    assert decoded == replace(event, properties=dict(listed))
+
+
+def test_a_list_is_written_with_the_number_of_its_items_whatever_its_length() -> None:
+    event = VisitorMetadata(event_id="e", occurred_at=1, visitor_id="v", values={"l": UnevenList(["x"])})
+    decoded = Decoder().decode(encode_single_object(event))
+    assert decoded == replace(event, values={"l": ["x", "y"]})
 
 
 def test_an_object_that_is_no_event_is_refused() -> None:

@@ -78,14 +78,29 @@ def checked(options: Options) -> Options:
             "schema_registry_url is plain http, which shows the password to the network; use https, "
             f"or set the property {INSECURE_PROPERTY} to true"
         )
-    return replace(options, attributes=tuple(options.attributes), properties=dict(options.properties))
+    consent = options.consent
+    return replace(
+        options,
+        attributes=tuple(options.attributes),
+        properties=dict(options.properties),
+        consent=consent if consent is None or callable(consent) else dict(consent),
+    )
 
 
 def seconds_of(value: object) -> float:
     """How long a call may wait; the default for what is no number, because no call raises after the constructor."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return WAIT_SECONDS
-    return min(max(value, 0.0), MAX_WAIT_SECONDS)
+    seconds = _float(value)
+    return WAIT_SECONDS if math.isnan(seconds) else min(max(seconds, 0.0), MAX_WAIT_SECONDS)
+
+
+def _float(value: float) -> float:
+    """An int beyond all floats becomes infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def arguments_from(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -208,15 +223,15 @@ def _names(name: str, value: object) -> None:
 def _not_negative(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is of type {type(value).__name__}; give seconds as a number")
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}; give seconds, 0 or more")
+    if not 0 <= _float(value) < math.inf:
+        raise ValueError(f"{name} is {_float(value):g}; give seconds, 0 or more")
 
 
 def _positive(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is of type {type(value).__name__}; give an int")
     if not 1 <= value < 2**31:
-        raise ValueError(f"{name} is {value}; give 1 to 2147483647")
+        raise ValueError(f"{name} is {_float(value):.0f}; give 1 to 2147483647")
 
 
 def _consent(name: str, value: object) -> None:
@@ -240,8 +255,16 @@ def _properties(name: str, value: object) -> None:
         _text(f"a name in {name}", key)
         if key in PUBLISHERS_PROPERTIES or instead_of(key) is not None:
             raise ValueError(f"{name}: {key} is set by Flagpost; leave it out{_INSTEAD.get(key, '')}")
+        if callable(value[key]) and key != _OWN_THREADS:
+            raise ValueError(
+                f"{name}: {key} is a callable, which decide() would have to wait for; leave it out"
+            )
         if isinstance(value[key], str) and value[key]:
             _text(f"the value of {key} in {name}", value[key])
+
+
+_OWN_THREADS: Final = "oauth_cb"
+"""librdkafka calls it in a thread of its own; all other callables are called by whichever thread polls."""
 
 
 _INSTEAD: Final = {

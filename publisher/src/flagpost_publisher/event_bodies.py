@@ -28,6 +28,8 @@ def event_body(event: Event) -> bytes:
     """The Avro body of `event`, without a wire format's header. Raises EncodeError."""
     body = encode_body(event)
     length = len(event.event_id)
+    if length == 0:
+        raise EncodeError(type(event).__name__, "event_id", "is empty; give an id that only this event has")
     if length > MAX_EVENT_ID_CHARACTERS:
         raise EncodeError(
             type(event).__name__,

@@ -8,6 +8,7 @@ compares the process id as well (`per_process`).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 from time import monotonic
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from multiprocessing.util import Finalize
 
 EXIT_SECONDS: Final = 0.5
@@ -89,19 +91,23 @@ _end_of_child = _EndOfChild()
 
 
 def _prepare_fork() -> None:
-    for lives in list(_living):
-        lives.prepare_fork()
+    _each(lambda lives: lives.prepare_fork())
 
 
 def _begin_anew() -> None:
-    for lives in list(_living):
-        lives.begin_anew()
+    _each(lambda lives: lives.begin_anew())
 
 
 def _end() -> None:
     deadline = monotonic() + EXIT_SECONDS
+    _each(lambda lives: lives.end(max(0.0, deadline - monotonic())))
+
+
+def _each(call: Callable[[Lives], None]) -> None:
+    """What one of them raises concerns no other, and not the application."""
     for lives in list(_living):
-        lives.end(max(0.0, deadline - monotonic()))
+        with contextlib.suppress(Exception):
+            call(lives)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

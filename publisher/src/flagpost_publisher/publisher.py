@@ -100,9 +100,11 @@ class Publisher:
             dedupe_max_entries: how many (visitor, flag) are remembered for that.
             queue_max_messages: how many events may wait for Kafka; further ones are refused.
             consent: a map of category to bool, or a callable `(user_id, attributes)` that returns one.
-            properties: librdkafka properties, such as TLS and SASL; those that Flagpost sets itself are refused.
+            properties: librdkafka properties, such as TLS and SASL; those that Flagpost sets itself are refused, and
+            callables other than `oauth_cb`.
             on_error: called about refused and lost events: an exception with `kind`, `count` and a message, at most
-            every ten seconds for each kind, from the publisher's own thread. Its exceptions are ignored.
+            every ten seconds for each kind, from the publisher's own thread. Its exceptions are ignored, and it may
+            close the publisher.
             max_event_bytes: the largest event, key and value together; a larger one is refused. Use the value of the
             consumer's `kafka.max_event_bytes`.
             impressions_topic: the topic to which the Publisher writes, once a minute, how many impressions the SDK
@@ -406,7 +408,7 @@ class Publisher:
         try:
             written = body(*arguments)
             self._hand_over(here, DecisionEvent, claim[0][0].encode(), written)
-        except Exception:
+        except BaseException:  # also what interrupts: gevent.Timeout, KeyboardInterrupt
             here.duplicates.forget(claim)
             raise
 

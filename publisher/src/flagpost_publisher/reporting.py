@@ -107,7 +107,7 @@ class Reporting:
         self._give_up_at = self._clock() + PATIENCE_SECONDS
         self._connecting_until = monotonic() + CONNECT_SECONDS
         try:
-            self._producer = self._make(self._config(), logger=client_log)
+            self._producer = greenlets.call(lambda: self._make(self._config(), logger=client_log))
             self._producer.produce(topic, self._report.value, self._report.key, on_delivery=self._reported)
         except KafkaException as error:
             self._failed(str(error))

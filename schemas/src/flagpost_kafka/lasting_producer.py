@@ -439,7 +439,7 @@ class LastingProducer:
         """End a producer that does not reach Kafka although a new one does."""
         try:
             # With log_level 0 it does not log every error once more.
-            self._compared = self._make({**self._config, "log_level": 0}, logger=self._logger)
+            self._compared = self._made(log_level=0)
             if reach.is_cut_off(raw, self._compared, self._topics[0]) and raw is self._producer:
                 self._troubles.append(reach.CUT_OFF)
                 self._end(raw)
@@ -512,7 +512,11 @@ class LastingProducer:
         return record
 
     def _new_producer(self) -> Producer:
-        return self._make({**self._config, "error_cb": self._troubles.append}, logger=self._logger)
+        return self._made(error_cb=self._troubles.append)
+
+    def _made(self, **more: object) -> Producer:
+        """A producer with more properties. With `oauth_cb` librdkafka waits for a token."""
+        return greenlets.call(lambda: self._make({**self._config, **more}, logger=self._logger))
 
     # Called by librdkafka. These callbacks only note: what they raise would be lost.
 

@@ -227,13 +227,17 @@ def _map(write_value: Write) -> Write:
             return b"\x00"
         if not isinstance(value, dict):
             raise _Misfit(f"{_kind(value)} where a dict is wanted")
-        parts = [_LONGS[len(value)]]
+        parts = [b""]
         for name, member in value.items():
             parts.append(_string(name))
             try:
                 parts.append(write_value(member))
             except _Misfit as misfit:
                 raise _within(misfit, "*") from None  # the name may be personal, too
+        # A class of the application's may list more or less than its len().
+        if len(parts) == 1:
+            return b"\x00"
+        parts[0] = _LONGS[len(parts) // 2]
         parts.append(b"\x00")
         return b"".join(parts)
 
@@ -246,7 +250,8 @@ def _array(write_item: Write) -> Write:
             raise _Misfit(f"{_kind(value)} where a list is wanted")
         if not value:
             return b"\x00"
-        return b"".join((_LONGS[len(value)], *map(write_item, value), b"\x00"))
+        items = [*map(write_item, value)]
+        return b"".join((_LONGS[len(items)], *items, b"\x00")) if items else b"\x00"
 
     return write
 
