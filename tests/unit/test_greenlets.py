@@ -96,6 +96,34 @@ def test_a_client_that_does_not_end_lets_an_application_with_gevent_go_on() -> N
     assert ended >= GOES_ON
 
 
+def test_the_parents_greenlet_does_nothing_in_a_forked_child() -> None:
+    """Before, it went on there with the parent's events, and could have written them once more."""
+    foreign, all_turns = with_gevent(f"""
+        import os
+        from flagpost_publisher.kafka_output import KafkaOutput
+        publisher = Publisher(bootstrap_servers="{NOBODY}")
+        publisher.track("v", "page")
+        while not publisher._here().output._direct:
+            sleep(0.01)
+        parents, looked, look_after = publisher._here().output, [], KafkaOutput._look_after
+        KafkaOutput._look_after = lambda self: looked.append(self) or look_after(self)
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            os._exit(0)
+        looked.clear()
+        publisher.track("v", "page")
+        publisher._here().output._needed.set()
+        parents._needed.set()
+        while len(looked) < 5:
+            sleep(0.01)
+        print(json.dumps([looked.count(parents), len(looked)]), flush=True)
+        os._exit(0)
+    """)
+    assert foreign == 0
+    assert all_turns >= 5
+
+
 @pytest.fixture(params=["gevent", "eventlet"])
 def patched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Python looks as if one of them had replaced its threads; returns how long greenlets have rested."""

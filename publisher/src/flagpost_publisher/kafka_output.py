@@ -209,7 +209,14 @@ class KafkaOutput:
         sleep(max(0.0, self._connecting_until - monotonic()))
 
     def abandon(self) -> None:
-        """In a forked child: forget the parent's producer without destroying it."""
+        """In a forked child: forget the parent's producer without destroying it.
+
+        The thread is only in a child if it is a greenlet; it ends.
+        """
+        self._stopping = (
+            Flag()
+        )  # another one: the lock of the parent's may be held by a thread that was not copied
+        self._stopping.set()
         if self._producer is not None:
             self._producer.abandon()
 
