@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from deadlines import stretched
 from flagpost_publisher import Publisher
 from real_kafka.broker import KafkaBroker
 
@@ -27,5 +28,5 @@ def test_events_reach_a_topic_that_takes_the_largest_of_them(
     with Publisher(bootstrap_servers=kafka.bootstrap_servers, topic=topic) as publisher:
         for _ in range(events):  # random, so that they do not become small when they are compressed
             assert publisher.track("v", "page", {"text": os.urandom(size // 2).hex()[:size]})
-        assert publisher.flush(60) == 0
+        assert publisher.flush(stretched(60)) == 0
         assert publisher.stats().delivered == events

@@ -130,12 +130,14 @@ def test_what_is_left_of_a_request_that_was_given_up_is_not_sent(
             async with client(f"http://127.0.0.1:{listening.getsockname()[1]}", 1.0) as (http, answers):
                 http.start(Attempt(EndpointName.TRACK, bytes(4_000_000), Ticket("v", 1)))
                 connection, _ = await running.run_in_executor(None, listening.accept)
-                answer = await asyncio.wait_for(answers.get(), GENEROUS_SECONDS)
+                answer = await asyncio.wait_for(answers.get(), stretched(GENEROUS_SECONDS))
                 assert answer.failure is Failure.TIMEOUT
         connection.setblocking(False)
         read = 0
         with connection, suppress(ConnectionError):
-            while piece := await asyncio.wait_for(running.sock_recv(connection, 1 << 20), GENEROUS_SECONDS):
+            while piece := await asyncio.wait_for(
+                running.sock_recv(connection, 1 << 20), stretched(GENEROUS_SECONDS)
+            ):
                 read += len(piece)
         return read
 
