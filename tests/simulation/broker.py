@@ -262,6 +262,8 @@ class Broker:
         self.partitions = partitions
         self.topics: dict[str, Topic] = {}
         self.is_down_until = 0.0
+        self.hides_ids_until = 0.0
+        """Until this time topics have no ids, as of brokers before Kafka 3.1."""
         self.is_slow_until = 0.0
         """Until this time answers may be late."""
         self.forgets_answers_until = 0.0

@@ -752,7 +752,8 @@ class SimulatedAdmin(_Client):
         }
 
     def _described(self, name: str) -> Any:
-        return SimpleNamespace(topic_id=self._broker.topics[name].id)
+        is_hidden = self._broker.loop.now < self._broker.hides_ids_until
+        return SimpleNamespace(topic_id=None if is_hidden else self._broker.topics[name].id)
 
     def list_offsets(
         self,

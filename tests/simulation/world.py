@@ -362,6 +362,8 @@ class Troubles:
         ]  # fmt: skip
         if "lose_brokers" in names:  # only if asked for: the minute is short for it
             kinds.append(self.lose_brokers)
+        if "hide_ids" in names:  # only if asked for: most brokers tell the ids
+            kinds.append(self.hide_ids)
         self.kinds = [kind for kind in kinds if not names or kind.__name__ in names]
 
     def draw(self) -> Callable[[], None]:
@@ -502,6 +504,11 @@ class Troubles:
         self.world.oracle.trouble(process, END_SECONDS)
         for client in clients:
             client.lost_brokers |= client.process is process and isinstance(client, kind)
+
+    def hide_ids(self) -> None:
+        seconds = self._until(5, 10)
+        self._note(f"the brokers tell no topic's id for {seconds:.1f} s")
+        self.world.broker.hides_ids_until = self.world.loop.now + seconds
 
     def holes(self) -> None:
         log, offsets = self._some_log(EVENTS, LEDGER), self.world.random.choice((1, 1, 3, 60))
