@@ -211,11 +211,10 @@ class KafkaOutput:
     def abandon(self) -> None:
         """In a forked child: forget the parent's producer without destroying it.
 
-        The thread is only in a child if it is a greenlet; it ends.
+        The thread is only in a child if it is a greenlet: it ends.
         """
-        self._stopping = (
-            Flag()
-        )  # another one: the lock of the parent's may be held by a thread that was not copied
+        # Another one: a thread that was not copied may hold the lock of the parent's.
+        self._stopping = Flag()
         self._stopping.set()
         if self._producer is not None:
             self._producer.abandon()
