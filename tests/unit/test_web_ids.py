@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 from typing import Any
 
 import pytest
 
 from flagpost_consumer.commands.dead_letters.records import DeadLetter, Place
+from flagpost_consumer.core.planning.legible import quoted
 from flagpost_consumer.settings import Settings
 from flagpost_consumer.web.aggregates import Aggregates
 from flagpost_consumer.web.consumers import Consumers
@@ -18,7 +20,7 @@ from flagpost_consumer.web.reports import Reports
 
 KEY, OTHER, ACCOUNT = "ada-lovelace", "grace-hopper", "analytical-engines"
 PENDO_SAYS = f"Pendo: {KEY} and visitor {OTHER} of {ACCOUNT.upper()} are one"
-OURS = f"no visitor {KEY} any more"
+OURS = f'Pendo has no visitor custom field "seats of {KEY}"; flagpost check says what to create there'
 NOW_MS = 1_800_000_000_000
 LETTER: dict[str, Any] = {
     "partition": 0,
@@ -69,8 +71,48 @@ def test_an_opened_dead_letter_shows_no_ids() -> None:
 
 def test_our_own_texts_are_shown_without_the_id() -> None:
     letter = LETTER | {"detail": OURS, "status": None, "headers": {}}
-    assert "no visitor (id hidden) any more" in str(pages(show_ids=False).dead_letter(letter))
-    assert OURS in str(pages(show_ids=True).dead_letter(letter))
+    hidden = unescape(str(pages(show_ids=False).dead_letter(letter)))
+    assert 'no visitor custom field "(id hidden)"; flagpost check says' in hidden
+    assert OURS in unescape(str(pages(show_ids=True).dead_letter(letter)))
+
+
+@pytest.mark.parametrize("visitor", ["e", "future", "clock", "delivery.max_future_seconds", "track"])
+def test_a_sentence_of_ours_stays_whole_whatever_the_id(visitor: str) -> None:
+    """Before the fix, every occurrence of the id was cut out of our own words: they were garbled, and the missing
+    letters told the id.
+    """
+    ours = (
+        "occurred_at is 400 s ahead of the consumer's clock, but delivery.max_future_seconds allows 300; "
+        "check the clock of the service"
+    )
+    hiding = pages(show_ids=False)
+    letter = LETTER | {"detail": ours, "status": None, "key": visitor}
+    page = unescape(str(hiding.dead_letter(letter)))
+    assert ours in page
+    assert "(id hidden)" not in page
+    waiting = "it is not known whether it was read: no consumer's admin address is reachable (give --admin URL)"
+    waits = {"cause": "unknown", "detail": waiting, "not_before": None, "expires_at": None}
+    pending = DELIVERY | {"state": "pending", "reason": None, "status": None, "waits": waits}
+    record = FOUND["records"][0] | {"deliveries": [pending]}
+    assert waiting in unescape(str(hiding.explain(FOUND | {"visitor": visitor, "records": [record]})))
+
+
+@pytest.mark.parametrize(
+    ("visitor", "name"),
+    [
+        (KEY, KEY.upper()),
+        (KEY, f"{'x' * 55}{KEY}"),
+        ('a"b', 'plan of a"b'),
+        ("a\nb", "plan of a\nb"),
+    ],
+)
+def test_a_name_in_a_sentence_of_ours_that_may_contain_the_id_is_hidden(visitor: str, name: str) -> None:
+    told = f"property {quoted(name)} is not a finite number; leave it out instead"
+    hidden = Ids(are_shown=False).why(told, None, visitor)
+    assert hidden == 'property "(id hidden)" is not a finite number; leave it out instead'
+    assert Ids(are_shown=True).why(told, None, visitor) == told
+    other = 'property "seats" is not a finite number; leave it out instead'
+    assert Ids(are_shown=False).why(other, None, visitor) == other
 
 
 @pytest.mark.parametrize("show_ids", [True, False])

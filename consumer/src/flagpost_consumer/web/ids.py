@@ -7,8 +7,16 @@ nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass, field
+from typing import Final
+
+from flagpost_consumer.core.planning.legible import legible
+
+HIDDEN: Final = '"(id hidden)"'
+_QUOTED: Final = re.compile(r'"(.*)"')
+"""The name in one of our sentences, as `legible.quoted` writes it; it may contain quotes itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +33,21 @@ class Ids:
         digest = hashlib.blake2b(found.encode("utf-8", "surrogatepass"), key=self._key, digest_size=4)
         return f"hidden-{digest.hexdigest()}"
 
-    def without(self, text: str, found: str | None) -> str:
-        """A text of ours, without an id that may be in it."""
-        return text if self.are_shown or not found else text.replace(found, "(id hidden)")
-
     def why(self, detail: str, status: int | None, found: str | None) -> str:
         """Why a delivery ended. With a status the text quotes Pendo's answer, which may name anybody in any
-        spelling.
+        spelling; else the sentence is ours, and only a name that it quotes can contain the id `found`.
         """
-        if self.are_shown or status is None:
-            return self.without(detail, found)
-        return "(Pendo's answer is hidden, as ids are)"
+        if self.are_shown:
+            return detail
+        if status is not None:
+            return "(Pendo's answer is hidden, as ids are)"
+        return _QUOTED.sub(lambda name: HIDDEN if _may_name(name[1], found) else name[0], detail)
+
+
+def _may_name(name: str, found: str | None) -> bool:
+    """Whether a quoted name may contain an id; one that was cut may."""
+    if not found:
+        return False
+    # What is in quotes went through `legible`, which shows some characters in a form of its own.
+    sought = legible(found, len(found)).casefold()
+    return name.endswith("…") or sought in name.casefold()

@@ -108,7 +108,7 @@ class Reports:
         """One dead letter: names and values. Personal values are left out if ids are hidden."""
         key, detail = found["key"], self._ids.why(found["detail"], found["status"], found["key"])
         told = [
-            (name.replace("_", " "), self._ids.without("-" if value is None else str(value), key))
+            (name.replace("_", " "), "-" if value is None else str(value))
             for name, value in (found | {"detail": detail}).items()
             if name not in ("key", "headers", "value", "at")
         ]
