@@ -90,7 +90,9 @@ def test_a_sentence_of_ours_stays_whole_whatever_the_id(visitor: str) -> None:
     page = unescape(str(hiding.dead_letter(letter)))
     assert ours in page
     assert "(id hidden)" not in page
-    waiting = "it is not known whether it was read: no consumer's admin address is reachable (give --admin URL)"
+    waiting = (
+        "it is not known whether it was read: no consumer's admin address is reachable (give --admin URL)"
+    )
     waits = {"cause": "unknown", "detail": waiting, "not_before": None, "expires_at": None}
     pending = DELIVERY | {"state": "pending", "reason": None, "status": None, "waits": waits}
     record = FOUND["records"][0] | {"deliveries": [pending]}

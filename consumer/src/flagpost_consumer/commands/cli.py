@@ -22,6 +22,7 @@ from flagpost_consumer.commands.groups import HelpfulGroup
 from flagpost_consumer.settings import Needs, Settings, SettingsError, load_settings
 from flagpost_consumer.terminal.echo import echo_lines
 from flagpost_consumer.terminal.extras import extra_missing
+from flagpost_consumer.terminal.streams import READER_GONE_EXIT_CODE, ReaderGone, make_streams_usable
 from flagpost_settings.metrics_in_memory import keep_metrics_in_memory
 from flagpost_settings.visible import visible
 
@@ -40,6 +41,8 @@ class CommandAt:
     help: str
     extra: str | None = None
     """The extra of flagpost-consumer that its imports need."""
+    only_done: bool = False
+    """Whether its exit code 0 says no more than that it has ended; else it is a verdict."""
 
     def load(self, name: str) -> click.Command:
         """Import the command.
@@ -88,7 +91,10 @@ COMMANDS = {
         extra="demo",
     ),
     "consume": CommandAt(
-        "flagpost_consumer.commands.consume", "consume", "Run the consumer: deliver events to Pendo."
+        "flagpost_consumer.commands.consume",
+        "consume",
+        "Run the consumer: deliver events to Pendo.",
+        only_done=True,
     ),
     "topics": CommandAt("flagpost_consumer.commands.topics.command", "topics", "Create the topics in Kafka."),
     "check": CommandAt(
@@ -105,7 +111,10 @@ COMMANDS = {
         "Publish the rows of a CSV or JSON lines file.",
     ),
     "tail": CommandAt(
-        "flagpost_consumer.commands.tail", "tail", "Follow settlements: how each delivery ends."
+        "flagpost_consumer.commands.tail",
+        "tail",
+        "Follow settlements: how each delivery ends.",
+        only_done=True,
     ),
     "explain": CommandAt(
         "flagpost_consumer.commands.explain.command",
@@ -113,26 +122,35 @@ COMMANDS = {
         "Show what happened to each event of a visitor.",
     ),
     "export": CommandAt(
-        "flagpost_consumer.commands.analyst.export", "export", "Write settlements to a file."
+        "flagpost_consumer.commands.analyst.export",
+        "export",
+        "Write settlements to a file.",
+        only_done=True,
     ),
     "sql": CommandAt(
         "flagpost_consumer.commands.analyst.sql",
         "sql",
         "Query settlements with SQL.",
         extra="analyst",
+        only_done=True,
     ),
     "dead-letters": CommandAt(
         "flagpost_consumer.commands.dead_letters.commands",
         "dead_letters",
         "List, show and replay what could not be delivered.",
+        only_done=True,
     ),
     "suppress": CommandAt(
-        "flagpost_consumer.commands.privacy.suppress", "suppress", "Stop sending anything about a visitor."
+        "flagpost_consumer.commands.privacy.suppress",
+        "suppress",
+        "Stop sending anything about a visitor.",
+        only_done=True,
     ),
     "erase": CommandAt(
         "flagpost_consumer.commands.privacy.erase",
         "erase",
         "Show and delete what the topics hold about a visitor.",
+        only_done=True,
     ),
     "reconcile": CommandAt(
         "flagpost_consumer.commands.reconcile.command",
@@ -140,7 +158,10 @@ COMMANDS = {
         "Count what was published and how it ended.",
     ),
     "web": CommandAt(
-        "flagpost_consumer.web.command", "web", "Serve a read-only web page: traffic, flags, lost visitors."
+        "flagpost_consumer.web.command",
+        "web",
+        "Serve a read-only web page: traffic, flags, lost visitors.",
+        only_done=True,
     ),
     "plan": CommandAt(
         "flagpost_consumer.commands.plan.command",
@@ -194,6 +215,10 @@ class LazyGroup(HelpfulGroup):
         except SettingsError as error:
             echo_lines(f"The settings cannot be used.\n{error}", err=True)
             ctx.exit(SETTINGS_EXIT_CODE)
+        except ReaderGone:
+            if self._commands_at[ctx.invoked_subcommand or ""].only_done:
+                raise
+            ctx.exit(READER_GONE_EXIT_CODE)
         except (
             click.exceptions.NoArgsIsHelpError
         ):  # a group without a command: print its help in our own lines
@@ -221,4 +246,5 @@ def flagpost(ctx: click.Context, config: Path | None) -> None:
 def main() -> None:
     """The entry point of the command."""
     keep_metrics_in_memory(os.environ)
+    make_streams_usable()
     flagpost(prog_name="flagpost")

@@ -7,7 +7,6 @@ head`), with `--until` and with `--no-follow`.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -113,9 +112,6 @@ def tail(  # noqa: PLR0913  one for each option
                 print_settlement(message.partition() or 0, settlements.settled_at, entry, as_json=as_json)
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
-    except BrokenPipeError:
-        # Nobody reads any more. Python would fail again when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return
 

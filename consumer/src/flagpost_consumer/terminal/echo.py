@@ -39,8 +39,8 @@ def echo_json(document: object) -> None:
 
 
 def echo_json_text(text: bytes) -> None:
-    """Print a piece of a JSON document."""
-    click.echo(visible_json(text), nl=False)
+    """Print a piece of a JSON document, in UTF-8 whatever the encoding of stdout."""
+    click.echo(visible_json(text).encode(), nl=False)
 
 
 def _shown(part: str | Coloured) -> str:
