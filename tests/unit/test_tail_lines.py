@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import orjson
 import pytest
 
-from flagpost_consumer.commands.tail import Sought, as_document, plain_line, print_settlement
+from flagpost_consumer.commands.tail import Sought, as_document, plain_line
+from flagpost_consumer.terminal.echo import echo, echo_json
 from flagpost_schemas import LedgerEntry
 
 ENTRY = LedgerEntry(
@@ -28,8 +31,11 @@ ENTRY = LedgerEntry(
 )
 
 
+NOW_MS = 1_800_000_009_999
+
+
 def shown(partition: int, settled_at: int, entry: LedgerEntry) -> str:
-    parts = plain_line(partition, settled_at, entry)
+    parts = plain_line(NOW_MS, partition, settled_at, entry)
     return " ".join(part if isinstance(part, str) else part.text for part in parts)
 
 
@@ -57,7 +63,22 @@ def test_a_json_line_holds_the_contracts_fields_and_no_more() -> None:
 
 def test_a_line_for_people_shows_the_delivery_and_its_settlement() -> None:
     line = shown(3, 1_800_000_000_999, ENTRY)
-    assert line[8:] == ".999 duplicate     3/17 track v1 checkout off dedupe of 12 status 503 2 attempts"
+    assert (
+        line == "08:00:00.999Z duplicate     3/17 track v1 checkout off dedupe of 3/12 status 503 2 attempts"
+    )
+
+
+def test_times_are_utc_and_those_of_another_day_have_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the fix, they were of this machine's zone, without a sign of it, and always without a date."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        entry = LedgerEntry(offset=1, kind="track", outcome="delivered", reason="ok")
+        assert shown(0, NOW_MS, entry).startswith("08:00:09.999Z delivered")
+        assert shown(0, NOW_MS - 86_400_000, entry).startswith("2027-01-14 08:00:09Z delivered")
+    time.tzset()
+    line = shown(23, NOW_MS, ENTRY._replace(visitor_id="7d1f", status=None, attempts=0))
+    assert len(line) <= 80
 
 
 def test_a_line_for_people_leaves_out_what_is_not_known() -> None:
@@ -73,29 +94,24 @@ def test_a_delivered_delivery_is_shown_without_a_reason() -> None:
 HOSTILE = "\x1b[2J\x1b]0;title\x07v\nw\x9b31m\u202eevil\u2066"
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_control_characters_of_an_id_do_not_reach_the_terminal(
-    capsys: pytest.CaptureFixture[str], *, as_json: bool
-) -> None:
+def test_control_characters_of_an_id_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     entry = LedgerEntry(
         offset=1, kind="track", outcome="delivered", reason="ok", visitor_id=HOSTILE, flag_key=HOSTILE
     )
-    print_settlement(0, 0, entry, as_json=as_json)
-    line = capsys.readouterr().out.removesuffix("\n")
-    assert line.isprintable()
-    assert not as_json or orjson.loads(line)["visitor_id"] == HOSTILE
+    echo(*plain_line(NOW_MS, 0, 0, entry))
+    echo_json(as_document(0, 0, entry))
+    plain, document = capsys.readouterr().out.splitlines()
+    assert plain.isprintable()
+    assert document.isprintable()
+    assert orjson.loads(document)["visitor_id"] == HOSTILE
 
 
 @pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 253_402_300_799_999, -62_135_596_800_000, 0])
-def test_numbers_that_are_not_times_are_shown_unchanged(
-    capsys: pytest.CaptureFixture[str], number: int
-) -> None:
+def test_numbers_that_are_not_times_are_shown_unchanged(number: int) -> None:
     entry = ENTRY._replace(offset=number, occurred_at=number, duplicate_of=number)
-    print_settlement(3, number, entry, as_json=False)
-    print_settlement(3, number, entry, as_json=True)
-    plain, document = capsys.readouterr().out.splitlines()
-    assert f"3/{number}" in plain
-    assert orjson.loads(document)["settled_at"] == number
+    line = shown(3, number, entry)
+    assert f"3/{number}" in line
+    assert orjson.loads(orjson.dumps(as_document(3, number, entry)))["settled_at"] == number
 
 
 @pytest.mark.parametrize(

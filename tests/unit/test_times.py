@@ -134,6 +134,20 @@ def test_a_window_that_is_empty_is_a_usage_error_of_every_command(command: list[
     assert "--since is not before --until; the window would be empty" in result.stderr
 
 
+@pytest.mark.parametrize("until", [[], ["--until", "2101-01-01"]], ids=["alone", "with_an_end"])
+@pytest.mark.parametrize("command", [*COMMANDS, ["explain", "ada"], ["sql", "SELECT 1"]], ids=" ".join)
+def test_a_window_that_has_not_begun_is_a_usage_error_of_every_command(
+    command: list[str], until: list[str]
+) -> None:
+    """Before the fix, `reconcile --since 2027-01-01` found nothing unexplained, with exit code 0."""
+    if command[0] == "explain":
+        until = []
+    environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    result = CliRunner().invoke(flagpost, [*command, "--since", "2100-01-01", *until], env=environ)
+    assert result.exit_code == 2, result.output
+    assert "--since 2100-01-01 00:00:00Z is in the future; the window would be empty" in result.stderr
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, ["explain"], ["sql"], ["export"]], ids=" ".join)
 def test_the_help_of_every_command_says_which_times_it_takes(command: list[str]) -> None:
     said = " ".join(CliRunner().invoke(flagpost, [*command, "--help"]).stdout.split())

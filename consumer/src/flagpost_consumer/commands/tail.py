@@ -24,7 +24,7 @@ from flagpost_consumer.core.outcomes import Kind, Outcome, Reason
 from flagpost_consumer.core.planning.legible import legible
 from flagpost_consumer.settings import KafkaSettings, Needs, ledger_ids
 from flagpost_consumer.terminal.echo import Coloured, echo, echo_json
-from flagpost_consumer.terminal.times import MOMENT, TIME_FORMS, require_order, time_of_day
+from flagpost_consumer.terminal.times import MOMENT, TIME_FORMS, require_order, time_on
 from flagpost_schemas import DecodeError, LedgerEntry, Settlements, decode_settlements
 
 COLOURS = {
@@ -106,10 +106,14 @@ def tail(  # noqa: PLR0913  one for each option
     visitor_ids = None if visitor is None else ledger_ids(settings).names_of(visitor)
     sought = Sought(visitor_ids, flag, outcome, reason, kind)
     window = Window(since, until, follows=not no_follow and until is None)
+    now_ms = time.time_ns() // 1_000_000
     try:
         for message in _messages(kafka, window):
             for settlements, entry in _settlements(message, kafka.group_id, sought):
-                print_settlement(message.partition() or 0, settlements.settled_at, entry, as_json=as_json)
+                if as_json:
+                    echo_json(as_document(message.partition() or 0, settlements.settled_at, entry))
+                else:
+                    echo(*plain_line(now_ms, message.partition() or 0, settlements.settled_at, entry))
     except KafkaUnavailable as error:
         raise click.ClickException(f"Kafka: {error}") from None
     except KeyboardInterrupt:
@@ -148,30 +152,25 @@ def _settlements(message: Message, group: str, sought: Sought) -> Iterator[tuple
             yield settlements, entry
 
 
-def print_settlement(partition: int, settled_at: int, entry: LedgerEntry, *, as_json: bool) -> None:
-    """Print a settlement."""
-    if as_json:
-        echo_json(as_document(partition, settled_at, entry))
-    else:
-        echo(*plain_line(partition, settled_at, entry))
-
-
 def as_document(partition: int, settled_at: int, entry: LedgerEntry) -> dict[str, Any]:
     """A settlement as in docs/contract.md#json-output; times in epoch ms."""
     told: dict[str, Any] = {name: getattr(entry, name) for name in FIELDS}
     return {"partition": partition, "settled_at": settled_at, **told}
 
 
-def plain_line(partition: int, settled_at: int, entry: LedgerEntry) -> tuple[str | Coloured, ...]:
-    """A settlement for people, in the parts of a line."""
+def plain_line(
+    today_ms: int, partition: int, settled_at: int, entry: LedgerEntry
+) -> tuple[str | Coloured, ...]:
+    """A settlement for people, in the parts of a line. The time has a date unless it is of the day of `today_ms`."""
     outcome = Coloured(entry.outcome.ljust(LONGEST_OUTCOME), COLOURS.get(entry.outcome))
-    return time_of_day(settled_at), outcome, f"{partition}/{entry.offset}", entry.kind, _about(entry)
+    place = f"{partition}/{entry.offset}"
+    return time_on(today_ms, settled_at), outcome, place, entry.kind, _about(partition, entry)
 
 
-def _about(entry: LedgerEntry) -> str:
+def _about(partition: int, entry: LedgerEntry) -> str:
     """Whose delivery it was, of what, and why it ended."""
     ended = "" if entry.reason == "ok" else entry.reason
-    again = "" if entry.duplicate_of is None else f"of {entry.duplicate_of}"
+    again = "" if entry.duplicate_of is None else f"of {partition}/{entry.duplicate_of}"
     status = "" if entry.status is None else f"status {entry.status}"
     attempts = f"{entry.attempts} attempts" if entry.attempts > 1 else ""
     what = [entry.visitor_id or entry.account_id, entry.flag_key or entry.event, entry.variation_key]

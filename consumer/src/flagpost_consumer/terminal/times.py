@@ -60,13 +60,14 @@ def moment_text(at_ms: int) -> str:
     return _no_time(at_ms) if moment is None else f"{moment:%Y-%m-%d %H:%M:%SZ}"
 
 
-def time_of_day(at_ms: int) -> str:
-    """Epoch ms as a time of day on this machine's clock, to the millisecond."""
-    try:
-        moment = _moment(at_ms)
-        return _no_time(at_ms) if moment is None else f"{moment.astimezone():%H:%M:%S.%f}"[:-3]
-    except (OverflowError, ValueError, OSError):  # within a day of the first or the last year
-        return _no_time(at_ms)
+def time_on(today_ms: int, at_ms: int) -> str:
+    """Epoch ms in UTC as a time of day to the millisecond; if it is another day than that of `today_ms`, the date and
+    the time to the second.
+    """
+    moment, today = _moment(at_ms), _moment(today_ms)
+    if moment is None or today is None or moment.date() != today.date():
+        return moment_text(at_ms)
+    return f"{moment:%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def _moment(at_ms: int) -> datetime | None:
@@ -97,7 +98,13 @@ MOMENT = Moment()
 """The type of `--since` and `--until`."""
 
 
-def require_order(since: int | None, until: int | None) -> None:
-    """Raise click.UsageError if a window from `since` to before `until` (epoch ms; None: no bound) is empty."""
-    if since is not None and until is not None and since >= until:
+def require_order(since: int | None, until: int | None = None) -> None:
+    """Raise click.UsageError if a window from `since` to before `until` (epoch ms; None: no bound) is empty, or has not
+    begun yet: nothing found there would say nothing.
+    """
+    if since is None:
+        return
+    if until is not None and since >= until:
         raise click.UsageError("--since is not before --until; the window would be empty")
+    if since > time.time_ns() // 1_000_000:
+        raise click.UsageError(f"--since {moment_text(since)} is in the future; the window would be empty")

@@ -29,7 +29,7 @@ from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions
 from flagpost_consumer.settings import Needs, Settings, keyed_policy, ledger_ids
 from flagpost_consumer.terminal.echo import echo_json
-from flagpost_consumer.terminal.times import MOMENT, TIME_FORMS
+from flagpost_consumer.terminal.times import MOMENT, TIME_FORMS, require_order
 from flagpost_settings.urls import http_url
 
 CONSUMERS_SECONDS = 1.0
@@ -79,6 +79,7 @@ def explain(  # noqa: PLR0913 - one for each option
 
     VISITOR is the visitor id, or the anonymous id, as it is in the events. Exit code 1 if nothing is found.
     """
+    require_order(since)
     settings = settings_for(Needs.KAFKA)
     subject = Subject.of(visitor, ledger_ids(settings), is_account=is_account)
     with window_explained(), TopicReader(settings.kafka) as reader:
