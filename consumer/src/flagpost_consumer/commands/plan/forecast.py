@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from math import expm1, nan
+from math import expm1, nan, sqrt
 from random import Random
 from statistics import mean
 
@@ -31,7 +31,11 @@ GROWTH = 0.02
 the time.
 """
 SECONDS_THAT_MATTER = 1.0
-"""This many seconds of incoming records may always wait."""
+"""This many seconds of incoming records may always wait, besides those that wait for a batch of metadata."""
+NOISE = 2.0
+"""How many standard deviations of a backlog of random arrivals a growth must be, to be one. With fewer records than that
+tells, it is the arithmetic that finds what does not hold.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +114,36 @@ class PodForecast:
     """Of track deliveries."""
     metadata_requests_per_second: float
     dead_letters: float
+    wait_seconds: float
+    """This many seconds of incoming records may always wait."""
 
     @property
     def growth(self) -> float:
         """How many records a second are added to the lag in the last quarter of the time."""
-        quarter = len(self.points) // 4
-        before, after = self.points[-2 * quarter : -quarter], self.points[-quarter:]
-        seconds = after[-1].at - before[-1].at
-        return (mean(point.lag for point in after) - mean(point.lag for point in before)) / seconds
+        before, after = self._quarters()
+        return (_mean_lag(after) - _mean_lag(before)) / (after[-1].at - before[-1].at)
 
     @property
     def falls_behind(self) -> bool:
-        """Whether the lag grows without end."""
-        matters = self.points[-1].lag > SECONDS_THAT_MATTER * self.decisions_per_second
-        return matters and self.growth > GROWTH * self.decisions_per_second
+        """Whether the lag grows without end, by more than random arrivals make it rise and fall.
+
+        A lag of n simulated records that wait independently has a standard deviation of √n.
+        """
+        before, after = self._quarters()
+        lag, fraction = _mean_lag(after), self.sample.fraction
+        matters = lag > self.wait_seconds * self.decisions_per_second
+        rise = lag - _mean_lag(before)
+        shows = rise > NOISE * sqrt(2 * lag / fraction)
+        return matters and shows and self.growth > GROWTH * self.decisions_per_second
+
+    def _quarters(self) -> tuple[Sequence[Point], Sequence[Point]]:
+        """The third and the last quarter of the time."""
+        quarter = len(self.points) // 4
+        return self.points[-2 * quarter : -quarter], self.points[-quarter:]
+
+
+def _mean_lag(points: Sequence[Point]) -> float:
+    return mean(point.lag for point in points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +302,8 @@ class _Simulated:
 
     def sum_up(self, points: Sequence[Point]) -> PodForecast:
         """The results for the whole pod."""
-        counted, sample = self._pod.counted, self._sample
+        counted, sample, policy = self._pod.counted, self._sample, self._wanted.policy
+        sends_metadata = policy.decisions.visitor_metadata
         per_second = 1 / sample.fraction / sample.seconds
         return PodForecast(
             sample=sample,
@@ -295,6 +316,7 @@ class _Simulated:
             duplicates_per_second=counted.settled[Kind.TRACK, Outcome.DUPLICATE] * per_second,
             metadata_requests_per_second=self._metadata_requests(counted) / sample.seconds,
             dead_letters=counted.settled[Kind.TRACK, Outcome.DEAD_LETTERED] / sample.fraction,
+            wait_seconds=SECONDS_THAT_MATTER + (policy.metadata.linger_seconds if sends_metadata else 0.0),
         )
 
     def _metadata_requests(self, counted: Counted) -> float:
