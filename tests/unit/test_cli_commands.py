@@ -135,6 +135,15 @@ def test_the_settings_file_is_an_option_or_a_variable(arguments: list[str], tmp_
     assert f"kafka.topci ({file}): there is no such setting; did you mean kafka.topic?" in result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["reconcile"], ["sql", "SELECT 1"]], ids=["reconcile", "sql"])
+def test_two_forms_of_output_at_once_are_a_usage_error(arguments: list[str]) -> None:
+    """Before the fix, the last of the options won."""
+    environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    result = CliRunner().invoke(flagpost, [*arguments, "--json", "--csv"], env=environ)
+    assert result.exit_code == 2, result.output
+    assert "--csv and --json cannot be combined" in result.stderr
+
+
 def test_no_kafka_is_one_line_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_admin, "CALL_SECONDS", 0.5)
     environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}

@@ -13,7 +13,7 @@ import pytest
 from engine_world import decision
 from flagpost_consumer.commands.reconcile.lost_at_publishers import Lost, LostAtPublishers, Reported, Service
 from flagpost_consumer.commands.reconcile.optimizely_files import read_exports
-from flagpost_consumer.commands.reconcile.three_way import EDGE_MS, AtOptimizely, Cause, ThreeWay
+from flagpost_consumer.commands.reconcile.three_way import EDGE_MS, AtOptimizely, Cause, Export, ThreeWay
 from flagpost_consumer.commands.reconcile.three_way_report import (
     compared,
     differences_csv,
@@ -54,7 +54,7 @@ READ = {
 def test_each_form_of_the_export_is_read(tmp_path: Path, name: str, form: str) -> None:
     file = tmp_path / name
     duckdb.sql(f"copy ({ROWS}) to '{file}' ({form})")
-    assert read_exports([file]) == READ
+    assert read_exports([file]) == Export(READ)
 
 
 def test_times_may_be_timestamps_and_columns_that_are_not_needed_may_be_missing(tmp_path: Path) -> None:
@@ -63,14 +63,57 @@ def test_times_may_be_timestamps_and_columns_that_are_not_needed_may_be_missing(
         f"copy (select visitor_id, 111 as experiment_id, variation_id, epoch_ms({NOW}) as timestamp from ({ROWS})) "
         f"to '{file}' (format parquet)"
     )
-    assert read_exports([file])[Exposure("111", "222", "v")] == AtOptimizely(NOW, is_held_back=False)
+    assert read_exports([file]).visitors[Exposure("111", "222", "v")] == AtOptimizely(NOW, is_held_back=False)
 
 
 def test_several_files_are_one_export(tmp_path: Path) -> None:
     first, second = tmp_path / "1.csv", tmp_path / "2.jsonl"
     duckdb.sql(f"copy (select * from ({ROWS}) where uuid <> 'u1') to '{first}' (format csv, header)")
     duckdb.sql(f"copy (select * from ({ROWS}) where uuid = 'u1') to '{second}' (format json)")
-    assert read_exports([first, second]) == READ
+    assert read_exports([first, second]) == Export(READ)
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        (
+            "d.csv",
+            [
+                "visitor_id,experiment_id,variation_id,timestamp",
+                f"v,111,222,{NOW}",
+                "v,111,222,yesterday",
+                "w,111,222,2027-13-01",
+                "x,111,222,",
+            ],
+        ),
+        (
+            "d.jsonl",
+            [
+                f'{{"visitor_id":"v","experiment_id":"111","variation_id":"222","timestamp":{NOW}}}',
+                '{"visitor_id":"v","experiment_id":"111","variation_id":"222","timestamp":"yesterday"}',
+                '{"visitor_id":"w","experiment_id":"111","variation_id":"222","timestamp":"2027-13-01"}',
+                '{"visitor_id":"x","experiment_id":"111","variation_id":"222","timestamp":null}',
+            ],
+        ),
+    ],
+)
+def test_rows_whose_time_cannot_be_read_are_named_and_left_out(
+    tmp_path: Path, name: str, lines: list[str]
+) -> None:
+    """Before the fix, their visitors counted as decided within the window, whatever the window."""
+    file = tmp_path / name
+    file.write_text("\n".join(lines) + "\n")
+    export = read_exports([file])
+    assert set(export.visitors) == {Exposure("111", "222", "v")}
+    (unreadable,) = export.unreadable
+    assert (unreadable.file, unreadable.rows) == (str(file), 3)
+    assert unreadable.example in ("yesterday", "2027-13-01")
+    found = compared(ThreeWay(export), SINCE, UNTIL)
+    told = "\n".join(sentences(found))
+    assert f'{file}: 3 rows have no time that can be read (for example "{unreadable.example}")' in told
+    assert optimizely_json(found)["unreadable"] == [
+        {"file": str(file), "rows": 3, "example": unreadable.example}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +158,7 @@ def test_every_difference_has_a_cause() -> None:
         "waits": None,
     }
     export = {**exported(*reasons, "lost"), **exported("held", held=True)}
-    three_way = ThreeWay(export)
+    three_way = ThreeWay(Export(export))
     for offset, (visitor, reason) in enumerate(reasons.items()):
         publish(three_way, offset, visitor, reason)
     publish(three_way, 100, "ours", Reason.OK)
@@ -140,7 +183,7 @@ def test_every_difference_has_a_cause() -> None:
 
 
 def test_visitors_never_published_are_shown_with_the_client_and_the_services_that_publish() -> None:
-    three_way = ThreeWay(exported("lost"))
+    three_way = ThreeWay(Export(exported("lost")))
     publish(three_way, 0, "another", Reason.OK)
     (_, lost) = compared(three_way, SINCE, UNTIL).differences
     assert (lost.client, lost.services) == ("python-sdk 5.2.0", ("shop optimizely-sdk 5.2.0",))
@@ -149,7 +192,7 @@ def test_visitors_never_published_are_shown_with_the_client_and_the_services_tha
     assert (
         "1 never_published: lost (decisions of this experiment come from shop optimizely-sdk 5.2.0; " in text
     )
-    nobody = "\n".join(sentences(compared(ThreeWay(exported("lost")), SINCE, UNTIL)))
+    nobody = "\n".join(sentences(compared(ThreeWay(Export(exported("lost"))), SINCE, UNTIL)))
     assert "no service publishes decisions of this experiment" in nobody
 
 
@@ -160,7 +203,7 @@ def test_decisions_outside_the_window_or_at_its_edge_are_left_out() -> None:
         **exported("inside", at_ms=SINCE + EDGE_MS),
         **exported("here", at_ms=UNTIL),
     }
-    three_way = ThreeWay(export)
+    three_way = ThreeWay(Export(export))
     publish(three_way, 0, "here", Reason.OK)
     found = compared(three_way, SINCE, UNTIL)
     assert {each.exposure.visitor_id for each in found.differences} == {"inside"}
@@ -169,7 +212,7 @@ def test_decisions_outside_the_window_or_at_its_edge_are_left_out() -> None:
 
 
 def test_only_decisions_that_were_reported_to_optimizely_are_compared() -> None:
-    three_way = ThreeWay(exported())
+    three_way = ThreeWay(Export(exported()))
     publish(three_way, 0, "rollout", Reason.OK, decision_event_dispatched=False)
     publish(three_way, 1, "old", Reason.OK, experiment_id=None)
     found = compared(three_way, SINCE, UNTIL)
@@ -188,7 +231,7 @@ def lost_at_shop(*lost: tuple[str, str, int, str]) -> LostAtPublishers:
 
 
 def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason() -> None:
-    three_way = ThreeWay({**exported("full", "slow", "gone", "came"), **exported("held", held=True)})
+    three_way = ThreeWay(Export({**exported("full", "slow", "gone", "came"), **exported("held", held=True)}))
     publish(three_way, 0, "came", Reason.NO_CONSENT)
     three_way.lost = lost_at_shop(
         ("refused", "queue_full", 3, "full"),
@@ -219,7 +262,7 @@ def test_visitors_refused_or_failed_at_the_publisher_are_shown_with_the_reason()
 
 
 def test_if_every_lost_visitor_is_listed_no_others_are_mentioned() -> None:
-    three_way = ThreeWay(exported("full", "gone", "came"))
+    three_way = ThreeWay(Export(exported("full", "gone", "came")))
     publish(three_way, 0, "came", Reason.OK)
     three_way.lost = lost_at_shop(("refused", "queue_full", 1, "full"))
     told = list(sentences(compared(three_way, SINCE, UNTIL)))
@@ -229,7 +272,7 @@ def test_if_every_lost_visitor_is_listed_no_others_are_mentioned() -> None:
 
 def test_experiments_that_the_export_does_not_have_are_not_compared() -> None:
     """The export has a file for each day and experiment: somebody may pass those of one experiment only."""
-    three_way = ThreeWay(exported("v"))
+    three_way = ThreeWay(Export(exported("v")))
     publish(three_way, 0, "v", Reason.OK)
     for offset in (1, 2):
         publish(three_way, offset, "another", Reason.OK, experiment_id="999")
@@ -270,7 +313,7 @@ def test_a_visitor_without_a_rule_or_a_numeric_variation_id_is_found_under_the_i
 
 
 def test_csv_lists_every_visitor_and_json_counts_by_cause() -> None:
-    three_way = ThreeWay(exported("lost", "=1+1"))
+    three_way = ThreeWay(Export(exported("lost", "=1+1")))
     found = compared(three_way, SINCE, UNTIL)
     assert differences_csv(found).splitlines() == [
         "visitor_id,experiment_id,variation_id,cause,reason,client,services",
@@ -285,7 +328,7 @@ def test_every_standing_has_a_cause() -> None:
     causes = Counter[Cause]()
     for standing in STANDINGS:
         if standing != Reason.OK:
-            three_way = ThreeWay(exported("v"))
+            three_way = ThreeWay(Export(exported("v")))
             reason = next((each for each in Reason if each == standing), None)
             publish(three_way, 0, "v", reason)
             (difference,) = compared(three_way, SINCE, UNTIL).differences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,10 +49,10 @@ main()
 """
 
 
-def ran(*arguments: str | Path, shell: str = "", **environ: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command with a redirection of the shell's, and an event on stdin."""
+def ran(*arguments: str | Path, redirected: str = "", **environ: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command with redirections, and an event on stdin."""
     return subprocess.run(
-        ["sh", "-c", f'"$@" {shell}', "sh", *arguments],
+        ["sh", "-c", f'"$@" {redirected}', "sh", *arguments],
         env=environment({}) | environ,
         input=TRACK,
         capture_output=True,
@@ -77,21 +76,23 @@ def test_every_text_is_printed_whatever_the_encoding(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shell", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+    ("redirected", "why"), [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
 )
 @pytest.mark.parametrize("arguments", [("preview",), ("preview", "--json"), ("--help",), ("check", "--help")])
-def test_a_stdout_that_cannot_be_written_is_one_line(arguments: Sequence[str], shell: str, why: str) -> None:
+def test_a_stdout_that_cannot_be_written_is_one_line(
+    arguments: Sequence[str], redirected: str, why: str
+) -> None:
     """Before the fix, a full disk was a traceback, and a closed stdout was one or exit code 0."""
-    if "full" in shell and not os.path.exists("/dev/full"):
+    if "full" in redirected and not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    done = ran(FLAGPOST, *arguments, shell=shell)
+    done = ran(FLAGPOST, *arguments, redirected=redirected)
     assert (done.returncode, done.stderr.decode()) == (1, f"Error: stdout cannot be written: {why}\n")
 
 
 def test_closed_streams_stop_no_command_that_prints_nothing() -> None:
-    done = ran(FLAGPOST, "preview", "--nonsense", shell="<&- >&- 2>&-")
+    done = ran(FLAGPOST, "preview", "--nonsense", redirected="<&- >&- 2>&-")
     assert done.returncode == 2
-    assert ran(FLAGPOST, "topics", "create", shell=">&-").returncode == 2
+    assert ran(FLAGPOST, "topics", "create", redirected=">&-").returncode == 2
 
 
 @pytest.mark.parametrize(("command", "code"), [("tail", 0), ("sql", 0), ("reconcile", 141), ("check", 141)])

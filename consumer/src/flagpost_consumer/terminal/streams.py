@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -24,7 +25,7 @@ class ReaderGone(click.exceptions.Exit):
 class _Stdout(io.FileIO):
     """The raw stdout. After a write that fails, all others go nowhere, those at the interpreter's end too."""
 
-    def write(self, data: Any, /) -> int | None:  # noqa: ANN401 - as of FileIO
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
         """Write, or end the command.
 
         Raises:
@@ -54,16 +55,16 @@ def make_streams_usable() -> None:
     # In this order each closed stream gets its own number back, the lowest that is free. Else a connection to Kafka
     # could have it.
     if sys.stdin is None:
-        sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives, as below
+        sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - for as long as the process lives, as below
     if sys.stdout is None:
-        raw, encoding, is_buffered_by_line = _Stdout(os.open(os.devnull, os.O_RDONLY), "w"), "utf-8", False
+        raw, encoding, by_line = _Stdout(os.open(os.devnull, os.O_RDONLY), "w"), "utf-8", False
     else:
         raw = _Stdout(sys.stdout.fileno(), "w", closefd=False)
-        encoding, is_buffered_by_line = sys.stdout.encoding, sys.stdout.line_buffering
+        encoding, by_line = sys.stdout.encoding, bool(getattr(sys.stdout, "line_buffering", False))
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=is_buffered_by_line
+        io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line
     )
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     else:
         sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # the interpreter's own

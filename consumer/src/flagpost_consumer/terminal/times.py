@@ -99,8 +99,8 @@ MOMENT = Moment()
 
 
 def require_order(since: int | None, until: int | None = None) -> None:
-    """Raise click.UsageError if a window from `since` to before `until` (epoch ms; None: no bound) is empty, or has not
-    begun yet: nothing found there would say nothing.
+    """Raise click.UsageError if a window from `since` to before `until` (epoch ms; None: no bound) is empty, or has
+    not begun yet: that nothing was found there would mean nothing.
     """
     if since is None:
         return

@@ -33,8 +33,8 @@ the time.
 SECONDS_THAT_MATTER = 1.0
 """This many seconds of incoming records may always wait, besides those that wait for a batch of metadata."""
 NOISE = 2.0
-"""How many standard deviations of a backlog of random arrivals a growth must be, to be one. With fewer records than that
-tells, it is the arithmetic that finds what does not hold.
+"""How many standard deviations of a backlog of random arrivals a growth must be, to be one. What grows more slowly is
+found by the arithmetic.
 """
 
 

@@ -27,7 +27,7 @@ from flagpost_consumer.commands.reconcile.report import Report
 from flagpost_consumer.commands.reconcile.sample_ratio import check_ratios
 from flagpost_consumer.commands.reconcile.sentences import PLAIN_WIDTH, show
 from flagpost_consumer.commands.reconcile.three_way import ThreeWay
-from flagpost_consumer.commands.reconcile.three_way_report import compared, differences_csv
+from flagpost_consumer.commands.reconcile.three_way_report import compared, differences_csv, unreadable_told
 from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.core.splits.sample_ratio import Shares
 from flagpost_consumer.settings import Needs, Settings
@@ -69,8 +69,8 @@ class ExpectedSplit(click.ParamType):  # type: ignore[type-arg] # generic in new
 @click.command()
 @click.option("--since", type=MOMENT, help=f"Start of the window: {TIME_FORMS}.")
 @click.option("--until", type=MOMENT, help="End of the window, in the same forms.")
-@click.option("--json", "form", flag_value="json", help="Print one JSON document.")
-@click.option("--csv", "form", flag_value="csv", help="Print CSV: one line for each flag and variation.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV: one line for each flag and variation.")
 @click.option(
     "--by",
     type=click.Choice([by.value for by in By]),
@@ -103,8 +103,9 @@ def reconcile(  # noqa: PLR0913 - one for each option
     until: int | None,
     splits: tuple[tuple[str, Shares], ...],
     by: str | None,
-    form: str | None,
     *,
+    as_json: bool,
+    as_csv: bool,
     exports: tuple[Path, ...],
     more_exports: tuple[Path, ...],
     ask_pendo: bool,
@@ -113,6 +114,8 @@ def reconcile(  # noqa: PLR0913 - one for each option
 
     Exit code 0 if nothing is unexplained and nothing was lost, else 1.
     """
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json cannot be combined")
     split_by = None if by is None else By(by)
     settings = settings_for(Needs.KAFKA)
     if more_exports and not exports:
@@ -124,10 +127,12 @@ def reconcile(  # noqa: PLR0913 - one for each option
     ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
     against = None if three_way is None else compared(three_way, found.since_ms, found.until_ms)
     report = Report(found, ratios, at_pendo, split_by, against)
-    if form == "json":
+    if as_json:
         echo_json(report.as_json())
-    elif form == "csv":
+    elif as_csv:
         text = csv_text(report) if against is None else differences_csv(against)
+        for unreadable in () if against is None else against.unreadable:
+            echo(unreadable_told(unreadable), err=True)  # a column has no place for it
         echo_lines(text.removesuffix("\n"))
     else:
         show(report, Terminal(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False))

@@ -3,7 +3,8 @@
 In: files. Out: each visitor of an experiment's variation once. DuckDB (extra `analyst`) reads them. The schema is
 Optimizely's data specification, https://docs.developers.optimizely.com/experimentation-data/docs
 (experimentation-events-data-specification): `timestamp` is epoch ms, or a Parquet timestamp; `is_holdback` says that
-the visitor was held back. Visitors are counted, not events, so `uuid` is not needed.
+the visitor was held back. Visitors are counted, not events, so `uuid` is not needed. Rows whose time cannot be read
+are only counted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flagpost_consumer.commands.reconcile.three_way import AtOptimizely
+from flagpost_consumer.commands.reconcile.three_way import AtOptimizely, Export, Unreadable
 from flagpost_schemas.exposures import Exposure, exposure_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ READERS = {
 BATCH_ROWS = 10_000
 
 
-def read_exports(files: Iterable[Path]) -> dict[Exposure, AtOptimizely]:
+def read_exports(files: Iterable[Path]) -> Export:
     """All visitors in some files. Raises click.ClickException with the file and what is wrong with it."""
     try:
         import duckdb  # noqa: PLC0415 - only this needs the extra
@@ -41,19 +42,21 @@ def read_exports(files: Iterable[Path]) -> dict[Exposure, AtOptimizely]:
             "--optimizely needs DuckDB: pip install 'flagpost-consumer[analyst]'"
         ) from None
     found: dict[Exposure, AtOptimizely] = {}
+    unreadable: list[Unreadable] = []
     with duckdb.connect(":memory:") as database:
         for file in files:
             try:
-                _read(database, file, found)
+                unreadable.append(_read(database, file, found))
             except duckdb.Error as error:
                 problem = str(error).splitlines()[0][:300]
                 raise click.ClickException(
                     f"{file} cannot be read as Optimizely's export: {problem}"
                 ) from None
-    return found
+    return Export(found, tuple(each for each in unreadable if each.rows))
 
 
-def _read(database: duckdb.DuckDBPyConnection, file: Path, found: dict[Exposure, AtOptimizely]) -> None:
+def _read(database: duckdb.DuckDBPyConnection, file: Path, found: dict[Exposure, AtOptimizely]) -> Unreadable:
+    """Add a file's visitors to `found`; returns which of its rows could not be read."""
     reader = _reader_of(file)
     described = database.execute(f"describe select * from {reader}", [str(file)]).fetchall()  # noqa: S608 - our own words
     types = {str(name): str(kind) for name, kind, *_ in described}
@@ -63,11 +66,16 @@ def _read(database: duckdb.DuckDBPyConnection, file: Path, found: dict[Exposure,
             f"{file} is not an export of decisions: it has no column {', '.join(missing)}; "
             f"its columns are {', '.join(types)[:500]}"
         )
+    without_time, example = 0, None
     database.execute(_query(reader, types), [str(file)])
     while rows := database.fetchmany(BATCH_ROWS):
-        for visitor_id, experiment_id, variation_id, *told in rows:
-            exposure = exposure_of(experiment_id, variation_id, visitor_id)
-            found[exposure] = AtOptimizely(*told).joined(found.get(exposure))
+        for visitor_id, experiment_id, variation_id, first_ms, held_back, client, unreadable, time in rows:
+            without_time, example = without_time + unreadable, example or time
+            if first_ms is not None:
+                exposure = exposure_of(experiment_id, variation_id, visitor_id)
+                told = AtOptimizely(first_ms, held_back, client)
+                found[exposure] = told.joined(found.get(exposure))
+    return Unreadable(str(file), without_time, example)
 
 
 def _reader_of(file: Path) -> str:
@@ -81,7 +89,11 @@ def _reader_of(file: Path) -> str:
 
 
 def _query(reader: str, types: Mapping[str, str]) -> str:
-    """Each visitor of a variation once: since when, whether always held back, by which SDK."""
+    """Each visitor of a variation once: since when, whether always held back, by which SDK; how many of its rows have
+    a time that cannot be read, and one of these.
+    """
+    at_ms = _epoch_ms(types["timestamp"])
+    as_text = "timestamp ->> '$'" if types["timestamp"] == "JSON" else "cast(timestamp as varchar)"
     held_back = "coalesce(try_cast(is_holdback as boolean), false)" if "is_holdback" in types else "false"
     client = " || ' ' || ".join(
         f"coalesce(cast({name} as varchar), '')"
@@ -90,7 +102,8 @@ def _query(reader: str, types: Mapping[str, str]) -> str:
     )
     return f"""
         select cast(visitor_id as varchar), cast(experiment_id as varchar), cast(variation_id as varchar),
-               min({_epoch_ms(types["timestamp"])}), bool_and({held_back}), trim(min({client or "''"}))
+               min({at_ms}), bool_and({held_back}), trim(min({client or "''"})),
+               count(*) filter ({at_ms} is null), min({as_text}) filter ({at_ms} is null)
         from {reader}
         where visitor_id is not null
         group by all
@@ -100,7 +113,8 @@ def _query(reader: str, types: Mapping[str, str]) -> str:
 def _epoch_ms(kind: str) -> str:
     if kind.startswith("TIMESTAMP"):
         return "epoch_ms(timestamp)"
-    if kind == "VARCHAR":
-        as_time = "epoch_ms(try_cast(timestamp as timestamptz))"
-        return f"coalesce(try_cast(timestamp as bigint), {as_time})"
+    if kind in ("VARCHAR", "JSON"):  # JSON: numbers and texts
+        text = "(timestamp ->> '$')" if kind == "JSON" else "timestamp"
+        as_time = f"epoch_ms(try_cast({text} as timestamptz))"
+        return f"coalesce(try_cast({text} as bigint), {as_time})"
     return "cast(timestamp as bigint)"

@@ -31,7 +31,7 @@ MAX_SERVICES = 20
 class AtOptimizely(NamedTuple):
     """The export's information about a visitor."""
 
-    first_ms: int | None
+    first_ms: int
     is_held_back: bool
     client: str = ""
     """Which SDK told Optimizely, and its version."""
@@ -40,10 +40,27 @@ class AtOptimizely(NamedTuple):
         """The information of two files together."""
         if other is None:
             return self
-        times = [each for each in (self.first_ms, other.first_ms) if each is not None]
         return AtOptimizely(
-            min(times, default=None), self.is_held_back and other.is_held_back, self.client or other.client
+            min(self.first_ms, other.first_ms),
+            self.is_held_back and other.is_held_back,
+            self.client or other.client,
         )
+
+
+class Unreadable(NamedTuple):
+    """Rows of a file whose time cannot be read, so that it is not known whether they are of the window."""
+
+    file: str
+    rows: int
+    example: str | None
+    """One of their times; None: they have none."""
+
+
+class Export(NamedTuple):
+    """Optimizely's export."""
+
+    visitors: Mapping[Exposure, AtOptimizely]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 class Cause(StrEnum):
@@ -113,9 +130,10 @@ class VariationCounts:
 class ThreeWay:
     """One comparison."""
 
-    def __init__(self, export: Mapping[Exposure, AtOptimizely]) -> None:
-        self._export = export
-        self._experiments = {exposure.experiment_id for exposure in export}
+    def __init__(self, export: Export) -> None:
+        self._export = export.visitors
+        self.unreadable = export.unreadable
+        self._experiments = {exposure.experiment_id for exposure in export.visitors}
         self.visitors: Visitors[tuple[str, str]] = Visitors()
         """By experiment and variation; whoever reads the topics adds the settlements."""
         self._rows: dict[tuple[str, str], Row] = {}
@@ -186,8 +204,6 @@ class ThreeWay:
     def _is_inside(self, exposure: Exposure, told: AtOptimizely, since_ms: int | None, until_ms: int) -> bool:
         """Whether a visitor is compared: its decisions are on the topic, or it was decided within the window."""
         if self.visitors.standing(exposure[:2], exposure.visitor_id) is not None:
-            return True
-        if told.first_ms is None:
             return True
         if since_ms is not None and told.first_ms < since_ms + EDGE_MS:
             return False

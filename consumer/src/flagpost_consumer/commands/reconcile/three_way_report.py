@@ -22,7 +22,14 @@ from flagpost_consumer.commands.reconcile.lost_at_publishers import (
     Service,
     told_in_words,
 )
-from flagpost_consumer.commands.reconcile.three_way import Cause, Difference, ThreeWay, VariationCounts
+from flagpost_consumer.commands.reconcile.three_way import (
+    Cause,
+    Difference,
+    ThreeWay,
+    Unreadable,
+    VariationCounts,
+)
+from flagpost_consumer.core.planning.legible import quoted
 from flagpost_consumer.terminal.csv_cells import safe_cell
 
 MAX_NAMED = 5
@@ -40,6 +47,7 @@ class Compared:
     not_in_export: Counter[tuple[str, str]]
     """Decisions, by experiment and flag."""
     lost: LostAtPublishers
+    unreadable: tuple[Unreadable, ...]
 
     def decided(self, row: Row) -> int | None:
         """The visitors that Optimizely decided for a flag's variation, if known."""
@@ -56,6 +64,7 @@ def compared(three_way: ThreeWay, since_ms: int | None, until_ms: int) -> Compar
         three_way.without_ids,
         three_way.not_in_export,
         three_way.lost,
+        three_way.unreadable,
     )
 
 
@@ -77,6 +86,7 @@ def optimizely_json(found: Compared) -> dict[str, Any]:
         ],
         "differences": [_difference_json(difference) for difference in found.differences],
         "left_out": found.left_out,
+        "unreadable": [each._asdict() for each in found.unreadable],
         "without_ids": found.without_ids,
         "not_in_export": [
             {"experiment_id": experiment_id, "flag_key": flag_key, "decisions": count}
@@ -117,6 +127,7 @@ def sentences(found: Compared) -> Iterator[str]:
             yield f"    {count:,} {cause}: {_who(named)}"
         if counts.row is not None and counts.by_cause[Cause.NEVER_PUBLISHED]:
             yield from _others_lost(found.lost.of_variation(*counts.row))
+    yield from map(unreadable_told, found.unreadable)
     if found.left_out:
         yield (
             f"{found.left_out:,} decisions of the export are left out: they were made outside the window, or within "
@@ -130,6 +141,13 @@ def sentences(found: Compared) -> Iterator[str]:
     for (experiment_id, flag_key), count in sorted(found.not_in_export.items()):
         name = f"experiment {experiment_id}" if experiment_id else "no rule"
         yield f"{flag_key} ({name}) is not in the export; its {count:,} decisions are not compared."
+
+
+def unreadable_told(unreadable: Unreadable) -> str:
+    """A sentence on the rows of a file that are left out because of their time."""
+    rows = "1 row has" if unreadable.rows == 1 else f"{unreadable.rows:,} rows have"
+    shown = "they are empty" if unreadable.example is None else f"for example {quoted(unreadable.example)}"
+    return f"{unreadable.file}: {rows} no time that can be read ({shown}), so they are not compared."
 
 
 def _others_lost(of_variation: Mapping[Lost, Extent]) -> Iterator[str]:
