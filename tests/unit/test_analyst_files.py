@@ -321,6 +321,24 @@ def test_a_query_may_read_files_with_the_option_allow_files(tmp_path: Path) -> N
     assert orjson.loads(of_file(query, file, "--json", "--allow-files").stdout) == {"b": 2}
 
 
+@pytest.mark.parametrize("line", ['{"flag":"checkout","visitor":"v"}', "[]", "7"])
+def test_a_file_of_other_json_lines_is_no_export(tmp_path: Path, line: str) -> None:
+    """Before the fix, it was a table of nulls or an empty one, with exit code 0."""
+    (tmp_path / "g.jsonl").write_text(f"{line}\n")
+    done = of_file("select count(*) from settlements", tmp_path / "g.jsonl")
+    assert done.exit_code == 1, done.output
+    assert "g.jsonl is not a file that flagpost export wrote: it has no column partition, " in done.stderr
+    (tmp_path / "empty.jsonl").write_text("")
+    assert of_file("select 1", tmp_path / "empty.jsonl").exit_code == 0
+
+
+def test_a_parquet_file_of_other_columns_is_no_export(tmp_path: Path) -> None:
+    duckdb.sql(f"copy (select 1 as flag) to '{tmp_path}/g.parquet' (format parquet)")
+    done = of_file("select 1", tmp_path / "g.parquet")
+    assert done.exit_code == 1, done.output
+    assert "it has no column partition, " in done.stderr
+
+
 def test_a_file_that_export_did_not_write_is_reported(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl"):
         (tmp_path / name).write_text("no such file\n")

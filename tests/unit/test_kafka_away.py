@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Callable
 
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import KafkaError, KafkaException
 
+from deadlines import stretched
 from flagpost_consumer.commands.cli import flagpost
 from flagpost_consumer.commands.sources import kafka_admin, topic_reading
 from flagpost_consumer.commands.sources.kafka_admin import KafkaAdmin, KafkaUnavailable
@@ -16,6 +21,7 @@ from flagpost_consumer.commands.topics.rules import Role, TopicSpec
 from flagpost_consumer.demo import own_kafka
 from flagpost_consumer.settings import KafkaSettings
 from flagpost_consumer.terminal.patience import Patience
+from running import FLAGPOST, environment
 
 NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
@@ -98,6 +104,30 @@ def test_a_refusal_is_not_retried() -> None:
     with pytest.raises(KafkaException):
         Patience("broker:9092", str).ask(call, 10.0)
     assert given == [1.0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["tail", "--no-follow"], ["reconcile"], ["topics", "create"], ["dead-letters", "list"]],
+    ids=lambda command: command[0],
+)
+def test_ctrl_c_ends_a_command_while_it_waits_for_kafka(command: list[str]) -> None:
+    """Before the fix, it was noticed only when the call of librdkafka had ended, up to nine seconds later."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        settings = {"kafka.bootstrap_servers": f"127.0.0.1:{silent.getsockname()[1]}"}
+        process = subprocess.Popen(
+            [FLAGPOST, *command], env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        with process:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith(b"waiting for up to 10 s for Kafka at 127.0.0.1:")
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=stretched(30.0))[1]
+            took = time.monotonic() - began
+    assert took < stretched(4.0)
+    assert b"Traceback" not in said
+    assert process.returncode == (0 if command[0] == "tail" else 1)
 
 
 class Clock:

@@ -99,6 +99,8 @@ def test_received_can_be_read_in_pages(remote: Remote) -> None:
     for visitor in ("v1", "v2", "v3"):
         assert remote.track(visitor) == 200
     assert [one["visitor_id"] for one in remote.lines("received")] == ["v1", "v2", "v3"]
+    assert [one["visitor_id"] for one in remote.lines("received?newest=2")] == ["v2", "v3"]
+    assert len(remote.lines("received?newest=9")) == 3
     (second,) = remote.lines("received?offset=1&limit=1")
     assert (second["number"], second["status"], second["fate"]) == (1, 200, "recorded")
     assert orjson.loads(second["body"])["visitorId"] == "v2"

@@ -1,12 +1,14 @@
 """Waits for Kafka's answer, and says so on stderr if it takes long.
 
 In: a blocking call that takes a time-out. Out: its answer, or what it raises at its end. After a second a person is
-told what is waited for, how long at most, and the reason that librdkafka gave.
+told what is waited for, how long at most, and the reason that librdkafka gave. Ctrl-C ends the wait at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread, current_thread, main_thread
 from typing import Final, TypeVar
 
 from confluent_kafka import KafkaException
@@ -28,20 +30,36 @@ class Patience:
         self._servers = servers
         self._heard = heard
         self._has_said = False
+        self.has_left_a_call = False
+        """Whether Ctrl-C came during a call: a thread is still in it, so the client must not be closed."""
 
     def ask(self, call: Callable[..., Result], seconds: float) -> Result:
         """Call with a time-out of `seconds` in all. Raises what the call raises."""
         if self._has_said or seconds <= SILENT_SECONDS:
-            return call(timeout=seconds)
+            return self._interruptibly(call, seconds)
         try:
-            return call(timeout=SILENT_SECONDS)
+            return self._interruptibly(call, SILENT_SECONDS)
         except TimeoutError:
             self.say(f"for up to {seconds:.3g} s")
         except KafkaException as error:
             if error.args[0].code() not in errors.NO_ANSWER:
                 raise
             self.say(f"for up to {seconds:.3g} s")
-        return call(timeout=seconds - SILENT_SECONDS)
+        return self._interruptibly(call, seconds - SILENT_SECONDS)
+
+    def _interruptibly(self, call: Callable[..., Result], seconds: float) -> Result:
+        """Call in a thread of its own: Python notices Ctrl-C only between calls of librdkafka. Shorter calls would
+        not do, because an answer that takes longer would never come.
+        """
+        if current_thread() is not main_thread():  # which alone is interrupted
+            return call(timeout=seconds)
+        answer: Future[Result] = Future()
+        Thread(target=_answer, args=(call, seconds, answer), name="flagpost-asking", daemon=True).start()
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            self.has_left_a_call = True
+            raise
 
     def say(self, how_long: str, why: str = "") -> None:
         """Print that Kafka is waited for, and why; empty: what librdkafka has reported."""
@@ -49,3 +67,10 @@ class Patience:
             self._has_said = True
             why = why or self._heard() or "no answer yet"
             echo(f"waiting {how_long} for Kafka at {self._servers}: {why}", err=True)
+
+
+def _answer(call: Callable[..., Result], seconds: float, answer: Future[Result]) -> None:
+    try:
+        answer.set_result(call(timeout=seconds))
+    except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        answer.set_exception(error)

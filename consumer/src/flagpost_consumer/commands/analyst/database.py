@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import duckdb
+import orjson
 
 from flagpost_consumer.commands.analyst.rows import COLUMNS, TIMES
 from flagpost_consumer.core.outcomes import STANDINGS, Outcome
@@ -21,6 +23,7 @@ from flagpost_consumer.core.outcomes import STANDINGS, Outcome
 MEMORY = "512MB"
 MOST_THREADS = 4
 """Each thread needs some of the memory."""
+LONGEST_LINE_BYTES = 1_000_000
 _NUMBERS = frozenset({"partition", "offset", "duplicate_of", "attempts", "unseen", "status", *TIMES})
 
 
@@ -38,6 +41,10 @@ def parquet_of(lines: Path, target: Path) -> None:
             _of_json_lines(connection, lines).write_parquet(str(target), compression="zstd")
         except duckdb.IOException as error:
             raise OSError(str(error)) from None
+
+
+class NotAnExport(Exception):  # noqa: N818 - says what came
+    """A file lacks columns of `flagpost export`."""
 
 
 class Database:
@@ -64,11 +71,19 @@ class Database:
         return self._place / "settlements.jsonl"
 
     def load(self, file: Path) -> None:
-        """Load a file that `flagpost export` wrote, Parquet or JSON lines. Raises duckdb.Error."""
+        """Load a file that `flagpost export` wrote, Parquet or JSON lines.
+
+        Raises:
+            duckdb.Error: it cannot be read.
+            NotAnExport: it is of something else.
+        """
         connection = self.connection
         if file.suffix == ".parquet":
-            settlements = connection.read_parquet(str(file)).project(", ".join(map(_name, COLUMNS)))
+            lines = connection.read_parquet(str(file))
+            _require_columns(lines.columns)
+            settlements = lines.project(", ".join(map(_name, COLUMNS)))
         else:
+            _require_columns(_members_of_first(file))
             settlements = _of_json_lines(connection, file)
         settlements.create("settlements")
         for view in (_ORDERS, _DELIVERIES, _VISITORS, _FLAGS):
@@ -105,6 +120,23 @@ def _of_json_lines(connection: duckdb.DuckDBPyConnection, file: Path) -> duckdb.
     types = {name: "BIGINT" if name in _NUMBERS else "VARCHAR" for name in COLUMNS}
     lines = connection.read_json(str(file), format="newline_delimited", columns=types)
     return lines.project(", ".join(map(_column, COLUMNS)))
+
+
+def _members_of_first(file: Path) -> Iterable[str]:
+    """The members of a file's first line; if there is none, or it is no JSON, reading the file goes on or says so."""
+    with file.open("rb") as lines:
+        first = lines.readline(LONGEST_LINE_BYTES)
+    try:
+        found = orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return COLUMNS
+    return found if isinstance(found, dict) else ()
+
+
+def _require_columns(names: Iterable[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise NotAnExport(f"it has no column {', '.join(missing)}")
 
 
 def _column(name: str) -> str:

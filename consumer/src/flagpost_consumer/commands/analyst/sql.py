@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import duckdb
 
-from flagpost_consumer.commands.analyst.database import Database
+from flagpost_consumer.commands.analyst.database import Database, NotAnExport
 from flagpost_consumer.commands.analyst.files import write_json_lines
 from flagpost_consumer.commands.analyst.results import print_csv, print_json, print_table
 from flagpost_consumer.commands.analyst.rows import LedgerRows, Row, Wanted
@@ -100,7 +100,7 @@ def _load(
         _read(file, settings_for, since, until)
     try:
         database.load(file)
-    except duckdb.Error as error:
+    except (duckdb.Error, NotAnExport) as error:
         why = legible(str(error), MAX_ERROR_CHARACTERS)
         raise click.ClickException(f"{file} is not a file that flagpost export wrote: {why}") from None
 

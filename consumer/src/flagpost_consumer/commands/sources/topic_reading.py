@@ -94,7 +94,8 @@ class TopicReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        reach.close(self._consumer, waits=kind is None)
+        if not self._patience.has_left_a_call:
+            reach.close(self._consumer, waits=kind is None)
 
     def spans(self, topic: str) -> dict[int, Span]:
         """What each partition of `topic` holds now."""

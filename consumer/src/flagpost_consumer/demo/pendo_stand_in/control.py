@@ -1,7 +1,7 @@
 """The stand-in's remote control, for tests and demos in other processes: everything under `/_stand_in/`.
 
-In: GET received?offset=&limit=, counts, violations, metadata?kind=&id=&group=, healthz; POST faults, keys,
-fields, reset (JSON bodies as the models below). Out: JSON (JSON lines for `received` and `violations`).
+In: GET received?offset=&limit= or ?newest=, counts, violations, metadata?kind=&id=&group=, healthz; POST faults,
+keys, fields, reset (JSON bodies as the models below). Out: JSON (JSON lines for `received` and `violations`).
 A body that cannot be used is answered 400 with what is wrong in it.
 """
 
@@ -102,7 +102,12 @@ class Control:
 
     def _received(self, request: web.BaseRequest, _body: bytes) -> web.Response:
         offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", PAGE))
-        return _lines([received.as_json() for received in self._pendo.received.since(offset, limit)])
+        received = self._pendo.received
+        if "newest" in request.query:
+            found = received.newest(int(request.query["newest"]))
+        else:
+            found = received.since(offset, limit)
+        return _lines([each.as_json() for each in found])
 
     def _metadata(self, request: web.BaseRequest, _body: bytes) -> web.Response:
         kind, group = Kind(request.query.get("kind", "visitor")), Group(request.query.get("group", "custom"))

@@ -134,6 +134,10 @@ class ReceivedLog(Sequence[Received]):
         start = max(0, number - first)
         return list(islice(self._kept, start, start + limit))
 
+    def newest(self, limit: int) -> list[Received]:
+        """The newest of the kept requests, at most `limit`, oldest first."""
+        return list(islice(self._kept, max(0, len(self._kept) - limit), None))
+
     def of(self, endpoint: Endpoint) -> list[Received]:
         """The requests to an endpoint."""
         return [received for received in self._kept if received.endpoint is endpoint]
