@@ -128,6 +128,9 @@ def test_a_file_replaces_another_only_when_it_is_complete(tmp_path: Path, ending
     assert [each.name for each in tmp_path.iterdir()] == [target.name]
     assert b"delivered" in target.read_bytes()
     assert stat.S_ISREG(target.stat().st_mode)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600, (
+        "it names visitors; before the fix, everybody could read it"
+    )
 
 
 @pytest.mark.parametrize("target", ["a.xlsx", "nowhere/a.csv", "."])

@@ -135,6 +135,14 @@ def test_the_settings_file_is_an_option_or_a_variable(arguments: list[str], tmp_
     assert f"kafka.topci ({file}): there is no such setting; did you mean kafka.topic?" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--seconds", "nan"], ["--rate", "nan"], ["--rate", "inf"]], ids=" ".join
+)
+def test_the_demo_runs_for_a_time_and_at_a_rate_that_are_numbers(arguments: list[str]) -> None:
+    """Before the fix, it began, and never ended."""
+    assert CliRunner().invoke(flagpost, ["demo", *arguments]).exit_code == 2
+
+
 @pytest.mark.parametrize("arguments", [["reconcile"], ["sql", "SELECT 1"]], ids=["reconcile", "sql"])
 def test_two_forms_of_output_at_once_are_a_usage_error(arguments: list[str]) -> None:
     """Before the fix, the last of the options won."""

@@ -97,10 +97,20 @@ def test_a_field_that_gets_values_of_several_types_must_be_text_and_a_null_wants
     assert wanted_fields(settings(), events) == {WantedField("visitor", "custom", "plan"): "text"}
 
 
+def test_a_field_that_gets_times_is_a_date_as_import_says() -> None:
+    """Before the fix, `import` named the type date, and `check` the type text, for the same field."""
+    events = [visitor(since="2026-01-31T12:00:00Z", day="2026-01-31", note="at 12:00")]
+    assert {field.name: type_ for field, type_ in wanted_fields(settings(), events).items()} == {
+        "since": "date",
+        "day": "text",
+        "note": "text",
+    }
+
+
 def test_a_display_name_is_created_in_two_steps_so_that_segments_can_use_the_field() -> None:
     check = judge_fields({WantedField("visitor", "custom", "[Optimizely] banner"): "text"}, CATALOG)
     assert check.status is Status.WARN
-    assert check.detail == "Pendo lacks 1 of 1 fields; their values are dropped"
+    assert check.detail == "Pendo lacks 1 of 1 field; their values are dropped"
     assert check.fix.splitlines() == [
         "in Pendo, Settings > Data Mappings > Visitor, Add Custom Field:",
         '  optimizely_banner of type text, then change its display name to "[Optimizely] banner"',
@@ -151,7 +161,7 @@ def test_nine_fields_are_nine_short_lines() -> None:
     assert hanging(check.fix, 4).splitlines()[1].startswith("      optimizely_flag_0 of type text")
 
 
-@pytest.mark.parametrize(("named", "words"), [(None, "nothing was compared"), ("checkout", "all 1 fields")])
+@pytest.mark.parametrize(("named", "words"), [(None, "nothing was compared"), ("checkout", "the one field")])
 async def test_if_no_events_could_be_read_the_fields_are_not_reported_as_ok(
     named: str | None, words: str
 ) -> None:

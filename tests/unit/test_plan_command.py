@@ -166,7 +166,7 @@ def test_the_charts_are_written_as_svg(tmp_path: Path) -> None:
 
 def test_an_svg_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> None:
     result = run("--rate", "100000", "--svg", str(tmp_path / "nowhere" / "plan.svg"))
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert "plan.svg cannot be written: No such file" in result.stderr
     assert result.stdout == ""
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_not_a_calibration_is_reported_in_one_line_that_says_what
     file = tmp_path / "costs.json"
     file.write_text(content)
     result = run(*SMALL, "--calibration", str(file))
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert f"{file} is not a calibration" in result.stderr
     assert "flagpost plan --calibrate" in result.stderr
     assert len(result.stderr.splitlines()) == 1

@@ -346,7 +346,7 @@ def test_duplicates_cost_less_where_they_are_recognised_by_their_bytes(
 def test_too_few_pods_are_reported() -> None:
     slow = SHIPPED.costs.model_copy(update={"record_us": 8_000.0, "duplicate_us": 8_000.0})
     told = problems_of(wanted(SMALL, costs=slow, pods=1))
-    assert "1 pods are not enough" in told
+    assert "1 pod is not enough" in told
     assert "grows by" in told
 
 

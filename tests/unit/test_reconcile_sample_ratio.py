@@ -286,6 +286,12 @@ def test_an_expected_split_is_only_a_remark() -> None:
     )
 
 
+def test_expected_numbers_add_up() -> None:
+    """Before the fix, they were rounded: of 5 visitors, 2 and 2 were expected."""
+    (ratio,) = checked(sampled(crowd(a=2, b=3)), given={"checkout": {"a": 1, "b": 1}})
+    assert "where 2.5 a, 2.5 b are expected" in ratio_remark(ratio)
+
+
 def test_a_changed_split_says_since_when_it_counts() -> None:
     splits = told({"a": 5, "b": 5}, HOUR_MS)
     splits.tell(("checkout", "ab"), {"a": 9, "b": 1}, 2 * HOUR_MS)

@@ -201,6 +201,36 @@ def test_the_webhook_topic_is_checked_if_it_is_needed(tmp_path: Path) -> None:
     assert refusal.startswith("gateway.webhook_topic (FLAGPOST_GATEWAY__WEBHOOK_TOPIC)")
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "http://x:9092",
+        "127.0.0.1:1,,",
+        ",",
+        "a:b",
+        "a:0",
+        "a:65536",
+        "a b:1",
+        "kafka:9092/topic",
+        "me@kafka:9092",
+    ],
+)
+def test_addresses_of_brokers_that_mean_nothing_are_refused(servers: str) -> None:
+    """Before the fix, librdkafka ignored them, and commands waited for a Kafka that nobody had named."""
+    told = _refused({"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": servers}, Needs.KAFKA)
+    assert told.startswith("kafka.bootstrap_servers (FLAGPOST_KAFKA__BOOTSTRAP_SERVERS): ")
+    assert "it should be host:port, or several with commas: host:port,host:port" in told
+
+
+@pytest.mark.parametrize(
+    "servers",
+    ["kafka", "kafka:9092", "a:1, b:2", "[::1]:9092", "SASL_SSL://b-1.kafka.eu-west-1.amazonaws.com:9098"],
+)
+def test_addresses_of_brokers_are_accepted(servers: str) -> None:
+    environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": servers}
+    assert load_settings(None, environ, Needs.KAFKA).kafka.bootstrap_servers == servers
+
+
 # Needs
 
 

@@ -65,7 +65,10 @@ async def test_a_consumer_is_shown_as_it_describes_itself() -> None:
         )
         (state,) = await ask_consumers([url], "g")
         assert (state.group, state.pending) == ("g", 7)
-        assert await ask_consumers([url], "another") == []
+        unheard: list[tuple[str, str]] = []
+        tell = lambda *told: unheard.append(told)  # noqa: E731
+        assert await ask_consumers([url], "another", unheard=tell) == []
+        assert unheard == [(url, "it is a consumer of the group g, not another")]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,9 @@ async def test_a_consumer_is_shown_as_it_describes_itself() -> None:
 async def test_a_program_that_is_not_a_consumer_is_reported(body: bytes, status: int, wrong: str) -> None:
     async with answering(body, status) as url:
         assert (await told(url)).wrong == wrong
-        assert await ask_consumers([url], "g") == []
+        unheard: list[tuple[str, str]] = []
+        assert await ask_consumers([url], "g", unheard=lambda *told: unheard.append(told)) == []
+        assert unheard == [(url, wrong)]
 
 
 async def test_a_consumer_that_is_missing_or_does_not_answer_is_reported(

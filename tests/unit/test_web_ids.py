@@ -141,6 +141,15 @@ def test_the_list_of_dead_letters_and_its_csv_show_ids_only_on_request(show_ids:
         assert named(text) == ({KEY, OTHER, ACCOUNT.upper()} if show_ids else set())
 
 
+@pytest.mark.parametrize(
+    ("unreadable", "told"), [(None, "Kafka no longer has the record"), ("cut short", "not readable")]
+)
+def test_a_record_without_its_event_says_why(unreadable: str | None, told: str) -> None:
+    """Before the fix, a record that Kafka no longer has was shown as not readable."""
+    record = FOUND["records"][0] | {"event": None, "unreadable": unreadable}
+    assert told in str(pages(show_ids=False).explain(FOUND | {"records": [record]}))
+
+
 def test_an_explained_visitor_shows_no_other_ids() -> None:
     """The person who asks knows the id of the visitor: only the form and the links contain it."""
     page = str(pages(show_ids=False).explain(FOUND))

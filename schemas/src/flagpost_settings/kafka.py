@@ -5,6 +5,7 @@ In: plain values. Out: `KafkaSettings`, librdkafka's properties, and findings ab
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
@@ -137,12 +138,30 @@ def missing_in(kafka: KafkaSettings) -> Iterator[Finding]:
 def contradictions_in(kafka: KafkaSettings) -> Iterator[Finding]:
     """Values of the section that contradict one another, and properties that may not be set."""
     registry = kafka.schema_registry
+    if kafka.bootstrap_servers is not None and not all(map(_is_server, kafka.bootstrap_servers.split(","))):
+        yield (
+            ("kafka", "bootstrap_servers"),
+            "it should be host:port, or several with commas: host:port,host:port",
+        )
     if registry.password is not None and registry.password_file is not None:
         yield ("kafka", "schema_registry", "password_file"), given_twice("kafka.schema_registry.password")
     for name in sorted(kafka.properties.keys() & kafka.properties_files.keys()):
         yield ("kafka", "properties_files", name), given_twice(f"kafka.properties.{name}")
     yield from _not_to_be_given(kafka)
     yield from _registry(registry)
+
+
+def _is_server(text: str) -> bool:
+    """Whether a text is a broker's address, as librdkafka understands it; it ignores texts that are none."""
+    found = _SERVER.fullmatch(text.strip())
+    return found is not None and int(found["port"] or 9092) in range(1, 65_536)
+
+
+_SERVER: Final = re.compile(
+    r"(?:(?:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?"
+    r"(?:\[[0-9a-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+)(?::(?P<port>[0-9]{1,5}))?",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Finding]:

@@ -14,7 +14,9 @@ from flagpost_consumer.demo.options import Interrupted, Options
 from flagpost_consumer.terminal.echo import echo, echo_lines
 from flagpost_consumer.terminal.extras import extra_missing
 from flagpost_consumer.terminal.interrupts import noted_interrupts
+from flagpost_consumer.terminal.numbers import Number
 
+MOST_SECONDS, MOST_RATE = 86_400.0, 10_000.0
 INTERRUPTED = 130
 """128 plus SIGINT, like shells."""
 
@@ -22,13 +24,13 @@ INTERRUPTED = 130
 @click.command("demo")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=1),
+    type=Number(1, MOST_SECONDS),
     default=20.0,
     show_default=True,
     help="How long to generate traffic.",
 )
 @click.option(
-    "--rate", type=click.FloatRange(min=0.1), default=50.0, show_default=True, help="Decisions per second."
+    "--rate", type=Number(0.1, MOST_RATE), default=50.0, show_default=True, help="Decisions per second."
 )
 @click.option(
     "--visitors", type=click.IntRange(min=1), default=200, show_default=True, help="Number of visitors."

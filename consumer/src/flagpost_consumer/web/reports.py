@@ -79,7 +79,7 @@ class Reports:
         rows: list[tuple[Cell, ...]] = []
         for record in found["records"]:
             at = record["produced_at"] or record["occurred_at"]
-            what = _what(record["event"] or {})
+            what = _what(record)
             for delivery in record["deliveries"]:
                 waits = delivery["waits"]
                 why = delivery["detail"] if waits is None else waits["detail"]
@@ -328,12 +328,15 @@ def _step_text(view: View, number: int) -> str:
     return moment_text(view.since_ms + number * view.step_ms)
 
 
-def _what(event: Mapping[str, Any]) -> str:
-    """An event in a few words."""
+def _what(record: Mapping[str, Any]) -> str:
+    """A record's event in a few words."""
+    event = record["event"]
+    if event is None:
+        return "not readable" if record["unreadable"] else "Kafka no longer has the record"
     if event.get("type") == "decision":
         shown = event["variation_key"] if event["enabled"] else OFF
         return f"decision {event['flag_key']}: {shown or '(no variation)'}"
-    return " ".join(filter(None, (event.get("type", "not readable"), event.get("event"))))
+    return " ".join(filter(None, (event["type"], event.get("event"))))
 
 
 def _moment(at_ms: int | None) -> str | None:

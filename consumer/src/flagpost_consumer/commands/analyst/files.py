@@ -27,9 +27,10 @@ Write = Callable[[Path, Iterable[Row]], None]
 def whole_or_not(target: Path) -> Iterator[Path]:
     """Yield a path next to `target`; its file becomes `target` if the block succeeds, and is removed otherwise.
 
-    Raises OSError.
+    Every file that the block creates is readable only by its owner: it names visitors. Raises OSError.
     """
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    before = os.umask(0o077)
     try:
         yield beside
         with beside.open("rb") as written:
@@ -37,6 +38,7 @@ def whole_or_not(target: Path) -> Iterator[Path]:
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+        os.umask(before)
 
 
 def write_json_lines(place: Path, rows: Iterable[Row]) -> None:

@@ -19,7 +19,9 @@ from flagpost_consumer.core.planning.plan import FieldCatalog, Planner
 from flagpost_consumer.core.planning.selection import matches
 from flagpost_consumer.core.policy import DecisionsSettings
 from flagpost_consumer.settings import Settings, engine_policy
+from flagpost_consumer.terminal.numbers import count_of
 from flagpost_schemas import Event
+from flagpost_schemas.times import read_time
 
 FIELDS = "metadata fields"
 GLOB_CHARACTERS = "*?["
@@ -31,6 +33,8 @@ _TYPES: dict[type, str] = {bool: "boolean", int: "number", float: "number", list
 
 def pendo_type(value: object) -> str:
     """The type that a Pendo field needs for a value."""
+    if isinstance(value, str) and (moment := read_time(value)) is not None and moment.tzinfo is not None:
+        return "date"  # Pendo's date fields take RFC 3339
     return _TYPES.get(type(value), "text")
 
 
@@ -70,7 +74,7 @@ async def check_fields(get_json: GetJson, settings: Settings, sample: Awaitable[
     if found.status is Status.OK and traffic.unread:
         return warn(
             FIELDS,
-            f"Pendo has all {len(wanted)} fields that the settings name; events may set more, but the newest events "
+            f"Pendo has {_all(wanted)} that the settings name; events may set more, but the newest events "
             f"cannot be read: {traffic.unread}",
             "make the events topic readable, then check again",
         )
@@ -85,7 +89,7 @@ def judge_fields(wanted: Wanted, catalog: FieldCatalog) -> Check:
         if field.name not in catalog.get(field[:2], {field.name})
     }
     if missing:
-        dropped = f"Pendo lacks {len(missing)} of {len(wanted)} fields; their values are dropped"
+        dropped = f"Pendo lacks {len(missing)} of {count_of(len(wanted), 'field')}; their values are dropped"
         return warn(FIELDS, dropped, _creation(missing))
     unread = sorted({" ".join(field[:2]) for field in wanted if field[:2] not in catalog})
     if unread:
@@ -95,7 +99,11 @@ def judge_fields(wanted: Wanted, catalog: FieldCatalog) -> Check:
             "names",
             "fix the integration key first, then check again",
         )
-    return ok(FIELDS, f"Pendo has all {len(wanted)} fields that the settings name or the newest events set")
+    return ok(FIELDS, f"Pendo has {_all(wanted)} that the settings name or the newest events set")
+
+
+def _all(wanted: Wanted) -> str:
+    return "the one field" if len(wanted) == 1 else f"all {len(wanted)} fields"
 
 
 def _creation(missing: Wanted) -> str:

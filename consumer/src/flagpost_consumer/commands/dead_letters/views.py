@@ -122,4 +122,6 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _plain(shown: object) -> str:
+    if isinstance(shown, bool):
+        return "yes" if shown else "no"
     return "-" if shown is None else visible(str(shown))

@@ -28,7 +28,7 @@ from flagpost_consumer.commands.sources.topic_reading import TopicReader
 from flagpost_consumer.core.planning.plan import Planner
 from flagpost_consumer.core.planning.suppressions import Suppression, Suppressions
 from flagpost_consumer.settings import Needs, Settings, keyed_policy, ledger_ids
-from flagpost_consumer.terminal.echo import echo_json
+from flagpost_consumer.terminal.echo import echo, echo_json
 from flagpost_consumer.terminal.times import MOMENT, TIME_FORMS, require_order
 from flagpost_settings.urls import http_url
 
@@ -85,6 +85,8 @@ def explain(  # noqa: PLR0913 - one for each option
     with window_explained(), TopicReader(settings.kafka) as reader:
         found = Finder(reader, settings, subject).find(since, everywhere=all_partitions)
     explanation = explanation_of(settings, subject, found, admin, event_id, _ask_pendo(settings, subject))
+    for told in explanation.unheard:
+        echo(f"--admin {told}", err=True)
     if as_json:
         echo_json(as_document(explanation))
     else:
@@ -107,10 +109,17 @@ def explanation_of(
     now_ms = time.time_ns() // 1_000_000
     everything = tell(found, _planner(settings, subject, found), now_ms)
     consumers: list[ConsumerState] = []
-    held = None
+    held, unheard = None, []
     if _is_anything_pending(everything):
         urls = admin_urls(admin, settings.admin)
-        consumers = asyncio.run(ask_consumers(urls, settings.kafka.group_id, CONSUMERS_SECONDS))
+        consumers = asyncio.run(
+            ask_consumers(
+                urls,
+                settings.kafka.group_id,
+                CONSUMERS_SECONDS,
+                lambda url, why: unheard.append(f"{url}/status: {why}"),
+            )
+        )
         held = _held(settings, found)
     around = Surroundings(now_ms, settings.delivery, settings.metadata.linger_seconds, consumers, held)
     at_pendo, error = pendos_word
@@ -125,6 +134,7 @@ def explanation_of(
         at_pendo,
         [] if at_pendo is None else compare(stories, subject, at_pendo),
         error,
+        unheard if admin else (),  # an address that nobody gave may be nobody's
     )
 
 

@@ -33,6 +33,8 @@ class Explanation:
     fields: Sequence[FieldStory] = ()
     pendo_error: str = ""
     """Why Pendo did not answer."""
+    unheard: Sequence[str] = ()
+    """The addresses given for consumers at which none of the group answered, each with the reason."""
 
     @property
     def is_empty(self) -> bool:

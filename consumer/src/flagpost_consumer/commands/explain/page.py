@@ -15,6 +15,7 @@ from flagpost_consumer.commands.explain.stories import DeliveryStory, State, Sto
 from flagpost_consumer.commands.explain.waiting import Wait
 from flagpost_consumer.core.planning.legible import legible
 from flagpost_consumer.terminal.echo import Coloured, echo
+from flagpost_consumer.terminal.numbers import count_of
 from flagpost_consumer.terminal.times import moment_text
 from flagpost_schemas import DecisionEvent, Event, TrackEvent, variation_as_sent
 
@@ -50,7 +51,7 @@ def _show_head(explanation: Explanation) -> None:
     where = (
         f"partition {_listed(found.homes)}"
         if found.partitions == found.homes
-        else f"all {len(found.partitions)} partitions"
+        else f"all {count_of(len(found.partitions), 'partition')}"
     )
     since = "all that Kafka has" if found.since_ms is None else f"since {moment_text(found.since_ms)}"
     echo(Coloured(f"{subject.target} {subject.id}", bold=True))

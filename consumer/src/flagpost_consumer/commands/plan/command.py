@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import isnan
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
 
-from flagpost_consumer.commands.cli import SettingsLoader
+from flagpost_consumer.commands.cli import SETTINGS_EXIT_CODE, SettingsLoader
 from flagpost_consumer.commands.plan import report
 from flagpost_consumer.commands.plan.charts import svg
 from flagpost_consumer.commands.plan.costs import (
@@ -39,6 +38,7 @@ from flagpost_consumer.demo.embedded_kafka import EmbeddedKafkaError
 from flagpost_consumer.service.garbage import calm_collection
 from flagpost_consumer.settings import Needs, Settings, planned_policy
 from flagpost_consumer.terminal.echo import echo, echo_json, echo_json_text, echo_lines
+from flagpost_consumer.terminal.numbers import Number
 from flagpost_consumer.terminal.progress import watched
 
 Command = TypeVar("Command", bound=Callable[..., object])
@@ -121,19 +121,8 @@ def _changed(section: Section, **given: float | None) -> Section:
     return cast("Section", section.model_copy(update=update))
 
 
-class _Number(click.FloatRange):
-    """A number within limits; nan is not accepted."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
-        """Parse it, or fail."""
-        number = super().convert(value, param, ctx)
-        if isnan(number):
-            self.fail(f"{value!r} is not a number", param, ctx)
-        return number
-
-
-def _number(least: float, most: float = float(MOST), *, above: bool = False) -> _Number:
-    return _Number(least, most, min_open=above)
+def _number(least: float, most: float = float(MOST), *, above: bool = False) -> Number:
+    return Number(least, most, min_open=above)
 
 
 _COUNT = click.IntRange(1, MOST)
@@ -237,7 +226,9 @@ _PARAMETERS = (
         help="The file with the measured costs.  [default: $XDG_STATE_HOME/flagpost/calibration.json]",
     ),
     click.option(
-        "--calibrate", is_flag=True, help="First measure the costs on this machine; takes one to two minutes."
+        "--calibrate",
+        is_flag=True,
+        help="First measure the costs on this machine; takes about three minutes.",
     ),
     click.option(
         "--svg",
@@ -297,12 +288,20 @@ def _measured(options: Options) -> Calibration:
     return measured
 
 
+class Unusable(click.ClickException):
+    """A file that an option names cannot be used."""
+
+    exit_code = SETTINGS_EXIT_CODE
+
+
 @contextmanager
 def _explained() -> Iterator[None]:
     """Report missing costs in one line."""
     try:
         yield
-    except (CalibrationError, MeasuredServiceError) as error:
+    except CalibrationError as error:
+        raise Unusable(str(error)) from None
+    except MeasuredServiceError as error:
         raise click.ClickException(str(error)) from None
     except EmbeddedKafkaError as error:
         raise click.ClickException(f"this machine cannot be measured: {error}") from None
@@ -349,4 +348,4 @@ def _write(path: Path, content: str) -> None:
     try:
         path.write_text(content)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
+        raise Unusable(f"{path} cannot be written: {error.strerror}") from None

@@ -20,6 +20,7 @@ from flagpost_consumer.commands.plan.traffic import Decisions, Load, Visitors
 from flagpost_consumer.core.outcomes import Kind, Outcome
 from flagpost_consumer.core.pendo.endpoint import EndpointName
 from flagpost_consumer.core.policy import Policy
+from flagpost_consumer.terminal.numbers import count_of
 
 MIB = 2**20
 STEPS = 60
@@ -364,7 +365,7 @@ def _too_few_pods(needs: Needs, pods: int) -> Iterator[str]:
     if needed is None:
         yield f"one pod per partition is not enough: {at_work}; use more partitions, or raise pendo.max_connections"
     else:
-        yield f"{pods:,} pods are not enough; {needed:,} are needed: {at_work}"
+        yield f"{count_of(pods, 'pod')} {'is' if pods == 1 else 'are'} not enough; {needed:,} are needed: {at_work}"
 
 
 def _wrong_in_the_run(forecast: Forecast) -> Iterator[str]:

@@ -14,6 +14,7 @@ from flagpost_consumer.commands.plan.calibration import this_machine
 from flagpost_consumer.commands.plan.charts import Chart, terminal_chart
 from flagpost_consumer.commands.plan.costs import SHIPPED, Calibration
 from flagpost_consumer.commands.plan.forecast import MIB, Forecast, PodForecast
+from flagpost_consumer.terminal.numbers import count_of
 
 
 def charts(forecast: Forecast) -> tuple[Chart, Chart]:
@@ -62,7 +63,7 @@ def _rows(forecast: Forecast) -> Iterator[tuple[str, str]]:
     backlog = f", {load.backlog:,} waiting" if load.backlog else ""
     yield "load", f"{load.decisions_per_second:,.0f} decisions/s{backlog}, {load.visitors:,} visitors"
     needed = "more than there are partitions" if forecast.pods_needed is None else f"{forecast.pods_needed:,}"
-    yield "pods", f"{forecast.pods:,} for {load.partitions:,} partitions; needed: {needed}"
+    yield "pods", f"{forecast.pods:,} for {count_of(load.partitions, 'partition')}; needed: {needed}"
     yield (
         "requests to Pendo",
         (
@@ -86,7 +87,8 @@ def _rows_of_pod(name: str, pod: PodForecast) -> Iterator[tuple[str, str]]:
     yield (
         name,
         (
-            f"simulated for {sample.seconds:,.0f} s: {len(sample.partitions)} of its {sample.of_pod} partitions, "
+            f"simulated for {sample.seconds:,.0f} s: {len(sample.partitions)} of its "
+            f"{count_of(sample.of_pod, 'partition')}, "
             f"{sample.fraction:.1%} of its {pod.decisions_per_second:,.0f} decisions/s"
         ),
     )

@@ -124,7 +124,10 @@ def reconcile(  # noqa: PLR0913 - one for each option
     three_way = ThreeWay(read_exports((*exports, *more_exports))) if exports else None
     found = _count(settings, window, split_by, three_way)
     at_pendo = _ask_pendo(settings, found) if ask_pendo else None
-    ratios = tuple(check_ratios(found.samples, found.splits, dict(splits)))
+    shares = dict(splits)
+    ratios = tuple(check_ratios(found.samples, found.splits, shares))
+    for flag in sorted(shares.keys() - {ratio.flag_key for ratio in ratios}):
+        echo(f"--expect {flag}: not compared, the window has no experiment of this flag", err=True)
     against = None if three_way is None else compared(three_way, found.since_ms, found.until_ms)
     report = Report(found, ratios, at_pendo, split_by, against)
     if as_json:

@@ -76,11 +76,16 @@ def _suspected(suspect: Suspect) -> str:
 
 def _split(ratio: SampleRatio) -> str:
     since = "" if ratio.since_ms is None else f" since their split changed ({moment_text(ratio.since_ms)})"
-    expected = ", ".join(f"{count:,.0f} {name}" for name, count in ratio.expected.items())
+    expected = ", ".join(f"{_expected(count)} {name}" for name, count in ratio.expected.items())
     return (
         f"{_name(ratio)}: visitors are split {_counts(ratio.variations)}{since} where {expected} are "
         f"{_EXPECTED[ratio.expected_from]}"
     )
+
+
+def _expected(count: float) -> str:
+    """With one decimal if it is not whole, so that expectations add up."""
+    return f"{count:,.1f}".removesuffix(".0")
 
 
 def _name(ratio: SampleRatio) -> str:

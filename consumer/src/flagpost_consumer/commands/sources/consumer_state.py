@@ -8,7 +8,7 @@ proxies, and the answer is read tolerantly: a consumer may be of another release
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,16 +83,28 @@ async def ask_consumer(settings: Settings) -> ConsumerState | None:
 
 
 async def ask_consumers(
-    urls: Sequence[str], group: str, timeout_seconds: float = TIMEOUT_SECONDS
+    urls: Sequence[str],
+    group: str,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    unheard: Callable[[str, str], object] = lambda url, why: None,  # noqa: ARG005 - nobody asks
 ) -> list[ConsumerState]:
-    """Ask all at once; returns the answers of the group's consumers."""
+    """Ask all at once; returns the answers of the group's consumers, and calls `unheard` with each other address and
+    the reason.
+    """
     async with directly() as http:
         asked = (ask_state(http, url, timeout_seconds) for url in urls)
         answers = await asyncio.gather(*asked, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException) and not isinstance(answer, NotTold):
+    found = []
+    for url, answer in zip(urls, answers, strict=True):
+        if isinstance(answer, NotTold):
+            unheard(url, str(answer))
+        elif isinstance(answer, BaseException):
             raise answer
-    return [state for state in answers if isinstance(state, ConsumerState) and state.group == group]
+        elif answer.group != group:
+            unheard(url, f"it is a consumer of the group {answer.group}, not {group}")
+        else:
+            found.append(answer)
+    return found
 
 
 def directly() -> HttpClient:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from flagpost_consumer.adapters.kafka.config import largest_batch_bytes
 from flagpost_consumer.adapters.ledger.writer import MAX_RECORD_BYTES as LEDGER_RECORD_BYTES
 from flagpost_consumer.settings import KafkaSettings, Settings
+from flagpost_consumer.terminal.numbers import count_of
 
 DAY_MS = 86_400_000
 MARGIN_MS = 2 * DAY_MS
@@ -99,7 +100,7 @@ class TopicState:
     def __str__(self) -> str:
         """A line for people."""
         kept = f"kept {days(self.retention_ms)}" if "delete" in self.cleanup_policy else "compacted"
-        return f"{self.partitions} partitions, {kept}, records of up to {self.max_message_bytes} bytes"
+        return f"{count_of(self.partitions, 'partition')}, {kept}, records of up to {self.max_message_bytes} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,8 @@ class TopicRules:
             if state.partitions != wanted:
                 yield self._misfit(
                     role,
-                    f"has {state.partitions} partitions instead of {wanted}; all topics need the same number",
+                    f"has {count_of(state.partitions, 'partition')} instead of {wanted}; all topics need the same "
+                    "number",
                     self._fix_for_partitions(role, state.partitions, wanted, events),
                 )
 
