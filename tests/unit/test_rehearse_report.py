@@ -62,6 +62,19 @@ def test_without_a_difference_there_is_no_table() -> None:
     ]
 
 
+def test_differences_that_a_hand_over_makes_are_told() -> None:
+    """Before the fix, they looked like those of a release or a setting."""
+    found = rehearsal()
+    assert not any("hand-overs" in text for text in as_json(found)["warnings"])
+    for ledger in (Reason.OK, Reason.SUPERSEDED):
+        found.differences.compare(
+            Change(Kind.VISITOR_METADATA, ledger, Reason.UNCHANGED), Example(2, 11, None)
+        )
+    told = "2 of the differences may come from hand-overs"
+    assert as_json(found)["warnings"][-1].startswith(told)
+    assert told in shown(found)
+
+
 def test_an_empty_window_is_a_usage_error() -> None:
     environ = {"FLAGPOST_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     result = CliRunner().invoke(flagpost, ["rehearse", "--since", "1h", "--until", "2h"], env=environ)

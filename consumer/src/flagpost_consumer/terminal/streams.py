@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -24,6 +24,9 @@ class ReaderGone(click.exceptions.Exit):
 
 class _Stdout(io.FileIO):
     """The raw stdout. After a write that fails, all others go nowhere, those at the interpreter's end too."""
+
+    instead_of: TextIO | None = None
+    """The stream whose place it takes, and that closes the file with its last reference."""
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
         """Write, or end the command.
@@ -60,6 +63,7 @@ def make_streams_usable() -> None:
         raw, encoding, by_line = _Stdout(os.open(os.devnull, os.O_RDONLY), "w"), "utf-8", False
     else:
         raw = _Stdout(sys.stdout.fileno(), "w", closefd=False)
+        raw.instead_of = sys.stdout
         encoding, by_line = sys.stdout.encoding, bool(getattr(sys.stdout, "line_buffering", False))
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=by_line

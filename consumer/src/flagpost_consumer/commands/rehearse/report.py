@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
 
 from flagpost_consumer.commands.rehearse.differences import Change, Differences, Example, LeftOut, Row
 from flagpost_consumer.commands.rehearse.reading import Rehearsal
-from flagpost_consumer.core.outcomes import Reason
+from flagpost_consumer.core.outcomes import Kind, Reason
 from flagpost_consumer.core.planning.legible import MAX_NAME_CHARACTERS, legible
 from flagpost_consumer.terminal.rich_console import Terminal
 from flagpost_consumer.terminal.times import moment_text
@@ -60,6 +60,14 @@ def _ending_json(reason: Reason | None) -> dict[str, str] | None:
     return None if reason is None else {"outcome": reason.outcome.value, "reason": reason.value}
 
 
+_FORGOTTEN: Final = frozenset(
+    Change(kind, ledger, Reason.UNCHANGED)
+    for kind in (Kind.VISITOR_METADATA, Kind.ACCOUNT_METADATA)
+    for ledger in (Reason.OK, Reason.SUPERSEDED)
+)
+"""Differences that the ledger cannot tell from those of a hand-over."""
+
+
 def _sorted(differences: Differences) -> list[tuple[Change, Row]]:
     """The most frequent first."""
     return sorted(
@@ -78,6 +86,13 @@ def warnings(found: Rehearsal) -> Iterator[str]:
         yield (
             f"{found.damaged:,} records of the ledger cannot be read; the deliveries in them count as pending or "
             "unexplained."
+        )
+    forgotten = sum(row.count for change, row in found.differences.rows.items() if change in _FORGOTTEN)
+    if forgotten:
+        yield (
+            f"{forgotten:,} of the differences may come from hand-overs: a consumer that loses a partition and gets "
+            "it back forgets which metadata values it had sent, so values that are now "
+            f"{_named(Reason.UNCHANGED)} were sent once more, or replaced before that."
         )
 
 
