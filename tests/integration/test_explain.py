@@ -157,6 +157,8 @@ async def test_what_waits_is_shown_with_why_and_until_when(history: History) -> 
         assert all(each["expires_at"] == now + 600_000_000 for each in waits)
         far = await explained(history, VISITOR, "--admin", "http://127.0.0.1:9")
         assert delivery(far, "one")["waits"]["cause"] == "unknown"
+        nobody = await asyncio.to_thread(history.run, "explain", VISITOR, "--admin", "http://127.0.0.1:9")
+        assert nobody.stderr == "--admin http://127.0.0.1:9/status: it cannot be reached\n"
         shown = await page(history, VISITOR, "--admin", consumer.admin_url)
         assert "pace: at most one track request per visitor every 1 s, in order" in " ".join(shown.split()), (
             shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import orjson
 import pytest
 from confluent_kafka import TopicCollection
 
@@ -290,3 +291,7 @@ def test_a_skewed_split_is_reported_and_does_not_fail(history: History) -> None:
     assert "--expect checkout=a:SHARE,b:SHARE" in found["warnings"][0]
     meant = history.reconcile_here("--expect", "checkout=a:75,b:25")
     assert (meant["warnings"], meant["sample_ratio"][0]["p_value"]) == ([], 1.0)
+    unknown = history.run("reconcile", "--json", "--expect", "nosuch=a:1,b:1")
+    # Before the fix, it was silently ignored.
+    assert unknown.stderr == "--expect nosuch: not compared, the window has no experiment of this flag\n"
+    assert orjson.loads(unknown.stdout)["sample_ratio"] == found["sample_ratio"]
