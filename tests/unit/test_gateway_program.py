@@ -17,7 +17,7 @@ import pytest
 
 from deadlines import stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
-from flagpost_publisher.gateway import program
+from flagpost_publisher.gateway import command, program
 from flagpost_publisher.gateway.kafka_writer import writer_config
 from flagpost_publisher.gateway.settings import load_settings
 from gateway_running import GATEWAY, RunningGateway, on_free_ports, standing_still
@@ -343,6 +343,17 @@ command.main()
     )
     assert done.returncode == 1
     assert done.stderr == f"flagpost-gateway needs {missing}: pip install 'flagpost-publisher[gateway]'\n"
+
+
+def test_ctrl_c_before_it_listens_for_signals_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["flagpost-gateway"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == "Aborted!", "which Python prints, and exits with 1"
 
 
 def test_help_and_version_need_nothing() -> None:

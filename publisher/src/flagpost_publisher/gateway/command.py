@@ -21,10 +21,17 @@ def main() -> NoReturn:
     config_path = _parsed().config
     keep_metrics_in_memory(os.environ)
     try:
+        sys.exit(_run(config_path))
+    except KeyboardInterrupt:  # it does not listen for signals yet
+        sys.exit("Aborted!")
+
+
+def _run(config_path: Path | None) -> int:
+    try:
         from flagpost_publisher.gateway import program  # noqa: PLC0415 - needs the extra
     except ModuleNotFoundError as error:
         sys.exit(f"flagpost-gateway needs {error.name}: pip install 'flagpost-publisher[gateway]'")
-    sys.exit(program.run(config_path, os.environ))
+    return program.run(config_path, os.environ)
 
 
 def _parsed() -> argparse.Namespace:
