@@ -249,7 +249,7 @@ def test_a_checkout_can_be_installed_as_the_readme_says(released: Released, tmp_
         for line in (released.checkout / "README.md").read_text().splitlines()
         if "pip install ./" in line
     ]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for number, line in enumerate(lines):
         packages = line.partition("#")[0].replace("'", "").split()[2:]
         python = environment(released, tmp_path / str(number))

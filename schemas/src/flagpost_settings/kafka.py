@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from flagpost_settings.outbound import Outbound
 from flagpost_settings.owned_properties import instead_of
@@ -47,6 +47,24 @@ PropertyValue = Annotated[
 ]
 
 
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?\]|[0-9A-Za-z._-]+)"
+_PORT: Final = "0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_BROKER: Final = rf"[ \t]*(?:(?i:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?{_HOST}(?::{_PORT})?[ \t]*"
+BROKERS: Final = f"{_BROKER}(?:,{_BROKER})*"
+"""Addresses of brokers, as librdkafka understands them: it ignores texts that are none. The chart refuses them too."""
+
+
+def _brokers(text: str) -> str:
+    if not re.fullmatch(BROKERS, text):
+        raise ValueError("it should be host:port, or several with commas: host:port,host:port")
+    return text
+
+
+BrokerAddresses = Annotated[
+    str, AfterValidator(_brokers), WithJsonSchema({"type": "string", "pattern": f"^{BROKERS}$"})
+]
+
+
 class SchemaRegistrySettings(Section):
     """The registry that resolves the schema ids of Confluent's wire format."""
 
@@ -78,7 +96,7 @@ class SchemaRegistrySettings(Section):
 class KafkaSettings(Section):
     """The cluster, the topics, and the membership of the consumer group."""
 
-    bootstrap_servers: Text | None = None
+    bootstrap_servers: BrokerAddresses | None = None
     group_id: Text = "flagpost"
     topic: TopicName = "flagpost.events"
     ledger_topic: TopicName = "flagpost.ledger"
@@ -138,30 +156,12 @@ def missing_in(kafka: KafkaSettings) -> Iterator[Finding]:
 def contradictions_in(kafka: KafkaSettings) -> Iterator[Finding]:
     """Values of the section that contradict one another, and properties that may not be set."""
     registry = kafka.schema_registry
-    if kafka.bootstrap_servers is not None and not all(map(_is_server, kafka.bootstrap_servers.split(","))):
-        yield (
-            ("kafka", "bootstrap_servers"),
-            "it should be host:port, or several with commas: host:port,host:port",
-        )
     if registry.password is not None and registry.password_file is not None:
         yield ("kafka", "schema_registry", "password_file"), given_twice("kafka.schema_registry.password")
     for name in sorted(kafka.properties.keys() & kafka.properties_files.keys()):
         yield ("kafka", "properties_files", name), given_twice(f"kafka.properties.{name}")
     yield from _not_to_be_given(kafka)
     yield from _registry(registry)
-
-
-def _is_server(text: str) -> bool:
-    """Whether a text is a broker's address, as librdkafka understands it; it ignores texts that are none."""
-    found = _SERVER.fullmatch(text.strip())
-    return found is not None and int(found["port"] or 9092) in range(1, 65_536)
-
-
-_SERVER: Final = re.compile(
-    r"(?:(?:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?"
-    r"(?:\[[0-9a-f:.]+(?:%\w+)?\]|[^\s:/@\[\]]+)(?::(?P<port>[0-9]{1,5}))?",
-    re.ASCII | re.IGNORECASE,
-)
 
 
 def topics_of_one_name(kafka: KafkaSettings, webhook_topic: str) -> Iterator[Finding]:
