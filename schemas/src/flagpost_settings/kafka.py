@@ -51,7 +51,7 @@ _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?\]|[0-9A-Za-z._-]+)"
 _PORT: Final = "0*(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 _BROKER: Final = rf"[ \t]*(?:(?i:plaintext|ssl|sasl_plaintext|sasl_ssl)://)?{_HOST}(?::{_PORT})?[ \t]*"
 BROKERS: Final = f"{_BROKER}(?:,{_BROKER})*"
-"""Addresses of brokers, as librdkafka understands them: it ignores texts that are none. The chart refuses them too."""
+"""Addresses of brokers, as librdkafka understands them; it ignores others. The chart has the same rule."""
 
 
 def _brokers(text: str) -> str:
