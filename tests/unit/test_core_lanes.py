@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -74,6 +75,51 @@ def test_the_first_retry_comes_after_seven_requests() -> None:
     lanes = lanes_of("f", *(f"v{n}" for n in range(20)), failing=1)
     names = start(lanes, 64)
     assert ["f", *names].index("f", 1) == RETRY_SHARE - 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "can_show"), [("2xx", True), ("rejection", False), ("429", False), ("failure", False)]
+)
+def test_a_lane_can_show_that_an_endpoint_is_back_unless_its_latest_answer_was_no_2xx(
+    answer: str, can_show: bool
+) -> None:
+    lanes = lanes_of("v")
+    assert lanes.unfailed == 1
+    for _ in range(2):
+        lanes.push("v", Item("v"), 0.0)
+    lane = taken(lanes, 1)
+    if answer == "failure":
+        lanes.failed(lane, alone=False)
+    else:
+        {"2xx": lanes.passed, "rejection": lanes.rejected, "429": lanes.throttled}[answer](lane)
+    lanes.again(lane, 0.0, 1.0)
+    assert lanes.unfailed == can_show
+    again = taken(lanes, 1, 2.0)
+    lanes.passed(again)
+    lanes.answered(again, 2.0)
+    assert lanes.unfailed == 1
+
+
+@pytest.mark.parametrize("says", [Lanes.rejected, Lanes.throttled])
+def test_a_lane_whose_latest_answer_says_nothing_probes_after_those_that_had_none(
+    says: Callable[[Line, Lane[Item]], None],
+) -> None:
+    lanes = lanes_of("young", "old")
+    young = taken(lanes, 1)
+    says(lanes, young)
+    lanes.again(young, 0.0, 0.5)
+    names = []
+    while (probe := lanes.take_least_failed(1.0)) is not None:
+        names.append(probe.visitor_id)
+    assert names == ["old", "young"]
+
+
+def test_a_rejected_lane_is_not_failing_and_a_throttled_one_stays_as_it_was() -> None:
+    lanes = lanes_of("a", "b", failing=2)
+    for says, failures in ((lanes.throttled, 1), (lanes.rejected, 0)):
+        lane = taken(lanes, 100, 1.0)
+        says(lane)
+        assert (lane.failures, lane.failures_alone) == (failures, failures)
 
 
 def test_while_no_other_lane_is_ready_failing_lanes_leave_half_of_the_connections() -> None:

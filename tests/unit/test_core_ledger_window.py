@@ -416,6 +416,20 @@ def test_only_the_claims_of_ledger_records_from_before_the_log_went_back_are_tak
     assert restoration.window.oldest_needed(21, START_MS) == 19, "for its claim"
 
 
+def test_of_what_is_disowned_only_the_claims_stay() -> None:
+    restoration = Restoration(0, DedupeSettings())
+    settled: Settled = (7, Kind.TRACK, Outcome.DELIVERED, KEY, START_MS)
+    restoration.take(3, [settled])
+    restoration.take_epochs(3, {1: 7})
+    restoration.disown(5)
+    assert not restoration.settled
+    assert restoration.epochs == {}
+    assert restoration.dedupe.claim(KEY, START_MS, 9) == 7
+    for ledger_offset, kinds in ((4, frozenset()), (5, {Kind.TRACK})):
+        restoration.take(ledger_offset, [settled])
+        assert restoration.settled.kinds(7) == kinds
+
+
 def test_the_beginning_of_a_new_ledger_is_not_needed_if_the_old_one_was_empty() -> None:
     window = LedgerWindow()
     assert window.settles_from == 0

@@ -174,6 +174,26 @@ def test_a_visitor_whose_probe_was_refused_for_its_contents_is_not_the_next_prob
     assert visitors([attempt_at(engine, 70.0)]) != ["poison"]
 
 
+@pytest.mark.parametrize("answer", [Answer(400), Answer(429), Answer(429, "300")])
+def test_intake_goes_on_while_no_waiting_visitor_can_show_that_pendo_is_back(answer: Answer) -> None:
+    """docs/decisions/0012: before, it waited for the visitor with this answer."""
+    engine = engine_with(TRACKS_ONLY)
+    published(engine, "a", "b")
+    for attempt in attempts_at(engine, 1.0):
+        engine.answered(attempt, Answer(401), instant(1.0))
+    assert not engine.poll(instant(1.5)).intake_paused, "only visitors that fail wait"
+    published(engine, "other")
+    assert engine.poll(instant(1.5)).intake_paused
+    probe = attempt_at(engine, 60.0)
+    assert visitors([probe]) == ["other"]
+    engine.answered(probe, answer, instant(60.0))
+    assert not engine.poll(instant(62.0)).intake_paused
+    published(engine, "other")
+    assert not engine.poll(instant(62.0)).intake_paused, "the same visitor again"
+    published(engine, "new")
+    assert engine.poll(instant(62.0)).intake_paused
+
+
 # Expiry and repairs
 
 
