@@ -116,7 +116,7 @@ async def test_what_came_before_an_unreadable_batch_of_one_record_is_delivered(s
     await asyncio.to_thread(scene.publish, flowing("before", 40))
     await asyncio.to_thread(publish_as_one_batch, scene, 1, bytes(20_000_000), "zstd")
     with scene.consume() as consumer:
-        await eventually(lambda: consumer.value("flagpost_offsets_lost_total") == 1, 60)
+        await eventually(lambda: consumer.value("flagpost_offsets_lost_total") >= 1, 60)
         await consumer.caught_up(scene.partitions)
         await eventually(lambda: len(tracks(scene.pendo.received)) == 40)
 

@@ -59,7 +59,7 @@ def test_an_on_error_that_exits_does_not_end_the_thread() -> None:
     publisher.track("v", "page", NO_VALUE)
     eventually(lambda: told)
     publisher.publish(object())  # type: ignore[arg-type]  # refused for another reason
-    eventually(lambda: len(told) == 2)
+    eventually(lambda: len(told) > 1)
     publisher.close(0)
 
 
