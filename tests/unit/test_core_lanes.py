@@ -98,6 +98,7 @@ def test_a_lane_can_show_that_an_endpoint_is_back_unless_its_latest_answer_was_n
     lanes.passed(again)
     lanes.answered(again, 2.0)
     assert lanes.unfailed == 1
+    assert lanes.take_least_failed(2.0) is again
 
 
 @pytest.mark.parametrize("says", [Lanes.rejected, Lanes.throttled])

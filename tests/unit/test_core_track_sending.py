@@ -194,6 +194,16 @@ def test_intake_goes_on_while_no_waiting_visitor_can_show_that_pendo_is_back(ans
     assert engine.poll(instant(62.0)).intake_paused
 
 
+def test_intake_pauses_while_a_visitor_waits_whose_latest_request_passed() -> None:
+    engine = engine_with(TRACKS_ONLY)
+    published(engine, "well", "a", "b", "well")
+    for attempt in attempts_at(engine, 1.0):
+        answer = OK if visitors([attempt]) == ["well"] else Answer(401)
+        engine.answered(attempt, answer, instant(1.0))
+    assert engine.track.state is EndpointState.UNAUTHORIZED
+    assert engine.poll(instant(1.5)).intake_paused
+
+
 # Expiry and repairs
 
 
