@@ -111,6 +111,14 @@ def test_services_whose_clock_was_ahead_stop_others_for_a_while_only() -> None:
     assert set(process.reasons.values()) == {Reason.INVALID, Reason.OK}
 
 
+def test_readings_are_old_ten_seconds_after_the_latest() -> None:
+    check = ClockCheck(300.0)
+    assert check.is_old(Instant(0.0, START_MS)), "there are none"
+    check.note(record(decision("v"), 0), Instant(5.0, START_MS))
+    assert not check.is_old(Instant(5.0 + OLD_SECONDS, START_MS))
+    assert check.is_old(Instant(5.001 + OLD_SECONDS, START_MS))
+
+
 def test_while_the_clock_is_wrong_little_is_read() -> None:
     policy = Policy(delivery=DeliverySettings(max_pending=160), decisions=POLICY.decisions)
     process = Process(wrong_seconds=-3600.0, policy=policy)
