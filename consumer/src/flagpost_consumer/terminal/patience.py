@@ -7,14 +7,15 @@ told what is waited for, how long at most, and the reason that librdkafka gave. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Thread, current_thread, main_thread
+from functools import partial
+from threading import current_thread, main_thread
 from typing import Final, TypeVar
 
 from confluent_kafka import KafkaException
 
 from flagpost_consumer.terminal.echo import echo
 from flagpost_kafka import errors
+from flagpost_settings.daemon_calls import in_a_daemon
 
 SILENT_SECONDS: Final = 1.0
 """Say nothing for this long."""
@@ -53,8 +54,7 @@ class Patience:
         """
         if current_thread() is not main_thread():  # which alone is interrupted
             return call(timeout=seconds)
-        answer: Future[Result] = Future()
-        Thread(target=_answer, args=(call, seconds, answer), name="flagpost-asking", daemon=True).start()
+        answer = in_a_daemon(partial(call, timeout=seconds), "flagpost-asking")
         try:
             return answer.result()
         except KeyboardInterrupt:
@@ -67,10 +67,3 @@ class Patience:
             self._has_said = True
             why = why or self._heard() or "no answer yet"
             echo(f"waiting {how_long} for Kafka at {self._servers}: {why}", err=True)
-
-
-def _answer(call: Callable[..., Result], seconds: float, answer: Future[Result]) -> None:
-    try:
-        answer.set_result(call(timeout=seconds))
-    except BaseException as error:  # noqa: BLE001 - whoever waits raises it
-        answer.set_exception(error)

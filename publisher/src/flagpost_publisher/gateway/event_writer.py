@@ -5,6 +5,7 @@ In: what a front read. Out: nothing once Kafka has everything, or a Refusal; and
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Final
 import structlog
 
 from flagpost_publisher.errors import RegistryTrouble
-from flagpost_publisher.gateway.chores import in_a_daemon, until_done
+from flagpost_publisher.gateway.chores import until_done
 from flagpost_publisher.gateway.fronts import Reading
 from flagpost_publisher.gateway.kafka_writer import MAX_RECORD_BYTES, KafkaRecord, KafkaWriter
 from flagpost_publisher.gateway.key import Key
@@ -23,6 +24,7 @@ from flagpost_publisher.gateway.metrics import GatewayMetrics
 from flagpost_publisher.gateway.refusals import Refusal, try_again
 from flagpost_publisher.registry import Registry, event_headers
 from flagpost_schemas import Event, partition_key
+from flagpost_settings.daemon_calls import in_a_daemon
 from flagpost_settings.kafka import KafkaSettings
 from flagpost_settings.problems import SettingsError
 
@@ -79,7 +81,8 @@ class EventWriter:
 
     async def _ask(self, registry: Callable[[], Registry]) -> bool:
         try:
-            ids = await in_a_daemon(lambda: registry().ids_for(self._topic))
+            asked = in_a_daemon(lambda: registry().ids_for(self._topic), "flagpost-gateway-daemon")
+            ids = await asyncio.wrap_future(asked)
         except (RegistryTrouble, SettingsError) as error:
             log.warning("waiting for the schema registry", reason=str(error))
             return False
