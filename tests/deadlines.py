@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 VARIABLE = "TEST_DEADLINE_FACTOR"
 ROUNDS = 1_000_000
@@ -33,6 +34,14 @@ def _factor() -> float:
 
 FACTOR = _factor()
 """At least 1: a fast machine does not shorten a deadline."""
+
+
+def await_until(reached: Callable[[], object], seconds: float) -> None:
+    """Wait for a condition in a thread that may; fails if it does not hold in `seconds`, which are stretched."""
+    deadline = time.monotonic() + stretched(seconds)
+    while not reached():
+        assert time.monotonic() < deadline, f"not reached in {seconds} s"
+        time.sleep(0.01)
 
 
 def stretched(seconds: float) -> float:

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from deadlines import stretched
+from deadlines import await_until, stretched
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_schemas import Decoder, VisitorMetadata
 from kafka_reading import read_topic
@@ -77,10 +77,7 @@ def published(kafka: EmbeddedKafka) -> list[str]:
 
 
 def until(reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
-    while not reached():
-        assert time.monotonic() < deadline, f"not reached in {DEADLINE_SECONDS} s"
-        time.sleep(0.05)
+    await_until(reached, DEADLINE_SECONDS)
 
 
 def test_what_is_counted_as_imported_is_in_kafka(kafka: EmbeddedKafka) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from optimizely.decision.optimizely_decide_option import OptimizelyDecideOption
 
-from deadlines import stretched
+from deadlines import await_until
 from flagpost_consumer.demo.embedded_kafka import EmbeddedKafka
 from flagpost_publisher import DeliveryFailed, EventRefused, Publisher, PublisherError, PublisherStats
 from flagpost_schemas import (
@@ -50,13 +50,8 @@ def topic() -> str:
     return f"events-{uuid4()}"
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds; fail at a deadline."""
-    deadline = time.monotonic() + stretched(DEADLINE_SECONDS)
-    turn = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come to hold"
-        turn.wait(0.01)
+def eventually(reached: Callable[[], object]) -> None:
+    await_until(reached, DEADLINE_SECONDS)
 
 
 def published(kafka: EmbeddedKafka, topic: str, decoder: Decoder | None = None) -> list[Event]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections.abc import Callable
 from textwrap import dedent
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from applications import last_line, run
-from deadlines import stretched
+from deadlines import await_until, stretched
 from flagpost_publisher import Publisher
 
 NOBODY = "127.0.0.1:1"
@@ -31,10 +30,7 @@ INFO: dict[str, Any] = {
 
 
 def eventually(reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + stretched(SECONDS)
-    while not reached():
-        assert time.monotonic() < deadline, f"not reached in {SECONDS} s"
-        time.sleep(0.01)
+    await_until(reached, SECONDS)
 
 
 def applied(program: str) -> Any:

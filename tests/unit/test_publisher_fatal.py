@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Event as Flag
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from deadlines import stretched
+from deadlines import await_until, stretched
 from flagpost_publisher import KafkaTrouble, Publisher, PublisherError, kafka_output
 from flagpost_schemas import DecisionEvent, Decoder, TrackEvent
 from mock_kafka import FATAL, INIT_PRODUCER_ID, PRODUCE, MockKafka
@@ -50,10 +49,7 @@ def publisher(kafka: MockKafka, told: list[PublisherError]) -> Iterator[Publishe
 
 
 def eventually(reached: Callable[[], object]) -> None:
-    deadline = time.monotonic() + stretched(PATIENCE_SECONDS)
-    while not reached():
-        assert time.monotonic() < deadline, f"not reached in {PATIENCE_SECONDS} s"
-        time.sleep(0.02)
+    await_until(reached, PATIENCE_SECONDS)
 
 
 def steps(kafka: MockKafka) -> list[str]:
